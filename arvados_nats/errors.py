@@ -1,0 +1,41 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The four kinds of failure, named after what the one who catches them does.
+
+::
+
+    ArvadosNatsError
+    ├── Refused       the caller may not: answer no, count, log at info, do not retry
+    ├── Unavailable   a dependency is down: back off and retry; decides nothing about permission
+    ├── BadInput      this one message is wrong: drop, count, carry on
+    └── ConfigError   stop with exit code 2 and name the setting
+
+Only the edges (`arvados_client`, `nats_client`, `publishers.postgres`) see the exceptions of the
+libraries below them; they raise one of these, always `from` the original.
+"""
+
+from __future__ import annotations
+
+
+class ArvadosNatsError(Exception):
+    """The message facility failed."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
+
+
+class Refused(ArvadosNatsError):
+    """The token does not allow this."""
+
+
+class Unavailable(ArvadosNatsError):
+    """A service that is needed for the answer does not answer."""
+
+
+class BadInput(ArvadosNatsError):
+    """The message can not be understood."""
+
+
+class ConfigError(ArvadosNatsError):
+    """A setting is missing or wrong."""
