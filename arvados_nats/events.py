@@ -1,0 +1,179 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""One change of one object, as it travels from a row of Arvados' logs table to every reader.
+
+Pure. The payload of `arvados.events.…` is an `Event` in JSON. A log row is whatever some user
+posted (facts/arvados.md 0.3), so nothing in it is trusted but `verified`, `audience` and `facts`,
+which the event publisher writes after reading the database.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import yaml
+
+from arvados_nats.errors import BadInput
+
+V0_ATTRIBUTES = frozenset(
+    "is_trashed name owner_uuid portable_data_hash requesting_container_uuid state".split()
+)
+"""What arvados-ws keeps of old_attributes and new_attributes (services/ws/session_v0.go)."""
+
+_COMMON = V0_ATTRIBUTES | {"modified_at", "trash_at", "delete_at"}
+KEPT_ATTRIBUTES: dict[str, frozenset[str]] = {
+    kind: _COMMON | frozenset(extra.split())
+    for kind, extra in {
+        "container": "priority exit_code progress output log locked_by_uuid lock_count started_at"
+        " finished_at runtime_status cost gateway_address",
+        "container_request": "container_uuid container_count priority log_uuid output_uuid"
+        " cumulative_cost",
+        "link": "tail_uuid head_uuid link_class",
+        "group": "group_class frozen_by_uuid",
+        "user": "is_active is_admin username",
+        "collection": "version current_version_uuid file_count file_size_total",
+        "api_client_authorization": "expires_at user_id",
+    }.items()
+}
+"""Attributes kept per kind, a superset of arvados-ws' six; other kinds keep the common ones."""
+
+MAX_EVENT_BYTES = 768 * 1024
+"""An event whose JSON is longer loses its properties and says so: `{"truncated": true}`."""
+
+_MAX_YAML_BYTES = 64 * 1024
+_MAX_EXACT = 2**53
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of Arvados' logs table, checked against the database.
+
+    `verified`: the row agrees with the database at the time it was read; only such an event may
+    drive anybody's state. `audience`: pairs (owner uuid, object uuid) of the objects whose readers
+    may see the change; for a container these are its container requests. `facts`: what the
+    permission rule needs to know of the object beyond that, by column name. Times are UTC,
+    RFC 3339, as Arvados writes them.
+    """
+
+    id: int
+    uuid: str
+    event_type: str | None
+    event_at: str | None
+    created_at: str
+    object_uuid: str | None
+    object_kind: str
+    object_owner_uuid: str | None
+    verified: bool
+    audience: list[tuple[str, str]]
+    properties: dict[str, Any]
+    facts: dict[str, Any] = {}
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Event)
+
+
+def encode(event: Event) -> bytes:
+    """The payload of an event, never longer than `MAX_EVENT_BYTES`."""
+    payload = _encoder.encode(event)
+    if len(payload) <= MAX_EVENT_BYTES:
+        return payload
+    return _encoder.encode(msgspec.structs.replace(event, properties={"truncated": True}))
+
+
+def decode(payload: bytes) -> Event:
+    """The event in a payload; BadInput if it is none."""
+    try:
+        return _decoder.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise BadInput(f"not an event: {error}") from error
+
+
+class _Properties(msgspec.Struct):
+    text: msgspec.Raw | None = None
+    old_attributes: dict[str, msgspec.Raw] | None = None
+    new_attributes: dict[str, msgspec.Raw] | None = None
+
+
+_properties_decoder = msgspec.json.Decoder(_Properties)
+
+
+def kept_properties(text: str | bytes | None, kind: str) -> dict[str, Any]:
+    """Cut the `properties` column of a row to what travels.
+
+    A row with `text` keeps all it has, as arvados-ws does; any other keeps old_attributes and
+    new_attributes, cut to `KEPT_ATTRIBUTES`. NULL and empty give an empty dict; rows of old
+    Arvados versions are YAML. What is no mapping raises BadInput (services/ws/event.go skips it).
+    """
+    if not text or not text.strip():
+        return {}
+    try:
+        found = _properties_decoder.decode(text)
+        if found.text is not None:
+            return _cut(msgspec.json.decode(text), kind)
+    except msgspec.MsgspecError:
+        return _cut(_from_yaml(text), kind)
+    keep = KEPT_ATTRIBUTES.get(kind, _COMMON)
+    return {
+        side: _plain({k: msgspec.json.decode(v) for k, v in attributes.items() if k in keep})
+        for side in ("old_attributes", "new_attributes")
+        if (attributes := getattr(found, side)) is not None
+    }
+
+
+def _from_yaml(text: str | bytes) -> dict[str, Any]:
+    if len(text) > _MAX_YAML_BYTES:
+        raise BadInput("properties are neither JSON nor short enough to be old YAML")
+    try:
+        loaded = yaml.load(text, Loader=yaml.CSafeLoader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise BadInput("properties are neither JSON nor YAML") from error
+    if not isinstance(loaded, dict):
+        raise BadInput("properties are not a mapping")
+    return loaded
+
+
+def _cut(properties: dict[str, Any], kind: str) -> dict[str, Any]:
+    if "text" in properties:
+        return {str(key): _plain(value) for key, value in properties.items()}
+    keep = KEPT_ATTRIBUTES.get(kind, _COMMON)
+    return {
+        side: _plain({k: v for k, v in attributes.items() if k in keep})
+        for side in ("old_attributes", "new_attributes")
+        if isinstance(attributes := properties.get(side), dict)
+    }
+
+
+def _plain(value: Any) -> Any:
+    """JSON that a browser reads without loss: integers beyond 2^53 (priorities) as text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, int) and abs(value) > _MAX_EXACT:
+        return str(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return timestamp(value) if isinstance(value, datetime) else str(value)
+
+
+def timestamp(moment: datetime) -> str:
+    """A column without time zone (it holds UTC) as arvados-ws writes it: RFC 3339, shortest."""
+    text = moment.replace(tzinfo=None).isoformat()
+    return (text.rstrip("0") if "." in text else text) + "Z"
+
+
+def v0_properties(event: Event) -> dict[str, Any]:
+    """Properties as arvados-ws sends them; attributes are always objects on create and update."""
+    if "text" in event.properties:
+        return event.properties
+    cut = {
+        side: {k: v for k, v in attributes.items() if k in V0_ATTRIBUTES}
+        for side in ("old_attributes", "new_attributes")
+        if isinstance(attributes := event.properties.get(side), dict)
+    }
+    if event.event_type in ("create", "update"):
+        cut.setdefault("new_attributes", {})
+    return cut

@@ -1,0 +1,131 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Runs of bytes of a container's log files, as they travel in the stream ARVADOS_LOGS.
+
+Pure. **The byte offset in the log file is the cursor everywhere**: it is the same in the stream, in
+the controller's log API and in Keep. A chunk joins the one before it when its offset is that one's
+offset plus length, in the same epoch; anything else is a gap, and is filled or told, never hidden.
+An epoch counts how often the file began anew (it shrank). No timestamp is ever a cursor
+(facts/arvados-demand.md G6, G7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from arvados_nats import subjects
+from arvados_nats.errors import BadInput
+
+MAX_CHUNK_BYTES = 64 * 1024
+
+_FILE = "Arvados-File"
+_OFFSET = "Arvados-Offset"
+_EPOCH = "Arvados-Epoch"
+_END = "Arvados-End"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """`data` begins at byte `offset` of `file` of `container_uuid`, in the file's `epoch`."""
+
+    container_uuid: str
+    file: str
+    epoch: int
+    offset: int
+    data: bytes
+
+    @property
+    def subject(self) -> str:
+        return subjects.log(self.container_uuid, self.file)
+
+    @property
+    def end(self) -> int:
+        """Offset of the first byte after this chunk."""
+        return self.offset + len(self.data)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {
+            "Nats-Msg-Id": f"{self.container_uuid}/{self.file}/{self.epoch}/{self.offset}",
+            _FILE: self.file,
+            _OFFSET: str(self.offset),
+            _EPOCH: str(self.epoch),
+        }
+
+
+class FileEnd(msgspec.Struct, frozen=True):
+    """Final size of one file in bytes, and whether the saved log collection confirms it."""
+
+    epoch: int
+    size: int
+    confirmed: bool
+
+
+class ContainerEnd(msgspec.Struct, frozen=True):
+    """No more bytes will come for a container. `state` is its final state."""
+
+    container_uuid: str
+    state: str
+    exit_code: int | None
+    files: dict[str, FileEnd]
+
+    @property
+    def subject(self) -> str:
+        return subjects.log(self.container_uuid, "end")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Nats-Msg-Id": f"{self.container_uuid}/end", _END: "1"}
+
+    @property
+    def payload(self) -> bytes:
+        return msgspec.json.encode(self)
+
+
+_end_decoder = msgspec.json.Decoder(ContainerEnd)
+
+
+def parse(subject: str, headers: Mapping[str, str] | None, payload: bytes) -> Chunk | ContainerEnd:
+    """The chunk or end in a message of `arvados.logs.…`, stored or live; BadInput if neither."""
+    headers = headers or {}
+    try:
+        if _END in headers:
+            return _end_decoder.decode(payload)
+        return Chunk(
+            container_uuid=subject.split(".")[-2],
+            file=headers[_FILE],
+            epoch=int(headers[_EPOCH]),
+            offset=int(headers[_OFFSET]),
+            data=payload,
+        )
+    except (KeyError, ValueError, IndexError, msgspec.MsgspecError) as error:
+        raise BadInput(f"not a log chunk on {subject}: {error}") from error
+
+
+def cut(data: bytes, *, limit: int = MAX_CHUNK_BYTES) -> list[bytes]:
+    """Cut bytes into chunks of at most `limit`, after a line end where there is one.
+
+    Without a line end in reach, a UTF-8 character is not cut unless the file itself holds a broken
+    one.
+    """
+    pieces = []
+    start = 0
+    while len(data) - start > limit:
+        stop = data.rfind(b"\n", start, start + limit) + 1 or _character_start(data, start + limit)
+        pieces.append(data[start:stop])
+        start = stop
+    if start < len(data):
+        pieces.append(data[start:])
+    return pieces
+
+
+def _character_start(data: bytes, stop: int) -> int:
+    """The last position at or up to 3 bytes before `stop` where a UTF-8 character begins."""
+    for back in range(4):
+        if data[stop - back] & 0xC0 != 0x80:
+            return stop - back
+    return stop

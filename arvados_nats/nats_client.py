@@ -1,0 +1,415 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A connection to NATS: the one place that knows the client library and its exceptions.
+
+Everything here either works or raises one of the four kinds of `errors`. History is read by batched
+direct get, which leaves no consumer on the server (facts/nats.md); live messages are plain
+subscriptions to what the streams republish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import nats
+import nats.aio.client
+import nats.aio.msg
+import nats.aio.subscription
+import nats.errors
+
+from arvados_nats import streams
+from arvados_nats.errors import ArvadosNatsError, BadInput, ConfigError, Refused, Unavailable
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[["Message"], Awaitable[None]]
+
+_REQUEST_TIMEOUT = 5.0
+_PENDING_MESSAGES = 1_000_000
+_PENDING_BYTES = 256 * 1024 * 1024
+_OUTGOING_BYTES = 64 * 1024 * 1024
+_STREAM_NOT_FOUND = 10059
+_HISTORY_BATCH_BYTES = 4 * 1024 * 1024
+
+
+class JetStreamError(ArvadosNatsError):
+    """JetStream refused a request; `code` is its err_code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as it came: `headers` is empty where there are none."""
+
+    subject: str
+    data: bytes
+    headers: Mapping[str, str]
+    reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """One message of a stream. `time` is RFC 3339, of the server's clock when it was stored."""
+
+    sequence: int
+    subject: str
+    time: str
+    headers: Mapping[str, str]
+    data: bytes
+
+
+@contextlib.contextmanager
+def _translate() -> Iterator[None]:
+    try:
+        yield
+    except nats.errors.MaxPayloadError as error:
+        raise BadInput("the message is larger than the server's max_payload") from error
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        raise Unavailable(f"NATS: {error or type(error).__name__}") from error
+
+
+class Nats:
+    """An open connection; get one from `connect`."""
+
+    def __init__(self, client: nats.aio.client.Client) -> None:
+        self._client = client
+        self._acks: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._ack_prefix = client.new_inbox()
+        self._ack_count = 0
+        self._ack_subscription: nats.aio.subscription.Subscription | None = None
+        self._closed = asyncio.Event()
+        self._listeners: list[Callable[[bool], None]] = []
+
+    def on_change(self, listener: Callable[[bool], None]) -> None:
+        """Call `listener(connected)` when the connection is lost and when it is back."""
+        self._listeners.append(listener)
+
+    async def until_closed(self) -> None:
+        """Wait until the server has shut us out for good, then raise Unavailable."""
+        await self._closed.wait()
+        raise Unavailable("the NATS server has ended the connection for good")
+
+    async def _lost(self) -> None:
+        self._tell(False)
+
+    async def _regained(self) -> None:
+        self._tell(True)
+
+    async def _ended(self) -> None:
+        self._closed.set()
+
+    def _tell(self, connected: bool) -> None:
+        logger.warning(
+            "NATS connection changed", extra={"action": "nats.connection", "connected": connected}
+        )
+        for listener in self._listeners:
+            listener(connected)
+
+    @property
+    def connected(self) -> bool:
+        return self._client.is_connected
+
+    @property
+    def max_payload(self) -> int:
+        return self._client.max_payload
+
+    async def publish(
+        self,
+        subject: str,
+        data: bytes = b"",
+        *,
+        headers: dict[str, str] | None = None,
+        reply: str = "",
+    ) -> None:
+        with _translate():
+            await self._client.publish(subject, data, reply=reply, headers=headers)
+
+    async def request(
+        self,
+        subject: str,
+        data: bytes = b"",
+        *,
+        timeout: float = _REQUEST_TIMEOUT,
+        headers: dict[str, str] | None = None,
+    ) -> Message:
+        with _translate():
+            return _message(
+                await self._client.request(subject, data, timeout=timeout, headers=headers)
+            )
+
+    async def flush(self, timeout: float = _REQUEST_TIMEOUT) -> None:
+        """Return when the server has handled all that was sent before: subscriptions are active."""
+        with _translate():
+            await self._client.flush(timeout=int(timeout) or 1)
+
+    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
+        """Call `handler` for each message, one after the other; BadInput it raises is counted out.
+
+        `handler` must not wait for long: messages queue behind it, to at most 256 MiB.
+        """
+
+        async def call(raw: nats.aio.msg.Msg) -> None:
+            try:
+                await handler(_message(raw))
+            except ArvadosNatsError as error:
+                logger.warning(
+                    "message skipped",
+                    extra={"action": "nats.skip", "subject": raw.subject, "error": str(error)},
+                )
+
+        with _translate():
+            raw = await self._client.subscribe(
+                subject,
+                queue=queue,
+                cb=call,
+                pending_msgs_limit=_PENDING_MESSAGES,
+                pending_bytes_limit=_PENDING_BYTES,
+            )
+        return Subscription(raw)
+
+    async def publish_stored(
+        self, subject: str, data: bytes, headers: dict[str, str] | None = None
+    ) -> asyncio.Future[dict[str, Any]]:
+        """Publish to a stream without waiting; the future gives the server's acknowledgement.
+
+        The acknowledgement is `{"stream", "seq", "duplicate"?}`. A refusal (for example a failed
+        expectation of the last sequence) sets `JetStreamError`. The future has no deadline: the
+        caller waits for it with one and cancels it, which frees its place.
+        """
+        if self._ack_subscription is None:
+            with _translate():
+                self._ack_subscription = await self._client.subscribe(
+                    f"{self._ack_prefix}.*", cb=self._acknowledge
+                )
+        self._ack_count += 1
+        reply = f"{self._ack_prefix}.{self._ack_count}"
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._acks[reply] = future
+        future.add_done_callback(lambda _: self._acks.pop(reply, None))
+        try:
+            await self.publish(subject, data, headers=headers, reply=reply)
+        except ArvadosNatsError:
+            future.cancel()
+            raise
+        return future
+
+    async def _acknowledge(self, raw: nats.aio.msg.Msg) -> None:
+        future = self._acks.get(raw.subject)
+        if future is None or future.done():
+            return
+        if raw.headers and raw.headers.get("Status") == "503":
+            future.set_exception(Unavailable("no stream listens on the subject"))
+            return
+        answer = json.loads(raw.data)
+        if error := answer.get("error"):
+            future.set_exception(_jetstream_error(error))
+        else:
+            future.set_result(answer)
+
+    async def js_api(
+        self, name: str, body: Any = None, *, api_level: int | None = None
+    ) -> dict[str, Any]:
+        """Call the JetStream API `$JS.API.<name>`; JetStreamError if it refuses."""
+        headers = {"Nats-Required-Api-Level": str(api_level)} if api_level else None
+        payload = b"" if body is None else json.dumps(body).encode()
+        answer = await self.request(f"$JS.API.{name}", payload, headers=headers)
+        decoded: dict[str, Any] = json.loads(answer.data)
+        if error := decoded.get("error"):
+            raise _jetstream_error(error)
+        return decoded
+
+    async def stream_info(self, name: str) -> dict[str, Any] | None:
+        """STREAM.INFO: `config`, `state`, `created`; None if there is no such stream."""
+        try:
+            return await self.js_api(f"STREAM.INFO.{name}")
+        except JetStreamError as error:
+            if error.code == _STREAM_NOT_FOUND:
+                return None
+            raise
+
+    async def stream_config(self, name: str) -> dict[str, Any] | None:
+        info = await self.stream_info(name)
+        return info["config"] if info else None
+
+    async def last(self, stream: str, subject: str) -> StoredMessage | None:
+        """The last stored message of one subject (wildcards allowed), or None."""
+        answer = await self.request(
+            f"$JS.API.DIRECT.GET.{stream}", json.dumps({"last_by_subj": subject}).encode()
+        )
+        return _stored(answer)
+
+    async def history(
+        self,
+        stream: str,
+        subject: str,
+        *,
+        first: int = 1,
+        since: str | None = None,
+        batch: int = 1000,
+        max_bytes: int = _HISTORY_BATCH_BYTES,
+    ) -> AsyncIterator[StoredMessage]:
+        """Stored messages of `subject` (wildcards allowed) in order, until none is left now.
+
+        From sequence `first`, or from the time `since` (RFC 3339). Read in pages of at most `batch`
+        messages and `max_bytes` bytes; the next page is asked for when the last is used up.
+        """
+        start: dict[str, Any] = {"start_time": since} if since else {"seq": first}
+        while True:
+            page, pending = await self._page(
+                stream,
+                {"next_by_subj": subject, "batch": batch, "max_bytes": max_bytes, **start},
+            )
+            for stored in page:
+                yield stored
+            if not page or not pending:
+                return
+            start = {"seq": page[-1].sequence + 1}
+
+    async def _page(self, stream: str, body: dict[str, Any]) -> tuple[list[StoredMessage], int]:
+        """One batched direct get: its messages, and how many the server says are left."""
+        inbox = self._client.new_inbox()
+        page: list[StoredMessage] = []
+        with _translate():
+            subscription = await self._client.subscribe(
+                inbox,
+                pending_msgs_limit=_PENDING_MESSAGES,
+                pending_bytes_limit=_PENDING_BYTES,
+            )
+            try:
+                await self._client.publish(
+                    f"$JS.API.DIRECT.GET.{stream}", json.dumps(body).encode(), reply=inbox
+                )
+                while True:
+                    raw = await subscription.next_msg(timeout=_REQUEST_TIMEOUT)
+                    stored = _stored(_message(raw))
+                    if stored is None:
+                        return page, int((raw.headers or {}).get("Nats-Num-Pending", 0))
+                    page.append(stored)
+            finally:
+                with contextlib.suppress(nats.errors.Error):
+                    await subscription.unsubscribe()
+
+    async def _close(self) -> None:
+        """Everything sent is delivered if a server is there, then the connection is closed."""
+        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+            await self._client.flush(timeout=1)
+        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+            await self._client.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """An active subscription."""
+
+    _raw: nats.aio.subscription.Subscription
+
+    async def unsubscribe(self) -> None:
+        with contextlib.suppress(nats.errors.Error):
+            await self._raw.unsubscribe()
+
+
+def _message(raw: nats.aio.msg.Msg) -> Message:
+    return Message(raw.subject, raw.data, raw.headers or {}, raw.reply)
+
+
+def _stored(message: Message) -> StoredMessage | None:
+    """The stored message in the answer of a direct get; None at its end or if there is none."""
+    headers = message.headers
+    status = headers.get("Status")
+    if status in ("204", "404"):
+        return None
+    if status:
+        raise Unavailable(f"direct get: {status} {headers.get('Description', '')}")
+    return StoredMessage(
+        sequence=int(headers["Nats-Sequence"]),
+        subject=headers["Nats-Subject"],
+        time=headers["Nats-Time-Stamp"],
+        headers=headers,
+        data=message.data,
+    )
+
+
+def _jetstream_error(error: dict[str, Any]) -> ArvadosNatsError:
+    text = f"JetStream: {error.get('description', error)}"
+    if error.get("code") == 503:
+        return Unavailable(text)
+    return JetStreamError(text, int(error.get("err_code", 0)))
+
+
+@asynccontextmanager
+async def connect(
+    servers: list[str],
+    *,
+    name: str,
+    seed: str | None = None,
+    token: str | None = None,
+    inbox_prefix: str = "_INBOX",
+    timeout: float | None = None,
+) -> AsyncIterator[Nats]:
+    """Connect as a service (`seed`, an nkey) or as a user (`token`); reconnects for ever.
+
+    Waits until a server answers, at most `timeout` seconds. Raises Refused if the server refuses
+    the credentials, Unavailable if none answers in time, ConfigError if the server is older than
+    `streams.MIN_SERVER_VERSION`.
+    """
+    client = nats.aio.client.Client()
+    connection = Nats(client)
+    refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def failed(error: Exception) -> None:
+        logger.warning(
+            "NATS reports a failure",
+            extra={"action": "nats.error", "client": name, "error": str(error)},
+        )
+        if "authorization" in str(error).lower() and not refused.done():
+            refused.set_result(None)
+
+    options: dict[str, Any] = {
+        "name": name,
+        "token": token,
+        "inbox_prefix": inbox_prefix.encode(),
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": 0.25,
+        "ping_interval": 20,
+        "pending_size": _OUTGOING_BYTES,
+        "error_cb": failed,
+        "disconnected_cb": connection._lost,
+        "reconnected_cb": connection._regained,
+        "closed_cb": connection._ended,
+    }
+    if seed:
+        options["nkeys_seed_str"] = seed
+    connecting = asyncio.ensure_future(client.connect(servers, **options))
+    await asyncio.wait((connecting, refused), timeout=timeout, return_when="FIRST_COMPLETED")
+    try:
+        if not connecting.done():
+            raise (Refused if refused.done() else Unavailable)("no NATS server lets us in")
+        with _translate():
+            await connecting
+        require_version(client.connected_server_version)
+        yield connection
+    finally:
+        connecting.cancel()
+        refused.cancel()
+        await connection._close()
+
+
+def require_version(version: Any) -> None:
+    """ConfigError unless the server is new enough for what the streams and permissions use."""
+    text = str(version)
+    found = tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+    if found < streams.MIN_SERVER_VERSION:
+        wanted = ".".join(map(str, streams.MIN_SERVER_VERSION))
+        raise ConfigError(f"nats-server {text} is too old: upgrade it to {wanted} or newer")

@@ -1,0 +1,87 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The JetStream streams of the facility, as the JSON that the server itself understands.
+
+Pure but for `ensure`. The configuration is sent raw, since nats-py drops fields it does not know,
+and with `Nats-Required-Api-Level`, so that an old server refuses instead of ignoring a field
+(facts/nats-callout.md 6, 9.8). Each stream republishes what it has stored below `arvados.stored`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+from arvados_nats import subjects
+
+EVENTS = "ARVADOS_EVENTS"
+LOGS = "ARVADOS_LOGS"
+
+MIN_SERVER_VERSION = (2, 14, 0)
+DUPLICATE_WINDOW = timedelta(minutes=2)
+
+_NANOSECONDS = 1_000_000_000
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a stream keeps, and on how many servers."""
+
+    max_age: timedelta
+    max_bytes: int
+    replicas: int = 1
+
+
+DEFAULT_EVENT_LIMITS = Limits(max_age=timedelta(hours=336), max_bytes=2048 * _MIB)
+DEFAULT_LOG_LIMITS = Limits(max_age=timedelta(hours=336), max_bytes=8192 * _MIB)
+
+
+def _stream(name: str, subject: str, stored: str, limits: Limits) -> dict[str, Any]:
+    return {
+        "name": name,
+        "subjects": [f"{subject}.>"],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "max_age": int(limits.max_age.total_seconds() * _NANOSECONDS),
+        "max_bytes": limits.max_bytes,
+        "max_msgs": -1,
+        "max_consumers": -1,
+        "num_replicas": limits.replicas,
+        "duplicate_window": int(DUPLICATE_WINDOW.total_seconds() * _NANOSECONDS),
+        "allow_direct": True,
+        "republish": {"src": f"{subject}.>", "dest": f"{stored}.>"},
+    }
+
+
+def event_stream(limits: Limits = DEFAULT_EVENT_LIMITS) -> dict[str, Any]:
+    """Configuration of ARVADOS_EVENTS: one message a change of one object."""
+    return _stream(EVENTS, subjects.EVENTS, subjects.STORED_EVENTS, limits)
+
+
+def log_stream(limits: Limits = DEFAULT_LOG_LIMITS) -> dict[str, Any]:
+    """Configuration of ARVADOS_LOGS: runs of bytes of container log files."""
+    return _stream(LOGS, subjects.LOGS, subjects.STORED_LOGS, limits)
+
+
+class JetStreamApi(Protocol):
+    """What `ensure` needs of a NATS connection."""
+
+    async def stream_config(self, name: str) -> dict[str, Any] | None: ...
+
+    async def js_api(
+        self, name: str, body: Any = None, *, api_level: int | None = None
+    ) -> dict[str, Any]: ...
+
+
+async def ensure(nats: JetStreamApi, config: dict[str, Any]) -> None:
+    """Create the stream, or bring the fields we set to our values; others stay as they are."""
+    name = config["name"]
+    present = await nats.stream_config(name)
+    if present is None:
+        await nats.js_api(f"STREAM.CREATE.{name}", config, api_level=1)
+    elif any(present.get(key) != value for key, value in config.items()):
+        await nats.js_api(f"STREAM.UPDATE.{name}", {**present, **config}, api_level=1)

@@ -1,0 +1,172 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Every subject name of the facility, and the kinds of Arvados objects that stand in them.
+
+Pure. A subject token is `[A-Za-z0-9_-]`; what a user may choose freely (event types, object
+uuids of posted log rows, file names) is replaced when it does not fit, and stands unchanged in the
+message (facts/arvados.md 0.3: any user can post log rows).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+EVENTS = "arvados.events"
+LOGS = "arvados.logs"
+STORED = "arvados.stored"
+STORED_EVENTS = "arvados.stored.events"
+STORED_LOGS = "arvados.stored.logs"
+LIVE = "arvados.live"
+API = "arvados.api"
+
+GRANTS_GET = "arvados.grants.get"
+GRANTS_CHANGED = "arvados.grants.changed"
+TOKENS_GET = "arvados.tokens.get"
+TOKENS_GONE = "arvados.tokens.gone"
+LOG_INTEREST = "arvados.interest.logs"
+"""Readers announce here that somebody watches a container: `arvados.interest.logs.<container>`."""
+
+API_WHOAMI = "arvados.api.whoami"
+
+NONE = "none"
+OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of Arvados object.
+
+    `infix` is the middle part of its uuids, `name` the subject token and singular REST name,
+    `path` the REST collection, `arvados` what stands in `object_kind` (`arvados#…`).
+    """
+
+    infix: str
+    name: str
+    path: str
+    arvados: str
+
+
+KINDS = (
+    Kind("dz642", "container", "containers", "arvados#container"),
+    Kind("xvhdp", "container_request", "container_requests", "arvados#containerRequest"),
+    Kind("4zz18", "collection", "collections", "arvados#collection"),
+    Kind("j7d0g", "group", "groups", "arvados#group"),
+    Kind("tpzed", "user", "users", "arvados#user"),
+    Kind("o0j2j", "link", "links", "arvados#link"),
+    Kind("7fd4e", "workflow", "workflows", "arvados#workflow"),
+    Kind(
+        "gj3su",
+        "api_client_authorization",
+        "api_client_authorizations",
+        "arvados#apiClientAuthorization",
+    ),
+    Kind("57u5n", "log", "logs", "arvados#log"),
+    Kind("fngyi", "authorized_key", "authorized_keys", "arvados#authorizedKey"),
+    Kind("2x53u", "virtual_machine", "virtual_machines", "arvados#virtualMachine"),
+    Kind("oss07", "credential", "credentials", "arvados#credential"),
+    Kind("bi6l4", "keep_service", "keep_services", "arvados#keepService"),
+)
+KIND_OF_INFIX = {kind.infix: kind for kind in KINDS}
+KIND_OF_NAME = {kind.name: kind for kind in KINDS}
+
+_UUID = re.compile(r"[a-z0-9]{5}-([a-z0-9]{5})-[a-z0-9]{15}")
+_EVENT_TYPE = re.compile(r"[a-z_]{1,32}")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
+_MAX_FILE_TOKEN = 128
+
+
+def is_uuid(text: str | None) -> bool:
+    """Whether `text` has the form of an Arvados uuid."""
+    return text is not None and _UUID.fullmatch(text) is not None
+
+
+def kind_of(uuid: str | None) -> Kind | None:
+    """The kind that a well-formed uuid names, or None."""
+    match = _UUID.fullmatch(uuid) if uuid else None
+    return KIND_OF_INFIX.get(match[1]) if match else None
+
+
+def file_token(file: str) -> str:
+    """A log file's name as one subject token: `stdout.txt` becomes `stdout_txt`."""
+    return _UNSAFE.sub("_", file)[:_MAX_FILE_TOKEN] or "_"
+
+
+def _event_tail(uuid: str | None, event_type: str | None) -> str:
+    kind = kind_of(uuid)
+    kind_token = kind.name if kind else OTHER
+    uuid_token = uuid if is_uuid(uuid) else NONE
+    fits = event_type is not None and _EVENT_TYPE.fullmatch(event_type)
+    return f"{kind_token}.{uuid_token}.{event_type if fits else OTHER}"
+
+
+def event(uuid: str | None, event_type: str | None) -> str:
+    """Subject of one change of one object: `arvados.events.<kind>.<uuid>.<event_type>`."""
+    return f"{EVENTS}.{_event_tail(uuid, event_type)}"
+
+
+def events_of(uuid: str) -> str:
+    """Pattern of all stored changes of one object in the stream."""
+    kind = kind_of(uuid)
+    return f"{EVENTS}.{kind.name if kind else OTHER}.{uuid}.*"
+
+
+def log(container_uuid: str, file: str) -> str:
+    """Subject of the bytes of one log file: `arvados.logs.<container>.<file>`."""
+    return f"{LOGS}.{container_uuid}.{file_token(file)}"
+
+
+def logs_of(container_uuid: str) -> str:
+    """Pattern of the bytes of all log files of one container."""
+    return f"{LOGS}.{container_uuid}.*"
+
+
+def stored(subject: str) -> str:
+    """Where the server republishes a message of a stream after storing it."""
+    return f"{STORED}.{subject.removeprefix('arvados.')}"
+
+
+def unstored(subject: str) -> str:
+    """The stream subject of a republished message."""
+    return f"arvados.{subject.removeprefix(STORED + '.')}"
+
+
+def live_event(owner: str, obj: str, uuid: str | None, event_type: str | None) -> str:
+    """What readers of `owner` or of `obj` may see of a change."""
+    return f"{LIVE}.{owner}.{obj}.event.{_event_tail(uuid, event_type)}"
+
+
+def live_log(owner: str, obj: str, container_uuid: str, file: str) -> str:
+    """The bytes of a container's log file under a container request that shows it."""
+    return f"{LIVE}.{owner}.{obj}.log.{container_uuid}.{file_token(file)}"
+
+
+def live_owner(owner: str) -> str:
+    """Pattern that a reader of everything owned by `owner` subscribes to."""
+    return f"{LIVE}.{owner}.>"
+
+
+def live_object(obj: str) -> str:
+    """Pattern that a reader of one object subscribes to."""
+    return f"{LIVE}.*.{obj}.>"
+
+
+def grants_changed(user_uuid: str) -> str:
+    """Told when what a user may read has changed."""
+    return f"{GRANTS_CHANGED}.{user_uuid}"
+
+
+def token_gone(token_uuid: str) -> str:
+    """Told when a token is no longer valid."""
+    return f"{TOKENS_GONE}.{token_uuid}"
+
+
+def log_interest(container_uuid: str) -> str:
+    """Told by readers while somebody watches the logs of a container."""
+    return f"{LOG_INTEREST}.{container_uuid}"
+
+
+def inbox_prefix(identifier: str) -> str:
+    """Private inbox of one token: its uuid, or the user's where the token has none."""
+    return f"_INBOX_{identifier}"

@@ -1,0 +1,63 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Arvados tokens, in a type that can not be logged by accident.
+
+Pure. Forms (facts/arvados.md 2): v1 is a bare secret; v2 is `v2/<uuid>/<secret>`, with a fourth
+part `/<container uuid>` for a container's own token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from arvados_nats import subjects
+
+_MAX_LENGTH = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token; `repr` and `str` show at most its uuid. Compare and cache by `digest`."""
+
+    secret: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.uuid or "***"
+
+    def __repr__(self) -> str:
+        return f"Token({self})"
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can stand in an Authorization header at all."""
+        text = self.secret
+        return (
+            0 < len(text) <= _MAX_LENGTH
+            and text.isascii()
+            and text.isprintable()
+            and " " not in text
+        )
+
+    @property
+    def uuid(self) -> str | None:
+        """The uuid that a v2 token names; its owner proves nothing by it."""
+        parts = self.secret.split("/")
+        return (
+            parts[1]
+            if len(parts) >= 3 and parts[0] == "v2" and subjects.is_uuid(parts[1])
+            else None
+        )
+
+    @property
+    def container_uuid(self) -> str | None:
+        """The container that a container's own token names."""
+        parts = self.secret.split("/")
+        kind = subjects.kind_of(parts[3]) if self.uuid and len(parts) == 4 else None
+        return parts[3] if kind and kind.name == "container" else None
+
+    @property
+    def digest(self) -> bytes:
+        """What stands for the token in caches and indexes."""
+        return hashlib.blake2b(self.secret.encode(), digest_size=16).digest()
