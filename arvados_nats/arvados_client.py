@@ -1,0 +1,197 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Arvados' API as the services use it: the one place that knows the HTTP library's exceptions.
+
+Answers map to the kinds of `errors` as facts/arvados-demand.md A10 demands: 401, 403 and 404 are
+`Refused` (a silent no), 5xx, time-outs and refused connections are `Unavailable` (never a no),
+other 4xx are `BadInput`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+from xml.etree import ElementTree
+
+import httpx
+
+from arvados_nats import subjects
+from arvados_nats.errors import BadInput, Refused, Unavailable
+from arvados_nats.tokens import Token
+
+_API = "/arvados/v1"
+_TIMEOUT = 10.0
+_DAV = "{DAV:}"
+
+
+@dataclass(frozen=True, slots=True)
+class LogRange:
+    """Bytes of a log file from `offset` on; `size` is the whole file's, None where not told."""
+
+    offset: int
+    data: bytes
+    size: int | None
+
+
+@contextlib.contextmanager
+def _translate() -> Iterator[None]:
+    try:
+        yield
+    except httpx.InvalidURL as error:
+        raise BadInput(f"Arvados: {error}") from error
+    except httpx.HTTPError as error:
+        raise Unavailable(f"Arvados: {error or type(error).__name__}") from error
+
+
+class Arvados:
+    """An HTTP client of one cluster; get one from `connect`. Tokens are given call by call."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def get(
+        self, token: Token, path: str, params: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """GET `/arvados/v1/<path>`; parameters that are no text are sent as JSON."""
+        answer = await self._send("GET", f"{_API}/{path}", token, params=_query(params))
+        with _translate():
+            try:
+                decoded = answer.json()
+            except ValueError as error:
+                raise Unavailable(f"Arvados answers {path} with no JSON") from error
+        if not isinstance(decoded, dict):
+            raise Unavailable(f"Arvados answers {path} with no JSON object")
+        return decoded
+
+    async def record(
+        self,
+        token: Token,
+        uuid: str,
+        *,
+        include_trash: bool = False,
+        select: list[str] | None = None,
+    ) -> dict[str, Any]:
+        """One object by uuid, as the token's owner sees it."""
+        kind = subjects.kind_of(uuid)
+        if kind is None:
+            raise BadInput(f"not the uuid of an Arvados object: {uuid!r}")
+        params: dict[str, Any] = {"select": select} if select else {}
+        if include_trash:
+            params["include_trash"] = "true"
+        return await self.get(token, f"{kind.path}/{uuid}", params)
+
+    async def current_token(self, token: Token) -> dict[str, Any]:
+        """The token's own record: uuid, owner_uuid, scopes, expires_at (facts/arvados.md 2)."""
+        return await self.get(token, "api_client_authorizations/current")
+
+    async def current_user(self, token: Token) -> dict[str, Any]:
+        """The token's user: uuid, is_active, is_admin, is_invited, …"""
+        return await self.get(token, "users/current")
+
+    async def log_sizes(
+        self, token: Token, request_uuid: str, container_uuid: str
+    ) -> dict[str, int]:
+        """Log files of a container and their sizes in bytes now (PROPFIND, facts/arvados.md 4)."""
+        path = _log_path(request_uuid, container_uuid, "")
+        answer = await self._send("PROPFIND", path, token, headers={"Depth": "1"})
+        return _sizes(answer.content)
+
+    async def log_range(
+        self, token: Token, request_uuid: str, container_uuid: str, file: str, first: int, last: int
+    ) -> LogRange:
+        """Bytes `first` to `last`, both included, as far as the file goes.
+
+        A file that ends at or before `first` gives no bytes (416); so does one that is not there
+        yet (404), with size None.
+        """
+        path = _log_path(request_uuid, container_uuid, file)
+        headers = {"Range": f"bytes={first}-{last}"}
+        answer = await self._send("GET", path, token, headers=headers, accept=(404, 416))
+        if answer.status_code == 404:
+            return LogRange(first, b"", None)
+        size = _content_range_size(answer.headers.get("Content-Range", ""))
+        if answer.status_code == 416:
+            return LogRange(first, b"", size)
+        if answer.status_code == 206:
+            return LogRange(first, answer.content, size)
+        return LogRange(first, answer.content[first : last + 1], len(answer.content))
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        token: Token,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        accept: tuple[int, ...] = (),
+    ) -> httpx.Response:
+        if not token.usable:
+            raise Refused("the token has characters that no Arvados token has")
+        with _translate():
+            answer = await self._client.request(
+                method,
+                path,
+                params=params,
+                headers={"Authorization": f"Bearer {token.secret}", **(headers or {})},
+            )
+        status = answer.status_code
+        if status < 300 or status in accept:
+            return answer
+        if status in (401, 403, 404):
+            raise Refused(f"Arvados answers {status} to {method} {path}")
+        if status >= 500 or status == 429:
+            raise Unavailable(f"Arvados answers {status} to {method} {path}")
+        raise BadInput(f"Arvados answers {status} to {method} {path}")
+
+
+def _query(params: Mapping[str, Any] | None) -> dict[str, str]:
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in (params or {}).items()
+    }
+
+
+def _log_path(request_uuid: str, container_uuid: str, file: str) -> str:
+    return f"{_API}/container_requests/{request_uuid}/log/{container_uuid}/{quote(file)}"
+
+
+def _sizes(multistatus: bytes) -> dict[str, int]:
+    try:
+        root = ElementTree.fromstring(multistatus)
+    except ElementTree.ParseError as error:
+        raise Unavailable("the log folder's listing is no WebDAV multistatus") from error
+    sizes = {}
+    for response in root.iter(f"{_DAV}response"):
+        name = (response.findtext(f"{_DAV}href") or "").rpartition("/")[2]
+        length = next(response.iter(f"{_DAV}getcontentlength"), None)
+        if name and length is not None and length.text:
+            sizes[httpx.URL(name).path.lstrip("/")] = int(length.text)
+    return sizes
+
+
+def _content_range_size(header: str) -> int | None:
+    size = header.rpartition("/")[2]
+    return int(size) if size.isdecimal() else None
+
+
+@asynccontextmanager
+async def connect(
+    base_url: str, *, ca_file: str | None = None, insecure: bool = False, connections: int = 32
+) -> AsyncIterator[Arvados]:
+    """An API client of the cluster at `base_url`, with at most `connections` calls at once."""
+    verify: ssl.SSLContext | bool = not insecure
+    if ca_file and not insecure:
+        verify = ssl.create_default_context(cafile=ca_file)
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    async with httpx.AsyncClient(
+        base_url=base_url, verify=verify, limits=limits, timeout=_TIMEOUT
+    ) as client:
+        yield Arvados(client)

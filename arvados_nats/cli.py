@@ -1,0 +1,43 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The command `arvados-nats`: one group, whose commands are loaded when they are called.
+
+The rooms' own commands live in the rooms; this table is the one place where the kernel names them,
+and it names them as text, so that importing the kernel imports no service.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+COMMANDS = {
+    "authcallout": "authcallout.cli:authcallout",
+    "check": "arvados_nats.check_cli:check",
+    "config": "arvados_nats.nats_config_cli:config",
+    "demo": "sandbox.demo:demo",
+    "keys": "arvados_nats.keys_cli:keys",
+    "publishers": "publishers.cli:publishers",
+    "wsproxy": "wsproxy.cli:wsproxy",
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        place = COMMANDS.get(name)
+        if place is None:
+            return None
+        module, _, attribute = place.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="arvados-nats")
+def main() -> None:
+    """The message facility of an Arvados cluster, on NATS JetStream."""

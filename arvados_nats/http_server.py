@@ -1,0 +1,73 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Serve an ASGI application inside a running loop, next to other tasks.
+
+uvicorn takes over the signals of the process and exits it when a port is taken; here the service
+owns the signals, and a taken port is a ConfigError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from arvados_nats.errors import ConfigError
+
+_BACKLOG = 4096
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(address: str) -> socket.socket:
+    """A listening socket on `host:port` (`[::1]:80` for IPv6; port 0 takes a free one)."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdecimal():
+        raise ConfigError(f"not an address to listen on: {address!r}; give host:port")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, int(port)))
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(f"can not listen on {address}: {error}") from error
+    sock.setblocking(False)
+    return sock
+
+
+async def serve(app: Any, sock: socket.socket, **options: Any) -> None:
+    """Serve `app` on a listening socket until cancelled, then shut down in order.
+
+    `options` are uvicorn's own (`ws`, `ws_max_size`, `ssl_keyfile`, …).
+    """
+    config = uvicorn.Config(
+        app,
+        **{
+            "log_config": None,
+            "access_log": False,
+            "lifespan": "off",
+            "ws": "none",
+            "timeout_graceful_shutdown": 5,
+            "backlog": _BACKLOG,
+            "server_header": False,
+            **options,
+        },
+    )
+    server = _Server(config)
+    try:
+        await server.serve(sockets=[sock])
+    finally:
+        if server.started:
+            await server.shutdown(sockets=[sock])
+        sock.close()

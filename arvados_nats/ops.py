@@ -1,0 +1,85 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Health and metrics of a service, as Arvados serves them (facts/arvados.md 7).
+
+`GET /_health/ping` and `GET /metrics`, both with `Authorization: Bearer <ManagementToken>`: without
+a configured token 404, none sent 401, a wrong one 403. Unhealthy is HTTP 200 with
+`{"health": "ERROR", "error": …}`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+
+from arvados_nats import http_server
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Health:
+    """What is wrong now, by part: an empty dict is healthy. Changes are logged."""
+
+    faults: dict[str, str] = field(default_factory=dict)
+
+    def fault(self, part: str, error: object) -> None:
+        if part not in self.faults:
+            logger.warning(
+                "degraded", extra={"action": "ops.degraded", "part": part, "error": str(error)}
+            )
+        self.faults[part] = str(error)
+
+    def well(self, part: str) -> None:
+        if self.faults.pop(part, None) is not None:
+            logger.info("recovered", extra={"action": "ops.recovered", "part": part})
+
+    @property
+    def error(self) -> str | None:
+        return "; ".join(f"{part}: {error}" for part, error in self.faults.items()) or None
+
+
+def _refusal(request: Request, management_token: str | None) -> Response | None:
+    if not management_token:
+        return JSONResponse({"errors": ["not found"]}, 404)
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not given:
+        return JSONResponse({"errors": ["authorization required"]}, 401)
+    if not hmac.compare_digest(given.encode(), management_token.encode()):
+        return JSONResponse({"errors": ["authorization error"]}, 403)
+    return None
+
+
+def add_routes(app: FastAPI, health: Health, management_token: str | None) -> None:
+    """Serve health and metrics on `app`, each behind the management token."""
+
+    def guarded(answer: Callable[[], Response]) -> Callable[[Request], Response]:
+        def serve(request: Request) -> Response:
+            return _refusal(request, management_token) or answer()
+
+        return serve
+
+    def ping() -> Response:
+        error = health.error
+        body = {"health": "ERROR", "error": error} if error else {"health": "OK"}
+        return JSONResponse(body)
+
+    def metrics() -> Response:
+        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+    app.add_api_route("/_health/ping", guarded(ping), include_in_schema=False)
+    app.add_api_route("/metrics", guarded(metrics), include_in_schema=False)
+
+
+async def serve(address: str, health: Health, management_token: str | None) -> None:
+    """Serve health and metrics on an address of their own until cancelled."""
+    app = FastAPI(openapi_url=None)
+    add_routes(app, health, management_token)
+    await http_server.serve(app, http_server.listen(address))

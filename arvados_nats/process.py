@@ -1,0 +1,122 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Run a service as a process: signals, exit codes and one line of JSON per log record.
+
+Exit code 0 after SIGTERM or SIGINT, 1 on failure, 2 on bad settings. Imports no service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, TypeVar
+
+import uvloop
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
+
+from arvados_nats.errors import ArvadosNatsError, ConfigError
+
+logger = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=BaseSettings)
+
+_RECORD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a record: time, level, logger, message, and the facts in `extra`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line.update((k, v) for k, v in record.__dict__.items() if k not in _RECORD_FIELDS)
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def log_to_stderr(level: str = "INFO") -> None:
+    """Send all log records to standard error, as JSON lines."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for noisy in ("httpx", "httpcore", "uvicorn.access"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def load(settings: Callable[[], S]) -> S:
+    """Read the settings; ConfigError names each wrong one and never shows its value."""
+    try:
+        return settings()
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        raise ConfigError(wrong) from error
+
+
+def run(main: Callable[[S], Awaitable[None]], settings: Callable[[], S]) -> int:
+    """Run `main(settings)` until it ends or a signal comes; the exit code."""
+    log_to_stderr()
+    try:
+        loaded = load(settings)
+        log_to_stderr(getattr(loaded, "log_level", "INFO"))
+        uvloop.run(_until_signal(main(loaded)))
+    except Exception as error:
+        return _report(error)
+    return 0
+
+
+def _report(error: BaseException) -> int:
+    """Log why a service ended, and give its exit code."""
+    causes = list(_leaves(error))
+    for cause in causes:
+        if isinstance(cause, ConfigError):
+            logger.error("bad settings", extra={"action": "process.config", "error": str(cause)})
+        elif isinstance(cause, ArvadosNatsError):
+            logger.error("service failed", extra={"action": "process.failed", "error": str(cause)})
+        else:
+            logger.error("service failed", extra={"action": "process.crashed"}, exc_info=cause)
+    return 2 if any(isinstance(cause, ConfigError) for cause in causes) else 1
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error
+
+
+async def _until_signal(service: Awaitable[None]) -> None:
+    """Wait for the service; a signal cancels it, and it closes its resources in reverse order."""
+    task = asyncio.ensure_future(service)
+    loop = asyncio.get_running_loop()
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not stopped:
+            raise
+        logger.info("stopped", extra={"action": "process.stopped"})

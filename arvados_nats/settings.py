@@ -1,0 +1,103 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Settings that more than one service has: blocks that each service's `Settings` is built from.
+
+Read from the environment: `ARVADOS_NATS_…`, and Arvados' own names where there are any. Only a
+service's `main` sees Settings; everything below it gets plain values.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from arvados_nats.errors import ConfigError
+
+
+def _alias(*names: str) -> AliasChoices:
+    return AliasChoices(*names)
+
+
+class Block(BaseSettings):
+    """What all blocks share: the prefix of their names, frozen values, no unknown defaults."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ARVADOS_NATS_", frozen=True, extra="ignore", populate_by_name=True
+    )
+
+    log_level: str = "INFO"
+    """Least severe level that is logged: DEBUG, INFO, WARNING or ERROR."""
+
+
+class NatsSettings(Block):
+    """Where NATS is, and who we are there."""
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    """NATS servers, separated by commas."""
+
+    keys_dir: Path = Path("/etc/arvados-nats/keys")
+    """Folder with the nkey seeds that `arvados-nats keys` wrote."""
+
+    def seed(self, name: str) -> str:
+        """The seed of one of our identities, from `<keys_dir>/<name>.nk`."""
+        path = self.keys_dir / f"{name}.nk"
+        try:
+            return path.read_text().strip()
+        except OSError as error:
+            raise ConfigError(
+                f"keys_dir: can not read {path}: {error.strerror};"
+                f" create the keys with: arvados-nats keys generate {self.keys_dir}"
+            ) from error
+
+    @property
+    def nats_servers(self) -> list[str]:
+        return [server.strip() for server in self.nats_url.split(",") if server.strip()]
+
+
+class ArvadosSettings(Block):
+    """Where Arvados' API is."""
+
+    arvados_api_host: str = Field("", validation_alias=_alias("ARVADOS_API_HOST"))
+    """Controller's host name and port; `https://` unless a scheme stands before it."""
+
+    arvados_ca_file: str | None = None
+    """PEM file of the authority that signed the controller's certificate, if a private one."""
+
+    arvados_api_host_insecure: bool = Field(
+        False, validation_alias=_alias("ARVADOS_API_HOST_INSECURE")
+    )
+    """Do not check the controller's certificate. For tests only."""
+
+    @property
+    def arvados_url(self) -> str:
+        host = self.arvados_api_host
+        if not host:
+            raise ConfigError("ARVADOS_API_HOST: set it to the controller's host name and port")
+        return host if "://" in host else f"https://{host}"
+
+
+class PostgresSettings(Block):
+    """Arvados' database, read only."""
+
+    postgres_dsn: SecretStr = SecretStr("")
+    """libpq connection string or URL of a read-only role (docs/install.md says which grants)."""
+
+
+class OpsSettings(Block):
+    """Health and metrics."""
+
+    ops_listen: str = "127.0.0.1:0"
+    """Address of `/_health/ping` and `/metrics`; port 0 takes a free one."""
+
+    management_token: SecretStr | None = Field(
+        None, validation_alias=_alias("ARVADOS_NATS_MANAGEMENT_TOKEN", "ARVADOS_MANAGEMENT_TOKEN")
+    )
+    """Arvados' ManagementToken; without it health and metrics answer 404."""
+
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+"""A setting that is a list of words separated by commas."""
