@@ -1,0 +1,250 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What the NATS servers of a cluster must be told: four accounts, and who may do what in them.
+
+Pure. `accounts` and `authorization` are the one description of who is who: a bare server's
+nats.conf, the sandbox and the chart's values all come from them or are tested equal to them.
+Reasons: facts/nats-callout.md 1.7 and 9, facts/helm.md 2.
+
+AUTH     the callout service alone: whoever can publish here can refuse logins
+SYS      the system account, for the one identity that cuts connections
+ARVADOS  streams and our services, one trust zone
+USERS    everybody who comes with an Arvados token; no configured user, no JetStream
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+AUTH, SYS, ARVADOS, USERS = "AUTH", "SYS", "ARVADOS", "USERS"
+STATIC_USERS = ("callout", "callout-service", "publisher", "wsproxy", "sys")
+"""Identities that log in by nkey, without the callout: they work while it is down."""
+
+KIB, MIB, GIB = 1024, 1024**2, 1024**3
+
+
+class Size(int):
+    """A number of bytes, printed with the largest unit that divides it."""
+
+    def __str__(self) -> str:
+        for unit, suffix in ((GIB, "GB"), (MIB, "MB"), (KIB, "KB")):
+            if self and self % unit == 0:
+                return f"{self // unit}{suffix}"
+        return super().__str__()
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much the accounts may use. Account limits must fit the server's own, or it dies."""
+
+    store: int = 20 * GIB
+    """Bytes of the server's file store; ARVADOS may use nine tenths of it."""
+    max_streams: int = 16
+    max_consumers: int = 1000
+    user_connections: int = 20_000
+    """Connections of USERS on one server, all users together."""
+    user_subscriptions: int = 20_000
+    """Subscriptions of one connection in USERS."""
+    user_payload: int = 64 * KIB
+    """The largest message that a user may send."""
+    payload: int = 8 * MIB
+    """The largest message at all: a callout answer with 20,000 subjects takes 3 MiB."""
+    control_line: int = 16 * KIB
+    """The CONNECT line holds the token, and an OIDC access token can be 3 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """This server's place among the others: where it listens for routes and where they do."""
+
+    name: str
+    listen: str
+    routes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocket:
+    """A listener for native NATS clients over WebSocket; without a certificate it is plain."""
+
+    listen: str
+    allowed_origins: tuple[str, ...] = ()
+    certificate: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server. Addresses are `host:port`; port -1 lets the system choose one."""
+
+    name: str
+    listen: str = "0.0.0.0:4222"
+    store_dir: str = "/var/lib/nats/jetstream"
+    monitor: str | None = "127.0.0.1:8222"
+    certificate: str | None = None
+    key: str | None = None
+    cluster: Cluster | None = None
+    websocket: WebSocket | None = None
+    log_file: str | None = None
+    ports_file_dir: str | None = None
+    sync_always: bool = True
+    """Every message is on the disk before it is acknowledged. One server alone needs it: by
+    default the disk is told every two minutes (facts/nats-callout.md 3, row 29)."""
+
+
+def accounts(public: Mapping[str, str], limits: Limits) -> dict[str, Any]:
+    """The four accounts; `public` gives the public key of each identity."""
+    return {
+        SYS: {"users": [{"nkey": public["sys"]}]},
+        AUTH: {"users": [{"nkey": public["callout"], "permissions": _callout_permissions()}]},
+        ARVADOS: {
+            "jetstream": {
+                "max_mem": 0,
+                "max_file": Size(limits.store // 10 * 9),
+                "max_streams": limits.max_streams,
+                "max_consumers": limits.max_consumers,
+            },
+            "users": [{"nkey": public[name]} for name in ("publisher", "wsproxy")]
+            + [{"nkey": public["callout-service"]}],
+            "exports": [
+                {"stream": "arvados.live.>", "accounts": [USERS]},
+                {
+                    "service": "arvados.api.>",
+                    "accounts": [USERS],
+                    "response": "stream",
+                    "threshold": "30s",
+                },
+            ],
+        },
+        USERS: {
+            "limits": {
+                "max_connections": limits.user_connections,
+                "max_subscriptions": limits.user_subscriptions,
+                "max_payload": Size(limits.user_payload),
+            },
+            # A user JWT with an empty side would leave that side open; these close it.
+            "default_permissions": {"publish": {"deny": [">"]}, "subscribe": {"deny": [">"]}},
+            "imports": [
+                {"stream": {"account": ARVADOS, "subject": "arvados.live.>"}},
+                {"service": {"account": ARVADOS, "subject": "arvados.api.>"}, "share": True},
+            ],
+        },
+    }
+
+
+def _callout_permissions() -> dict[str, Any]:
+    return {
+        "subscribe": ["$SYS.REQ.USER.AUTH"],
+        "publish": {"deny": [">"]},
+        "allow_responses": {"max": 1, "expires": "5s"},
+    }
+
+
+def authorization(public: Mapping[str, str]) -> dict[str, Any]:
+    """Who decides about a login. A longer timeout helps nobody: clients give up after 2 s."""
+    return {
+        "timeout": 2,
+        "auth_callout": {
+            "issuer": public["issuer"],
+            "account": AUTH,
+            "auth_users": [public[name] for name in STATIC_USERS],
+            "xkey": public["xkey"],
+            "allowed_accounts": [USERS],
+        },
+    }
+
+
+def settings(server: Server, public: Mapping[str, str], limits: Limits) -> dict[str, Any]:
+    """The whole configuration of one server as plain values."""
+    optional = {
+        "http": server.monitor,
+        "log_file": server.log_file,
+        "ports_file_dir": server.ports_file_dir,
+        "tls": _tls(server.certificate, server.key),
+        "cluster": _cluster(server.cluster),
+        "websocket": _websocket(server.websocket),
+    }
+    return {
+        "server_name": server.name,
+        "listen": server.listen,
+        "max_payload": Size(limits.payload),
+        "max_control_line": Size(limits.control_line),
+        "system_account": SYS,
+        "jetstream": {
+            "store_dir": server.store_dir,
+            "max_memory_store": 0,
+            "max_file_store": Size(limits.store),
+            **({"sync_interval": "always"} if server.sync_always else {}),
+        },
+        **{key: value for key, value in optional.items() if value is not None},
+        "authorization": authorization(public),
+        "accounts": accounts(public, limits),
+    }
+
+
+def _tls(certificate: str | None, key: str | None) -> dict[str, Any] | None:
+    return {"cert_file": certificate, "key_file": key} if certificate and key else None
+
+
+def _cluster(cluster: Cluster | None) -> dict[str, Any] | None:
+    if cluster is None:
+        return None
+    return {
+        "name": cluster.name,
+        "listen": cluster.listen,
+        "no_advertise": True,
+        "routes": list(cluster.routes),
+    }
+
+
+def _websocket(websocket: WebSocket | None) -> dict[str, Any] | None:
+    if websocket is None:
+        return None
+    tls = _tls(websocket.certificate, websocket.key)
+    return {
+        "listen": websocket.listen,
+        **({"tls": tls} if tls else {"no_tls": True}),
+        **(
+            {"allowed_origins": list(websocket.allowed_origins)}
+            if websocket.allowed_origins
+            else {"same_origin": True}
+        ),
+    }
+
+
+def text(server: Server, public: Mapping[str, str], limits: Limits | None = None) -> str:
+    """nats.conf of one server. It holds no secret."""
+    return "".join(
+        f"{key}: {_value(value, 0)}\n"
+        for key, value in settings(server, public, limits or Limits()).items()
+    )
+
+
+def _value(value: Any, depth: int) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case str():
+            return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        case list():
+            return _list(value, depth)
+        case dict():
+            pad = "  " * (depth + 1)
+            lines = (f"{pad}{key}: {_value(item, depth + 1)}\n" for key, item in value.items())
+            return "{\n" + "".join(lines) + "  " * depth + "}"
+        case _:
+            raise TypeError(f"nats.conf can not hold a {type(value).__name__}")
+
+
+def _list(values: list[Any], depth: int) -> str:
+    if len(values) == 1 and not isinstance(values[0], dict):
+        return f"[{_value(values[0], depth)}]"
+    pad = "  " * (depth + 1)
+    lines = (f"{pad}{_value(value, depth + 1)}\n" for value in values)
+    return "[\n" + "".join(lines) + "  " * depth + "]"

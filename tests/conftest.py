@@ -1,0 +1,64 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Real servers for every test, on loopback and free ports.
+
+One PostgreSQL and one NATS server live as long as the test run (per worker); a test that needs
+untouched state asks for `database`, a clone of its own, or `fresh_nats`, a server of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from arvados_nats import keys
+from sandbox import nats_server as nats_sandbox
+from sandbox import postgres as postgres_sandbox
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of recorded answers of a real Arvados."""
+    return Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def keys_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The nkeys of all identities; read one with `keys.load(keys_folder, "publisher")`."""
+    folder = tmp_path_factory.mktemp("keys")
+    keys.ensure(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+async def postgres_server() -> AsyncIterator[postgres_sandbox.PostgresServer]:
+    """The PostgreSQL server of this test run; do not stop it, use one of your own for that."""
+    async with postgres_sandbox.run() as server:
+        yield server
+
+
+@pytest.fixture
+async def database(
+    postgres_server: postgres_sandbox.PostgresServer,
+) -> AsyncIterator[postgres_sandbox.Database]:
+    """A database of this test alone: all tables of Arvados, no rows."""
+    clone = await postgres_server.clone()
+    yield clone
+    await postgres_server.drop(clone)
+
+
+@pytest.fixture(scope="session")
+async def nats_server(keys_folder: Path) -> AsyncIterator[nats_sandbox.NatsServer]:
+    """The NATS server of this test run; streams and subjects are shared with other tests."""
+    async with nats_sandbox.run(keys_folder, websocket=True) as server:
+        yield server
+
+
+@pytest.fixture
+async def fresh_nats(keys_folder: Path) -> AsyncIterator[nats_sandbox.NatsServer]:
+    """A NATS server of this test alone, which may be killed and restarted; starts in 40 ms."""
+    async with nats_sandbox.run(keys_folder, websocket=True) as server:
+        yield server

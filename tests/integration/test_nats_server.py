@@ -1,0 +1,89 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded NATS server and its four accounts, on the real nats-server."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from nats.aio.client import Client
+
+from arvados_nats import keys, nats_config
+from sandbox import nats_server
+
+
+async def _connect(server: nats_server.NatsServer, folder: Path, name: str) -> Client:
+    return await nats.connect(server.url, nkeys_seed_str=keys.load(folder, name).text)
+
+
+@pytest.mark.parametrize("name", nats_config.STATIC_USERS)
+async def test_static_identities_log_in_while_no_callout_service_runs(
+    nats_server: nats_server.NatsServer, keys_folder: Path, name: str
+) -> None:
+    """Publishers, wsproxy and the callout service itself depend on nobody to log in."""
+    async with asyncio.timeout(1):
+        client = await _connect(nats_server, keys_folder, name)
+    assert client.is_connected
+    await client.close()
+
+
+STRANGERS: tuple[dict[str, Any], ...] = (
+    {},
+    {"token": "v2/zzzzz-gj3su-000000000000000/secret"},
+    {"user": "publisher", "password": "publisher"},
+    {"nkeys_seed_str": keys.generate(keys.Kind.USER).text},
+)
+
+
+async def test_everybody_else_is_refused_while_no_callout_service_runs(
+    nats_server: nats_server.NatsServer,
+) -> None:
+    """No credentials, a token, a password, an unknown nkey: without an answer nobody gets in."""
+    answers = await asyncio.gather(*(_refusal(nats_server, who) for who in STRANGERS))
+    assert answers == ["nats: 'Authorization Violation'"] * len(STRANGERS)
+
+
+async def _refusal(server: nats_server.NatsServer, credentials: dict[str, Any]) -> str:
+    client = Client()
+    with pytest.raises(nats.errors.Error) as refused:
+        await client.connect(
+            server.url, allow_reconnect=False, connect_timeout=5, error_cb=_quiet, **credentials
+        )
+    await client.close()  # a refused nats-py client keeps its socket open
+    return str(refused.value)
+
+
+async def _quiet(_: Exception) -> None:
+    return None
+
+
+async def test_streams_and_address_survive_a_kill(
+    fresh_nats: nats_server.NatsServer, keys_folder: Path
+) -> None:
+    """After SIGKILL the server comes back on its port with what was acknowledged."""
+    client = await _connect(fresh_nats, keys_folder, "publisher")
+    await client.jetstream().add_stream(name="KEPT", subjects=["kept.>"])
+    await client.jetstream().publish("kept.one", b"1")
+    url, pid = fresh_nats.url, fresh_nats.pid
+    await client.close()
+    await fresh_nats.kill()
+    await fresh_nats.restart()
+    assert fresh_nats.url == url
+    assert fresh_nats.pid != pid
+    client = await _connect(fresh_nats, keys_folder, "publisher")
+    assert (await client.jetstream().stream_info("KEPT")).state.messages == 1
+    await client.close()
+
+
+async def test_two_servers_run_side_by_side(
+    nats_server: nats_server.NatsServer, fresh_nats: nats_server.NatsServer
+) -> None:
+    """Each chooses its own ports and folder."""
+    assert nats_server.url != fresh_nats.url
+    assert nats_server.websocket_url != fresh_nats.websocket_url
+    assert nats_server.folder != fresh_nats.folder

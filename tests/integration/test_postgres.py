@@ -1,0 +1,99 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded PostgreSQL: clones, the reader's rights, several servers, stop and restart."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from sandbox import postgres, schema
+
+
+async def test_a_clone_has_the_tables_and_no_rows(database: postgres.Database) -> None:
+    """Every recorded table exists in a fresh clone, and is empty."""
+    connection = await asyncpg.connect(database.dsn)
+    for table in schema.tables():
+        assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0
+    await connection.close()
+
+
+async def test_clones_do_not_see_each_other(postgres_server: postgres.PostgresServer) -> None:
+    """What one test writes, another never reads."""
+    first, second = await postgres_server.clone(), await postgres_server.clone()
+    writer = await asyncpg.connect(first.dsn)
+    await writer.execute("INSERT INTO frozen_groups VALUES ('zzzzz-j7d0g-aaaaaaaaaaaaaaa')")
+    reader = await asyncpg.connect(second.dsn)
+    assert await reader.fetchval("SELECT count(*) FROM frozen_groups") == 0
+    await writer.close()
+    await reader.close()
+    await postgres_server.drop(first)
+    await postgres_server.drop(second)
+
+
+async def test_the_reader_sees_no_token_secret_and_writes_nothing(
+    database: postgres.Database,
+) -> None:
+    """The publishers' role reads what they need; secrets and writing are refused."""
+    connection = await asyncpg.connect(database.reader_dsn)
+    for table in schema.READABLE_TABLES:
+        await connection.fetch(f"SELECT * FROM {table}")
+    columns = ", ".join(schema.READABLE_TOKEN_COLUMNS)
+    await connection.fetch(f"SELECT {columns} FROM api_client_authorizations")
+    for refused in (
+        "SELECT api_token FROM api_client_authorizations",
+        "SELECT * FROM api_client_authorizations",
+        "SELECT secret FROM credentials",
+        "INSERT INTO frozen_groups VALUES ('x')",
+        "DELETE FROM logs",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(refused)
+    await connection.execute("LISTEN logs")
+    await connection.close()
+
+
+async def test_two_servers_run_side_by_side_and_keep_their_data(tmp_path: Path) -> None:
+    """A data folder outlives its server; a second server beside it is another world."""
+    _let_through(tmp_path)
+    async with postgres.run(folder=tmp_path / "one") as one:
+        database = await one.clone("kept")
+        async with postgres.run(folder=tmp_path / "two") as two:
+            assert one.port != two.port
+        connection = await asyncpg.connect(database.dsn)
+        await connection.execute("INSERT INTO frozen_groups VALUES ('kept')")
+        await connection.close()
+    async with postgres.run(folder=tmp_path / "one") as again:
+        connection = await asyncpg.connect(again.database("kept").dsn)
+        assert await connection.fetchval("SELECT uuid FROM frozen_groups") == "kept"
+        await connection.close()
+
+
+async def test_a_killed_server_comes_back_on_its_port(tmp_path: Path) -> None:
+    """Committed rows survive SIGKILL, and clients find the server where it was."""
+    _let_through(tmp_path)
+    async with postgres.run(folder=tmp_path / "one", durable=True) as server:
+        database, port, pid = await server.clone("kept"), server.port, server.pid
+        connection = await asyncpg.connect(database.dsn)
+        await connection.execute("INSERT INTO frozen_groups VALUES ('kept')")
+        await server.kill()
+        with pytest.raises((OSError, asyncpg.PostgresError, asyncpg.InterfaceError)):
+            await connection.execute("SELECT 1")
+        await server.start()
+        assert (server.port, server.pid) != (port, pid)
+        assert server.port == port
+        connection = await asyncpg.connect(database.dsn)
+        assert await connection.fetchval("SELECT uuid FROM frozen_groups") == "kept"
+        await connection.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def _let_through(path: Path) -> None:
+    """pytest's folders are closed to the user that PostgreSQL runs as under root."""
+    for folder in (path, *path.parents[:2]):
+        folder.chmod(0o711)
