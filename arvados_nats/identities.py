@@ -1,0 +1,147 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Who holds a token: asked of Arvados once, then remembered for a bounded time.
+
+`api_client_authorizations/current` answers with the token's uuid, user, scopes and expiry whatever
+the scopes (facts/arvados.md 2); what that user may read is another question (`grant_book`). All
+callers of one token share one question. While Arvados is down an answer may be used past its time,
+up to a bound, unless the token was reported gone; an unknown token is refused (fail closed).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from arvados_nats import subjects
+from arvados_nats.arvados_client import Arvados
+from arvados_nats.errors import BadInput, Refused, Unavailable
+from arvados_nats.object_facts import timestamp
+from arvados_nats.permissions import Identity
+from arvados_nats.tokens import Token
+
+logger = logging.getLogger(__name__)
+
+_ROOT_TOKEN = "-gj3su-000000000000000"
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """How long answers are used, in seconds. `stale` counts from when an answer was given."""
+
+    known: float = 60.0
+    refused: float = 10.0
+    stale: float = 300.0
+
+
+@dataclass(slots=True)
+class _Answer:
+    outcome: Identity | Refused
+    at: float = field(default_factory=time.monotonic)
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self.at
+
+
+class Identities:
+    """Answers `of(token)`; at most `calls` questions are under way at Arvados at once."""
+
+    def __init__(
+        self,
+        arvados: Arvados,
+        *,
+        lifetimes: Lifetimes | None = None,
+        calls: int = 16,
+        remembered: int = 50_000,
+    ) -> None:
+        self._arvados = arvados
+        self._lifetimes = lifetimes or Lifetimes()
+        self._calls = asyncio.Semaphore(calls)
+        self._remembered = remembered
+        self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
+        self._asking: dict[bytes, asyncio.Task[Identity]] = {}
+        self._generation = 0
+
+    async def of(self, token: Token) -> Identity:
+        """Who holds the token. Refused if Arvados says no, Unavailable if it can not be asked."""
+        answer = self._answers.get(token.digest)
+        if answer is not None and self._fresh(answer):
+            return _outcome(answer)
+        try:
+            return await self._ask_once(token)
+        except Unavailable:
+            answer = self._answers.get(token.digest)
+            if answer is None or answer.age > self._lifetimes.stale:
+                raise
+            return _outcome(answer)
+
+    def forget(self, token_uuid: str) -> None:
+        """Drop what is known of a token, also what is being asked right now."""
+        self._generation += 1
+        for digest, answer in list(self._answers.items()):
+            if isinstance(answer.outcome, Identity) and answer.outcome.token_uuid == token_uuid:
+                del self._answers[digest]
+
+    def _fresh(self, answer: _Answer) -> bool:
+        if isinstance(answer.outcome, Refused):
+            return answer.age < self._lifetimes.refused
+        expires = answer.outcome.expires_at
+        return answer.age < self._lifetimes.known and (expires is None or expires > time.time())
+
+    async def _ask_once(self, token: Token) -> Identity:
+        task = self._asking.get(token.digest)
+        if task is None:
+            task = asyncio.create_task(self._ask(token))
+            self._asking[token.digest] = task
+            task.add_done_callback(lambda _: self._asking.pop(token.digest, None))
+        # A caller that gives up must not take the answer from the others.
+        return await asyncio.shield(task)
+
+    async def _ask(self, token: Token) -> Identity:
+        generation = self._generation
+        try:
+            async with self._calls:
+                record = await self._arvados.current_token(token)
+            identity = _identity(token, record)
+        except (Refused, BadInput) as error:
+            refusal = Refused(f"Arvados does not know the token, or it has expired ({error})")
+            self._remember(token, refusal)
+            raise refusal from error
+        # A token that was reported gone while we asked may not enter by the older answer.
+        if generation == self._generation:
+            self._remember(token, identity)
+        return identity
+
+    def _remember(self, token: Token, outcome: Identity | Refused) -> None:
+        self._answers[token.digest] = _Answer(outcome)
+        self._answers.move_to_end(token.digest)
+        while len(self._answers) > self._remembered:
+            self._answers.popitem(last=False)
+
+
+def _outcome(answer: _Answer) -> Identity:
+    if isinstance(answer.outcome, Identity):
+        return answer.outcome
+    raise Refused(str(answer.outcome))
+
+
+def _identity(token: Token, record: dict[str, object]) -> Identity:
+    token_uuid, user_uuid, scopes = (record.get(k) for k in ("uuid", "owner_uuid", "scopes"))
+    if not (isinstance(token_uuid, str) and subjects.is_uuid(token_uuid)):
+        raise Unavailable("Arvados tells no uuid of the token")
+    if not (isinstance(user_uuid, str) and subjects.is_uuid(user_uuid)):
+        raise Unavailable("Arvados tells no owner of the token")
+    expires = record.get("expires_at")
+    return Identity(
+        token_uuid=token_uuid,
+        user_uuid=user_uuid,
+        is_root=token_uuid.endswith(_ROOT_TOKEN),
+        scopes=tuple(map(str, scopes)) if isinstance(scopes, list) else (),
+        expires_at=timestamp(expires) if isinstance(expires, str) else None,
+        container_uuid=token.container_uuid,
+    )
