@@ -83,7 +83,8 @@ class Server:
 
     name: str
     listen: str = "0.0.0.0:4222"
-    store_dir: str = "/var/lib/nats/jetstream"
+    store_dir: str = "/var/lib/nats"
+    """The server keeps its streams in `jetstream/` below it."""
     monitor: str | None = "127.0.0.1:8222"
     certificate: str | None = None
     key: str | None = None
@@ -126,7 +127,8 @@ def accounts(public: Mapping[str, str], limits: Limits) -> dict[str, Any]:
                 "max_subscriptions": limits.user_subscriptions,
                 "max_payload": Size(limits.user_payload),
             },
-            # A user JWT with an empty side would leave that side open; these close it.
+            # Meant to close what a user JWT leaves open. nats-server 2.15.1 forgets it for
+            # accounts without configured users, so the callout writes both sides itself.
             "default_permissions": {"publish": {"deny": [">"]}, "subscribe": {"deny": [">"]}},
             "imports": [
                 {"stream": {"account": ARVADOS, "subject": "arvados.live.>"}},

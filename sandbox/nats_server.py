@@ -149,7 +149,7 @@ async def run(
     config = nats_config.Server(
         name="sandbox",
         listen=_ANY_PORT,
-        store_dir=str(place / "jetstream"),
+        store_dir=str(place),
         monitor=_ANY_PORT,
         websocket=nats_config.WebSocket(_ANY_PORT) if websocket else None,
         ports_file_dir=str(place),
