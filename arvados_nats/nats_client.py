@@ -149,6 +149,25 @@ class Nats:
                 await self._client.request(subject, data, timeout=timeout, headers=headers)
             )
 
+    async def request_all(
+        self, subject: str, data: bytes = b"", *, window: float = 0.5
+    ) -> AsyncIterator[Message]:
+        """Every answer to one request that comes within `window` seconds of the one before."""
+        inbox = self._client.new_inbox()
+        with _translate():
+            subscription = await self._client.subscribe(inbox)
+            try:
+                await self._client.publish(subject, data, reply=inbox)
+                while True:
+                    try:
+                        raw = await subscription.next_msg(timeout=window)
+                    except nats.errors.TimeoutError:
+                        return
+                    yield _message(raw)
+            finally:
+                with contextlib.suppress(nats.errors.Error):
+                    await subscription.unsubscribe()
+
     async def flush(self, timeout: float = _REQUEST_TIMEOUT) -> None:
         """Return when the server has handled all that was sent before: subscriptions are active."""
         with _translate():
@@ -244,10 +263,16 @@ class Nats:
         return info["config"] if info else None
 
     async def last(self, stream: str, subject: str) -> StoredMessage | None:
-        """The last stored message of one subject (wildcards allowed), or None."""
-        answer = await self.request(
-            f"$JS.API.DIRECT.GET.{stream}", json.dumps({"last_by_subj": subject}).encode()
-        )
+        """The last stored message of one subject (wildcards allowed), or None.
+
+        A plain subject is asked for by its name in the request, since only that form can be
+        permitted to a client that is not trusted (facts/nats-callout.md 3, row 15).
+        """
+        call = f"$JS.API.DIRECT.GET.{stream}"
+        if "*" in subject or ">" in subject:
+            answer = await self.request(call, json.dumps({"last_by_subj": subject}).encode())
+        else:
+            answer = await self.request(f"{call}.{subject}")
         return _stored(answer)
 
     async def history(

@@ -1,0 +1,169 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Which connections are whose, and the means to cut them.
+
+The index is built from the system account's CONNECT and DISCONNECT events and put right from CONNZ
+now and then; the name that a connection was admitted with says all that is needed, so any replica
+can cut any connection (facts/nats-callout.md 2). A cut is a KICK by server and cid: the client sees
+a closed TCP connection and is back within milliseconds, through a new callout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from arvados_nats import nats_config
+from arvados_nats.errors import ArvadosNatsError, Unavailable
+from arvados_nats.nats_client import Message, Nats
+from authcallout import metrics
+from authcallout.admissions import Holder, holder
+
+logger = logging.getLogger(__name__)
+
+ACCOUNTS = (nats_config.USERS, nats_config.ARVADOS)
+
+_PAGE = 1000
+_RECONCILE_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One connection of one server run."""
+
+    server_id: str
+    cid: int
+
+
+class Connections:
+    """The index; `follow` keeps it."""
+
+    def __init__(self, system: Nats) -> None:
+        self._system = system
+        self._holders: dict[Connection, Holder] = {}
+        self._of_user: defaultdict[str, set[Connection]] = defaultdict(set)
+
+    def __len__(self) -> int:
+        return len(self._holders)
+
+    def of_user(self, user_uuid: str) -> Iterator[tuple[Connection, Holder]]:
+        """The user's connections, as far as they are known."""
+        for connection in list(self._of_user.get(user_uuid, ())):
+            yield connection, self._holders[connection]
+
+    def of_token(self, token_uuid: str) -> Iterator[Connection]:
+        """The token's connections, as far as they are known."""
+        for connection, owner in list(self._holders.items()):
+            if owner.token_uuid == token_uuid:
+                yield connection
+
+    def add(self, connection: Connection, owner: Holder) -> None:
+        self._remove(connection)
+        self._holders[connection] = owner
+        self._of_user[owner.user_uuid].add(connection)
+        metrics.connections.set(len(self._holders))
+
+    def _remove(self, connection: Connection) -> None:
+        owner = self._holders.pop(connection, None)
+        if owner is None:
+            return
+        of_user = self._of_user[owner.user_uuid]
+        of_user.discard(connection)
+        if not of_user:
+            del self._of_user[owner.user_uuid]
+        metrics.connections.set(len(self._holders))
+
+    async def follow(self, ready: Callable[[], None]) -> None:
+        """Keep the index until cancelled; `ready` is called when it is complete."""
+        for account in ACCOUNTS:
+            await self._system.subscribe(f"$SYS.ACCOUNT.{account}.CONNECT", self._connected)
+            await self._system.subscribe(f"$SYS.ACCOUNT.{account}.DISCONNECT", self._disconnected)
+        await self._system.flush()
+        while True:
+            try:
+                await self.reconcile()
+                ready()
+            except Unavailable as error:
+                logger.warning(
+                    "connections not compared",
+                    extra={"action": "connections.reconcile", "error": str(error)},
+                )
+            await asyncio.sleep(_RECONCILE_SECONDS)
+
+    async def _connected(self, message: Message) -> None:
+        event = json.loads(message.data)
+        owner = holder(event["client"].get("user", ""))
+        if owner:
+            self.add(Connection(event["server"]["id"], event["client"]["id"]), owner)
+
+    async def _disconnected(self, message: Message) -> None:
+        event = json.loads(message.data)
+        self._remove(Connection(event["server"]["id"], event["client"]["id"]))
+
+    async def reconcile(self) -> None:
+        """Compare with what the servers list: add what was missed, drop what is gone."""
+        known = set(self._holders)
+        listed: set[Connection] = set()
+        for account in ACCOUNTS:
+            async for connection, owner in self._listed(account):
+                listed.add(connection)
+                if connection not in self._holders:
+                    self.add(connection, owner)
+        for connection in known - listed:
+            self._remove(connection)
+
+    async def _listed(self, account: str) -> Any:
+        """All connections of an account on all servers; pages are no snapshot."""
+        offset = 0
+        while True:
+            query = {"auth": True, "acc": account, "limit": _PAGE, "offset": offset}
+            found = 0
+            async for answer in self._system.request_all(
+                "$SYS.REQ.SERVER.PING.CONNZ", json.dumps(query).encode()
+            ):
+                body = json.loads(answer.data)
+                for listed in body.get("data", {}).get("connections") or ():
+                    found += 1
+                    owner = holder(listed.get("authorized_user", ""))
+                    if owner:
+                        yield Connection(body["server"]["id"], listed["cid"]), owner
+            if not found:
+                return
+            offset += _PAGE
+
+    async def cut(self, connection: Connection, cause: str) -> None:
+        """Close one connection. That it is gone already is no fault."""
+        owner = self._holders.get(connection)
+        self._remove(connection)
+        try:
+            await self._system.publish(
+                f"$SYS.REQ.SERVER.{connection.server_id}.KICK",
+                json.dumps({"cid": connection.cid}).encode(),
+            )
+        except ArvadosNatsError as error:
+            logger.error(
+                "connection not cut",
+                extra={
+                    "action": "connections.cut_failed",
+                    "cid": connection.cid,
+                    "error": str(error),
+                },
+            )
+            return
+        metrics.cut.labels(cause).inc()
+        logger.info(
+            "connection cut",
+            extra={
+                "action": "connections.cut",
+                "cid": connection.cid,
+                "user_uuid": owner.user_uuid if owner else None,
+                "token_uuid": owner.token_uuid if owner else None,
+                "cause": cause,
+            },
+        )
