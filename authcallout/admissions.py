@@ -23,12 +23,11 @@ is trusted there: a consumer may deliver anywhere in the account (facts/nats.md)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from arvados_nats import grant_subjects, nats_config, streams, subjects
 from arvados_nats.errors import Refused
 from arvados_nats.grants import Grants
 from arvados_nats.permissions import ALL, Identity
+from arvados_nats.request_info import Holder
 from arvados_nats.tokens import Token
 from authcallout.callout_response import Admission
 
@@ -38,32 +37,6 @@ MAX_PATTERNS = 8000
 
 _CONSUMER_CALLS = ("CONSUMER.CREATE", "CONSUMER.INFO", "CONSUMER.DELETE", "CONSUMER.MSG.NEXT")
 _ADMIN_STREAMS = (streams.EVENTS, streams.LOGS)
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who stands behind a connection, as its NATS user name says.
-
-    `generation` is that of the grants it was let in with: whatever is older than a change is cut.
-    """
-
-    user_uuid: str
-    token_uuid: str
-    generation: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.user_uuid}/{self.token_uuid}/{self.generation}"
-
-
-def holder(name: str) -> Holder | None:
-    """Who a NATS user name written by us stands for; None for any other name."""
-    parts = name.split("/")
-    if len(parts) != 3 or not parts[2].isdecimal():
-        return None
-    if not (subjects.is_uuid(parts[0]) and subjects.is_uuid(parts[1])):
-        return None
-    return Holder(parts[0], parts[1], int(parts[2]))
 
 
 def admission(

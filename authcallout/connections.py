@@ -22,8 +22,8 @@ from typing import Any
 from arvados_nats import nats_config
 from arvados_nats.errors import ArvadosNatsError, Unavailable
 from arvados_nats.nats_client import Message, Nats
+from arvados_nats.request_info import Holder, holder
 from authcallout import metrics
-from authcallout.admissions import Holder, holder
 
 logger = logging.getLogger(__name__)
 

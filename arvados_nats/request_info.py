@@ -1,0 +1,68 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Who sent a request that crossed from account USERS: the header that the server writes.
+
+Pure. The import of `arvados.api.>` is shared, so the server adds `Nats-Request-Info` with the
+account and the user name that the callout gave (facts/nats-callout.md 1.7; 3, row 16). It replaces
+a header of that name from the client; one that differs in case is a forgery and is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from arvados_nats import nats_config, subjects
+from arvados_nats.errors import BadInput
+
+_HEADER = "Nats-Request-Info"
+
+
+class _Info(msgspec.Struct):
+    acc: str = ""
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who stands behind a connection, as its NATS user name says.
+
+    `generation` is that of the grants it was let in with: whatever is older than a change is cut.
+    """
+
+    user_uuid: str
+    token_uuid: str
+    generation: int
+
+    @property
+    def name(self) -> str:
+        """The NATS user name; it holds no secret, since the servers log it."""
+        return f"{self.user_uuid}/{self.token_uuid}/{self.generation}"
+
+
+def holder(name: str) -> Holder | None:
+    """Who a NATS user name written by the callout stands for; None for any other name."""
+    parts = name.split("/")
+    if len(parts) != 3 or not parts[2].isdecimal():
+        return None
+    if not (subjects.is_uuid(parts[0]) and subjects.is_uuid(parts[1])):
+        return None
+    return Holder(parts[0], parts[1], int(parts[2]))
+
+
+def sender(headers: Mapping[str, str]) -> Holder:
+    """Who in USERS sent a request; BadInput if the server did not vouch for it."""
+    named = [name for name in headers if name.strip().lower() == _HEADER.lower()]
+    if named != [_HEADER]:
+        raise BadInput("the request does not say who sent it, or says it twice")
+    try:
+        info = msgspec.json.decode(headers[_HEADER], type=_Info)
+    except msgspec.MsgspecError as error:
+        raise BadInput("the request's sender can not be read") from error
+    found = holder(info.user)
+    if info.acc != nats_config.USERS or found is None:
+        raise BadInput("the request did not come from a user of the facility")
+    return found

@@ -1,0 +1,163 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Answer the NATS servers' question, for each login: who is this, and what may he do?
+
+One task a request, at most `Limits.at_once` of them; more are dropped, and the server refuses them.
+A clear no is answered at once. Where Arvados or the database can not be asked in time, nothing is
+answered (`Unavailable`, `BadInput`): the server's own time limit refuses the login, and nobody
+learns from it (style: refuse against abort). Clients give up after 2 s, so we do before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from arvados_nats.grant_book import GrantBook
+
+from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
+from arvados_nats.identities import Identities
+from arvados_nats.nats_client import Message, Nats
+from authcallout import callout_request, callout_response, metrics
+from authcallout.admissions import MAX_PATTERNS, admission
+from authcallout.callout_request import CalloutRequest
+from authcallout.callout_response import Admission
+from authcallout.connections import Connection
+from authcallout.nkey_jwt import Signer
+from authcallout.refusal_limit import Allowance, RefusalLimit
+from authcallout.xkey import Envelope
+
+logger = logging.getLogger(__name__)
+
+SUBJECT = "$SYS.REQ.USER.AUTH"
+QUEUE = "authcallout"
+
+_KIND, _TYPES = "Client", ("nats", "websocket")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`budget` is in seconds, for one login in all."""
+
+    at_once: int = 1000
+    budget: float = 1.2
+    patterns: int = MAX_PATTERNS
+    refusals_of_token: Allowance = Allowance(burst=20, per_second=0.5)
+    refusals_of_address: Allowance = Allowance(burst=5000, per_second=50)
+
+
+class Callout:
+    """Decides logins. `admitted` is told of each connection that is let in, and with what."""
+
+    def __init__(
+        self,
+        identities: Identities,
+        grants: GrantBook,
+        signer: Signer,
+        *,
+        limits: Limits,
+        admitted: Callable[[Connection, Admission], None],
+    ) -> None:
+        self._identities = identities
+        self._grants = grants
+        self._signer = signer
+        self._limits = limits
+        self._admitted = admitted
+        self._of_token = RefusalLimit(limits.refusals_of_token)
+        self._of_address = RefusalLimit(limits.refusals_of_address)
+
+    async def answer(self, request: CalloutRequest) -> bytes:
+        """The signed answer to one request; Unavailable if there is none in time."""
+        try:
+            async with asyncio.timeout(self._limits.budget):
+                found, until = await self._decide(request)
+        except Refused as error:
+            self._note_refusal(request, error)
+            return callout_response.refuse(request, str(error), self._signer)
+        except TimeoutError as error:
+            raise Unavailable("no decision about the login in time") from error
+        self._admitted(Connection(request.server_id, request.cid), found)
+        metrics.logins.labels("admitted").inc()
+        return callout_response.admit(request, found, self._signer, until=until)
+
+    async def _decide(self, request: CalloutRequest) -> tuple[Admission, float | None]:
+        self._check_client(request)
+        identity = await self._identities.of(request.token)
+        grants = await self._grants.of(identity.user_uuid)
+        found = admission(request.token, identity, grants, time.time(), limit=self._limits.patterns)
+        return found, identity.expires_at
+
+    def _check_client(self, request: CalloutRequest) -> None:
+        """What the server does not check for callout users (facts/nats-callout.md 1.3)."""
+        if request.kind != _KIND or request.connection_type not in _TYPES:
+            raise Refused(f"connections of kind {request.kind!r} can not use an Arvados token")
+        if not request.token.secret:
+            raise Refused("no token: give an Arvados token as the NATS token or password")
+        if not request.token.usable:
+            raise Refused("the token has characters that no Arvados token has")
+        if self._of_token.exhausted(request.token.digest):
+            raise Refused("the token has been refused too often in a short time")
+        if self._of_address.exhausted(request.host):
+            raise Refused("too many logins from this address have been refused in a short time")
+
+    def _note_refusal(self, request: CalloutRequest, error: Refused) -> None:
+        self._of_token.count(request.token.digest)
+        self._of_address.count(request.host)
+        metrics.logins.labels("refused").inc()
+        logger.info(
+            "login refused",
+            extra={
+                "action": "callout.refused",
+                "reason": str(error),
+                "token_uuid": request.token.uuid,
+                "host": request.host,
+                "cid": request.cid,
+            },
+        )
+
+
+async def serve(
+    auth: Nats, callout: Callout, envelope: Envelope, *, at_once: int, ready: Callable[[], None]
+) -> None:
+    """Answer requests of the callout account until cancelled."""
+    under_way: set[asyncio.Task[None]] = set()
+
+    async def receive(message: Message) -> None:
+        if len(under_way) >= at_once:
+            metrics.logins.labels("dropped").inc()
+            return
+        task = asyncio.create_task(_handle(auth, callout, envelope, message))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+        metrics.under_way.set(len(under_way))
+
+    await auth.subscribe(SUBJECT, receive, queue=QUEUE)
+    await auth.flush()
+    ready()
+    try:
+        await auth.until_closed()
+    finally:
+        for task in under_way:
+            task.cancel()
+
+
+async def _handle(auth: Nats, callout: Callout, envelope: Envelope, message: Message) -> None:
+    started = time.perf_counter()
+    try:
+        server_xkey = message.headers.get("Nats-Server-Xkey", "")
+        if not server_xkey:
+            raise BadInput("the callout request is not sealed; set xkey in auth_callout")
+        request = callout_request.parse(envelope.open(message.data, server_xkey))
+        answer = await callout.answer(request)
+        await auth.publish(message.reply, envelope.seal(answer, server_xkey))
+    except ArvadosNatsError as error:
+        metrics.logins.labels("dropped").inc()
+        logger.warning(
+            "login not decided", extra={"action": "callout.dropped", "reason": str(error)}
+        )
+    finally:
+        metrics.seconds.observe(time.perf_counter() - started)
