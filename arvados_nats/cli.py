@@ -10,8 +10,11 @@ and it names them as text, so that importing the kernel imports no service.
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import click
+
+from arvados_nats.errors import ArvadosNatsError, ConfigError
 
 COMMANDS = {
     "authcallout": "authcallout.cli:authcallout",
@@ -35,6 +38,14 @@ class _Lazy(click.Group):
         module, _, attribute = place.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; our own errors become one line and an exit code, not a traceback."""
+        try:
+            return super().invoke(ctx)
+        except ArvadosNatsError as error:
+            click.echo(f"arvados-nats: {error}", err=True)
+            ctx.exit(2 if isinstance(error, ConfigError) else 1)
 
 
 @click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})

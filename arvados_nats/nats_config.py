@@ -33,9 +33,7 @@ class Size(int):
         for unit, suffix in ((GIB, "GB"), (MIB, "MB"), (KIB, "KB")):
             if self and self % unit == 0:
                 return f"{self // unit}{suffix}"
-        return super().__str__()
-
-    __repr__ = __str__
+        return int.__repr__(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +103,7 @@ def accounts(public: Mapping[str, str], limits: Limits) -> dict[str, Any]:
         ARVADOS: {
             "jetstream": {
                 "max_mem": 0,
-                "max_file": Size(limits.store // 10 * 9),
+                "max_file": Size(limits.store * 9 // 10 // MIB * MIB),
                 "max_streams": limits.max_streams,
                 "max_consumers": limits.max_consumers,
             },
@@ -199,7 +197,7 @@ def _cluster(cluster: Cluster | None) -> dict[str, Any] | None:
         "name": cluster.name,
         "listen": cluster.listen,
         "no_advertise": True,
-        "routes": list(cluster.routes),
+        "routes": [f"nats-route://{route}" for route in cluster.routes],
     }
 
 

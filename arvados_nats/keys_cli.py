@@ -1,0 +1,121 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The command group `arvados-nats keys`: make, complete and replace the nkey identities.
+
+Seeds go to files that their owner alone can read; they are printed only with `--show-seeds`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+import yaml
+
+from arvados_nats import keys as identities
+from arvados_nats.errors import ConfigError
+
+_Folder = click.Path(file_okay=False, path_type=Path)
+
+DEFAULT_FOLDER = Path("/etc/arvados-nats/keys")
+
+
+@click.group()
+def keys() -> None:
+    """Make, complete and replace the keys that our services log in to NATS with."""
+
+
+@keys.command()
+@click.argument("folder", type=_Folder, default=DEFAULT_FOLDER)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["files", "yaml"]),
+    default="files",
+    help="Files in FOLDER, or the manifest of a Kubernetes Secret in FOLDER/<name>.yaml.",
+)
+@click.option("--name", default="arvados-nats-nkeys", help="Name of the Secret.", show_default=True)
+@click.option("--namespace", help="Namespace of the Secret.")
+@click.option("--show-seeds", is_flag=True, help="Print the manifest, seeds and all, instead.")
+def generate(folder: Path, output: str, name: str, namespace: str | None, show_seeds: bool) -> None:
+    """Make a new set of keys.
+
+    Refuses where there are keys already: complete those with `ensure`, replace them with `rotate`.
+    Prints public keys only, unless told otherwise:
+
+    arvados-nats keys generate -o yaml --show-seeds | kubectl create -f -
+    """
+    if output == "files":
+        _refuse_to_overwrite(folder, (f"{role}.nk" for role in identities.ROLES))
+        _tell(folder, identities.ensure(folder), "created")
+        return
+    manifest = _manifest(name, namespace)
+    if show_seeds:
+        click.echo(manifest, nl=False)
+        return
+    _refuse_to_overwrite(folder, [f"{name}.yaml"])
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{name}.yaml"
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(manifest)
+    click.echo(f"created {path}")
+
+
+@keys.command()
+@click.argument("folder", type=_Folder, default=DEFAULT_FOLDER)
+def ensure(folder: Path) -> None:
+    """Create the keys that are missing in FOLDER; never change one that is there."""
+    _tell(folder, identities.ensure(folder), "created")
+
+
+@keys.command()
+@click.argument("folder", type=_Folder)
+@click.argument("names", nargs=-1, required=True, type=click.Choice(list(identities.ROLES)))
+def rotate(folder: Path, names: tuple[str, ...]) -> None:
+    """Replace the keys NAMES in FOLDER by new ones.
+
+    The NATS servers and the services that use them must then be given the new configuration and be
+    restarted; connections that exist stay.
+    """
+    for name in names:
+        identities.load(folder, name)
+    identities.rotate(folder, names)
+    _tell(folder, names, "replaced")
+
+
+def _tell(folder: Path, changed: Iterable[str], word: str) -> None:
+    changed = set(changed)
+    for role, public in identities.load_all_public(folder).items():
+        click.echo(f"{word if role in changed else 'kept':8} {role:15} {public}")
+
+
+def _refuse_to_overwrite(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if (folder / name).exists():
+            raise ConfigError(
+                f"{folder / name} exists; use `keys ensure` to complete a set of keys"
+                " and `keys rotate` to replace one"
+            )
+
+
+def _manifest(name: str, namespace: str | None) -> str:
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        identities.ensure(folder)
+        entries = {path.name: path.read_text().strip() for path in sorted(folder.iterdir())}
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    text: str = yaml.safe_dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": metadata,
+            "type": "Opaque",
+            "stringData": entries,
+        },
+        sort_keys=False,
+    )
+    return text

@@ -1,0 +1,96 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The command group `arvados-nats config`: print configuration for what runs beside us."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from arvados_nats import keys, nats_config
+from arvados_nats.errors import ConfigError
+from arvados_nats.keys_cli import DEFAULT_FOLDER
+
+_UNITS = {"": 1, "KB": nats_config.KIB, "MB": nats_config.MIB, "GB": nats_config.GIB}
+
+
+class _Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    name = "size"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+)(|KB|MB|GB)", str(value))
+        if found is None:
+            self.fail(f"{value} is no size; write it like 500MB or 20GB", param, ctx)
+        return int(found[1]) * _UNITS[found[2]]
+
+
+@click.group()
+def config() -> None:
+    """Print configuration for the servers that run beside our services."""
+
+
+@config.command("nats-server")
+@click.option(
+    "--keys",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=DEFAULT_FOLDER,
+    show_default=True,
+    help="Folder that `arvados-nats keys` filled; public keys are all that is read.",
+)
+@click.option("--name", default="nats-1", show_default=True, help="Name of this server.")
+@click.option("--listen", default="0.0.0.0:4222", show_default=True, help="Where clients connect.")
+@click.option("--store-dir", default="/var/lib/nats", show_default=True)
+@click.option("--store", type=_Size(), default="20GB", show_default=True, help="Disk to use.")
+@click.option("--tls", nargs=2, metavar="CERT KEY", help="Serve clients over TLS.")
+@click.option("--cluster", help="Name of the cluster; makes this server one of several.")
+@click.option("--cluster-listen", default="0.0.0.0:6222", show_default=True)
+@click.option("--route", "routes", multiple=True, metavar="HOST:PORT", help="One other server.")
+@click.option("--websocket", metavar="HOST:PORT", help="Also serve native clients over WebSocket.")
+@click.option("--origin", "origins", multiple=True, help="A web page that may use --websocket.")
+def nats_server(folder: Path, store: int, **options: Any) -> None:
+    """Print nats.conf for one NATS server with the accounts of this product.
+
+    It holds no secret. For a cluster print one for each server:
+
+    arvados-nats config nats-server --name nats-1 --cluster arvados --route nats-2:6222 --route
+    nats-3:6222
+    """
+    public = keys.load_all_public(folder)
+    limits = nats_config.Limits(store=store)
+    click.echo(nats_config.text(_server(**options), public, limits), nl=False)
+
+
+def _server(
+    *,
+    tls: tuple[str, str] | None,
+    cluster: str | None,
+    cluster_listen: str,
+    routes: tuple[str, ...],
+    websocket: str | None,
+    origins: tuple[str, ...],
+    **plain: str,
+) -> nats_config.Server:
+    if routes and cluster is None:
+        raise ConfigError("--route needs --cluster, the name that all servers share")
+    if origins and websocket is None:
+        raise ConfigError("--origin needs --websocket")
+    certificate, key = tls or (None, None)
+    return nats_config.Server(
+        **plain,
+        certificate=certificate,
+        key=key,
+        cluster=nats_config.Cluster(cluster, cluster_listen, routes) if cluster else None,
+        websocket=nats_config.WebSocket(websocket, origins, certificate, key)
+        if websocket
+        else None,
+        sync_always=cluster is None,
+    )

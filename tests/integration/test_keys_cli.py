@@ -1,0 +1,140 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""`arvados-nats keys` and `arvados-nats config`, and what a real server makes of their outcome."""
+
+from __future__ import annotations
+
+import re
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from arvados_nats import keys
+from arvados_nats.cli import main
+from sandbox import nats_server
+
+
+def run(*arguments: object) -> Result:
+    """The command as an operator gives it."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def seeds(folder: Path) -> list[str]:
+    """Every secret of a folder."""
+    return [keys.load(folder, name).text for name in keys.ROLES]
+
+
+@pytest.mark.parametrize(
+    "command", [["generate"], ["ensure"], ["rotate", "publisher", "issuer", "xkey"]], ids=str
+)
+def test_public_keys_are_shown_and_seeds_are_not(tmp_path: Path, command: list[str]) -> None:
+    """The operator sees what to write into other configuration, never a secret."""
+    folder = tmp_path / "keys"
+    if command[0] == "rotate":
+        keys.ensure(folder)
+    result = run("keys", command[0], folder, *command[1:])
+    assert result.exit_code == 0, result.output
+    assert all(public in result.output for public in keys.load_all_public(folder).values())
+    assert not any(seed in result.output for seed in seeds(folder))
+
+
+def test_generate_refuses_to_overwrite(tmp_path: Path) -> None:
+    """Keys that are in use are safe from a second `generate`; the message tells the way out."""
+    run("keys", "generate", tmp_path)
+    before = seeds(tmp_path)
+    result = run("keys", "generate", tmp_path)
+    assert result.exit_code == 2
+    assert "keys rotate" in result.output
+    assert seeds(tmp_path) == before
+
+
+def test_rotate_refuses_unknown_names_and_empty_folders(tmp_path: Path) -> None:
+    """A typing error makes no new key files."""
+    assert run("keys", "rotate", tmp_path, "publishers").exit_code == 2
+    assert run("keys", "rotate", tmp_path, "publisher").exit_code == 2
+    assert run("keys", "rotate", tmp_path).exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_secret_manifest_is_written_for_its_owner_alone(tmp_path: Path) -> None:
+    """The manifest holds every file of the folder layout, and goes to a file."""
+    result = run("keys", "generate", "-o", "yaml", "--namespace", "arvados", tmp_path)
+    path = tmp_path / "arvados-nats-nkeys.yaml"
+    manifest = yaml.safe_load(path.read_text())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert (manifest["kind"], manifest["metadata"]) == (
+        "Secret",
+        {"name": "arvados-nats-nkeys", "namespace": "arvados"},
+    )
+    for name in keys.ROLES:
+        seed = keys.parse_seed(manifest["stringData"][f"{name}.nk"])
+        assert manifest["stringData"][f"{name}.pub"] == seed.public
+        assert seed.text not in result.output
+    assert run("keys", "generate", "-o", "yaml", tmp_path).exit_code == 2
+
+
+def test_a_manifest_is_printed_when_asked(tmp_path: Path) -> None:
+    """`--show-seeds` is the one way to print a seed, for a pipe into kubectl."""
+    result = run("keys", "generate", "-o", "yaml", "--show-seeds", "--name", "mine", tmp_path)
+    manifest = yaml.safe_load(result.output)
+    assert manifest["metadata"] == {"name": "mine"}
+    assert keys.parse_seed(manifest["stringData"]["issuer.nk"]).kind is keys.Kind.ACCOUNT
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--cluster", "arvados", "--route", "127.0.0.1:6223", "--route", "127.0.0.1:6224"],
+        ["--websocket", "127.0.0.1:8080", "--origin", "https://workbench.example"],
+    ],
+    ids=["single", "cluster", "websocket"],
+)
+def test_the_printed_configuration_passes_the_servers_own_check(
+    tmp_path: Path, options: list[str]
+) -> None:
+    """`nats-server -t` accepts it, and it names public keys only."""
+    folder = tmp_path / "keys"
+    keys.ensure(folder)
+    store = ["--store-dir", tmp_path / "store", "--store", "1GB"]
+    result = run("config", "nats-server", "--keys", folder, *store, *options)
+    assert result.exit_code == 0, result.output
+    assert not any(seed in result.output for seed in seeds(folder))
+    conf = tmp_path / "nats.conf"
+    conf.write_text(result.output)
+    checked = subprocess.run(
+        [nats_server.executable(), "-t", "-c", conf], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert re.search("is valid", checked.stderr)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--route", "127.0.0.1:6223"], "--cluster"),
+        (["--origin", "https://workbench.example"], "--websocket"),
+        (["--store", "1TB"], "20GB"),
+        (["--keys", "/nonexistent"], "does not exist"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: list[str], told: str) -> None:
+    """Exit code 2 and a sentence that says what is missing."""
+    keys.ensure(tmp_path)
+    result = run("config", "nats-server", "--keys", tmp_path, *options)
+    assert result.exit_code == 2
+    assert told in result.output
+
+
+def test_without_keys_the_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    """An empty keys folder is a configuration error."""
+    result = run("config", "nats-server", "--keys", tmp_path)
+    assert result.exit_code == 2
+    assert "callout.pub" in result.output

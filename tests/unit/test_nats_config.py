@@ -1,0 +1,117 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What nats.conf says; tests/integration/test_nats_accounts.py shows what a server makes of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from arvados_nats import keys, nats_config
+
+PUBLIC = {name: f"<{name}>" for name in keys.ROLES}
+
+
+def test_static_users_are_spread_over_the_accounts_and_skip_the_callout() -> None:
+    """Each nkey user stands in one account, and in auth_users; USERS has none."""
+    accounts = nats_config.accounts(PUBLIC, nats_config.Limits())
+    users = {
+        name: [user["nkey"] for user in account.get("users", [])]
+        for name, account in accounts.items()
+    }
+    assert users == {
+        "SYS": ["<sys>"],
+        "AUTH": ["<callout>"],
+        "ARVADOS": ["<publisher>", "<wsproxy>", "<callout-service>"],
+        "USERS": [],
+    }
+    exempt = nats_config.authorization(PUBLIC)["auth_callout"]["auth_users"]
+    assert sorted(exempt) == sorted(user for group in users.values() for user in group)
+
+
+def test_callout_is_encrypted_and_bound_to_users() -> None:
+    """Issuer, xkey and the one account whose configured users would be asked about."""
+    callout = nats_config.authorization(PUBLIC)["auth_callout"]
+    assert callout["issuer"] == "<issuer>"
+    assert callout["xkey"] == "<xkey>"
+    assert callout["account"] == "AUTH"
+    assert callout["allowed_accounts"] == ["USERS"]
+
+
+def test_what_is_imported_is_what_is_exported() -> None:
+    """USERS imports each export of ARVADOS; requests carry who asks."""
+    accounts = nats_config.accounts(PUBLIC, nats_config.Limits())
+    exports = accounts["ARVADOS"]["exports"]
+    imports = accounts["USERS"]["imports"]
+    assert all(export["accounts"] == ["USERS"] for export in exports)
+    assert [{k: v for k, v in e.items() if k in ("stream", "service")} for e in exports] == [
+        {kind: i[kind]["subject"] for kind in ("stream", "service") if kind in i} for i in imports
+    ]
+    assert all(i["share"] for i in imports if "service" in i)
+
+
+def test_streams_are_kept_in_arvados_alone_and_fit_the_disk() -> None:
+    """Only ARVADOS has JetStream, with less than the server's store."""
+    limits = nats_config.Limits(store=nats_config.GIB)
+    accounts = nats_config.accounts(PUBLIC, limits)
+    assert [name for name, account in accounts.items() if "jetstream" in account] == ["ARVADOS"]
+    assert 0 < accounts["ARVADOS"]["jetstream"]["max_file"] < limits.store
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0"), (1, "1"), (1000, "1000"), (1024, "1KB"), (3 * 1024**2, "3MB"), (2**30, "1GB")],
+)
+def test_sizes_are_printed_with_the_largest_unit_that_fits(size: int, text: str) -> None:
+    """Exact, and short enough to read."""
+    assert str(nats_config.Size(size)) == text
+
+
+def test_a_single_server_writes_through_and_opens_no_other_port() -> None:
+    """No routes, no WebSocket, no TLS unless asked; monitoring for this host alone."""
+    settings = nats_config.settings(nats_config.Server("n"), PUBLIC, nats_config.Limits())
+    assert settings["jetstream"]["sync_interval"] == "always"
+    assert settings["http"].startswith("127.0.0.1:")
+    assert not {"cluster", "websocket", "tls", "leafnodes", "mqtt", "no_auth_user"} & set(settings)
+
+
+def test_a_cluster_member_knows_the_others() -> None:
+    """Routes are URLs, and clients are not told addresses they may not reach."""
+    cluster = nats_config.Cluster("arvados", "0.0.0.0:6222", ("nats-2:6222", "nats-3:6222"))
+    server = nats_config.Server("nats-1", cluster=cluster)
+    settings = nats_config.settings(server, PUBLIC, nats_config.Limits())
+    assert settings["cluster"]["routes"] == ["nats-route://nats-2:6222", "nats-route://nats-3:6222"]
+    assert settings["cluster"]["no_advertise"] is True
+
+
+@pytest.mark.parametrize(
+    ("websocket", "expected"),
+    [
+        (nats_config.WebSocket("h:1"), {"no_tls": True, "same_origin": True}),
+        (
+            nats_config.WebSocket("h:1", ("https://wb",), "c", "k"),
+            {"tls": {"cert_file": "c", "key_file": "k"}, "allowed_origins": ["https://wb"]},
+        ),
+    ],
+    ids=["plain", "TLS"],
+)
+def test_a_websocket_listener_checks_origins(
+    websocket: nats_config.WebSocket, expected: dict[str, object]
+) -> None:
+    """Pages of other sites are refused, with or without a list of allowed ones."""
+    server = nats_config.Server("n", websocket=websocket)
+    settings = nats_config.settings(server, PUBLIC, nats_config.Limits())
+    assert settings["websocket"] == {"listen": "h:1", **expected}
+
+
+def test_text_is_quoted_so_that_no_value_is_read_as_another_type() -> None:
+    """`12345` stays text, and quotes and backslashes stay what they are."""
+    text = nats_config.text(nats_config.Server('1"2\\3', listen="12345"), PUBLIC)
+    assert 'server_name: "1\\"2\\\\3"\n' in text
+    assert 'listen: "12345"\n' in text
+
+
+def test_a_value_that_nats_conf_can_not_hold_is_a_programming_error() -> None:
+    """None must be left out by the caller, never printed."""
+    with pytest.raises(TypeError, match="NoneType"):
+        nats_config.text(nats_config.Server("n"), {**PUBLIC, "xkey": None})  # type: ignore[dict-item]
