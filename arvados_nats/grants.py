@@ -36,6 +36,8 @@ READ_LEVEL = 1
 MANAGE_LEVEL = 3
 
 _USER_INFIX = "-tpzed-"
+_GROUP_INFIX = "-j7d0g-"
+_LIVE_INFIXES = frozenset({_GROUP_INFIX, "-4zz18-", "-xvhdp-", "-7fd4e-"})
 
 
 class PermissionRow(NamedTuple):
@@ -132,3 +134,18 @@ def _add_rows(
         if manages and level >= MANAGE_LEVEL:
             bits |= MANAGES | MANAGES_OWNED if traverse_owned else MANAGES
         targets[target] = targets.get(target, 0) | bits
+
+
+def with_live_owner(targets: Mapping[str, int]) -> list[str]:
+    """The targets whose owner must be looked up for `owner_of`: kinds that the live tree holds."""
+    return [uuid for uuid in targets if uuid[5:12] in _LIVE_INFIXES]
+
+
+def owners_beside(targets: Mapping[str, int], owners: Mapping[str, str]) -> dict[str, str]:
+    """`Grants.owner_of` from owners that were found; groups below a readable one are left out."""
+    return {
+        uuid: owner
+        for uuid, owner in owners.items()
+        if uuid in targets
+        and not (uuid[5:12] == _GROUP_INFIX and targets.get(owner, 0) & OWNED)
+    }
