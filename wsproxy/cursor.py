@@ -1,0 +1,93 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Opaque places to resume from, which nobody but this cluster's wsproxy can make.
+
+Pure. A cursor is one value: what it is about, which life of the stream, and how far. The key is the
+same on all replicas, so any of them continues what another began; the authentication code keeps a
+made-up cursor from being a question about things its maker may not read (facts/realtime.md 6.2).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+
+import msgspec
+
+from arvados_nats.errors import BadInput
+
+_VERSION = 1
+_MAC_BYTES = 10
+_MAX_LENGTH = 16 * 1024
+
+
+class EventCursor(msgspec.Struct, frozen=True, tag="e", array_like=True):
+    """After message `sequence` of the stream of events that was created at `created`."""
+
+    created: str
+    sequence: int
+
+
+class LogPlace(msgspec.Struct, frozen=True, array_like=True):
+    """Byte `offset` of a log file, in its `epoch`."""
+
+    epoch: int
+    offset: int
+
+
+class LogCursor(msgspec.Struct, frozen=True, tag="l", array_like=True):
+    """The next byte of each log file of a container; `attempt` counts a request's containers."""
+
+    container: str
+    attempt: int
+    places: dict[str, LogPlace]
+
+
+Cursor = EventCursor | LogCursor
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Cursor] = msgspec.msgpack.Decoder(Cursor)
+
+
+class Codec:
+    """Writes and reads cursors with one key, of at least 16 bytes."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = hashlib.blake2b(key, person=b"arvados-cursor", digest_size=32).digest()
+
+    def encode(self, cursor: Cursor) -> str:
+        """The cursor as URL-safe text."""
+        body = bytes((_VERSION,)) + _encoder.encode(cursor)
+        return base64.urlsafe_b64encode(self._mac(body) + body).rstrip(b"=").decode()
+
+    def events(self, text: str) -> EventCursor:
+        """The cursor of events in a text; BadInput if it is none of ours."""
+        cursor = self._decode(text)
+        if not isinstance(cursor, EventCursor):
+            raise BadInput("not a cursor of events")
+        return cursor
+
+    def log(self, text: str) -> LogCursor:
+        """The cursor of logs in a text; BadInput if it is none of ours."""
+        cursor = self._decode(text)
+        if not isinstance(cursor, LogCursor):
+            raise BadInput("not a cursor of logs")
+        return cursor
+
+    def _decode(self, text: str) -> Cursor:
+        try:
+            if len(text) > _MAX_LENGTH:
+                raise ValueError("too long")
+            raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            mac, body = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
+            if not hmac.compare_digest(mac, self._mac(body)) or body[:1] != bytes((_VERSION,)):
+                raise ValueError("not ours")
+            return _decoder.decode(body[1:])
+        except (ValueError, binascii.Error, msgspec.MsgspecError) as error:
+            raise BadInput("not a cursor of this cluster") from error
+
+    def _mac(self, body: bytes) -> bytes:
+        return hashlib.blake2b(body, key=self._key, digest_size=_MAC_BYTES).digest()
