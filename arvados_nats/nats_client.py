@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import re
@@ -26,8 +27,10 @@ import nats.aio.msg
 import nats.aio.subscription
 import nats.errors
 
-from arvados_nats import streams
+from arvados_nats import nats_acks, nats_history, streams
 from arvados_nats.errors import ArvadosNatsError, BadInput, ConfigError, Refused, Unavailable
+from arvados_nats.nats_acks import Ack, JetStreamError
+from arvados_nats.nats_history import StoredMessage
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +41,6 @@ _PENDING_MESSAGES = 1_000_000
 _PENDING_BYTES = 256 * 1024 * 1024
 _OUTGOING_BYTES = 64 * 1024 * 1024
 _STREAM_NOT_FOUND = 10059
-_HISTORY_BATCH_BYTES = 4 * 1024 * 1024
-
-
-class JetStreamError(ArvadosNatsError):
-    """JetStream refused a request; `code` is its err_code."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +51,6 @@ class Message:
     data: bytes
     headers: Mapping[str, str]
     reply: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
-    """One message of a stream. `time` is RFC 3339, of the server's clock when it was stored."""
-
-    sequence: int
-    subject: str
-    time: str
-    headers: Mapping[str, str]
-    data: bytes
 
 
 @contextlib.contextmanager
@@ -85,11 +68,10 @@ class Nats:
 
     def __init__(self, client: nats.aio.client.Client) -> None:
         self._client = client
-        self._acks: dict[str, asyncio.Future[dict[str, Any]]] = {}
-        self._ack_prefix = client.new_inbox()
-        self._ack_count = 0
+        self._acks = nats_acks.Acks(client.new_inbox())
         self._ack_subscription: nats.aio.subscription.Subscription | None = None
         self._closed = asyncio.Event()
+        self._standing = asyncio.Event()
         self._listeners: list[Callable[[bool], None]] = []
 
     def on_change(self, listener: Callable[[bool], None]) -> None:
@@ -101,10 +83,16 @@ class Nats:
         await self._closed.wait()
         raise Unavailable("the NATS server has ended the connection for good")
 
+    async def until_connected(self) -> None:
+        """Return when the connection stands; at once if it does."""
+        await self._standing.wait()
+
     async def _lost(self) -> None:
+        self._standing.clear()
         self._tell(False)
 
     async def _regained(self) -> None:
+        self._standing.set()
         self._tell(True)
 
     async def _ended(self) -> None:
@@ -200,23 +188,19 @@ class Nats:
 
     async def publish_stored(
         self, subject: str, data: bytes, headers: dict[str, str] | None = None
-    ) -> asyncio.Future[dict[str, Any]]:
+    ) -> asyncio.Future[Ack]:
         """Publish to a stream without waiting; the future gives the server's acknowledgement.
 
-        The acknowledgement is `{"stream", "seq", "duplicate"?}`. A refusal (for example a failed
-        expectation of the last sequence) sets `JetStreamError`. The future has no deadline: the
-        caller waits for it with one and cancels it, which frees its place.
+        A refusal (for example a failed expectation of the last sequence) sets `JetStreamError`.
+        The future has no deadline: the caller waits for it with one and cancels it, which frees
+        its place.
         """
         if self._ack_subscription is None:
             with _translate():
                 self._ack_subscription = await self._client.subscribe(
-                    f"{self._ack_prefix}.*", cb=self._acknowledge
+                    self._acks.pattern, cb=self._acknowledge
                 )
-        self._ack_count += 1
-        reply = f"{self._ack_prefix}.{self._ack_count}"
-        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._acks[reply] = future
-        future.add_done_callback(lambda _: self._acks.pop(reply, None))
+        reply, future = self._acks.expect()
         try:
             await self.publish(subject, data, headers=headers, reply=reply)
         except ArvadosNatsError:
@@ -225,17 +209,7 @@ class Nats:
         return future
 
     async def _acknowledge(self, raw: nats.aio.msg.Msg) -> None:
-        future = self._acks.get(raw.subject)
-        if future is None or future.done():
-            return
-        if raw.headers and raw.headers.get("Status") == "503":
-            future.set_exception(Unavailable("no stream listens on the subject"))
-            return
-        answer = json.loads(raw.data)
-        if error := answer.get("error"):
-            future.set_exception(_jetstream_error(error))
-        else:
-            future.set_result(answer)
+        self._acks.arrived(raw.subject, raw.headers or {}, raw.data)
 
     async def js_api(
         self, name: str, body: Any = None, *, api_level: int | None = None
@@ -246,7 +220,7 @@ class Nats:
         answer = await self.request(f"$JS.API.{name}", payload, headers=headers)
         decoded: dict[str, Any] = json.loads(answer.data)
         if error := decoded.get("error"):
-            raise _jetstream_error(error)
+            raise nats_acks.error_of(error)
         return decoded
 
     async def stream_info(self, name: str) -> dict[str, Any] | None:
@@ -273,9 +247,9 @@ class Nats:
             answer = await self.request(call, json.dumps({"last_by_subj": subject}).encode())
         else:
             answer = await self.request(f"{call}.{subject}")
-        return _stored(answer)
+        return nats_history.parse(answer.headers, answer.data)
 
-    async def history(
+    def history(
         self,
         stream: str,
         subject: str,
@@ -283,27 +257,20 @@ class Nats:
         first: int = 1,
         since: str | None = None,
         batch: int = 1000,
-        max_bytes: int = _HISTORY_BATCH_BYTES,
+        max_bytes: int = nats_history.BATCH_BYTES,
     ) -> AsyncIterator[StoredMessage]:
         """Stored messages of `subject` (wildcards allowed) in order, until none is left now.
 
         From sequence `first`, or from the time `since` (RFC 3339). Read in pages of at most `batch`
-        messages and `max_bytes` bytes; the next page is asked for when the last is used up.
+        messages and `max_bytes` bytes.
         """
-        start: dict[str, Any] = {"start_time": since} if since else {"seq": first}
-        while True:
-            page, pending = await self._page(
-                stream,
-                {"next_by_subj": subject, "batch": batch, "max_bytes": max_bytes, **start},
-            )
-            for stored in page:
-                yield stored
-            if not page or not pending:
-                return
-            start = {"seq": page[-1].sequence + 1}
+        return nats_history.read(
+            functools.partial(self._page, stream),
+            {"start_time": since} if since else {"seq": first},
+            {"next_by_subj": subject, "batch": batch, "max_bytes": max_bytes},
+        )
 
-    async def _page(self, stream: str, body: dict[str, Any]) -> tuple[list[StoredMessage], int]:
-        """One batched direct get: its messages, and how many the server says are left."""
+    async def _page(self, stream: str, body: dict[str, Any]) -> nats_history.Page:
         inbox = self._client.new_inbox()
         page: list[StoredMessage] = []
         with _translate():
@@ -318,9 +285,10 @@ class Nats:
                 )
                 while True:
                     raw = await subscription.next_msg(timeout=_REQUEST_TIMEOUT)
-                    stored = _stored(_message(raw))
+                    headers = raw.headers or {}
+                    stored = nats_history.parse(headers, raw.data)
                     if stored is None:
-                        return page, int((raw.headers or {}).get("Nats-Num-Pending", 0))
+                        return page, nats_history.pending(headers)
                     page.append(stored)
             finally:
                 with contextlib.suppress(nats.errors.Error):
@@ -347,30 +315,6 @@ class Subscription:
 
 def _message(raw: nats.aio.msg.Msg) -> Message:
     return Message(raw.subject, raw.data, raw.headers or {}, raw.reply)
-
-
-def _stored(message: Message) -> StoredMessage | None:
-    """The stored message in the answer of a direct get; None at its end or if there is none."""
-    headers = message.headers
-    status = headers.get("Status")
-    if status in ("204", "404"):
-        return None
-    if status:
-        raise Unavailable(f"direct get: {status} {headers.get('Description', '')}")
-    return StoredMessage(
-        sequence=int(headers["Nats-Sequence"]),
-        subject=headers["Nats-Subject"],
-        time=headers["Nats-Time-Stamp"],
-        headers=headers,
-        data=message.data,
-    )
-
-
-def _jetstream_error(error: dict[str, Any]) -> ArvadosNatsError:
-    text = f"JetStream: {error.get('description', error)}"
-    if error.get("code") == 503:
-        return Unavailable(text)
-    return JetStreamError(text, int(error.get("err_code", 0)))
 
 
 @asynccontextmanager
@@ -424,6 +368,7 @@ async def connect(
         with _translate():
             await connecting
         require_version(client.connected_server_version)
+        connection._standing.set()
         yield connection
     finally:
         connecting.cancel()
