@@ -1,0 +1,67 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Messages to readers, encoded once each however many readers there are.
+
+Pure. A frame from a server is not masked, so with no extension negotiated its bytes are the same on
+every connection (RFC 6455 5.2, 5.3); facts/realtime.md 2.3. All values are immutable: a shared
+buffer that changed would corrupt the messages of others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+_FIN_TEXT = 0x81
+_encoder = msgspec.json.Encoder()
+
+
+def head(length: int) -> bytes:
+    """Header of an unmasked, final text frame whose payload has `length` bytes."""
+    if length < 126:
+        return bytes((_FIN_TEXT, length))
+    if length < 65536:
+        return b"\x81\x7e" + length.to_bytes(2, "big")
+    return b"\x81\x7f" + length.to_bytes(8, "big")
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A whole WebSocket frame around one UTF-8 text."""
+    return head(len(payload)) + payload
+
+
+class Message:
+    """One JSON text for any number of readers; each wire's form of it is made once, when asked."""
+
+    __slots__ = ("_frame", "_sse", "text")
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self._frame: bytes | None = None
+        self._sse: bytes | None = None
+
+    @property
+    def frame(self) -> bytes:
+        """As a WebSocket text frame."""
+        frame = self._frame
+        if frame is None:
+            frame = self._frame = text_frame(self.text)
+        return frame
+
+    @property
+    def sse(self) -> bytes:
+        """As the data of one server-sent event; JSON holds no line end of its own."""
+        sse = self._sse
+        if sse is None:
+            sse = self._sse = b"data: " + self.text + b"\n\n"
+        return sse
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+def message(value: Any) -> Message:
+    """`value` (a msgspec Struct, dict, …) as one JSON message."""
+    return Message(_encoder.encode(value))

@@ -1,0 +1,260 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The outgoing side of one connection, whatever its wire: WebSocket, plain ASGI or SSE.
+
+What it decides: when bytes leave, when a reader counts as behind, and when a peer is stuck.
+The first message of a tick leaves at once, the others of that tick in one write behind it
+(facts/realtime.md 2.2). There is no task, no future and no queue object per message. A reader that
+is behind is not fed any more: whoever feeds it goes back to the stream (`feed`), so an outlet never
+holds more than its high-water mark and one message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from wsproxy.frames import Message
+
+HIGH_WATER = 64 * 1024
+"""Bytes waiting for one peer from which on it is behind. Each slow peer may cost this much."""
+NO_PROGRESS_SECONDS = 60.0
+"""A peer whose kernel took no byte for so long, though there are some for it, is cut."""
+CLOSE_SECONDS = 10.0
+"""How long a peer has for its half of the closing handshake."""
+
+CLOSE_STUCK = 4008
+
+
+class Wire(Protocol):
+    """What carries the bytes of an outlet."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes handed over and not yet taken by the kernel."""
+
+    def encode(self, message: Message) -> bytes:
+        """A message in this wire's form: `frame`, `text` or `sse`."""
+
+    def write(self, pieces: Sequence[bytes]) -> None:
+        """Take these encoded messages, in order; never waits."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye after what was written before; never waits."""
+
+    def abort(self) -> None:
+        """Drop the connection and everything unsent."""
+
+
+class Outlets:
+    """All outlets of the process: flushed once a tick, swept for stuck peers, counted together."""
+
+    def __init__(self, budget: int = 256 * 1024 * 1024) -> None:
+        self.budget = budget
+        self.pending = 0
+        """Bytes waiting for all peers, as of the last sweep."""
+        self._open: set[Outlet] = set()
+        self._due: list[Outlet] = []
+        self._closing: dict[Outlet, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterable[Outlet]:
+        return iter(tuple(self._open))
+
+    def open(self, wire: Wire) -> Outlet:
+        """A new outlet over `wire`; `Outlet.gone` ends it."""
+        outlet = Outlet(self, wire)
+        self._open.add(outlet)
+        return outlet
+
+    def flush_later(self, outlet: Outlet) -> None:
+        if not self._due:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._due.append(outlet)
+
+    def _flush(self) -> None:
+        due, self._due = self._due, []
+        for outlet in due:
+            outlet.flush()
+
+    def forget(self, outlet: Outlet) -> None:
+        self._open.discard(outlet)
+        self._closing.pop(outlet, None)
+
+    def closing(self, outlet: Outlet) -> None:
+        self._closing[outlet] = asyncio.get_running_loop().time() + CLOSE_SECONDS
+
+    def sweep(self, now: float) -> list[Outlet]:
+        """Cut the peers that are stuck or never finish closing; those that were cut.
+
+        Call it every second or so; `now` is the loop's time. Over the process' budget, the peers
+        with most bytes waiting and no progress since the last sweep are cut as well.
+        """
+        cut = [outlet for outlet, deadline in self._closing.items() if now > deadline]
+        self.pending, idle = 0, []
+        for outlet in self._open:
+            waiting, still_for = outlet.progress(now)
+            self.pending += waiting
+            if still_for > NO_PROGRESS_SECONDS:
+                cut.append(outlet)
+            elif waiting and still_for:
+                idle.append((waiting, outlet))
+        excess = self.pending - self.budget
+        idle.sort(key=lambda item: item[0])
+        while excess > 0 and idle:
+            waiting, outlet = idle.pop()
+            excess -= waiting
+            cut.append(outlet)
+        for outlet in cut:
+            outlet.abort()
+        return cut
+
+    async def watch(self, interval: float = 1.0, cut: Callable[[int], None] | None = None) -> None:
+        """Sweep until cancelled; `cut` is told how many peers a sweep cut."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(interval)
+            stuck = self.sweep(loop.time())
+            if stuck and cut:
+                cut(len(stuck))
+
+
+class Outlet:
+    """One connection's outgoing side; made by `Outlets.open`."""
+
+    __slots__ = (
+        "_corked",
+        "_handed",
+        "_moved_at",
+        "_outlets",
+        "_paused",
+        "_queue",
+        "_queued",
+        "_taken",
+        "_waiters",
+        "closed",
+        "last_write",
+        "wire",
+    )
+
+    def __init__(self, outlets: Outlets, wire: Wire) -> None:
+        self._outlets = outlets
+        self.wire = wire
+        self._queue: list[bytes] = []
+        self._queued = 0
+        self._corked = False
+        self._paused = False
+        self._waiters: list[asyncio.Future[None]] = []
+        self._handed = 0
+        self._taken = 0
+        self._moved_at = 0.0
+        self.last_write = 0.0
+        """Loop time of the last sweep that saw something written."""
+        self.closed = False
+        """Nothing is written any more: closing, or the peer is gone."""
+
+    def write(self, message: Message) -> None:
+        """Send one message, behind all written before it."""
+        self.put(self.wire.encode(message))
+
+    def put(self, piece: bytes) -> None:
+        """Send bytes that are in the wire's form already."""
+        if self.closed:
+            return
+        if self._corked:
+            self._queue.append(piece)
+            self._queued += len(piece)
+            return
+        self._corked = True
+        self._outlets.flush_later(self)
+        self._handed += len(piece)
+        self.wire.write((piece,))
+
+    def flush(self) -> None:
+        """Hand over what has gathered; called once a tick."""
+        self._corked = False
+        if not self._queue:
+            return
+        queue, self._queue = self._queue, []
+        self._handed += self._queued
+        self._queued = 0
+        if not self.closed:
+            self.wire.write(queue)
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait for this peer in the process."""
+        return self._queued + self.wire.unsent
+
+    @property
+    def lagging(self) -> bool:
+        """Whether the peer takes less than it is given: stop, and wait for `writable`."""
+        return self._paused or self._queued > HIGH_WATER
+
+    async def writable(self) -> None:
+        """Return when the peer has taken most of what it was given, or is gone."""
+        while self.lagging and not self.closed:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            if self._paused:
+                self._waiters.append(future)
+            else:
+                asyncio.get_running_loop().call_soon(_wake, future)
+            await future
+
+    def paused(self) -> None:
+        """The wire's buffer is above its high-water mark."""
+        self._paused = True
+
+    def resumed(self) -> None:
+        """The wire's buffer is below its low-water mark."""
+        self._paused = False
+        waiters, self._waiters = self._waiters, []
+        for future in waiters:
+            _wake(future)
+
+    def discard(self) -> int:
+        """Drop what was written and not yet handed to the transport; how many messages."""
+        dropped = len(self._queue)
+        self._queue, self._queued = [], 0
+        return dropped
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Close after what was written; a peer that does not answer is dropped 10 s later."""
+        if self.closed:
+            return
+        self.flush()
+        self.closed = True
+        self.resumed()
+        self._outlets.closing(self)
+        self.wire.close(code, reason)
+
+    def abort(self) -> None:
+        """Drop the connection now."""
+        self.gone()
+        self.wire.abort()
+
+    def gone(self) -> None:
+        """The connection is no more."""
+        self.closed = True
+        self._queue, self._queued = [], 0
+        self.resumed()
+        self._outlets.forget(self)
+
+    def progress(self, now: float) -> tuple[int, float]:
+        """Bytes waiting, and for how many seconds the peer has taken none of them."""
+        unsent = self.wire.unsent
+        taken = self._handed - unsent
+        if taken != self._taken or not unsent:
+            if taken != self._taken:
+                self.last_write = now
+            self._taken, self._moved_at = taken, now
+        return self._queued + unsent, now - self._moved_at
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,146 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""uvicorn's WebSocket protocol with a direct way to the transport, and with no token in any log.
+
+An edge: the only module that knows uvicorn's and websockets' insides; `tests/integration/
+test_websocket_protocol.py` holds what is relied on, and pyproject pins the minor version.
+uvicorn parses, answers pings and does the closing handshake; frames that are ready go past ASGI
+(facts/realtime.md 2.3, 2.4). The application finds the socket in the scope:
+`scope["extensions"]["arvados.socket"]` is a `Socket`. Servers that have no such extension are
+served by `asgi_wire`.
+
+uvicorn logs the path with its query string on each accept, and websockets logs headers and frames
+at DEBUG (facts/realtime.md 0.7). Neither gets to see a query string here: it is cut off the
+request before they do, and kept in `Socket.query`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import urllib.parse
+from collections.abc import Sequence
+from typing import Any, cast
+
+from uvicorn.config import Config
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+from websockets.exceptions import InvalidState
+from websockets.http11 import Request
+
+from wsproxy.frames import Message
+from wsproxy.outlet import HIGH_WATER, Outlet
+
+EXTENSION = "arvados.socket"
+
+_UTF8_TRACEBACK = "Invalid UTF-8 sequence"
+
+logger = logging.getLogger(__name__)
+"""Gets what uvicorn says of a connection: failures of the application, at any level setting."""
+logger.setLevel(logging.WARNING)
+logger.addFilter(lambda record: not str(record.msg).startswith(_UTF8_TRACEBACK))
+
+_silent = logging.getLogger(f"{__name__}.silent")
+_silent.disabled = True
+
+
+class Socket(WebSocketsSansIOProtocol):
+    """One WebSocket; to an `Outlet` it is a `Wire`."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.logger = logger
+        self.conn.logger = _silent
+        self.conn.debug = False
+        self.query: dict[str, str] = {}
+        self.outlet: Outlet | None = None
+        self.heard_at = self.loop.time()
+        """Loop time at which the peer last sent anything."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.set_write_buffer_limits(high=HIGH_WATER)
+
+    def handle_connect(self, event: Request) -> None:
+        path, _, query = event.path.partition("?")
+        self.query = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+        event.path = path
+        super().handle_connect(event)
+        if self.handshake_initiated and self.response.status_code == 101:
+            extensions = cast("dict[str, object]", self.scope["extensions"])
+            extensions[EXTENSION] = self
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self.loop.time()
+        super().data_received(data)
+
+    def limit(self, max_message: int) -> None:
+        """Refuse longer messages from the peer with close code 1009."""
+        self.conn.max_message_size = max_message
+
+    def attach(self, outlet: Outlet) -> None:
+        """Tell `outlet` when the transport is full and when it has room."""
+        self.outlet = outlet
+        if not self.writable.is_set():
+            outlet.paused()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.outlet:
+            self.outlet.paused()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.outlet:
+            self.outlet.resumed()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.outlet:
+            self.outlet.gone()
+            self.outlet = None
+
+    @property
+    def unsent(self) -> int:
+        return self.transport.get_write_buffer_size()
+
+    def encode(self, message: Message) -> bytes:
+        return message.frame
+
+    def write(self, pieces: Sequence[bytes]) -> None:
+        if self.close_sent or self.disconnected:
+            return
+        self.transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def ping(self) -> None:
+        """Send a ping frame; the pong only moves `heard_at`."""
+        if self.close_sent or self.disconnected:
+            return
+        with contextlib.suppress(InvalidState):
+            self.conn.send_ping(b"")
+            self.transport.write(b"".join(self.conn.data_to_send()))
+
+    def close(self, code: int, reason: str) -> None:
+        """The closing handshake, without waiting for room as ASGI's `send` would."""
+        if self.close_sent or self.disconnected or self.transport.is_closing():
+            return
+        with contextlib.suppress(InvalidState):
+            self.conn.send_close(code, reason)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
+
+    def abort(self) -> None:
+        self.transport.abort()
