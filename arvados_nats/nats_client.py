@@ -249,6 +249,19 @@ class Nats:
             answer = await self.request(f"{call}.{subject}")
         return nats_history.parse(answer.headers, answer.data)
 
+    async def last_each(self, stream: str, subject: str) -> list[StoredMessage]:
+        """The last stored message of each subject that matches, in stream order; 1024 at most."""
+        page, _ = await self._page(stream, {"multi_last": [subject], "batch": 1024})
+        return page
+
+    async def next(self, stream: str, subject: str, first: int) -> StoredMessage | None:
+        """The first stored message of `subject` (wildcards allowed) from sequence `first` on."""
+        answer = await self.request(
+            f"$JS.API.DIRECT.GET.{stream}",
+            json.dumps({"seq": max(first, 1), "next_by_subj": subject}).encode(),
+        )
+        return nats_history.parse(answer.headers, answer.data)
+
     def history(
         self,
         stream: str,
