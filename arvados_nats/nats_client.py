@@ -249,11 +249,6 @@ class Nats:
             answer = await self.request(f"{call}.{subject}")
         return nats_history.parse(answer.headers, answer.data)
 
-    async def last_each(self, stream: str, subject: str) -> list[StoredMessage]:
-        """The last stored message of each subject that matches, in stream order; 1024 at most."""
-        page, _ = await self._page(stream, {"multi_last": [subject], "batch": 1024})
-        return page
-
     async def next(self, stream: str, subject: str, first: int) -> StoredMessage | None:
         """The first stored message of `subject` (wildcards allowed) from sequence `first` on."""
         answer = await self.request(
@@ -278,12 +273,13 @@ class Nats:
         messages and `max_bytes` bytes.
         """
         return nats_history.read(
-            functools.partial(self._page, stream),
+            functools.partial(self.page, stream),
             {"start_time": since} if since else {"seq": first},
             {"next_by_subj": subject, "batch": batch, "max_bytes": max_bytes},
         )
 
-    async def _page(self, stream: str, body: dict[str, Any]) -> nats_history.Page:
+    async def page(self, stream: str, body: dict[str, Any]) -> nats_history.Page:
+        """One batched direct get: `{"seq", "next_by_subj", "batch"}` or `{"multi_last", …}`."""
         inbox = self._client.new_inbox()
         page: list[StoredMessage] = []
         with _translate():
