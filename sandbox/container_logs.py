@@ -22,6 +22,10 @@ class GatewayDown(Exception):
     """The compute node does not answer: dead, or its tunnel is."""
 
 
+class LostBlock(Exception):
+    """A manifest names bytes that nobody saved here."""
+
+
 @dataclass(slots=True)
 class LiveLog:
     """The log folder of one running container, as its gateway serves it."""
@@ -117,7 +121,7 @@ class ContainerLogs:
         return log.files
 
     def saved(self, manifest: str) -> dict[str, Source]:
-        """Path -> content of a collection, as far as its blocks were saved here."""
+        """Path -> content of a collection; `LostBlock` for bytes that were not saved here."""
         return {
             path: SavedFile(tuple((self._block(part), part) for part in parts))
             for path, parts in manifests.files(manifest).items()
@@ -130,8 +134,9 @@ class ContainerLogs:
         return content.size if content else 0
 
     def _block(self, segment: Segment) -> Snapshot:
-        lost = Snapshot(segment.locator, segment.offset + segment.length, 0.0, GrowingFile())
-        return self._blocks.get(segment.locator, lost)
+        if segment.locator not in self._blocks:
+            raise LostBlock(segment.locator)
+        return self._blocks[segment.locator]
 
     def _live_log(self, container_uuid: str) -> LiveLog:
         log = self._live.get(container_uuid)

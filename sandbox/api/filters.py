@@ -190,7 +190,7 @@ def _is_a(column: str, infix: str | None, operand: object, arguments: Arguments)
 def _whole_json(column: str, operator: str, operand: object, arguments: Arguments) -> str:
     if operator == "exists":
         return f"jsonb_exists({column}, {arguments.add(str(operand), 'text')})"
-    place = arguments.add(json.dumps(operand), "jsonb")
+    place = arguments.add(json.dumps(operand), "text::jsonb")
     sign = {"contains": "@>", "=": "="}.get(operator, "<>")
     return f"{column} {sign} {place}"
 
@@ -209,7 +209,7 @@ def _subproperty(
 
 
 def _contains(column: str, value: object, arguments: Arguments) -> str:
-    return f"{column} @> {arguments.add(json.dumps(value), 'jsonb')}"
+    return f"{column} @> {arguments.add(json.dumps(value), 'text::jsonb')}"
 
 
 def _sub_equal(column: str, path: str, operator: str, operand: object, arguments: Arguments) -> str:
@@ -236,7 +236,7 @@ def _sub_not_in(
 
 def _sub_order(column: str, path: str, operator: str, operand: object, arguments: Arguments) -> str:
     left = f"{column} -> {arguments.add(path, 'text')}"
-    return f"{left} {operator} {arguments.add(json.dumps(operand), 'jsonb')}"
+    return f"{left} {operator} {arguments.add(json.dumps(operand), 'text::jsonb')}"
 
 
 def _sub_like(column: str, path: str, operator: str, operand: object, arguments: Arguments) -> str:

@@ -38,7 +38,7 @@ def condition(
 
 
 def _for_admin(table: str, trash: bool) -> str:
-    if table in ("logs", "containers", "links"):
+    if table in ("logs", "containers"):
         return "true"
     if table == "users":
         return "users.redirect_to_user_uuid IS NULL"
@@ -84,7 +84,7 @@ def _reaches(table: str, users: str) -> str:
 
 
 def _users(caller: Caller, arguments: Arguments) -> str:
-    return arguments.add(list(caller.reads_as), "text[]")
+    return arguments.add(caller.acting_as(1), "text[]")
 
 
 def _generic(table: str, caller: Caller, arguments: Arguments, trash: bool) -> str:
@@ -147,7 +147,7 @@ def manageable(uuid: str, caller: Caller, arguments: Arguments) -> str:
     """Whether the caller manages the object whose uuid the SQL expression `uuid` names."""
     if caller.is_admin:
         return "true"
-    users = arguments.add(list(caller.manages_as), "text[]")
+    users = arguments.add(caller.acting_as(3), "text[]")
     owners = " UNION ALL ".join(
         f"SELECT owner_uuid FROM {table} WHERE {table}.uuid = {uuid}" for table in _OWNED
     )
