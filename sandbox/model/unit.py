@@ -1,0 +1,339 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A unit of writes: one transaction, one actor, and the steps by which an object is saved.
+
+The steps and their order are Rails' (app/models/arvados_model.rb): what is wrong with the object
+is said before what the actor may not do, and every row is logged in the writer's transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import asyncpg
+
+from arvados_nats.subjects import kind_of
+from sandbox.model import access, attributes, audit_log, records
+from sandbox.model.actors import Actor
+from sandbox.model.config import ClusterConfig
+from sandbox.model.database import Connection
+from sandbox.model.records import Record, Row, Table
+from sandbox.model.refusal import Refusal, denied, invalid, not_found, raised
+from sandbox.model.rules import Problems, Rules
+
+_UNCHECKED = frozenset(
+    {"current_version_uuid", "container_uuid", "modified_by_client_uuid", "modified_by_user_uuid"}
+)
+
+
+class Unit:
+    """Everything one transaction needs to write as `actor`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        tables: Mapping[str, Table],
+        rules: Mapping[str, Rules],
+        config: ClusterConfig,
+        actor: Actor,
+        system: Actor,
+    ) -> None:
+        self.connection = connection
+        self.tables = tables
+        self.config = config
+        self.actor = actor
+        self.system = system
+        self._rules = rules
+        self._leave_modified_by = False
+        self._ours: set[str] = set()
+
+    @contextmanager
+    def acting_as(self, actor: Actor) -> Iterator[None]:
+        """Write as somebody else for a while; the token stays (as in Rails)."""
+        was = self.actor
+        self.actor = actor
+        try:
+            yield
+        finally:
+            self.actor = was
+
+    @contextmanager
+    def leaving_modified_by(self) -> Iterator[None]:
+        """Keep modified_by_user_uuid as it is for a while."""
+        was, self._leave_modified_by = self._leave_modified_by, True
+        try:
+            yield
+        finally:
+            self._leave_modified_by = was
+
+    async def where(self, kind: str, condition: str, *args: Any, **options: Any) -> list[Record]:
+        """Objects whose rows meet an SQL condition; `lock=True` locks them."""
+        table = self.tables[kind]
+        lock = " FOR UPDATE" if options.get("lock") else ""
+        query = f"SELECT * FROM {table.name} WHERE {condition}{lock}"
+        return [self._loaded(table, row) for row in await self.connection.fetch(query, *args)]
+
+    async def find(self, uuid: str | None, *, lock: bool = False) -> Record | None:
+        """An object of any kind by its uuid, whoever may see it."""
+        kind = kind_of(uuid)
+        if kind is None or kind.name not in self.tables:
+            return None
+        found = await self.where(kind.name, "uuid = $1", uuid, lock=lock)
+        return found[0] if found else None
+
+    async def readable(self, kind: str, uuid: str, *, include_trash: bool = False) -> bool:
+        """Whether the actor may GET the object."""
+        table = self.tables[kind]
+        condition = access.readable(table, self.actor, self.config, include_trash=include_trash)
+        query = f"SELECT true FROM {table.name} WHERE uuid = $2 AND $1 = $1 AND {condition}"
+        return bool(await self.connection.fetchval(query, self.actor.uuid, uuid))
+
+    async def can(self, action: str, uuid: str, owner: str | None = None) -> bool:
+        """User#can?: may the actor read, write or manage the object?"""
+        if uuid == self.actor.uuid:
+            return True
+        frozen = await self._is_frozen(uuid, owner)
+        if action == "write" and frozen:
+            return False
+        if action == "unfreeze" and owner and await self._is_frozen(owner, None):
+            return False
+        if self.actor.is_admin:
+            return True
+        query, level = access.can(action)
+        return bool(await self.connection.fetchval(query, self.actor.uuid, uuid, level, owner))
+
+    async def _is_frozen(self, uuid: str, owner: str | None) -> bool:
+        return bool(
+            await self.connection.fetchval(
+                "SELECT true FROM frozen_groups WHERE uuid IN ($1, $2) LIMIT 1", uuid, owner
+            )
+        )
+
+    def new(self, kind: str, given: Mapping[str, Any]) -> Record:
+        """An object that is not stored yet, with the attributes of a request."""
+        table = self.tables[kind]
+        record = Record(table, dict.fromkeys(table.columns))
+        for column, empty in table.json_in_text.items():
+            record[column] = empty()
+        attributes.assign(record, given)
+        return record
+
+    async def create(self, kind: str, given: Mapping[str, Any], **options: Any) -> Record:
+        """Make an object; `unique_name=True` changes a name that is taken already."""
+        record = self.new(kind, given)
+        await self.save(record, **options)
+        return record
+
+    async def update(self, record: Record, **given: Any) -> Record:
+        """Change attributes of an object and save it."""
+        attributes.assign(record, given)
+        await self.save(record)
+        return record
+
+    async def save(self, record: Record, *, unique_name: bool = False) -> None:
+        """Check, write and log the object; raises Refusal."""
+        if not unique_name:
+            await self._save(record)
+            return
+        try:
+            async with self.connection.transaction():
+                await self._save(record)
+        except Refusal as refusal:
+            if "_on_owner_uuid_and_name" not in refusal.messages[0]:
+                raise
+            self._rename(record)
+            await self._save(record)
+
+    def _rename(self, record: Record) -> None:
+        if record.is_new:
+            record["uuid"] = self.new_uuid(record.table)
+            if "current_version_uuid" in record.table.columns:
+                record["current_version_uuid"] = None
+        record["name"] = f"{record['name'][:237]} ({record.uuid[-15:]})"
+
+    def new_uuid(self, table: Table) -> str:
+        """A random uuid for an object of the table."""
+        uuid = self.config.uuid(table.kind.infix, records.random_name())
+        self._ours.add(uuid)
+        return uuid
+
+    async def _save(self, record: Record) -> None:
+        rules = self._rules[record.kind.name]
+        problems = Problems()
+        if record.is_new and "owner_uuid" in record.table.columns:
+            record["owner_uuid"] = record["owner_uuid"] or self.actor.uuid
+        await rules.prepare(self, record)
+        self._check_uuid(record, problems)
+        if rules.checks_references:
+            await self._check_references(record, problems)
+        await rules.validate(self, record, problems)
+        problems.refuse()
+        await rules.resolve(self, record)
+        await rules.permit_save(self, record)
+        await rules.permit_owner(self, record)
+        self._stamp(rules, record)
+        await rules.before_write(self, record)
+        await (self._insert(record) if record.is_new else self._update(record))
+        await rules.before_log(self, record)
+        if record.is_new or rules.logs_update(record):
+            await self._log("create" if record.is_new else "update", record)
+        await rules.after_write(self, record)
+        record.was = dict(record.row)
+
+    async def insert_logged(self, record: Record) -> None:
+        """Write a new row exactly as it is, and log it: no rule is asked, no time renewed."""
+        await self._insert(record)
+        await self._log("create", record)
+
+    def _check_uuid(self, record: Record, problems: Problems) -> None:
+        if not record.changed("uuid") or record["uuid"] in (None, *self._ours):
+            return
+        kind = kind_of(record["uuid"])
+        if not self.actor.is_admin:
+            problems.add("uuid", f"{'assignment' if record.is_new else 'change'} not permitted")
+        elif kind is None:
+            problems.add("uuid", f"not a valid Arvados uuid '{record['uuid']}'")
+        elif kind is not record.kind:
+            problems.add("uuid", f"type field is '{kind.infix}', expected '{record.kind.infix}'")
+
+    async def _check_references(self, record: Record, problems: Problems) -> None:
+        """Objects that are named must exist and be readable (ensure_valid_uuids)."""
+        for column in record.table.columns:
+            if column.endswith("_uuid") and column not in _UNCHECKED and record.changed(column):
+                uuid = record[column]
+                kind = kind_of(uuid)
+                if kind is None or kind.name not in self.tables or uuid == self.config.system_user:
+                    continue
+                if not await self.readable(kind.name, uuid):
+                    problems.add(column, f"'{uuid}' not found")
+
+    def _stamp(self, rules: Rules, record: Record) -> None:
+        row, columns = record.row, record.table.columns
+        if record.is_new:
+            row["uuid"] = row["uuid"] or self.new_uuid(record.table)
+            row["created_at"] = row["created_at"] or records.now()
+        if not rules.stamps(self, record):
+            return
+        time = records.now()
+        if "updated_at" in columns:
+            row["updated_at"] = time
+        if "modified_at" in columns:
+            row["modified_at"] = time
+        if "modified_by_user_uuid" in columns and not self._leave_modified_by:
+            row["modified_by_user_uuid"] = self.actor.uuid
+
+    async def _insert(self, record: Record) -> None:
+        given = {k: v for k, v in record.row.items() if v is not None and k in record.table.columns}
+        names = ", ".join(given)
+        places = ", ".join(f"${n}" for n in range(1, len(given) + 1))
+        query = f"INSERT INTO {record.table.name} ({names}) VALUES ({places}) RETURNING *"
+        stored = await self._write(query, [record.table.encode(k, v) for k, v in given.items()])
+        defaults = record.table.decode(stored)
+        record.row.update({k: v for k, v in defaults.items() if k not in given})
+
+    async def _update(self, record: Record) -> None:
+        changes = [c for c in record.changes() if c in record.table.columns]
+        if not changes or record.was is None:
+            return
+        sets = ", ".join(f"{column} = ${n}" for n, column in enumerate(changes, 2))
+        query = f"UPDATE {record.table.name} SET {sets} WHERE uuid = $1 RETURNING uuid"
+        values = [record.table.encode(c, record[c]) for c in changes]
+        await self._write(query, [record.was["uuid"], *values])
+
+    async def _write(self, query: str, values: list[Any]) -> asyncpg.Record:
+        try:
+            row = await self.connection.fetchrow(query, *values)
+        except asyncpg.UniqueViolationError as error:
+            text = f"PG::UniqueViolation: ERROR:  {error.message}\nDETAIL:  {error.detail}\n"
+            raise raised("ActiveRecord::RecordNotUnique", text) from error
+        if row is None:
+            raise not_found()
+        return row
+
+    async def destroy(self, record: Record) -> None:
+        """Delete the object and its links, each logged."""
+        rules = self._rules[record.kind.name]
+        await rules.permit_owner(self, record)
+        await self._permit_destroy(rules, record)
+        await rules.before_destroy(self, record)
+        await self._destroy_links(record)
+        query = f"DELETE FROM {record.table.name} WHERE uuid = $1"
+        await self.connection.execute(query, record.uuid)
+        await self._log("delete", record)
+        await rules.after_destroy(self, record)
+
+    async def _permit_destroy(self, rules: Rules, record: Record) -> None:
+        config = self.config
+        kept = (
+            config.system_user, config.system_group, config.anonymous_group,
+            config.anonymous_user, config.public_favorites,
+        )  # fmt: skip
+        if record.uuid in kept:
+            raise denied()
+        await rules.permit_save(self, record)
+
+    async def _destroy_links(self, record: Record) -> None:
+        for condition in (
+            "link_class = 'permission' AND (head_uuid = $1 OR tail_uuid = $1)",
+            "link_class <> 'permission' AND (head_uuid = $1 OR tail_uuid = $1)",
+        ):
+            for link in await self.where("link", f"{condition} ORDER BY id", record.uuid):
+                await self.destroy(link)
+
+    async def permit_owner(self, record: Record) -> None:
+        """The rule of ensure_owner_uuid_is_permitted; raises Refusal 403."""
+        owner = record["owner_uuid"]
+        kind = kind_of(owner)
+        if kind is None or kind.name not in ("user", "group"):
+            raise denied("Owner uuid must be set to User or Group")
+        if not record.changed("owner_uuid"):
+            await self._permit_object(record)
+            return
+        for which, uuid in (("old", record.before("owner_uuid")), ("new", owner)):
+            if uuid is not None:
+                await self._permit_one_owner(which, uuid)
+        await self._check_owner_chain(record)
+
+    async def _permit_object(self, record: Record) -> None:
+        thawing = record.before("frozen_by_uuid") and not record.row.get("frozen_by_uuid")
+        action = "unfreeze" if thawing else "write"
+        if not await self.can(action, record.uuid, record.before("owner_uuid")):
+            raise denied(f"Uuid  {record.uuid} is not writable by {self.actor.uuid}")
+
+    async def _permit_one_owner(self, which: str, uuid: str) -> None:
+        owner = await self.find(uuid)
+        if not await self.can("write", uuid, owner["owner_uuid"] if owner else None):
+            frozen = await self._is_frozen(uuid, None)
+            said = (
+                f"because {which} owner is frozen"
+                if frozen
+                else (f"without write permission on {which} owner")
+            )
+            raise denied(f"Owner uuid cannot be set or changed {said}")
+        if which == "new" and owner and owner.row.get("group_class", "project") != "project":
+            raise denied("Owner uuid must be a project")
+
+    async def _check_owner_chain(self, record: Record) -> None:
+        seen, owner = {record.row.get("uuid")}, record["owner_uuid"]
+        while (kind := kind_of(owner)) and kind.name != "user":
+            if owner in seen:
+                raise invalid("Owner uuid would create an ownership cycle")
+            seen.add(owner)
+            found = await self.find(owner)
+            owner = found["owner_uuid"] if found else None
+
+    async def _log(self, event_type: str, record: Record) -> None:
+        rules = self._rules[record.kind.name]
+        owner = await rules.logged_owner(self, record)
+        await audit_log.write(self.connection, self.config, self.actor, event_type, record, owner)
+
+    def _loaded(self, table: Table, stored: asyncpg.Record) -> Record:
+        row = table.decode(stored)
+        return Record(table, row, _copied(row))
+
+
+def _copied(row: Row) -> Row:
+    return {k: records.copy_json(v) if isinstance(v, dict | list) else v for k, v in row.items()}

@@ -1,0 +1,251 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Users: made, set up, activated, taken out again, merged (app/models/user.rb)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sandbox.model import groups, permission_table
+from sandbox.model import permission_graph as graph
+from sandbox.model.permission_graph import Change
+from sandbox.model.records import Record
+from sandbox.model.refusal import denied, invalid, not_found, raised
+from sandbox.model.rules import Problems, Rules
+from sandbox.model.unit import Unit
+
+_MEMBER = "link_class = 'permission' AND tail_uuid = $1 AND head_uuid = $2"
+_OWNED = (
+    "groups", "collections", "container_requests", "containers", "links", "workflows",
+    "credentials", "authorized_keys", "virtual_machines", "users", "logs",
+)  # fmt: skip
+
+
+class UserRules(Rules):
+    """app/models/user.rb."""
+
+    async def prepare(self, unit: Unit, record: Record) -> None:
+        """Every user belongs to the system; the username comes from the email."""
+        record["owner_uuid"] = unit.config.system_user
+        record["is_active"] = bool(record["is_active"])
+        record["is_admin"] = bool(record["is_admin"])
+        record["identity_url"] = record["identity_url"] or None
+        if record.is_new and record["email"]:
+            record["username"] = await _username(unit, record)
+
+    async def validate(self, unit: Unit, record: Record, problems: Problems) -> None:
+        """Who is in All users can not be made inactive directly."""
+        username = record["username"]
+        if username is not None and not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", username):
+            problems.add("username", "must begin with a letter and contain only alphanumerics")
+        leaves = record.before("is_active") and not record["is_active"]
+        if leaves and await unit.where("link", _MEMBER, record.uuid, unit.config.all_users):
+            text = (
+                "cannot be set to false directly, use the 'Deactivate' button on Workbench,"
+                " or the 'unsetup' API call"
+            )
+            problems.add("is_active", text)
+
+    async def permit_save(self, unit: Unit, record: Record) -> None:
+        """Admins make users; a user may change himself, even inactive, but not his rights."""
+        if record.is_new:
+            if not unit.actor.is_admin:
+                raise denied()
+            return
+        if not (unit.actor.is_admin or (unit.actor.uuid == record.uuid and unit.actor.is_active)):
+            raise denied(f"Uuid  {record.uuid} is not writable by {unit.actor.uuid}")
+        if not unit.actor.is_admin and record.changed("is_admin", "is_active", "uuid"):
+            raise denied()
+
+    async def permit_owner(self, unit: Unit, record: Record) -> None:
+        """Needs write permission on the user."""
+        if not record.is_new and not await unit.can("write", record.uuid, record["owner_uuid"]):
+            raise denied(f"Uuid  {record.uuid} is not writable by {unit.actor.uuid}")
+
+    async def before_write(self, unit: Unit, record: Record) -> None:
+        """An inactive user is never an admin."""
+        if not record.is_new and not record["is_active"] and record["is_admin"]:
+            raise raised("RuntimeError", "Inactive users cannot be admins")
+
+    async def after_write(self, unit: Unit, record: Record) -> None:
+        """The graph, the system group's link, and the set-up that comes with activation."""
+        if record.is_new:
+            own = Change(record["owner_uuid"], record.uuid, graph.MANAGE, record.uuid)
+            await permission_table.update(unit.connection, own)
+            await _set_up_when_activated(unit, record)
+            if record.uuid != unit.config.system_user and await unit.find(unit.config.system_group):
+                with unit.acting_as(unit.system):
+                    link = groups.manage_link(unit.config.system_group, record.uuid)
+                    await unit.create("link", link)
+        elif record.changed("is_active"):
+            await _set_up_when_activated(unit, record)
+
+    async def before_destroy(self, unit: Unit, record: Record) -> None:
+        """Refused while he owns anything, log rows included; his grants go."""
+        for table in _OWNED:
+            owns = f"SELECT true FROM {table} WHERE owner_uuid = $1 AND uuid <> $1 LIMIT 1"
+            if await unit.connection.fetchval(owns, record.uuid):
+                text = f"Cannot delete record because dependent {table.replace('_', ' ')} exist"
+                raise invalid(text)
+        await clear_permissions(unit, record.uuid)
+
+    async def after_destroy(self, unit: Unit, record: Record) -> None:
+        """Nobody holds him any more."""
+        await unit.connection.execute(
+            "DELETE FROM materialized_permissions WHERE target_uuid = $1", record.uuid
+        )
+
+
+async def clear_permissions(unit: Unit, user: str) -> None:
+    """All that the user holds, but himself."""
+    await unit.connection.execute(
+        "DELETE FROM materialized_permissions WHERE user_uuid = $1 AND target_uuid <> $1", user
+    )
+
+
+async def _username(unit: Unit, record: Record) -> str | None:
+    wanted = record["username"] or str(record["email"]).partition("@")[0].partition("+")[0]
+    base = re.sub(r"[^A-Za-z0-9]", "", re.sub(r"^[^A-Za-z]+", "", wanted))
+    if not base:
+        return None
+    query = "SELECT username FROM users WHERE username ~ ('^' || $1 || '[0-9]*$')"
+    taken = {row[0] for row in await unit.connection.fetch(query, base)}
+    numbered = (f"{base}{n}" for n in range(2, len(taken) + 3))
+    return base if base not in taken else next(name for name in numbered if name not in taken)
+
+
+async def _set_up_when_activated(unit: Unit, record: Record) -> None:
+    special = (unit.config.system_user, unit.config.anonymous_user)
+    if record["is_active"] and record.uuid not in special:
+        await set_up(unit, record)
+
+
+async def set_up(unit: Unit, user: Record) -> list[Record]:
+    """Into All users, and visible to all where the cluster says so; returns the links."""
+    everybody = unit.config.all_users
+    links = [await _link_once(unit, user.uuid, "can_write", everybody)]
+    if unit.config.activated_users_are_visible_to_others:
+        links.append(await _link_once(unit, everybody, "can_read", user.uuid))
+    return links
+
+
+async def _link_once(unit: Unit, tail: str, name: str, head: str) -> Record:
+    found = await unit.where("link", f"{_MEMBER} AND name = $3", tail, head, name)
+    if found:
+        return found[0]
+    given = {"link_class": "permission", "name": name, "tail_uuid": tail, "head_uuid": head}
+    return await unit.create("link", given)
+
+
+async def activate(unit: Unit, user: Record) -> Record:
+    """Makes an invited user active; he may ask for it himself."""
+    if user["is_active"]:
+        return user
+    if not (unit.actor.is_admin or await is_invited(unit, user)):
+        raise raised("ArgumentError", "Cannot activate without being invited.")
+    with unit.acting_as(unit.system):
+        return await unit.update(user, is_active=True)
+
+
+async def is_invited(unit: Unit, user: Record) -> bool:
+    """Active, or in All users."""
+    if user["is_active"] or unit.config.new_users_are_active:
+        return True
+    query = "SELECT true FROM materialized_permissions WHERE user_uuid = $1 AND target_uuid = $2"
+    return bool(await unit.connection.fetchval(query, user.uuid, unit.config.all_users))
+
+
+async def unsetup(unit: Unit, user: Record) -> Record:
+    """Takes his links, tokens and keys, and makes him inactive; each is logged."""
+    if user.uuid == unit.config.system_user:
+        raise raised("RuntimeError", "System root user cannot be deactivated")
+    conditions: tuple[tuple[str, str, Any], ...] = (
+        ("link", "tail_uuid = $1 AND link_class = 'permission'", user.uuid),
+        ("link", "tail_uuid = $1 AND link_class = 'signature'", user.uuid),
+        ("api_client_authorization", "user_id = $1", user["id"]),
+        ("authorized_key", "$1 IN (owner_uuid, authorized_user_uuid)", user.uuid),
+    )
+    for kind, condition, value in conditions:
+        for found in await unit.where(kind, f"{condition} ORDER BY id", value):
+            await unit.destroy(found)
+    return await unit.update(user, prefs={}, is_admin=False, is_active=False)
+
+
+async def merge(unit: Unit, old_uuid: str, new_uuid: str, owner: str, *, redirect: bool) -> Record:
+    """Gives what one user has to another; nearly all of it without log rows."""
+    old, new = await unit.find(old_uuid), await unit.find(new_uuid)
+    if old is None or new is None:
+        raise invalid(f"User in {'old' if old is None else 'new'}_user_uuid not found")
+    if old.uuid == new.uuid:
+        raise invalid("cannot merge user to self")
+    if old["redirect_to_user_uuid"] or new["redirect_to_user_uuid"]:
+        raise raised("RuntimeError", "cannot merge an already merged user")
+    with unit.acting_as(unit.system):
+        await clear_permissions(unit, old.uuid)
+        await clear_permissions(unit, new.uuid)
+        await (_hand_over_links(unit, old, new) if redirect else _drop_keys(unit, old, new))
+        await _hand_over_objects(unit, old.uuid, owner)
+        if redirect:
+            await unit.update(old, redirect_to_user_uuid=new.uuid, username=None)
+        for origin, user in (
+            (old.uuid, old.uuid),
+            (new.uuid, new.uuid),
+            (new["owner_uuid"], new.uuid),
+            (old["owner_uuid"], old.uuid),
+        ):
+            change = Change(origin, user, graph.MANAGE, user)
+            await permission_table.update(unit.connection, change, all_users=True)
+    return old
+
+
+async def _hand_over_links(unit: Unit, old: Record, new: Record) -> None:
+    await unit.connection.execute(
+        "UPDATE api_client_authorizations SET user_id = $2 WHERE user_id = $1",
+        old["id"],
+        new["id"],
+    )
+    for table, column in (
+        ("authorized_keys", "owner_uuid"),
+        ("authorized_keys", "authorized_user_uuid"),
+        ("links", "owner_uuid"),
+        ("links", "tail_uuid"),
+        ("links", "head_uuid"),
+    ):
+        await _rename(unit, table, column, old.uuid, new.uuid)
+
+
+async def _drop_keys(unit: Unit, old: Record, new: Record) -> None:
+    tokens = "user_id = $1 ORDER BY id"
+    for token in await unit.where("api_client_authorization", tokens, old["id"]):
+        await unit.destroy(token)
+    keys = "$1 IN (owner_uuid, authorized_user_uuid) ORDER BY id"
+    for key in await unit.where("authorized_key", keys, old.uuid):
+        await unit.destroy(key)
+    for column in ("owner_uuid", "tail_uuid"):
+        await _rename(unit, "links", column, old.uuid, new.uuid)
+
+
+async def _hand_over_objects(unit: Unit, old: str, owner: str) -> None:
+    kept = ("links", "logs", "authorized_keys")
+    for table in (table for table in _OWNED if table not in kept):
+        await _rename(unit, table, "owner_uuid", old, owner)
+
+
+async def _rename(unit: Unit, table: str, column: str, old: str, new: str) -> None:
+    await unit.connection.execute(f"UPDATE {table} SET {column} = $2 WHERE {column} = $1", old, new)
+
+
+async def one(unit: Unit, uuid: str) -> Record:
+    """The user, or 404."""
+    user = await unit.find(uuid)
+    if user is None or user.kind.name != "user":
+        raise not_found()
+    return user
+
+
+def names(given: Mapping[str, Any]) -> str:
+    """first_name and last_name as one."""
+    return f"{given.get('first_name') or ''} {given.get('last_name') or ''}".strip()
