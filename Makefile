@@ -1,0 +1,61 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+# Every target sets up what it needs by itself: .venv, and on Debian as root the few system
+# packages that pip can not bring (.ci/prepare says which). Nothing is installed twice.
+
+PYTHON ?= python3
+VENV ?= .venv
+TESTS ?= tests
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-newest check bench chart clean
+
+demo: $(VENV)/.sandbox
+	$(BIN)/arvados-nats demo $(DEMO_ARGS)
+
+test: $(VENV)/.test
+	.ci/prepare browser
+	$(if $(filter tests,$(TESTS)),PYTHON=$(PYTHON) .ci/newest $(MAKE))
+	$(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
+
+# The suite on another Python, in an environment of its own: make test-newest PYTHON=python3.13
+test-newest:
+	$(MAKE) VENV=.venv-newest PYTHON=$(PYTHON) .venv-newest/.test
+	.venv-newest/bin/python -m pytest $(PYTEST_ARGS) $(TESTS)
+
+check: $(VENV)/.check
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mypy tests
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.test
+	$(BIN)/python -m bench $(BENCH)
+
+chart: $(VENV)/.test
+	.ci/prepare helm
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/chart
+
+clean:
+	rm -rf .venv .venv-newest .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+$(VENV)/.sandbox: pyproject.toml
+	.ci/prepare venv $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade 'pip>=25.1'
+	$(PIP) --editable '.[sandbox]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.sandbox
+	$(PIP) --group test
+	touch $@
+
+$(VENV)/.check: $(VENV)/.test
+	$(PIP) --group check
+	touch $@

@@ -1,0 +1,4 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The tests; helpers of one folder are imported as `tests.<folder>.<module>`."""
