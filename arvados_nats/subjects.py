@@ -23,10 +23,14 @@ API = "arvados.api"
 
 GRANTS_GET = "arvados.grants.get"
 GRANTS_CHANGED = "arvados.grants.changed"
+GRANTS_STARTED = "arvados.grants.started"
+"""Told when a permission publisher takes over: what was told meanwhile may have been missed."""
 TOKENS_GET = "arvados.tokens.get"
 TOKENS_GONE = "arvados.tokens.gone"
 LOG_INTEREST = "arvados.interest.logs"
 """Readers announce here that somebody watches a container: `arvados.interest.logs.<container>`."""
+LOG_TAILERS = "arvados.publishers.logs"
+"""Container log publishers announce themselves here: `arvados.publishers.logs.<replica>`."""
 
 API_WHOAMI = "arvados.api.whoami"
 

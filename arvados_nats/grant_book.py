@@ -1,0 +1,219 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What users may read, remembered by a service: asked of the permission publisher when needed.
+
+Questions that come at the same time travel as one. An answer is used for a minute; after that, it
+is asked whether it still holds, which costs a digest. While no publisher answers, an old answer
+is used up to a bound, and unknown users are refused with Unavailable (fail closed).
+
+A service that has readers connected runs `grant_follow.follow` on its book.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Collection, Coroutine, Iterable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import msgspec
+
+from arvados_nats import grants_wire, subjects
+from arvados_nats.errors import BadInput, Unavailable
+from arvados_nats.grant_subjects import Change, compare
+from arvados_nats.grants import ClusterState, Grants
+from arvados_nats.grants_wire import Assembly, GrantsAnswer, GrantsQuestion
+from arvados_nats.nats_client import Message, Nats
+
+REFRESH = 60.0
+"""Seconds for which an answer is used unasked."""
+STALE = 300.0
+"""Seconds for which an answer is used while nobody can be asked."""
+_FORGOTTEN = 900.0
+_BATCH = 200
+_PATIENCE = 2.0
+
+
+@dataclass(slots=True)
+class _Entry:
+    grants: Grants
+    version: str
+    told: Grants
+    """What `take_change` last compared with, as it stood at `told_at` by the database's clock."""
+    told_at: float
+    checked: float = field(default_factory=time.monotonic)
+    used: float = field(default_factory=time.monotonic)
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self.checked
+
+
+class GrantBook:
+    """Answers `of(user)`; one for a process."""
+
+    def __init__(self, nats: Nats, *, refresh: float = REFRESH, stale: float = STALE) -> None:
+        self._nats = nats
+        self.refresh = refresh
+        self._stale = stale
+        self._entries: dict[str, _Entry] = {}
+        self._outdated: dict[str, int] = {}
+        self._cluster = ClusterState()
+        self._cluster_version = ""
+        self._waiting: dict[str, asyncio.Future[Grants]] = {}
+        self._asking: set[asyncio.Task[None]] = set()
+        self.clock_offset = 0.0
+        """Seconds that the database's clock is ahead of ours."""
+
+    async def of(self, user_uuid: str) -> Grants:
+        """What the user may read. Unavailable if that is unknown and nobody can say."""
+        entry = self._entries.get(user_uuid)
+        if entry is not None:
+            entry.used = time.monotonic()
+            if entry.age < self.refresh and user_uuid not in self._outdated:
+                return entry.grants
+        try:
+            return await asyncio.shield(self._ask_soon(user_uuid))
+        except Unavailable:
+            entry = self._entries.get(user_uuid)
+            if entry is None or entry.age > self._stale or user_uuid in self._outdated:
+                raise
+            return entry.grants
+
+    def now(self) -> float:
+        """Seconds since 1970 by the database's clock, which trash and expiry times are held to."""
+        return time.time() + self.clock_offset
+
+    def held(self, user_uuid: str) -> Grants | None:
+        """What was last known, without asking."""
+        entry = self._entries.get(user_uuid)
+        return entry.grants if entry else None
+
+    def forget(self, user_uuid: str, generation: int) -> None:
+        """Use no answer about the user that is older than `generation`."""
+        entry = self._entries.get(user_uuid)
+        if entry is None or entry.grants.generation < generation:
+            self._outdated[user_uuid] = max(generation, self._outdated.get(user_uuid, 0))
+
+    async def renew(self, users: Iterable[str]) -> None:
+        """Ask about these users now, whatever is known. Unavailable if nobody can say."""
+        for batch in _batches([*users]):
+            await self._ask(batch)
+
+    def take_change(self, user_uuid: str) -> Change | None:
+        """What the user lost and gained since this was last asked; None if nothing."""
+        entry = self._entries.get(user_uuid)
+        if entry is None:
+            return None
+        told, told_at, now = entry.told, entry.told_at, self.now()
+        entry.told, entry.told_at = entry.grants, now
+        return compare(told, entry.grants, told_at, now) or None
+
+    def drop_unused(self, in_use: Collection[str]) -> None:
+        """Forget users that are not in use and were not asked for in a quarter of an hour."""
+        now = time.monotonic()
+        for user in [u for u, e in self._entries.items() if now - e.used > _FORGOTTEN]:
+            if user not in in_use:
+                del self._entries[user]
+                self._outdated.pop(user, None)
+
+    def _ask_soon(self, user_uuid: str) -> asyncio.Future[Grants]:
+        """One question for all users that are asked for in this turn of the loop."""
+        future = self._waiting.get(user_uuid)
+        if future is None:
+            future = asyncio.get_running_loop().create_future()
+            future.add_done_callback(_retrieve)
+            if not self._waiting:
+                asyncio.get_running_loop().call_soon(self._ask_waiting)
+            self._waiting[user_uuid] = future
+        return future
+
+    def _ask_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for batch in _batches([*waiting]):
+            self._spawn(self._settle({user: waiting[user] for user in batch}))
+
+    async def _settle(self, waiting: dict[str, asyncio.Future[Grants]]) -> None:
+        try:
+            await self._ask([*waiting])
+        except (Unavailable, BadInput) as error:
+            for future in waiting.values():
+                future.set_exception(Unavailable(str(error)))
+            return
+        for user, future in waiting.items():
+            entry = self._entries.get(user)
+            if entry is None or user in self._outdated:
+                future.set_exception(Unavailable("the permission publisher does not know the user"))
+            else:
+                future.set_result(entry.grants)
+
+    async def _ask(self, users: Iterable[str]) -> None:
+        entries = self._entries
+        versions = {user: entries[user].version if user in entries else "" for user in users}
+        question = GrantsQuestion(versions, self._cluster_version)
+        answer = await self._exchange(question)
+        self.clock_offset = answer.now - time.time()
+        self._take_cluster(answer)
+        for found in answer.users:
+            grants = grants_wire.received(found, self._cluster, answer.generation)
+            self._take(found.user_uuid, grants, found.version)
+        for user in answer.same:
+            self._confirm(user, answer.generation)
+
+    async def _exchange(self, question: GrantsQuestion) -> GrantsAnswer:
+        assembly = Assembly()
+        replies = self._nats.request_all(
+            subjects.GRANTS_GET, grants_wire.encode(question), window=_PATIENCE
+        )
+        async with aclosing(cast(AsyncGenerator[Message, None], replies)) as messages:
+            async for message in messages:
+                if answer := assembly.add(message.headers, message.data):
+                    return answer
+        raise Unavailable("no permission publisher answers in time")
+
+    def _take_cluster(self, answer: GrantsAnswer) -> None:
+        if answer.cluster is None or answer.cluster.generation < self._cluster.generation:
+            return
+        self._cluster, self._cluster_version = answer.cluster, answer.cluster_version
+        for entry in self._entries.values():
+            entry.grants = msgspec.structs.replace(entry.grants, cluster=self._cluster)
+
+    def _take(self, user: str, grants: Grants, version: str) -> None:
+        """Keep an answer, unless a later one is known or it is from before a change we heard of."""
+        entry = self._entries.get(user)
+        if entry is not None and entry.grants.generation > grants.generation:
+            return
+        if grants.generation < self._outdated.get(user, 0):
+            return
+        self._outdated.pop(user, None)
+        if entry is None:
+            self._entries[user] = _Entry(grants, version, grants, self.now())
+        else:
+            entry.grants, entry.version, entry.checked = grants, version, time.monotonic()
+
+    def _confirm(self, user: str, generation: int) -> None:
+        entry = self._entries.get(user)
+        if entry is None or generation < self._outdated.get(user, 0):
+            return
+        self._outdated.pop(user, None)
+        entry.checked = time.monotonic()
+        # Whoever was admitted with these grants since a change must not count as from before it.
+        entry.grants = msgspec.structs.replace(entry.grants, generation=generation)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+
+def _batches(users: list[str]) -> Iterator[list[str]]:
+    return (users[at : at + _BATCH] for at in range(0, len(users), _BATCH))
+
+
+def _retrieve(future: asyncio.Future[Grants]) -> None:
+    """Nobody may be waiting any more when a question fails; that is no error of its own."""
+    if not future.cancelled():
+        future.exception()

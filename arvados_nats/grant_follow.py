@@ -1,0 +1,102 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Keep the grants of connected readers up to date, and tell what each of them lost and gained.
+
+Changes are heard of on `arvados.grants.changed.<user>`. Core NATS may lose a message, and a
+publisher that starts knows nobody, so every user in use is asked about again at intervals and
+whenever a publisher takes over; that question is also what makes publishers watch the user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection
+from typing import NoReturn
+
+import msgspec
+
+from arvados_nats import subjects
+from arvados_nats.errors import BadInput, Unavailable
+from arvados_nats.grant_book import GrantBook
+from arvados_nats.grant_subjects import Change
+from arvados_nats.grants import Grants
+from arvados_nats.nats_client import Message, Nats
+
+logger = logging.getLogger(__name__)
+
+_RETRY = 1.0
+
+Moved = Callable[[Change, Grants], Awaitable[None]]
+"""Told what a user lost and gained since it was last told, and the grants that hold now."""
+
+
+async def follow(
+    nats: Nats,
+    book: GrantBook,
+    in_use: Callable[[], Collection[str]],
+    moved: Moved,
+    ready: Callable[[], None] = lambda: None,
+) -> NoReturn:
+    """Run until cancelled. `in_use` gives the users with readers connected, looked at often."""
+    due: set[str] = set()
+    wake = asyncio.Event()
+
+    async def changed(message: Message) -> None:
+        user_uuid = message.subject.rpartition(".")[2]
+        book.forget(user_uuid, _generation(message.data))
+        if user_uuid in in_use():
+            due.add(user_uuid)
+            wake.set()
+
+    async def started(_: Message) -> None:
+        due.update(in_use())
+        wake.set()
+
+    await nats.subscribe(f"{subjects.GRANTS_CHANGED}.*", changed)
+    await nats.subscribe(subjects.GRANTS_STARTED, started)
+    await nats.flush()
+    ready()
+    next_round = 0.0
+    while True:
+        if time.monotonic() >= next_round:
+            next_round = time.monotonic() + book.refresh
+            due.update(in_use())
+            book.drop_unused(in_use())
+        users, pause = [*due], next_round - time.monotonic()
+        due.clear()
+        wake.clear()
+        if not await _renew(book, users, moved):
+            due.update(users)
+            pause = min(pause, _RETRY)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(wake.wait(), max(pause, 0))
+
+
+async def _renew(book: GrantBook, users: list[str], moved: Moved) -> bool:
+    try:
+        await book.renew(users)
+    except (Unavailable, BadInput) as error:
+        logger.warning(
+            "grants not renewed",
+            extra={"action": "grants.stale", "users": len(users), "error": str(error)},
+        )
+        return False
+    for user in users:
+        if change := book.take_change(user):
+            await moved(change, book.held(user) or Grants(user))
+    return True
+
+
+class _Numbered(msgspec.Struct):
+    generation: int
+
+
+def _generation(payload: bytes) -> int:
+    try:
+        return msgspec.json.decode(payload, type=_Numbered).generation
+    except msgspec.MsgspecError as error:
+        raise BadInput(f"not a change of grants: {error}") from error

@@ -1,0 +1,201 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""How grants and tokens are asked for over NATS, inside the account ARVADOS.
+
+Pure. `arvados.grants.get` takes a `GrantsQuestion` and gives a `GrantsAnswer`, compressed and cut
+into parts that fit a message; `arvados.tokens.get` takes a list of token uuids and gives a
+`TokensAnswer`. A question names the version that is held, so an answer carries what differs only.
+Versions are digests of content and agree between replicas; generations order answers in time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Mapping
+from sys import intern
+
+import msgspec
+
+from arvados_nats.errors import BadInput, Unavailable
+from arvados_nats.grants import ClusterState, Grants
+
+PART = "Arvados-Part"
+"""Header of each part of an answer: `<number>/<of how many>`, numbers from 1."""
+FAILED = "Arvados-Unavailable"
+"""Header of an empty answer: the publisher can not say now, and why."""
+
+PART_BYTES = 512 * 1024
+_MAX_ANSWER_BYTES = 256 * 1024 * 1024
+_NO_RESPONDERS = "503"
+
+
+class GrantsQuestion(msgspec.Struct, frozen=True):
+    """Who is asked about: user uuid to the version held, or an empty text; likewise the cluster."""
+
+    users: dict[str, str]
+    cluster: str = ""
+
+
+class UserGrants(msgspec.Struct, frozen=True):
+    """The grants of one user. `targets` lists uuids by their bits (see `grants`).
+
+    `user_uuid` is who was asked about, `reads_as` whose grants these are: another user where the
+    one asked about was merged away.
+    """
+
+    user_uuid: str
+    reads_as: str
+    is_admin: bool
+    is_active: bool
+    targets: dict[int, list[str]]
+    owner_of: dict[str, str]
+    version: str = ""
+
+
+class GrantsAnswer(msgspec.Struct, frozen=True):
+    """Of one database snapshot: `generation` orders snapshots, `now` is its time by that clock.
+
+    `same` are users whose version is the one held; `cluster` is None where that was held too.
+    """
+
+    generation: int
+    now: float
+    cluster_version: str
+    cluster: ClusterState | None
+    users: list[UserGrants]
+    same: list[str]
+
+
+class TokenState(msgspec.Struct, frozen=True):
+    """A live token. `expires_at` is in seconds since 1970, the earlier of expiry and refresh."""
+
+    token_uuid: str
+    user_uuid: str
+    scopes: tuple[str, ...]
+    expires_at: float | None = None
+
+
+class TokensAnswer(msgspec.Struct, frozen=True):
+    """The live ones among the tokens asked about, by the database's clock `now`."""
+
+    now: float
+    tokens: list[TokenState]
+
+
+class TokenGone(msgspec.Struct, frozen=True):
+    """Why a token is told gone: `expired`, `deleted`, or `changed` (other user or scopes)."""
+
+    token_uuid: str
+    reason: str
+
+
+def cluster_version(state: ClusterState) -> str:
+    """Digest of the content, whatever its generation."""
+    lines = [f"{uuid} {at}" for uuid, at in sorted(state.trashed.items())]
+    return _digest([str(state.role_groups_visible), *lines, "", *sorted(state.frozen)])
+
+
+def user_grants(asked_about: str, grants: Grants) -> UserGrants:
+    """The form in which grants travel."""
+    targets: dict[int, list[str]] = {}
+    for uuid, bits in grants.targets.items():
+        targets.setdefault(bits, []).append(uuid)
+    return UserGrants(
+        asked_about,
+        grants.user_uuid,
+        grants.is_admin,
+        grants.is_active,
+        targets,
+        grants.owner_of,
+        grants_version(grants),
+    )
+
+
+def grants_version(grants: Grants) -> str:
+    """Digest of what one user may read, apart from the state of the cluster."""
+    return _digest(
+        [
+            f"{grants.user_uuid} {grants.is_admin} {grants.is_active}",
+            *(f"{uuid} {bits}" for uuid, bits in sorted(grants.targets.items())),
+            "",
+            *(f"{uuid} {owner}" for uuid, owner in sorted(grants.owner_of.items())),
+        ]
+    )
+
+
+def received(found: UserGrants, cluster: ClusterState, generation: int) -> Grants:
+    """Grants out of an answer. Uuids are interned: readers of the same projects share them."""
+    return Grants(
+        found.reads_as,
+        found.is_admin,
+        found.is_active,
+        {intern(uuid): bits for bits, uuids in found.targets.items() for uuid in uuids},
+        {intern(uuid): intern(owner) for uuid, owner in found.owner_of.items()},
+        cluster,
+        generation,
+    )
+
+
+_encoder = msgspec.json.Encoder()
+_answers = msgspec.json.Decoder(GrantsAnswer)
+_questions = msgspec.json.Decoder(GrantsQuestion)
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    """JSON of any of the structs here."""
+    return _encoder.encode(value)
+
+
+def parts(answer: GrantsAnswer) -> list[tuple[dict[str, str], bytes]]:
+    """Header and payload of each message of an answer."""
+    packed = zlib.compress(_encoder.encode(answer), 1)
+    pieces = [packed[at : at + PART_BYTES] for at in range(0, len(packed), PART_BYTES)]
+    return [
+        ({PART: f"{number}/{len(pieces)}"}, piece) for number, piece in enumerate(pieces, start=1)
+    ]
+
+
+def question(payload: bytes) -> GrantsQuestion:
+    """The question in a payload; BadInput if it is none."""
+    try:
+        return _questions.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise BadInput(f"not a question about grants: {error}") from error
+
+
+class Assembly:
+    """Puts the parts of one answer together as they come."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def add(self, headers: Mapping[str, str], payload: bytes) -> GrantsAnswer | None:
+        """The answer once it is complete. Unavailable if nobody can give one."""
+        check_answer(headers)
+        number, _, count = headers.get(PART, "").partition("/")
+        if number != str(len(self._pieces) + 1):
+            raise BadInput("a part of an answer about grants is missing")
+        self._pieces.append(payload)
+        return _unpack(b"".join(self._pieces)) if number == count else None
+
+
+def check_answer(headers: Mapping[str, str]) -> None:
+    """Unavailable if a reply says that nobody answers, or that the publisher can not."""
+    if headers.get("Status") == _NO_RESPONDERS:
+        raise Unavailable("no permission publisher answers")
+    if reason := headers.get(FAILED):
+        raise Unavailable(f"the permission publisher can not say: {reason}")
+
+
+def _unpack(packed: bytes) -> GrantsAnswer:
+    try:
+        unpacker = zlib.decompressobj()
+        return _answers.decode(unpacker.decompress(packed, _MAX_ANSWER_BYTES))
+    except (zlib.error, msgspec.MsgspecError) as error:
+        raise BadInput(f"not an answer about grants: {error}") from error
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=12).hexdigest()
