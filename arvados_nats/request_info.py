@@ -10,6 +10,7 @@ a header of that name from the client; one that differs in case is a forgery and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,31 +27,35 @@ class _Info(msgspec.Struct):
     user: str = ""
 
 
+_FINGERPRINT = re.compile(r"[0-9a-z]{1,32}")
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """Who stands behind a connection, as its NATS user name says.
 
-    `generation` is that of the grants it was let in with: whatever is older than a change is cut.
+    `fingerprint` stands for what it was let in with: a connection whose fingerprint is not what its
+    holder would get now is cut, whichever replica let it in.
     """
 
     user_uuid: str
     token_uuid: str
-    generation: int
+    fingerprint: str
 
     @property
     def name(self) -> str:
         """The NATS user name; it holds no secret, since the servers log it."""
-        return f"{self.user_uuid}/{self.token_uuid}/{self.generation}"
+        return f"{self.user_uuid}/{self.token_uuid}/{self.fingerprint}"
 
 
 def holder(name: str) -> Holder | None:
     """Who a NATS user name written by the callout stands for; None for any other name."""
     parts = name.split("/")
-    if len(parts) != 3 or not parts[2].isdecimal():
+    if len(parts) != 3 or not _FINGERPRINT.fullmatch(parts[2]):
         return None
     if not (subjects.is_uuid(parts[0]) and subjects.is_uuid(parts[1])):
         return None
-    return Holder(parts[0], parts[1], int(parts[2]))
+    return Holder(*parts)
 
 
 def sender(headers: Mapping[str, str]) -> Holder:

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What a token may do on NATS: account and subjects (design: the one table of who gets what).
+"""What a token may do on NATS: account and subjects, the one table of who gets what.
 
 Pure.
 
@@ -23,6 +23,8 @@ is trusted there: a consumer may deliver anywhere in the account (facts/nats.md)
 
 from __future__ import annotations
 
+import hashlib
+
 from arvados_nats import grant_subjects, nats_config, streams, subjects
 from arvados_nats.errors import Refused
 from arvados_nats.grants import Grants
@@ -35,6 +37,9 @@ USER_INFO = "$SYS.REQ.USER.INFO"
 MAX_PATTERNS = 8000
 """A login with more live patterns takes over 25 ms of the server (facts/nats.md)."""
 
+CONTAINER = "container"
+"""Fingerprint of a container's own token: what it gets depends on no grants."""
+
 _CONSUMER_CALLS = ("CONSUMER.CREATE", "CONSUMER.INFO", "CONSUMER.DELETE", "CONSUMER.MSG.NEXT")
 _ADMIN_STREAMS = (streams.EVENTS, streams.LOGS)
 
@@ -43,25 +48,42 @@ def admission(
     token: Token, identity: Identity, grants: Grants, now: float, *, limit: int = MAX_PATTERNS
 ) -> Admission:
     """What this token gets; Refused says why it gets nothing."""
-    name = Holder(identity.user_uuid, identity.token_uuid, grants.generation).name
-    inboxes = _inboxes(token, identity)
+    own = _inboxes(token, identity)
     if identity.container_uuid:
-        return Admission(
-            nats_config.ARVADOS, name, _container_publish(identity.container_uuid), inboxes
-        )
-    if is_trusted(identity, grants):
-        return Admission(nats_config.ARVADOS, name, ADMIN_PUBLISH, (*inboxes, *ADMIN_SUBSCRIBE))
+        name = Holder(identity.user_uuid, identity.token_uuid, CONTAINER).name
+        publish = _container_publish(identity.container_uuid)
+        return Admission(nats_config.ARVADOS, name, publish, own)
+    account, publish, subscribe = _rights(identity, grants, now, limit)
+    name = Holder(identity.user_uuid, identity.token_uuid, _digest(account, subscribe)).name
+    return Admission(account, name, publish, (*own, *subscribe))
+
+
+def fingerprint(
+    identity: Identity, grants: Grants, now: float, *, limit: int = MAX_PATTERNS
+) -> str | None:
+    """Fingerprint of what `admission` would give this identity now; None if nothing."""
+    try:
+        account, _, subscribe = _rights(identity, grants, now, limit)
+    except Refused:
+        return None
+    return _digest(account, subscribe)
+
+
+def _rights(
+    identity: Identity, grants: Grants, now: float, limit: int
+) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """Account, what may be published, and what may be subscribed to beyond the inbox."""
+    if identity.is_root or (grants.is_admin and ALL in identity.scopes):
+        return nats_config.ARVADOS, ADMIN_PUBLISH, ADMIN_SUBSCRIBE
     if not grant_subjects.covered_branches(identity.scopes):
         raise Refused("the token's scopes cover no kind of object that can be watched")
     live = grant_subjects.subscriptions(identity, grants, now, limit)
-    return Admission(
-        nats_config.USERS, name, (f"{subjects.API}.>", USER_INFO), (*inboxes, *live.patterns)
-    )
+    return nats_config.USERS, (f"{subjects.API}.>", USER_INFO), live.patterns
 
 
-def is_trusted(identity: Identity, grants: Grants) -> bool:
-    """Whether the token is one of an admin without limits, or the SystemRootToken."""
-    return identity.is_root or (grants.is_admin and ALL in identity.scopes)
+def _digest(account: str, subscribe: tuple[str, ...]) -> str:
+    content = "\n".join((account, *sorted(subscribe))).encode()
+    return hashlib.blake2b(content, digest_size=10).hexdigest()
 
 
 def _inboxes(token: Token, identity: Identity) -> tuple[str, ...]:

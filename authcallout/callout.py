@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from arvados_nats.grant_book import GrantBook
-
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
+from arvados_nats.grant_book import GrantBook
 from arvados_nats.identities import Identities
 from arvados_nats.nats_client import Message, Nats
+from arvados_nats.permissions import Identity
 from authcallout import callout_request, callout_response, metrics
 from authcallout.admissions import MAX_PATTERNS, admission
 from authcallout.callout_request import CalloutRequest
@@ -39,6 +39,10 @@ QUEUE = "authcallout"
 _KIND, _TYPES = "Client", ("nats", "websocket")
 
 
+OF_TOKEN = Allowance(burst=20, per_second=0.5)
+OF_ADDRESS = Allowance(burst=5000, per_second=50)
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """`budget` is in seconds, for one login in all."""
@@ -46,8 +50,8 @@ class Limits:
     at_once: int = 1000
     budget: float = 1.2
     patterns: int = MAX_PATTERNS
-    refusals_of_token: Allowance = Allowance(burst=20, per_second=0.5)
-    refusals_of_address: Allowance = Allowance(burst=5000, per_second=50)
+    refusals_of_token: Allowance = OF_TOKEN
+    refusals_of_address: Allowance = OF_ADDRESS
 
 
 class Callout:
@@ -60,7 +64,7 @@ class Callout:
         signer: Signer,
         *,
         limits: Limits,
-        admitted: Callable[[Connection, Admission], None],
+        admitted: Callable[[Connection, Identity, Admission], None],
     ) -> None:
         self._identities = identities
         self._grants = grants
@@ -74,22 +78,22 @@ class Callout:
         """The signed answer to one request; Unavailable if there is none in time."""
         try:
             async with asyncio.timeout(self._limits.budget):
-                found, until = await self._decide(request)
+                identity = await self._identify(request)
+                grants = await self._grants.of(identity.user_uuid)
+            now = time.time() + self._grants.clock_offset
+            found = admission(request.token, identity, grants, now, limit=self._limits.patterns)
         except Refused as error:
             self._note_refusal(request, error)
             return callout_response.refuse(request, str(error), self._signer)
         except TimeoutError as error:
             raise Unavailable("no decision about the login in time") from error
-        self._admitted(Connection(request.server_id, request.cid), found)
+        self._admitted(Connection(request.server_id, request.cid), identity, found)
         metrics.logins.labels("admitted").inc()
-        return callout_response.admit(request, found, self._signer, until=until)
+        return callout_response.admit(request, found, self._signer, until=identity.expires_at)
 
-    async def _decide(self, request: CalloutRequest) -> tuple[Admission, float | None]:
+    async def _identify(self, request: CalloutRequest) -> Identity:
         self._check_client(request)
-        identity = await self._identities.of(request.token)
-        grants = await self._grants.of(identity.user_uuid)
-        found = admission(request.token, identity, grants, time.time(), limit=self._limits.patterns)
-        return found, identity.expires_at
+        return await self._identities.of(request.token)
 
     def _check_client(self, request: CalloutRequest) -> None:
         """What the server does not check for callout users (facts/nats-callout.md 1.3)."""

@@ -15,9 +15,8 @@ import asyncio
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from arvados_nats import nats_config
 from arvados_nats.errors import ArvadosNatsError, Unavailable
@@ -51,6 +50,10 @@ class Connections:
 
     def __len__(self) -> int:
         return len(self._holders)
+
+    def users(self) -> Collection[str]:
+        """The users who have connections."""
+        return self._of_user.keys()
 
     def of_user(self, user_uuid: str) -> Iterator[tuple[Connection, Holder]]:
         """The user's connections, as far as they are known."""
@@ -118,7 +121,7 @@ class Connections:
         for connection in known - listed:
             self._remove(connection)
 
-    async def _listed(self, account: str) -> Any:
+    async def _listed(self, account: str) -> AsyncIterator[tuple[Connection, Holder]]:
         """All connections of an account on all servers; pages are no snapshot."""
         offset = 0
         while True:

@@ -1,79 +1,93 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Take back what a change of permission took: the connections that were let in before it.
+"""Take back what a change of permission took: cut connections that have not what they should.
 
-Every replica hears of every change, drops what it remembers and only then cuts what was admitted
-with older grants, since a client that is cut is back in milliseconds. A login that was being decided
-meanwhile may come in with the old grants: it carries their generation in its name, so a second sweep
-finds it (facts/nats-callout.md 2, races 1 to 4).
+A connection's name carries a fingerprint of what it was let in with, so any replica can tell, at any
+time, whether its holder would get the same now. Every replica hears of every change, drops what it
+remembers and only then cuts, since a client that is cut is back in milliseconds. A login that was
+under way meanwhile may have come in with old grants: a second sweep finds it
+(facts/nats-callout.md 2, races 1 to 4). A connection about whose token nothing is known is cut too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from arvados_nats.grant_book import GrantBook
-
 from arvados_nats import subjects
+from arvados_nats.grant_book import GrantBook
+from arvados_nats.grants import Grants
 from arvados_nats.identities import Identities
 from arvados_nats.nats_client import Message, Nats
-from arvados_nats.request_info import holder
-from authcallout.callout_response import Admission
-from authcallout.connections import Connection, Connections
-
-logger = logging.getLogger(__name__)
+from arvados_nats.permissions import Identity
+from authcallout.admissions import CONTAINER, MAX_PATTERNS, fingerprint
+from authcallout.connections import Connections
+from authcallout.token_book import TokenBook
 
 SWEEP_AGAIN = 3.0
 """Seconds after which a login that was under way during a change is certainly in the index."""
 
 
 class Revocation:
-    """Reacts to changes; `admitted` is to be told of every connection that is let in here."""
+    """Reacts to what the permission publisher tells."""
 
-    def __init__(self, connections: Connections, identities: Identities, grants: GrantBook) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        identities: Identities,
+        grants: GrantBook,
+        tokens: TokenBook,
+        *,
+        limit: int = MAX_PATTERNS,
+    ) -> None:
         self._connections = connections
         self._identities = identities
         self._grants = grants
+        self._tokens = tokens
+        self._limit = limit
         self._sweeps: set[asyncio.Task[None]] = set()
 
-    def admitted(self, connection: Connection, admission: Admission) -> None:
-        """Index a connection that we let in, before the server tells of it."""
-        owner = holder(admission.name)
-        if owner:
-            self._connections.add(connection, owner)
-
     async def watch(self, nats: Nats, ready: Callable[[], None]) -> None:
-        """React to what the permission publisher tells, until cancelled."""
-        await nats.subscribe(f"{subjects.GRANTS_CHANGED}.*", self._grants_changed)
+        """Keep connections to what their holders may have, until cancelled."""
         await nats.subscribe(f"{subjects.TOKENS_GONE}.*", self._token_gone)
-        await nats.flush()
-        ready()
         try:
-            await nats.until_closed()
+            await self._grants.follow(self._connections.users, self._moved, ready)
         finally:
             for sweep in self._sweeps:
                 sweep.cancel()
 
-    async def _grants_changed(self, message: Message) -> None:
-        user_uuid = message.subject.rpartition(".")[2]
-        generation = int(json.loads(message.data)["generation"])
-        self._grants.forget(user_uuid, generation)
-        await self._twice(lambda: self._cut_older(user_uuid, generation))
+    async def _moved(self, user_uuid: str, old: Grants | None, new: Grants) -> None:
+        await self._twice(lambda: self._cut_changed(user_uuid))
 
     async def _token_gone(self, message: Message) -> None:
         token_uuid = message.subject.rpartition(".")[2]
         self._identities.forget(token_uuid)
+        self._tokens.forget(token_uuid)
         await self._twice(lambda: self._cut_token(token_uuid))
 
-    async def _cut_older(self, user_uuid: str, generation: int) -> None:
-        for connection, owner in self._connections.of_user(user_uuid):
-            if owner.generation < generation:
+    async def _cut_changed(self, user_uuid: str) -> None:
+        grants = self._grants.held(user_uuid)
+        if grants is None:
+            return
+        held = [
+            (connection, owner)
+            for connection, owner in self._connections.of_user(user_uuid)
+            if owner.fingerprint != CONTAINER
+        ]
+        identities = await self._tokens.of({owner.token_uuid for _, owner in held})
+        now = time.time() + self._grants.clock_offset
+        due: dict[str, str | None] = {}
+        for connection, owner in held:
+            if owner.token_uuid not in due:
+                due[owner.token_uuid] = self._due(identities.get(owner.token_uuid), grants, now)
+            if owner.fingerprint != due[owner.token_uuid]:
                 await self._connections.cut(connection, "grants changed")
+
+    def _due(self, identity: Identity | None, grants: Grants, now: float) -> str | None:
+        return identity and fingerprint(identity, grants, now, limit=self._limit)
 
     async def _cut_token(self, token_uuid: str) -> None:
         for connection in self._connections.of_token(token_uuid):

@@ -1,0 +1,81 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Answer NATS auth callouts for Arvados tokens, and cut connections whose permission is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from arvados_nats import arvados_client, keys, nats_client, ops
+from arvados_nats.grant_book import GrantBook
+from arvados_nats.identities import Identities
+from arvados_nats.ops import Health
+from arvados_nats.permissions import Identity
+from arvados_nats.request_info import holder
+from authcallout import callout, whoami
+from authcallout.callout import Callout, Limits
+from authcallout.callout_response import Admission
+from authcallout.connections import Connection, Connections
+from authcallout.nkey_jwt import Signer
+from authcallout.revocation import Revocation
+from authcallout.settings import Settings
+from authcallout.token_book import TokenBook
+from authcallout.xkey import Envelope
+
+logger = logging.getLogger(__name__)
+
+_PARTS = ("callouts", "connections", "revocation")
+
+
+async def main(settings: Settings) -> None:
+    """Run until cancelled. Logins are answered once the index and the change feed are followed."""
+    health = Health(dict.fromkeys(_PARTS, "starting"))
+    servers = settings.nats_servers
+    management_token = settings.management_token and settings.management_token.get_secret_value()
+    async with (
+        nats_client.connect(servers, name="authcallout", seed=settings.seed("callout")) as auth,
+        nats_client.connect(
+            servers, name="authcallout-service", seed=settings.seed("callout-service")
+        ) as service,
+        nats_client.connect(servers, name="authcallout-sys", seed=settings.seed("sys")) as system,
+        arvados_client.connect(
+            settings.arvados_url,
+            ca_file=settings.arvados_ca_file,
+            insecure=settings.arvados_api_host_insecure,
+        ) as arvados,
+        asyncio.TaskGroup() as tasks,
+    ):
+        identities = Identities(arvados, calls=settings.arvados_calls)
+        grants, tokens, connections = GrantBook(service), TokenBook(service), Connections(system)
+        limit = settings.callout_patterns
+
+        def admitted(connection: Connection, identity: Identity, admission: Admission) -> None:
+            tokens.learn(identity)
+            owner = holder(admission.name)
+            if owner:
+                connections.add(connection, owner)
+
+        decider = Callout(
+            identities,
+            grants,
+            Signer(keys.load(settings.keys_dir, "issuer")),
+            limits=Limits(budget=settings.callout_budget, patterns=limit),
+            admitted=admitted,
+        )
+        revocation = Revocation(connections, identities, grants, tokens, limit=limit)
+        envelope = Envelope(keys.load(settings.keys_dir, "xkey"))
+        tasks.create_task(ops.serve(settings.ops_listen, health, management_token))
+        tasks.create_task(connections.follow(lambda: health.well("connections")))
+        tasks.create_task(revocation.watch(service, lambda: health.well("revocation")))
+        tasks.create_task(whoami.answer(service, grants, tokens, limit))
+        tasks.create_task(
+            callout.serve(
+                auth,
+                decider,
+                envelope,
+                at_once=settings.callout_at_once,
+                ready=lambda: health.well("callouts"),
+            )
+        )

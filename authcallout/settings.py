@@ -1,0 +1,26 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the callout service."""
+
+from __future__ import annotations
+
+from arvados_nats.settings import ArvadosSettings, NatsSettings, OpsSettings
+from authcallout.admissions import MAX_PATTERNS
+
+
+class Settings(NatsSettings, ArvadosSettings, OpsSettings):
+    """Read from the environment; the seeds `callout`, `callout-service`, `sys`, `issuer` and `xkey`
+    are files in `keys_dir`."""
+
+    callout_at_once: int = 1000
+    """Logins that are decided at the same time; more are refused without an answer."""
+
+    callout_budget: float = 1.2
+    """Seconds in which a login must be decided. NATS clients give up after 2 s."""
+
+    callout_patterns: int = MAX_PATTERNS
+    """Live subjects that one login may carry. Who needs more gets history and the proxy only."""
+
+    arvados_calls: int = 16
+    """Questions to Arvados that are under way at once."""

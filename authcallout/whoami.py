@@ -1,0 +1,82 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Answer `arvados.api.whoami`: who you are, what you may subscribe to, and how.
+
+A refused client can not ask, and the server tells it nothing; so the same answer is given for a
+token by `explain`, which `arvados-nats whoami` uses to say why a login would be refused.
+"""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from arvados_nats import nats_config, request_info, subjects
+from arvados_nats.errors import ArvadosNatsError
+from arvados_nats.grant_book import GrantBook
+from arvados_nats.grant_subjects import subscriptions
+from arvados_nats.nats_client import Message, Nats
+from authcallout.admissions import MAX_PATTERNS
+from authcallout.token_book import TokenBook
+
+QUEUE = "authcallout"
+_SHOWN = 1000
+
+
+class Whoami(msgspec.Struct, frozen=True):
+    """The answer. `subscribe` lists at most 1000 of `subscriptions` live patterns; with `overflow`
+    there are too many for NATS: read live events through the WebSocket proxy."""
+
+    user_uuid: str
+    token_uuid: str
+    account: str
+    is_admin: bool
+    is_active: bool
+    inbox_prefix: str
+    subscribe: tuple[str, ...]
+    subscriptions: int
+    overflow: bool
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why there is no answer."""
+
+    error: str
+
+
+async def answer(nats: Nats, grants: GrantBook, tokens: TokenBook, limit: int) -> None:
+    """Answer requests until cancelled."""
+
+    async def reply(message: Message) -> None:
+        try:
+            found: msgspec.Struct = await _whoami(message, grants, tokens, limit)
+        except ArvadosNatsError as error:
+            found = Refusal(str(error))
+        await nats.publish(message.reply, msgspec.json.encode(found))
+
+    await nats.subscribe(subjects.API_WHOAMI, reply, queue=QUEUE)
+    await nats.until_closed()
+
+
+async def _whoami(
+    message: Message, grants: GrantBook, tokens: TokenBook, limit: int = MAX_PATTERNS
+) -> Whoami:
+    sender = request_info.sender(message.headers)
+    identity = (await tokens.of([sender.token_uuid])).get(sender.token_uuid)
+    if identity is None:
+        raise ArvadosNatsError("the token is not known any more")
+    held = await grants.of(sender.user_uuid)
+    live = subscriptions(identity, held, time.time() + grants.clock_offset, limit)
+    return Whoami(
+        user_uuid=held.user_uuid,
+        token_uuid=sender.token_uuid,
+        account=nats_config.USERS,
+        is_admin=held.is_admin,
+        is_active=held.is_active,
+        inbox_prefix=subjects.inbox_prefix(sender.token_uuid),
+        subscribe=live.patterns[:_SHOWN],
+        subscriptions=live.needed,
+        overflow=live.overflow,
+    )
