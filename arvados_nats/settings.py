@@ -98,6 +98,10 @@ class OpsSettings(Block):
     )
     """Arvados' ManagementToken; without it health and metrics answer 404."""
 
+    @property
+    def management_secret(self) -> str | None:
+        return self.management_token.get_secret_value() if self.management_token else None
+
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 """A setting that is a list of words separated by commas."""

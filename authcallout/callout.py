@@ -80,8 +80,9 @@ class Callout:
             async with asyncio.timeout(self._limits.budget):
                 identity = await self._identify(request)
                 grants = await self._grants.of(identity.user_uuid)
-            now = time.time() + self._grants.clock_offset
-            found = admission(request.token, identity, grants, now, limit=self._limits.patterns)
+            found = admission(
+                request.token, identity, grants, self._grants.now(), limit=self._limits.patterns
+            )
         except Refused as error:
             self._note_refusal(request, error)
             return callout_response.refuse(request, str(error), self._signer)

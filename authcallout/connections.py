@@ -15,7 +15,7 @@ import asyncio
 import json
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from arvados_nats import nats_config
@@ -82,8 +82,8 @@ class Connections:
             del self._of_user[owner.user_uuid]
         metrics.connections.set(len(self._holders))
 
-    async def follow(self, ready: Callable[[], None]) -> None:
-        """Keep the index until cancelled; `ready` is called when it is complete."""
+    async def follow(self, compared: Callable[[], Awaitable[None]]) -> None:
+        """Keep the index until cancelled; `compared` is awaited each time it is complete."""
         for account in ACCOUNTS:
             await self._system.subscribe(f"$SYS.ACCOUNT.{account}.CONNECT", self._connected)
             await self._system.subscribe(f"$SYS.ACCOUNT.{account}.DISCONNECT", self._disconnected)
@@ -91,7 +91,7 @@ class Connections:
         while True:
             try:
                 await self.reconcile()
-                ready()
+                await compared()
             except Unavailable as error:
                 logger.warning(
                     "connections not compared",

@@ -33,7 +33,7 @@ async def main(settings: Settings) -> None:
     """Run until cancelled. Logins are answered once the index and the change feed are followed."""
     health = Health(dict.fromkeys(_PARTS, "starting"))
     servers = settings.nats_servers
-    management_token = settings.management_token and settings.management_token.get_secret_value()
+    management_token = settings.management_secret
     async with (
         nats_client.connect(servers, name="authcallout", seed=settings.seed("callout")) as auth,
         nats_client.connect(
@@ -65,9 +65,14 @@ async def main(settings: Settings) -> None:
             admitted=admitted,
         )
         revocation = Revocation(connections, identities, grants, tokens, limit=limit)
+
+        async def complete() -> None:
+            await revocation.check_all()
+            health.well("connections")
+
         envelope = Envelope(keys.load(settings.keys_dir, "xkey"))
         tasks.create_task(ops.serve(settings.ops_listen, health, management_token))
-        tasks.create_task(connections.follow(lambda: health.well("connections")))
+        tasks.create_task(connections.follow(complete))
         tasks.create_task(revocation.watch(service, lambda: health.well("revocation")))
         tasks.create_task(whoami.answer(service, grants, tokens, limit))
         tasks.create_task(

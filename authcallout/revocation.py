@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Take back what a change of permission took: cut connections that have not what they should.
 
-A connection's name carries a fingerprint of what it was let in with, so any replica can tell, at any
-time, whether its holder would get the same now. Every replica hears of every change, drops what it
+A connection's name carries a fingerprint of what it was let in with, so any replica can tell, at
+any time, whether its holder would get the same now. Every replica hears of every change, drops what it
 remembers and only then cuts, since a client that is cut is back in milliseconds. A login that was
 under way meanwhile may have come in with old grants: a second sweep finds it
 (facts/nats-callout.md 2, races 1 to 4). A connection about whose token nothing is known is cut too.
@@ -13,12 +13,13 @@ under way meanwhile may have come in with old grants: a second sweep finds it
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from arvados_nats import subjects
+from arvados_nats import grant_follow, subjects
+from arvados_nats.errors import Unavailable
 from arvados_nats.grant_book import GrantBook
+from arvados_nats.grant_subjects import Change
 from arvados_nats.grants import Grants
 from arvados_nats.identities import Identities
 from arvados_nats.nats_client import Message, Nats
@@ -54,13 +55,27 @@ class Revocation:
         """Keep connections to what their holders may have, until cancelled."""
         await nats.subscribe(f"{subjects.TOKENS_GONE}.*", self._token_gone)
         try:
-            await self._grants.follow(self._connections.users, self._moved, ready)
+            await grant_follow.follow(
+                nats, self._grants, self._connections.users, self._moved, ready
+            )
         finally:
             for sweep in self._sweeps:
                 sweep.cancel()
 
-    async def _moved(self, user_uuid: str, old: Grants | None, new: Grants) -> None:
-        await self._twice(lambda: self._cut_changed(user_uuid))
+    async def check_all(self) -> None:
+        """Hold every connection against what its holder may have now.
+
+        After a start nothing else would find what changed while no replica ran.
+        """
+        for user_uuid in list(self._connections.users()):
+            try:
+                await self._grants.of(user_uuid)
+            except Unavailable:
+                continue
+            await self._cut_changed(user_uuid)
+
+    async def _moved(self, change: Change, new: Grants) -> None:
+        await self._twice(lambda: self._cut_changed(change.user_uuid))
 
     async def _token_gone(self, message: Message) -> None:
         token_uuid = message.subject.rpartition(".")[2]
@@ -78,7 +93,7 @@ class Revocation:
             if owner.fingerprint != CONTAINER
         ]
         identities = await self._tokens.of({owner.token_uuid for _, owner in held})
-        now = time.time() + self._grants.clock_offset
+        now = self._grants.now()
         due: dict[str, str | None] = {}
         for connection, owner in held:
             if owner.token_uuid not in due:
@@ -87,7 +102,9 @@ class Revocation:
                 await self._connections.cut(connection, "grants changed")
 
     def _due(self, identity: Identity | None, grants: Grants, now: float) -> str | None:
-        return identity and fingerprint(identity, grants, now, limit=self._limit)
+        if identity is None:
+            return None
+        return fingerprint(identity, grants, now, limit=self._limit)
 
     async def _cut_token(self, token_uuid: str) -> None:
         for connection in self._connections.of_token(token_uuid):

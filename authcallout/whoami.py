@@ -9,8 +9,6 @@ token by `explain`, which `arvados-nats whoami` uses to say why a login would be
 
 from __future__ import annotations
 
-import time
-
 import msgspec
 
 from arvados_nats import nats_config, request_info, subjects
@@ -68,7 +66,7 @@ async def _whoami(
     if identity is None:
         raise ArvadosNatsError("the token is not known any more")
     held = await grants.of(sender.user_uuid)
-    live = subscriptions(identity, held, time.time() + grants.clock_offset, limit)
+    live = subscriptions(identity, held, grants.now(), limit)
     return Whoami(
         user_uuid=held.user_uuid,
         token_uuid=sender.token_uuid,
