@@ -40,16 +40,16 @@ _CAN = (
 def readable(
     table: Table, actor: Actor, config: ClusterConfig, *, include_trash: bool = False
 ) -> str:
-    """SQL condition on the rows of `table` that the reader (parameter $1, his uuid) may GET."""
+    """SQL condition on the rows of `table` that the reader (parameter $1, his uuid) may see.
+
+    Inactive users are among them: whoever GETs one must look at `is_active` as well.
+    """
     name = table.name
     if name == "api_client_authorizations":
-        return (
-            "true" if actor.token_uuid == config.root_token_uuid else f"{name}.user_id = {actor.id}"
-        )
+        sees_all = actor.token_uuid == config.root_token_uuid
+        return "true" if sees_all else f"{name}.user_id = {actor.id}"
     if name == "users":
-        seen = (
-            "true" if actor.is_admin else f"{_held(name)} AND (users.is_active OR users.uuid = $1)"
-        )
+        seen = "true" if actor.is_admin else _held(name)
         return f"users.redirect_to_user_uuid IS NULL AND {seen}"
     if actor.is_admin:
         return f"NOT {_hidden(name, include_trash, admin=True)}"

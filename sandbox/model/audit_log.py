@@ -24,7 +24,7 @@ CHANNEL = "logs"
 _INSERT = """
 INSERT INTO logs (uuid, owner_uuid, modified_by_user_uuid, object_uuid, event_at, event_type,
   summary, properties, created_at, updated_at, modified_at, object_owner_uuid)
-VALUES ($1, $2, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10) RETURNING id
+VALUES ($1, $2, $11, $3, $4, $5, $6, $7, $8, $9, $9, $10) RETURNING id
 """
 _INSERT_MANY = """
 INSERT INTO logs (uuid, owner_uuid, modified_by_user_uuid, object_uuid, event_at, event_type,
@@ -42,8 +42,13 @@ async def write(
     event_type: str,
     record: Record,
     owner_uuid: str | None,
+    *,
+    signed: bool = True,
 ) -> None:
-    """Log one create, update or delete; `owner_uuid` is the object's owner as logged."""
+    """Log one create, update or delete; `owner_uuid` is the object's owner as logged.
+
+    `signed=False` leaves the row's own modified_by_user_uuid empty.
+    """
     if not config.audit_logs:
         return
     created = records.now()
@@ -59,6 +64,7 @@ async def write(
         created,
         records.now(),
         owner_uuid,
+        actor.uuid if signed else None,
     )
     await notify(connection, [row_id])
 

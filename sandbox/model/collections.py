@@ -82,7 +82,7 @@ class CollectionRules(Rules):
         await _sync_past_versions(unit, record)
         if record.changed("version"):
             past = _past_version(unit, record)
-            with unit.acting_as(unit.system):
+            with unit.acting_as(unit.system), unit.leaving_modified_by():
                 await unit.insert_logged(past)
 
 
@@ -115,7 +115,7 @@ def _past_version(unit: Unit, record: Record) -> Record:
     was = dict(record.was or {})
     past = Record(record.table, {**was, "uuid": unit.new_uuid(record.table)})
     past.row.update({column: record[column] for column in _SYNCED})
-    del past.row["id"]
+    past.row["id"] = None
     return past
 
 

@@ -11,7 +11,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.model import collections, container_priority, outputs, reuse, transitions
+from sandbox.model import (
+    collections,
+    container_priority,
+    outputs,
+    records,
+    reuse,
+    transitions,
+)
 from sandbox.model.containers import FINAL as CONTAINER_FINAL
 from sandbox.model.containers import NO_GPU, SCHEDULING
 from sandbox.model.records import Record
@@ -193,6 +200,5 @@ async def _finalize_if_needed(unit: Unit, record: Record) -> None:
         return
     with unit.acting_as(unit.system), unit.leaving_modified_by():
         counted = record.before("state") == COMMITTED
-        saved = dict(record.row)
-        record.was = saved
+        record.was = records.copied(record.row)
         await outputs.finalize(unit, record, counted=counted)

@@ -16,6 +16,7 @@ class LogRules(Rules):
     """app/models/log.rb: no references are checked, posting needs no active user."""
 
     checks_references = False
+    logged = False
 
     async def prepare(self, unit: Unit, record: Record) -> None:
         """Now, unless the poster says when."""
@@ -34,7 +35,3 @@ class LogRules(Rules):
     async def after_write(self, unit: Unit, record: Record) -> None:
         """Each save tells the channel again, with the same id."""
         await audit_log.notify(unit.connection, [record["id"]])
-
-    def logs_update(self, record: Record) -> bool:
-        """Changes of log rows are not logged."""
-        return False

@@ -9,6 +9,7 @@ the text columns that hold JSON, golden/schema.json column_notes) are dicts and 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import secrets
 from collections.abc import Iterable, Mapping
@@ -190,9 +191,9 @@ def kind_named(name: str) -> Kind:
     return KIND_OF_NAME.get(name) or next(kind for kind in KINDS if kind.path == name)
 
 
-def copy_json(value: Any) -> Any:
-    """A deep copy of what came from JSON."""
-    return msgspec.json.decode(msgspec.json.encode(value))
+def copied(row: Row) -> Row:
+    """A copy that shares no JSON value with the original."""
+    return {k: copy.deepcopy(v) if isinstance(v, dict | list) else v for k, v in row.items()}
 
 
 def load(text: str | None, empty: Any) -> Any:

@@ -44,6 +44,8 @@ class Rules:
 
     checks_references = True
     """Whether objects named by `*_uuid` columns must exist."""
+    logged = True
+    """Whether changes of this kind are logged at all."""
 
     async def prepare(self, unit: Unit, record: Record) -> None:
         """Fill defaults and derived values before anything is checked."""

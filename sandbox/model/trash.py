@@ -106,14 +106,16 @@ async def sweep(unit: Unit) -> None:
     """What `POST /sys/trash_sweep` does as the system user."""
     past = "< clock_timestamp() AT TIME ZONE 'UTC'"
     with unit.acting_as(unit.system):
-        for collection in await unit.where("collection", f"delete_at {past} ORDER BY id"):
+        for collection in await unit.where("collection", f"delete_at {past} ORDER BY modified_at"):
             await unit.destroy(collection)
         await unit.connection.execute(
             f"UPDATE collections SET is_trashed = true WHERE NOT is_trashed AND trash_at {past}"
         )
-        for group in await unit.where("group", f"NOT is_trashed AND trash_at {past} ORDER BY id"):
+        for group in await unit.where(
+            "group", f"NOT is_trashed AND trash_at {past} ORDER BY modified_at"
+        ):
             await unit.save(group)
-        for group in await unit.where("group", f"delete_at {past} ORDER BY id"):
+        for group in await unit.where("group", f"delete_at {past} ORDER BY modified_at"):
             await _delete_with_contents(unit, group.uuid)
     await unit.connection.execute(
         "DELETE FROM api_client_authorizations WHERE expires_at <= statement_timestamp()"
@@ -126,10 +128,10 @@ async def _delete_with_contents(unit: Unit, uuid: str) -> None:
     if group is None:
         return
     if group["group_class"] == "project":
-        for inner in await unit.where("group", "owner_uuid = $1 ORDER BY id", uuid):
+        for inner in await unit.where("group", "owner_uuid = $1 ORDER BY modified_at", uuid):
             await _delete_with_contents(unit, inner.uuid)
         for kind in ("container_request", "collection", "link", "workflow"):
-            for owned in await unit.where(kind, "owner_uuid = $1 ORDER BY id", uuid):
+            for owned in await unit.where(kind, "owner_uuid = $1 ORDER BY modified_at", uuid):
                 if await unit.find(owned.uuid):
                     await unit.destroy(owned)
     await unit.destroy(group)

@@ -20,7 +20,7 @@ from sandbox.model import access, attributes, audit_log, records
 from sandbox.model.actors import Actor
 from sandbox.model.config import ClusterConfig
 from sandbox.model.database import Connection
-from sandbox.model.records import Record, Row, Table
+from sandbox.model.records import Record, Table
 from sandbox.model.refusal import Refusal, denied, invalid, not_found, raised
 from sandbox.model.rules import Problems, Rules
 
@@ -88,6 +88,16 @@ class Unit:
         """Whether the actor may GET the object."""
         table = self.tables[kind]
         condition = access.readable(table, self.actor, self.config, include_trash=include_trash)
+        if kind == "user" and not self.actor.is_admin:
+            condition += " AND (users.is_active OR users.uuid = $1)"
+        return await self._is_one(table, uuid, condition)
+
+    async def _may_refer_to(self, kind: str, uuid: str) -> bool:
+        """Whether the actor may name the object in another; inactive users too."""
+        table = self.tables[kind]
+        return await self._is_one(table, uuid, access.readable(table, self.actor, self.config))
+
+    async def _is_one(self, table: Table, uuid: str, condition: str) -> bool:
         query = f"SELECT true FROM {table.name} WHERE uuid = $2 AND $1 = $1 AND {condition}"
         return bool(await self.connection.fetchval(query, self.actor.uuid, uuid))
 
@@ -181,7 +191,7 @@ class Unit:
         if record.is_new or rules.logs_update(record):
             await self._log("create" if record.is_new else "update", record)
         await rules.after_write(self, record)
-        record.was = dict(record.row)
+        record.was = records.copied(record.row)
 
     async def insert_logged(self, record: Record) -> None:
         """Write a new row exactly as it is, and log it: no rule is asked, no time renewed."""
@@ -207,7 +217,7 @@ class Unit:
                 kind = kind_of(uuid)
                 if kind is None or kind.name not in self.tables or uuid == self.config.system_user:
                     continue
-                if not await self.readable(kind.name, uuid):
+                if not await self._may_refer_to(kind.name, uuid):
                     problems.add(column, f"'{uuid}' not found")
 
     def _stamp(self, rules: Rules, record: Record) -> None:
@@ -327,13 +337,19 @@ class Unit:
 
     async def _log(self, event_type: str, record: Record) -> None:
         rules = self._rules[record.kind.name]
+        if not rules.logged:
+            return
         owner = await rules.logged_owner(self, record)
-        await audit_log.write(self.connection, self.config, self.actor, event_type, record, owner)
+        await audit_log.write(
+            self.connection,
+            self.config,
+            self.actor,
+            event_type,
+            record,
+            owner,
+            signed=not self._leave_modified_by,
+        )
 
     def _loaded(self, table: Table, stored: asyncpg.Record) -> Record:
         row = table.decode(stored)
-        return Record(table, row, _copied(row))
-
-
-def _copied(row: Row) -> Row:
-    return {k: records.copy_json(v) if isinstance(v, dict | list) else v for k, v in row.items()}
+        return Record(table, row, records.copied(row))
