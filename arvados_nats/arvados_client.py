@@ -31,6 +31,10 @@ _TIMEOUT = 10.0
 _DAV = "{DAV:}"
 
 
+class NotFound(Refused):
+    """Arvados has no such object, or does not show it to this token."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogRange:
     """Bytes of a log file from `offset` on; `size` is the whole file's, None where not told."""
@@ -145,7 +149,9 @@ class Arvados:
         status = answer.status_code
         if status < 300 or status in accept:
             return answer
-        if status in (401, 403, 404):
+        if status == 404:
+            raise NotFound(f"Arvados answers 404 to {method} {path}")
+        if status in (401, 403):
             raise Refused(f"Arvados answers {status} to {method} {path}")
         if status >= 500 or status == 429:
             raise Unavailable(f"Arvados answers {status} to {method} {path}")
@@ -184,13 +190,25 @@ def _content_range_size(header: str) -> int | None:
 
 @asynccontextmanager
 async def connect(
-    base_url: str, *, ca_file: str | None = None, insecure: bool = False, connections: int = 32
+    base_url: str,
+    *,
+    ca_file: str | None = None,
+    insecure: bool = False,
+    connections: int = 32,
+    keep_idle: float = 5.0,
 ) -> AsyncIterator[Arvados]:
-    """An API client of the cluster at `base_url`, with at most `connections` calls at once."""
+    """An API client of the cluster at `base_url`, with at most `connections` calls at once.
+
+    A connection that is not used is kept for `keep_idle` seconds.
+    """
     verify: ssl.SSLContext | bool = not insecure
     if ca_file and not insecure:
         verify = ssl.create_default_context(cafile=ca_file)
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    limits = httpx.Limits(
+        max_connections=connections,
+        max_keepalive_connections=connections,
+        keepalive_expiry=keep_idle,
+    )
     async with httpx.AsyncClient(
         base_url=base_url, verify=verify, limits=limits, timeout=_TIMEOUT
     ) as client:

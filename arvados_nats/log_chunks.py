@@ -26,17 +26,23 @@ _FILE = "Arvados-File"
 _OFFSET = "Arvados-Offset"
 _EPOCH = "Arvados-Epoch"
 _END = "Arvados-End"
+_SOURCE = "Arvados-Source"
+_PUSHED = "push"
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """`data` begins at byte `offset` of `file` of `container_uuid`, in the file's `epoch`."""
+    """`data` begins at byte `offset` of `file` of `container_uuid`, in the file's `epoch`.
+
+    `pushed`: the compute node sent it itself, the tailer did not read it.
+    """
 
     container_uuid: str
     file: str
     epoch: int
     offset: int
     data: bytes
+    pushed: bool = False
 
     @property
     def subject(self) -> str:
@@ -54,6 +60,7 @@ class Chunk:
             _FILE: self.file,
             _OFFSET: str(self.offset),
             _EPOCH: str(self.epoch),
+            **({_SOURCE: _PUSHED} if self.pushed else {}),
         }
 
 
@@ -101,6 +108,7 @@ def parse(subject: str, headers: Mapping[str, str] | None, payload: bytes) -> Ch
             epoch=int(headers[_EPOCH]),
             offset=int(headers[_OFFSET]),
             data=payload,
+            pushed=headers.get(_SOURCE) == _PUSHED,
         )
     except (KeyError, ValueError, IndexError, msgspec.MsgspecError) as error:
         raise BadInput(f"not a log chunk on {subject}: {error}") from error

@@ -1,0 +1,139 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Carry new bytes of the files of one container from the controller to the stream.
+
+Holds the state of every file (`LogFile`) between one read and the next; when to read is the
+tailer's business. A file that the compute node pushes itself is left to it, and taken over only
+when the push has stood still for a while though there is more to read.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from arvados_nats.errors import BadInput
+from arvados_nats.log_chunks import Chunk
+from publishers import log_file, log_metrics
+from publishers.log_containers import Container
+from publishers.log_file import LogFile
+from publishers.log_source import LogSource
+from publishers.log_writer import Fenced, LogWriter
+
+logger = logging.getLogger(__name__)
+
+
+class LogCopy:
+    """The files of one container, as far as they were carried over."""
+
+    def __init__(self, source: LogSource, writer: LogWriter, *, push_patience: float) -> None:
+        self.files: dict[str, LogFile] = {}
+        self._source = source
+        self._writer = writer
+        self._push_patience = push_patience
+        self._push_moved: dict[str, float] = {}
+        self._skipped: set[str] = set()
+
+    async def file(self, name: str) -> LogFile | None:
+        """A file where the stream left it; None if its name can not be published."""
+        if name in self.files or name in self._skipped:
+            return self.files.get(name)
+        try:
+            log_file.require_usable(name)
+        except BadInput as error:
+            self._skip(name, error)
+            return None
+        file = LogFile(self._writer.container_uuid, name)
+        last = await self._writer.last(name)
+        if last.sequence and not last.pushed and not self.files:
+            log_metrics.TAKEOVERS.inc()
+        file.resume(last)
+        self.files[name] = file
+        return file
+
+    def _skip(self, name: str, error: BadInput) -> None:
+        self._skipped.add(name)
+        log_metrics.SKIPPED.inc()
+        logger.warning(
+            "log file skipped",
+            extra={
+                "action": "logs.skip_file",
+                "container_uuid": self._writer.container_uuid,
+                "error": str(error),
+            },
+        )
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether an unfinished line waits for its end."""
+        return any(file.held for file in self.files.values())
+
+    async def catch_up(self, container: Container, file: LogFile, size: int, reads: int) -> bool:
+        """Carry a file up to `size`, in at most `reads` calls; whether that was enough.
+
+        Rewritten if the file no longer holds what was carried before.
+        """
+        started = time.perf_counter()
+        for _ in range(reads):
+            wanted = file.wanted(size)
+            if wanted is None:
+                break
+            before = (file.epoch, file.read_to)
+            data = await self._source.read(container, file.name, *wanted)
+            await self.write(file, file.take(data))
+            log_metrics.LAG_SECONDS.observe(time.perf_counter() - started)
+            if (file.epoch, file.read_to) == before:
+                break
+        return file.read_to >= size
+
+    async def write(self, file: LogFile, chunks: list[Chunk]) -> None:
+        """Store chunks in order; if somebody else wrote to the file, go on from where it stands."""
+        for chunk in chunks:
+            try:
+                await self._writer.append(chunk)
+            except Fenced as fenced:
+                logger.info(
+                    "another writer is at this log file",
+                    extra={
+                        "action": "logs.fenced",
+                        "container_uuid": chunk.container_uuid,
+                        "file": chunk.file,
+                        "pushed": fenced.last.pushed,
+                    },
+                )
+                file.resume(fenced.last)
+                return
+
+    async def restart(self, file: LogFile) -> None:
+        """The file began anew."""
+        log_metrics.GAPS.inc()
+        logger.info(
+            "log file began anew",
+            extra={
+                "action": "logs.epoch",
+                "container_uuid": file.container_uuid,
+                "file": file.name,
+                "epoch": file.epoch + 1,
+                "offset": file.read_to,
+            },
+        )
+        await self.write(file, file.restart())
+
+    async def leave_to_push(self, file: LogFile, size: int) -> bool:
+        """Whether a pushed file of `size` bytes is still in the hands of the one who pushes it."""
+        last = await self._writer.last(file.name)
+        moved = (last.epoch, last.offset) != (file.epoch, file.offset)
+        file.resume(last)
+        if not last.pushed:
+            return False
+        now = time.monotonic()
+        since = self._push_moved.setdefault(file.name, now)
+        if moved or last.offset >= size:
+            self._push_moved[file.name] = now
+            return True
+        if now - since < self._push_patience:
+            return True
+        file.pushed = False
+        log_metrics.PUSHED_SIZES_DIFFER.inc()
+        return False

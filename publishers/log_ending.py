@@ -1,0 +1,42 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""When the saved log of an ended container may be taken for final, and what its end marker says.
+
+Pure. keep-web may show a listing that is some seconds old, such as the last checkpoint instead of
+the final log; so a listing counts once it has as many bytes as the database knows of the
+collection that `containers.log` names, or once `patience` has passed since the container ended. A
+node that died leaves a checkpoint or nothing: what was streamed stays, and its end is not
+confirmed (facts/arvados-demand.md A34, A36).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from arvados_nats.log_chunks import ContainerEnd, FileEnd
+from publishers.log_containers import Container
+from publishers.log_file import LogFile
+
+
+def is_settled(container: Container, sizes: Mapping[str, int], *, patience_over: bool) -> bool:
+    """Whether `sizes` is the listing of the final saved log, or there will be none."""
+    if container.log is None:
+        return patience_over or not container.started
+    return patience_over or sum(sizes.values()) == container.saved_bytes
+
+
+def marker(
+    container: Container, files: Iterable[LogFile], sizes: Mapping[str, int]
+) -> ContainerEnd:
+    """The end marker: each file's size in the stream, and whether the saved log has the same."""
+    saved = sizes if container.log else {}
+    return ContainerEnd(
+        container.uuid,
+        container.state,
+        container.exit_code,
+        {
+            file.name: FileEnd(file.epoch, file.offset, saved.get(file.name) == file.offset)
+            for file in sorted(files, key=lambda file: file.name)
+        },
+    )

@@ -1,0 +1,262 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Follow the log of one container from its first byte to its confirmed end.
+
+Asks the controller for the sizes of all files, reads what is new, and stores it: quickly while
+somebody watches, slowly otherwise. When the container has ended, the saved log is read on at
+the same offsets until its sizes are those of the stream, and the end marker closes the log. The
+position is in the stream alone, so that a tailer can be stopped and started anywhere.
+
+What can be lost: bytes that were written after the last poll when a compute node dies before its
+next checkpoint to Keep. That is `Pace.fast` while somebody watches and `Pace.slow` otherwise, plus
+the time of one poll, or the whole time for which the controller, its tunnel or NATS was away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from arvados_nats.errors import ArvadosNatsError, Unavailable
+from arvados_nats.log_chunks import ContainerEnd
+from publishers import log_ending, log_metrics
+from publishers.log_containers import Container
+from publishers.log_copy import LogCopy
+from publishers.log_file import LogFile, Rewritten
+from publishers.log_source import LogSource
+from publishers.log_writer import LogWriter
+
+logger = logging.getLogger(__name__)
+
+_READS_PER_POLL = 8
+"""So that one noisy file does not keep the others of its container waiting."""
+_ALL = 1 << 30
+_LONGEST_WATCHED_DELAY = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds between two polls, and how long a state is waited for."""
+
+    fast: float = 0.25
+    slow: float = 5.0
+    confirm: float = 15.0
+    """After the end of a container, until its saved log is taken as it is or given up."""
+    push: float = 10.0
+    """How long a pushed file may stand still, though there is more, before it is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every tailer of a process shares. `look` reads a container's row as it is now."""
+
+    source: LogSource
+    look: Callable[[str], Awaitable[Container | None]]
+    watched: Callable[[str], bool]
+    pace: Pace
+
+
+class LogTailer:
+    """Follows one container; `run` it, and tell it with `update` what became of the container."""
+
+    def __init__(self, container: Container, writer: LogWriter, surroundings: Surroundings) -> None:
+        self.container = container
+        self._writer = writer
+        self._around = surroundings
+        self._copy = LogCopy(surroundings.source, writer, push_patience=surroundings.pace.push)
+        self._wake = asyncio.Event()
+        self._behind = False
+        self._failures = 0
+        self._finishes = 0
+        self._given_up_at: float | None = None
+        self._lag = 0
+
+    def update(self, container: Container) -> None:
+        """The container's row as it is now. A request that showed it is not forgotten."""
+        request = container.request_uuid or self.container.request_uuid
+        changed = container.state != self.container.state or container.log != self.container.log
+        self.container = dataclasses.replace(container, request_uuid=request)
+        if changed:
+            self.hurry()
+
+    def hurry(self) -> None:
+        """Poll now: somebody has begun to watch, or something happened."""
+        self._wake.set()
+
+    async def run(self) -> ContainerEnd:
+        """Follow until the end marker is in the stream; waits out every outage."""
+        try:
+            while True:
+                end = await self._attempt()
+                if end is not None:
+                    return end
+                await self._pause()
+        finally:
+            self._set_lag(0)
+
+    async def _attempt(self) -> ContainerEnd | None:
+        try:
+            end = await self._step()
+        except ArvadosNatsError as error:
+            self._failures += 1
+            self._report(error)
+            return None
+        self._failures = 0
+        return end
+
+    async def _step(self) -> ContainerEnd | None:
+        if self.container.final:
+            return await self._writer.ended() or await self._finish()
+        if self.container.state == "Running" or self.container.live:
+            await self._poll()
+        return None
+
+    async def _poll(self) -> None:
+        """Carry over what is new in each file."""
+        pace = "fast" if self._is_watched else "slow"
+        log_metrics.POLLS.labels(pace).inc()
+        sizes = await self._around.source.sizes(self.container)
+        self._behind = False
+        self._measure(sizes)
+        for name, size in sorted(sizes.items()):
+            file = await self._copy.file(name)
+            if file is not None:
+                await self._advance(file, size)
+        self._measure(sizes)
+
+    async def _advance(self, file: LogFile, size: int) -> None:
+        if file.pushed and await self._copy.leave_to_push(file, size):
+            return
+        if size < file.read_to:
+            await self._begin_anew(file)
+            return
+        before = file.read_to
+        try:
+            done = await self._copy.catch_up(self.container, file, size, _READS_PER_POLL)
+        except Rewritten:
+            await self._begin_anew(file)
+            return
+        self._behind |= not done and file.read_to != before
+        await self._copy.write(file, file.settle())
+
+    async def _begin_anew(self, file: LogFile) -> None:
+        """Start a new epoch, if it was the node who answered and not Keep with an old checkpoint.
+
+        A container that is alive after the answer was so before it; one that has ended meanwhile is
+        read again as ended.
+        """
+        fresh = await self._around.look(self.container.uuid)
+        if fresh is None:
+            return
+        self.update(fresh)
+        if fresh.live:
+            await self._copy.restart(file)
+            self._behind = True
+
+    async def _finish(self) -> ContainerEnd | None:
+        """Read the saved log on from where the stream ends; the end marker once that is done."""
+        self._finishes += 1
+        fresh = await self._around.look(self.container.uuid)
+        if fresh is not None:
+            self.update(fresh)
+        sizes = await self._saved_sizes()
+        settled = log_ending.is_settled(
+            self.container, sizes, patience_over=self._is_patience_over()
+        )
+        complete = True
+        for name, size in sorted(sizes.items()):
+            file = await self._copy.file(name)
+            if file is not None:
+                complete &= await self._complete(file, size, settled=settled)
+        if not settled or not (complete or self._is_patience_over()):
+            return None
+        return await self._close(sizes)
+
+    async def _saved_sizes(self) -> dict[str, int]:
+        never_ran = not self.container.started and self.container.log is None
+        return {} if never_ran else await self._around.source.sizes(self.container)
+
+    async def _complete(self, file: LogFile, size: int, *, settled: bool) -> bool:
+        """Carry over all that the saved log has of a file; whether nothing is missing."""
+        if file.pushed and await self._copy.leave_to_push(file, size):
+            return file.offset >= size
+        try:
+            done = await self._copy.catch_up(self.container, file, size, _ALL)
+        except Rewritten:
+            if not settled:
+                return False
+            await self._copy.restart(file)
+            done = await self._copy.catch_up(self.container, file, size, _ALL)
+        await self._copy.write(file, file.flush())
+        return done
+
+    async def _close(self, sizes: dict[str, int]) -> ContainerEnd:
+        for name in await self._writer.files():
+            await self._copy.file(name)
+        end = log_ending.marker(self.container, self._copy.files.values(), sizes)
+        await self._writer.end(end)
+        log_metrics.ENDS.inc()
+        log_metrics.UNCONFIRMED.inc(sum(not file.confirmed for file in end.files.values()))
+        return end
+
+    def _is_patience_over(self) -> bool:
+        now = time.monotonic()
+        if self._given_up_at is None:
+            self._given_up_at = now + self._around.pace.confirm
+        return now >= self._given_up_at
+
+    @property
+    def _is_watched(self) -> bool:
+        return self._around.watched(self.container.uuid)
+
+    async def _pause(self) -> None:
+        """Wait until the next poll is due, or until something happens."""
+        try:
+            async with asyncio.timeout(self._delay()):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    def _delay(self) -> float:
+        """Jitter keeps the containers from asking in step; it never makes a poll late."""
+        pace = self._around.pace
+        if self._behind and not self._failures:
+            return 0.0
+        delay = pace.fast if self._is_watched or self._copy.holds_back else pace.slow
+        if self._failures or self.container.final:
+            longest = _LONGEST_WATCHED_DELAY if self._is_watched else pace.slow
+            delay = min(pace.fast * 2.0 ** min(self._failures + self._finishes - 1, 10), longest)
+        return delay * random.uniform(0.8, 1.0)
+
+    def _measure(self, sizes: dict[str, int]) -> None:
+        files = self._copy.files
+        self._set_lag(
+            sum(
+                max(0, size - (files[name].offset if name in files else 0))
+                for name, size in sizes.items()
+            )
+        )
+
+    def _set_lag(self, lag: int) -> None:
+        log_metrics.LAG_BYTES.inc(lag - self._lag)
+        self._lag = lag
+
+    def _report(self, error: ArvadosNatsError) -> None:
+        severity = logging.INFO if isinstance(error, Unavailable) else logging.WARNING
+        if self._failures == 1:
+            logger.log(
+                severity,
+                "log can not be read now",
+                extra={
+                    "action": "logs.poll_failed",
+                    "container_uuid": self.container.uuid,
+                    "error": str(error),
+                },
+            )

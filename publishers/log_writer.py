@@ -1,0 +1,186 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Write the log of one container to the stream ARVADOS_LOGS, each byte once.
+
+The stream itself says how far a file has come: a writer starts from the last message of the file's
+subject, and every write names the sequence it expects to be the last
+(`Nats-Expected-Last-Subject-Sequence`). So a second writer, a retry after a lost acknowledgement
+and a replica that was thought dead can neither double nor skip a byte; the one who comes second is
+`Fenced` and told where the file stands now. While NATS is away a write waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from arvados_nats import log_chunks, streams, subjects
+from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
+from arvados_nats.log_chunks import Chunk, ContainerEnd
+from arvados_nats.nats_acks import Ack, JetStreamError
+from arvados_nats.nats_client import Nats
+from arvados_nats.nats_history import StoredMessage
+from publishers import log_file, log_metrics
+from publishers.log_file import Stored
+
+logger = logging.getLogger(__name__)
+
+_ACK_SECONDS = 3.0
+_FIRST_DELAY, _LONGEST_DELAY = 0.05, 2.0
+_MAX_FILES = 256
+"""Files of one container that are looked up at its end; crunch-run writes about ten."""
+
+_EXPECTED_LAST = "Nats-Expected-Last-Subject-Sequence"
+_EXPECTED_STREAM = "Nats-Expected-Stream"
+_MESSAGE_ID = "Nats-Msg-Id"
+
+
+class Fenced(ArvadosNatsError):
+    """Somebody else has written to this file; `last` is where it stands now."""
+
+    def __init__(self, last: Stored) -> None:
+        super().__init__()
+        self.last = last
+
+
+class LogWriter:
+    """The one who writes to the files of `container_uuid`, as far as he knows."""
+
+    def __init__(self, nats: Nats, container_uuid: str) -> None:
+        self.container_uuid = container_uuid
+        self._nats = nats
+        self._sequences: dict[str, int] = {}
+
+    async def last(self, file: str) -> Stored:
+        """Where a file stands in the stream; later writes build on this."""
+        subject = subjects.log(self.container_uuid, file)
+        message = await self._nats.last(streams.LOGS, subject)
+        self._sequences[subject] = message.sequence if message else 0
+        if message is None:
+            return Stored()
+        last = _read(message, file)
+        return last if last is not None else await self._last_among_others(subject, file)
+
+    async def _last_among_others(self, subject: str, file: str) -> Stored:
+        """For two names that make the same subject, such as `a.b` and `a_b`."""
+        found = Stored()
+        async for message in self._nats.history(streams.LOGS, subject):
+            found = _read(message, file) or found
+        return found
+
+    async def append(self, chunk: Chunk) -> None:
+        """Store a chunk that continues its file; Fenced if the file stands elsewhere by now.
+
+        Waits while NATS is away.
+        """
+        headers = chunk.headers
+        delay = _FIRST_DELAY
+        while True:
+            ack = await self._try(chunk.subject, chunk.data, headers)
+            if ack is not None and not ack.get("duplicate"):
+                self._sequences[chunk.subject] = ack["seq"]
+                break
+            log_metrics.RETRIES.inc()
+            if await self._is_stored(chunk):
+                break
+            if ack is not None:
+                # The server remembers the id of a message that is gone from the stream since.
+                headers = {k: v for k, v in headers.items() if k != _MESSAGE_ID}
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LONGEST_DELAY)
+        log_metrics.CHUNKS.inc()
+        log_metrics.BYTES.inc(len(chunk.data))
+
+    async def _is_stored(self, chunk: Chunk) -> bool:
+        """Whether a write of unknown outcome succeeded; False if it is to be tried again."""
+        try:
+            last = await self.last(chunk.file)
+        except Unavailable:
+            return False
+        if last.holds(chunk):
+            return True
+        if last.pushed == chunk.pushed and last.is_before(chunk):
+            return False
+        log_metrics.FENCED.inc()
+        raise Fenced(last)
+
+    async def _try(self, subject: str, data: bytes, headers: dict[str, str]) -> Ack | None:
+        """The acknowledgement, or None if the server refused the message or did not answer."""
+        expectations = {
+            _EXPECTED_STREAM: streams.LOGS,
+            _EXPECTED_LAST: str(self._sequences.get(subject, 0)),
+        }
+        try:
+            await self._nats.until_connected()
+            future = await self._nats.publish_stored(subject, data, {**headers, **expectations})
+            return await asyncio.wait_for(future, _ACK_SECONDS)
+        except (JetStreamError, Unavailable, TimeoutError) as error:
+            logger.info(
+                "log chunk not acknowledged",
+                extra={
+                    "action": "logs.unacknowledged",
+                    "container_uuid": self.container_uuid,
+                    "subject": subject,
+                    "error": str(error) or type(error).__name__,
+                },
+            )
+            return None
+
+    async def ended(self) -> ContainerEnd | None:
+        """The end marker, if the stream has one."""
+        subject = subjects.log(self.container_uuid, "end")
+        message = await self._nats.last(streams.LOGS, subject)
+        self._sequences[subject] = message.sequence if message else 0
+        try:
+            found = message and log_chunks.parse(subject, message.headers, message.data)
+        except BadInput:
+            return None
+        return found if isinstance(found, ContainerEnd) else None
+
+    async def end(self, end: ContainerEnd) -> None:
+        """Store the end marker, unless there is one. Waits while NATS is away."""
+        delay = _FIRST_DELAY
+        while await self._try(end.subject, end.payload, end.headers) is None:
+            try:
+                if await self.ended():
+                    return
+            except Unavailable:
+                pass
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LONGEST_DELAY)
+
+    async def files(self) -> dict[str, Stored]:
+        """All files of the container that have bytes in the stream, and where they stand."""
+        found: dict[str, Stored] = {}
+        for subject in await self._subjects():
+            message = await self._nats.last(streams.LOGS, subject)
+            try:
+                chunk = message and log_chunks.parse(subject, message.headers, message.data)
+            except BadInput:
+                continue
+            if message and isinstance(chunk, Chunk):
+                found[chunk.file] = log_file.stored(message.sequence, chunk)
+        return found
+
+    async def _subjects(self) -> list[str]:
+        pattern = subjects.logs_of(self.container_uuid)
+        info = await self._nats.js_api(f"STREAM.INFO.{streams.LOGS}", {"subjects_filter": pattern})
+        found = sorted(info["state"].get("subjects") or {})
+        if len(found) > _MAX_FILES:
+            logger.warning(
+                "too many log files",
+                extra={"action": "logs.files", "container_uuid": self.container_uuid},
+            )
+        return found[:_MAX_FILES]
+
+
+def _read(message: StoredMessage, file: str) -> Stored | None:
+    """What a message says about a file; None if it is another file's."""
+    try:
+        chunk = log_chunks.parse(message.subject, message.headers, message.data)
+    except BadInput:
+        return log_file.stored_rubbish(message.sequence)
+    if not isinstance(chunk, Chunk) or chunk.file != file:
+        return None
+    return log_file.stored(message.sequence, chunk)
