@@ -15,7 +15,7 @@ import asyncio
 import json
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from arvados_nats import nats_config
@@ -140,12 +140,16 @@ class Connections:
                 return
             offset += _PAGE
 
-    async def cut(self, connection: Connection, cause: str) -> None:
-        """Close one connection. That it is gone already is no fault."""
+    async def cut(self, doomed: Iterable[Connection], cause: str) -> None:
+        """Close these connections, side by side. That one is gone already is no fault."""
+        await asyncio.gather(*(self._cut(connection, cause) for connection in doomed))
+
+    async def _cut(self, connection: Connection, cause: str) -> None:
         owner = self._holders.get(connection)
         self._remove(connection)
         try:
-            await self._system.publish(
+            # The server ignores a KICK that nobody waits for an answer to.
+            await self._system.request(
                 f"$SYS.REQ.SERVER.{connection.server_id}.KICK",
                 json.dumps({"cid": connection.cid}).encode(),
             )

@@ -4,8 +4,8 @@
 """Take back what a change of permission took: cut connections that have not what they should.
 
 A connection's name carries a fingerprint of what it was let in with, so any replica can tell, at
-any time, whether its holder would get the same now. Every replica hears of every change, drops what it
-remembers and only then cuts, since a client that is cut is back in milliseconds. A login that was
+any time, whether its holder would get the same now. Every replica hears of every change, drops what
+it remembers and only then cuts, since a client that is cut is back in milliseconds. A login that was
 under way meanwhile may have come in with old grants: a second sweep finds it
 (facts/nats-callout.md 2, races 1 to 4). A connection about whose token nothing is known is cut too.
 """
@@ -94,12 +94,14 @@ class Revocation:
         ]
         identities = await self._tokens.of({owner.token_uuid for _, owner in held})
         now = self._grants.now()
-        due: dict[str, str | None] = {}
-        for connection, owner in held:
-            if owner.token_uuid not in due:
-                due[owner.token_uuid] = self._due(identities.get(owner.token_uuid), grants, now)
-            if owner.fingerprint != due[owner.token_uuid]:
-                await self._connections.cut(connection, "grants changed")
+        due = {
+            token_uuid: self._due(identities.get(token_uuid), grants, now)
+            for token_uuid in {owner.token_uuid for _, owner in held}
+        }
+        doomed = [
+            connection for connection, owner in held if owner.fingerprint != due[owner.token_uuid]
+        ]
+        await self._connections.cut(doomed, "grants changed")
 
     def _due(self, identity: Identity | None, grants: Grants, now: float) -> str | None:
         if identity is None:
@@ -107,8 +109,7 @@ class Revocation:
         return fingerprint(identity, grants, now, limit=self._limit)
 
     async def _cut_token(self, token_uuid: str) -> None:
-        for connection in self._connections.of_token(token_uuid):
-            await self._connections.cut(connection, "token gone")
+        await self._connections.cut(self._connections.of_token(token_uuid), "token gone")
 
     async def _twice(self, sweep: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Sweep now, and once more for logins that were under way."""
