@@ -1,0 +1,223 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The stream of events as one unbroken sequence, for the whole process.
+
+One subscription to what the stream republishes. Every stored message is republished, so each
+carries the sequence after the one before; where one is missing the stream itself is read before
+anything later goes on. A lost last message shows no hole, so the end of the stream is compared
+every few seconds and after each reconnect. A stream that was made anew begins again at 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+
+from arvados_nats import object_facts, streams, subjects
+from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
+from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats_history import BATCH_BYTES
+from arvados_nats.ops import Health
+from wsproxy import metrics, stored_event
+from wsproxy.history import History
+from wsproxy.recent import Recent
+from wsproxy.router import Router
+from wsproxy.stored_event import StoredEvent
+
+logger = logging.getLogger(__name__)
+
+_ALL = f"{subjects.EVENTS}.>"
+_PART = "events"
+_PREFILL = 2000
+_CHECK_SECONDS = 5.0
+_RETRY_SECONDS = 0.5
+_TURN_SECONDS = 0.005
+"""How long the loop may be kept busy with events before sockets get their turn."""
+_BATCH = 500
+
+
+class EventSource:
+    """Takes each event once, in order, and hands it to the router; `run` until cancelled."""
+
+    def __init__(self, nats: Nats, router: Router, health: Health) -> None:
+        self.router = router
+        self.recent = Recent()
+        self.history = History(nats)
+        self.created = ""
+        """When the stream was made: sequences of another life of it mean nothing."""
+        self.ready = asyncio.Event()
+        self.on_reset: list[Callable[[], None]] = []
+        """Called when the stream turns out to be another one."""
+        self._nats = nats
+        self._health = health
+        self._position = 0
+        self._lock = asyncio.Lock()
+        self._check_now = asyncio.Event()
+        self._turn_began = 0.0
+
+    @property
+    def position(self) -> int:
+        """Sequence of the last event that was dispatched."""
+        return self._position
+
+    async def run(self) -> None:
+        """Dispatch events until cancelled."""
+        self._nats.on_change(lambda _: self._check_now.set())
+        async with self._lock:
+            subscription = await self._nats.subscribe(f"{subjects.STORED_EVENTS}.>", self._take)
+            await self._begin()
+        self.ready.set()
+        try:
+            await self._watch_the_end()
+        finally:
+            await subscription.unsubscribe()
+
+    async def _begin(self) -> None:
+        """Find the end of the stream, and remember the newest events before it."""
+        while True:
+            try:
+                await self._nats.flush()
+                info = await self._nats.stream_info(streams.EVENTS)
+                if info is None:
+                    raise Unavailable(f"there is no stream {streams.EVENTS} yet")
+                self.created = info["created"]
+                first = max(info["state"]["first_seq"], info["state"]["last_seq"] - _PREFILL + 1, 1)
+                self.recent.reset(first)
+                self._position = first - 1
+                await self._read_up_to(info["state"]["last_seq"], self._remember)
+                self._health.well(_PART)
+                return
+            except ArvadosNatsError as error:
+                self._health.fault(_PART, error)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _take(self, message: Message) -> None:
+        sequence = int(message.headers.get("Nats-Sequence", 0))
+        async with self._lock:
+            if sequence <= self._position:
+                return
+            if sequence > self._position + 1:
+                metrics.holes.inc()
+                await self._repair(sequence - 1)
+            if sequence > self._position:
+                self._handle(sequence, message.data)
+        await self._give_way()
+
+    async def _give_way(self) -> None:
+        """Let sockets have their turn, seldom enough that what they write goes out together."""
+        now = time.monotonic()
+        if now - self._turn_began > _TURN_SECONDS:
+            await asyncio.sleep(0)
+            self._turn_began = time.monotonic()
+
+    def _handle(self, sequence: int, payload: bytes) -> None:
+        stored = self._decoded(sequence, payload)
+        self._position = sequence
+        if stored is None:
+            return
+        self.recent.add(stored)
+        with metrics.dispatch_seconds.time():
+            self.router.dispatch(stored)
+
+    def _remember(self, sequence: int, payload: bytes) -> None:
+        stored = self._decoded(sequence, payload)
+        self._position = sequence
+        if stored is not None:
+            self.recent.add(stored)
+
+    def _decoded(self, sequence: int, payload: bytes) -> StoredEvent | None:
+        metrics.events_in.inc()
+        try:
+            return stored_event.decode(sequence, payload)
+        except BadInput as error:
+            metrics.bad_events.inc()
+            logger.warning(
+                "event left out",
+                extra={"action": "events.bad", "sequence": sequence, "error": str(error)},
+            )
+            return None
+
+    async def _repair(self, last: int) -> None:
+        """Read what is missing up to `last`, however long NATS takes to answer."""
+        while self._position < last:
+            try:
+                await self._read_up_to(last, self._found)
+            except Unavailable as error:
+                self._health.fault(_PART, error)
+                await asyncio.sleep(_RETRY_SECONDS)
+        self._health.well(_PART)
+
+    def _found(self, sequence: int, payload: bytes) -> None:
+        metrics.repaired.inc()
+        self._handle(sequence, payload)
+
+    async def _read_up_to(self, last: int, handle: Callable[[int, bytes], None]) -> None:
+        while self._position < last:
+            messages, _ = await self._nats.page(
+                streams.EVENTS,
+                {
+                    "seq": self._position + 1,
+                    "next_by_subj": _ALL,
+                    "batch": _BATCH,
+                    "max_bytes": BATCH_BYTES,
+                },
+            )
+            for message in messages:
+                if message.sequence > last:
+                    break
+                handle(message.sequence, message.data)
+            # What the stream does not have any more is passed over.
+            if not messages or messages[-1].sequence > last:
+                self._position = last
+            await self._give_way()
+
+    async def _watch_the_end(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._check_now.wait(), _CHECK_SECONDS)
+            self._check_now.clear()
+            try:
+                await self._check_the_end()
+                self._health.well(_PART)
+            except Unavailable as error:
+                self._health.fault(_PART, error)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _check_the_end(self) -> None:
+        before = self._position
+        info = await self._nats.stream_info(streams.EVENTS)
+        if info is None:
+            raise Unavailable(f"there is no stream {streams.EVENTS}")
+        if info["created"] != self.created or info["state"]["last_seq"] < before:
+            async with self._lock:
+                self._start_anew(info["created"])
+        last = info["state"]["last_seq"]
+        if last <= self._position:
+            return
+        # What is merely on its way needs no repair.
+        with contextlib.suppress(Unavailable):
+            await self._nats.flush()
+        await asyncio.sleep(0)
+        async with self._lock:
+            if last > self._position:
+                metrics.holes.inc()
+                await self._repair(last)
+
+    def _start_anew(self, created: str) -> None:
+        logger.warning("the event stream was made anew", extra={"action": "events.reset"})
+        self.created = created
+        self._position = 0
+        self.recent.reset(1)
+        self.history.reset()
+        for listener in self.on_reset:
+            listener()
+
+
+def age(stored: StoredEvent) -> float:
+    """Seconds since the row of an event was created."""
+    created = object_facts.timestamp(stored.event.created_at)
+    return time.time() - created if created is not None else 0.0

@@ -1,0 +1,168 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""One subscription's way along the stream of events: live, or behind and catching up.
+
+The stream is the overflow queue. A feed whose connection is full leaves the live readers, waits for
+room, reads on from its place at its own pace, and joins live again in the loop turn in which it has
+reached the last dispatched event: nothing is lost, nothing comes twice, and nobody else waits.
+A replay is the same thing begun at an older place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from arvados_nats.errors import Unavailable
+from wsproxy import metrics
+from wsproxy.history import History
+from wsproxy.outlet import Outlet
+from wsproxy.reader import Reader
+from wsproxy.recent import Recent
+from wsproxy.stored_event import StoredEvent
+
+logger = logging.getLogger(__name__)
+
+_PAGE = 200
+_RETRY_SECONDS = 1.0
+
+
+class Engine(Protocol):
+    """The parts of the event source that feeds use (`event_source.EventSource`)."""
+
+    recent: Recent
+    history: History
+
+    @property
+    def position(self) -> int:
+        """Sequence of the last event that was dispatched."""
+
+
+class Feed:
+    """Delivers to `accept`, in order, what `reader` may see after a place in the stream."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        reader: Reader,
+        outlet: Outlet,
+        accept: Callable[[StoredEvent], None],
+        live_again: Callable[[], None] | None = None,
+    ) -> None:
+        self._engine = engine
+        self._reader = reader
+        self._outlet = outlet
+        self._accept = accept
+        self._live_again = live_again
+        self._task: asyncio.Task[None] | None = None
+        self.position = 0
+        """Nothing up to this sequence will be delivered (again)."""
+        self.live = False
+        self.ended = False
+
+    def start(self, after: int) -> None:
+        """Deliver what follows `after`; also goes back to an older place, or on to a newer."""
+        if self.ended:
+            return
+        self._leave()
+        self.position = after
+        if self._task is None:
+            if after >= self._engine.position and not self._outlet.lagging:
+                self._join()
+            else:
+                self._task = asyncio.create_task(self._catch_up(), name="feed")
+
+    def stop(self) -> None:
+        """Deliver nothing more."""
+        self.ended = True
+        self._leave()
+        if self._task:
+            self._task.cancel()
+
+    def deliver(self, stored: StoredEvent) -> None:
+        if stored.sequence <= self.position:
+            return
+        if self._outlet.lagging:
+            self.fall_behind(stored.sequence - 1)
+            return
+        self.position = stored.sequence
+        self._accept(stored)
+
+    def fall_behind(self, sequence: int) -> None:
+        if not self.live:
+            return
+        metrics.lags.inc()
+        self.start(max(sequence, self.position))
+
+    def reset(self) -> None:
+        """The stream was made anew: its first event is the next."""
+        if self.live:
+            self.position = 0
+        else:
+            self.start(0)
+
+    def _join(self) -> None:
+        if not self.live and not self.ended:
+            self.live = True
+            metrics.sinks.inc()
+            self._reader.sinks.append(self)
+            if self._live_again:
+                self._live_again()
+
+    def _leave(self) -> None:
+        if self.live:
+            self.live = False
+            metrics.sinks.dec()
+            if self in self._reader.sinks:
+                self._reader.sinks.remove(self)
+
+    async def _catch_up(self) -> None:
+        metrics.sinks_blocked.inc()
+        try:
+            while not self._outlet.closed:
+                await self._outlet.writable()
+                if self.position >= self._engine.position and not self._outlet.lagging:
+                    self._join()
+                    return
+                await self._deliver_page(await self._page())
+                await asyncio.sleep(0)
+        finally:
+            self._task = None
+            metrics.sinks_blocked.dec()
+
+    async def _page(self) -> Sequence[StoredEvent]:
+        """The next events; moves over runs of sequences that the stream does not have."""
+        while True:
+            recent = self._engine.recent.after(self.position, _PAGE)
+            if recent is not None:
+                if not recent:
+                    self.position = max(self.position, self._engine.position)
+                return recent
+            place = self.position
+            try:
+                block = await self._engine.history.after(place, self._engine.position)
+            except Unavailable as error:
+                logger.warning(
+                    "old events can not be read; trying again",
+                    extra={"action": "feed.history", "error": str(error)},
+                )
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            if block.events or place != self.position:
+                return block.events if place == self.position else ()
+            self.position = block.next_sequence - 1
+
+    async def _deliver_page(self, page: Sequence[StoredEvent]) -> None:
+        for stored in page:
+            place = self.position
+            if stored.sequence <= place:
+                continue
+            allowed = await self._reader.judge(stored)
+            if self.position != place or self._outlet.lagging:
+                return  # sent elsewhere meanwhile, or full: this event is read again
+            self.position = stored.sequence
+            if allowed:
+                self._accept(stored)

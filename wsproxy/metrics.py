@@ -1,0 +1,63 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""All numbers that wsproxy exports.
+
+Names that begin with `arvados_ws_` are those of arvados-ws, kept where they still mean something
+(facts/arvados.md 7); the others are ours.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_OURS = "arvados_nats_wsproxy"
+
+sockets = Gauge("arvados_ws_sockets", "Connections now open, by protocol version.", ["version"])
+sinks = Gauge("arvados_ws_sinks", "Subscriptions to the event stream that are live.")
+sinks_blocked = Gauge(
+    "arvados_ws_sinks_blocked", "Connections that are behind and catch up from the stream."
+)
+events_in = Counter("arvados_ws_events_in", "Events taken from the stream.")
+events_out = Counter("arvados_ws_events_out", "Events written to connections.")
+queue_len = Gauge("arvados_ws_queue_len", "Bytes that wait for all connections together.")
+queue_cap = Gauge("arvados_ws_queue_cap", "Bytes that may wait for all connections together.")
+queue_delay = Gauge(
+    "arvados_ws_queue_delay_seconds", "Age of the newest event when it was dispatched, by its row."
+)
+db_max_connections = Gauge(
+    "arvados_ws_db_max_connections", "Always 0: this service has no database connection."
+)
+db_open_connections = Gauge(
+    "arvados_ws_db_open_connections",
+    "Always 0: this service has no database connection.",
+    ["inuse"],
+)
+for _inuse in ("0", "1"):
+    db_open_connections.labels(_inuse).set(0)
+
+bad_events = Counter(f"{_OURS}_bad_events", "Messages of the stream that are no event; left out.")
+holes = Counter(f"{_OURS}_holes", "Holes in the live messages, filled by reading the stream.")
+repaired = Counter(f"{_OURS}_repaired_events", "Events found by reading the stream again.")
+blocks = Counter(f"{_OURS}_history_blocks", "Blocks of old events read for readers behind.")
+permission_gets = Counter(
+    f"{_OURS}_permission_gets", "Objects asked of Arvados because the rule could not tell."
+)
+undecided = Counter(
+    f"{_OURS}_undecided_events", "Questions that Arvados never answered; their events are left out."
+)
+lags = Counter(f"{_OURS}_lags", "Times that a connection fell behind and went back to the stream.")
+refused_tokens = Counter(
+    f"{_OURS}_refused_tokens", "Connections whose token Arvados does not accept; they get nothing."
+)
+ended_tokens = Counter(f"{_OURS}_ended_tokens", "Tokens that died with connections open.")
+refused_sockets = Counter(
+    f"{_OURS}_refused_sockets", "Connections refused before they began.", ["cause"]
+)
+cut_sockets = Counter(f"{_OURS}_cut_sockets", "Connections ended by us.", ["cause"])
+bad_commands = Counter(f"{_OURS}_bad_commands", "Messages of clients answered with an error.")
+dispatch_seconds = Histogram(
+    f"{_OURS}_dispatch_seconds",
+    "Time to find the readers of an event and write to them.",
+    buckets=(0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1),
+)

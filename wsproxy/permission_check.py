@@ -1,0 +1,118 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Ask Arvados itself whether a reader may see an object, with the reader's own token.
+
+The last resort, where the rule can not tell. One question for each reader and object, however many
+connections; the answer is kept briefly. 401, 403 and 404 are a no; anything else that is no answer
+is asked again and never becomes one (facts/arvados-demand.md A10): in the end the event is left
+out and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Hashable
+
+from arvados_nats.arvados_client import Arvados
+from arvados_nats.errors import BadInput, Refused, Unavailable
+from arvados_nats.tokens import Token
+from wsproxy import metrics
+
+logger = logging.getLogger(__name__)
+
+_KEPT_SECONDS = 10.0
+_KEPT_ANSWERS = 2000
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds between the attempts at one question."""
+
+
+class PermissionCheck:
+    """Questions of all readers; at most `calls` are under way at Arvados at once."""
+
+    def __init__(self, arvados: Arvados, calls: int = 16) -> None:
+        self._arvados = arvados
+        self._calls = asyncio.Semaphore(calls)
+        self._tokens: dict[Hashable, OrderedDict[bytes, Token]] = defaultdict(OrderedDict)
+        self._answers: dict[Hashable, OrderedDict[str, tuple[bool, float]]] = {}
+        self._asking: dict[tuple[Hashable, str], asyncio.Task[bool]] = {}
+
+    def add_token(self, reader: Hashable, token: Token) -> None:
+        """A token by which the reader's questions may be asked."""
+        self._tokens[reader][token.digest] = token
+
+    def drop_token(self, reader: Hashable, token: Token) -> None:
+        """The token is not used any more."""
+        self._tokens[reader].pop(token.digest, None)
+        if not self._tokens[reader]:
+            del self._tokens[reader]
+            self.forget(reader)
+
+    def forget(self, reader: Hashable) -> None:
+        """Answers given to the reader so far are not used any more."""
+        self._answers.pop(reader, None)
+        for question in [q for q in self._asking if q[0] == reader]:
+            del self._asking[question]
+
+    def known(self, reader: Hashable, uuid: str) -> bool | None:
+        """What Arvados said lately; None if it was not asked."""
+        answers = self._answers.get(reader)
+        if answers is None or uuid not in answers:
+            return None
+        readable, until = answers[uuid]
+        return readable if until > time.monotonic() else None
+
+    async def ask(self, reader: Hashable, uuid: str) -> bool:
+        """Whether GET of the object with include_trash answers 200; no when in doubt."""
+        known = self.known(reader, uuid)
+        if known is not None:
+            return known
+        question = (reader, uuid)
+        task = self._asking.get(question)
+        if task is None:
+            task = asyncio.create_task(self._ask(reader, uuid), name="permission check")
+            self._asking[question] = task
+            task.add_done_callback(lambda done: self._asked(question, done))
+        try:
+            return await asyncio.shield(task)
+        except Unavailable:
+            return False
+
+    def _asked(self, question: tuple[Hashable, str], task: asyncio.Task[bool]) -> None:
+        if self._asking.get(question) is not task:
+            return  # forgotten meanwhile: the answer may be older than the change
+        del self._asking[question]
+        if task.cancelled() or task.exception() is not None:
+            return
+        reader, uuid = question
+        answers = self._answers.setdefault(reader, OrderedDict())
+        answers[uuid] = (task.result(), time.monotonic() + _KEPT_SECONDS)
+        answers.move_to_end(uuid)
+        while len(answers) > _KEPT_ANSWERS:
+            answers.popitem(last=False)
+
+    async def _ask(self, reader: Hashable, uuid: str) -> bool:
+        for pause in (*_PAUSES, None):
+            token = next(reversed(self._tokens.get(reader, {}).values()), None)
+            if token is None:
+                return False
+            try:
+                async with self._calls:
+                    metrics.permission_gets.inc()
+                    await self._arvados.record(token, uuid, include_trash=True, select=["uuid"])
+                return True
+            except (Refused, BadInput):
+                return False
+            except Unavailable as error:
+                if pause is None:
+                    metrics.undecided.inc()
+                    logger.warning(
+                        "event left out: Arvados does not say who may read it",
+                        extra={"action": "permission.undecided", "error": str(error)},
+                    )
+                    raise
+                await asyncio.sleep(pause)
+        return False

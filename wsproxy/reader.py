@@ -1,0 +1,192 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""One user as seen through one set of scopes: what may be shown to all his connections alike.
+
+Judging is `permissions.decide` on the reader's grants. Where that says *ask*, or while the grants
+are not known, Arvados is asked with the reader's own token, once for each object, and events of
+this reader wait in order behind the question; nobody else waits. While new grants are on their way
+the reader is on hold: nothing is judged by grants that are known to be old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from arvados_nats import subjects
+from arvados_nats.grants import Grants
+from arvados_nats.permissions import Decision, Identity, decide
+from wsproxy.permission_check import PermissionCheck
+from wsproxy.stored_event import StoredEvent
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING = 2000
+"""Events that may wait behind a question; with more, the reader's feeds go back to the stream."""
+
+ReaderKey = tuple[str, tuple[str, ...], bool]
+
+_YES, _NO = Decision.YES, Decision.NO
+
+
+class Sink(Protocol):
+    """What takes the events a reader may see."""
+
+    def deliver(self, stored: StoredEvent) -> None:
+        """Take an event, in stream order. Never waits, never raises."""
+
+    def fall_behind(self, sequence: int) -> None:
+        """Events after `sequence` were not delivered: read them from the stream."""
+
+
+class Reader:
+    """Judges events for one user and scopes, and hands them to sinks in order."""
+
+    def __init__(
+        self, identity: Identity, check: PermissionCheck, now: Callable[[], float] = time.time
+    ) -> None:
+        self.identity = identity
+        self.key: ReaderKey = (identity.user_uuid, identity.scopes, identity.is_root)
+        self.grants: Grants | None = None
+        """None while nobody can tell: then Arvados is asked about each object."""
+        self.granted_at = time.monotonic()
+        self.sinks: list[Sink] = []
+        """Sinks of every event that the reader may see."""
+        self._check = check
+        self._now = now
+        self._identity = _lasting(identity)
+        self._waiting: deque[tuple[StoredEvent, list[Sink]]] = deque()
+        self._working: asyncio.Task[None] | None = None
+        self._generation = 0
+        self._holds = 0
+        self._released = asyncio.Event()
+        self._released.set()
+
+    @property
+    def user_uuid(self) -> str:
+        return self.identity.user_uuid
+
+    @property
+    def holding(self) -> bool:
+        return self._holds > 0
+
+    def hold(self) -> None:
+        """Judge nothing until as many are released: new grants are on their way."""
+        self._holds += 1
+        self._released.clear()
+
+    def release(self, holds: int = 1) -> None:
+        """End as many `hold`s."""
+        self._holds -= holds
+        if not self._holds:
+            self._released.set()
+
+    def set_grants(self, grants: Grants | None) -> None:
+        """Judge by these from now on; answers that Arvados gave earlier are forgotten."""
+        self.grants = grants
+        self.granted_at = time.monotonic()
+        self._generation += 1
+        self._check.forget(self.key)
+
+    def offer(self, stored: StoredEvent, sinks: list[Sink]) -> None:
+        """Deliver an event to `sinks` if the reader may see it, behind those offered before."""
+        if not sinks:
+            return
+        if self._working is None and not self._holds:
+            decision = self.decide(stored)
+            if decision is _YES:
+                for sink in tuple(sinks):
+                    sink.deliver(stored)
+                return
+            if decision is _NO:
+                return
+        self._wait(stored, sinks)
+
+    def decide(self, stored: StoredEvent) -> Decision:
+        """What the rule says now; `NO` for an event about no object."""
+        if stored.facts is None:
+            return _NO
+        if self.grants is None:
+            return Decision.ASK
+        return decide(self._identity, self.grants, stored.facts, self._now(), include_trash=True)
+
+    async def judge(self, stored: StoredEvent) -> bool:
+        """Whether the event may be shown now; asks Arvados if need be. Never yes on doubt."""
+        while True:
+            await self._released.wait()
+            generation = self._generation
+            decision = self.decide(stored)
+            if decision is not Decision.ASK:
+                return decision is _YES
+            readable = await self._ask(stored)
+            if generation == self._generation and not self._holds:
+                return readable
+
+    async def _ask(self, stored: StoredEvent) -> bool:
+        if stored.event.event_type != "delete":
+            return await self._check.ask(self.key, stored.event.object_uuid or "")
+        # The object is gone, so its readers are those of the project it was in, and those to whom
+        # it was shown before. Who can see a user's name can not see his home.
+        owner = stored.facts.owner_uuid if stored.facts else ""
+        if owner == self.user_uuid or self._check.known(self.key, stored.event.object_uuid or ""):
+            return True
+        kind = subjects.kind_of(owner)
+        return kind is not None and kind.name == "group" and await self._check.ask(self.key, owner)
+
+    def _wait(self, stored: StoredEvent, sinks: list[Sink]) -> None:
+        self._waiting.append((stored, sinks))
+        if self._working is None:
+            self._working = asyncio.create_task(self._work(), name="reader")
+        elif len(self._waiting) > MAX_WAITING:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Too much waits: the stream holds it as well."""
+        before: dict[int, tuple[Sink, int]] = {}
+        for stored, sinks in self._waiting:
+            for sink in sinks:
+                before.setdefault(id(sink), (sink, stored.sequence - 1))
+        self._waiting.clear()
+        for sink, sequence in before.values():
+            sink.fall_behind(sequence)
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                stored, _ = self._waiting[0]
+                allowed = await self.judge(stored)
+                if not self._waiting or self._waiting[0][0] is not stored:
+                    continue
+                _, sinks = self._waiting.popleft()
+                if allowed:
+                    for sink in tuple(sinks):
+                        sink.deliver(stored)
+        finally:
+            self._working = None
+
+    def end(self) -> None:
+        """Nobody reads any more."""
+        self._waiting.clear()
+        self.sinks.clear()
+        if self._working:
+            self._working.cancel()
+
+
+def _lasting(identity: Identity) -> Identity:
+    """Several tokens share a reader; when each expires is its viewer's business."""
+    if identity.expires_at is None:
+        return identity
+    return Identity(
+        token_uuid=identity.token_uuid,
+        user_uuid=identity.user_uuid,
+        is_admin=identity.is_admin,
+        is_active=identity.is_active,
+        is_root=identity.is_root,
+        scopes=identity.scopes,
+        container_uuid=identity.container_uuid,
+    )

@@ -1,0 +1,134 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""From an event to its readers by an index, not by asking every session.
+
+Pure bookkeeping, in one loop turn per event. The index maps each uuid in a reader's grants to the
+readers that have it; an event names the uuids by which its readers can be found
+(`StoredEvent.keys`). A sink that wants single objects registers for their uuids and costs nothing
+for others. Whoever is found is still judged by the rule.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from arvados_nats.grants import Grants
+from wsproxy.reader import Reader, Sink
+from wsproxy.stored_event import StoredEvent
+
+
+class Router:
+    """All readers with a connection, by what they can reach."""
+
+    def __init__(self) -> None:
+        self.before_dispatch: list[Callable[[StoredEvent], None]] = []
+        """Called with each event before anybody is offered it."""
+        self._readers: set[Reader] = set()
+        self._always: set[Reader] = set()
+        """Admins, and readers whose grants are not known."""
+        self._held: set[Reader] = set()
+        self._by_uuid: defaultdict[str, set[Reader]] = defaultdict(set)
+        self._watches: dict[str, dict[Reader, list[Sink]]] = {}
+
+    def add(self, reader: Reader) -> None:
+        """Know a reader from now on."""
+        self._readers.add(reader)
+        self._enter(reader)
+
+    def remove(self, reader: Reader) -> None:
+        """Forget a reader; nothing is delivered to its sinks any more."""
+        self._readers.discard(reader)
+        self._exit(reader)
+
+    def watch(self, reader: Reader, uuid: str, sink: Sink) -> None:
+        """Give `sink` the events of one object, as far as `reader` may see them."""
+        self._watches.setdefault(uuid, {}).setdefault(reader, []).append(sink)
+
+    def unwatch(self, reader: Reader, uuid: str, sink: Sink) -> None:
+        """Give `sink` the events of one object no more."""
+        readers = self._watches.get(uuid, {})
+        sinks = readers.get(reader, [])
+        if sink in sinks:
+            sinks.remove(sink)
+        if not sinks:
+            readers.pop(reader, None)
+        if not readers:
+            self._watches.pop(uuid, None)
+
+    def hold(self, reader: Reader) -> None:
+        """New grants of `reader` are on their way: keep every event for him until `regrant`."""
+        reader.hold()
+        if reader in self._readers:
+            self._held.add(reader)
+
+    def regrant(self, reader: Reader, grants: Grants | None, holds: int = 1) -> None:
+        """Judge `reader` by new grants from the next event on; ends as many `hold`s."""
+        moved = reader in self._readers and _place(reader.grants) != _place(grants)
+        if moved:
+            self._exit(reader)
+        reader.set_grants(grants)
+        reader.release(holds)
+        if moved:
+            self._enter(reader)
+        elif not reader.holding:
+            self._held.discard(reader)
+
+    def reaching(self, uuids: Iterable[str]) -> set[Reader]:
+        """Readers whose grants hold one of these, and those of whom nobody can tell."""
+        found = set(self._always)
+        for uuid in uuids:
+            found |= self._by_uuid.get(uuid, set())
+        return found
+
+    def dispatch(self, stored: StoredEvent) -> None:
+        """Offer an event to everybody who may be allowed to see it."""
+        for listener in self.before_dispatch:
+            listener(stored)
+        if stored.facts is None:
+            return
+        for reader in self._found(stored.keys):
+            reader.offer(stored, reader.sinks)
+        watches = self._watches.get(stored.facts.uuid)
+        if watches:
+            for reader, sinks in tuple(watches.items()):
+                reader.offer(stored, sinks)
+
+    def _found(self, keys: tuple[str, ...] | None) -> set[Reader]:
+        if keys is None:
+            return set(self._readers)
+        found = self._always | self._held
+        for key in keys:
+            readers = self._by_uuid.get(key)
+            if readers:
+                found |= readers
+        return found
+
+    def _enter(self, reader: Reader) -> None:
+        if reader.grants is None or reader.grants.is_admin or reader.identity.is_root:
+            self._always.add(reader)
+        if reader.holding:
+            self._held.add(reader)
+        for uuid in _keys(reader):
+            self._by_uuid[uuid].add(reader)
+
+    def _exit(self, reader: Reader) -> None:
+        self._always.discard(reader)
+        self._held.discard(reader)
+        for uuid in _keys(reader):
+            readers = self._by_uuid.get(uuid)
+            if readers:
+                readers.discard(reader)
+                if not readers:
+                    del self._by_uuid[uuid]
+
+
+def _place(grants: Grants | None) -> tuple[int, bool] | None:
+    """What the index depends on: answers that confirm what was known share their targets."""
+    return (id(grants.targets), grants.is_admin) if grants else None
+
+
+def _keys(reader: Reader) -> Iterable[str]:
+    users = {reader.user_uuid}
+    return users | reader.grants.targets.keys() if reader.grants else users
