@@ -1,0 +1,352 @@
+// Copyright (C) The Arvados-NATS Authors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+/**
+ * Container logs, object states and events of an Arvados cluster, live, in a browser or in Node.
+ *
+ * Speaks protocol v1 (docs/protocol-v1.md). One connection carries any number of subscriptions. A
+ * lost connection costs nothing: the module connects again with full jitter, asks for the token anew,
+ * and resumes each subscription where it was: logs by byte offset, events by cursor, objects by etag.
+ * It has no dependencies. Types are in arvados-events.d.ts.
+ */
+
+const SUBPROTOCOL = "arvados.events.v1.json";
+const TOKEN_INVALID = 4501;
+const FIRST_DELAY_MS = 500;
+const MAX_DELAY_MS = 30_000;
+const SILENCE_FACTOR = 2.5;
+
+/** A random time, so that clients that lost one server do not come back in the same second. */
+function backoff(attempt) {
+  return Math.random() * Math.min(MAX_DELAY_MS, FIRST_DELAY_MS * 2 ** attempt);
+}
+
+function bytesOf(base64) {
+  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+}
+
+/** The part of a log frame from byte `next` on; the server may send again what was sent before. */
+function cutFront(log, next) {
+  if (next <= log.offset) return log;
+  if (next >= log.next) return null;
+  const bytes = "text" in log ? new TextEncoder().encode(log.text) : bytesOf(log.base64);
+  const rest = bytes.subarray(next - log.offset);
+  return { ...log, offset: next, text: undefined, base64: undefined, bytes: rest };
+}
+
+/** One subscription. Subclasses say how to begin, how to resume, and which frames are theirs. */
+class Subscription {
+  constructor(connection, id, handlers) {
+    this.connection = connection;
+    this.id = id;
+    this.handlers = handlers;
+    this.live = false;
+  }
+
+  /** Ends the subscription; no handler is called afterwards. */
+  close() {
+    this.handlers = {};
+    this.connection.drop(this);
+  }
+
+  tell(name, body) {
+    this.handlers[`on${name}`]?.(body, this);
+  }
+
+  /** A frame that names this subscription. */
+  named(type, body) {
+    if (type === "caught_up") this.live = true;
+    this.tell(type === "caught_up" ? "caughtup" : type, body);
+    if (type === "revoked" || (type === "error" && !body.temporary)) this.connection.drop(this);
+  }
+}
+
+class LogSubscription extends Subscription {
+  constructor(connection, id, handlers, uuid, options) {
+    super(connection, id, handlers);
+    this.uuid = uuid;
+    this.options = options;
+    this.container = uuid.includes("-dz642-") ? uuid : null;
+    /** file -> {epoch, offset}: where the next byte is to come from. */
+    this.places = new Map();
+  }
+
+  request() {
+    const { files, tail, from } = this.options;
+    const log = { uuid: this.uuid, ...(files ? { files } : {}) };
+    if (this.places.size) {
+      log.from = Object.fromEntries(this.places);
+      log.container = this.container;
+    } else if (from) {
+      log.from = from;
+      if (this.options.container) log.container = this.options.container;
+    } else if (tail !== undefined) {
+      log.tail = tail;
+    }
+    return { log };
+  }
+
+  named(type, body) {
+    if (type === "attempt" && body.container !== this.container) {
+      this.container = body.container;
+      this.places.clear();
+    }
+    if (type === "gap" && body.file !== undefined && body.to != null) {
+      this.places.set(body.file, { epoch: body.epoch, offset: body.to });
+    }
+    super.named(type, body);
+  }
+
+  shared(type, body) {
+    if (type === "end") {
+      if (body.container === this.container || body.request === this.uuid) this.tell("end", body);
+      return;
+    }
+    if (type !== "log" || body.container !== this.container) return;
+    if (this.options.files && !this.options.files.includes(body.file)) return;
+    const place = this.places.get(body.file);
+    if (place && body.epoch < place.epoch) return;
+    const fresh = place && place.epoch === body.epoch ? cutFront(body, place.offset) : body;
+    if (!fresh) return;
+    this.places.set(body.file, { epoch: body.epoch, offset: body.next });
+    this.tell("log", fresh.base64 === undefined ? fresh : { ...fresh, bytes: bytesOf(fresh.base64) });
+  }
+}
+
+class ObjectSubscription extends Subscription {
+  constructor(connection, id, handlers, uuid, options) {
+    super(connection, id, handlers);
+    this.uuid = uuid;
+    this.etag = options.etag;
+  }
+
+  request() {
+    return { object: { uuid: this.uuid, ...(this.etag ? { etag: this.etag } : {}) } };
+  }
+
+  shared(type, body) {
+    if (type !== "object" || body.uuid !== this.uuid || body.etag === this.etag) return;
+    this.etag = body.etag;
+    this.tell("object", body);
+  }
+}
+
+class EventsSubscription extends Subscription {
+  constructor(connection, id, handlers, options) {
+    super(connection, id, handlers);
+    this.options = { ...options };
+  }
+
+  request() {
+    return { events: this.options };
+  }
+
+  named(type, body) {
+    if (body.cursor) this.resumeAfter(body.cursor);
+    super.named(type, body);
+  }
+
+  shared(type, body) {
+    if (type !== "event") return;
+    this.resumeAfter(body.cursor);
+    this.tell("event", body);
+  }
+
+  resumeAfter(cursor) {
+    this.options.cursor = cursor;
+    delete this.options.begin;
+  }
+}
+
+export class ArvadosEvents {
+  /**
+   * @param {object} options `url` of the proxy's `/v1/stream`; `token`, a text or a function that
+   *   gives one (or a promise of one) at each connect; `onstate(state, detail)` is told "connecting",
+   *   "open", "waiting" and "stopped".
+   */
+  constructor({ url, token, onstate = () => {} }) {
+    this.url = url;
+    this.token = typeof token === "function" ? token : () => token;
+    this.onstate = onstate;
+    this.subscriptions = new Map();
+    this.lastId = 0;
+    this.attempt = 0;
+    this.stopped = false;
+    this.refusedToken = undefined;
+    this.wake = () => this.lookAtLine();
+    for (const [target, event] of this.alarms()) target.addEventListener(event, this.wake);
+    this.connect();
+  }
+
+  /** Log files of a container or container request; see arvados-events.d.ts for the handlers. */
+  log(uuid, handlers, options = {}) {
+    return this.add((id) => new LogSubscription(this, id, handlers, uuid, options));
+  }
+
+  /** The state of one object, and every later state. */
+  object(uuid, handlers, options = {}) {
+    return this.add((id) => new ObjectSubscription(this, id, handlers, uuid, options));
+  }
+
+  /** Changes of objects, as the filters in `options` say. A connection carries one of these. */
+  events(handlers, options = {}) {
+    for (const other of this.subscriptions.values()) {
+      if (other instanceof EventsSubscription) {
+        throw new Error("a connection carries one events subscription: close the other first");
+      }
+    }
+    return this.add((id) => new EventsSubscription(this, id, handlers, options));
+  }
+
+  /** Ends everything; the object can not be used again. */
+  close() {
+    this.stop("closed by the page");
+    this.socket?.close(1000);
+  }
+
+  /** Present the token again on the open connection, for example after it was renewed. */
+  async renew() {
+    this.send({ auth: { token: await this.token() } });
+  }
+
+  alarms() {
+    const found = [];
+    if (typeof window !== "undefined") found.push([window, "online"], [window, "offline"]);
+    if (typeof document !== "undefined") found.push([document, "visibilitychange"]);
+    return found;
+  }
+
+  add(make) {
+    const subscription = make(String((this.lastId += 1)));
+    this.subscriptions.set(subscription.id, subscription);
+    if (this.open) this.subscribe(subscription);
+    return subscription;
+  }
+
+  drop(subscription) {
+    if (this.subscriptions.delete(subscription.id) && this.open) {
+      this.send({ unsubscribe: { id: subscription.id } });
+    }
+  }
+
+  subscribe(subscription) {
+    this.send({ subscribe: { id: subscription.id, ...subscription.request() } });
+  }
+
+  send(message) {
+    if (this.socket?.readyState === 1) this.socket.send(JSON.stringify(message));
+  }
+
+  async connect() {
+    this.onstate("connecting");
+    let token;
+    try {
+      token = await this.token();
+    } catch (error) {
+      this.retry(backoff((this.attempt += 1)), `no token: ${error}`);
+      return;
+    }
+    if (this.stopped) return;
+    if (token === this.refusedToken) {
+      this.stop("the token is not valid");
+      return;
+    }
+    const socket = new WebSocket(this.url, SUBPROTOCOL);
+    this.socket = socket;
+    this.pause = undefined;
+    this.heard(10_000);
+    socket.onopen = () => socket.send(JSON.stringify({ auth: { token } }));
+    socket.onmessage = ({ data }) => this.receive(JSON.parse(data));
+    socket.onclose = ({ code, reason }) => {
+      if (this.socket === socket) this.lost(code, reason, token);
+    };
+  }
+
+  receive(message) {
+    this.heard(this.silence);
+    for (const [type, body] of Object.entries(message)) this.dispatch(type, body);
+  }
+
+  dispatch(type, body) {
+    if (type === "hello") this.welcomed(body);
+    else if (type === "ping") this.send({ pong: {} });
+    else if (type === "goodbye") this.pause = body.reconnect_after_ms;
+    else if (body.id !== undefined) this.subscriptions.get(body.id)?.named(type, body);
+    else for (const one of [...this.subscriptions.values()]) one.shared(type, body);
+  }
+
+  welcomed(hello) {
+    this.silence = hello.ping_seconds * 1000 * SILENCE_FACTOR;
+    this.heard(this.silence);
+    if (this.open) return;
+    this.open = true;
+    this.attempt = 0;
+    this.refusedToken = undefined;
+    this.onstate("open", hello);
+    for (const subscription of this.subscriptions.values()) this.subscribe(subscription);
+  }
+
+  /** Something came; a line that stays silent longer than this is dead, whatever TCP says. */
+  heard(silence) {
+    clearTimeout(this.watchdog);
+    this.deadline = Date.now() + silence;
+    this.watchdog = setTimeout(() => this.lookAtLine(), silence + 50);
+  }
+
+  /** A timer, the network or the tab woke us: timers of hidden tabs are late, so look at the clock. */
+  lookAtLine() {
+    if (this.stopped) return;
+    if (this.timer !== undefined) {
+      if (globalThis.navigator?.onLine !== false) this.retry(backoff(0), "woken");
+      return;
+    }
+    const offline = globalThis.navigator?.onLine === false;
+    if (Date.now() >= this.deadline || offline) this.abandon("no answer from the server");
+  }
+
+  /** Give up on a socket without waiting for its closing handshake. */
+  abandon(reason) {
+    const socket = this.socket;
+    this.socket = undefined;
+    socket?.close();
+    this.lost(1006, reason);
+  }
+
+  lost(code, reason, token) {
+    clearTimeout(this.watchdog);
+    this.open = false;
+    this.socket = undefined;
+    for (const subscription of this.subscriptions.values()) subscription.live = false;
+    if (this.stopped) return;
+    if (code === TOKEN_INVALID) {
+      this.refusedToken = token;
+      this.retry(backoff(0), reason);
+    } else if (code >= 4500 && code < 5000) {
+      this.stop(reason || `closed with code ${code}`);
+    } else {
+      const [least, most] = this.pause ?? [0, 0];
+      const planned = least + Math.random() * (most - least);
+      this.retry(planned || backoff(this.attempt++), reason);
+    }
+  }
+
+  retry(delay, reason) {
+    clearTimeout(this.timer);
+    if (this.stopped) return;
+    this.onstate("waiting", { delay, reason });
+    this.timer = setTimeout(() => {
+      this.timer = undefined;
+      this.connect();
+    }, delay);
+  }
+
+  stop(reason) {
+    if (this.stopped) return;
+    this.stopped = true;
+    clearTimeout(this.timer);
+    clearTimeout(this.watchdog);
+    for (const [target, event] of this.alarms()) target.removeEventListener(event, this.wake);
+    this.onstate("stopped", { reason });
+  }
+}
