@@ -17,6 +17,7 @@ from dataclasses import replace
 import asyncpg
 import msgspec
 
+from sandbox.container_logs import ContainerLogs
 from sandbox.model import actors, permission_table, plain, records, seeds, tokens
 from sandbox.model.actors import Actor
 from sandbox.model.collections import CollectionRules
@@ -33,6 +34,7 @@ from sandbox.model.rules import Rules
 from sandbox.model.tokens import TokenRules
 from sandbox.model.unit import Unit
 from sandbox.model.users import UserRules
+from sandbox.scenes import Scenes
 from sandbox.writes import Writes
 
 _COLUMNS = """
@@ -55,12 +57,14 @@ def _rules() -> dict[str, Rules]:
     }
 
 
-class Transaction(Writes):
+class Transaction(Writes, Scenes):
     """Writes of one open transaction; nothing is seen or told before it is committed."""
 
     def __init__(self, cluster: Cluster, connection: Connection) -> None:
         self._cluster = cluster
         self.connection = connection
+        self.logs = cluster.logs
+        self.root = cluster.root
 
     @asynccontextmanager
     async def unit(self, actor: Actor) -> AsyncIterator[Unit]:
@@ -68,7 +72,7 @@ class Transaction(Writes):
         yield await self._cluster.unit_on(self.connection, actor)
 
 
-class Cluster(Writes):
+class Cluster(Writes, Scenes):
     """One cluster on one database."""
 
     def __init__(
@@ -79,6 +83,8 @@ class Cluster(Writes):
         self.tables = tables
         self.root = root
         """The system user with SystemRootToken."""
+        self.logs = ContainerLogs()
+        """The bytes of container logs, which no table holds."""
         self._rules = _rules()
 
     @asynccontextmanager

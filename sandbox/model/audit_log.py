@@ -29,7 +29,7 @@ VALUES ($1, $2, $11, $3, $4, $5, $6, $7, $8, $9, $9, $10) RETURNING id
 _INSERT_MANY = """
 INSERT INTO logs (uuid, owner_uuid, modified_by_user_uuid, object_uuid, event_at, event_type,
   summary, properties, created_at, updated_at, modified_at, object_owner_uuid)
-SELECT u, $2, $2, $3, at, $4, $4 || ' of ' || $3, $5, at, at, at, $6
+SELECT u, $2::varchar, $2, $3::varchar, at, $4::varchar, $4 || ' of ' || $3, $5, at, at, at, $6
 FROM unnest($1::varchar[]) AS u, (SELECT clock_timestamp() AT TIME ZONE 'UTC' AS at) AS now
 RETURNING id
 """

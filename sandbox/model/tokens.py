@@ -84,6 +84,15 @@ def v2(record: Record) -> str:
     return f"v2/{record.uuid}/{record['api_token']}"
 
 
+async def end_silently(connection: Connection, uuid: str | None) -> None:
+    """Logout in arvados-controller: no log row tells of it (facts/arvados.md 1)."""
+    await connection.execute(
+        "UPDATE api_client_authorizations SET expires_at = clock_timestamp() AT TIME ZONE 'UTC'"
+        " WHERE uuid = $1",
+        uuid,
+    )
+
+
 async def authenticate(
     connection: Connection,
     config: ClusterConfig,

@@ -40,13 +40,13 @@ class Replay:
         self._listener = listener
         self._recording = recording
         self.ours: dict[str, str] = {}
-        self.notified: list[str] = []
+        self.notified: asyncio.Queue[str] = asyncio.Queue()
         self._last_log = 0
         self._rows_seen: set[int] = set()
 
     async def start(self) -> None:
         """Listen, and forget the rows of the cluster's own beginning."""
-        await self._listener.add_listener("logs", lambda *told: self.notified.append(told[3]))
+        await self._listener.add_listener("logs", lambda *told: self.notified.put_nowait(told[3]))
         await self.new_logs()
         empty = await self.cluster.pool.fetchval(
             "SELECT uuid FROM collections WHERE name = 'empty collection'"
@@ -146,9 +146,9 @@ class Replay:
     async def told(self, count: int) -> list[str]:
         """The payloads of the channel since the last call, at least `count` of them."""
         async with asyncio.timeout(5):
-            while len(self.notified) < count:
-                await asyncio.sleep(0.005)
-        told, self.notified = self.notified, []
+            told = [await self.notified.get() for _ in range(count)]
+        while not self.notified.empty():
+            told.append(self.notified.get_nowait())
         return told
 
     async def permissions(self) -> set[tuple[str, str, int, bool]]:

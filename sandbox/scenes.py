@@ -1,0 +1,257 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""People, projects and runs in few words, for tests, the demo and bench/.
+
+Made of the same writes as the API's, so every call leaves the rows, tables and NOTIFYs that a
+real cluster would. Who acts is the owner of what is made, unless `by` names somebody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Any
+
+from sandbox.container_logs import ContainerLogs
+from sandbox.model import audit_log, collections, lifecycle, links, records, tokens, trash, users
+from sandbox.model.actors import Actor
+from sandbox.model.records import Record
+from sandbox.model.unit import Unit
+from sandbox.writes import Named, uuid_of
+
+IMAGE = ". d41d8cd98f00b204e9800998ecf8427e+0 0:0:sha256:sandbox.tar\n"
+"""Manifest of the docker image collection that requests run in."""
+_BETWEEN = "link_class = 'permission' AND tail_uuid = $1 AND head_uuid = $2 ORDER BY id"
+
+
+class Scenes:
+    """What a cluster, or one transaction on it, can be told to do."""
+
+    logs: ContainerLogs
+    root: Actor
+
+    def unit(self, actor: Actor) -> AbstractAsyncContextManager[Unit]:
+        """A unit of writes for the actor."""
+        raise NotImplementedError
+
+    async def user(
+        self, name: str, *, active: bool = True, admin: bool = False, set_up: bool = True
+    ) -> Actor:
+        """A user with a token; one who is there already gets another token."""
+        async with self.unit(self.root) as unit:
+            there = await unit.where("user", "username = $1", name)
+            user = there[0] if there else await _new_user(unit, name, set_up=set_up)
+            if not there and active:
+                await unit.update(user, is_active=True)
+            if not there and admin:
+                await unit.update(user, is_admin=True)
+            return await _actor_with_token(unit, user, ("all",), None)
+
+    async def token(
+        self,
+        user: Named,
+        *,
+        scopes: Sequence[str] = ("all",),
+        expires_at: datetime | None = None,
+    ) -> Actor:
+        """The same user with one more token."""
+        async with self.unit(self.root) as unit:
+            return await _actor_with_token(
+                unit, await users.one(unit, uuid_of(user)), scopes, expires_at
+            )
+
+    async def project(
+        self, name: str | None = None, *, owner: Named, by: Actor | None = None
+    ) -> Record:
+        """A project of a user, or in another project."""
+        return await self._owned("group", owner, by, {"name": name, "group_class": "project"})
+
+    async def role(self, name: str, *members: Named, level: str = "can_read") -> Record:
+        """A role and its members."""
+        async with self.unit(self.root) as unit:
+            role = await unit.create("group", {"name": name, "group_class": "role"})
+            for member in members:
+                await links.create(unit, _grant(uuid_of(member), level, role.uuid))
+            return role
+
+    async def collection(
+        self,
+        name: str | None = None,
+        *,
+        owner: Named,
+        manifest: str = "",
+        by: Actor | None = None,
+    ) -> Record:
+        """A collection of a user, or in a project."""
+        return await self._owned("collection", owner, by, {"name": name, "manifest_text": manifest})
+
+    async def container_request(
+        self,
+        name: str | None = None,
+        *,
+        owner: Named,
+        by: Actor | None = None,
+        **given: Any,
+    ) -> Record:
+        """A request, committed with priority 500 unless told otherwise; its command is its own."""
+        async with self.unit(self.root) as unit:
+            image = await _image(unit)
+        attributes = {
+            "name": name,
+            "command": ["echo", records.random_name(8)],
+            "container_image": image,
+            "output_path": "/out",
+            "cwd": "/out",
+            "mounts": {"/out": {"kind": "tmp", "capacity": 1000}},
+            "runtime_constraints": {"vcpus": 1, "ram": 268435456},
+            "use_existing": False,
+            "state": "Committed",
+            "priority": 500,
+        }
+        return await self._owned("container_request", owner, by, {**attributes, **given})
+
+    async def _owned(
+        self, kind: str, owner: Named, by: Actor | None, given: Mapping[str, Any]
+    ) -> Record:
+        actor = by or (owner if isinstance(owner, Actor) else self.root)
+        async with self.unit(actor) as unit:
+            return await unit.create(kind, {"owner_uuid": uuid_of(owner), **given})
+
+    async def share(
+        self, what: Named, who: Named, level: str = "can_read", *, by: Actor | None = None
+    ) -> Record:
+        """A permission link from `who` (a user or role) to `what`."""
+        async with self.unit(by or self.root) as unit:
+            return await links.create(unit, _grant(uuid_of(who), level, uuid_of(what)))
+
+    async def unshare(self, what: Named, who: Named, *, by: Actor | None = None) -> None:
+        """Take away what `share` gave."""
+        async with self.unit(by or self.root) as unit:
+            for link in await unit.where("link", _BETWEEN, uuid_of(who), uuid_of(what)):
+                await unit.destroy(link)
+
+    async def move(self, what: Named, to: Named, *, by: Actor | None = None) -> Record:
+        """Give an object another owner."""
+        async with self.unit(by or self.root) as unit:
+            return await unit.update(await lifecycle.existing(unit, what), owner_uuid=uuid_of(to))
+
+    async def expire(self, what: Named, at: datetime, *, by: Actor | None = None) -> Record:
+        """Let a project or collection go to the trash at that time, which then passes silently."""
+        async with self.unit(by or self.root) as unit:
+            return await unit.update(await lifecycle.existing(unit, what), trash_at=at)
+
+    async def deactivate(self, user: Named) -> Record:
+        """Unsetup, as the button of Workbench does."""
+        async with self.unit(self.root) as unit:
+            return await users.unsetup(unit, await users.one(unit, uuid_of(user)))
+
+    async def logout(self, actor: Actor) -> None:
+        """End a token as arvados-controller does: raw SQL, no log row, no NOTIFY."""
+        async with self.unit(self.root) as unit:
+            await tokens.end_silently(unit.connection, actor.token_uuid)
+
+    async def sweep(self) -> None:
+        """What the API server does every minute with the trash."""
+        async with self.unit(self.root) as unit:
+            await trash.sweep(unit)
+
+    async def reload(self, what: Named) -> Record:
+        """The object as it is stored now."""
+        async with self.unit(self.root) as unit:
+            return await lifecycle.existing(unit, what)
+
+    async def container_of(self, request: Named) -> Record:
+        """The container that the request points to now."""
+        async with self.unit(self.root) as unit:
+            return await lifecycle.container_of(unit, request)
+
+    async def run(self, what: Named, *, gateway: str | None = "gateway.example:1") -> Record:
+        """Lock and start the container of a request; its gateway begins to answer."""
+        async with self.unit(self.root) as unit:
+            container = await lifecycle.start(unit, what, gateway)
+        if gateway:
+            self.logs.start(container.uuid)
+        return container
+
+    async def progress(self, what: Named, progress: float | None = None, **status: str) -> Record:
+        """The running container reports how far it is, and its runtime status."""
+        async with self.unit(self.root) as unit:
+            return await lifecycle.report(unit, what, progress, status)
+
+    async def write_log(self, what: Named, file: str, data: bytes) -> None:
+        """The running container writes to one of its log files: bytes, no rows."""
+        container = await self.container_of(what)
+        self.logs.append(container.uuid, file, data)
+
+    async def checkpoint(self, what: Named) -> Record:
+        """Save the log files as they are: the container and its requests name the collection."""
+        container = await self.container_of(what)
+        manifest = self.logs.checkpoint(container.uuid)
+        async with self.unit(self.root) as unit:
+            return await lifecycle.checkpoint(unit, container, manifest)
+
+    async def finish(
+        self, what: Named, *, exit_code: int = 0, output: str = "", cost: float = 0.0
+    ) -> Record:
+        """The container ends Complete with its log saved; `output` is a manifest."""
+        container = await self.container_of(what)
+        end = lifecycle.End(exit_code, output, self._last_log(container), cost)
+        async with self.unit(self.root) as unit:
+            ended = await lifecycle.complete(unit, container, end)
+        self.logs.kill_node(container.uuid)
+        return ended
+
+    def _last_log(self, container: Record) -> str:
+        answers = container["gateway_address"] is not None
+        return self.logs.checkpoint(container.uuid) if answers else ""
+
+    async def cancel(self, what: Named, error: str | None = None) -> Record:
+        """The dispatcher reports Cancelled: a request with tries left gets a new container."""
+        async with self.unit(self.root) as unit:
+            container = await lifecycle.cancel(unit, what, error)
+        self.logs.kill_node(container.uuid)
+        return container
+
+    async def cancel_request(self, request: Named, *, by: Actor | None = None) -> Record:
+        """A user cancels: priority 0."""
+        async with self.unit(by or self.root) as unit:
+            return await unit.update(await lifecycle.existing(unit, request), priority=0)
+
+    async def insert_log_rows(self, count: int, about: Named, *, by: Actor | None = None) -> None:
+        """Many update rows of one object in one statement, each with its NOTIFY."""
+        async with self.unit(by or self.root) as unit:
+            record = await lifecycle.existing(unit, about)
+            await audit_log.write_many(unit.connection, unit.config, unit.actor, record, count)
+
+
+async def _new_user(unit: Unit, name: str, *, set_up: bool) -> Record:
+    email = f"{name}@example.com"
+    given = {"email": email, "username": name, "first_name": name, "last_name": "Sandbox"}
+    user = await unit.create("user", given)
+    if set_up:
+        await users.set_up(unit, user)
+    return user
+
+
+async def _actor_with_token(
+    unit: Unit, user: Record, scopes: Sequence[str], expires_at: datetime | None
+) -> Actor:
+    given = {"user_id": user["id"], "scopes": list(scopes), "expires_at": expires_at}
+    token = await unit.create("api_client_authorization", given)
+    admin, active = bool(user["is_admin"]), bool(user["is_active"])
+    return Actor(user.uuid, user["id"], admin, active, token.uuid, tokens.v2(token), tuple(scopes))
+
+
+def _grant(tail: str, level: str, head: str) -> dict[str, Any]:
+    return {"link_class": "permission", "name": level, "tail_uuid": tail, "head_uuid": head}
+
+
+async def _image(unit: Unit) -> str:
+    """The hash of the image collection, made on first use and readable for all users."""
+    image = collections.data_hash(IMAGE)
+    if not await unit.where("collection", "portable_data_hash = $1 LIMIT 1", image):
+        made = await unit.create("collection", {"name": "docker image", "manifest_text": IMAGE})
+        await links.create(unit, _grant(unit.config.all_users, "can_read", made.uuid))
+    return image
