@@ -31,7 +31,7 @@ class EventCursor(msgspec.Struct, frozen=True, tag="e", array_like=True):
     sequence: int
 
 
-class LogPlace(msgspec.Struct, frozen=True, array_like=True):
+class LogPlace(msgspec.Struct, frozen=True, order=True, array_like=True):
     """Byte `offset` of a log file, in its `epoch`."""
 
     epoch: int
@@ -39,10 +39,9 @@ class LogPlace(msgspec.Struct, frozen=True, array_like=True):
 
 
 class LogCursor(msgspec.Struct, frozen=True, tag="l", array_like=True):
-    """The next byte of each log file of a container; `attempt` counts a request's containers."""
+    """The next byte of each log file of a container."""
 
     container: str
-    attempt: int
     places: dict[str, LogPlace]
 
 

@@ -1,0 +1,70 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The end of a container's logs where the stream does not tell it: from Arvados' saved log.
+
+Pure but for `saved_sizes`. Normally the container log publisher announces the end. A container that
+ended before the stream's time, or never ran, has no such message; nor has one whose publishers
+were away for long.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from arvados_nats import object_facts
+from arvados_nats.errors import Refused
+from arvados_nats.log_chunks import ContainerEnd, FileEnd
+from wsproxy.log_arvados import Access, ContainerState, SavedLogs
+from wsproxy.log_frontier import Frontier
+
+GRACE_SECONDS = 60.0
+"""How long after a container's end the publisher's own word is waited for."""
+
+
+def certain(state: ContainerState, *, heard: bool) -> bool:
+    """Whether Arvados' word suffices that no more bytes will come.
+
+    `heard`: some of the log is in the stream, so that a publisher is or was at work on it.
+    """
+    if not state.final:
+        return False
+    if state.log and not heard:
+        return True
+    finished = object_facts.timestamp(state.finished_at) if state.finished_at else None
+    return finished is None or time.time() - finished > GRACE_SECONDS
+
+
+async def saved_sizes(
+    saved: SavedLogs, container: str, state: ContainerState, access: Access
+) -> dict[str, int]:
+    """Sizes of the files of the saved log; none if there is no log, or it is gone."""
+    if not state.log:
+        return {}
+    try:
+        return await saved.sizes(container, access)
+    except Refused:
+        return {}
+
+
+def of_saved_log(
+    container: str,
+    state: ContainerState,
+    sizes: Mapping[str, int],
+    known: Mapping[str, Frontier],
+) -> ContainerEnd:
+    """The end of a container whose saved log has files of these sizes.
+
+    `known` is how far the stream has them. What was streamed and not saved is kept, and marked not
+    confirmed.
+    """
+    files = {
+        name: FileEnd(frontier.epoch, frontier.edge, confirmed=False)
+        for name, frontier in known.items()
+    }
+    for name, size in sizes.items():
+        heard = known.get(name)
+        epoch, edge = (heard.epoch, heard.edge) if heard else (0, 0)
+        files[name] = FileEnd(epoch, max(size, edge), confirmed=size >= edge)
+    return ContainerEnd(container, state.state, state.exit_code, files)

@@ -1,0 +1,270 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""One container's log files, heard once for all their readers.
+
+Each chunk that the stream republishes becomes one frame, written in a loop to every reader that
+is exactly there (`log_frontier` decides); whoever is not, is behind and goes his own way
+(`log_reader`). A lost last message shows no hole, so the stream is asked when the connection was
+away and every half minute. Arvados is asked about the container with a viewer's token, seldom.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Iterator
+
+from arvados_nats import events, log_chunks, subjects
+from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
+from arvados_nats.log_chunks import Chunk, ContainerEnd
+from arvados_nats.nats_client import Message, Nats
+from wsproxy import log_end, metrics
+from wsproxy.cursor import LogPlace
+from wsproxy.log_arvados import FINAL, Access, SavedLogs
+from wsproxy.log_frontier import Frontier, Jump, Run
+from wsproxy.log_history import LogHistory
+from wsproxy.log_pieces import PIECE_BYTES, Piece, join, pieces
+from wsproxy.log_reader import LogReader
+from wsproxy.log_stream import StoredLogs
+
+logger = logging.getLogger(__name__)
+
+_CHECK_SECONDS = 30.0
+_QUIET_SECONDS = 20.0
+"""A container whose log says something was not over so long ago."""
+_RETRY_SECONDS = 0.5
+_ASK_SECONDS = 5.0
+"""Arvados is asked about the container of a feed at most this often."""
+
+
+class LogFile:
+    """One file of a container: how far it went live, and who is there."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.frontier = Frontier()
+        self.live: list[LogReader] = []
+        self.ahead: list[LogReader] = []
+        """Readers that asked for a place the file has not reached."""
+
+
+class LogFeed:
+    """All log files of one container, while somebody reads them; `run` until cancelled."""
+
+    def __init__(
+        self,
+        container: str,
+        nats: Nats,
+        stored: StoredLogs,
+        saved: SavedLogs,
+        history: LogHistory,
+    ) -> None:
+        self.container = container
+        self.history = history
+        self.files: dict[str, LogFile] = {}
+        self.readers: set[LogReader] = set()
+        self.end: ContainerEnd | None = None
+        self.ready = asyncio.Event()
+        self.check_now = asyncio.Event()
+        self._nats = nats
+        self._stored = stored
+        self._saved = saved
+        self._early: list[Message] | None = []
+        self._sequence = 0
+        self._asking = asyncio.Lock()
+        self._asked_at = self._heard_at = float("-inf")
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        async with contextlib.AsyncExitStack() as stack:
+            await self._listen(stack)
+            await self._begin()
+            self.ready.set()
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    pause = _CHECK_SECONDS * random.uniform(0.8, 1.2)
+                    await asyncio.wait_for(self.check_now.wait(), pause)
+                self.check_now.clear()
+                with contextlib.suppress(ArvadosNatsError):
+                    await self._check()
+
+    async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
+        logs = subjects.stored(subjects.logs_of(self.container))
+        changes = subjects.stored(subjects.events_of(self.container))
+        for subject, handler in ((logs, self._take), (changes, self._changed)):
+            subscription = await self._nats.subscribe(subject, handler)
+            stack.push_async_callback(subscription.unsubscribe)
+
+    async def _begin(self) -> None:
+        """Learn how far each file is in the stream, and go on from there with what came since."""
+        while True:
+            try:
+                await self._nats.flush()
+                last = await self._stored.last(self.container)
+                starts = [
+                    (
+                        sequence,
+                        await self._in_context(parsed) if isinstance(parsed, Chunk) else parsed,
+                    )
+                    for sequence, parsed in last
+                ]
+                break
+            except Unavailable as error:
+                logger.warning(
+                    "log stream can not be read; trying again",
+                    extra={"action": "log_feed.begin", "error": str(error)},
+                )
+                await asyncio.sleep(_RETRY_SECONDS)
+        for sequence, parsed in starts:
+            self._sequence = max(self._sequence, sequence)
+            if isinstance(parsed, Chunk):
+                self._file(parsed.file).frontier.begin(parsed, sequence)
+        for _, parsed in starts:
+            if isinstance(parsed, ContainerEnd):
+                self._finish(parsed)
+        early, self._early = self._early or [], None
+        for message in early:
+            self._handle(message)
+
+    async def _in_context(self, chunk: Chunk) -> Chunk:
+        """A chunk too short to show where its characters begin, with the bytes before it."""
+        if chunk.offset == 0 or len(chunk.data) > 3:
+            return chunk
+        place = LogPlace(chunk.epoch, max(chunk.offset - 3, 0))
+        page = await self._stored.page(self.container, chunk.file, place)
+        before = join(page, place, chunk.offset).data
+        if place.offset + len(before) != chunk.offset:
+            return chunk
+        return Chunk(
+            chunk.container_uuid, chunk.file, chunk.epoch, place.offset, before + chunk.data
+        )
+
+    async def _take(self, message: Message) -> None:
+        if self._early is not None:
+            self._early.append(message)
+        else:
+            self._handle(message)
+
+    async def _changed(self, message: Message) -> None:
+        """The container's record changed: a container that never ran has no other end."""
+        event = events.decode(message.data)
+        attributes = event.properties.get("new_attributes")
+        if event.verified and isinstance(attributes, dict) and attributes.get("state") in FINAL:
+            self.check_now.set()
+
+    def _handle(self, message: Message) -> None:
+        parsed = log_chunks.parse(message.subject, message.headers, message.data)
+        try:
+            sequence = int(message.headers["Nats-Sequence"])
+            previous = int(message.headers["Nats-Last-Sequence"])
+        except (KeyError, ValueError) as error:
+            raise BadInput("a stored message without its sequence") from error
+        self._sequence = max(self._sequence, sequence)
+        if isinstance(parsed, ContainerEnd):
+            self._finish(parsed)
+        else:
+            self._accept(parsed, sequence, previous)
+
+    def _accept(self, chunk: Chunk, sequence: int, previous: int | None) -> None:
+        if self.end is None:
+            self._heard_at = asyncio.get_running_loop().time()
+            file = self._file(chunk.file)
+            self._apply(file, file.frontier.accept(chunk, sequence, previous))
+
+    def _apply(self, file: LogFile, steps: Iterator[Run | Jump]) -> None:
+        for step in steps:
+            if isinstance(step, Run):
+                self._broadcast(file, step)
+            else:
+                left, file.live = file.live, []
+                for reader in left:
+                    reader.fall_behind(file.name, step.place)
+        if file.ahead:
+            waiting, file.ahead = file.ahead, []
+            for reader in waiting:
+                reader.reached(file.name)
+
+    def _broadcast(self, file: LogFile, run: Run) -> None:
+        """One frame, and one write for each reader that is there."""
+        if not file.live:
+            return
+        message = Piece(self.container, file.name, run.epoch, run.offset, run.data).message
+        slow = []
+        for reader in file.live:
+            if reader.outlet.lagging:
+                slow.append(reader)
+            else:
+                reader.send(message)
+        metrics.log_frames.inc(len(file.live) - len(slow))
+        for reader in slow:
+            file.live.remove(reader)
+            metrics.log_lags.inc()
+            reader.fall_behind(file.name, LogPlace(run.epoch, run.offset))
+
+    def _file(self, name: str) -> LogFile:
+        file = self.files.get(name)
+        if file is None:
+            file = self.files[name] = LogFile(name)
+            for reader in tuple(self.readers):
+                reader.enter(file)
+        return file
+
+    def _finish(self, end: ContainerEnd) -> None:
+        if self.end is not None:
+            return
+        for name, last in end.files.items():
+            file = self._file(name)
+            self._apply(file, file.frontier.finish(last.epoch, last.size))
+        for file in self.files.values():
+            if file.name not in end.files:
+                self._apply(file, file.frontier.finish(file.frontier.epoch, file.frontier.edge))
+        self.end = end
+        for reader in tuple(self.readers):
+            reader.wake()
+
+    def recent(self, file: LogFile, place: LogPlace) -> Piece | None:
+        """The bytes at a place, if they are among the last that went live."""
+        frontier = file.frontier
+        if place.epoch != frontier.epoch:
+            return None
+        stop = min(frontier.end, place.offset + PIECE_BYTES)
+        data = frontier.recent.read(place.offset, stop)
+        if not data:
+            return None
+        made = pieces(self.container, file.name, place, data, whole=stop == frontier.end)
+        return made[0] if made else None
+
+    async def _check(self) -> None:
+        """See to it that nothing was missed, and that an end nobody announced is found."""
+        if await self._stored.newer(self.container, self._sequence):
+            for sequence, parsed in await self._stored.last(self.container):
+                self._sequence = max(self._sequence, sequence)
+                if isinstance(parsed, Chunk):
+                    self._accept(parsed, sequence, None)
+                else:
+                    self._finish(parsed)
+        loop = asyncio.get_running_loop()
+        reader = next(iter(self.readers), None)
+        if self.end is None and reader and loop.time() - self._heard_at > _QUIET_SECONDS:
+            await asyncio.sleep(self._asked_at + _ASK_SECONDS - loop.time())
+            await self.settle(reader.access)
+
+    async def settle(self, access: Access) -> None:
+        """Find out from Arvados whether a container is over whose end the stream does not tell.
+
+        Raises Refused and Unavailable as Arvados does.
+        """
+        loop = asyncio.get_running_loop()
+        async with self._asking:
+            if self.end is not None or loop.time() - self._asked_at < _ASK_SECONDS:
+                return
+            state = await self._saved.state(self.container, access)
+            self._asked_at = loop.time()
+            if not log_end.certain(state, heard=bool(self.files)):
+                return
+            sizes = await log_end.saved_sizes(self._saved, self.container, state, access)
+        known = {name: file.frontier for name, file in self.files.items()}
+        self._finish(log_end.of_saved_log(self.container, state, sizes, known))

@@ -1,0 +1,172 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The bytes of any log file from any place on, from wherever they still are, read once for all.
+
+First the stream; what is not there is asked of Arvados at the same offset; what neither has is a
+hole with exact borders. Readers at the same place share one read and one encoded frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from arvados_nats.errors import Refused
+from wsproxy.cursor import LogPlace
+from wsproxy.log_arvados import Access, SavedLogs
+from wsproxy.log_pieces import After, Found, Hole, NewEpoch, Piece, join, pieces
+from wsproxy.log_stream import StoredLogs
+
+logger = logging.getLogger(__name__)
+
+_CACHE_BYTES = 16 * 1024 * 1024
+_COPIES = 3
+"""A piece is held as bytes, as text and as a frame."""
+_SAVED_BYTES = 512 * 1024
+_HOLE_SECONDS = 30.0
+_LATE_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4)
+"""Seconds to wait for a replica of the stream that has not yet what was already sent live."""
+
+Step = Piece | Hole | NewEpoch
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """From `place` of a file on; there is reason to believe that it goes up to `goal`.
+
+    `live`: that far it was just heard live, so a replica of the stream may only be late.
+    """
+
+    container: str
+    file: str
+    place: LogPlace
+    goal: LogPlace
+    live: bool = False
+
+    @property
+    def stop(self) -> int | None:
+        """Where to stop in the epoch of `place`; None for its end, in an epoch that is over."""
+        return self.goal.offset if self.goal.epoch == self.place.epoch else None
+
+
+_Key = tuple[str, str, LogPlace]
+
+
+class LogHistory:
+    """All files of all containers, for all readers of the process."""
+
+    def __init__(self, stored: StoredLogs, saved: SavedLogs) -> None:
+        self._stored = stored
+        self._saved = saved
+        self._pieces: OrderedDict[_Key, Piece] = OrderedDict()
+        self._bytes = 0
+        self._holes: dict[_Key, tuple[Hole, float]] = {}
+        self._flights: dict[_Key, asyncio.Task[Step]] = {}
+
+    async def read(self, wanted: Wanted, access: Access) -> Step:
+        """What comes at the place: never nothing.
+
+        Raises Unavailable when it can not be told now, Refused when Arvados does not let this
+        viewer read what only Arvados has.
+        """
+        key = (wanted.container, wanted.file, wanted.place)
+        while True:
+            known = self._known(key)
+            if known is not None:
+                return known
+            flight = self._flights.get(key)
+            if flight is None:
+                return await asyncio.shield(self._start(key, wanted, access))
+            try:
+                return await asyncio.shield(flight)
+            except Refused:
+                continue  # another viewer was refused; this one asks for itself
+
+    def keep(self, piece: Piece) -> None:
+        """Hold a piece for others that come to its place."""
+        key = (piece.container, piece.file, LogPlace(piece.epoch, piece.offset))
+        old = self._pieces.pop(key, None)
+        self._pieces[key] = piece
+        self._bytes += (len(piece.data) - (len(old.data) if old else 0)) * _COPIES
+        while self._bytes > _CACHE_BYTES:
+            _, gone = self._pieces.popitem(last=False)
+            self._bytes -= len(gone.data) * _COPIES
+
+    def _known(self, key: _Key) -> Step | None:
+        piece = self._pieces.get(key)
+        if piece is not None:
+            self._pieces.move_to_end(key)
+            return piece
+        hole, until = self._holes.get(key, (None, 0.0))
+        if hole is not None and until > time.monotonic():
+            return hole
+        self._holes.pop(key, None)
+        return None
+
+    def _start(self, key: _Key, wanted: Wanted, access: Access) -> asyncio.Task[Step]:
+        task = asyncio.create_task(self._find(wanted, access), name="log history")
+        self._flights[key] = task
+        task.add_done_callback(lambda done: self._landed(key, done))
+        return task
+
+    def _landed(self, key: _Key, task: asyncio.Task[Step]) -> None:
+        del self._flights[key]
+        if not task.cancelled():
+            task.exception()  # every reader that waited has it, or has gone
+
+    async def _find(self, wanted: Wanted, access: Access) -> Step:
+        found = await self._from_stream(wanted)
+        for pause in _LATE_PAUSES if wanted.live else ():
+            if isinstance(found, Piece) or found.after is not After.DRY:
+                break
+            await asyncio.sleep(pause)
+            found = await self._from_stream(wanted)
+        if isinstance(found, Piece):
+            return found
+        if found.after is After.EPOCH and found.met is not None and found.touched:
+            return NewEpoch(found.met.epoch)
+        if found.after is After.EPOCH or wanted.stop is None:
+            return Hole(wanted.place, None, "the file began anew")
+        return await self._from_arvados(wanted, found, access)
+
+    async def _from_stream(self, wanted: Wanted) -> Piece | Found:
+        place = wanted.place
+        while True:
+            page = await self._stored.page(wanted.container, wanted.file, place)
+            found = join(page, place, wanted.stop)
+            whole = found.after not in (After.MORE, After.DRY)
+            made = pieces(wanted.container, wanted.file, place, found.data, whole=whole)
+            if found.data and not made and found.after is After.MORE:
+                made = pieces(wanted.container, wanted.file, place, found.data, whole=True)
+            if made:
+                for piece in made:
+                    self.keep(piece)
+                self._stored.remember(wanted.container, wanted.file, made[-1].next, page)
+                return made[0]
+            if found.after is not After.MORE:
+                return found
+            self._stored.skip(wanted.container, wanted.file, place, page)
+
+    async def _from_arvados(self, wanted: Wanted, found: Found, access: Access) -> Step:
+        place, goal = wanted.place, wanted.goal.offset
+        end = goal
+        if found.after is After.HOLE and found.met is not None:
+            end = min(found.met.offset, goal)
+        stop = min(end, place.offset + _SAVED_BYTES)
+        data = await self._saved.read(wanted.container, wanted.file, place.offset, stop, access)
+        whole = place.offset + len(data) >= end
+        made = pieces(wanted.container, wanted.file, place, data, whole=whole)
+        if not made:
+            made = pieces(wanted.container, wanted.file, place, data or found.data, whole=True)
+        if not made:
+            hole = Hole(place, end, "neither the stream nor Arvados has these bytes")
+            key = (wanted.container, wanted.file, place)
+            self._holes[key] = (hole, time.monotonic() + _HOLE_SECONDS)
+            return hole
+        for piece in made:
+            self.keep(piece)
+        return made[0]

@@ -1,0 +1,286 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""One subscription's way through the log files of one container: file by file, live or behind.
+
+A reader that is behind in a file reads history piece by piece at the pace of its connection, until
+it stands exactly where the live readers stand, and joins them in that loop turn. A connection that
+is full drops out of the live readers of a file and does the same. Nobody waits for anybody, and no
+more than one piece is in memory for a reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
+from wsproxy import log_tail
+from wsproxy.cursor import LogPlace
+from wsproxy.frames import Message
+from wsproxy.log_arvados import Access
+from wsproxy.log_history import Step, Wanted
+from wsproxy.log_pieces import Hole, NewEpoch, Piece
+from wsproxy.messages_v1 import CaughtUp, End, Error, Gap, ServerMessage, encode
+from wsproxy.outlet import Outlet
+
+if TYPE_CHECKING:
+    from wsproxy.log_feed import LogFeed, LogFile
+
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a reader wants of a container's logs.
+
+    `files`: None for all. `places` gives (epoch or None for the present one, offset) of where to
+    begin; other files begin at 0, or `tail` lines before their end.
+    """
+
+    files: frozenset[str] | None = None
+    places: Mapping[str, tuple[int | None, int]] = field(default_factory=dict)
+    tail: int | None = None
+
+
+class LogReader:
+    """Sends the chosen log files of a feed's container through `send`, exactly once each byte.
+
+    `outlet` is the connection that `send` writes to. `id` names the subscription in messages that
+    are not the same for all. `ended` is called after the container's end was sent.
+    """
+
+    def __init__(
+        self,
+        feed: LogFeed,
+        outlet: Outlet,
+        access: Access,
+        selection: Selection,
+        *,
+        id: str,
+        send: Callable[[Message], None],
+        ended: Callable[[], None],
+    ) -> None:
+        self.outlet = outlet
+        self.access = access
+        self.send = send
+        self._feed = feed
+        self._selection = selection
+        self._id = id
+        self._ended = ended
+        self._behind: dict[str, LogPlace] = {}
+        self._ahead: set[str] = set()
+        self._begun = False
+        self._caught_up = False
+        self._stopped = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to send."""
+        self.wake()
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self._stopped = True
+        self._feed.readers.discard(self)
+        for file in self._feed.files.values():
+            for readers in (file.live, file.ahead):
+                if self in readers:
+                    readers.remove(self)
+        if self._task is not None:
+            self._task.cancel()
+
+    @property
+    def places(self) -> dict[str, LogPlace]:
+        """The next byte to be sent of each file."""
+        found = {
+            name: file.frontier.place
+            for name, file in self._feed.files.items()
+            if self._follows(name)
+        }
+        return found | self._behind
+
+    def enter(self, file: LogFile) -> None:
+        """Follow a file that has appeared, if it is one of those chosen."""
+        if not self._follows(file.name):
+            return
+        place = self._first_place(file)
+        if place == file.frontier.place and not self.outlet.lagging:
+            file.live.append(self)
+        else:
+            self._behind[file.name] = place
+            self.wake()
+
+    def fall_behind(self, name: str, place: LogPlace) -> None:
+        """The live readers of a file went on without this one, which is at `place`."""
+        self._behind[name] = place
+        self.wake()
+
+    def reached(self, name: str) -> None:
+        """A file has grown that was not yet where this reader begins."""
+        self._ahead.discard(name)
+        self.wake()
+
+    def wake(self) -> None:
+        """Look whether there is something to do."""
+        if self._task is None and not self._stopped:
+            self._task = asyncio.create_task(self._work(), name="log reader")
+
+    def _follows(self, name: str) -> bool:
+        return self._selection.files is None or name in self._selection.files
+
+    def _first_place(self, file: LogFile) -> LogPlace:
+        epoch, offset = self._selection.places.get(file.name, (None, 0))
+        if epoch is None or not file.frontier.sequence:  # no epoch is known outside the stream
+            epoch = file.frontier.epoch
+        return LogPlace(epoch, offset)
+
+    async def _work(self) -> None:
+        pause = _FIRST_PAUSE
+        try:
+            while not self._stopped:
+                await self.outlet.writable()
+                if self.outlet.closed:
+                    return
+                try:
+                    if await self._step():
+                        return
+                    pause = _FIRST_PAUSE
+                except (Unavailable, BadInput) as error:
+                    pause = await self._later(error, pause)
+        finally:
+            self._task = None
+
+    async def _step(self) -> bool:
+        """Do the next thing there is to do; True if there is none."""
+        if not self._begun:
+            await self._begin()
+        name = next((name for name in self._behind if name not in self._ahead), None)
+        if name is None:
+            self._arrive()
+            return True
+        await self._advance(name)
+        return False
+
+    async def _begin(self) -> None:
+        """Wait for the feed, and find where to begin in each file that is there."""
+        await self._feed.ready.wait()
+        if self._feed.end is None and not self._feed.files:
+            with contextlib.suppress(Refused):  # then its permission ends elsewhere
+                await self._feed.settle(self.access)
+        tails = await self._tails()
+        self._begun = True
+        self._feed.readers.add(self)
+        for file in self._feed.files.values():
+            if file.name in tails:
+                self._behind[file.name] = tails[file.name]
+            else:
+                self.enter(file)
+
+    async def _tails(self) -> dict[str, LogPlace]:
+        """Where the last lines begin, of each file there is now and no place was named for."""
+        lines = self._selection.tail
+        if lines is None:
+            return {}
+        found: dict[str, LogPlace] = {}
+        for name, file in tuple(self._feed.files.items()):
+            if self._follows(name) and name not in self._selection.places:
+                found[name] = await log_tail.place(self._feed, file, lines, self.access)
+        return found
+
+    async def _later(self, error: ArvadosNatsError, pause: float) -> float:
+        """Tell once that history has to wait, and wait; the next pause."""
+        if pause == _FIRST_PAUSE:
+            self._tell(Error("unavailable", str(error), True, self._id))
+        await asyncio.sleep(pause)
+        return min(2 * pause, _LONGEST_PAUSE)
+
+    async def _advance(self, name: str) -> None:
+        """Send the next piece of a file, or join its live readers."""
+        file, place = self._feed.files[name], self._behind.pop(name)
+        self._behind[name] = place  # last in turn now
+        goal = file.frontier.place
+        if place == goal:
+            del self._behind[name]
+            file.live.append(self)
+        elif place > goal:
+            self._ahead.add(name)
+            file.ahead.append(self)
+        else:
+            step: Step | None = self._feed.recent(file, place)
+            if step is None:
+                step = await self._read(file, place, goal)
+            if not self._stopped:
+                self._take(name, place, step)
+
+    async def _read(self, file: LogFile, place: LogPlace, goal: LogPlace) -> Step:
+        wanted = Wanted(self._feed.container, file.name, place, goal, live=self._feed.end is None)
+        try:
+            return await self._feed.history.read(wanted, self.access)
+        except Refused:
+            stop = goal.offset if goal.epoch == place.epoch else None
+            return Hole(place, stop, "Arvados does not show these bytes to this token")
+
+    def _take(self, name: str, place: LogPlace, step: Step) -> None:
+        match step:
+            case Piece():
+                self._behind[name] = step.next
+                self.send(step.message)
+            case NewEpoch():
+                self._behind[name] = LogPlace(step.epoch, 0)
+            case Hole():
+                following = LogPlace(place.epoch + 1, 0)
+                if step.to is not None:
+                    following = LogPlace(place.epoch, step.to)
+                self._behind[name] = following
+                self._tell(
+                    Gap(
+                        self._id,
+                        step.reason,
+                        container=self._feed.container,
+                        file=name,
+                        epoch=place.epoch,
+                        from_=place.offset,
+                        to=step.to,
+                    )
+                )
+
+    def _arrive(self) -> None:
+        """All that was there is sent."""
+        if not self._caught_up:
+            self._caught_up = True
+            self._tell(CaughtUp(self._id))
+        end = self._feed.end
+        if end is None:
+            return
+        for name in sorted(end.files):
+            if self._follows(name):
+                last = end.files[name]
+                self._tell(
+                    End(
+                        container=end.container_uuid,
+                        file=name,
+                        epoch=last.epoch,
+                        size=last.size,
+                        confirmed=last.confirmed,
+                    )
+                )
+        confirmed = all(last.confirmed for last in end.files.values())
+        self._tell(
+            End(
+                container=end.container_uuid,
+                state=end.state,
+                exit_code=end.exit_code,
+                confirmed=confirmed,
+            )
+        )
+        self._task = None  # this very task, which is done
+        self.stop()
+        self._ended()
+
+    def _tell(self, message: ServerMessage) -> None:
+        self.send(Message(encode(message)))

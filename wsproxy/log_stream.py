@@ -1,0 +1,153 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Log chunks in the stream ARVADOS_LOGS, found by file and byte offset.
+
+An edge to NATS. The stream knows sequence numbers only; within one file epochs and offsets grow
+with them, so a place is found by search and remembered, and pages after it follow on.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from arvados_nats import log_chunks, streams, subjects
+from arvados_nats.errors import BadInput
+from arvados_nats.log_chunks import Chunk, ContainerEnd
+from arvados_nats.nats_client import Nats
+from arvados_nats.nats_history import StoredMessage
+from wsproxy.cursor import LogPlace
+from wsproxy.log_pieces import StreamPage
+
+_PAGE_MESSAGES = 500
+_PAGE_BYTES = 256 * 1024
+_PLACES = 20_000
+
+
+_Key = tuple[str, str, LogPlace]
+
+
+class StoredLogs:
+    """All stored log chunks, for any number of readers."""
+
+    def __init__(self, nats: Nats) -> None:
+        self._nats = nats
+        self._places: OrderedDict[_Key, tuple[int, bool]] = OrderedDict()
+
+    async def last(self, container: str) -> list[tuple[int, Chunk | ContainerEnd]]:
+        """The last message of each file of a container, and its end, with sequence numbers."""
+        question = {"multi_last": [subjects.logs_of(container)], "batch": 1000}
+        found, _ = await self._nats.page(streams.LOGS, question)
+        return [
+            (stored.sequence, parsed) for stored in found if (parsed := _parse(stored)) is not None
+        ]
+
+    async def newer(self, container: str, sequence: int) -> bool:
+        """Whether anything of a container was stored after `sequence`."""
+        pattern = subjects.logs_of(container)
+        return await self._nats.next(streams.LOGS, pattern, sequence + 1) is not None
+
+    async def page(self, container: str, file: str, place: LogPlace) -> StreamPage:
+        """Chunks of a file from the one that holds `place` on, or from the first after it."""
+        subject = subjects.log(container, file)
+        first, joined = self._places.get((subject, file, place), (0, False))
+        if not first:
+            first = await self._find(subject, file, place)
+        found, left = await self._nats.page(
+            streams.LOGS,
+            {
+                "next_by_subj": subject,
+                "seq": max(first, 1),
+                "batch": _PAGE_MESSAGES,
+                "max_bytes": _PAGE_BYTES,
+            },
+        )
+        chunks = [
+            (stored.sequence, chunk)
+            for stored in found
+            if isinstance(chunk := _parse(stored), Chunk) and chunk.file == file
+        ]
+        return StreamPage(chunks, joined, left > 0, found[-1].sequence if found else 0)
+
+    def remember(self, container: str, file: str, place: LogPlace, page: StreamPage) -> None:
+        """Note where in the stream the next page begins when this one was used up to `place`."""
+        for sequence, chunk in reversed(page.chunks):
+            if _starts(chunk) <= place:
+                stop = LogPlace(chunk.epoch, chunk.end)
+                joined, passed = stop == place, stop <= place
+                key = (subjects.log(container, file), file, place)
+                self._places[key] = (sequence + 1 if passed else sequence, joined)
+                self._places.move_to_end(key)
+                break
+        while len(self._places) > _PLACES:
+            self._places.popitem(last=False)
+
+    def skip(self, container: str, file: str, place: LogPlace, page: StreamPage) -> None:
+        """Note that the page holds nothing for `place`: look behind it."""
+        subject = subjects.log(container, file)
+        self._places[subject, file, place] = (page.last + 1, page.joined)
+
+    async def _find(self, subject: str, file: str, place: LogPlace) -> int:
+        """Sequence of the last chunk that begins at or before `place`, or of the first one.
+
+        The way there halves and, every other step, guesses by the offsets at both ends: chunks are
+        of like size, so most searches take a handful of questions.
+        """
+        low = await self._chunk(subject, file, 1)
+        high = await self._last(subject, file)
+        if low is None or high is None or _starts(low[1]) >= place:
+            return low[0] if low else 1
+        if _starts(high[1]) <= place:
+            return high[0]
+        guess = True
+        while high[0] - low[0] > 1:
+            middle = _between(low, high, place, guess)
+            guess = not guess
+            found = await self._chunk(subject, file, middle)
+            if found is None or found[0] >= high[0]:
+                high = (middle, high[1])
+            elif _starts(found[1]) <= place:
+                low = found
+            else:
+                high = (middle, found[1])
+        return low[0]
+
+    async def _chunk(self, subject: str, file: str, first: int) -> tuple[int, Chunk] | None:
+        """The first chunk of the file at or after a sequence number."""
+        while (stored := await self._nats.next(streams.LOGS, subject, first)) is not None:
+            chunk = _parse(stored)
+            if isinstance(chunk, Chunk) and chunk.file == file:
+                return stored.sequence, chunk
+            first = stored.sequence + 1
+        return None
+
+    async def _last(self, subject: str, file: str) -> tuple[int, Chunk] | None:
+        """The last chunk; a number above all where another file with the same token is last."""
+        stored = await self._nats.last(streams.LOGS, subject)
+        if stored is None:
+            return None
+        chunk = _parse(stored)
+        if isinstance(chunk, Chunk) and chunk.file == file:
+            return stored.sequence, chunk
+        return stored.sequence + 1, Chunk("", file, 2**53, 0, b"")
+
+
+def _starts(chunk: Chunk) -> LogPlace:
+    return LogPlace(chunk.epoch, chunk.offset)
+
+
+def _between(low: tuple[int, Chunk], high: tuple[int, Chunk], place: LogPlace, guess: bool) -> int:
+    """A sequence number above `low` and below `high` to look at next."""
+    middle = (low[0] + high[0]) // 2
+    span = high[1].offset - low[1].offset
+    if guess and low[1].epoch == high[1].epoch and span > 0:
+        share = (place.offset - low[1].offset) / span
+        middle = low[0] + int((high[0] - low[0]) * share)
+    return min(max(middle, low[0] + 1), high[0] - 1)
+
+
+def _parse(stored: StoredMessage) -> Chunk | ContainerEnd | None:
+    try:
+        return log_chunks.parse(stored.subject, stored.headers, stored.data)
+    except BadInput:
+        return None

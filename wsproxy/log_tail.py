@@ -1,0 +1,73 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Where the last lines of a log file begin.
+
+Reads backwards in growing steps, through the same shared history as everything else. Lines without
+end in reach, or bytes that nobody has, move the beginning nearer: no more than 8 MiB are looked at.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from arvados_nats.errors import Refused
+from wsproxy.cursor import LogPlace
+from wsproxy.log_arvados import Access
+from wsproxy.log_history import Wanted
+from wsproxy.log_pieces import Hole, Piece
+
+if TYPE_CHECKING:
+    from wsproxy.log_feed import LogFeed, LogFile
+
+_LINE_BYTES = 160
+_MAX_BYTES = 8 * 1024 * 1024
+
+
+async def place(feed: LogFeed, file: LogFile, lines: int, access: Access) -> LogPlace:
+    """The place of the last `lines` lines of a file as it is now; an open line counts as one.
+
+    Raises Unavailable as history does.
+    """
+    end = file.frontier.place
+    reach = max(lines, 1) * _LINE_BYTES
+    while lines:
+        start = max(end.offset - min(reach, _MAX_BYTES), 0)
+        first, data = await _bytes(feed, file, LogPlace(end.epoch, start), end, access)
+        offset = first + start_of_last(data, lines)
+        if offset > first or start == 0 or first > start or reach >= _MAX_BYTES:
+            return LogPlace(end.epoch, offset)
+        reach *= 4
+    return end
+
+
+def start_of_last(data: bytes, lines: int) -> int:
+    """Where the last `lines` lines of `data` begin; 0 if it holds no more than those."""
+    position = len(data) - 1 if data.endswith(b"\n") else len(data)
+    for _ in range(lines):
+        position = data.rfind(b"\n", 0, max(position, 0))
+        if position < 0:
+            return 0
+    return position + 1
+
+
+async def _bytes(
+    feed: LogFeed, file: LogFile, start: LogPlace, end: LogPlace, access: Access
+) -> tuple[int, bytes]:
+    """The bytes up to `end` that join, and the offset of their first."""
+    first, data = start.offset, bytearray()
+    place = start
+    while place.offset < end.offset:
+        wanted = Wanted(feed.container, file.name, place, end)
+        try:
+            step = feed.recent(file, place) or await feed.history.read(wanted, access)
+        except Refused:
+            return end.offset, b""
+        if isinstance(step, Piece):
+            data += step.data
+            place = step.next
+        else:
+            to = step.to if isinstance(step, Hole) else None
+            place = LogPlace(place.epoch, end.offset if to is None else to)
+            first, data = place.offset, bytearray()
+    return first, bytes(data[: end.offset - first])
