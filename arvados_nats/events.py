@@ -23,9 +23,9 @@ V0_ATTRIBUTES = frozenset(
 )
 """What arvados-ws keeps of old_attributes and new_attributes (services/ws/session_v0.go)."""
 
-_COMMON = V0_ATTRIBUTES | {"modified_at", "trash_at", "delete_at"}
+COMMON_ATTRIBUTES = V0_ATTRIBUTES | {"modified_at", "trash_at", "delete_at"}
 KEPT_ATTRIBUTES: dict[str, frozenset[str]] = {
-    kind: _COMMON | frozenset(extra.split())
+    kind: COMMON_ATTRIBUTES | frozenset(extra.split())
     for kind, extra in {
         "container": "priority exit_code progress output log locked_by_uuid lock_count started_at"
         " finished_at runtime_status cost gateway_address",
@@ -115,7 +115,7 @@ def kept_properties(text: str | bytes | None, kind: str) -> dict[str, Any]:
             return _cut(msgspec.json.decode(text), kind)
     except msgspec.MsgspecError:
         return _cut(_from_yaml(text), kind)
-    keep = KEPT_ATTRIBUTES.get(kind, _COMMON)
+    keep = KEPT_ATTRIBUTES.get(kind, COMMON_ATTRIBUTES)
     return {
         side: _plain({k: msgspec.json.decode(v) for k, v in attributes.items() if k in keep})
         for side in ("old_attributes", "new_attributes")
@@ -138,7 +138,7 @@ def _from_yaml(text: str | bytes) -> dict[str, Any]:
 def _cut(properties: dict[str, Any], kind: str) -> dict[str, Any]:
     if "text" in properties:
         return {str(key): _plain(value) for key, value in properties.items()}
-    keep = KEPT_ATTRIBUTES.get(kind, _COMMON)
+    keep = KEPT_ATTRIBUTES.get(kind, COMMON_ATTRIBUTES)
     return {
         side: _plain({k: v for k, v in attributes.items() if k in keep})
         for side in ("old_attributes", "new_attributes")

@@ -1,0 +1,41 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""How a part of the publishers goes on when PostgreSQL or NATS is away: it waits, and says so.
+
+A setting that is wrong at the start ends the process; the same complaint later (a password being
+changed, a failover) is a fault like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from arvados_nats.errors import ArvadosNatsError, ConfigError
+from arvados_nats.ops import Health
+
+_LONGEST_PAUSE = 5.0
+
+
+class Attempts:
+    """Counts the failures of one part since it last worked."""
+
+    def __init__(self, health: Health, part: str) -> None:
+        self._health = health
+        self._part = part
+        self._failures = 0
+        self._proven = False
+
+    def succeeded(self) -> None:
+        self._failures = 0
+        self._proven = True
+        self._health.well(self._part)
+
+    async def failed(self, error: ArvadosNatsError) -> None:
+        """Report the fault and pause, longer each time; raises a ConfigError seen at the start."""
+        if isinstance(error, ConfigError) and not self._proven:
+            raise error
+        self._health.fault(self._part, error)
+        await asyncio.sleep(random.uniform(0.5, 1) * min(0.1 * 2**self._failures, _LONGEST_PAUSE))
+        self._failures = min(self._failures + 1, 16)

@@ -1,0 +1,157 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""From a log row to an event: what the database says about the object, not what the row claims.
+
+Any user can post log rows (facts/arvados.md 0.3). A row gets its audience and facts from the
+object's own record; only for an object that is gone does the row's object_owner_uuid count, and
+then the facts are the owner's: arvados-ws shows a `delete` to those who may read the owner
+(services/ws/permission.go). `verified` says that the row agrees with the database now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from arvados_nats import object_facts
+from arvados_nats.errors import BadInput
+from arvados_nats.events import Event, timestamp
+from arvados_nats.object_facts import PERMISSION
+from arvados_nats.subjects import KIND_OF_NAME
+from publishers import object_tables
+from publishers.log_rows import LogRow
+from publishers.object_tables import ATTRIBUTES, Record
+from publishers.postgres import Database
+
+_CHANGES = ("create", "update")
+_DELETE = "delete"
+_MICROSECOND = 2e-6
+_TOKEN = "api_client_authorization"
+_TIMES = frozenset("trash_at delete_at started_at finished_at expires_at modified_at".split())
+
+Records = dict[str, Record]
+
+
+async def events_of(database: Database, rows: Sequence[LogRow]) -> list[Event]:
+    """Events in the order of the rows."""
+    named = {row.object_uuid for row in rows if row.object_uuid}
+    records = await object_tables.read(database, named)
+    more = set(_related(rows, records)) - set(records)
+    if more:
+        records |= await object_tables.read(database, more)
+    return [_event(row, records) for row in rows]
+
+
+def _related(rows: Iterable[LogRow], records: Records) -> Iterable[str]:
+    """Objects that say who may see others: heads of permission links, owners of deleted ones."""
+    for record in records.values():
+        if record.get("link_class") == PERMISSION and record["head_uuid"]:
+            yield record["head_uuid"]
+    for row in rows:
+        if _is_gone(row, records) and row.object_owner_uuid:
+            yield row.object_owner_uuid
+
+
+def _is_gone(row: LogRow, records: Records) -> bool:
+    return row.event_type == _DELETE and row.object_uuid not in records
+
+
+def _event(row: LogRow, records: Records) -> Event:
+    record = records.get(row.object_uuid or "")
+    subject_uuid = row.object_owner_uuid if _is_gone(row, records) else row.object_uuid
+    facts = _facts(records.get(subject_uuid or ""), records)
+    kind = KIND_OF_NAME.get(row.kind)
+    return Event(
+        id=row.id,
+        uuid=row.uuid,
+        event_type=row.event_type,
+        event_at=timestamp(row.event_at) if row.event_at else None,
+        created_at=timestamp(row.created_at),
+        object_uuid=row.object_uuid,
+        object_kind=kind.arvados if kind else "",
+        object_owner_uuid=row.object_owner_uuid,
+        verified=_is_verified(row, record),
+        audience=_audience(row, record),
+        properties=row.properties or {},
+        facts=facts,
+    )
+
+
+def _audience(row: LogRow, record: Record | None) -> list[tuple[str, str]]:
+    """(owner, object) of what a reader must be able to see."""
+    if record is None:
+        gone = row.event_type == _DELETE and object_tables.can_read(row.kind)
+        if gone and row.object_uuid and row.object_owner_uuid:
+            return [(row.object_owner_uuid, row.object_uuid)]
+        return []
+    if row.kind == "container":
+        return [(owner, uuid) for uuid, owner in record["requests"]]
+    owner = record["owner_uuid"]
+    return [(owner, record["uuid"])] if owner else []
+
+
+def _facts(record: Record | None, records: Records) -> dict[str, Any]:
+    """`ObjectFacts` of a record, without what is not known."""
+    if record is None:
+        return {}
+    requests = record.get("requests")
+    head = record.get("head_uuid")
+    head_owner = None
+    if record.get("link_class") == PERMISSION and head:
+        head_owner = (records[head]["owner_uuid"] or "") if head in records else ""
+    try:
+        facts = object_facts.facts_of(
+            record,
+            requests=None if requests is None else tuple((uuid, owner) for uuid, owner in requests),
+            head_owner_uuid=head_owner,
+        )
+    except BadInput:
+        return {}
+    built: dict[str, Any] = msgspec.to_builtins(facts)
+    return {name: value for name, value in built.items() if value is not None}
+
+
+def _is_verified(row: LogRow, record: Record | None) -> bool:
+    if row.event_type == _DELETE:
+        return record is None and object_tables.can_read(row.kind)
+    if row.event_type not in _CHANGES or record is None:
+        return False
+    new = (row.properties or {}).get("new_attributes")
+    if (
+        not isinstance(new, dict)
+        or new.get("owner_uuid", record["owner_uuid"]) != (record["owner_uuid"])
+    ):
+        return False
+    if row.kind == _TOKEN:
+        names: tuple[str, ...] = ("user_id", "expires_at")
+        return all(name in new and _agrees(name, new[name], record[name]) for name in names)
+    return _agrees("modified_at", new.get("modified_at"), record["modified_at"]) and all(
+        _agrees(name, new[name], record[name]) for name in ATTRIBUTES[row.kind] if name in new
+    )
+
+
+def _agrees(name: str, claimed: Any, stored: Any) -> bool:
+    """Whether an attribute in JSON is the column's value; times to the microsecond."""
+    if isinstance(stored, datetime):
+        return name in _TIMES and _same_time(claimed, stored)
+    if isinstance(stored, int) and isinstance(claimed, str):
+        return claimed == str(stored)  # numbers over 2^53 travel as text
+    return bool(claimed == stored)
+
+
+def _same_time(claimed: Any, stored: datetime) -> bool:
+    if not isinstance(claimed, str):
+        return False
+    try:
+        claimed_at, stored_at = object_facts.timestamp(claimed), object_facts.timestamp(stored)
+    except BadInput:
+        return False
+    return (
+        claimed_at is not None
+        and stored_at is not None
+        and abs(claimed_at - stored_at) <= _MICROSECOND
+    )

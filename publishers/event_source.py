@@ -1,0 +1,175 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Arvados' word: every row of the logs table, once, as it becomes visible.
+
+NOTIFY wakes us and names rows to read at once, in the order of their commits. It is not trusted:
+it is lost with a connection, some rows never send it, and anybody may send anything. The scan is
+the truth. It goes forward by created_at, which no user can set, and looks back a little every
+second, over minutes every few seconds and over half an hour every minute, since a transaction may
+commit long after it wrote its rows (facts/arvados.md 0.2, 3, 10). Ids are never a cursor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from arvados_nats.subjects import is_uuid
+from publishers import log_rows, metrics
+from publishers.known_rows import KnownRows, slice_of, start_of
+from publishers.log_rows import LogRow
+from publishers.notified import Notified
+from publishers.postgres import Database
+
+_LIST_PAGE = 5_000
+
+Settled = Callable[[LogRow], Awaitable[bool]]
+"""Whether a row from before the window needs nothing: it is in the stream, or too old for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scans:
+    """How far back and how often the scan looks; how many rows are read at a time."""
+
+    near: timedelta = timedelta(seconds=3)
+    near_every: float = 1.0
+    middle: timedelta = timedelta(minutes=2)
+    middle_every: float = 5.0
+    wide: timedelta = timedelta(minutes=30)
+    wide_every: float = 60.0
+    grace: timedelta = timedelta(milliseconds=250)
+    """Rows younger than this are left to their NOTIFY, which knows the order of commits."""
+    batch: int = 500
+
+
+class EventSource:
+    """Rows in order, from the floor of `known` on; made anew whenever publishing begins."""
+
+    def __init__(
+        self,
+        database: Database,
+        notified: Notified,
+        known: KnownRows,
+        settled: Settled,
+        scans: Scans,
+    ) -> None:
+        self._database = database
+        self._notified = notified
+        self._known = known
+        self._settled = settled
+        self._scans = scans
+        self._clock = known.floor
+        self._high = known.floor
+        self._due = {"near": 0.0, "middle": 0.0, "wide": 0.0}
+
+    async def batches(self) -> AsyncIterator[list[LogRow]]:
+        """Batches of new rows, for ever; a row handed out once is not handed out again."""
+        self._clock = await log_rows.now(self._database)
+        async for rows in self._differing(self._known.floor):
+            yield rows
+        self._ran("wide")
+        self._due["near"] = 0.0
+        while True:
+            if self._is_due("near"):
+                async for rows in self._scan():
+                    yield rows
+            if ids := self._notified.take(self._scans.batch):
+                if rows := await self._read_notified(ids):
+                    yield rows
+            else:
+                await self._notified.wait(self._due["near"] - time.monotonic())
+
+    def _is_due(self, scan: str) -> bool:
+        return time.monotonic() >= self._due[scan]
+
+    def _ran(self, scan: str) -> None:
+        """Plan the next runs; a wide scan covers the narrower ones."""
+        every = {
+            "near": self._scans.near_every,
+            "middle": self._scans.middle_every,
+            "wide": self._scans.wide_every,
+        }
+        for name, seconds in every.items():
+            self._due[name] = time.monotonic() + seconds
+            if name == scan:
+                return
+
+    async def _scan(self) -> AsyncIterator[list[LogRow]]:
+        """What is new, then the widest look back that is due."""
+        self._clock = await log_rows.now(self._database)
+        begin = max(self._high - self._scans.near, self._known.floor)
+        async for rows in self._span(begin, self._clock - self._scans.grace):
+            yield rows
+        if self._notified.take_overflow() or self._is_due("wide"):
+            self._known.forget_before(self._high - self._scans.wide)
+            scan, since = "wide", self._known.floor
+        elif self._is_due("middle"):
+            scan, since = "middle", max(self._high - self._scans.middle, self._known.floor)
+        else:
+            self._ran("near")
+            return
+        async for rows in self._differing(since):
+            yield rows
+        self._ran(scan)
+
+    async def _differing(self, since: datetime) -> AsyncIterator[list[LogRow]]:
+        """Unknown rows of all slices of time in which PostgreSQL counts other than we do."""
+        counts = await log_rows.count_rows(self._database, start_of(slice_of(since)))
+        for begin, end in list(self._known.differing(counts)):
+            listed: set[str] = set()
+            async for rows in self._span(begin, end, listed):
+                yield rows
+            self._known.keep_only(begin, end, listed)
+
+    async def _span(
+        self, begin: datetime, end: datetime, listed: set[str] | None = None
+    ) -> AsyncIterator[list[LogRow]]:
+        """Unknown rows with begin <= created_at < end, in that order."""
+        after = (begin, "")
+        while True:
+            page = await log_rows.list_rows(self._database, after, end, _LIST_PAGE)
+            if listed is not None:
+                listed.update(uuid for _, uuid in page)
+            unknown = [uuid for created, uuid in page if not self._known.has(uuid, created)]
+            for start in range(0, len(unknown), self._scans.batch):
+                uuids = unknown[start : start + self._scans.batch]
+                if rows := self._take(await log_rows.read_by_uuid(self._database, uuids)):
+                    yield rows
+            if len(page) < _LIST_PAGE:
+                return
+            after = page[-1]
+
+    async def _read_notified(self, ids: list[int]) -> list[LogRow]:
+        """The rows that NOTIFY named, unless they are known."""
+        new = [row_id for row_id in ids if not self._known.has_id(row_id)]
+        metrics.skipped("duplicate", len(ids) - len(new))
+        rows = await log_rows.read_by_id(self._database, new) if new else []
+        metrics.skipped("no_row", len(new) - len(rows))
+        return self._take(
+            [
+                row
+                for row in rows
+                if self._known.reaches(row.created_at) or not await self._settled(row)
+            ]
+        )
+
+    def _take(self, rows: Iterable[LogRow]) -> list[LogRow]:
+        """Remember rows as handed out; only those that can be published are."""
+        new = []
+        for row in rows:
+            if self._known.reaches(row.created_at):
+                if not self._known.add(row.id, row.uuid, row.created_at):
+                    metrics.skipped("duplicate")
+                    continue
+                # A row from a host whose clock is ahead must not move the scan beyond the others.
+                self._high = max(self._high, min(row.created_at, self._clock))
+            if not is_uuid(row.uuid):
+                metrics.skipped("bad_uuid")
+            elif row.properties is None:
+                metrics.skipped("undecodable")
+            else:
+                new.append(row)
+        return new

@@ -1,0 +1,126 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The event publisher: each row of Arvados' logs table becomes one message of ARVADOS_EVENTS.
+
+Listen, take the lock, read from the stream what it has, then forward every row that it lacks:
+`event_source` -> `enrich` -> `stream_writer`. Whatever fails, the position is kept by the stream
+itself, and the same steps are taken again (design: flow 1).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from arvados_nats import events, streams, subjects
+from arvados_nats.errors import ArvadosNatsError
+from arvados_nats.nats_client import Nats
+from arvados_nats.ops import Health
+from publishers import enrich, leader, log_rows, metrics, resume
+from publishers.attempts import Attempts
+from publishers.event_source import EventSource, Scans
+from publishers.log_rows import LogRow
+from publishers.notified import Notified
+from publishers.postgres import Database, Session
+from publishers.stream_writer import Outgoing, Overtaken, StreamWriter
+
+logger = logging.getLogger(__name__)
+
+CHANNEL = "logs"
+LOCK = leader.Lock(streams.EVENTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How events are read and kept."""
+
+    scans: Scans = field(default_factory=Scans)
+    limits: streams.Limits = streams.DEFAULT_EVENT_LIMITS
+    fresh_start: timedelta = timedelta(minutes=10)
+    """How far back an empty stream begins."""
+
+
+async def run(nats: Nats, database: Database, health: Health, options: Options) -> None:
+    """Publish while this process has the lock, stand by while another has it; until cancelled."""
+    publisher = _Publisher(nats, database, health, options, Attempts(health, "events"))
+    while True:
+        try:
+            async with database.session() as session:
+                await publisher.lead(session)
+        except ArvadosNatsError as error:
+            await publisher.attempts.failed(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Publisher:
+    nats: Nats
+    database: Database
+    health: Health
+    options: Options
+    attempts: Attempts
+
+    async def lead(self, session: Session) -> None:
+        """Publish for as long as the session, and with it the lock, lasts."""
+        async with session.guard():
+            await leader.acquire(session, LOCK, self.attempts.succeeded)
+            notified = Notified()
+            await session.listen(CHANNEL, notified.heard)
+            metrics.EVENTS_LEADING.set(1)
+            try:
+                while True:
+                    await self._publish_until_overtaken(notified)
+            finally:
+                metrics.EVENTS_LEADING.set(0)
+
+    async def _publish_until_overtaken(self, notified: Notified) -> None:
+        try:
+            await self._publish(notified)
+        except Overtaken as error:
+            logger.warning(
+                "the stream has changed, reading it again",
+                extra={"action": "events.overtaken", "error": str(error)},
+            )
+
+    async def _publish(self, notified: Notified) -> None:
+        """Publish what the stream lacks, then every row that comes."""
+        nats, database, scans = self.nats, self.database, self.options.scans
+        await streams.ensure(nats, streams.event_stream(self.options.limits))
+        fresh_start = await log_rows.now(database) - self.options.fresh_start
+        position = await resume.from_stream(nats, scans.wide, fresh_start)
+        self.attempts.succeeded()
+        writer = StreamWriter(
+            nats, streams.EVENTS, position.last_sequence, health=self.health, on_dropped=_dropped
+        )
+        settled = functools.partial(resume.is_settled, nats)
+        source = EventSource(database, notified, position.known, settled, scans)
+        async for rows in source.batches():
+            found = await enrich.events_of(database, rows)
+            await writer.write([_outgoing(event) for event in found])
+            _count(rows)
+
+
+def _outgoing(event: events.Event) -> Outgoing:
+    subject = subjects.event(event.object_uuid, event.event_type)
+    return Outgoing(subject, event.uuid, events.encode(event))
+
+
+def _dropped(message: Outgoing) -> None:
+    metrics.skipped("too_large")
+    logger.warning("event is too large", extra={"action": "events.too_large", "uuid": message.id})
+
+
+def _count(rows: Sequence[LogRow]) -> None:
+    metrics.EVENTS_PUBLISHED.inc(len(rows))
+    now = time.time()
+    for row in rows:
+        metrics.EVENT_LAG.observe(now - _seconds(row.created_at))
+    metrics.EVENT_NEWEST.set(_seconds(rows[-1].created_at))
+
+
+def _seconds(moment: datetime) -> float:
+    return moment.replace(tzinfo=UTC).timestamp()

@@ -1,0 +1,107 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Which log rows were handed out already, over a window of time.
+
+Pure. Rows are known by uuid, in slices of ten seconds of their created_at, so that a scan compares
+a count for each slice with PostgreSQL and lists only the slices that differ. Ids are remembered to
+spare the reading of a row that is notified again; they decide nothing, since any user may choose
+one (facts/arvados.md 0.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+SLICE = timedelta(seconds=10)
+SLICE_SECONDS = 10
+
+_EPOCH = datetime(1970, 1, 1)
+
+
+def slice_of(moment: datetime) -> int:
+    """The number of the slice that a created_at (UTC, no zone) falls into."""
+    return (moment - _EPOCH) // SLICE
+
+
+def start_of(number: int) -> datetime:
+    """The first moment of a slice."""
+    return _EPOCH + number * SLICE
+
+
+@dataclass(slots=True)
+class _Slice:
+    uuids: set[str] = field(default_factory=set)
+    ids: list[int] = field(default_factory=list)
+
+
+class KnownRows:
+    """The rows of the window that begins at `floor`; what is older is not known either way."""
+
+    def __init__(self, floor: datetime) -> None:
+        self._first = slice_of(floor)
+        self._slices: dict[int, _Slice] = {}
+        self._ids: set[int] = set()
+
+    @property
+    def floor(self) -> datetime:
+        return start_of(self._first)
+
+    def __len__(self) -> int:
+        return sum(len(one.uuids) for one in self._slices.values())
+
+    def reaches(self, created_at: datetime) -> bool:
+        """Whether a row of this time would be known, had it been handed out."""
+        return slice_of(created_at) >= self._first
+
+    def has_id(self, row_id: int) -> bool:
+        return row_id in self._ids
+
+    def has(self, uuid: str, created_at: datetime) -> bool:
+        one = self._slices.get(slice_of(created_at))
+        return one is not None and uuid in one.uuids
+
+    def add(self, row_id: int, uuid: str, created_at: datetime) -> bool:
+        """Remember a row; False if it is known, or older than the window."""
+        number = slice_of(created_at)
+        if number < self._first:
+            return False
+        one = self._slices.setdefault(number, _Slice())
+        if uuid in one.uuids:
+            return False
+        one.uuids.add(uuid)
+        if row_id not in self._ids:
+            self._ids.add(row_id)
+            one.ids.append(row_id)
+        return True
+
+    def forget_before(self, moment: datetime) -> None:
+        """Move the beginning of the window forward."""
+        first = slice_of(moment)
+        if first <= self._first:
+            return
+        self._first = first
+        for number in [number for number in self._slices if number < first]:
+            self._ids.difference_update(self._slices.pop(number).ids)
+
+    def differing(self, counts: Mapping[int, int]) -> Iterable[tuple[datetime, datetime]]:
+        """Spans [from, to) of neighbouring slices whose counts in PostgreSQL are not ours."""
+        span: list[int] = []
+        for number in sorted(counts):
+            one = self._slices.get(number)
+            if number < self._first or counts[number] == (len(one.uuids) if one else 0):
+                continue
+            if span and number != span[1]:
+                yield start_of(span[0]), start_of(span[1])
+                span = []
+            span = [span[0] if span else number, number + 1]
+        if span:
+            yield start_of(span[0]), start_of(span[1])
+
+    def keep_only(self, begin: datetime, end: datetime, listed: set[str]) -> None:
+        """Forget rows of whole slices that PostgreSQL no longer has, so that counts agree again."""
+        for number in range(slice_of(begin), slice_of(end)):
+            if one := self._slices.get(number):
+                one.uuids &= listed

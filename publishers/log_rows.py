@@ -1,0 +1,163 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of Arvados' logs table: how they are listed, counted and read.
+
+The only SQL about that table. Times are passed as values, never from a sub-query, or PostgreSQL
+scans the whole table (facts/arvados.md 10). A row's properties are cut to what travels while it is
+read: they hold two whole copies of the object, and a manifest can be 50 MB (facts/arvados.md 0.7).
+Rows up to 64 KiB are read many at a time, larger ones alone, and what is over 1 MiB is cut by
+PostgreSQL itself: that costs it 2.7 s for 100 MB, and us no memory, where reading the text would
+take 490 MB.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from arvados_nats import events
+from arvados_nats.errors import BadInput, Unavailable
+from arvados_nats.subjects import OTHER, kind_of
+from publishers.known_rows import SLICE_SECONDS
+from publishers.postgres import Database, Row
+
+logger = logging.getLogger(__name__)
+
+_INLINE_BYTES = 64 * 1024
+_WHOLE_BYTES = 1024 * 1024
+_CUT_BYTES = 256 * 1024 * 1024
+_CUT_TIMEOUT = 30.0
+_TRUNCATED = {"truncated": True}
+
+_COLUMNS = f"""
+    id, uuid, event_type, event_at, created_at, object_uuid, object_owner_uuid,
+    octet_length(properties) AS size,
+    CASE WHEN octet_length(properties) <= {_INLINE_BYTES} THEN properties END AS properties
+"""
+_BY_ID = f"SELECT {_COLUMNS} FROM logs WHERE id = ANY($1::bigint[])"
+_BY_UUID = f"SELECT {_COLUMNS} FROM logs WHERE uuid = ANY($1::varchar[])"
+_LIST = """
+    SELECT created_at, uuid FROM logs
+    WHERE (created_at, uuid) > ($1::timestamp, $2::varchar) AND created_at < $3::timestamp
+      AND uuid IS NOT NULL
+    ORDER BY created_at, uuid LIMIT $4
+"""
+_COUNT = f"""
+    SELECT floor(date_part('epoch', created_at) / {SLICE_SECONDS})::bigint AS slice,
+           count(uuid) AS rows
+    FROM logs WHERE created_at >= $1::timestamp GROUP BY 1
+"""
+_NOW = "SELECT now() AT TIME ZONE 'UTC'"
+_PROPERTIES = "SELECT properties FROM logs WHERE uuid = $1"
+_CUT = """
+    SELECT json_object_agg(side, kept)::text AS properties, bool_or(side = 'text') AS has_text
+    FROM (
+        SELECT part.key AS side,
+               CASE WHEN part.key <> 'text' AND json_typeof(part.value) = 'object' THEN
+                   (SELECT json_object_agg(attribute.key, attribute.value)
+                    FROM json_each(part.value) AS attribute WHERE attribute.key = ANY($2))
+               END AS kept
+        FROM (SELECT properties::json AS whole FROM logs WHERE uuid = $1 OFFSET 0) AS row,
+             json_each(row.whole) AS part
+        WHERE part.key IN ('old_attributes', 'new_attributes', 'text')
+    ) AS sides
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """One row. `properties` are cut to what travels; None where they can not be understood."""
+
+    id: int
+    uuid: str
+    event_type: str | None
+    event_at: datetime | None
+    created_at: datetime
+    object_uuid: str | None
+    object_owner_uuid: str | None
+    kind: str
+    properties: dict[str, Any] | None
+
+
+async def now(database: Database) -> datetime:
+    """PostgreSQL's clock, as created_at is written: UTC without a zone."""
+    moment: datetime = await database.fetch_value(_NOW)
+    return moment
+
+
+async def list_rows(
+    database: Database, after: tuple[datetime, str], before: datetime, limit: int
+) -> list[tuple[datetime, str]]:
+    """(created_at, uuid) of rows behind `after`, in that order; read from the index alone."""
+    rows = await database.fetch(_LIST, *after, before, limit)
+    return [(row[0], row[1]) for row in rows]
+
+
+async def count_rows(database: Database, since: datetime) -> dict[int, int]:
+    """How many rows each slice of time has, from the slice that begins at `since` on."""
+    return {row[0]: row[1] for row in await database.fetch(_COUNT, since)}
+
+
+async def read_by_id(database: Database, ids: Sequence[int]) -> list[LogRow]:
+    """Rows in the order of their ids in the list; those that do not exist are left out."""
+    found = {row[0]: row for row in await database.fetch(_BY_ID, ids)}
+    return await _read(database, (found[i] for i in ids if i in found))
+
+
+async def read_by_uuid(database: Database, uuids: Sequence[str]) -> list[LogRow]:
+    """Rows in the order of the list; those that are gone are left out."""
+    found = {row[1]: row for row in await database.fetch(_BY_UUID, uuids)}
+    return await _read(database, (found[uuid] for uuid in uuids if uuid in found))
+
+
+async def _read(database: Database, rows: Iterable[Row]) -> list[LogRow]:
+    return [await _row(database, row) for row in rows]
+
+
+async def _row(database: Database, row: Row) -> LogRow:
+    uuid, object_uuid, size = row[1], row[5], row[7]
+    kind = kind_of(object_uuid)
+    name = kind.name if kind else OTHER
+    properties: dict[str, Any] | None
+    try:
+        if size is None or size <= _INLINE_BYTES:
+            properties = _kept(row[8], name)
+        else:
+            properties = await _large(database, uuid, size, name)
+    except BadInput as error:
+        properties = None
+        logger.info(
+            "log row can not be understood",
+            extra={"action": "log_rows.undecodable", "uuid": uuid, "error": str(error)},
+        )
+    return LogRow(row[0], uuid, row[2], row[3], row[4], object_uuid, row[6], name, properties)
+
+
+def _kept(text: str | None, kind: str) -> dict[str, Any]:
+    try:
+        return events.kept_properties(text, kind)
+    except RecursionError as error:
+        raise BadInput("properties are nested too deeply") from error
+
+
+async def _large(database: Database, uuid: str, size: int, kind: str) -> dict[str, Any]:
+    """The properties of one large row; only a sign that there are any, where they are too large."""
+    if size <= _WHOLE_BYTES:
+        return _kept(await database.fetch_value(_PROPERTIES, uuid), kind)
+    if size > _CUT_BYTES:
+        return _TRUNCATED
+    keep = list(events.KEPT_ATTRIBUTES.get(kind, events.COMMON_ATTRIBUTES))
+    try:
+        (cut,) = await database.fetch(_CUT, uuid, keep, timeout=_CUT_TIMEOUT)
+    except Unavailable:
+        await now(database)  # PostgreSQL is down: raise; it is there: the row alone is to blame
+        logger.warning(
+            "log row can not be cut in time, and must not hold up the others",
+            extra={"action": "log_rows.truncated", "uuid": uuid, "bytes": size},
+        )
+        return _TRUNCATED
+    return _TRUNCATED if cut["has_text"] else _kept(cut["properties"], kind)

@@ -1,0 +1,58 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Every figure that the event and live publishers show to an operator."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_LAG_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800)
+
+EVENTS_PUBLISHED = Counter(
+    "arvados_nats_publishers_events_published_total",
+    "Rows of Arvados' logs table that were stored in the stream ARVADOS_EVENTS.",
+)
+EVENTS_SKIPPED = Counter(
+    "arvados_nats_publishers_events_skipped_total",
+    "Rows and notifications that were not published, by reason: bad_payload (a NOTIFY that is no"
+    " id), no_row (a NOTIFY whose row does not exist), bad_uuid (the row's own uuid is none),"
+    " undecodable (properties that are neither JSON nor old YAML), duplicate (notified again),"
+    " too_old (older than the window and than the stream), too_large (over NATS' max_payload).",
+    ["reason"],
+)
+EVENT_LAG = Histogram(
+    "arvados_nats_publishers_event_lag_seconds",
+    "Time from a row's created_at to the acknowledgement that it is stored; long transactions of"
+    " Arvados count in.",
+    buckets=_LAG_BUCKETS,
+)
+EVENT_NEWEST = Gauge(
+    "arvados_nats_publishers_event_newest_timestamp_seconds",
+    "created_at of the newest row that was published, as seconds since 1970.",
+)
+EVENTS_LEADING = Gauge(
+    "arvados_nats_publishers_events_leading",
+    "1 while this process publishes events, 0 while it stands by for another one.",
+)
+EVENT_RESENDS = Counter(
+    "arvados_nats_publishers_event_resends_total",
+    "Times that messages had to be sent to the stream again after a failure.",
+)
+LIVE_PUBLISHED = Counter(
+    "arvados_nats_publishers_live_published_total",
+    "Messages republished below arvados.live for clients with a user's token, by what they carry.",
+    ["what"],
+)
+LIVE_SKIPPED = Counter(
+    "arvados_nats_publishers_live_skipped_total",
+    "Stored messages that no user may see below arvados.live, by reason: kind (its rule is more"
+    " than owner and object), nobody (the audience is empty or in the trash), bad (no event).",
+    ["reason"],
+)
+
+
+def skipped(reason: str, count: int = 1) -> None:
+    """Count rows or notifications of Arvados that are not published."""
+    if count:
+        EVENTS_SKIPPED.labels(reason).inc(count)

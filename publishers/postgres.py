@@ -1,0 +1,277 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Arvados' database, read only: the one place that knows asyncpg and its exceptions.
+
+A `Database` is a small pool for reading. A `Session` is one connection that stays: it hears NOTIFY
+and holds an advisory lock, and whoever relies on either works inside `Session.guard`, which ends
+when the connection does. Everything here works or raises Unavailable (try again), BadInput (this
+statement will never work) or ConfigError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from arvados_nats.errors import BadInput, ConfigError, Unavailable
+from publishers import postgres_dsn
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_TIMEOUT = 10.0
+_STATEMENT_TIMEOUT = 60.0
+_HEARTBEAT = 10.0
+_SAME_BACKEND_TRIES = 5
+
+Row = asyncpg.Record
+
+_WRONG_SETTING = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.exceptions.ClientConfigurationError,
+)
+_POOLED = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+_NEVER = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+_DOWN = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+
+_NO_POOLER = (
+    "postgres_dsn: a transaction pooler stands in front of PostgreSQL, and NOTIFY does not come"
+    " through it; give the address of PostgreSQL itself"
+)
+_NO_STANDBY = "postgres_dsn: the server is a hot standby, where nobody can LISTEN; give the primary"
+
+
+@contextlib.contextmanager
+def translate() -> Iterator[None]:
+    """Turn what asyncpg raises into one of our errors; ours pass through."""
+    try:
+        yield
+    except _WRONG_SETTING as error:
+        raise ConfigError(f"postgres_dsn: {_short(error)}") from error
+    except _POOLED as error:
+        raise ConfigError(_NO_POOLER) from error
+    except _NEVER as error:
+        raise BadInput(f"PostgreSQL: {_short(error)}") from error
+    except _DOWN as error:
+        raise Unavailable(f"PostgreSQL: {_short(error)}") from error
+
+
+def _short(error: BaseException) -> str:
+    """The first line: the rest can quote rows."""
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+class Session:
+    """One connection that stays; get it from `Database.session`."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+        self._on_lost: Callable[[], None] | None = None
+        self._turn = asyncio.Lock()
+        connection.add_termination_listener(lambda _: self._lost())
+
+    @property
+    def backend_pid(self) -> int:
+        """Process id of the server process, as pg_stat_activity shows it."""
+        pid: int = self._connection.get_server_pid()
+        return pid
+
+    async def listen(self, channel: str, heard: Callable[[str], None]) -> None:
+        """Call `heard(payload)` for each NOTIFY on the channel, from now on."""
+        with translate():
+            async with self._turn:
+                await self._connection.add_listener(channel, lambda _c, _p, _n, text: heard(text))
+
+    async def try_lock(self, key: int) -> bool:
+        """Take the advisory lock, if nobody has it, for as long as the connection stands."""
+        with translate():
+            async with self._turn:
+                return bool(
+                    await self._connection.fetchval("SELECT pg_try_advisory_lock($1::bigint)", key)
+                )
+
+    @asynccontextmanager
+    async def guard(self) -> AsyncIterator[None]:
+        """Do the body while the connection stands: when it dies, the body is cancelled and
+        Unavailable raised."""
+        lost = False
+        try:
+            async with asyncio.timeout(None) as scope:
+
+                def cancel_body() -> None:
+                    nonlocal lost
+                    lost = True
+                    scope.reschedule(0)  # a deadline long past: the body is cancelled at once
+
+                self._on_lost = cancel_body
+                if self._connection.is_closed():
+                    cancel_body()
+                heartbeat = asyncio.create_task(self._heartbeat())
+                try:
+                    yield
+                finally:
+                    heartbeat.cancel()
+        except TimeoutError as error:
+            if not lost:
+                raise
+            raise Unavailable("PostgreSQL: the session was lost") from error
+        finally:
+            self._on_lost = None
+
+    def _lost(self) -> None:
+        if self._on_lost:
+            self._on_lost()
+
+    async def _heartbeat(self) -> None:
+        """Notice a connection that is dead without having been closed."""
+        while True:
+            await asyncio.sleep(_HEARTBEAT)
+            try:
+                with translate():
+                    async with self._turn:
+                        await self._connection.execute("SELECT 1", timeout=_HEARTBEAT)
+            except Unavailable:
+                self._connection.terminate()
+                self._lost()
+                return
+
+
+class Snapshot:
+    """Statements that all see one state of the database; get it from `Database.snapshot`."""
+
+    def __init__(self, connection: asyncpg.pool.PoolConnectionProxy[Row]) -> None:
+        self._connection = connection
+
+    async def fetch(self, sql: str, *arguments: Any) -> Sequence[Row]:
+        """Rows of one statement."""
+        with translate():
+            rows: Sequence[Row] = await self._connection.fetch(sql, *arguments)
+            return rows
+
+
+class Database:
+    """A pool of connections; get it from `connect`."""
+
+    def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
+        self._pool = pool
+        self._dsn = dsn
+
+    async def fetch(
+        self, sql: str, *arguments: Any, timeout: float = _STATEMENT_TIMEOUT
+    ) -> Sequence[Row]:
+        """Rows of one statement."""
+        with translate():
+            rows: Sequence[Row] = await self._pool.fetch(sql, *arguments, timeout=timeout)
+            return rows
+
+    async def fetch_value(
+        self, sql: str, *arguments: Any, timeout: float = _STATEMENT_TIMEOUT
+    ) -> Any:
+        """First column of the first row, or None."""
+        with translate():
+            return await self._pool.fetchval(sql, *arguments, timeout=timeout)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Snapshot]:
+        """Several statements on one state of the database, for as long as the body runs."""
+        async with contextlib.AsyncExitStack() as stack:
+            with translate():
+                connection = await stack.enter_async_context(self._pool.acquire())
+                await stack.enter_async_context(
+                    connection.transaction(isolation="repeatable_read", readonly=True)
+                )
+            yield Snapshot(connection)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """A connection of its own, straight to the primary; ConfigError if it is neither."""
+        with translate():
+            connection = await _connect(self._dsn)
+        try:
+            with translate():
+                await self._require_primary(connection)
+            yield Session(connection)
+        finally:
+            await _close(connection)
+
+    async def _require_primary(self, connection: asyncpg.Connection) -> None:
+        """A pooler answers with a process id of its own; one that pools by transaction serves two
+        of its clients, each with an open connection, from one process of PostgreSQL."""
+        if await connection.fetchval("SELECT pg_is_in_recovery()"):
+            raise ConfigError(_NO_STANDBY)
+        ask = "SELECT pg_backend_pid()"
+        if await connection.fetchval(ask) == connection.get_server_pid():
+            return
+        other = await _connect(self._dsn)
+        try:
+            for _ in range(_SAME_BACKEND_TRIES):
+                if await connection.fetchval(ask) == await other.fetchval(ask):
+                    raise ConfigError(_NO_POOLER)
+        finally:
+            await _close(other)
+
+
+async def _connect(dsn: str) -> asyncpg.Connection:
+    connection: asyncpg.Connection = await asyncpg.connect(
+        dsn,
+        timeout=_CONNECT_TIMEOUT,
+        command_timeout=_STATEMENT_TIMEOUT,
+        server_settings={"application_name": "arvados-nats"},
+    )
+    return connection
+
+
+async def _close(connection: asyncpg.Connection) -> None:
+    with contextlib.suppress(*_DOWN):
+        await connection.close(timeout=1)
+
+
+async def _prepare(connection: asyncpg.Connection) -> None:
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=str, decoder=msgspec.json.decode
+    )
+
+
+@asynccontextmanager
+async def connect(dsn: str, *, size: int = 4) -> AsyncIterator[Database]:
+    """A pool of at most `size` connections, made when they are needed: PostgreSQL may be down now.
+
+    `dsn` is a URL or a libpq connection string; ConfigError if it is neither.
+    """
+    url = postgres_dsn.to_url(dsn)
+    with translate():
+        pool = await asyncpg.create_pool(
+            url,
+            min_size=0,
+            max_size=size,
+            timeout=_CONNECT_TIMEOUT,
+            command_timeout=_STATEMENT_TIMEOUT,
+            init=_prepare,
+            server_settings={"application_name": "arvados-nats"},
+        )
+    try:
+        yield Database(pool, url)
+    finally:
+        try:
+            async with asyncio.timeout(2):
+                await pool.close()
+        except _DOWN:
+            pool.terminate()

@@ -1,0 +1,50 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""How a site writes down where its PostgreSQL is.
+
+Pure. Arvados' own `PostgreSQL.Connection` and most sites' tools use libpq's `host=… dbname=…` form;
+asyncpg reads URLs only. An error never shows any part of the string, which holds a password.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlencode
+
+from arvados_nats.errors import ConfigError
+
+_PAIR = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))(?=\s|$)")
+_ESCAPE = re.compile(r"\\(.)")
+_CLIENT_ONLY = frozenset(
+    "connect_timeout keepalives keepalives_idle keepalives_interval keepalives_count"
+    " tcp_user_timeout client_encoding fallback_application_name gssencmode channel_binding"
+    " sslcompression requirepeer load_balance_hosts".split()
+)
+"""Options of libpq that asyncpg would hand to the server, which does not know them."""
+
+
+def to_url(dsn: str) -> str:
+    """The URL for a URL or a libpq connection string."""
+    if dsn.startswith(("postgresql://", "postgres://")):
+        return dsn
+    options = dict(_pairs(dsn))
+    if not options:
+        raise ConfigError("postgres_dsn: set it to where Arvados' PostgreSQL is")
+    address = options.pop("hostaddr", "")
+    return "postgresql://?" + urlencode({"host": address, **options} if address else options)
+
+
+def _pairs(dsn: str) -> list[tuple[str, str]]:
+    pairs, position = [], 0
+    text = dsn.rstrip()
+    while position < len(text):
+        match = _PAIR.match(text, position)
+        if match is None:
+            raise ConfigError("postgres_dsn: neither a URL nor a libpq connection string")
+        position = match.end()
+        key, quoted, plain = match.groups()
+        value = _ESCAPE.sub(r"\1", plain if quoted is None else quoted)
+        if value and key not in _CLIENT_ONLY:
+            pairs.append((key, value))
+    return pairs

@@ -1,0 +1,60 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the publishers: the kernel's blocks, and one block for each part."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import Field
+
+from arvados_nats import streams
+from arvados_nats.settings import (
+    ArvadosSettings,
+    Block,
+    NatsSettings,
+    OpsSettings,
+    PostgresSettings,
+)
+from publishers.event_source import Scans
+from publishers.events import Options
+
+
+class EventSettings(Block):
+    """How rows of the logs table are read, and how long their events are kept."""
+
+    events_max_age_hours: int = Field(336, gt=0)
+    """Events older than this leave the stream; Arvados keeps its own log for 336 hours."""
+
+    events_max_bytes: int = Field(streams.DEFAULT_EVENT_LIMITS.max_bytes, gt=0)
+    """The oldest events leave the stream when it grows beyond so many bytes."""
+
+    events_replicas: int = Field(1, ge=1, le=5)
+    """On how many NATS servers each event is kept: 3 in a cluster."""
+
+    events_fresh_start_minutes: float = Field(10, ge=0)
+    """How far back an empty stream begins."""
+
+    events_wide_minutes: float = Field(30, ge=1)
+    """A transaction of Arvados that stays open for longer can lose its events. Longer costs memory
+    and a longer start: 200 bytes and 30 microseconds for each row of that time."""
+
+    @property
+    def event_options(self) -> Options:
+        return Options(
+            scans=Scans(wide=timedelta(minutes=self.events_wide_minutes)),
+            limits=streams.Limits(
+                max_age=timedelta(hours=self.events_max_age_hours),
+                max_bytes=self.events_max_bytes,
+                replicas=self.events_replicas,
+            ),
+            fresh_start=timedelta(minutes=self.events_fresh_start_minutes),
+        )
+
+
+class Settings(NatsSettings, ArvadosSettings, PostgresSettings, OpsSettings, EventSettings):
+    """Everything that `arvados-nats publishers` reads; each part uses what it needs."""
+
+    postgres_pool: int = Field(4, ge=1)
+    """Connections to PostgreSQL at most, beside one that listens."""
