@@ -41,7 +41,9 @@ class Limits:
     """How much the accounts may use. Account limits must fit the server's own, or it dies."""
 
     store: int = 20 * GIB
-    """Bytes of the server's file store; ARVADOS may use nine tenths of it."""
+    """Bytes of one server's file store; ARVADOS may use nine tenths of it."""
+    copies: int = 1
+    """How many servers keep each stream. Every copy counts against the account's store."""
     max_streams: int = 16
     max_consumers: int = 1000
     user_connections: int = 20_000
@@ -103,7 +105,7 @@ def accounts(public: Mapping[str, str], limits: Limits) -> dict[str, Any]:
         ARVADOS: {
             "jetstream": {
                 "max_mem": 0,
-                "max_file": Size(limits.store * 9 // 10 // MIB * MIB),
+                "max_file": Size(limits.store * limits.copies * 9 // 10 // MIB * MIB),
                 "max_streams": limits.max_streams,
                 "max_consumers": limits.max_consumers,
             },

@@ -49,14 +49,17 @@ def config() -> None:
 @click.option("--name", default="nats-1", show_default=True, help="Name of this server.")
 @click.option("--listen", default="0.0.0.0:4222", show_default=True, help="Where clients connect.")
 @click.option("--store-dir", default="/var/lib/nats", show_default=True)
-@click.option("--store", type=_Size(), default="20GB", show_default=True, help="Disk to use.")
+@click.option(
+    "--store", type=_Size(), default="20GB", show_default=True, help="Disk that one server uses."
+)
 @click.option("--tls", nargs=2, metavar="CERT KEY", help="Serve clients over TLS.")
 @click.option("--cluster", help="Name of the cluster; makes this server one of several.")
 @click.option("--cluster-listen", default="0.0.0.0:6222", show_default=True)
 @click.option("--route", "routes", multiple=True, metavar="HOST:PORT", help="One other server.")
+@click.option("--copies", type=int, help="Servers that keep each stream.  [3 in a cluster]")
 @click.option("--websocket", metavar="HOST:PORT", help="Also serve native clients over WebSocket.")
 @click.option("--origin", "origins", multiple=True, help="A web page that may use --websocket.")
-def nats_server(folder: Path, store: int, **options: Any) -> None:
+def nats_server(folder: Path, store: int, copies: int | None, **options: Any) -> None:
     """Print nats.conf for one NATS server with the accounts of this product.
 
     It holds no secret. For a cluster print one for each server:
@@ -65,7 +68,7 @@ def nats_server(folder: Path, store: int, **options: Any) -> None:
     nats-3:6222
     """
     public = keys.load_all_public(folder)
-    limits = nats_config.Limits(store=store)
+    limits = nats_config.Limits(store=store, copies=copies or (3 if options["cluster"] else 1))
     click.echo(nats_config.text(_server(**options), public, limits), nl=False)
 
 

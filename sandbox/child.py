@@ -16,12 +16,34 @@ import subprocess
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from arvados_nats.errors import Unavailable
 
 _POLL = 0.02
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
+
+
+class Process(Protocol):
+    """A server that runs somewhere: a child of ours, or a container."""
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+
+    def tail(self, lines: int = 12) -> str:
+        """The last lines of its output, to say why it did not start."""
+
+    async def stop(self, ask: signal.Signals, within: float = 10.0) -> None:
+        """Ask it to end, and kill it when it has not done so `within` seconds."""
+
+    async def kill(self) -> None:
+        """End it at once, as a power cut would."""
 
 
 class Child:
@@ -91,11 +113,11 @@ def _die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-async def ready(child: Child, check: Callable[[], Awaitable[bool]], within: float) -> None:
+async def ready(process: Process, check: Callable[[], Awaitable[bool]], within: float) -> None:
     """Wait until `check` says yes; `Unavailable` with the end of the log when it does not."""
     deadline = time.monotonic() + within
     while not await check():
-        if not child.running or time.monotonic() > deadline:
-            await child.kill()
-            raise Unavailable(f"the server did not start:\n{child.tail()}")
+        if not process.running or time.monotonic() > deadline:
+            await process.kill()
+            raise Unavailable(f"the server did not start:\n{process.tail()}")
         await asyncio.sleep(_POLL)

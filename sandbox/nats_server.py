@@ -10,7 +10,9 @@ Its configuration is the very text that `arvados-nats config nats-server` prints
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import itertools
 import json
 import re
 import shutil
@@ -22,9 +24,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
+
 from arvados_nats import keys, nats_config
 from arvados_nats.errors import ConfigError
-from sandbox import child
+from sandbox import child, ports
 
 OLDEST = (2, 14)
 """Older servers lack fixes that the product's security rests on (facts/nats-callout.md 3, 9)."""
@@ -47,7 +51,7 @@ class NatsServer:
         self.config = config
         self._public = public
         self._limits = limits
-        self._child: child.Child | None = None
+        self._process: child.Process | None = None
 
     @property
     def url(self) -> str:
@@ -79,13 +83,13 @@ class NatsServer:
         conf.write_text(nats_config.text(self.config, self._public, self._limits))
         log = self.folder / "nats-server.log"
         started = child.start([executable(), "-c", conf], log=log)
-        self._child = started
+        self._process = started
         await child.ready(started, self._ports_known, _START_SECONDS)
 
     async def stop(self) -> None:
         """Stop it in order; streams stay in the data folder."""
-        if self._child is not None:
-            await self._child.stop(signal.SIGTERM)
+        if self._process is not None:
+            await self._process.stop(signal.SIGTERM)
 
     async def kill(self) -> None:
         """End it at once with SIGKILL."""
@@ -96,33 +100,40 @@ class NatsServer:
         await self.stop()
         await self.start()
 
-    def _running(self) -> child.Child:
-        if self._child is None or not self._child.running:
+    def _running(self) -> child.Process:
+        if self._process is None or not self._process.running:
             raise ConfigError("the NATS server does not run")
-        return self._child
+        return self._process
+
+    async def healthy(self) -> None:
+        """Wait until its own health check says yes: in a cluster, until there is a leader."""
+        await child.ready(self._running(), self._is_healthy, _START_SECONDS)
+
+    async def _is_healthy(self) -> bool:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.get(f"http://{self.config.monitor}/healthz")
+        return answer.is_success
 
     async def _ports_known(self) -> bool:
-        if self._child is None:
+        if self._process is None:
             return False
-        for path in self.folder.glob(f"*_{self._child.pid}.ports"):
+        for path in self.folder.glob(f"*_{self._process.pid}.ports"):
             try:
-                ports = json.loads(path.read_text())
+                known = json.loads(path.read_text())
             except ValueError:  # the server is still writing it
                 return False
-            self.config = _with_ports(self.config, ports)
+            self.config = _with_ports(self.config, known)
             return True
         return False
 
 
-def _with_ports(config: nats_config.Server, ports: dict[str, list[str]]) -> nats_config.Server:
+def _with_ports(config: nats_config.Server, known: dict[str, list[str]]) -> nats_config.Server:
     websocket = config.websocket
     if websocket is not None:
-        websocket = dataclasses.replace(websocket, listen=_address(ports["websocket"]))
+        websocket = dataclasses.replace(websocket, listen=_address(known["websocket"]))
+    monitor = _address(known["monitoring"]) if config.monitor else None
     return dataclasses.replace(
-        config,
-        listen=_address(ports["nats"]),
-        monitor=_address(ports["monitoring"]) if config.monitor else None,
-        websocket=websocket,
+        config, listen=_address(known["nats"]), monitor=monitor, websocket=websocket
     )
 
 
@@ -163,6 +174,46 @@ async def run(
         await server.stop()
         if folder is None:
             shutil.rmtree(place, ignore_errors=True)
+
+
+@asynccontextmanager
+async def run_cluster(
+    keys_folder: Path, *, size: int = 3, limits: nats_config.Limits | None = None
+) -> AsyncIterator[list[NatsServer]]:
+    """Several servers that form one cluster with a leader, in a temporary folder."""
+    place = Path(tempfile.mkdtemp(prefix="arvados-nats-"))
+    addresses = [f"127.0.0.1:{port}" for port in itertools.islice(ports.candidates(), size)]
+    servers = [
+        _cluster_member(place / f"nats-{number}", address, tuple(addresses), keys_folder, limits)
+        for number, address in enumerate(addresses, 1)
+    ]
+    try:
+        await asyncio.gather(*(server.start() for server in servers))
+        await asyncio.gather(*(server.healthy() for server in servers))
+        yield servers
+    finally:
+        await asyncio.gather(*(server.stop() for server in servers))
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _cluster_member(
+    folder: Path,
+    address: str,
+    routes: tuple[str, ...],
+    keys_folder: Path,
+    limits: nats_config.Limits | None,
+) -> NatsServer:
+    folder.mkdir()
+    config = nats_config.Server(
+        name=folder.name,
+        listen=_ANY_PORT,
+        store_dir=str(folder),
+        monitor=_ANY_PORT,
+        cluster=nats_config.Cluster("sandbox", address, routes),
+        ports_file_dir=str(folder),
+        sync_always=False,
+    )
+    return NatsServer(folder, config, keys.load_all_public(keys_folder), limits)
 
 
 def executable() -> Path:

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import secrets
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,7 +23,7 @@ from pathlib import Path
 import asyncpg
 
 from arvados_nats.errors import ConfigError, Unavailable
-from sandbox import child, schema
+from sandbox import child, ports, schema
 from sandbox import postgres_binaries as binaries
 
 TEMPLATE = "arvados_template"
@@ -33,11 +31,8 @@ OWNER = "arvados"
 """The role that owns the tables: what the API server logs in as."""
 
 _START_SECONDS = 30.0
-_PORTS = range(20_000, 32_000)
-"""Below the range that Linux takes outgoing ports from, so that a restart finds its port free."""
 _FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 _SETTINGS = (
-    "listen_addresses=127.0.0.1",
     "timezone=UTC",
     "log_timezone=UTC",
     "max_connections=200",
@@ -67,14 +62,14 @@ class PostgresServer:
         self.port = 0
         self._durable = durable
         self._password = password
-        self._child: child.Child | None = None
+        self._process: child.Process | None = None
 
     @property
     def pid(self) -> int:
         """The process id of the postmaster; `ConfigError` while it does not run."""
-        if self._child is None or not self._child.running:
+        if self._process is None or not self._process.running:
             raise ConfigError("PostgreSQL does not run")
-        return self._child.pid
+        return self._process.pid
 
     def dsn(self, database: str = "postgres", role: str = OWNER) -> str:
         """Where to connect to a database, as this role."""
@@ -84,20 +79,18 @@ class PostgresServer:
         """Start on a free port, or on the former one after `stop`; wait until it answers."""
         if not (self.folder / "PG_VERSION").exists():
             await asyncio.to_thread(binaries.initdb, self.folder, OWNER, self._password)
-        candidates = [self.port] if self.port else random.sample(_PORTS, 20)
-        for port in candidates:
-            if _is_free(port) and await self._start_on(port):
+        for port in [self.port] if self.port else ports.candidates():
+            if await self._start_on(port):
                 return
         raise Unavailable(f"PostgreSQL found no free port, or not {self.port} again")
 
     async def _start_on(self, port: int) -> bool:
         self.port = port
-        options = [*_SETTINGS, f"port={port}", "unix_socket_directories="]
-        options += () if self._durable else _FAST
-        arguments = [part for option in options for part in ("-c", option)]
+        address = (f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=")
+        arguments = arguments_of(*address, durable=self._durable)
         command: list[str | Path] = [binaries.find() / "postgres", "-D", self.folder, *arguments]
         user = binaries.unprivileged_user()
-        self._child = started = child.start(
+        self._process = started = child.start(
             command,
             log=self.folder.parent / "postgres.log",
             user=(user.uid, user.gid) if user else None,
@@ -113,13 +106,13 @@ class PostgresServer:
 
     async def stop(self) -> None:
         """Stop it in order; open connections are closed."""
-        if self._child is not None:
-            await self._child.stop(signal.SIGINT)
+        if self._process is not None:
+            await self._process.stop(signal.SIGINT)
 
     async def kill(self) -> None:
         """End it at once with SIGKILL."""
-        if self._child is not None:
-            await self._child.kill()
+        if self._process is not None:
+            await self._process.kill()
 
     async def restart(self) -> None:
         """Stop it if it runs, and start it with the same port and data."""
@@ -170,10 +163,18 @@ class PostgresServer:
     async def _answers(self) -> bool:
         try:
             connection = await asyncpg.connect(self.dsn(), timeout=5)
-        except (OSError, asyncpg.CannotConnectNowError, TimeoutError):
+        except (OSError, TimeoutError, asyncpg.CannotConnectNowError):
+            return False
+        except asyncpg.InvalidPasswordError:  # somebody else's server took the port
             return False
         await connection.close()
         return True
+
+
+def arguments_of(*options: str, durable: bool) -> list[str]:
+    """The command line of `postgres` for these options and the ones that every server gets."""
+    every = (*options, *_SETTINGS, *(() if durable else _FAST))
+    return [part for option in every for part in ("-c", option)]
 
 
 @asynccontextmanager
@@ -214,13 +215,3 @@ def _password(place: Path) -> str:
         path.touch(mode=0o600)
         path.write_text(secrets.token_hex(16))
     return path.read_text()
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

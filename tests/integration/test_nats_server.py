@@ -87,3 +87,54 @@ async def test_two_servers_run_side_by_side(
     assert nats_server.url != fresh_nats.url
     assert nats_server.websocket_url != fresh_nats.websocket_url
     assert nats_server.folder != fresh_nats.folder
+
+
+async def test_a_cluster_keeps_what_it_acknowledged_when_a_server_is_lost(
+    keys_folder: Path,
+) -> None:
+    """Three servers, a stream on each, the leader killed: clients go on with nothing lost."""
+    async with nats_server.run_cluster(keys_folder) as servers:
+        client = await nats.connect(
+            [server.url for server in servers],
+            nkeys_seed_str=keys.load(keys_folder, "publisher").text,
+            reconnect_time_wait=0.05,
+            error_cb=_quiet,
+        )
+        stream = client.jetstream(timeout=10)
+        info = await stream.add_stream(name="KEPT", subjects=["kept.>"], num_replicas=3)
+        await stream.publish("kept.one", b"1")
+        leader = info.cluster.leader if info.cluster else None
+        await next(server for server in servers if server.config.name == leader).kill()
+        async with asyncio.timeout(20):
+            while not await _published(client):
+                pass
+        assert (await stream.get_msg("KEPT", 1)).data == b"1"
+        await client.close()
+
+
+async def _published(client: Client) -> bool:
+    try:
+        await client.jetstream(timeout=1).publish("kept.two", b"2")
+    except (nats.errors.Error, nats.js.errors.Error):
+        await asyncio.sleep(0.05)  # no leader yet
+        return False
+    return True
+
+
+async def test_a_stream_with_three_copies_fits_the_store_that_was_given(
+    keys_folder: Path,
+) -> None:
+    """Each copy counts against ARVADOS: what fits one server's disk fits, and no more."""
+    limits = nats_config.Limits(store=nats_config.GIB, copies=3)
+    async with nats_server.run_cluster(keys_folder, limits=limits) as servers:
+        client = await _connect(servers[0], keys_folder, "publisher")
+        await _add_stream(client, 900 * nats_config.MIB)
+        with pytest.raises(nats.js.errors.Error):
+            await _add_stream(client, 950 * nats_config.MIB)
+        await client.close()
+
+
+async def _add_stream(client: Client, size: int) -> None:
+    stream = client.jetstream(timeout=10)
+    await stream.add_stream(name="KEPT", subjects=["kept.>"], num_replicas=3, max_bytes=size)
+    await stream.delete_stream("KEPT")

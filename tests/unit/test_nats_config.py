@@ -58,6 +58,15 @@ def test_streams_are_kept_in_arvados_alone_and_fit_the_disk() -> None:
     assert 0 < accounts["ARVADOS"]["jetstream"]["max_file"] < limits.store
 
 
+def test_a_cluster_may_use_the_disks_of_all_its_copies() -> None:
+    """Each copy of a stream counts against the account, so the account gets as much more."""
+    one, three = (
+        nats_config.accounts(PUBLIC, nats_config.Limits(copies=copies))["ARVADOS"]["jetstream"]
+        for copies in (1, 3)
+    )
+    assert three["max_file"] == 3 * one["max_file"]
+
+
 @pytest.mark.parametrize(
     ("size", "text"),
     [(0, "0"), (1, "1"), (1000, "1000"), (1024, "1KB"), (3 * 1024**2, "3MB"), (2**30, "1GB")],
