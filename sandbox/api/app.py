@@ -10,28 +10,19 @@ Rails server; only the container log endpoint is arvados-controller's.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from sandbox.api import container_log, errors, faults, parameters, routes, tokens
+from sandbox.api.answers import CORS, json_answer
 from sandbox.api.calls import Backend, Call
 from sandbox.api.parameters import Parameters
 from sandbox.model.refusal import Refusal, not_found, not_logged_in
-
-_CORS = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": "GET, HEAD, PUT, POST, DELETE",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type",
-    "Access-Control-Max-Age": "86486400",
-}
-_JSON = "application/json; charset=utf-8"
 
 
 class ApiApp:
@@ -53,21 +44,21 @@ class ApiApp:
         status = await self.backend.faults.meet(name)
         if status is not None:
             refusal = Refusal(status, "fault switched on")
-            return _json(errors.body(refusal, request_id), status, request_id)
+            return json_answer(errors.body(refusal, request_id), status, request_id)
         try:
             answer = await self._answer(request)
         except Refusal as refusal:
-            return _json(errors.body(refusal, request_id), refusal.status, request_id)
+            return json_answer(errors.body(refusal, request_id), refusal.status, request_id)
         if isinstance(answer, Response):
             answer.headers["X-Request-Id"] = request_id
             return answer
-        return _json(answer, 200, request_id)
+        return json_answer(answer, 200, request_id)
 
     async def _answer(self, request: Request) -> Any:
         path = request.url.path
         log = routes.log_folder(path)
         if request.method == "OPTIONS" and log is None:
-            return Response(media_type="text/plain", headers=_CORS)
+            return Response(media_type="text/plain", headers=CORS)
         given = await _parameters(request)
         call = Call(
             backend=self.backend,
@@ -119,14 +110,3 @@ def _method(request: Request, given: Mapping[str, Any]) -> str:
     if not override and urlencoded and "_method" not in parameters.query(request.url.query):
         override = given.get("_method")
     return str(override or "POST").upper()
-
-
-def _json(body: Any, status: int, request_id: str) -> Response:
-    data = msgspec.json.encode(body)
-    headers = {**_CORS, "X-Request-Id": request_id, "Content-Type": _JSON}
-    if status == 200:
-        headers["Etag"] = f'W/"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
-        headers["Cache-Control"] = "max-age=0, private, must-revalidate"
-    else:
-        headers["Cache-Control"] = "no-cache"
-    return Response(data, status, headers)

@@ -103,7 +103,7 @@ def _place(call: Call, table: str, root: str | None, arguments: Arguments) -> st
     if root is None:
         if not parameters.flag(call.parameters, "exclude_home_project"):
             return "true"
-        return f"{table}.owner_uuid <> {arguments.add(call.caller.user_uuid, 'text')}"
+        return _shared(call, table, arguments)
     place = arguments.add(root, "text")
     if parameters.flag(call.parameters, "recursive"):
         return f"{table}.owner_uuid IN ({_BELOW.format(root=place)})"
@@ -130,7 +130,7 @@ async def shared(call: Call) -> Form:
     wanted = listing.options(call.parameters)
     table = call.backend.tables["groups"]
     query = listing.query(table, wanted, call.caller, call.backend.tables)
-    query.where.append(_at_top(call, query.arguments))
+    query.where.append(_shared(call, "groups", query.arguments))
     rows = await call.backend.rows(query.rows(wanted), *query.arguments.values)
     answer = objects.envelope("arvados#groupList", wanted)
     answer["items"] = await objects.items(call, table, rows, wanted.select)
@@ -147,11 +147,11 @@ def rows_with_owner(rows: Sequence[Form]) -> list[Form]:
     return [{"owner_uuid": row["owner_uuid"]} for row in rows]
 
 
-def _at_top(call: Call, arguments: Arguments) -> str:
-    """Not in the caller's own home, and no readable group above it."""
+def _shared(call: Call, table: str, arguments: Arguments) -> str:
+    """Of others, and in no project that the caller can read: the top of what is shared."""
     me = arguments.add(call.caller.user_uuid, "text")
     above = readable.condition("groups", call.caller, arguments).replace("groups.", "parent.")
     return (
-        f"groups.owner_uuid <> {me} AND NOT EXISTS (SELECT 1 FROM groups parent"
-        f" WHERE parent.uuid = groups.owner_uuid AND {above})"
+        f"{table}.owner_uuid <> {me} AND NOT EXISTS (SELECT 1 FROM groups parent WHERE"
+        f" parent.uuid = {table}.owner_uuid AND parent.group_class = 'project' AND {above})"
     )

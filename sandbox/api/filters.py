@@ -101,6 +101,8 @@ def _one(
     if path:
         return _subproperty(column, path, operator, operand, table, arguments)
     kind = table.columns.get(column)
+    if column == "scopes" and isinstance(operand, list) and operator == "=":
+        return f"{table.name}.scopes::jsonb = {arguments.add(json.dumps(operand), 'text::jsonb')}"
     if kind == "jsonb" and operator in ("=", "!=", "<>", "contains", "exists"):
         return _whole_json(f"{table.name}.{column}", operator, operand, arguments)
     if column not in table.searchable(operator):

@@ -15,24 +15,11 @@ from arvados_nats import subjects
 from sandbox.api.calls import Call
 from sandbox.api.rights import Rights
 from sandbox.api.tables import Table
-from sandbox.model import records
+from sandbox.model import presentation, records
 from sandbox.model.records import JSON_IN_TEXT
 
 Form = dict[str, Any]
 
-_HIDDEN = frozenset(
-    {"id", "modified_by_client_uuid", "updated_at", "default_owner_uuid", "redirect_to_user_uuid",
-     "file_names", "secret_mounts", "secret_mounts_md5", "runtime_token", "api_client_id",
-     "user_id", "refreshes_at", "secret"}
-)  # fmt: skip
-_ADDED = {
-    "users": {"full_name", "is_invited", "writable_by", "can_write", "can_manage"},
-    "groups": {"writable_by", "can_write", "can_manage"},
-    "links": {"head_kind", "tail_kind"},
-    "logs": {"object_kind", "id"},
-    "collections": {"unsigned_manifest_text"},
-    "api_client_authorizations": {"owner_uuid", "modified_by_user_uuid", "modified_at"},
-}
 _KINDS = {kind.path: kind.arvados for kind in subjects.KINDS}
 etag = records.etag
 
@@ -55,14 +42,14 @@ def time(value: Any) -> str | None:
 
 def attributes(table: Table) -> set[str]:
     """The attributes that a single object may be asked for."""
-    return set(table.columns) - _HIDDEN | _ADDED.get(table.name, set()) | {"kind", "etag"}
+    return {*presentation.keys(records.kind_named(table.name).name), "unsigned_manifest_text"}
 
 
 def decoded(table: str, row: Mapping[str, Any]) -> Form:
     """A row with the JSON in its text columns read."""
     found = dict(row)
     for column, empty in JSON_IN_TEXT.get(table, {}).items():
-        if column in found:
+        if isinstance(found.get(column, ()), str | None):
             found[column] = records.load(found[column], empty())
     return found
 
@@ -86,20 +73,23 @@ async def _users(call: Call, rows: Sequence[Mapping[str, Any]]) -> Mapping[int, 
 
 def _form(call: Call, table: str, row: Form, rights: Rights, owners: Mapping[int, str]) -> Form:
     form: Form = {"kind": kind(table), "etag": etag(row)}
-    shown = {name: value for name, value in row.items() if name not in _HIDDEN}
-    form |= records.in_json(shown)
+    form |= records.in_json({key: row[key] for key in _keys(table) if key in row})
     if table == "api_client_authorizations":
         form |= {"modified_by_user_uuid": None, "modified_at": None}
         form["owner_uuid"] = owners.get(row.get("user_id", 0))
     elif table == "links":
         form |= {f"{end}_kind": _kind_of(row.get(f"{end}_uuid")) for end in ("head", "tail")}
     elif table == "logs":
-        form |= {"id": row.get("id"), "object_kind": _kind_of(row.get("object_uuid"))}
+        form["object_kind"] = _kind_of(row.get("object_uuid"))
     elif table == "users":
         form |= _user(row, rights)
     if table in ("users", "groups"):
         form |= rights.of(call, row)
     return form
+
+
+def _keys(table: str) -> tuple[str, ...]:
+    return presentation.keys(records.kind_named(table).name)
 
 
 def _kind_of(uuid: str | None) -> str | None:

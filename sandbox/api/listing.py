@@ -21,6 +21,7 @@ from sandbox.api.errors import argument_error
 from sandbox.api.filters import Arguments
 from sandbox.api.tables import Table
 
+_DEFAULT_ORDER = (("modified_at", "desc"), ("uuid", "desc"))
 _ORDER = re.compile(r"(?:(\w+)\.)?(\w+)(?:\s+(asc|desc))?", re.IGNORECASE)
 _DERIVED = {"kind", "etag", "writable_by", "can_write", "can_manage", "full_name", "is_invited",
             "unsigned_manifest_text", "head_kind", "tail_kind", "object_kind", "owner_uuid",
@@ -59,35 +60,43 @@ def options(given: Mapping[str, Any]) -> Options:
 
 @dataclass(slots=True)
 class Query:
-    """The WHERE of one list, and the values in it."""
+    """FROM and WHERE of one list, and the values in it."""
 
     table: Table
+    source: str
     where: list[str]
     arguments: Arguments
 
     def count(self) -> str:
         """SQL that counts all that match."""
-        return f"SELECT count(*) FROM {self.table.name} WHERE {self._condition}"
+        return f"SELECT count(*) FROM {self.source} WHERE {self._condition}"
 
-    def rows(self, wanted: Options, columns: str = "*", extra: str = "") -> str:
-        """SQL for the rows of one page."""
-        order = "" if wanted.distinct and not wanted.order else self._order(wanted)
-        distinct = "DISTINCT " if wanted.distinct else ""
+    def rows(self, wanted: Options, *, by_selected: bool = False) -> str:
+        """SQL for the rows of one page.
+
+        `by_selected`: the default order goes by selected columns only.
+        """
+        columns = f"{self.table.name}.*"
+        if wanted.distinct and wanted.select:
+            columns = "DISTINCT " + ", ".join(f"{self.table.name}.{name}" for name in wanted.select)
         return (
-            f"SELECT {distinct}{columns} FROM {self.table.name} WHERE {self._condition}{extra}"
-            f"{order} LIMIT {wanted.limit} OFFSET {wanted.offset}"
+            f"SELECT {columns} FROM {self.source} WHERE {self._condition}"
+            f"{self._order(wanted, by_selected)} LIMIT {wanted.limit} OFFSET {wanted.offset}"
         )
 
     @property
     def _condition(self) -> str:
         return " AND ".join(self.where) or "true"
 
-    def _order(self, wanted: Options) -> str:
-        default = [] if wanted.distinct else _default_order(self.table.name)
-        terms = order_terms(wanted.order, self.table) + [
-            _term(self.table, *item.split()) for item in default
-        ]
-        return f" ORDER BY {', '.join(terms)}" if terms else ""
+    def _order(self, wanted: Options, by_selected: bool) -> str:
+        terms = columns_in_order(wanted.order, self.table)
+        for column, direction in _DEFAULT_ORDER:
+            if column in self.table.columns:
+                terms.setdefault(column, direction)
+        if wanted.select is not None and (wanted.distinct or by_selected):
+            given = {} if wanted.distinct else columns_in_order(wanted.order, self.table)
+            terms = {k: v for k, v in terms.items() if k in given or k in wanted.select}
+        return order_by(terms, self.table, collate=not wanted.distinct)
 
 
 def query(table: Table, wanted: Options, caller: Caller, tables: Mapping[str, Table]) -> Query:
@@ -97,7 +106,11 @@ def query(table: Table, wanted: Options, caller: Caller, tables: Mapping[str, Ta
     where.append(readable.condition(table.name, caller, arguments, trash=wanted.include_trash))
     if table.name == "collections" and not wanted.include_old_versions:
         where.append("collections.uuid = collections.current_version_uuid")
-    return Query(table, where, arguments)
+    source = table.name
+    if table.name == "logs" and not caller.is_admin:
+        # As recorded: a row about a container is listed once for each of its requests.
+        source += " LEFT JOIN container_requests c ON c.container_uuid = logs.object_uuid"
+    return Query(table, source, where, arguments)
 
 
 def _renamed(table: Table, given: Sequence[Any]) -> Sequence[Any]:
@@ -113,27 +126,24 @@ def _renamed(table: Table, given: Sequence[Any]) -> Sequence[Any]:
     ]
 
 
-def _default_order(table: str) -> list[str]:
-    if table == "logs":
-        return ["id asc"]
-    if table == "api_client_authorizations":
-        return ["id desc"]
-    return ["modified_at desc", "uuid asc"]
+def columns_in_order(order: Sequence[str], table: Table) -> dict[str, str]:
+    """Column -> direction; what names no column of `table` is left out."""
+    found: dict[str, str] = {}
+    for match in (_ORDER.fullmatch(item.strip()) for item in order):
+        if match and match[1] in (None, table.name) and match[2] in table.columns:
+            found.setdefault(match[2], (match[3] or "asc").lower())
+    return found
 
 
-def order_terms(order: Sequence[str], table: Table) -> list[str]:
-    """ORDER BY terms; what names no column of `table` is left out."""
-    matches = (_ORDER.fullmatch(item.strip()) for item in order)
-    return [
-        _term(table, match[2], (match[3] or "asc").lower())
-        for match in matches
-        if match and match[1] in (None, table.name) and match[2] in table.columns
+def order_by(terms: Mapping[str, str], table: Table, *, collate: bool = True) -> str:
+    """The ORDER BY of these columns; text goes by code point."""
+    parts = [
+        f"{table.name}.{column}"
+        + (' COLLATE "C"' if collate and table.columns[column] == "text" else "")
+        + f" {direction}"
+        for column, direction in terms.items()
     ]
-
-
-def _term(table: Table, column: str, direction: str) -> str:
-    collation = ' COLLATE "C"' if table.columns[column] == "text" else ""
-    return f"{table.name}.{column}{collation} {direction}"
+    return f" ORDER BY {', '.join(parts)}" if parts else ""
 
 
 def check_select(select: Sequence[Any] | None, table: Table) -> None:

@@ -20,6 +20,9 @@ from sandbox.model.refusal import not_found
 Form = dict[str, Any]
 
 _PDH = re.compile(r"[0-9a-f]{32}\+\d+")
+_OF_OTHER_USERS = ("kind", "uuid", "email", "username", "first_name", "last_name", "is_active",
+                   "is_admin", "is_invited", "can_write", "can_manage")  # fmt: skip
+"""All that users other than admins are shown of each other."""
 
 
 async def show(call: Call) -> Form:
@@ -31,7 +34,16 @@ async def show(call: Call) -> Form:
     if select is not None and not set(select) & forms.attributes(call.table):
         raise argument_error("Attribute selection list cannot be empty")
     form = (await forms.present(call, call.table, [row]))[0]
+    if call.uuid != call.caller.user_uuid:
+        form = _reduced(call, form)
     return listing.selected(form, select)
+
+
+def _reduced(call: Call, form: Form) -> Form:
+    """What the caller is shown of a user who is not himself."""
+    if call.resource != "users" or call.caller.is_admin:
+        return form
+    return {name: form[name] for name in _OF_OTHER_USERS if name in form}
 
 
 async def find(call: Call, table: Table, uuid: str) -> Mapping[str, Any]:
@@ -65,9 +77,9 @@ async def index(call: Call) -> Form:
     listing.check_select(wanted.select, call.table)
     answer = envelope(f"{forms.kind(call.table.name)}List", wanted)
     query = listing.query(call.table, wanted, call.caller, call.backend.tables)
+    if call.resource == "users" and not call.caller.is_admin:
+        query.where.append("users.is_active")
     answer["items"] = await _page(call, query, wanted)
-    if "container_uuid" in parameters.words(call.parameters, "include"):
-        answer["included"] = await _containers(call, answer["items"])
     if wanted.count:
         count = await call.backend.value(query.count(), *query.arguments.values)
         answer["items_available"] = count
@@ -87,9 +99,10 @@ def envelope(kind: str, wanted: Options) -> Form:
 
 
 async def _page(call: Call, query: listing.Query, wanted: Options) -> list[Form]:
-    columns = ", ".join(wanted.select) if wanted.distinct and wanted.select else "*"
-    rows = await call.backend.rows(query.rows(wanted, columns), *query.arguments.values)
-    return await items(call, call.table, rows, wanted.select)
+    statement = query.rows(wanted, by_selected=True)
+    rows = await call.backend.rows(statement, *query.arguments.values)
+    found = await items(call, call.table, rows, wanted.select)
+    return [_reduced(call, item) for item in found]
 
 
 async def items(
@@ -102,14 +115,3 @@ async def items(
             item.pop("manifest_text", None)
         return found
     return [listing.selected(item, select, "kind") for item in found]
-
-
-async def _containers(call: Call, requests: Sequence[Form]) -> list[Form]:
-    table = call.backend.tables["containers"]
-    uuids = sorted({item["container_uuid"] for item in requests if item.get("container_uuid")})
-    arguments = Arguments()
-    which = f"containers.uuid = ANY({arguments.add(uuids, 'text[]')})"
-    may = readable.condition("containers", call.caller, arguments)
-    query = f"SELECT * FROM containers WHERE {which} AND {may} ORDER BY uuid"
-    rows = await call.backend.rows(query, *arguments.values)
-    return await forms.present(call, table, rows)

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from starlette.responses import Response
 
 from sandbox.api import errors, filters, forms, listing, objects, readable
+from sandbox.api.answers import plain_json
 from sandbox.api.calls import Call
 from sandbox.api.errors import argument_error
 from sandbox.api.filters import Arguments
@@ -41,12 +41,13 @@ async def computed(call: Call) -> Form:
             raise argument_error(text)
     arguments = Arguments()
     where = filters.conditions(wanted.filters, table, call.backend.tables, arguments)
-    order = ["user_uuid", "target_uuid"] if not wanted.distinct else list(select)
-    terms = listing.order_terms([*wanted.order, *order], table)
+    default = list(select) if wanted.distinct else ["user_uuid", "target_uuid"]
+    terms = listing.columns_in_order([*wanted.order, *default], table)
+    order = listing.order_by(terms, table, collate=not wanted.distinct)
     query = (
         f"SELECT {'DISTINCT ' if wanted.distinct else ''}{', '.join(select)}"
         f" FROM {table.name} WHERE {' AND '.join(where) or 'true'}"
-        f" ORDER BY {', '.join(dict.fromkeys(terms))} LIMIT {wanted.limit}"
+        f"{order} LIMIT {wanted.limit}"
     )
     rows = await call.backend.rows(query, *arguments.values)
     answer = objects.envelope("arvados#computedPermissionList", wanted)
@@ -69,7 +70,7 @@ async def of_object(call: Call) -> Form | Response:
     arguments = Arguments()
     manages = readable.manageable(arguments.add(call.uuid, "text"), call.caller, arguments)
     if not await call.backend.value(f"SELECT {manages}", *arguments.values):
-        return Response(json.dumps({"errors": ["Forbidden"]}), 403, media_type="application/json")
+        return plain_json({"errors": ["Forbidden"]}, 403)
     table = call.backend.tables["links"]
     rows = await call.backend.rows(
         "SELECT * FROM links WHERE link_class = 'permission' AND head_uuid = $1 ORDER BY id",

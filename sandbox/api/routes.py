@@ -18,13 +18,16 @@ Handler = Callable[[Call], Awaitable[Any]]
 _API = "/arvados/v1/"
 _OBJECTS = (
     "api_client_authorizations",
+    "authorized_keys",
     "collections",
     "container_requests",
     "containers",
+    "credentials",
     "groups",
     "links",
     "logs",
     "users",
+    "virtual_machines",
     "workflows",
 )
 _LOG = re.compile(r"/arvados/v1/container_requests/([^/]+)/log(/.*)?")
@@ -58,9 +61,6 @@ _FIXED: dict[tuple[str, str], Handler] = {
     ("GET", "computed_permissions"): permissions.computed,
     ("GET", "keep_services/accessible"): service.no_keep_services,
     ("GET", "keep_services"): service.nothing,
-    ("GET", "virtual_machines"): service.nothing,
-    ("GET", "authorized_keys"): service.nothing,
-    ("GET", "credentials"): service.nothing,
     ("GET", "user_agreements"): service.nothing,
 }
 _OF_ONE: dict[tuple[str, str], Handler] = {
