@@ -63,6 +63,7 @@ class GrantBook:
         self._outdated: dict[str, int] = {}
         self._cluster = ClusterState()
         self._cluster_version = ""
+        self._cluster_generation = 0
         self._waiting: dict[str, asyncio.Future[Grants]] = {}
         self._asking: set[asyncio.Task[None]] = set()
         self.clock_offset = 0.0
@@ -175,11 +176,13 @@ class GrantBook:
         raise Unavailable("no permission publisher answers in time")
 
     def _take_cluster(self, answer: GrantsAnswer) -> None:
-        if answer.cluster is None or answer.cluster.generation < self._cluster.generation:
+        if answer.generation < self._cluster_generation:
             return
-        self._cluster, self._cluster_version = answer.cluster, answer.cluster_version
-        for entry in self._entries.values():
-            entry.grants = msgspec.structs.replace(entry.grants, cluster=self._cluster)
+        self._cluster_generation = answer.generation
+        if answer.cluster is not None:
+            self._cluster, self._cluster_version = answer.cluster, answer.cluster_version
+            for entry in self._entries.values():
+                entry.grants = msgspec.structs.replace(entry.grants, cluster=self._cluster)
 
     def _take(self, user: str, grants: Grants, version: str) -> None:
         """Keep an answer, unless a later one is known or it is from before a change we heard of."""

@@ -56,6 +56,12 @@ async def follow(
         due.update(in_use())
         wake.set()
 
+    def connection_changed(connected: bool) -> None:
+        if connected:
+            due.update(in_use())
+            wake.set()
+
+    nats.on_change(connection_changed)
     await nats.subscribe(f"{subjects.GRANTS_CHANGED}.*", changed)
     await nats.subscribe(subjects.GRANTS_STARTED, started)
     await nats.flush()

@@ -229,9 +229,9 @@ def _standing(grants: Grants, uuid: str, now: float) -> int:
 def _candidates(old: Grants, before: float, new: Grants, now: float) -> set[str]:
     """Uuids whose standing may differ: cheap when the two share most of their values."""
     if (
-        old.targets == new.targets
-        and old.owner_of == new.owner_of
-        and old.cluster == new.cluster
+        _equal(old.targets, new.targets)
+        and _equal(old.owner_of, new.owner_of)
+        and _equal(old.cluster, new.cluster)
         and not _trash_passed(new, before, now)
     ):
         return set()
@@ -239,6 +239,11 @@ def _candidates(old: Grants, before: float, new: Grants, now: float) -> set[str]
     if new.is_admin and old.is_admin:
         found.update(old.cluster.trashed, new.cluster.trashed)
     return found
+
+
+def _equal(one: object, other: object) -> bool:
+    """Python compares a dict with itself entry by entry; these are often the same and large."""
+    return one is other or one == other
 
 
 def _trash_passed(grants: Grants, before: float, now: float) -> bool:

@@ -68,6 +68,34 @@ class GrantsAnswer(msgspec.Struct, frozen=True):
     same: list[str]
 
 
+class GrantsAnswered(msgspec.Struct, frozen=True):
+    """Told by a replica after each answer, so that whoever watches knows who relies on what.
+
+    `users` maps each user asked about to the version that the asker now holds.
+    """
+
+    generation: int
+    cluster_version: str
+    users: dict[str, str]
+
+
+class GrantsChanged(msgspec.Struct, frozen=True):
+    """Told when what a user may read has changed; ask for the grants that hold now.
+
+    `lost` and `gained` are a summary for logs, cut to `MAX_LISTED`; `cause` says what was noticed.
+    """
+
+    user_uuid: str
+    generation: int
+    cause: str
+    narrows: bool
+    lost: tuple[str, ...] = ()
+    gained: tuple[str, ...] = ()
+
+
+MAX_LISTED = 100
+
+
 class TokenState(msgspec.Struct, frozen=True):
     """A live token. `expires_at` is in seconds since 1970, the earlier of expiry and refresh."""
 
@@ -141,6 +169,7 @@ def received(found: UserGrants, cluster: ClusterState, generation: int) -> Grant
 _encoder = msgspec.json.Encoder()
 _answers = msgspec.json.Decoder(GrantsAnswer)
 _questions = msgspec.json.Decoder(GrantsQuestion)
+_answered = msgspec.json.Decoder(GrantsAnswered)
 
 
 def encode(value: msgspec.Struct) -> bytes:
@@ -163,6 +192,14 @@ def question(payload: bytes) -> GrantsQuestion:
         return _questions.decode(payload)
     except msgspec.MsgspecError as error:
         raise BadInput(f"not a question about grants: {error}") from error
+
+
+def answered(payload: bytes) -> GrantsAnswered:
+    """What a replica tells of an answer it gave; BadInput if it is something else."""
+    try:
+        return _answered.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise BadInput(f"not a note about an answer: {error}") from error
 
 
 class Assembly:

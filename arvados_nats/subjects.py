@@ -23,6 +23,8 @@ API = "arvados.api"
 
 GRANTS_GET = "arvados.grants.get"
 GRANTS_CHANGED = "arvados.grants.changed"
+GRANTS_ANSWERED = "arvados.grants.answered"
+"""Told among the replicas of the permission publisher: who was given which answer."""
 GRANTS_STARTED = "arvados.grants.started"
 """Told when a permission publisher takes over: what was told meanwhile may have been missed."""
 TOKENS_GET = "arvados.tokens.get"

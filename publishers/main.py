@@ -16,7 +16,7 @@ from typing import Any
 from arvados_nats import nats_client, ops
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health
-from publishers import events, postgres
+from publishers import events, permissions, postgres
 from publishers.postgres import Database
 from publishers.settings import Settings
 
@@ -36,7 +36,16 @@ async def _events(shared: Shared) -> None:
     await events.run(shared.nats, shared.database, shared.health, shared.settings.event_options)
 
 
-PARTS: Mapping[str, Callable[[Shared], Coroutine[Any, Any, None]]] = {"events": _events}
+async def _permissions(shared: Shared) -> None:
+    """Who may read what, from Arvados' permission tables to whoever asks in the account ARVADOS."""
+    options = shared.settings.permission_options
+    await permissions.run(shared.nats, shared.database, shared.health, options)
+
+
+PARTS: Mapping[str, Callable[[Shared], Coroutine[Any, Any, None]]] = {
+    "events": _events,
+    "permissions": _permissions,
+}
 
 
 async def main(settings: Settings, parts: Iterable[str] = tuple(PARTS)) -> None:

@@ -17,6 +17,7 @@ from arvados_nats.settings import (
     OpsSettings,
     PostgresSettings,
 )
+from publishers import permissions
 from publishers.event_source import Scans
 from publishers.events import Options
 
@@ -53,7 +54,37 @@ class EventSettings(Block):
         )
 
 
-class Settings(NatsSettings, ArvadosSettings, PostgresSettings, OpsSettings, EventSettings):
+class PermissionSettings(Block):
+    """How changes of permission are noticed."""
+
+    role_groups_visible_to_all: bool = True
+    """Arvados' `Users.RoleGroupsVisibleToAll`. Set it as Arvados has it: on where Arvados has it
+    off shows role groups to users who may not see them."""
+
+    grants_round_seconds: float = Field(60, gt=0)
+    """How long a change of permission that left no log row can go unnoticed. Shorter costs reads
+    of everybody's rows in `materialized_permissions`."""
+
+    token_sweep_seconds: float = Field(3, gt=0)
+    """How long a logout can go unnoticed."""
+
+    @property
+    def permission_options(self) -> permissions.Options:
+        return permissions.Options(
+            role_groups_visible=self.role_groups_visible_to_all,
+            round=self.grants_round_seconds,
+            sweep=self.token_sweep_seconds,
+        )
+
+
+class Settings(
+    NatsSettings,
+    ArvadosSettings,
+    PostgresSettings,
+    OpsSettings,
+    EventSettings,
+    PermissionSettings,
+):
     """Everything that `arvados-nats publishers` reads; each part uses what it needs."""
 
     postgres_pool: int = Field(4, ge=1)

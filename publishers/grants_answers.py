@@ -1,0 +1,135 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Answer who may read what, and which tokens live: every replica, in one queue group.
+
+Each question is read from the database, since an answer from memory could be older than a change
+that was already told. After an answer all replicas are told who was given which version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import msgspec
+
+from arvados_nats import grants_wire, subjects
+from arvados_nats.errors import ArvadosNatsError, BadInput
+from arvados_nats.grants_wire import (
+    FAILED,
+    GrantsAnswer,
+    GrantsAnswered,
+    GrantsQuestion,
+    UserGrants,
+)
+from arvados_nats.nats_client import Message, Nats
+from publishers import grants_metrics as metrics
+from publishers.grants_query import GrantsQuery, Reading
+from publishers.token_query import TokenQuery
+
+logger = logging.getLogger(__name__)
+
+QUEUE = "permissions"
+MAX_ASKED = 1000
+"""Users, or tokens, in one question."""
+_AT_ONCE = 3
+"""Questions that are read at once; the others wait, so that the pool has room for the leader."""
+
+
+async def answer(
+    nats: Nats, grants: GrantsQuery, tokens: TokenQuery, ready: Callable[[], None] = lambda: None
+) -> NoReturn:
+    """Answer until cancelled."""
+    turn = asyncio.Semaphore(_AT_ONCE)
+
+    async def about_grants(message: Message) -> None:
+        await _answer_grants(nats, grants, message)
+
+    async def about_tokens(message: Message) -> None:
+        await _answer_tokens(nats, tokens, message)
+
+    async with asyncio.TaskGroup() as questions:
+
+        def taking(handle: Callable[[Message], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+            async def take(message: Message) -> None:
+                questions.create_task(_in_turn(nats, turn, handle, message))
+
+            return take
+
+        heard = [
+            await nats.subscribe(subjects.GRANTS_GET, taking(about_grants), queue=QUEUE),
+            await nats.subscribe(subjects.TOKENS_GET, taking(about_tokens), queue=QUEUE),
+        ]
+        try:
+            await nats.flush()
+            ready()
+            await nats.until_closed()
+        finally:
+            for subscription in heard:
+                await subscription.unsubscribe()
+    raise AssertionError("the connection does not end without an error")
+
+
+async def _in_turn(
+    nats: Nats,
+    turn: asyncio.Semaphore,
+    handle: Callable[[Message], Awaitable[None]],
+    message: Message,
+) -> None:
+    async with turn:
+        try:
+            with metrics.ANSWER_SECONDS.time():
+                await handle(message)
+        except ArvadosNatsError as error:
+            metrics.UNANSWERED.inc()
+            logger.warning(
+                "question not answered",
+                extra={
+                    "action": "grants.unanswered",
+                    "subject": message.subject,
+                    "error": str(error),
+                },
+            )
+            if message.reply:
+                await nats.publish(message.reply, headers={FAILED: str(error)})
+
+
+async def _answer_grants(nats: Nats, query: GrantsQuery, message: Message) -> None:
+    question = grants_wire.question(message.data)
+    if len(question.users) > MAX_ASKED:
+        raise BadInput(f"more than {MAX_ASKED} users in one question")
+    reading = await query.read(question.users)
+    found = [grants_wire.user_grants(user, grants) for user, grants in reading.grants.items()]
+    answer = _without_known(question, reading, found)
+    for headers, piece in grants_wire.parts(answer):
+        await nats.publish(message.reply, piece, headers=headers)
+    versions = {user.user_uuid: user.version for user in found}
+    note = GrantsAnswered(reading.generation, reading.cluster.version, versions)
+    await nats.publish(subjects.GRANTS_ANSWERED, grants_wire.encode(note))
+
+
+def _without_known(
+    question: GrantsQuestion, reading: Reading, found: list[UserGrants]
+) -> GrantsAnswer:
+    cluster = reading.cluster
+    return GrantsAnswer(
+        reading.generation,
+        reading.now,
+        cluster.version,
+        None if question.cluster == cluster.version else cluster.state,
+        [user for user in found if question.users[user.user_uuid] != user.version],
+        [user.user_uuid for user in found if question.users[user.user_uuid] == user.version],
+    )
+
+
+async def _answer_tokens(nats: Nats, query: TokenQuery, message: Message) -> None:
+    try:
+        asked = msgspec.json.decode(message.data, type=list[str])
+    except msgspec.MsgspecError as error:
+        raise BadInput(f"not a list of tokens: {error}") from error
+    if len(asked) > MAX_ASKED:
+        raise BadInput(f"more than {MAX_ASKED} tokens in one question")
+    await nats.publish(message.reply, grants_wire.encode(await query.live(asked)))

@@ -1,0 +1,175 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Notice that grants changed, and tell: run by the one replica that holds the lock.
+
+Four things make it look: an event near the permission graph, an answer that a replica gave, a trash
+time that comes, and the clock. Events narrow whose grants are read again (`grants_touched`); the
+round over everybody finds what left no row: merges, overlapping links, Arvados' own late
+recomputation (facts/arvados.md 1, Revocations). Looking takes turns with resting, so that a flood
+of posted rows costs a bounded part of the database's time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+from arvados_nats import events, grants_wire, subjects
+from arvados_nats.grants_wire import GrantsAnswered, GrantsChanged
+from arvados_nats.nats_client import Message, Nats, Subscription
+from publishers import grants_metrics as metrics
+from publishers.grants_query import GrantsQuery
+from publishers.grants_touched import GRAPH_KINDS, OWNED_KINDS, touched
+from publishers.grants_watch import Watch, batches
+
+logger = logging.getLogger(__name__)
+
+ROUND = 60.0
+"""Seconds in which everybody who is watched is read again."""
+_BATCH = 100
+_GATHER = 0.005
+_REST = 2.0
+"""Rest after a look, as a multiple of the time it took."""
+_LONGEST_REST = 2.0
+_UUID_TOKEN = 4
+
+
+class GrantsLeader:
+    """Looks and tells until cancelled; Unavailable ends it, and another replica takes over."""
+
+    def __init__(self, nats: Nats, query: GrantsQuery, *, round_seconds: float = ROUND) -> None:
+        self._nats = nats
+        self._query = query
+        self._watch = Watch()
+        self._round_seconds = round_seconds
+        self._wake = asyncio.Event()
+        self._touched: set[str] = set()
+        self._due: set[str] = set()
+        self._everybody = False
+        self._moved_objects: frozenset[str] = frozenset()
+        self._generation = 0
+        self._clock_offset = 0.0
+        self._round: list[list[str]] = []
+        self._next_turn = 0.0
+        nats.on_change(self._connection_changed)
+
+    def answered(self, note: GrantsAnswered) -> None:
+        """A replica answered: watch those users, also while another process leads."""
+        unsure = self._watch.answered(note)
+        metrics.WATCHED.set(len(self._watch))
+        if unsure:
+            self._due |= unsure
+            self._wake.set()
+
+    async def run(self, ready: Callable[[], None] = lambda: None) -> NoReturn:
+        """Take over from whoever led before, then look whenever there is reason to."""
+        async with contextlib.AsyncExitStack() as stack:
+            for subscription in await self._subscribe():
+                stack.push_async_callback(subscription.unsubscribe)
+            await self._nats.flush()
+            await self._read(self._watch.users(), "takeover")
+            await self._nats.publish(subjects.GRANTS_STARTED)
+            ready()
+            while True:
+                await self._wait()
+                started = asyncio.get_running_loop().time()
+                await self._look()
+                spent = asyncio.get_running_loop().time() - started
+                await asyncio.sleep(min(spent * _REST, _LONGEST_REST))
+
+    async def _subscribe(self) -> list[Subscription]:
+        stored = subjects.STORED_EVENTS
+        wanted = [(f"{stored}.{kind}.>", self._graph_event) for kind in GRAPH_KINDS]
+        wanted += [(f"{stored}.{kind}.>", self._object_event) for kind in OWNED_KINDS]
+        return [await self._nats.subscribe(subject, heard) for subject, heard in wanted]
+
+    async def _graph_event(self, message: Message) -> None:
+        near = touched(events.decode(message.data))
+        if near is None:
+            self._everybody = True
+        elif near:
+            self._touched |= near
+        if near is None or near:
+            metrics.HINTS.inc()
+            self._wake.set()
+
+    async def _object_event(self, message: Message) -> None:
+        uuid = message.subject.split(".")[_UUID_TOKEN]
+        if uuid in self._moved_objects:
+            self._touched.add(uuid)
+            self._wake.set()
+
+    def _connection_changed(self, connected: bool) -> None:
+        if connected:
+            # Events were missed meanwhile.
+            self._everybody = True
+            self._wake.set()
+
+    async def _wait(self) -> None:
+        """Until there is something to do; hints that come together are looked at together."""
+        loop = asyncio.get_running_loop()
+        until = [self._next_turn]
+        trash_at = self._watch.next_trash_time(self._now())
+        if trash_at is not None:
+            until.append(trash_at - self._clock_offset)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), max(min(until) - loop.time(), 0))
+            await asyncio.sleep(_GATHER)
+        self._wake.clear()
+
+    async def _look(self) -> None:
+        near, self._touched = self._touched, set()
+        due, self._due = self._due, set()
+        everybody, self._everybody = self._everybody, False
+        cause = "event" if near or everybody else "answer" if due else "round"
+        if near:
+            due |= self._watch.affected(near, await self._query.reaching(near))
+        if everybody:
+            due |= {*self._watch.users()}
+        await self._read([*due, *self._turn()], cause)
+        await self._tell(self._watch.time_passed(self._generation, self._now()))
+
+    def _turn(self) -> list[str]:
+        """The part of the round over everybody that is due now."""
+        now = asyncio.get_running_loop().time()
+        if now < self._next_turn:
+            return []
+        if not self._round:
+            self._round = [*batches(self._watch.users(), _BATCH)]
+            self._next_turn = now + self._round_seconds / max(len(self._round), 1)
+            return self._round.pop() if self._round else []
+        self._next_turn += self._round_seconds * _BATCH / max(len(self._watch), _BATCH)
+        return self._round.pop()
+
+    async def _read(self, users: list[str], cause: str) -> None:
+        for batch in [*batches(dict.fromkeys(users), _BATCH)] or [[]]:
+            reading = await self._query.read(batch)
+            self._generation = reading.generation
+            self._clock_offset = reading.now - asyncio.get_running_loop().time()
+            metrics.READS.inc(len(batch))
+            await self._tell(self._watch.take(reading, cause))
+        self._moved_objects = frozenset(self._watch.shared_directly())
+
+    async def _tell(self, changes: Iterable[GrantsChanged]) -> None:
+        for change in changes:
+            metrics.CHANGES.labels(change.cause).inc()
+            logger.info(
+                "grants changed",
+                extra={
+                    "action": "grants.changed",
+                    "user_uuid": change.user_uuid,
+                    "cause": change.cause,
+                    "lost": len(change.lost),
+                    "gained": len(change.gained),
+                },
+            )
+            subject = subjects.grants_changed(change.user_uuid)
+            await self._nats.publish(subject, grants_wire.encode(change))
+
+    def _now(self) -> float:
+        """The database's time, as far as it is known here."""
+        return asyncio.get_running_loop().time() + self._clock_offset

@@ -1,0 +1,50 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Which corner of the permission graph an event may have moved.
+
+Pure. An event is a hint, whatever its `verified`: any user can post a log row (facts/arvados.md
+0.3), and a row that is true may say too little. So nothing is believed here; the answer only
+narrows whose grants are read again, and what can not be narrowed is read for everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from arvados_nats.events import Event
+from arvados_nats.subjects import is_uuid, kind_of
+
+GRAPH_KINDS = ("link", "group", "user")
+"""Kinds whose events may change what somebody reads."""
+OWNED_KINDS = ("collection", "container_request", "workflow")
+"""Kinds that may be shared directly; where they are kept matters for NATS subjects."""
+
+_PERMISSION = "permission"
+
+
+def touched(event: Event) -> frozenset[str] | None:
+    """Uuids of the graph's nodes near the change; None where nothing can be left out.
+
+    Empty where the graph is not concerned, as by a star or tag.
+    """
+    kind = kind_of(event.object_uuid)
+    if kind is None:
+        return frozenset()
+    if kind.name != "link":
+        return frozenset({event.object_uuid or "", *_values(event, "owner_uuid")})
+    classes = set(_values(event, "link_class"))
+    if classes and _PERMISSION not in classes:
+        return frozenset()
+    ends = frozenset((*_values(event, "tail_uuid"), *_values(event, "head_uuid")))
+    return ends or None
+
+
+def _values(event: Event, name: str) -> Iterator[str]:
+    for side in ("old_attributes", "new_attributes"):
+        attributes: Any = event.properties.get(side)
+        value = attributes.get(name) if isinstance(attributes, dict) else None
+        # link_class is a word, the others uuids; what a user posted may be anything.
+        if isinstance(value, str) and (name == "link_class" or is_uuid(value)):
+            yield value

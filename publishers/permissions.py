@@ -1,0 +1,104 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The permission publisher: who may read what, and that it changed (design: flows 2 and 3).
+
+Every replica answers questions (`grants_answers`) and hears what the others answered; the one that
+holds the lock also notices changes (`grants_leader`) and dead tokens (`token_sweep`) and tells.
+When the database is away nothing is answered and nothing told; readers keep what they have for a
+bounded time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from arvados_nats import grants_wire, subjects
+from arvados_nats.errors import ArvadosNatsError
+from arvados_nats.nats_client import Message, Nats
+from arvados_nats.ops import Health
+from publishers import grants_answers, grants_leader, leader, token_sweep
+from publishers import grants_metrics as metrics
+from publishers.attempts import Attempts
+from publishers.grants_leader import GrantsLeader
+from publishers.grants_query import GrantsQuery
+from publishers.postgres import Database
+from publishers.token_query import TokenQuery
+from publishers.token_sweep import TokenSweep
+
+LOCK = leader.Lock("permissions")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Times in seconds. `role_groups_visible` is Arvados' `Users.RoleGroupsVisibleToAll`."""
+
+    role_groups_visible: bool = True
+    round: float = grants_leader.ROUND
+    sweep: float = token_sweep.SWEEP
+
+
+async def run(
+    nats: Nats,
+    database: Database,
+    health: Health,
+    options: Options,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Answer, and tell while this process has the lock; until cancelled. `ready`: it leads."""
+    grants = GrantsQuery(database, role_groups_visible=options.role_groups_visible)
+    tokens = TokenQuery(database)
+    leading = GrantsLeader(nats, grants, round_seconds=options.round)
+
+    async def heard(message: Message) -> None:
+        leading.answered(grants_wire.answered(message.data))
+
+    await nats.subscribe(subjects.GRANTS_ANSWERED, heard)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(grants_answers.answer(nats, grants, tokens))
+        tasks.create_task(
+            _lead(
+                database,
+                Attempts(health, "permissions"),
+                leading,
+                TokenSweep(nats, tokens, every=options.sweep),
+                ready,
+            )
+        )
+
+
+async def _lead(
+    database: Database,
+    attempts: Attempts,
+    changes: GrantsLeader,
+    sweep: TokenSweep,
+    ready: Callable[[], None],
+) -> None:
+    def leading() -> None:
+        attempts.succeeded()
+        ready()
+
+    while True:
+        try:
+            async with database.session() as session, session.guard():
+                await leader.acquire(session, LOCK, attempts.succeeded)
+                await _tell(changes, sweep, leading)
+        except ArvadosNatsError as error:
+            await attempts.failed(error)
+
+
+async def _tell(changes: GrantsLeader, sweep: TokenSweep, ready: Callable[[], None]) -> None:
+    """Both watches, for as long as neither fails; the error of the one that does."""
+    started = asyncio.Event()
+    metrics.LEADING.set(1)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(sweep.run(started.set))
+            await started.wait()
+            tasks.create_task(changes.run(ready))
+    except* ArvadosNatsError as errors:
+        raise errors.exceptions[0] from errors
+    finally:
+        metrics.LEADING.set(0)
