@@ -21,10 +21,12 @@ from sandbox.model.database import Connection
 from sandbox.model.records import Record, Row
 
 CHANNEL = "logs"
-_INSERT = """
-INSERT INTO logs (uuid, owner_uuid, modified_by_user_uuid, object_uuid, event_at, event_type,
-  summary, properties, created_at, updated_at, modified_at, object_owner_uuid)
-VALUES ($1, $2, $11, $3, $4, $5, $6, $7, $8, $9, $9, $10) RETURNING id
+_INSERT = f"""
+WITH written AS (
+  INSERT INTO logs (uuid, owner_uuid, modified_by_user_uuid, object_uuid, event_at, event_type,
+    summary, properties, created_at, updated_at, modified_at, object_owner_uuid)
+  VALUES ($1, $2, $11, $3, $4, $5, $6, $7, $8, $9, $9, $10) RETURNING id)
+SELECT pg_notify('{CHANNEL}', id::text) FROM written
 """
 _INSERT_MANY = """
 INSERT INTO logs (uuid, owner_uuid, modified_by_user_uuid, object_uuid, event_at, event_type,
@@ -52,7 +54,7 @@ async def write(
     if not config.audit_logs:
         return
     created = records.now()
-    row_id = await connection.fetchval(
+    await connection.execute(
         _INSERT,
         config.uuid("57u5n", records.random_name()),
         actor.uuid,
@@ -66,7 +68,6 @@ async def write(
         owner_uuid,
         actor.uuid if signed else None,
     )
-    await notify(connection, [row_id])
 
 
 async def notify(connection: Connection, ids: Sequence[int]) -> None:

@@ -55,6 +55,10 @@ DELETE FROM materialized_permissions p
 USING unnest($1::varchar[], $2::varchar[]) AS gone(user_uuid, target_uuid)
 WHERE p.user_uuid = gone.user_uuid AND p.target_uuid = gone.target_uuid
 """
+_WITHOUT_SELF = """
+SELECT reached FROM unnest($1::varchar[]) AS reached WHERE NOT EXISTS
+    (SELECT 1 FROM materialized_permissions WHERE user_uuid = reached AND target_uuid = reached)
+"""
 _ROWS = "SELECT user_uuid, target_uuid, perm_level, traverse_owned FROM materialized_permissions"
 
 
@@ -73,19 +77,17 @@ async def _update_user(connection: Connection, change: Change) -> None:
     edges = await _edges(connection, _BELOW, user, True)
     new = graph.of_user(user, edges, change) if exists else {}
     old = await _rows(connection, f"{_ROWS} WHERE user_uuid = $1", user)
-    selves = {t for _, t in new if graph.is_user(t) and t != user}
+    selves = {t for _, t in new.keys() - old.keys() if graph.is_user(t) and t != user}
     await _store(connection, old, new)
     await _restore_selves(connection, selves)
 
 
 async def _restore_selves(connection: Connection, users: set[str]) -> None:
-    """Every user that is reached holds himself; costs nothing when he already does."""
-    held = await connection.fetch(
-        "SELECT user_uuid FROM materialized_permissions"
-        " WHERE user_uuid = ANY($1::varchar[]) AND user_uuid = target_uuid",
-        list(users),
-    )
-    missing = users - {row[0] for row in held}
+    """Every user that is newly reached holds himself."""
+    if not users:
+        return
+    rows = await connection.fetch(_WITHOUT_SELF, list(users))
+    missing = [row[0] for row in rows]
     await _store(connection, {}, {(u, u): Grant(graph.MANAGE, True) for u in missing})
 
 

@@ -1,0 +1,76 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Many objects at once, for benchmarks: as in a database that was restored, so without log rows.
+
+A thousand users made one by one would take minutes where users see each other, since each then
+adds a row for every other to the permission table.
+"""
+
+from __future__ import annotations
+
+from sandbox.cluster import Cluster
+from sandbox.model import permission_table, records
+from sandbox.model.actors import Actor
+from sandbox.model.database import Connection
+
+_USERS = """
+INSERT INTO users (uuid, owner_uuid, created_at, modified_at, updated_at, email, first_name,
+  username, is_active, is_admin)
+SELECT u, $2::varchar, $3::timestamp, $3, $3, n || '@example.com', n, n, true, false
+FROM unnest($1::varchar[], $4::varchar[]) AS given(u, n) RETURNING id, uuid
+"""
+_TOKENS = """
+INSERT INTO api_client_authorizations (uuid, api_token, user_id, created_at, updated_at)
+SELECT t, s, u, $4::timestamp, $4
+FROM unnest($1::varchar[], $2::varchar[], $3::bigint[]) AS given(t, s, u)
+"""
+_LINKS = """
+INSERT INTO links (uuid, owner_uuid, created_at, modified_at, updated_at, tail_uuid, head_uuid,
+  link_class, name, properties)
+SELECT l, $2::varchar, $3::timestamp, $3, $3, t, h, 'permission', $4::varchar, '{}'
+FROM unnest($1::varchar[], $5::varchar[], $6::varchar[]) AS given(l, t, h)
+"""
+
+
+async def users(cluster: Cluster, count: int, prefix: str = "user") -> list[Actor]:
+    """`count` active users who are set up, each with a token."""
+    async with cluster.transaction() as transaction:
+        connection = transaction.connection
+        config = cluster.config
+        names = [f"{prefix}{n}" for n in range(count)]
+        uuids = [config.uuid("tpzed", records.random_name()) for _ in names]
+        made = await connection.fetch(_USERS, uuids, config.system_user, records.now(), names)
+        ids = {row["uuid"]: row["id"] for row in made}
+        actors = [_actor(cluster, uuid, ids[uuid]) for uuid in uuids]
+        await _tokens(connection, actors)
+        everybody = [config.all_users] * count
+        await _links(cluster, connection, "can_manage", [config.system_group] * count, uuids)
+        await _links(cluster, connection, "can_write", uuids, everybody)
+        if config.activated_users_are_visible_to_others:
+            await _links(cluster, connection, "can_read", everybody, uuids)
+        await permission_table.refresh(connection)
+        return actors
+
+
+def _actor(cluster: Cluster, uuid: str, user_id: int) -> Actor:
+    token = cluster.config.uuid("gj3su", records.random_name())
+    return Actor(uuid, user_id, False, True, token, f"v2/{token}/{records.random_name(50)}")
+
+
+async def _tokens(connection: Connection, actors: list[Actor]) -> None:
+    await connection.execute(
+        _TOKENS,
+        [actor.token_uuid for actor in actors],
+        [actor.token.split("/")[2] for actor in actors],
+        [actor.id for actor in actors],
+        records.now(),
+    )
+
+
+async def _links(
+    cluster: Cluster, connection: Connection, level: str, tails: list[str], heads: list[str]
+) -> None:
+    config = cluster.config
+    uuids = [config.uuid("o0j2j", records.random_name()) for _ in tails]
+    await connection.execute(_LINKS, uuids, config.system_user, records.now(), level, tails, heads)
