@@ -1,0 +1,103 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The edge to NATS: what it promises about connecting, publishing and failing."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from arvados_nats import keys, nats_client, streams
+from arvados_nats.errors import ConfigError, Refused, Unavailable
+from arvados_nats.nats_client import Message, require_version
+from sandbox.nats_server import NatsServer
+
+
+def seed(folder: Path, name: str) -> str:
+    return keys.load(folder, name).text
+
+
+async def test_wrong_credentials_are_refused_at_once(nats_server: NatsServer) -> None:
+    """The client library would try for ever."""
+    stranger = keys.generate(keys.Kind.USER).text
+    with pytest.raises(Refused):
+        async with nats_client.connect([nats_server.url], name="stranger", seed=stranger):
+            raise AssertionError("let in")
+
+
+async def test_nobody_there_is_unavailable_in_time() -> None:
+    """`timeout` bounds the first connect."""
+    with pytest.raises(Unavailable):
+        async with nats_client.connect(
+            ["nats://127.0.0.1:1"], name="lonely", seed=None, timeout=0.5
+        ):
+            raise AssertionError("connected")
+
+
+@pytest.mark.parametrize("version", ["2.10.0", "2.13.9", "2.13.9-beta.1", "1.4.1"])
+def test_old_servers_are_refused_with_what_to_do(version: str) -> None:
+    """The floor is named, and so is what was found."""
+    with pytest.raises(ConfigError, match=r"2\.14\.0") as raised:
+        require_version(version)
+    assert version in str(raised.value)
+
+
+@pytest.mark.parametrize("version", ["2.14.0", "2.15.1", "2.14.2-RC.1", "3.0.0"])
+def test_new_servers_are_accepted(version: str) -> None:
+    """The floor itself included."""
+    require_version(version)
+
+
+async def test_streams_are_created_and_brought_to_our_values(
+    fresh_nats: NatsServer, keys_folder: Path
+) -> None:
+    """`ensure` is idempotent, changes what we set and keeps what others set."""
+    async with nats_client.connect(
+        [fresh_nats.url], name="t", seed=seed(keys_folder, "publisher")
+    ) as nats:
+        config = streams.event_stream()
+        await streams.ensure(nats, config)
+        await streams.ensure(nats, config)
+        changed = {**config, "max_bytes": config["max_bytes"] // 2}
+        await streams.ensure(nats, changed)
+        present = await nats.stream_config(streams.EVENTS)
+    assert present is not None
+    assert {key: present[key] for key in changed} == changed
+
+
+async def test_stored_messages_are_republished_acknowledged_and_read_back(
+    fresh_nats: NatsServer, keys_folder: Path
+) -> None:
+    """What a reader gets live is what history holds, with sequences that join the two."""
+    async with nats_client.connect(
+        [fresh_nats.url], name="t", seed=seed(keys_folder, "publisher")
+    ) as nats:
+        await streams.ensure(nats, streams.event_stream())
+        live: asyncio.Queue[Message] = asyncio.Queue()
+        await nats.subscribe("arvados.stored.events.>", live.put)
+        futures = [
+            await nats.publish_stored(
+                f"arvados.events.other.none.n{number % 3}",
+                b"%d" % number,
+                {"Nats-Msg-Id": f"{number}"},
+            )
+            for number in range(2500)
+        ]
+        acks = [await future for future in futures]
+        again = await (
+            await nats.publish_stored("arvados.events.other.none.n0", b"0", {"Nats-Msg-Id": "0"})
+        )
+        history = [stored async for stored in nats.history(streams.EVENTS, "arvados.events.>")]
+        republished = [live.get_nowait() for _ in range(live.qsize())]
+        last = await nats.last(streams.EVENTS, "arvados.events.other.none.n1")
+    assert [ack["seq"] for ack in acks] == list(range(1, 2501))
+    assert again["duplicate"] is True
+    assert [int(stored.data) for stored in history] == list(range(2500))
+    assert [int(message.headers["Nats-Sequence"]) for message in republished] == list(
+        range(1, 2501)
+    )
+    assert last is not None
+    assert int(last.data) == 2497

@@ -1,0 +1,82 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Health and metrics, as Arvados serves them (facts/arvados.md 7)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from arvados_nats import http_server, ops
+from arvados_nats.errors import ConfigError
+from arvados_nats.ops import Health
+
+
+@asynccontextmanager
+async def served(health: Health, token: str | None) -> AsyncIterator[httpx.AsyncClient]:
+    app = FastAPI()
+    ops.add_routes(app, health, token)
+    sock = http_server.listen("127.0.0.1:0")
+    port = sock.getsockname()[1]
+    server = asyncio.create_task(http_server.serve(app, sock))
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            yield client
+    finally:
+        server.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await server
+
+
+@pytest.mark.parametrize("path", ["/_health/ping", "/metrics"])
+@pytest.mark.parametrize(
+    ("configured", "sent", "status"),
+    [
+        (None, None, 404),
+        (None, "Bearer x", 404),
+        ("x", None, 401),
+        ("x", "Basic x", 401),
+        ("x", "Bearer y", 403),
+        ("x", "Bearer x", 200),
+    ],
+)
+async def test_the_management_token_is_asked_for(
+    path: str, configured: str | None, sent: str | None, status: int
+) -> None:
+    """Without a configured token 404, none sent 401, a wrong one 403."""
+    async with served(Health(), configured) as client:
+        answer = await client.get(path, headers={"Authorization": sent} if sent else {})
+    assert answer.status_code == status
+
+
+async def test_a_fault_is_told_and_taken_back() -> None:
+    """Unhealthy is HTTP 200 with an error that names the part."""
+    health = Health()
+    async with served(health, "x") as client:
+        headers = {"Authorization": "Bearer x"}
+        health.fault("database", "gone")
+        sick = await client.get("/_health/ping", headers=headers)
+        health.well("database")
+        well = await client.get("/_health/ping", headers=headers)
+    assert sick.json() == {"health": "ERROR", "error": "database: gone"}
+    assert well.json() == {"health": "OK"}
+
+
+async def test_a_taken_port_is_a_setting_to_mend() -> None:
+    """The address is named, and the process is not ended by the library."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=address):
+            http_server.listen(address)
+    with pytest.raises(ConfigError, match="host:port"):
+        http_server.listen("nonsense")

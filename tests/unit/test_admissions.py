@@ -1,0 +1,133 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Who gets what on NATS: the table of `authcallout.admissions`, row by row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from arvados_nats import nats_config
+from arvados_nats.errors import Refused
+from arvados_nats.grants import DIRECT, OWNED, Grants
+from arvados_nats.permissions import Identity
+from arvados_nats.request_info import holder
+from arvados_nats.tokens import Token
+from authcallout.admissions import CONTAINER, admission, fingerprint
+
+USER = "zzzzz-tpzed-000000000000001"
+TOKEN = "zzzzz-gj3su-000000000000001"
+PROJECT = "zzzzz-j7d0g-000000000000001"
+RUNNING = "zzzzz-dz642-000000000000001"
+NOW = 1_800_000_000.0
+V2 = Token(f"v2/{TOKEN}/secret")
+IDENTITY = Identity(TOKEN, USER)
+GRANTS = Grants(USER, is_active=True, targets={USER: DIRECT | OWNED, PROJECT: DIRECT | OWNED})
+
+
+def changed(identity: Identity, **changes: object) -> Identity:
+    return msgspec.structs.replace(identity, **changes)
+
+
+def test_an_ordinary_token() -> None:
+    """Live patterns of its grants, its own inbox, the API; never `$JS` or `_INBOX.>`."""
+    found = admission(V2, IDENTITY, GRANTS, NOW)
+    assert found.account == nats_config.USERS
+    assert set(found.subscribe) == {
+        f"_INBOX_{TOKEN}.>",
+        f"arvados.live.{USER}.>",
+        f"arvados.live.{PROJECT}.>",
+    }
+    assert set(found.publish) == {"arvados.api.>", "$SYS.REQ.USER.INFO"}
+
+
+def test_a_bare_secret_has_the_inbox_of_its_user() -> None:
+    """It can not name its uuid before it is connected; a scoped one does not get that inbox."""
+    v1 = Token("secret")
+    assert f"_INBOX_{USER}.>" in admission(v1, IDENTITY, GRANTS, NOW).subscribe
+    scoped = changed(IDENTITY, scopes=("GET /",))
+    assert f"_INBOX_{USER}.>" not in admission(v1, scoped, GRANTS, NOW).subscribe
+
+
+@pytest.mark.parametrize(
+    ("identity", "grants", "account"),
+    [
+        (IDENTITY, msgspec.structs.replace(GRANTS, is_admin=True), nats_config.ARVADOS),
+        (changed(IDENTITY, is_root=True), GRANTS, nats_config.ARVADOS),
+        (
+            changed(IDENTITY, scopes=("GET /",)),
+            msgspec.structs.replace(GRANTS, is_admin=True),
+            nats_config.USERS,
+        ),
+        (changed(IDENTITY, is_admin=True), GRANTS, nats_config.USERS),
+    ],
+    ids=["admin", "root", "scoped admin", "admin once"],
+)
+def test_who_is_trusted(identity: Identity, grants: Grants, account: str) -> None:
+    """Admins without limits and the root token; what Grants say stands over what a login said."""
+    assert admission(V2, identity, grants, NOW).account == account
+
+
+def test_admins_get_named_streams_and_can_change_none() -> None:
+    """No call that creates, changes or empties a stream (facts/nats-callout.md 9.7)."""
+    found = admission(V2, changed(IDENTITY, is_root=True), GRANTS, NOW)
+    calls = [subject for subject in found.publish if subject.startswith("$JS.API.STREAM")]
+    assert all(".STREAM.INFO." in call for call in calls)
+    assert not {">", "$JS.>", "$JS.API.>", "$SYS.>"} & set(found.publish)
+
+
+def test_a_containers_own_token() -> None:
+    """Publishes its own logs and reads nothing but their last chunk."""
+    identity = changed(IDENTITY, container_uuid=RUNNING)
+    found = admission(Token(f"v2/{TOKEN}/secret/{RUNNING}"), identity, GRANTS, NOW)
+    assert found.account == nats_config.ARVADOS
+    assert found.subscribe == (f"_INBOX_{TOKEN}.>",)
+    assert all(RUNNING in subject for subject in found.publish)
+    owner = holder(found.name)
+    assert owner and owner.fingerprint == CONTAINER
+
+
+def test_scopes_that_read_nothing_are_refused() -> None:
+    """With a reason that names the scopes."""
+    with pytest.raises(Refused, match="scopes"):
+        admission(V2, changed(IDENTITY, scopes=("POST /arvados/v1/none",)), GRANTS, NOW)
+    assert fingerprint(changed(IDENTITY, scopes=()), GRANTS, NOW) is None
+
+
+def test_scopes_narrow_the_patterns() -> None:
+    """A token for single collections hears of collections only."""
+    scoped = changed(IDENTITY, scopes=("GET /arvados/v1/collections/",))
+    live = [s for s in admission(V2, scoped, GRANTS, NOW).subscribe if "live" in s]
+    assert live
+    assert all(".event.collection." in subject for subject in live)
+
+
+def test_beyond_the_limit_the_api_is_left() -> None:
+    """Not refused silently: history and whoami work, and whoami says so."""
+    found = admission(V2, IDENTITY, GRANTS, NOW, limit=1)
+    assert found.account == nats_config.USERS
+    assert found.subscribe == (f"_INBOX_{TOKEN}.>",)
+    assert "arvados.api.>" in found.publish
+
+
+def test_the_name_says_who_and_with_what() -> None:
+    """Any replica can tell from a connection's name whether it has what it should."""
+    found = admission(V2, IDENTITY, GRANTS, NOW)
+    owner = holder(found.name)
+    assert owner is not None
+    assert (owner.user_uuid, owner.token_uuid) == (USER, TOKEN)
+    assert owner.fingerprint == fingerprint(IDENTITY, GRANTS, NOW)
+    fewer = msgspec.structs.replace(GRANTS, targets={USER: DIRECT | OWNED})
+    assert owner.fingerprint != fingerprint(IDENTITY, fewer, NOW)
+    assert replace(owner, fingerprint="x").name != owner.name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "publisher", f"{USER}/{TOKEN}", f"{USER}/{TOKEN}/A B", f"x/{TOKEN}/ab", "a/b/c/d"]
+)
+def test_other_names_are_nobodys(name: str) -> None:
+    """Static users and strange names are not taken for holders of tokens."""
+    assert holder(name) is None
