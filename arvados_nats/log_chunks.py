@@ -97,21 +97,42 @@ _end_decoder = msgspec.json.Decoder(ContainerEnd)
 
 
 def parse(subject: str, headers: Mapping[str, str] | None, payload: bytes) -> Chunk | ContainerEnd:
-    """The chunk or end in a message of `arvados.logs.…`, stored or live; BadInput if neither."""
+    """The chunk or end in a message of `arvados.logs.…`, stored or live; BadInput if neither.
+
+    A container may publish what it likes below its own subject, so what a message says of itself
+    has to fit the subject.
+    """
     headers = headers or {}
     try:
+        _, container_uuid, token = subject.rsplit(".", 2)
         if _END in headers:
-            return _end_decoder.decode(payload)
-        return Chunk(
-            container_uuid=subject.split(".")[-2],
-            file=headers[_FILE],
-            epoch=int(headers[_EPOCH]),
-            offset=int(headers[_OFFSET]),
-            data=payload,
-            pushed=headers.get(_SOURCE) == _PUSHED,
-        )
-    except (KeyError, ValueError, IndexError, msgspec.MsgspecError) as error:
+            return _end(payload, container_uuid)
+        return _chunk(headers, payload, container_uuid, token)
+    except (KeyError, ValueError, msgspec.MsgspecError) as error:
         raise BadInput(f"not a log chunk on {subject}: {error}") from error
+
+
+def _end(payload: bytes, container_uuid: str) -> ContainerEnd:
+    end = _end_decoder.decode(payload)
+    if end.container_uuid != container_uuid:
+        raise ValueError("the end of another container")
+    return end
+
+
+def _chunk(headers: Mapping[str, str], data: bytes, container_uuid: str, token: str) -> Chunk:
+    file = headers[_FILE]
+    if subjects.file_token(file) != token:
+        raise ValueError("the bytes of another file")
+    epoch, offset = _count(headers[_EPOCH]), _count(headers[_OFFSET])
+    pushed = headers.get(_SOURCE) == _PUSHED
+    return Chunk(container_uuid, file, epoch, offset, data, pushed)
+
+
+def _count(text: str) -> int:
+    """A number that is not negative, as it stands in a header."""
+    if not text.isascii() or not text.isdecimal():
+        raise ValueError(f"not a count: {text!r}")
+    return int(text)
 
 
 def cut(data: bytes, *, limit: int = MAX_CHUNK_BYTES) -> list[bytes]:

@@ -1,0 +1,266 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A cluster whose containers write logs, and replicas of the publisher that carry them to NATS.
+
+PostgreSQL, the API server and nats-server are the sandbox's real ones; a container is run by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from arvados_nats import arvados_client, keys, log_chunks, nats_client, streams, subjects
+from arvados_nats.log_chunks import Chunk, ContainerEnd
+from arvados_nats.nats_client import Nats
+from arvados_nats.ops import Health
+from arvados_nats.tokens import Token
+from publishers import container_logs, postgres
+from publishers.container_logs import Scan
+from publishers.log_source import LogSource
+from publishers.log_tailer import Pace
+from sandbox import api_server
+from sandbox.api import tables
+from sandbox.api.app import ApiApp
+from sandbox.api.calls import Backend
+from sandbox.api_server import ApiServer
+from sandbox.cluster import Cluster, open_cluster
+from sandbox.container_logs import ContainerLogs
+from sandbox.nats_server import NatsServer
+from sandbox.postgres import Database
+
+PACE = Pace(fast=0.05, slow=0.2, confirm=1.0, push=1.0)
+SCAN = Scan(seconds=0.1)
+_IMAGE = ". d41d8cd98f00b204e9800998ecf8427e+0 0:0:image.tar\n"
+_REQUEST = {
+    "command": ["true"],
+    "output_path": "/out",
+    "cwd": ".",
+    "mounts": {"/out": {"kind": "tmp", "capacity": 1000}},
+    "runtime_constraints": {"vcpus": 1, "ram": 1 << 28},
+    "priority": 500,
+    "state": "Committed",
+    "use_existing": False,
+}
+
+
+@dataclass(slots=True)
+class Job:
+    """One container that a test runs by hand, with all the bytes it ever wrote."""
+
+    world: World
+    uuid: str
+    request_uuid: str
+    written: dict[str, bytearray] = field(default_factory=dict)
+
+    async def start(self) -> None:
+        """Locked, then Running, with a gateway that answers."""
+        root = self.world.cluster.root
+        await self.world.cluster.lock(self.uuid, root)
+        self.world.logs.start(self.uuid)
+        await self.set(state="Running", gateway_address="gateway.example:4567")
+
+    def write(self, file: str, data: bytes) -> None:
+        """Write at the end of a log file."""
+        self.world.logs.append(self.uuid, file, data)
+        self.written.setdefault(file, bytearray()).extend(data)
+
+    def shrink(self, file: str) -> None:
+        """The file is cut to nothing, and what was in it is gone."""
+        self.world.logs.truncate(self.uuid, file)
+        self.written[file].clear()
+
+    async def checkpoint(self) -> None:
+        """Save the log to Keep as it is now, and run on."""
+        await self.set(log=await self._save(self.world.logs.checkpoint(self.uuid)))
+
+    async def finish(self, state: str = "Complete", exit_code: int = 0) -> None:
+        """End in order: the log is saved, the gateway gone, the state final."""
+        saved = await self._save(self.world.logs.checkpoint(self.uuid))
+        await self.set(state=state, exit_code=exit_code, log=saved)
+        self.world.logs.kill_node(self.uuid)
+
+    async def die(self) -> None:
+        """The node is gone with all that was not saved; the dispatcher notices and cancels."""
+        self.world.logs.kill_node(self.uuid)
+        await self.set(state="Cancelled")
+
+    async def set(self, **values: Any) -> None:
+        """Change the container's row."""
+        await self.world.cluster.update(self.uuid, values, self.world.cluster.root)
+
+    async def _save(self, manifest: str) -> str:
+        given = {"manifest_text": manifest}
+        saved = await self.world.cluster.create("collection", given, self.world.cluster.root)
+        return str(saved["portable_data_hash"])
+
+
+@dataclass(slots=True)
+class World:
+    """Everything that runs. `pace` and `scan` are those of replicas started from now on."""
+
+    cluster: Cluster
+    logs: ContainerLogs
+    backend: Backend
+    api: ApiServer
+    database: Database
+    nats: Nats
+    nats_url: str
+    seed: str
+    image: str
+    pace: Pace = PACE
+    scan: Scan = SCAN
+
+    async def job(self, *, start: bool = True, attempts: int = 1) -> Job:
+        """A container request and its container, running unless told otherwise."""
+        given = {**_REQUEST, "container_image": self.image, "container_count_max": attempts}
+        request = await self.cluster.create("container_request", given, self.cluster.root)
+        job = Job(self, request["container_uuid"], request.uuid)
+        if start:
+            await job.start()
+        return job
+
+    async def next_attempt(self, former: Job) -> Job:
+        """The running container that took the place of a cancelled one."""
+        request = await self.backend.row(
+            "SELECT container_uuid FROM container_requests WHERE uuid = $1", former.request_uuid
+        )
+        assert request is not None and request["container_uuid"] != former.uuid
+        job = Job(self, request["container_uuid"], former.request_uuid)
+        await job.start()
+        return job
+
+    @contextlib.asynccontextmanager
+    async def replica(self, health: Health | None = None) -> AsyncIterator[asyncio.Task[None]]:
+        """A publisher of container logs with connections of its own, until the block ends."""
+        task = asyncio.create_task(self._publish(health or Health()))
+        try:
+            yield task
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _publish(self, health: Health) -> None:
+        token = Token(self.cluster.config.system_root_token)
+        async with (
+            nats_client.connect([self.nats_url], name="replica", seed=self.seed) as nats,
+            arvados_client.connect(self.api.url, keep_idle=60) as arvados,
+            postgres.connect(self.database.reader_dsn) as database,
+        ):
+            source = LogSource(arvados, token, health, calls=8)
+            await container_logs.publish(nats, database, source, health, self.pace, self.scan)
+
+    async def watch(self, container_uuid: str) -> None:
+        """Say once that somebody watches a container."""
+        await self.nats.publish(subjects.log_interest(container_uuid))
+
+    async def messages(self, container_uuid: str) -> list[Chunk | ContainerEnd]:
+        """All that the stream holds of a container, in order."""
+        pattern = subjects.logs_of(container_uuid)
+        return [
+            log_chunks.parse(m.subject, m.headers, m.data)
+            async for m in self.nats.history(streams.LOGS, pattern)
+        ]
+
+    async def chunks(self, container_uuid: str) -> list[Chunk]:
+        """The chunks of a container in the order of the stream."""
+        return [m for m in await self.messages(container_uuid) if isinstance(m, Chunk)]
+
+    async def content(self, container_uuid: str) -> dict[str, bytes]:
+        """Each file of the stream in its last epoch; fails if a byte is missing or doubled."""
+        return joined(await self.chunks(container_uuid))
+
+    async def end(self, container_uuid: str) -> ContainerEnd | None:
+        """The end marker, if there is one."""
+        subject = subjects.log(container_uuid, "end")
+        found = [m async for m in self.nats.history(streams.LOGS, subject)]
+        assert len(found) <= 1
+        end = log_chunks.parse(subject, found[0].headers, found[0].data) if found else None
+        assert end is None or isinstance(end, ContainerEnd)
+        return end
+
+    async def until_end(self, container_uuid: str) -> ContainerEnd:
+        """Wait for the end marker."""
+        await until(lambda: self._has_end(container_uuid))
+        end = await self.end(container_uuid)
+        assert end is not None
+        return end
+
+    async def _has_end(self, container_uuid: str) -> bool:
+        return await self.nats.last(streams.LOGS, subjects.log(container_uuid, "end")) is not None
+
+    async def until_stored(self, job: Job, file: str, *, within: float = 10.0) -> None:
+        """Wait until the stream holds all that a job has written to a file."""
+
+        async def stored() -> bool:
+            found = await self.content(job.uuid)
+            return found.get(file, b"") == bytes(job.written.get(file, b""))
+
+        await until(stored, within=within)
+
+
+def joined(chunks: list[Chunk]) -> dict[str, bytes]:
+    """Each file in its last epoch, from chunks that must join without gap or double."""
+    files: dict[str, tuple[int, bytearray]] = {}
+    for chunk in chunks:
+        epoch, data = files.get(chunk.file, (0, bytearray()))
+        if chunk.epoch > epoch:
+            epoch, data = chunk.epoch, bytearray()
+        assert (chunk.epoch, chunk.offset) == (epoch, len(data)), f"{chunk.file} does not join"
+        assert 0 < len(chunk.data) <= log_chunks.MAX_CHUNK_BYTES
+        data += chunk.data
+        files[chunk.file] = epoch, data
+    return {file: bytes(data) for file, (_, data) in files.items()}
+
+
+async def until(
+    condition: Callable[[], Awaitable[bool]], *, within: float = 10.0, every: float = 0.02
+) -> None:
+    """Ask until the answer is yes; TimeoutError when it takes too long."""
+    async with asyncio.timeout(within):
+        while not await condition():  # noqa: ASYNC110  (other processes give no event)
+            await asyncio.sleep(every)
+
+
+async def until_calls(world: World, route: str, more: int) -> None:
+    """Wait until the API server got `more` calls of a route than it has now."""
+    goal = world.backend.faults.count(route) + more
+
+    async def reached() -> bool:
+        return world.backend.faults.count(route) >= goal
+
+    await until(reached)
+
+
+@contextlib.asynccontextmanager
+async def open_world(
+    nats_server: NatsServer, keys_folder: Any, database: Database
+) -> AsyncIterator[World]:
+    """A cluster without containers, on a database and a NATS server."""
+    seed = keys.load(keys_folder, "publisher").text
+    logs = ContainerLogs()
+    async with (
+        open_cluster(database.dsn) as cluster,
+        nats_client.connect([nats_server.url], name="test", seed=seed) as nats,
+    ):
+        limits = streams.Limits(streams.DEFAULT_LOG_LIMITS.max_age, 1 << 30)
+        await streams.ensure(nats, streams.log_stream(limits))
+        backend = Backend(cluster.pool, cluster, logs, await tables.read(cluster.pool))
+        image = await cluster.create("collection", {"manifest_text": _IMAGE}, cluster.root)
+        async with api_server.run(ApiApp(backend)) as api:
+            yield World(
+                cluster,
+                logs,
+                backend,
+                api,
+                database,
+                nats,
+                nats_server.url,
+                seed,
+                image["portable_data_hash"],
+            )
