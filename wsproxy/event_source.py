@@ -50,7 +50,7 @@ class EventSource:
         self.created = ""
         """When the stream was made: sequences of another life of it mean nothing."""
         self.ready = asyncio.Event()
-        self.on_reset: list[Callable[[], None]] = []
+        self.on_reset: set[Callable[[], None]] = set()
         """Called when the stream turns out to be another one."""
         self._nats = nats
         self._health = health
@@ -213,7 +213,7 @@ class EventSource:
         self._position = 0
         self.recent.reset(1)
         self.history.reset()
-        for listener in self.on_reset:
+        for listener in tuple(self.on_reset):
             listener()
 
 

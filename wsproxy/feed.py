@@ -75,12 +75,22 @@ class Feed:
             else:
                 self._task = asyncio.create_task(self._catch_up(), name="feed")
 
-    def stop(self) -> None:
-        """Deliver nothing more."""
-        self.ended = True
+    @property
+    def running(self) -> bool:
+        """Whether it delivers, live or catching up."""
+        return self.live or self._task is not None
+
+    def halt(self) -> None:
+        """Deliver nothing until the next `start`."""
         self._leave()
         if self._task:
             self._task.cancel()
+            self._task = None
+
+    def stop(self) -> None:
+        """Deliver nothing ever more."""
+        self.ended = True
+        self.halt()
 
     def deliver(self, stored: StoredEvent) -> None:
         if stored.sequence <= self.position:
@@ -96,13 +106,6 @@ class Feed:
             return
         metrics.lags.inc()
         self.start(max(sequence, self.position))
-
-    def reset(self) -> None:
-        """The stream was made anew: its first event is the next."""
-        if self.live:
-            self.position = 0
-        else:
-            self.start(0)
 
     def _join(self) -> None:
         if not self.live and not self.ended:
@@ -130,7 +133,8 @@ class Feed:
                 await self._deliver_page(await self._page())
                 await asyncio.sleep(0)
         finally:
-            self._task = None
+            if self._task is asyncio.current_task():
+                self._task = None
             metrics.sinks_blocked.dec()
 
     async def _page(self) -> Sequence[StoredEvent]:

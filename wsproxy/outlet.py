@@ -13,7 +13,7 @@ holds more than its high-water mark and one message.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from wsproxy.frames import Message
@@ -24,8 +24,6 @@ NO_PROGRESS_SECONDS = 60.0
 """A peer whose kernel took no byte for so long, though there are some for it, is cut."""
 CLOSE_SECONDS = 10.0
 """How long a peer has for its half of the closing handshake."""
-
-CLOSE_STUCK = 4008
 
 
 class Wire(Protocol):
@@ -42,7 +40,10 @@ class Wire(Protocol):
         """Take these encoded messages, in order; never waits."""
 
     def close(self, code: int, reason: str) -> None:
-        """Say goodbye after what was written before; never waits."""
+        """Say goodbye after what was written before; never waits.
+
+        A peer that does not do its half within `CLOSE_SECONDS` is dropped.
+        """
 
     def abort(self) -> None:
         """Drop the connection and everything unsent."""
@@ -57,12 +58,11 @@ class Outlets:
         """Bytes waiting for all peers, as of the last sweep."""
         self._open: set[Outlet] = set()
         self._due: list[Outlet] = []
-        self._closing: dict[Outlet, float] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def __iter__(self) -> Iterable[Outlet]:
+    def __iter__(self) -> Iterator[Outlet]:
         return iter(tuple(self._open))
 
     def open(self, wire: Wire) -> Outlet:
@@ -83,19 +83,16 @@ class Outlets:
 
     def forget(self, outlet: Outlet) -> None:
         self._open.discard(outlet)
-        self._closing.pop(outlet, None)
-
-    def closing(self, outlet: Outlet) -> None:
-        self._closing[outlet] = asyncio.get_running_loop().time() + CLOSE_SECONDS
 
     def sweep(self, now: float) -> list[Outlet]:
-        """Cut the peers that are stuck or never finish closing; those that were cut.
+        """Cut the peers that are stuck; those that were cut.
 
         Call it every second or so; `now` is the loop's time. Over the process' budget, the peers
         with most bytes waiting and no progress since the last sweep are cut as well.
         """
-        cut = [outlet for outlet, deadline in self._closing.items() if now > deadline]
-        self.pending, idle = 0, []
+        cut: list[Outlet] = []
+        idle: list[tuple[int, Outlet]] = []
+        self.pending = 0
         for outlet in self._open:
             waiting, still_for = outlet.progress(now)
             self.pending += waiting
@@ -113,14 +110,19 @@ class Outlets:
             outlet.abort()
         return cut
 
-    async def watch(self, interval: float = 1.0, cut: Callable[[int], None] | None = None) -> None:
-        """Sweep until cancelled; `cut` is told how many peers a sweep cut."""
+    async def watch(
+        self,
+        cut: Callable[[int], None] = lambda _: None,
+        queued: Callable[[int], None] = lambda _: None,
+        interval: float = 1.0,
+    ) -> None:
+        """Sweep until cancelled; tells how many peers were `cut`, and the bytes `queued`."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(interval)
-            stuck = self.sweep(loop.time())
-            if stuck and cut:
+            if stuck := self.sweep(loop.time()):
                 cut(len(stuck))
+            queued(self.pending)
 
 
 class Outlet:
@@ -223,13 +225,12 @@ class Outlet:
         return dropped
 
     def close(self, code: int, reason: str = "") -> None:
-        """Close after what was written; a peer that does not answer is dropped 10 s later."""
+        """Close after what was written."""
         if self.closed:
             return
         self.flush()
         self.closed = True
         self.resumed()
-        self._outlets.closing(self)
         self.wire.close(code, reason)
 
     def abort(self) -> None:

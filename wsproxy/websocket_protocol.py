@@ -31,7 +31,7 @@ from websockets.exceptions import InvalidState
 from websockets.http11 import Request
 
 from wsproxy.frames import Message
-from wsproxy.outlet import HIGH_WATER, Outlet
+from wsproxy.outlet import CLOSE_SECONDS, HIGH_WATER, Outlet
 
 EXTENSION = "arvados.socket"
 
@@ -140,7 +140,7 @@ class Socket(WebSocketsSansIOProtocol):
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
-        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
+        self.close_timer = self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
     def abort(self) -> None:
         self.transport.abort()

@@ -1,0 +1,59 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""All that wsproxy answers over HTTP, and which protocol a WebSocket speaks.
+
+FastAPI answers plain requests; WebSockets go past it, since a router and a stack of middleware per
+connection cost more memory than the session itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, PlainTextResponse
+from fastapi.staticfiles import StaticFiles
+
+from arvados_nats import ops
+from wsproxy import socket_v0
+from wsproxy.incoming import Receive, Scope, Send
+from wsproxy.services import Services
+from wsproxy.sockets import Protocol, Sockets, not_implemented
+
+STATIC = Path(__file__).parent / "static"
+
+PROTOCOLS: dict[str, Protocol] = {
+    "/websocket": socket_v0.serve,
+    "/arvados/v1/events.ws": not_implemented,
+}
+
+
+class App:
+    """The ASGI application: `http` is the FastAPI part, for further routes."""
+
+    def __init__(self, services: Services, management_token: str | None) -> None:
+        self.http = FastAPI(title="arvados-nats wsproxy", docs_url=None, redoc_url=None)
+        self._sockets = Sockets(services, PROTOCOLS)
+        ops.add_routes(self.http, services.health, management_token)
+        _add_pages(self.http)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "websocket":
+            await self._sockets(scope, receive, send)
+        else:
+            await self.http(scope, receive, send)
+
+
+def _add_pages(http: FastAPI) -> None:
+    def no_websocket(_: Request) -> Response:
+        """What arvados-ws says, and what the installation guide tells people to look for."""
+        return PlainTextResponse("not websocket protocol\n", 400)
+
+    for path in PROTOCOLS:
+        http.add_api_route(path, no_websocket, methods=["GET", "HEAD"], include_in_schema=False)
+    page = STATIC / "index.html"
+    if page.exists():
+        http.add_api_route("/", lambda: FileResponse(page), include_in_schema=False)
+    http.mount("/static", StaticFiles(directory=STATIC, check_dir=False), name="static")

@@ -1,0 +1,79 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""All connections of the process, whatever their protocol: their clock, and their end at SIGTERM.
+
+uvicorn would close every socket in the same instant, and all clients would come back in the same
+second (facts/realtime.md 3, rows 6 and 17). `drain` closes them one by one over a given time,
+before the server itself is stopped; meanwhile new ones are sent away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from typing import Protocol
+
+_TICK_SECONDS = 1.0
+_STEP_SECONDS = 0.02
+
+
+class Connection(Protocol):
+    """One open connection."""
+
+    def tick(self, now: float) -> None:
+        """Called every second with the loop's time: keep-alives, limits of age. Never waits."""
+
+    def drain(self) -> None:
+        """Say goodbye and close: the client is to connect again, elsewhere. Never waits."""
+
+
+class Connections:
+    """The open ones, and whether new ones are welcome."""
+
+    def __init__(self) -> None:
+        self._open: set[Connection] = set()
+        self._empty = asyncio.Event()
+        self.draining = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(tuple(self._open))
+
+    def add(self, connection: Connection) -> None:
+        self._open.add(connection)
+        self._empty.clear()
+
+    def remove(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        if not self._open:
+            self._empty.set()
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            now = loop.time()
+            for connection in self:
+                connection.tick(now)
+
+    async def drain(self, seconds: float, grace: float = 2.0) -> None:
+        """Close all, spread evenly over `seconds`; then give the last `grace` seconds to go."""
+        self.draining = True
+        waiting = list(self)
+        random.shuffle(waiting)
+        steps = max(1, min(len(waiting), round(seconds / _STEP_SECONDS)))
+        for step in range(steps):
+            for connection in waiting[step::steps]:
+                connection.drain()
+            if step + 1 < steps:
+                await asyncio.sleep(seconds / steps)
+        if self._open:
+            try:
+                await asyncio.wait_for(self._empty.wait(), grace)
+            except TimeoutError:
+                return

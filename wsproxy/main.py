@@ -1,0 +1,131 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Carry events and logs from NATS to sockets: open what is shared, serve, and drain at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from arvados_nats import arvados_client, http_server, nats_client, ops
+from arvados_nats.arvados_client import Arvados
+from arvados_nats.grant_book import GrantBook
+from arvados_nats.identities import Identities
+from arvados_nats.nats_client import Nats
+from arvados_nats.ops import Health
+from wsproxy import metrics
+from wsproxy.app import App
+from wsproxy.connections import Connections
+from wsproxy.event_source import EventSource
+from wsproxy.limits import Tally
+from wsproxy.log_places import LogPlaces
+from wsproxy.outlet import Outlets
+from wsproxy.permission_check import PermissionCheck
+from wsproxy.router import Router
+from wsproxy.services import Services
+from wsproxy.settings import Settings
+from wsproxy.socket_v0 import MAX_MESSAGE
+from wsproxy.viewers import Viewers
+from wsproxy.websocket_protocol import Socket
+
+SERVER_OPTIONS: dict[str, Any] = {
+    "ws": Socket,
+    "ws_max_size": MAX_MESSAGE,
+    "ws_per_message_deflate": False,
+    "ws_ping_interval": None,
+}
+"""What uvicorn must be told for `websocket_protocol`: pings are ours, no compression."""
+
+
+def services(
+    settings: Settings, nats: Nats, arvados: Arvados, health: Health | None = None
+) -> Services:
+    """All that connections share, not yet running."""
+    health = health or Health()
+    router = Router()
+    source = EventSource(nats, router, health)
+    check = PermissionCheck(arvados, settings.max_calls)
+    identities = Identities(arvados, calls=settings.max_calls)
+    metrics.queue_cap.set(settings.queue_budget)
+    return Services(
+        nats=nats,
+        arvados=arvados,
+        health=health,
+        router=router,
+        source=source,
+        viewers=Viewers(nats, identities, GrantBook(nats), router, check),
+        places=LogPlaces(nats, source.recent),
+        outlets=Outlets(settings.queue_budget),
+        connections=Connections(),
+        limits=settings.limits,
+        tally=Tally(settings.limits),
+        send_timeout=settings.send_timeout,
+        allowed_origins=frozenset(origin.lower() for origin in settings.allowed_origins),
+    )
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Services]:
+    """The shared parts, at work; they end when the context does."""
+    async with (
+        nats_client.connect(
+            settings.nats_servers, name="wsproxy", seed=settings.seed("wsproxy")
+        ) as nats,
+        arvados_client.connect(
+            settings.arvados_url,
+            ca_file=settings.arvados_ca_file,
+            insecure=settings.arvados_api_host_insecure,
+            connections=2 * settings.max_calls,
+        ) as arvados,
+        asyncio.TaskGroup() as tasks,
+    ):
+        shared = services(settings, nats, arvados)
+        background = [
+            tasks.create_task(part)
+            for part in (
+                nats.until_closed(),
+                shared.source.run(),
+                shared.viewers.run(),
+                shared.connections.run(),
+                shared.outlets.watch(cut=_count_cut, queued=metrics.queue_len.set),
+            )
+        ]
+        try:
+            yield shared
+        finally:
+            for task in background:
+                task.cancel()
+
+
+def _count_cut(number: int) -> None:
+    metrics.cut_sockets.labels("stuck").inc(number)
+
+
+async def serve(
+    settings: Settings, sock: socket.socket, ready: Callable[[], None] = lambda: None
+) -> None:
+    """Serve on a listening socket until cancelled; then drain, and stop."""
+    async with running(settings) as shared, asyncio.TaskGroup() as tasks:
+        app = App(shared, settings.management_secret)
+        options = {"forwarded_allow_ips": settings.trusted_proxies, **SERVER_OPTIONS}
+        serving = [
+            tasks.create_task(http_server.serve(app, sock, **options)),
+            tasks.create_task(ops.serve(settings.ops_listen, shared.health, settings.management_secret)),
+        ]
+        ready()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            shared.health.fault("wsproxy", "stopping")
+            await shared.connections.drain(settings.drain_seconds)
+            for task in serving:
+                task.cancel()
+
+
+async def main(settings: Settings) -> None:
+    """Run wsproxy until cancelled."""
+    await serve(settings, http_server.listen(settings.listen))

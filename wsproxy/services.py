@@ -1,0 +1,39 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What every connection of the process shares, opened once in `main` and handed down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from arvados_nats.arvados_client import Arvados
+from arvados_nats.nats_client import Nats
+from arvados_nats.ops import Health
+from wsproxy.connections import Connections
+from wsproxy.event_source import EventSource
+from wsproxy.limits import Limits, Tally
+from wsproxy.log_places import LogPlaces
+from wsproxy.outlet import Outlets
+from wsproxy.router import Router
+from wsproxy.viewers import Viewers
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Shared parts; each has its own module."""
+
+    nats: Nats
+    arvados: Arvados
+    health: Health
+    router: Router
+    source: EventSource
+    viewers: Viewers
+    places: LogPlaces
+    outlets: Outlets
+    connections: Connections
+    limits: Limits
+    tally: Tally
+    send_timeout: float = 60.0
+    """Arvados' API.SendTimeout: seconds of silence after which a keep-alive is sent."""
+    allowed_origins: frozenset[str] = field(default=frozenset({"*"}))

@@ -1,0 +1,94 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The subscriptions of one v0 connection, and which events they let through.
+
+Pure. A subscription without `last_log_id` takes what is stored after it was made. One with it takes
+what is stored after that row's place in the stream, late commits included (design.md 4), and is
+asleep until the place is known. Going back over events that other subscriptions of the connection
+have shown already shows none of them again.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from wsproxy.messages_v0 import Subscribe
+from wsproxy.stored_event import StoredEvent
+
+ASLEEP = sys.maxsize
+
+
+@dataclass(slots=True)
+class Subscription:
+    """One subscription: it takes events after `after`, and has already shown those to `shown`."""
+
+    wanted: Subscribe
+    after: int
+    shown: int = 0
+    after_id: int | None = None
+    """Where the row's place was not found: rows with a higher id are taken, as arvados-ws does."""
+
+    def matches(self, stored: StoredEvent) -> bool:
+        return (
+            stored.sequence > self.after
+            and (self.after_id is None or stored.event.id > self.after_id)
+            and self.wanted.matches(stored.event)
+        )
+
+
+class SessionV0:
+    """All subscriptions of one connection, in the order in which they were made."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._subscriptions: list[Subscription] = []
+        self._shown = 0
+
+    def __len__(self) -> int:
+        return len(self._subscriptions)
+
+    @property
+    def first_place(self) -> int | None:
+        """The oldest place from which a subscription that is awake wants events."""
+        return min((s.after for s in self._subscriptions if s.after != ASLEEP), default=None)
+
+    def subscribe(self, wanted: Subscribe, position: int) -> Subscription | None:
+        """Add a subscription; `position` is the last event now. None beyond the limit."""
+        if len(self._subscriptions) >= self._limit:
+            return None
+        subscription = Subscription(wanted, ASLEEP if wanted.last_log_id else position)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def unsubscribe(self, filters: str) -> bool:
+        """Remove the first subscription with equal filters, if there is one."""
+        for index, subscription in enumerate(self._subscriptions):
+            if subscription.wanted.filters == filters:
+                del self._subscriptions[index]
+                return True
+        return False
+
+    def begin_replay(
+        self, subscription: Subscription, after: int, after_id: int | None, position: int
+    ) -> None:
+        """Wake a subscription that begins after `after`; the connection stands at `position`."""
+        for other in self._subscriptions:
+            if other.after != ASLEEP:
+                other.shown = max(other.shown, position)
+        self._shown = max(self._shown, position)
+        subscription.after, subscription.after_id = after, after_id
+
+    def forget_places(self) -> None:
+        """The stream was made anew: all that is in it now is news."""
+        self._shown = 0
+        for subscription in self._subscriptions:
+            subscription.after, subscription.shown, subscription.after_id = 0, 0, None
+
+    def lets_through(self, stored: StoredEvent) -> bool:
+        """Whether some subscription wants an event that the connection has not shown yet."""
+        if stored.sequence > self._shown:
+            return any(s.matches(stored) for s in self._subscriptions)
+        matching = [s for s in self._subscriptions if s.matches(stored)]
+        return bool(matching) and all(s.shown < stored.sequence for s in matching)

@@ -1,0 +1,63 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of wsproxy; read from `ARVADOS_NATS_<NAME>`. Only `main` sees them."""
+
+from __future__ import annotations
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from arvados_nats.settings import ArvadosSettings, CommaSeparated, NatsSettings, OpsSettings
+from wsproxy.limits import Limits
+
+
+class Settings(NatsSettings, ArvadosSettings, OpsSettings):
+    """What wsproxy can be told."""
+
+    listen: str = "0.0.0.0:8000"
+    """Address of WebSockets and pages; port 0 takes a free one."""
+
+    send_timeout: PositiveFloat = Field(60.0, le=3600)
+    """Seconds of silence after which a keep-alive is sent; Arvados' API.SendTimeout. Keep it below
+    the idle time-out of every proxy on the way (nginx: 60 s)."""
+
+    allowed_origins: CommaSeparated = ("*",)
+    """Origins of pages that may connect (`https://workbench.example`), or `*`. arvados-ws has no
+    such check; tokens are never in cookies, so `*` lets a foreign page do nothing it could not."""
+
+    max_connections: NonNegativeInt = 20_000
+    """Sockets of this process; 0 for no limit."""
+
+    max_connections_per_user: NonNegativeInt = 5_000
+    """Sockets of one user on this process; 0 for no limit."""
+
+    max_connections_per_address: NonNegativeInt = 0
+    """Sockets from one address; 0 for no limit. Behind a proxy set trusted_proxies first."""
+
+    max_subscriptions: PositiveInt = 100
+    """Subscriptions of one connection."""
+
+    commands_per_second: PositiveFloat = 50.0
+    """Messages a client may send; faster ones wait."""
+
+    trusted_proxies: str = "127.0.0.1"
+    """Addresses, separated by commas, whose X-Forwarded-For is believed; `*` for all."""
+
+    queue_budget: PositiveInt = 256 * 1024 * 1024
+    """Bytes that may wait for all clients together; over it the most idle ones are cut."""
+
+    drain_seconds: PositiveFloat = 10.0
+    """Time over which connections are closed after SIGTERM; stay below the grace period."""
+
+    max_calls: PositiveInt = 16
+    """Calls to Arvados' API at once, for tokens and permissions each."""
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            connections=self.max_connections,
+            connections_per_user=self.max_connections_per_user,
+            connections_per_address=self.max_connections_per_address,
+            subscriptions=self.max_subscriptions,
+            commands_per_second=self.commands_per_second,
+        )

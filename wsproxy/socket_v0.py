@@ -1,0 +1,255 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""One v0 connection: the session, the token's viewer, and the feed between them.
+
+As in arvados-ws any token connects, and one that Arvados does not accept gets no events; that is
+counted. Commands are answered at once, also while Arvados does not answer: a subscription notes its
+place in the stream, and the feed begins there when the viewer is known. When the token dies the
+connection is closed; what may not be shown any more is left out in silence (facts/arvados.md 6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from arvados_nats.errors import BadInput, Refused, Unavailable
+from arvados_nats.grant_subjects import Change
+from arvados_nats.tokens import Token
+from wsproxy import messages_v0, metrics
+from wsproxy.close_codes import CloseCode
+from wsproxy.feed import Feed
+from wsproxy.incoming import Incoming
+from wsproxy.limits import Pace
+from wsproxy.messages_v0 import NumberedEvent, Subscribe, Unsubscribe
+from wsproxy.outlet import Outlet
+from wsproxy.services import Services
+from wsproxy.session_v0 import SessionV0, Subscription
+from wsproxy.stored_event import StoredEvent
+from wsproxy.viewers import Viewer
+
+logger = logging.getLogger(__name__)
+
+MAX_MESSAGE = 2 * 1024 * 1024 - 1
+"""arvados-ws closes on a frame of 2 MiB (services/ws/handler.go)."""
+
+_PING_SECONDS = 30.0
+_SILENT_SECONDS = 90.0
+_GOING_AWAY = 1001
+_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+async def serve(services: Services, incoming: Incoming) -> None:
+    """Talk v0 until either side ends it."""
+    token = Token(incoming.query.get("api_token", ""))
+    outlet = await incoming.accept(max_message=MAX_MESSAGE)
+    connection = ConnectionV0(services, incoming, outlet, token)
+    services.connections.add(connection)
+    gauge = metrics.sockets.labels("0")
+    gauge.inc()
+    try:
+        await connection.run()
+    finally:
+        gauge.dec()
+        services.connections.remove(connection)
+        connection.end()
+
+
+class ConnectionV0:
+    """To `Viewers` a session, to `Connections` a connection."""
+
+    def __init__(
+        self, services: Services, incoming: Incoming, outlet: Outlet, token: Token
+    ) -> None:
+        self._services = services
+        self._incoming = incoming
+        self._outlet = outlet
+        self._token = token
+        self._form = NumberedEvent.frame if incoming.socket else NumberedEvent.text
+        self._session = SessionV0(services.limits.subscriptions)
+        self._viewer: Viewer | None = None
+        self._feed: Feed | None = None
+        self._msg_id = 0
+        self._counted = 0
+        self._quiet_since = asyncio.get_running_loop().time()
+        self._pinged_at = self._quiet_since
+        self._tasks: set[asyncio.Task[None]] = set()
+        services.source.on_reset.add(self._stream_reset)
+
+    async def run(self) -> None:
+        """Handle what the client sends until the connection is over."""
+        self._spawn(self._admit())
+        loop = asyncio.get_running_loop()
+        limits = self._services.limits
+        pace = Pace(limits.commands_per_second, limits.command_burst)
+        while (data := await self._incoming.receive()) is not None:
+            if pause := pace.wait(loop.time()):
+                await asyncio.sleep(pause)
+            self._handle(data)
+            if self._outlet.lagging:
+                await self._outlet.writable()
+
+    def end(self) -> None:
+        """Free everything; the connection is over."""
+        self._services.source.on_reset.discard(self._stream_reset)
+        for task in self._tasks:
+            task.cancel()
+        if self._feed:
+            self._feed.stop()
+        if self._viewer:
+            self._services.viewers.release(self._viewer, self)
+        self._count()
+        self._outlet.gone()
+
+    # Commands.
+
+    def _handle(self, data: str | bytes) -> None:
+        try:
+            wanted = messages_v0.command(data)
+            done = (
+                self._unsubscribe(wanted)
+                if isinstance(wanted, Unsubscribe)
+                else self._subscribe(wanted)
+            )
+        except BadInput:
+            done = False
+        if not done:
+            metrics.bad_commands.inc()
+            self._outlet.write(messages_v0.BAD)
+
+    def _unsubscribe(self, wanted: Unsubscribe) -> bool:
+        if not self._session.unsubscribe(wanted.filters):
+            return False
+        self._outlet.write(messages_v0.OK)
+        if not len(self._session) and self._feed:
+            self._feed.halt()
+        return True
+
+    def _subscribe(self, wanted: Subscribe) -> bool:
+        position = self._services.source.position
+        subscription = self._session.subscribe(wanted, position)
+        if subscription is None:
+            return False
+        self._outlet.write(messages_v0.OK)
+        if wanted.last_log_id:
+            self._spawn(self._replay(subscription))
+        elif self._feed and not self._feed.running:
+            self._feed.start(position)
+        return True
+
+    async def _replay(self, subscription: Subscription) -> None:
+        wanted = subscription.wanted
+        await self._services.source.ready.wait()
+        place = None
+        while place is None:
+            try:
+                place = await self._services.places.after_row(
+                    wanted.last_log_id, wanted.created_since
+                )
+            except Unavailable:
+                await asyncio.sleep(_RETRY_SECONDS[-1])
+        feed = self._feed
+        shown = feed.position if feed and feed.running else place.sequence
+        after_id = None if place.exact else wanted.last_log_id
+        self._session.begin_replay(subscription, place.sequence, after_id, shown)
+        if feed and not (feed.running and feed.position <= place.sequence):
+            feed.start(place.sequence)
+
+    # Who it is.
+
+    async def _admit(self) -> None:
+        attempt = 0
+        while self._viewer is None:
+            try:
+                self._viewer = await self._services.viewers.admit(self._token, self)
+            except Refused as error:
+                metrics.refused_tokens.inc()
+                logger.info(
+                    "connected with a token that gets no events",
+                    extra={"action": "v0.refused", "error": str(error)},
+                )
+                return
+            except Unavailable:
+                await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
+                attempt += 1
+        if self._too_many():
+            self._cut(CloseCode.LIMIT, "too many connections of this user", "user")
+            return
+        await self._services.source.ready.wait()
+        self._feed = Feed(self._services.source, self._viewer.reader, self._outlet, self._accept)
+        first = self._session.first_place
+        if first is not None:
+            self._feed.start(first)
+
+    def _too_many(self) -> bool:
+        limit = self._services.limits.connections_per_user
+        viewer = self._viewer
+        return viewer is not None and 0 < limit < self._services.viewers.sessions_of(
+            viewer.identity.user_uuid
+        )
+
+    def ended(self, reason: str) -> None:
+        if self._feed:
+            self._feed.stop()
+        self._cut(CloseCode.TOKEN_INVALID, f"token {reason}", "token")
+
+    def narrowed(self, change: Change) -> None:
+        """v0 has no word for it."""
+
+    # Events.
+
+    def _accept(self, stored: StoredEvent) -> None:
+        if self._session.lets_through(stored):
+            self._msg_id += 1
+            self._outlet.put(self._form(messages_v0.numbered(stored), self._msg_id))
+
+    def _stream_reset(self) -> None:
+        self._session.forget_places()
+        if self._feed and self._feed.running:
+            self._feed.start(0)
+
+    # Time.
+
+    def tick(self, now: float) -> None:
+        if self._count():
+            self._quiet_since = now
+        elif now - self._quiet_since >= self._services.send_timeout:
+            self._quiet_since = now
+            if not self._outlet.pending:
+                self._outlet.write(messages_v0.IDLE)
+        self._ping(now)
+
+    def _count(self) -> int:
+        sent = self._msg_id - self._counted
+        if sent:
+            metrics.events_out.inc(sent)
+            self._counted = self._msg_id
+        return sent
+
+    def _ping(self, now: float) -> None:
+        """Find peers that vanished; one that has much to read may be too busy to answer."""
+        socket = self._incoming.socket
+        if socket is None or self._outlet.closed or now - socket.heard_at < _PING_SECONDS:
+            return
+        if now - socket.heard_at > _SILENT_SECONDS and not self._outlet.pending:
+            metrics.cut_sockets.labels("silent").inc()
+            self._outlet.abort()
+        elif now - self._pinged_at >= _PING_SECONDS:
+            self._pinged_at = now
+            socket.ping()
+
+    def drain(self) -> None:
+        self._cut(_GOING_AWAY, "the server is going away", "drain")
+
+    def _cut(self, code: int, reason: str, cause: str) -> None:
+        if not self._outlet.closed:
+            metrics.cut_sockets.labels(cause).inc()
+        self._outlet.close(code, reason)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="v0")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,72 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Who answers a WebSocket: by path, after the checks that hold for all protocols.
+
+A refusal before the handshake reaches a browser as close code 1006 only (facts/realtime.md 0.6), so
+nothing but the path, the origin, the number of connections and the drain is refused here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from wsproxy import metrics
+from wsproxy.close_codes import CloseCode
+from wsproxy.incoming import Incoming, Receive, Scope, Send
+from wsproxy.limits import origin_allowed
+from wsproxy.services import Services
+
+logger = logging.getLogger(__name__)
+
+Protocol = Callable[[Services, Incoming], Awaitable[None]]
+"""Accepts the socket, and talks until it is over."""
+
+
+class Sockets:
+    """An ASGI application for WebSockets only."""
+
+    def __init__(self, services: Services, protocols: Mapping[str, Protocol]) -> None:
+        self._services = services
+        self._protocols = protocols
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one WebSocket."""
+        incoming = Incoming(scope, receive, send, self._services.outlets)
+        await incoming.connected()
+        protocol = self._protocols.get(incoming.path)
+        refusal = self._refusal(incoming, protocol)
+        if protocol is None or refusal:
+            await incoming.refuse(*(refusal or (404, _NOT_FOUND)))
+            return
+        try:
+            await protocol(self._services, incoming)
+        finally:
+            self._services.tally.leave(incoming.address)
+
+    def _refusal(self, incoming: Incoming, protocol: Protocol | None) -> tuple[int, str] | None:
+        services = self._services
+        if protocol is None:
+            return self._refuse("path", 404, _NOT_FOUND)
+        origin, host = incoming.header("origin"), incoming.header("host")
+        if not origin_allowed(origin, host, services.allowed_origins):
+            return self._refuse("origin", 403, "pages of this origin may not connect here\n")
+        if services.connections.draining:
+            return self._refuse("drain", 503, "this server is about to stop; connect again\n")
+        reason = services.tally.admit(incoming.address)
+        return self._refuse("limit", 503, f"{reason}\n") if reason else None
+
+    def _refuse(self, cause: str, status: int, text: str) -> tuple[int, str]:
+        metrics.refused_sockets.labels(cause).inc()
+        return status, text
+
+
+_NOT_FOUND = "no WebSocket here: v0 is at /websocket, v1 at /v1/stream\n"
+
+
+async def not_implemented(_: Services, incoming: Incoming) -> None:
+    """`/arvados/v1/events.ws`: arvados-ws lets clients in and closes at once, and so do we."""
+    outlet = await incoming.accept(max_message=1024)
+    outlet.close(CloseCode.UNSUPPORTED, "Not implemented")
+    outlet.gone()
