@@ -107,7 +107,8 @@ async def clear_permissions(unit: Unit, user: str) -> None:
 
 
 async def _username(unit: Unit, record: Record) -> str | None:
-    wanted = record["username"] or str(record["email"]).partition("@")[0].partition("+")[0]
+    local, _, domain = str(record["email"]).partition("@")
+    wanted = record["username"] or (local.partition("+")[0] if domain else "")
     base = re.sub(r"[^A-Za-z0-9]", "", re.sub(r"^[^A-Za-z]+", "", wanted))
     if not base:
         return None
