@@ -15,6 +15,7 @@ import secrets
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ OWNER = "arvados"
 """The role that owns the tables: what the API server logs in as."""
 
 _START_SECONDS = 30.0
+_IN_THE_WAY = ("could not bind", "is still in use")
 _FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 _SETTINGS = (
     "timezone=UTC",
@@ -79,10 +81,20 @@ class PostgresServer:
         """Start on a free port, or on the former one after `stop`; wait until it answers."""
         if not (self.folder / "PG_VERSION").exists():
             await asyncio.to_thread(binaries.initdb, self.folder, OWNER, self._password)
-        for port in [self.port] if self.port else ports.candidates():
+        if self.port:
+            await self._start_again()
+            return
+        for port in ports.candidates():
             if await self._start_on(port):
                 return
-        raise Unavailable(f"PostgreSQL found no free port, or not {self.port} again")
+        raise Unavailable("PostgreSQL found no free port")
+
+    async def _start_again(self) -> None:
+        """Start on the former port, once what is left of a killed server has let go of it."""
+        deadline = time.monotonic() + _START_SECONDS
+        while not await self._start_on(self.port):
+            if time.monotonic() > deadline:
+                raise Unavailable(f"PostgreSQL can not have port {self.port} again")
 
     async def _start_on(self, port: int) -> bool:
         self.port = port
@@ -99,9 +111,9 @@ class PostgresServer:
         try:
             await child.ready(started, self._answers, _START_SECONDS)
         except Unavailable:
-            if "could not bind" not in started.tail() and "in use" not in started.tail():
-                raise
-            return False
+            if any(said in started.tail() for said in _IN_THE_WAY):
+                return False
+            raise
         return True
 
     async def stop(self) -> None:
@@ -187,7 +199,7 @@ async def run(
     """
     place = folder or Path(tempfile.mkdtemp(prefix="arvados-nats-"))
     _hand_over(place)
-    server = PostgresServer(place / "postgres", durable=durable, password=_password(place))
+    server = PostgresServer(place / "postgres", durable=durable, password=password_of(place))
     try:
         await server.start()
         await server.ensure_template()
@@ -209,7 +221,8 @@ def _hand_over(place: Path) -> None:
         os.chown(data, user.uid, user.gid)
 
 
-def _password(place: Path) -> str:
+def password_of(place: Path) -> str:
+    """The password of all roles, kept in a file of this folder."""
     path = place / "postgres.password"
     if not path.exists():
         path.touch(mode=0o600)

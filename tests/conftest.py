@@ -17,12 +17,30 @@ import hypothesis
 import pytest
 
 from arvados_nats import keys
+from sandbox import backends
 from sandbox import nats_server as nats_sandbox
 from sandbox import postgres as postgres_sandbox
+from sandbox.cluster import Cluster, open_cluster
 
 # A busy machine is no failure, and CI fails for what was changed, not for what was drawn.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("suite")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--backend` says where NATS and PostgreSQL run."""
+    choices = [str(backend) for backend in backends.Backend]
+    parser.addoption("--backend", choices=choices, default="auto", help="where the servers run")
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> backends.Backend:
+    """Where the servers of this test run are: processes or containers."""
+    return backends.choose(
+        backends.Backend(request.config.getoption("--backend")),
+        programs=backends.programs_are_there,
+        engine=backends.engine_answers,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -40,9 +58,11 @@ def keys_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-async def postgres_server() -> AsyncIterator[postgres_sandbox.PostgresServer]:
+async def postgres_server(
+    backend: backends.Backend,
+) -> AsyncIterator[postgres_sandbox.PostgresServer]:
     """The PostgreSQL server of this test run; do not stop it, use one of your own for that."""
-    async with postgres_sandbox.run() as server:
+    async with backends.run_postgres(backend) as server:
         yield server
 
 
@@ -56,15 +76,26 @@ async def database(
     await postgres_server.drop(clone)
 
 
+@pytest.fixture
+async def cluster(database: postgres_sandbox.Database) -> AsyncIterator[Cluster]:
+    """A pretend Arvados cluster of this test alone, with what every cluster has."""
+    async with open_cluster(database.dsn) as cluster:
+        yield cluster
+
+
 @pytest.fixture(scope="session")
-async def nats_server(keys_folder: Path) -> AsyncIterator[nats_sandbox.NatsServer]:
+async def nats_server(
+    backend: backends.Backend, keys_folder: Path
+) -> AsyncIterator[nats_sandbox.NatsServer]:
     """The NATS server of this test run; streams and subjects are shared with other tests."""
-    async with nats_sandbox.run(keys_folder, websocket=True) as server:
+    async with backends.run_nats(backend, keys_folder, websocket=True) as server:
         yield server
 
 
 @pytest.fixture
-async def fresh_nats(keys_folder: Path) -> AsyncIterator[nats_sandbox.NatsServer]:
+async def fresh_nats(
+    backend: backends.Backend, keys_folder: Path
+) -> AsyncIterator[nats_sandbox.NatsServer]:
     """A NATS server of this test alone, which may be killed and restarted; starts in 40 ms."""
-    async with nats_sandbox.run(keys_folder, websocket=True) as server:
+    async with backends.run_nats(backend, keys_folder, websocket=True) as server:
         yield server
