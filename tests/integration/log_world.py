@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from arvados_nats import arvados_client, keys, log_chunks, nats_client, streams, subjects
+import msgspec
+
+from arvados_nats import keys, log_chunks, nats_client, streams, subjects
 from arvados_nats.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health
-from arvados_nats.tokens import Token
-from publishers import container_logs, postgres
-from publishers.container_logs import Scan
-from publishers.log_source import LogSource
 from publishers.log_tailer import Pace
 from sandbox import api_server
 from sandbox.api import tables
@@ -32,9 +31,10 @@ from sandbox.cluster import Cluster, open_cluster
 from sandbox.container_logs import ContainerLogs
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
+from tests.integration import log_replica
+from tests.integration.log_replica import Place
 
 PACE = Pace(fast=0.05, slow=0.2, confirm=1.0, push=1.0)
-SCAN = Scan(seconds=0.1)
 _IMAGE = ". d41d8cd98f00b204e9800998ecf8427e+0 0:0:image.tar\n"
 _REQUEST = {
     "command": ["true"],
@@ -101,7 +101,7 @@ class Job:
 
 @dataclass(slots=True)
 class World:
-    """Everything that runs. `pace` and `scan` are those of replicas started from now on."""
+    """Everything that runs. `pace` and `scan_seconds` are those of replicas started from now on."""
 
     cluster: Cluster
     logs: ContainerLogs
@@ -113,7 +113,7 @@ class World:
     seed: str
     image: str
     pace: Pace = PACE
-    scan: Scan = SCAN
+    scan_seconds: float = 0.1
 
     async def job(self, *, start: bool = True, attempts: int = 1) -> Job:
         """A container request and its container, running unless told otherwise."""
@@ -137,7 +137,7 @@ class World:
     @contextlib.asynccontextmanager
     async def replica(self, health: Health | None = None) -> AsyncIterator[asyncio.Task[None]]:
         """A publisher of container logs with connections of its own, until the block ends."""
-        task = asyncio.create_task(self._publish(health or Health()))
+        task = asyncio.create_task(log_replica.publish(self.place, health or Health()))
         try:
             yield task
         finally:
@@ -145,15 +145,34 @@ class World:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    async def _publish(self, health: Health) -> None:
-        token = Token(self.cluster.config.system_root_token)
-        async with (
-            nats_client.connect([self.nats_url], name="replica", seed=self.seed) as nats,
-            arvados_client.connect(self.api.url, keep_idle=60) as arvados,
-            postgres.connect(self.database.reader_dsn) as database,
-        ):
-            source = LogSource(arvados, token, health, calls=8)
-            await container_logs.publish(nats, database, source, health, self.pace, self.scan)
+    @property
+    def place(self) -> Place:
+        """What a replica has to know."""
+        return Place(
+            nats_url=self.nats_url,
+            seed=self.seed,
+            api_url=self.api.url,
+            token=self.cluster.config.system_root_token,
+            dsn=self.database.reader_dsn,
+            fast=self.pace.fast,
+            slow=self.pace.slow,
+            confirm=self.pace.confirm,
+            push=self.pace.push,
+            scan=self.scan_seconds,
+        )
+
+    @contextlib.asynccontextmanager
+    async def process(self) -> AsyncIterator[asyncio.subprocess.Process]:
+        """A publisher of container logs in a process of its own; killed at the end."""
+        text = msgspec.json.encode(self.place).decode()
+        arguments = ("-m", "tests.integration.log_replica", text)
+        process = await asyncio.create_subprocess_exec(sys.executable, *arguments)
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
 
     async def watch(self, container_uuid: str) -> None:
         """Say once that somebody watches a container."""

@@ -14,7 +14,6 @@ import pytest
 from arvados_nats import streams, subjects
 from arvados_nats.log_chunks import FileEnd
 from arvados_nats.ops import Health
-from publishers.container_logs import Scan
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from tests.integration.log_world import World, open_world, until_calls
@@ -259,7 +258,7 @@ async def test_container_ends_between_probe_and_read(world: World) -> None:
 async def test_old_checkpoint_in_place_of_the_gateway_is_no_new_epoch(world: World) -> None:
     """A container ends between two looks: Keep's listing, shorter than what was streamed, is not
     a file that began anew."""
-    world.scan = Scan(seconds=3600)  # the tailer does not hear of the end but by asking
+    world.scan_seconds = 3600  # the tailer does not hear of the end but by asking
     async with world.replica():
         job = await world.job()
         job.write("stdout.txt", b"saved\n")

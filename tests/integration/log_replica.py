@@ -1,0 +1,55 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A publisher of container logs as a process of its own, for tests that kill it.
+
+`python -m tests.integration.log_replica '<JSON of Place>'`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import timedelta
+
+import msgspec
+
+from arvados_nats import arvados_client, nats_client
+from arvados_nats.ops import Health
+from arvados_nats.tokens import Token
+from publishers import container_logs, postgres
+from publishers.container_logs import Scan
+from publishers.log_source import LogSource
+from publishers.log_tailer import Pace
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where everything is, and how often to look, in seconds."""
+
+    nats_url: str
+    seed: str
+    api_url: str
+    token: str
+    dsn: str
+    fast: float
+    slow: float
+    confirm: float
+    push: float
+    scan: float
+
+
+async def publish(place: Place, health: Health) -> None:
+    """Publish container logs until cancelled, with connections of its own."""
+    async with (
+        nats_client.connect([place.nats_url], name="replica", seed=place.seed) as nats,
+        arvados_client.connect(place.api_url, keep_idle=60) as arvados,
+        postgres.connect(place.dsn) as database,
+    ):
+        source = LogSource(arvados, Token(place.token), health, calls=8)
+        pace = Pace(place.fast, place.slow, place.confirm, place.push)
+        scan = Scan(place.scan, timedelta(hours=1))
+        await container_logs.publish(nats, database, source, health, pace, scan)
+
+
+if __name__ == "__main__":
+    asyncio.run(publish(msgspec.json.decode(sys.argv[1], type=Place), Health()))
