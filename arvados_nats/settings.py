@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from arvados_nats.errors import ConfigError
@@ -103,5 +103,11 @@ class OpsSettings(Block):
         return self.management_token.get_secret_value() if self.management_token else None
 
 
-CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+def _words(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(word.strip() for word in value.split(",") if word.strip())
+    return value
+
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 """A setting that is a list of words separated by commas."""

@@ -20,7 +20,9 @@ from typing import Protocol
 
 from arvados_nats import subjects
 from arvados_nats.grants import Grants
-from arvados_nats.permissions import Decision, Identity, decide
+from arvados_nats.object_facts import ObjectFacts
+from arvados_nats.permissions import ALL, Decision, Identity, decide, scopes_allow
+from arvados_nats.subjects import Kind
 from wsproxy.permission_check import PermissionCheck
 from wsproxy.stored_event import StoredEvent
 
@@ -109,11 +111,17 @@ class Reader:
 
     def decide(self, stored: StoredEvent) -> Decision:
         """What the rule says now; `NO` for an event about no object."""
-        if stored.facts is None:
+        if stored.facts is None or stored.kind is None:
             return _NO
-        if self.grants is None:
+        if self.grants is None or stored.judged_by_arvados:
             return Decision.ASK
+        if stored.facts.kind != stored.kind.name and not self._in_scope(stored.kind, stored.facts):
+            return _NO  # a deleted object, judged like one of another kind
         return decide(self._identity, self.grants, stored.facts, self._now(), include_trash=True)
+
+    def _in_scope(self, kind: Kind, facts: ObjectFacts) -> bool:
+        scopes = self.identity.scopes
+        return ALL in scopes or scopes_allow(scopes, "GET", f"/arvados/v1/{kind.path}/{facts.uuid}")
 
     async def judge(self, stored: StoredEvent) -> bool:
         """Whether the event may be shown now; asks Arvados if need be. Never yes on doubt."""

@@ -10,34 +10,49 @@ a user posted in a log row is shown to readers, and never decides who they are
 
 from __future__ import annotations
 
+import msgspec
+
 from arvados_nats import events, subjects
 from arvados_nats.errors import BadInput
 from arvados_nats.events import Event
-from arvados_nats.object_facts import ObjectFacts, facts_of
+from arvados_nats.object_facts import ObjectFacts
+from arvados_nats.subjects import Kind
 from wsproxy.frames import Message
 
-_BY_REQUESTS = ("container", "log")
-_NO_RULE = frozenset({"keep_service"})
-"""Kinds whose readers only Arvados itself can tell."""
+DELETE = "delete"
+
+_OWN_ONLY = "api_client_authorization"
+_LIKE_A_COLLECTION = "collection"
+_UNKNOWN_TO_PUBLISHER = frozenset(
+    {"authorized_key", "credential", "keep_service", "log", "virtual_machine"}
+)
+"""Kinds whose tables the publisher does not read: only Arvados can tell who may see them."""
 
 
 class StoredEvent:
     """An event, its place in the stream, and what all its readers share."""
 
-    __slots__ = ("event", "facts", "keys", "sequence", "size", "v0", "v1")
+    __slots__ = ("event", "facts", "keys", "kind", "sequence", "size", "v0", "v1")
 
     def __init__(self, sequence: int, event: Event, size: int) -> None:
         self.sequence = sequence
         self.event = event
         self.size = size
         """Bytes of the payload."""
-        self.facts = facts_of_event(event)
+        self.kind = subjects.kind_of(event.object_uuid)
+        self.facts = facts_of_event(event, self.kind)
+        """What the read rule judges; None where nobody could read the object."""
         self.keys = index_keys(self.facts) if self.facts else ()
         """Uuids one of which every possible reader has in its grants; None: anybody may be one."""
         self.v0: object | None = None
         """Its form in protocol v0, once somebody needed it (`messages_v0`)."""
         self.v1: Message | None = None
         """Its form in protocol v1, once somebody needed it."""
+
+    @property
+    def judged_by_arvados(self) -> bool:
+        """Whether the facts are too poor for the rule: ask with the reader's token."""
+        return self.facts is not None and self.facts.kind in _UNKNOWN_TO_PUBLISHER
 
     def __repr__(self) -> str:
         return f"StoredEvent({self.sequence}, {self.event.uuid})"
@@ -48,33 +63,28 @@ def decode(sequence: int, payload: bytes) -> StoredEvent:
     return StoredEvent(sequence, events.decode(payload), len(payload))
 
 
-def facts_of_event(event: Event) -> ObjectFacts | None:
-    """The object as the read rule sees it; None where there is no object that anybody could read.
+def facts_of_event(event: Event, kind: Kind | None) -> ObjectFacts | None:
+    """What the read rule judges: the object as the publisher found it in the database.
 
-    The audience holds (owner, object) pairs: of a container its requests, else the object itself.
-    Raises BadInput when the publisher's facts contradict each other.
+    Of a deleted object only its last owner is left; it is judged like a collection there, which
+    shows it to those who can see what the owner owns. (arvados-ws shows it to all who can see the
+    owner's own record, so also the deletes in a home to whoever may know its user.)
+    Raises BadInput when the publisher's facts can not be read.
     """
-    kind = subjects.kind_of(event.object_uuid)
-    if kind is None or event.object_uuid is None:
+    uuid = event.object_uuid
+    if kind is None or uuid is None:
         return None
-    if kind.name in _NO_RULE:
-        return ObjectFacts(kind.name, event.object_uuid, event.object_owner_uuid or "")
-    if not event.facts and not event.audience:
-        return None
-    requests = None
-    if kind.name in _BY_REQUESTS:
-        requests = tuple((uuid, owner) for owner, uuid in event.audience)
-    owner = event.facts.get("owner_uuid") or next(
-        (owner for owner, uuid in event.audience if uuid == event.object_uuid), ""
-    )
-    try:
-        return facts_of(
-            {**event.facts, "uuid": event.object_uuid, "owner_uuid": owner},
-            requests=requests,
-            head_owner_uuid=event.facts.get("head_owner_uuid"),
-        )
-    except (TypeError, KeyError) as error:
-        raise BadInput(f"facts of {event.uuid} can not be read") from error
+    if event.facts.get("uuid") == uuid:
+        try:
+            return msgspec.convert(event.facts, ObjectFacts)
+        except msgspec.ValidationError as error:
+            raise BadInput(f"facts of event {event.uuid} can not be read") from error
+    if event.event_type == DELETE and event.audience:
+        judged_as = _OWN_ONLY if kind.name == _OWN_ONLY else _LIKE_A_COLLECTION
+        return ObjectFacts(judged_as, uuid, event.audience[0][0])
+    if kind.name in _UNKNOWN_TO_PUBLISHER:
+        return ObjectFacts(kind.name, uuid, event.object_owner_uuid or "")
+    return None
 
 
 def index_keys(facts: ObjectFacts) -> tuple[str, ...] | None:
@@ -89,13 +99,9 @@ def index_keys(facts: ObjectFacts) -> tuple[str, ...] | None:
             return _flat(facts.requests)
         case "link":
             return _link_keys(facts)
-        case "log":
-            named = (facts.object_uuid, facts.owner_uuid, facts.object_owner_uuid)
-            rest = _flat(facts.requests)
-            return None if rest is None else (*filter(None, named), *rest)
         case "api_client_authorization":
             return (facts.owner_uuid,)
-        case kind if kind in _NO_RULE:
+        case kind if kind in _UNKNOWN_TO_PUBLISHER:
             return None
         case _:
             return (facts.uuid, facts.owner_uuid)

@@ -25,6 +25,7 @@ import msgspec
 
 from arvados_nats import grants_wire, subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
+from arvados_nats.events import Event
 from arvados_nats.grant_book import STALE, GrantBook
 from arvados_nats.grant_subjects import Change
 from arvados_nats.identities import Identities
@@ -299,19 +300,19 @@ def graph_uuids(stored: StoredEvent) -> tuple[str, ...]:
     A user: the user himself. facts/arvados.md 1, Revocations.
     """
     facts, event = stored.facts, stored.event
-    if facts is None or not event.verified or event.event_type not in _CHANGES:
+    if facts is None or stored.kind is None or not event.verified:
         return ()
-    old = event.properties.get("old_attributes")
-    old_owner = old.get("owner_uuid") if isinstance(old, dict) else None
     named: tuple[object, ...] = ()
-    match facts.kind:
+    match stored.kind.name:
         case "group":
-            named = (facts.uuid, facts.owner_uuid, old_owner)
+            named = (facts.uuid, facts.owner_uuid, _old(event, "owner_uuid"))
         case "link" if facts.is_permission is not False:
-            named = (facts.tail_uuid,)
+            named = (facts.tail_uuid or _old(event, "tail_uuid"),)
         case "user":
             named = (facts.uuid,)
     return tuple(uuid for uuid in named if isinstance(uuid, str) and uuid)
 
 
-_CHANGES = frozenset({"create", "update", "delete"})
+def _old(event: Event, name: str) -> object:
+    attributes = event.properties.get("old_attributes")
+    return attributes.get(name) if isinstance(attributes, dict) else None
