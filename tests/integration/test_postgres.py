@@ -7,12 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from sandbox import postgres, postgres_binaries, schema
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that others may pass: pytest's are closed to whom PostgreSQL runs as under root."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
 
 
 async def test_a_clone_has_the_tables_and_no_rows(database: postgres.Database) -> None:
@@ -58,26 +68,24 @@ async def test_the_reader_sees_no_token_secret_and_writes_nothing(
     await connection.close()
 
 
-async def test_two_servers_run_side_by_side_and_keep_their_data(tmp_path: Path) -> None:
+async def test_two_servers_run_side_by_side_and_keep_their_data(open_folder: Path) -> None:
     """A data folder outlives its server; a second server beside it is another world."""
-    _let_through(tmp_path)
-    async with postgres.run(folder=tmp_path / "one") as one:
+    async with postgres.run(folder=open_folder / "one") as one:
         database = await one.clone("kept")
-        async with postgres.run(folder=tmp_path / "two") as two:
+        async with postgres.run(folder=open_folder / "two") as two:
             assert one.port != two.port
         connection = await asyncpg.connect(database.dsn)
         await connection.execute("INSERT INTO frozen_groups VALUES ('kept')")
         await connection.close()
-    async with postgres.run(folder=tmp_path / "one") as again:
+    async with postgres.run(folder=open_folder / "one") as again:
         connection = await asyncpg.connect(again.database("kept").dsn)
         assert await connection.fetchval("SELECT uuid FROM frozen_groups") == "kept"
         await connection.close()
 
 
-async def test_a_killed_server_comes_back_on_its_port(tmp_path: Path) -> None:
+async def test_a_killed_server_comes_back_on_its_port(open_folder: Path) -> None:
     """Committed rows survive SIGKILL, and clients find the server where it was."""
-    _let_through(tmp_path)
-    async with postgres.run(folder=tmp_path / "one", durable=True) as server:
+    async with postgres.run(folder=open_folder / "one", durable=True) as server:
         database, port, pid = await server.clone("kept"), server.port, server.pid
         connection = await asyncpg.connect(database.dsn)
         await connection.execute("INSERT INTO frozen_groups VALUES ('kept')")
@@ -105,9 +113,3 @@ async def test_the_servers_of_the_wheel_do_as_well_as_debians(
         connection = await asyncpg.connect((await server.clone()).reader_dsn)
         assert await connection.fetchval("SELECT count(*) FROM logs") == 0
         await connection.close()
-
-
-def _let_through(path: Path) -> None:
-    """pytest's folders are closed to the user that PostgreSQL runs as under root."""
-    for folder in (path, *path.parents[:2]):
-        folder.chmod(0o711)
