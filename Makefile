@@ -39,7 +39,6 @@ bench: $(VENV)/.test
 	$(BIN)/python -m bench $(BENCH)
 
 chart: $(VENV)/.test
-	.ci/prepare helm
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/chart
 
 clean:
