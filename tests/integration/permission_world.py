@@ -1,0 +1,160 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A pretend cluster, event and permission publishers, and somebody who hears what they tell."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from arvados_nats import keys, nats_client, subjects
+from arvados_nats.grant_book import GrantBook
+from arvados_nats.grants import Grants
+from arvados_nats.grants_wire import GrantsChanged, TokenGone
+from arvados_nats.nats_client import Message, Nats
+from arvados_nats.ops import Health
+from publishers import events, permissions, postgres
+from sandbox.cluster import Cluster, open_cluster
+from sandbox.model.actors import Actor
+from sandbox.nats_server import NatsServer
+from sandbox.postgres import Database
+from tests.integration.event_world import QUICK
+
+SLOW = permissions.Options(round=3600, sweep=3600)
+"""Nothing is found by the clock, so that what is told was noticed by events and timers."""
+FAST = permissions.Options(round=0.3, sweep=0.2)
+
+
+async def eventually(condition: Callable[[], object], what: str, within: float = 10.0) -> None:
+    """Wait until the condition holds; fail with `what` when it does not in time."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within} s: {what}"
+        await asyncio.sleep(0.005)
+
+
+class PermissionWorld:
+    """What the tests of the permission publisher stand on; get it from `world`."""
+
+    def __init__(
+        self, cluster: Cluster, nats: Nats, reader: Nats, database: Database, canary: Actor
+    ) -> None:
+        self.cluster = cluster
+        self.nats = nats
+        self.reader = reader
+        self.database = database
+        self.health = Health()
+        self.book = GrantBook(reader, refresh=3600)
+        self.changed: list[GrantsChanged] = []
+        self.gone: list[TokenGone] = []
+        self.starts = 0
+        self._canary = canary
+        self._settled = 0
+
+    async def listen(self) -> None:
+        """Hear all that is told from now on."""
+
+        async def changed(message: Message) -> None:
+            told = msgspec.json.decode(message.data, type=GrantsChanged)
+            assert message.subject == subjects.grants_changed(told.user_uuid)
+            self.book.forget(told.user_uuid, told.generation)
+            self.changed.append(told)
+
+        async def gone(message: Message) -> None:
+            told = msgspec.json.decode(message.data, type=TokenGone)
+            assert message.subject == subjects.token_gone(told.token_uuid)
+            self.gone.append(told)
+
+        async def started(_: Message) -> None:
+            self.starts += 1
+
+        await self.reader.subscribe(f"{subjects.GRANTS_CHANGED}.*", changed)
+        await self.reader.subscribe(f"{subjects.TOKENS_GONE}.*", gone)
+        await self.reader.subscribe(subjects.GRANTS_STARTED, started)
+        await self.reader.flush()
+
+    @asynccontextmanager
+    async def publishing(
+        self, options: permissions.Options = SLOW, *, leads: bool = True, with_events: bool = True
+    ) -> AsyncIterator[None]:
+        """A replica of the publishers; with `leads` it leads when the body begins."""
+        ready = asyncio.Event()
+        async with postgres.connect(self.database.reader_dsn, size=6) as database:
+            work = [permissions.run(self.nats, database, self.health, options, ready.set)]
+            if with_events:
+                quick = events.Options(scans=QUICK)
+                work.append(events.run(self.nats, database, self.health, quick))
+            tasks = [asyncio.create_task(part) for part in work]
+            try:
+                if leads:
+                    await asyncio.wait_for(ready.wait(), 10)
+                yield
+                for task in tasks:
+                    assert not task.done(), task
+            finally:
+                for task in tasks:
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+
+    async def watch(self, *users: Actor) -> dict[str, Grants]:
+        """Rely on these users' grants, and on the canary's, as a service does for its readers."""
+        everybody = [*users, self._canary]
+        found = {user.uuid: await self.book.of(user.uuid) for user in everybody}
+        await self.settled()
+        return found
+
+    async def settled(self) -> None:
+        """Everything that was done before has been told: a later change is."""
+        self._settled += 1
+        before = len(self._told_about(self._canary))
+        await self.cluster.project(f"canary {self._settled}", owner=self._canary)
+        await eventually(
+            lambda: len(self._told_about(self._canary)) > before, "the canary's change is told"
+        )
+        await self.book.of(self._canary.uuid)
+
+    async def told(self, *users: Actor) -> set[str]:
+        """Wait until these users' changes are told; whose were, up to a change made afterwards."""
+        await eventually(
+            lambda: {user.uuid for user in users} <= {c.user_uuid for c in self.changed},
+            f"changes of {len(users)} users are told, not only {self.changed}",
+        )
+        await self.settled()
+        return {c.user_uuid for c in self.changed} - {self._canary.uuid}
+
+    def forget(self) -> None:
+        """Begin to listen anew."""
+        self.changed.clear()
+        self.gone.clear()
+
+    def _told_about(self, user: Actor) -> list[GrantsChanged]:
+        return [change for change in self.changed if change.user_uuid == user.uuid]
+
+
+def uuids(users: Iterable[Actor]) -> set[str]:
+    return {user.uuid for user in users}
+
+
+@asynccontextmanager
+async def world(
+    database: Database, server: NatsServer, keys_folder: Path
+) -> AsyncIterator[PermissionWorld]:
+    """A world over running servers; no publisher runs in it yet."""
+    publisher = keys.load(keys_folder, "publisher").text
+    wsproxy = keys.load(keys_folder, "wsproxy").text
+    async with (
+        open_cluster(database.dsn) as cluster,
+        nats_client.connect([server.url], name="publishers", seed=publisher) as nats,
+        nats_client.connect([server.url], name="reader", seed=wsproxy) as reader,
+    ):
+        made = PermissionWorld(cluster, nats, reader, database, await cluster.user("canary"))
+        await made.listen()
+        yield made

@@ -1,0 +1,353 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Who is told what: the rows of facts/arvados.md 1, Revocations, on real PostgreSQL and NATS."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from arvados_nats.grants import DIRECT, OWNED
+from sandbox.cluster import Cluster
+from sandbox.model.actors import Actor
+from sandbox.model.records import Record
+from sandbox.nats_server import NatsServer
+from sandbox.postgres import Database
+from tests.integration.permission_world import FAST, PermissionWorld, eventually, uuids, world
+
+
+@pytest.fixture
+async def here(
+    database: Database, fresh_nats: NatsServer, keys_folder: Path
+) -> AsyncIterator[PermissionWorld]:
+    """A world of this test alone."""
+    async with world(database, fresh_nats, keys_folder) as made:
+        yield made
+
+
+@dataclass
+class Scene:
+    """Alice owns a project tree; Bob reads it himself, Carol through a role, Dan not at all."""
+
+    cluster: Cluster
+    alice: Actor
+    bob: Actor
+    carol: Actor
+    dan: Actor
+    boss: Actor
+    project: Record
+    inner: Record
+    collection: Record
+    role: Record
+
+    @property
+    def everybody(self) -> list[Actor]:
+        return [self.alice, self.bob, self.carol, self.dan, self.boss]
+
+
+async def scene(cluster: Cluster) -> Scene:
+    alice, bob, carol, dan, boss = [
+        await cluster.user(name) for name in ("alice", "bob", "carol", "dan", "boss")
+    ]
+    project = await cluster.project("shared", owner=alice)
+    inner = await cluster.project("inner", owner=project, by=alice)
+    collection = await cluster.collection("apart", owner=alice)
+    role = await cluster.role("readers", carol)
+    await cluster.share(project, bob)
+    await cluster.share(project, role)
+    await cluster.share(collection, dan)
+    await cluster.share(alice, boss, "can_manage")
+    return Scene(cluster, alice, bob, carol, dan, boss, project, inner, collection, role)
+
+
+Act = Callable[[Scene], Awaitable[object]]
+
+
+async def unshare_from_user(s: Scene) -> None:
+    await s.cluster.unshare(s.project, s.bob)
+
+
+async def unshare_from_role(s: Scene) -> None:
+    await s.cluster.unshare(s.project, s.role)
+
+
+async def leave_role(s: Scene) -> None:
+    await s.cluster.unshare(s.role, s.carol)
+
+
+async def raise_level(s: Scene) -> None:
+    await s.cluster.share(s.project, s.bob, "can_manage")
+
+
+async def share_more(s: Scene) -> None:
+    await s.cluster.share(s.project, s.dan)
+
+
+async def move_object(s: Scene) -> None:
+    await s.cluster.move(s.collection, s.project)
+
+
+async def move_project(s: Scene) -> None:
+    await s.cluster.move(s.inner, s.alice)
+
+
+async def trash_project(s: Scene) -> None:
+    await s.cluster.trash(s.project, s.alice)
+
+
+async def freeze_project(s: Scene) -> None:
+    await s.cluster.update(s.project, {"description": "final"}, s.alice)
+    await s.cluster.update(s.project, {"frozen_by_uuid": s.alice.uuid}, s.alice)
+
+
+async def unshare_directly(s: Scene) -> None:
+    await s.cluster.unshare(s.collection, s.dan)
+
+
+async def deactivate(s: Scene) -> None:
+    await s.cluster.deactivate(s.bob)
+
+
+async def make_admin(s: Scene) -> None:
+    await s.cluster.update(s.dan, {"is_admin": True}, s.cluster.root)
+
+
+async def stop_managing(s: Scene) -> None:
+    await s.cluster.unshare(s.alice, s.boss)
+
+
+async def trash_role(s: Scene) -> None:
+    await s.cluster.trash(s.role, s.cluster.root)
+
+
+async def new_inner_project(s: Scene) -> None:
+    await s.cluster.project("new", owner=s.inner, by=s.alice)
+
+
+READERS = ("alice", "bob", "carol", "boss")
+ROWS = [
+    # what happens, who is told
+    (unshare_from_user, ("bob",)),
+    (unshare_from_role, ("carol",)),
+    (leave_role, ("carol",)),
+    (raise_level, ("bob",)),
+    (share_more, ("dan",)),
+    (move_object, ("dan",)),
+    (move_project, ("bob", "carol")),
+    (trash_project, READERS),
+    (freeze_project, READERS),
+    (unshare_directly, ("dan",)),
+    (deactivate, ("bob",)),
+    (make_admin, ("dan",)),
+    (stop_managing, ("boss",)),
+    (trash_role, ("carol",)),
+    (new_inner_project, READERS),
+]
+
+
+@pytest.mark.parametrize(("act", "names"), ROWS, ids=[act.__name__ for act, _ in ROWS])
+async def test_exactly_the_affected_users_are_told(
+    here: PermissionWorld, act: Act, names: tuple[str, ...]
+) -> None:
+    """An event makes their grants be read again; whoever is not concerned is left alone."""
+    made = await scene(here.cluster)
+    async with here.publishing():
+        before = await here.watch(*made.everybody)
+        here.forget()
+        await act(made)
+        affected = [getattr(made, name) for name in names]
+        told = await here.told(*affected)
+        after = {user.uuid: await here.book.of(user.uuid) for user in made.everybody}
+
+    assert told == uuids(affected)
+    for change in here.changed:
+        if change.user_uuid in told:
+            assert change.generation > before[change.user_uuid].generation
+            assert after[change.user_uuid].generation >= change.generation
+
+
+async def test_what_was_lost_is_named(here: PermissionWorld) -> None:
+    """The message lists the uuids, and the new grants lack them."""
+    made = await scene(here.cluster)
+    async with here.publishing():
+        before = (await here.watch(made.bob))[made.bob.uuid]
+        await here.cluster.unshare(made.project, made.bob)
+        await here.told(made.bob)
+        after = await here.book.of(made.bob.uuid)
+
+    assert before.targets[made.project.uuid] & (DIRECT | OWNED) == DIRECT | OWNED
+    assert not {made.project.uuid, made.inner.uuid} & after.targets.keys()
+    change = next(c for c in here.changed if c.user_uuid == made.bob.uuid)
+    assert {made.project.uuid, made.inner.uuid} <= set(change.lost)
+    assert change.narrows
+    assert change.gained == ()
+
+
+async def test_a_revocation_is_told_within_moments(here: PermissionWorld) -> None:
+    """From the commit of the link's deletion to the message: far below a second."""
+    made = await scene(here.cluster)
+    async with here.publishing():
+        await here.watch(*made.everybody)
+        started = asyncio.get_running_loop().time()
+        await here.cluster.unshare(made.project, made.bob)
+        await eventually(
+            lambda: made.bob.uuid in {c.user_uuid for c in here.changed}, "told", within=2
+        )
+        spent = asyncio.get_running_loop().time() - started
+
+    assert spent < 1.0
+
+
+async def test_a_trash_time_that_passes_is_told_at_that_time(here: PermissionWorld) -> None:
+    """trash_at passes: hidden at that instant with no row; a timer tells, by the database."""
+    made = await scene(here.cluster)
+    at = datetime.now(UTC) + timedelta(seconds=1.5)
+    async with here.publishing():
+        await here.watch(*made.everybody)
+        await here.cluster.expire(made.inner, at.replace(tzinfo=None))
+        await here.settled()
+        here.forget()
+        told = await here.told(made.alice, made.bob, made.carol, made.boss)
+        late = datetime.now(UTC) - at
+
+    assert told == uuids([made.alice, made.bob, made.carol, made.boss])
+    assert {c.cause for c in here.changed if c.user_uuid in told} == {"trash"}
+    assert timedelta(0) < late < timedelta(seconds=2)
+
+
+async def test_what_leaves_no_row_is_found_by_the_round(here: PermissionWorld) -> None:
+    """Redundant links removed by raw SQL, as `delete_all` does: no row, no event."""
+    made = await scene(here.cluster)
+    async with here.publishing(FAST):
+        await here.watch(*made.everybody)
+        here.forget()
+        connection = await asyncpg.connect(here.database.dsn)
+        await connection.execute(
+            "DELETE FROM materialized_permissions WHERE user_uuid = $1 AND target_uuid = $2",
+            made.bob.uuid,
+            made.project.uuid,
+        )
+        await connection.close()
+        told = await here.told(made.bob)
+
+    assert told == uuids([made.bob])
+    assert {c.cause for c in here.changed if c.user_uuid == made.bob.uuid} == {"round"}
+
+
+async def test_a_merge_without_rows_is_found(here: PermissionWorld) -> None:
+    """User merge: bulk updates without rows; what the other owned is now readable."""
+    made = await scene(here.cluster)
+    async with here.publishing(FAST):
+        await here.watch(*made.everybody)
+        here.forget()
+        project = await here.cluster.project("of alice", owner=made.dan)
+        await here.cluster.merge_users(
+            made.alice, made.dan, here.cluster.root, owner=project, redirect=True
+        )
+        await here.told(made.alice, made.dan)
+        dan, alice = [await here.book.of(user.uuid) for user in (made.dan, made.alice)]
+
+    assert dan.targets[made.project.uuid] & OWNED
+    assert alice.user_uuid == made.dan.uuid
+    assert alice.targets == dan.targets
+
+
+async def test_forged_rows_cost_a_look_and_tell_nothing(here: PermissionWorld) -> None:
+    """Any user can post rows about any object; grants come from the tables alone."""
+    made = await scene(here.cluster)
+    async with here.publishing():
+        before = await here.watch(*made.everybody)
+        here.forget()
+        for _ in range(20):
+            await here.cluster.log(
+                made.dan,
+                object_uuid=made.project.uuid,
+                event_type="update",
+                properties={"new_attributes": {"owner_uuid": made.dan.uuid}},
+            )
+        link = await here.cluster.share(made.collection, made.dan)
+        await here.cluster.log(
+            made.dan,
+            object_uuid=link.uuid,
+            event_type="delete",
+            properties={"old_attributes": {"tail_uuid": made.bob.uuid, "head_uuid": "x"}},
+        )
+        await here.cluster.log(made.dan, object_uuid=link.uuid, event_type="x", properties={})
+        told = await here.told()
+        after = {user.uuid: await here.book.of(user.uuid) for user in made.everybody}
+
+    assert told == set()
+    assert {u: g.targets for u, g in after.items()} == {
+        user.uuid: before[user.uuid].targets for user in made.everybody
+    }
+
+
+# --- tokens ---------------------------------------------------------------------------------------
+
+
+async def test_dead_tokens_are_told(here: PermissionWorld) -> None:
+    """Logout and expiry leave no row, deletion does; live tokens are not told."""
+    cluster = here.cluster
+    alice = await cluster.user("alice")
+    soon = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=1.2)
+    logged_out, deleted, kept = [await cluster.token(alice) for _ in range(3)]
+    expiring = await cluster.token(alice, expires_at=soon)
+    async with here.publishing(FAST):
+        await cluster.logout(logged_out)
+        assert deleted.token_uuid
+        await cluster.delete(deleted.token_uuid, cluster.root)
+        await eventually(lambda: len(here.gone) >= 3, "three tokens are told gone")
+
+    assert {(told.token_uuid, told.reason) for told in here.gone} == {
+        (logged_out.token_uuid, "expired"),
+        (deleted.token_uuid, "deleted"),
+        (expiring.token_uuid, "expired"),
+    }
+    assert kept.token_uuid not in {told.token_uuid for told in here.gone}
+
+
+async def test_a_token_ends_at_its_time_and_not_at_the_next_sweep(here: PermissionWorld) -> None:
+    """The moment is known in advance; the sweep would come an hour later."""
+    alice = await here.cluster.user("alice")
+    at = datetime.now(UTC) + timedelta(seconds=1)
+    await here.cluster.token(alice, expires_at=at.replace(tzinfo=None))
+    async with here.publishing():
+        await eventually(lambda: here.gone, "the token is told gone")
+        late = datetime.now(UTC) - at
+
+    assert timedelta(0) < late < timedelta(seconds=1.5)
+
+
+async def test_an_event_of_a_token_makes_the_sweep_look(here: PermissionWorld) -> None:
+    """Token update or delete via the API is told at once."""
+    alice = await here.cluster.user("alice")
+    extra = await here.cluster.token(alice)
+    narrowed = await here.cluster.token(alice)
+    async with here.publishing():
+        assert extra.token_uuid and narrowed.token_uuid
+        await here.cluster.delete(extra.token_uuid, alice)
+        await here.cluster.update(narrowed.token_uuid, {"scopes": ["GET /"]}, alice)
+        await eventually(lambda: len(here.gone) >= 2, "both are told")
+
+    assert {(told.token_uuid, told.reason) for told in here.gone} == {
+        (extra.token_uuid, "deleted"),
+        (narrowed.token_uuid, "changed"),
+    }
+
+
+async def test_deactivating_a_user_ends_his_tokens(here: PermissionWorld) -> None:
+    """unsetup deletes the tokens too."""
+    made = await scene(here.cluster)
+    async with here.publishing():
+        await here.watch(*made.everybody)
+        await here.cluster.deactivate(made.bob)
+        await eventually(lambda: here.gone, "the token is told gone")
+
+    assert [told.token_uuid for told in here.gone] == [made.bob.token_uuid]
