@@ -175,6 +175,14 @@ class Scenes:
             self.logs.start(container.uuid)
         return container
 
+    async def container_token(self, what: Named) -> Actor:
+        """The running container itself as an actor, with its own token."""
+        async with self.unit(self.root) as unit:
+            container = await lifecycle.container_of(unit, what)
+            token = await lifecycle.existing(unit, container["auth_uuid"] or "")
+            text = f"{tokens.v2(token)}/{container.uuid}"
+            return await tokens.authenticate(unit.connection, unit.config, text)
+
     async def progress(self, what: Named, progress: float | None = None, **status: str) -> Record:
         """The running container reports how far it is, and its runtime status."""
         async with self.unit(self.root) as unit:

@@ -138,10 +138,6 @@ def parse_time(value: Any) -> datetime | None:
     if value is None or value == "":
         return None
     if isinstance(value, str):
-        head, dot, fraction = value.partition(".")
-        if dot:
-            digits = fraction.rstrip("Zz")
-            value = f"{head}.{digits[:6]}{'Z' if digits != fraction else ''}"
         value = datetime.fromisoformat(value)
     if not isinstance(value, datetime):
         raise ValueError(f"not a time: {value!r}")
