@@ -20,7 +20,9 @@ from arvados_nats import keys
 from sandbox import backends
 from sandbox import nats_server as nats_sandbox
 from sandbox import postgres as postgres_sandbox
+from sandbox import sandbox as whole_sandbox
 from sandbox.cluster import Cluster, open_cluster
+from sandbox.sandbox import Sandbox
 
 # A busy machine is no failure, and CI fails for what was changed, not for what was drawn.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
@@ -99,3 +101,19 @@ async def fresh_nats(
     """A NATS server of this test alone, which may be killed and restarted; starts in 40 ms."""
     async with backends.run_nats(backend, keys_folder, websocket=True) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+async def sandbox(
+    backend: backends.Backend,
+    postgres_server: postgres_sandbox.PostgresServer,
+    keys_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Sandbox]:
+    """A pretend cluster of this module alone: database, NATS, API over HTTP and TLS."""
+    certificates = tmp_path_factory.mktemp("tls")
+    async with (
+        backends.run_nats(backend, keys_folder, websocket=True) as nats,
+        whole_sandbox.on(postgres_server, nats, keys_folder, certificates) as running,
+    ):
+        yield running

@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 from starlette.datastructures import Headers
 
+from sandbox.api import tables
 from sandbox.api.callers import Caller
 from sandbox.api.faults import Faults
 from sandbox.api.parameters import Parameters
@@ -46,6 +47,12 @@ class Backend:
     async def value(self, query: str, *values: Any) -> Any:
         """The first column of the first row."""
         return await self.pool.fetchval(query, *values)
+
+
+async def backend(cluster: Cluster, *, management_token: str | None = None) -> Backend:
+    """What an API server of this cluster stands on."""
+    found = await tables.read(cluster.pool)
+    return Backend(cluster.pool, cluster, cluster.logs, found, management_token)
 
 
 @dataclass(slots=True)
