@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The discovery document, from which Arvados' clients learn the methods and the service URLs."""
+"""What clients learn the cluster by: the discovery document, and the exported configuration."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import functools
 import json
 from importlib import resources
 from typing import Any
+
+from sandbox.model.config import ClusterConfig
 
 
 @functools.cache
@@ -23,3 +25,28 @@ def document(host: str, cluster_id: str, websocket_url: str | None) -> dict[str,
     if websocket_url is not None:
         found["websocketUrl"] = websocket_url
     return found
+
+
+def exported_config(host: str, config: ClusterConfig, websocket_url: str | None) -> dict[str, Any]:
+    """What arvados-controller shows of its configuration, as far as clients look at it.
+
+    The Python SDK reads StorageClasses, Workbench the service URLs.
+    """
+    return {
+        "ClusterID": config.cluster_id,
+        "API": {"MaxItemsPerResponse": 1000, "SendTimeout": "1m0s"},
+        "Collections": {
+            "BlobSigning": False,
+            "CollectionVersioning": config.collection_versioning,
+            "DefaultTrashLifetime": f"{int(config.default_trash_lifetime.total_seconds())}s",
+        },
+        "Services": {
+            "Controller": {"ExternalURL": f"https://{host}/"},
+            "Websocket": {"ExternalURL": websocket_url or f"wss://{host}/websocket"},
+        },
+        "StorageClasses": {"default": {"Default": True, "Priority": 0}},
+        "Users": {
+            "ActivatedUsersAreVisibleToOthers": config.activated_users_are_visible_to_others,
+            "RoleGroupsVisibleToAll": config.role_groups_visible_to_all,
+        },
+    }

@@ -43,8 +43,9 @@ class Route:
     public: bool = False
 
 
-_OUTSIDE: dict[tuple[str, str], Route] = {
+_WHOLE_PATHS: dict[tuple[str, str], Route] = {
     ("GET", "/discovery/v1/apis/arvados/v1/rest"): Route(service.discovery_document, public=True),
+    ("GET", "/arvados/v1/config"): Route(service.exported_config, public=True),
     ("GET", "/_health/ping"): Route(service.ping, public=True),
     ("POST", "/sys/trash_sweep"): Route(service.trash_sweep),
     ("GET", "/logout"): Route(service.logout),
@@ -104,8 +105,9 @@ def always_allowed(path: str) -> bool:
 def find(method: str, path: str) -> Route | None:
     """The route of a request, None when there is none."""
     method = "GET" if method == "HEAD" else method
-    if not path.startswith(_API):
-        return _OUTSIDE.get((method, path))
+    whole = _WHOLE_PATHS.get((method, path))
+    if whole or not path.startswith(_API):
+        return whole
     inner = path.removeprefix(_API).rstrip("/")
     resource, _, rest = inner.partition("/")
     fixed = _FIXED.get((method, inner))

@@ -28,6 +28,12 @@ async def discovery_document(call: Call) -> Form:
     return discovery.document(call.host, config.cluster_id, call.backend.websocket_url)
 
 
+async def exported_config(call: Call) -> Form:
+    """The configuration, which only arvados-controller answers."""
+    backend = call.backend
+    return discovery.exported_config(call.host, backend.cluster.config, backend.websocket_url)
+
+
 async def ping(call: Call) -> Response:
     """Health, for whoever has the management token."""
     token = call.backend.management_token
