@@ -56,17 +56,11 @@ async def run(
         leading.answered(grants_wire.answered(message.data))
 
     await nats.subscribe(subjects.GRANTS_ANSWERED, heard)
+    sweep = TokenSweep(nats, tokens, every=options.sweep)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(grants_answers.answer(nats, grants, tokens))
-        tasks.create_task(
-            _lead(
-                database,
-                Attempts(health, "permissions"),
-                leading,
-                TokenSweep(nats, tokens, every=options.sweep),
-                ready,
-            )
-        )
+        tasks.create_task(sweep.run(Attempts(health, "tokens")))
+        tasks.create_task(_lead(database, Attempts(health, "permissions"), leading, sweep, ready))
 
 
 async def _lead(
@@ -84,21 +78,8 @@ async def _lead(
         try:
             async with database.session() as session, session.guard():
                 await leader.acquire(session, LOCK, attempts.succeeded)
-                await _tell(changes, sweep, leading)
+                with metrics.LEADING.track_inprogress():
+                    async with sweep.leading():
+                        await changes.run(leading)
         except ArvadosNatsError as error:
             await attempts.failed(error)
-
-
-async def _tell(changes: GrantsLeader, sweep: TokenSweep, ready: Callable[[], None]) -> None:
-    """Both watches, for as long as neither fails; the error of the one that does."""
-    started = asyncio.Event()
-    metrics.LEADING.set(1)
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(sweep.run(started.set))
-            await started.wait()
-            tasks.create_task(changes.run(ready))
-    except* ArvadosNatsError as errors:
-        raise errors.exceptions[0] from errors
-    finally:
-        metrics.LEADING.set(0)

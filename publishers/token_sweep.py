@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tell which tokens are gone: logout and expiry leave no log row (facts/arvados.md 1, Revocations).
 
-Run by the replica that leads. It looks every few seconds, at the moment when the next token ends,
-and when an event of a token comes. A token that has another user or other scopes than before is
-told gone as well: its holder comes back and is asked about anew.
+Every replica looks every few seconds, at the moment when the next token ends, and when an event of
+a token comes; the one that leads tells. Whoever takes over tells once more what it saw end just
+before, since the one that led may not have. A token that has another user or other scopes than
+before is told gone as well: its holder comes back and is asked about anew.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import NoReturn
 
 from arvados_nats import grants_wire, subjects
+from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.grants_wire import TokenGone
 from arvados_nats.nats_client import Message, Nats
 from publishers import grants_metrics as metrics
+from publishers.attempts import Attempts
 from publishers.token_query import TokenQuery
 
 logger = logging.getLogger(__name__)
@@ -27,6 +31,8 @@ logger = logging.getLogger(__name__)
 SWEEP = 3.0
 """Seconds between two looks."""
 _AT_LEAST = 0.1
+_REMEMBERED = 30.0
+"""Seconds for which a replica that does not lead remembers what it saw end."""
 _TOKEN_EVENTS = f"{subjects.STORED_EVENTS}.api_client_authorization.>"
 
 
@@ -40,53 +46,79 @@ class TokenSweep:
         self._wake = asyncio.Event()
         self._live: dict[str, tuple[int, str]] | None = None
         self._digest = ""
+        self._leading = False
+        self._untold: list[tuple[float, TokenGone]] = []
 
-    async def run(self, ready: Callable[[], None] = lambda: None) -> NoReturn:
-        """Look and tell until cancelled; Unavailable ends it."""
-        subscription = await self._nats.subscribe(_TOKEN_EVENTS, self._token_event)
-        try:
-            pause = await self._look()
-            ready()
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), pause)
-                self._wake.clear()
+    async def run(self, attempts: Attempts) -> NoReturn:
+        """Look until cancelled; while the database is away, try again."""
+        await self._nats.subscribe(_TOKEN_EVENTS, self._token_event)
+        while True:
+            pause = 0.0
+            try:
                 pause = await self._look()
-                await asyncio.sleep(_AT_LEAST)
+                attempts.succeeded()
+            except ArvadosNatsError as error:
+                await attempts.failed(error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), max(pause, _AT_LEAST))
+            self._wake.clear()
+
+    @asynccontextmanager
+    async def leading(self) -> AsyncIterator[None]:
+        """Tell, as long as the body runs."""
+        if self._live is None:
+            await self._look()
+        self._leading = True
+        try:
+            await self._tell_untold()
+            yield
         finally:
-            await subscription.unsubscribe()
+            self._leading = False
 
     async def _token_event(self, _: Message) -> None:
         self._wake.set()
 
     async def _look(self) -> float:
-        """Tell what is gone; the seconds until the next look."""
+        """Note what is gone; the seconds until the next look."""
         seen = await self._query.digest()
         metrics.SWEEPS.inc()
         if seen.digest != self._digest:
             live = await self._query.all_live()
             # A first look has nothing to compare with; readers ask about their tokens themselves.
             if self._live is not None:
-                await self._tell(self._live, live)
+                now = asyncio.get_running_loop().time()
+                gone = await self._difference(self._live, live)
+                self._untold += [(now, told) for told in gone]
             self._live, self._digest = live, seen.digest
+        if self._leading:
+            await self._tell_untold()
         if seen.next_end is None:
             return self._every
         return min(max(seen.next_end - seen.now, 0), self._every)
 
-    async def _tell(
+    async def _difference(
         self, before: dict[str, tuple[int, str]], now: dict[str, tuple[int, str]]
-    ) -> None:
+    ) -> list[TokenGone]:
         gone = before.keys() - now.keys()
-        expired = await self._query.left(gone) if gone else set()
-        reasons = {uuid: "expired" if uuid in expired else "deleted" for uuid in gone}
-        reasons |= {
-            uuid: "changed" for uuid in before.keys() & now.keys() if before[uuid] != now[uuid]
-        }
-        for uuid, reason in reasons.items():
-            metrics.TOKENS_GONE.labels(reason).inc()
+        left = await self._query.left(gone) if gone else set()
+        ended = [TokenGone(uuid, "expired" if uuid in left else "deleted") for uuid in gone]
+        both = before.keys() & now.keys()
+        return ended + [TokenGone(u, "changed") for u in both if before[u] != now[u]]
+
+    async def _tell_untold(self) -> None:
+        recent = asyncio.get_running_loop().time() - _REMEMBERED
+        untold, self._untold = self._untold, []
+        for seen_at, told in untold:
+            if seen_at < recent:
+                continue
+            metrics.TOKENS_GONE.labels(told.reason).inc()
             logger.info(
                 "token gone",
-                extra={"action": "tokens.gone", "token_uuid": uuid, "reason": reason},
+                extra={
+                    "action": "tokens.gone",
+                    "token_uuid": told.token_uuid,
+                    "reason": told.reason,
+                },
             )
-            payload = grants_wire.encode(TokenGone(uuid, reason))
-            await self._nats.publish(subjects.token_gone(uuid), payload)
+            subject = subjects.token_gone(told.token_uuid)
+            await self._nats.publish(subject, grants_wire.encode(told))

@@ -1,0 +1,101 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Hear which of the tokens in use are gone, and ask for those that a lost notice was about.
+
+The sibling of `grant_follow` for tokens: a notice on `arvados.tokens.gone.<token>` acts at once; at
+intervals, when a publisher takes over and when the connection is back, all tokens in use are asked
+about. Tokens that are no rows of the database (SystemRootToken, the anonymous one) are left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import NoReturn
+
+import msgspec
+
+from arvados_nats import grants_wire, subjects
+from arvados_nats.errors import BadInput, Unavailable
+from arvados_nats.grants_wire import TokenGone, TokensAnswer, TokenState
+from arvados_nats.nats_client import Message, Nats
+
+logger = logging.getLogger(__name__)
+
+REFRESH = 60.0
+_AT_ONCE = 500
+_NO_ROWS = ("-000000000000000", "-anonymouspublic")
+
+Gone = Callable[[str, str], Awaitable[None]]
+"""Told a token's uuid and why it is gone: `expired`, `deleted` or `changed`."""
+
+
+async def follow(
+    nats: Nats, in_use: Callable[[], Collection[str]], gone: Gone, *, refresh: float = REFRESH
+) -> NoReturn:
+    """Run until cancelled. `in_use` gives the uuids of the tokens that matter."""
+    wake = asyncio.Event()
+
+    async def told(message: Message) -> None:
+        token_uuid = message.subject.rpartition(".")[2]
+        if token_uuid in in_use():
+            await gone(token_uuid, _reason(message.data))
+
+    async def started(_: Message) -> None:
+        wake.set()
+
+    def connection_changed(connected: bool) -> None:
+        if connected:
+            wake.set()
+
+    nats.on_change(connection_changed)
+    await nats.subscribe(f"{subjects.TOKENS_GONE}.*", told)
+    await nats.subscribe(subjects.GRANTS_STARTED, started)
+    while True:
+        next_round = time.monotonic() + refresh
+        await _check(nats, [*in_use()], gone)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(wake.wait(), max(next_round - time.monotonic(), 0))
+        wake.clear()
+
+
+async def live(nats: Nats, token_uuids: Iterable[str]) -> dict[str, TokenState]:
+    """The live ones among these tokens. Unavailable if nobody can say."""
+    asked = sorted(set(token_uuids))
+    found: dict[str, TokenState] = {}
+    for at in range(0, len(asked), _AT_ONCE):
+        payload = msgspec.json.encode(asked[at : at + _AT_ONCE])
+        reply = await nats.request(subjects.TOKENS_GET, payload)
+        grants_wire.check_answer(reply.headers)
+        try:
+            answer = msgspec.json.decode(reply.data, type=TokensAnswer)
+        except msgspec.MsgspecError as error:
+            raise BadInput(f"not an answer about tokens: {error}") from error
+        found.update((state.token_uuid, state) for state in answer.tokens)
+    return found
+
+
+async def _check(nats: Nats, tokens: list[str], gone: Gone) -> None:
+    asked = [token for token in tokens if not token.endswith(_NO_ROWS)]
+    try:
+        found = await live(nats, asked)
+    except (Unavailable, BadInput) as error:
+        logger.warning(
+            "tokens not checked",
+            extra={"action": "tokens.stale", "tokens": len(asked), "error": str(error)},
+        )
+        return
+    for token in asked:
+        if token not in found:
+            await gone(token, "expired")
+
+
+def _reason(payload: bytes) -> str:
+    try:
+        return msgspec.json.decode(payload, type=TokenGone).reason
+    except msgspec.MsgspecError as error:
+        raise BadInput(f"not a notice about a token: {error}") from error
