@@ -14,7 +14,7 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from arvados_nats import streams, subjects
@@ -39,11 +39,17 @@ _ENDINGS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
-    """How often to look for containers, and how long ago they may have ended."""
+class Options:
+    """How often to look, and how much to keep.
 
-    seconds: float = 2.0
-    window: timedelta = timedelta(hours=1)
+    `scan`: seconds between two looks at the database. `ended`: how long ago a container may have
+    ended whose log is still published.
+    """
+
+    pace: Pace = field(default_factory=Pace)
+    limits: streams.Limits = streams.DEFAULT_LOG_LIMITS
+    scan: float = 2.0
+    ended: timedelta = timedelta(hours=1)
 
 
 class Tailers:
@@ -126,19 +132,20 @@ class Tailers:
         )
 
 
-async def publish(
-    nats: Nats, database: Database, source: LogSource, health: Health, pace: Pace, scan: Scan
+async def run(
+    nats: Nats, database: Database, source: LogSource, health: Health, options: Options
 ) -> None:
-    """Publish container logs until cancelled. The stream must exist."""
+    """Publish container logs until cancelled."""
+    await streams.ensure(nats, streams.log_stream(options.limits))
     replicas, interest, ready = Replicas(), Interest(), asyncio.Event()
 
     async def look(uuid: str) -> Container | None:
         return await _look(database, uuid)
 
     async with asyncio.TaskGroup() as tasks:
-        around = Surroundings(source, look, interest.watched, pace)
+        around = Surroundings(source, look, interest.watched, options.pace)
         tailers = Tailers(tasks, nats, replicas, around)
-        scanner = _Scanner(nats, database, tailers, health, scan)
+        scanner = _Scanner(nats, database, tailers, health, options)
         interest.on_begin(tailers.hurry)
         replicas.on_change(scanner.redistribute)
         tasks.create_task(log_interest.listen(nats, interest))
@@ -164,13 +171,13 @@ class _Scanner:
     """Looks for containers in the database, and shows them to the tailers."""
 
     def __init__(
-        self, nats: Nats, database: Database, tailers: Tailers, health: Health, scan: Scan
+        self, nats: Nats, database: Database, tailers: Tailers, health: Health, options: Options
     ) -> None:
         self._nats = nats
         self._database = database
         self._tailers = tailers
         self._health = health
-        self._scan = scan
+        self._options = options
         self._named: set[str] = set()
         self._heard = asyncio.Event()
         self._early = asyncio.Event()
@@ -207,7 +214,7 @@ class _Scanner:
             found = await log_containers.by_uuid(self._database, sorted(uuids))
         except Unavailable:
             return  # the next scan finds what is worth finding
-        since = datetime.now(UTC).replace(tzinfo=None) - self._scan.window
+        since = datetime.now(UTC).replace(tzinfo=None) - self._options.ended
         self._tailers.see(
             container
             for container in found
@@ -224,7 +231,7 @@ class _Scanner:
             except Unavailable as error:
                 self._health.fault(_PART, error)
             try:
-                async with asyncio.timeout(self._scan.seconds):
+                async with asyncio.timeout(self._options.scan):
                     await self._early.wait()
             except TimeoutError:
                 pass
@@ -249,9 +256,9 @@ class _Scanner:
     async def _window(self, now: float, is_wide: bool) -> timedelta:
         """How far to look back: to the last scan, or for the first one to when all were away."""
         if self._last_scan is None:
-            return self._scan.window + await self._pause_of_all()
+            return self._options.ended + await self._pause_of_all()
         since = timedelta(seconds=now - self._last_scan)
-        return since + (self._scan.window if is_wide else _NARROW)
+        return since + (self._options.ended if is_wide else _NARROW)
 
     async def _pause_of_all(self) -> timedelta:
         """The time for which nobody has written to the stream, as far as the stream goes back."""
@@ -259,4 +266,4 @@ class _Scanner:
         if info is None or not info["state"]["messages"]:
             return timedelta(0)
         last = datetime.fromisoformat(info["state"]["last_ts"][:19] + "+00:00")
-        return min(datetime.now(UTC) - last, streams.DEFAULT_LOG_LIMITS.max_age)
+        return min(datetime.now(UTC) - last, self._options.limits.max_age)

@@ -6,60 +6,70 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import Field, SecretStr
 
+from arvados_nats import streams
 from arvados_nats.settings import Block
+from publishers.container_logs import Options
 from publishers.log_tailer import Pace
 
 
-def _number(value: Any) -> Any:
-    """Environment variables are text, and pydantic takes only numbers for seconds."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-Seconds = Annotated[timedelta, BeforeValidator(_number)]
-
-
 class LogSettings(Block):
-    """How container logs are read. Durations are in seconds, or as `PT0.25S`."""
+    """How container logs are read, and how long they are kept."""
 
     log_token: SecretStr = SecretStr("")
     """The token for the controller's log API: the SystemRootToken or another admin's. Without it
     container logs are not read; pushed ones still arrive."""
 
-    log_poll_fast: Seconds = Field(timedelta(milliseconds=250), gt=timedelta(0))
-    """Between two looks at a log that somebody watches: the delay of a line is up to this long."""
+    log_poll_fast_seconds: float = Field(0.25, gt=0)
+    """Between two looks at a log that somebody watches: a line is late by up to so much. Each look
+    is one call of the controller, and one more for each file that has grown."""
 
-    log_poll_slow: Seconds = Field(timedelta(seconds=5), gt=timedelta(0))
-    """Between two looks at a log that nobody watches: as much of it can be lost with a node."""
+    log_poll_slow_seconds: float = Field(5, gt=0)
+    """Between two looks at a log that nobody watches: so much of it is lost when a node dies
+    before its next checkpoint."""
 
     log_calls: int = Field(16, gt=0)
     """Calls of the controller's log API at a time. Arvados' MaxConcurrentRequests is 64 for all."""
 
-    log_scan: Seconds = Field(timedelta(seconds=2), gt=timedelta(0))
+    log_scan_seconds: float = Field(2, gt=0)
     """Between two looks at the database for containers that began or ended without an event."""
 
-    log_ended_window: Seconds = timedelta(hours=1)
-    """Logs of containers that ended up to this long ago are still published when they are not in
+    log_ended_minutes: float = Field(60, ge=0)
+    """Logs of containers that ended up to so long ago are still published when they are not in
     the stream yet; older ones are read from Arvados by whoever wants them."""
 
-    log_confirm: Seconds = timedelta(seconds=15)
+    log_confirm_seconds: float = Field(15, ge=0)
     """How long after the end of a container its saved log is waited for before the end is marked
     as not confirmed. keep-web may show an old listing for 5 s."""
 
-    log_push_patience: Seconds = timedelta(seconds=10)
+    log_push_patience_seconds: float = Field(10, ge=0)
     """How long a pushed file may stand still, though it has grown, before it is read instead."""
 
+    logs_max_age_hours: int = Field(336, gt=0)
+    """Log bytes older than this leave the stream; they are then read from Arvados."""
+
+    logs_max_bytes: int = Field(streams.DEFAULT_LOG_LIMITS.max_bytes, gt=0)
+    """The oldest log bytes leave the stream when it grows beyond so many bytes."""
+
+    logs_replicas: int = Field(1, ge=1, le=5)
+    """On how many NATS servers each chunk is kept: 3 in a cluster."""
+
     @property
-    def log_pace(self) -> Pace:
-        return Pace(
-            fast=self.log_poll_fast.total_seconds(),
-            slow=self.log_poll_slow.total_seconds(),
-            confirm=self.log_confirm.total_seconds(),
-            push=self.log_push_patience.total_seconds(),
+    def log_options(self) -> Options:
+        return Options(
+            pace=Pace(
+                fast=self.log_poll_fast_seconds,
+                slow=self.log_poll_slow_seconds,
+                confirm=self.log_confirm_seconds,
+                push=self.log_push_patience_seconds,
+            ),
+            limits=streams.Limits(
+                max_age=timedelta(hours=self.logs_max_age_hours),
+                max_bytes=self.logs_max_bytes,
+                replicas=self.logs_replicas,
+            ),
+            scan=self.log_scan_seconds,
+            ended=timedelta(minutes=self.log_ended_minutes),
         )

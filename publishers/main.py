@@ -9,16 +9,24 @@ A new part is one line in `PARTS`: a name, which is also its command, and a func
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from arvados_nats import nats_client, ops
+from arvados_nats import arvados_client, nats_client, ops
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health
-from publishers import events, permissions, postgres
+from arvados_nats.tokens import Token
+from publishers import container_logs, events, permissions, postgres
+from publishers.log_source import LogSource
 from publishers.postgres import Database
 from publishers.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_KEEP_IDLE = 60.0
+"""Seconds that an idle connection to the controller is kept; nginx' own default is 75."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +50,27 @@ async def _permissions(shared: Shared) -> None:
     await permissions.run(shared.nats, shared.database, shared.health, options)
 
 
+async def _container_logs(shared: Shared) -> None:
+    """Logs of running containers, from the controller to the stream ARVADOS_LOGS."""
+    settings = shared.settings
+    token = Token(settings.log_token.get_secret_value())
+    if not token.secret:
+        logger.warning("container logs are not read", extra={"action": "logs.no_token"})
+        return
+    async with arvados_client.connect(
+        settings.arvados_url,
+        ca_file=settings.arvados_ca_file,
+        insecure=settings.arvados_api_host_insecure,
+        connections=settings.log_calls,
+        keep_idle=_KEEP_IDLE,
+    ) as arvados:
+        source = LogSource(arvados, token, shared.health, calls=settings.log_calls)
+        options = settings.log_options
+        await container_logs.run(shared.nats, shared.database, source, shared.health, options)
+
+
 PARTS: Mapping[str, Callable[[Shared], Coroutine[Any, Any, None]]] = {
+    "container-logs": _container_logs,
     "events": _events,
     "permissions": _permissions,
 }

@@ -20,6 +20,7 @@ from arvados_nats.settings import (
 from publishers import permissions
 from publishers.event_source import Scans
 from publishers.events import Options
+from publishers.log_settings import LogSettings
 
 
 class EventSettings(Block):
@@ -84,6 +85,7 @@ class Settings(
     OpsSettings,
     EventSettings,
     PermissionSettings,
+    LogSettings,
 ):
     """Everything that `arvados-nats publishers` reads; each part uses what it needs."""
 

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from datetime import timedelta
 
 import msgspec
 
-from arvados_nats import arvados_client, nats_client
+from arvados_nats import arvados_client, nats_client, streams
 from arvados_nats.ops import Health
 from arvados_nats.tokens import Token
 from publishers import container_logs, postgres
-from publishers.container_logs import Scan
+from publishers.container_logs import Options
 from publishers.log_source import LogSource
 from publishers.log_tailer import Pace
+
+LIMITS = streams.Limits(streams.DEFAULT_LOG_LIMITS.max_age, 1 << 30)
+"""What fits the NATS server of the tests."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -47,8 +49,8 @@ async def publish(place: Place, health: Health) -> None:
     ):
         source = LogSource(arvados, Token(place.token), health, calls=8)
         pace = Pace(place.fast, place.slow, place.confirm, place.push)
-        scan = Scan(place.scan, timedelta(hours=1))
-        await container_logs.publish(nats, database, source, health, pace, scan)
+        options = Options(pace, LIMITS, place.scan)
+        await container_logs.run(nats, database, source, health, options)
 
 
 if __name__ == "__main__":

@@ -267,8 +267,7 @@ async def open_world(
         open_cluster(database.dsn) as cluster,
         nats_client.connect([nats_server.url], name="test", seed=seed) as nats,
     ):
-        limits = streams.Limits(streams.DEFAULT_LOG_LIMITS.max_age, 1 << 30)
-        await streams.ensure(nats, streams.log_stream(limits))
+        await streams.ensure(nats, streams.log_stream(log_replica.LIMITS))
         backend = Backend(cluster.pool, cluster, logs, await tables.read(cluster.pool))
         image = await cluster.create("collection", {"manifest_text": _IMAGE}, cluster.root)
         async with api_server.run(ApiApp(backend)) as api:

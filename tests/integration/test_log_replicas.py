@@ -177,8 +177,9 @@ async def test_second_writer_is_told_where_the_file_stands(world: World) -> None
         await second.append(chunk(0, b"01234"))
     assert (fenced.value.last.offset, fenced.value.last.known) == (10, b"0123456789")
     await second.append(chunk(10, b"more"))
-    with pytest.raises(Fenced):
-        await first.append(chunk(10, b"others"))
+    for offset in (10, 5, 12):
+        with pytest.raises(Fenced):
+            await LogWriter(world.nats, CONTAINER).append(chunk(offset, b"others"))
     assert await world.content(CONTAINER) == {"stdout.txt": b"0123456789more"}
 
 
