@@ -1,0 +1,279 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Grants read from PostgreSQL decide as a recorded Arvados did; generations order snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+
+from arvados_nats.grants import DIRECT, OWNED
+from arvados_nats.object_facts import timestamp
+from arvados_nats.permission_recording import PLAIN, WITH_TRASH, Recording, World
+from arvados_nats.permissions import Decision, decide
+from publishers import postgres
+from publishers.grants_query import GrantsQuery
+from publishers.token_query import TokenQuery
+from sandbox.cluster import open_cluster
+from sandbox.postgres import Database
+
+
+@pytest.fixture
+async def writer(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database.dsn)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def reader(database: Database) -> AsyncIterator[postgres.Database]:
+    """As the read-only role that a site gives us."""
+    async with postgres.connect(database.reader_dsn) as pool:
+        yield pool
+
+
+@pytest.fixture
+def query(reader: postgres.Database) -> GrantsQuery:
+    return GrantsQuery(reader, role_groups_visible=True)
+
+
+class Loader:
+    """Keeps the tables that matter as they were recorded after a step."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+        self._records: dict[str, dict[str, Any]] = {}
+
+    async def advance(self, step: dict[str, Any]) -> None:
+        execute = self._connection.executemany
+        for user, target in step["permissions_removed"]:
+            await self._connection.execute(
+                "DELETE FROM materialized_permissions WHERE user_uuid = $1 AND target_uuid = $2",
+                user,
+                target,
+            )
+        await execute(
+            "INSERT INTO materialized_permissions VALUES ($1, $2, $3, $4)"
+            " ON CONFLICT (user_uuid, target_uuid) DO UPDATE"
+            " SET perm_level = excluded.perm_level, traverse_owned = excluded.traverse_owned",
+            step["permissions_set"],
+        )
+        await self._connection.execute("DELETE FROM trashed_groups")
+        await self._connection.execute("DELETE FROM frozen_groups")
+        trashed = [
+            (uuid, datetime.fromisoformat(at).replace(tzinfo=None))
+            for uuid, at in step["trashed_groups"].items()
+        ]
+        await execute("INSERT INTO trashed_groups VALUES ($1, $2)", trashed)
+        await execute(
+            "INSERT INTO frozen_groups VALUES ($1)", [(uuid,) for uuid in step["frozen_groups"]]
+        )
+        self._records.update(step["records_changed"])
+        await self._owners(step)
+
+    async def _owners(self, step: dict[str, Any]) -> None:
+        for uuid in [*step["records_deleted"], *step["records_changed"]]:
+            if table := _TABLE_OF.get(uuid[5:12]):
+                await self._connection.execute(f"DELETE FROM {table} WHERE uuid = $1", uuid)
+        for uuid, record in step["records_changed"].items():
+            if table := _TABLE_OF.get(uuid[5:12]):
+                row = {name: record.get(name, uuid) for name in _COLUMNS[table]} | {
+                    "created_at": _THEN,
+                    "updated_at": _THEN,
+                }
+                places = ", ".join(f"${n}" for n in range(1, len(row) + 1))
+                await self._connection.execute(
+                    f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})", *row.values()
+                )
+
+
+_THEN = datetime(2026, 1, 1)
+_TABLE_OF = {
+    "-j7d0g-": "groups",
+    "-4zz18-": "collections",
+    "-xvhdp-": "container_requests",
+    "-7fd4e-": "workflows",
+    "-tpzed-": "users",
+}
+_COLUMNS = {
+    "groups": ("uuid", "owner_uuid", "name"),
+    "collections": ("uuid", "owner_uuid", "current_version_uuid", "version"),
+    "container_requests": ("uuid", "owner_uuid"),
+    "workflows": ("uuid", "owner_uuid"),
+    "users": ("uuid", "owner_uuid", "is_admin", "is_active", "redirect_to_user_uuid"),
+}
+
+
+@pytest.mark.timeout(120)
+async def test_every_recorded_cell_is_decided_from_the_tables(
+    query: GrantsQuery, writer: asyncpg.Connection, golden: Path
+) -> None:
+    """Rows in, decisions out: read as the publisher reads them, no cell differs from Arvados."""
+    recording = msgspec.json.decode((golden / "permissions.json").read_bytes(), type=Recording)
+    loader, world, cells = Loader(writer), World(recording), 0
+    stale = {
+        (cell["step"], cell["label"], cell["question"], index)
+        for cell in recording.stale_cells
+        for index in cell["objects"]
+    }
+    for step in recording.steps:
+        await loader.advance(step)
+        world.advance(step)
+        reading = await query.read(recording.matrix_user_uuid.values())
+        for question in (PLAIN, WITH_TRASH):
+            for label, readable in step[question].items():
+                identity, _ = world.reader(label)
+                grants = reading.grants[recording.matrix_user_uuid[label]]
+                assert grants.user_uuid == identity.user_uuid
+                for index, facts in world.asked_about(question) if readable is not None else ():
+                    if (step["n"], label, question, index) not in stale:
+                        got = decide(identity, grants, facts, world.now, question == WITH_TRASH)
+                        assert (got is Decision.YES) == (index in readable), (step["n"], label)
+                        cells += 1
+    assert cells > 120_000
+
+
+async def test_a_later_snapshot_has_a_higher_generation(
+    query: GrantsQuery, writer: asyncpg.Connection, database: Database
+) -> None:
+    """Whatever commits in between, and in which order: higher is later, equal is the same."""
+    start = (await query.read([])).generation
+    late = await asyncpg.connect(database.dsn)
+    transaction = late.transaction()
+    await transaction.start()
+    await late.execute("INSERT INTO frozen_groups VALUES ('zzzzz-j7d0g-000000000000001')")
+    opened = (await query.read([])).generation
+    await writer.execute("INSERT INTO frozen_groups VALUES ('zzzzz-j7d0g-000000000000002')")
+    other = await query.read([])
+    await transaction.commit()
+    committed = await query.read([])
+    again = await query.read([])
+    await late.close()
+
+    assert start <= opened < other.generation < committed.generation <= again.generation
+    assert len(other.cluster.state.frozen) == 1
+    assert len(committed.cluster.state.frozen) == 2
+
+
+async def test_the_state_of_the_cluster_is_fetched_when_it_differs(
+    query: GrantsQuery, writer: asyncpg.Connection
+) -> None:
+    """One object for all readers, kept until a digest of the tables says otherwise."""
+    group = "zzzzz-j7d0g-000000000000001"
+    first, second = await query.read([]), await query.read([])
+    await writer.execute("INSERT INTO trashed_groups VALUES ($1, '2030-01-01 00:00:00.5')", group)
+    third = await query.read([])
+    await writer.execute("UPDATE trashed_groups SET trash_at = '2031-01-01'")
+    fourth = await query.read([])
+
+    assert first.cluster is second.cluster
+    assert third.cluster.state.trashed == {group: timestamp("2030-01-01T00:00:00.5")}
+    assert fourth.cluster.state.trashed == {group: timestamp("2031-01-01")}
+    assert len({r.cluster.version for r in (first, third, fourth)}) == 3
+    assert third.cluster.state.generation == third.generation
+
+
+async def test_an_unknown_user_reads_nothing(query: GrantsQuery) -> None:
+    """A uuid without a row gets an empty answer, as a token of a deleted user would."""
+    stranger = "zzzzz-tpzed-000000stranger0"
+
+    grants = (await query.read([stranger])).grants[stranger]
+
+    assert (grants.targets, grants.is_admin, grants.is_active) == ({}, False, False)
+
+
+async def test_users_merged_in_a_circle_read_nothing(
+    query: GrantsQuery, writer: asyncpg.Connection
+) -> None:
+    """A broken table must not hang the publisher or lend anybody's grants."""
+    one, two = "zzzzz-tpzed-000000000000001", "zzzzz-tpzed-000000000000002"
+    for user, other in ((one, two), (two, one)):
+        await writer.execute(
+            "INSERT INTO users (uuid, owner_uuid, created_at, updated_at, redirect_to_user_uuid)"
+            " VALUES ($1, $1, now(), now(), $2)",
+            user,
+            other,
+        )
+        await writer.execute("INSERT INTO materialized_permissions VALUES ($1, $1, 3, true)", user)
+
+    reading = await query.read([one, two])
+
+    assert all(not grants.targets for grants in reading.grants.values())
+
+
+async def test_owners_beside_are_looked_up(database: Database, reader: postgres.Database) -> None:
+    """Objects shared directly carry their owner; groups below a readable one do not."""
+    query = GrantsQuery(reader, role_groups_visible=True)
+    async with open_cluster(database.dsn) as cluster:
+        alice, bob = await cluster.user("alice"), await cluster.user("bob")
+        outer = await cluster.project("outer", owner=alice)
+        inner = await cluster.project("inner", owner=outer, by=alice)
+        request = await cluster.container_request("run", owner=alice)
+        workflow = await cluster.create("workflow", {"name": "w"}, alice)
+        for shared in (outer, request, workflow):
+            await cluster.share(shared, bob)
+        grants = (await query.read([bob.uuid])).grants[bob.uuid]
+
+    assert grants.owner_of[outer.uuid] == alice.uuid
+    assert grants.owner_of[request.uuid] == alice.uuid
+    assert grants.owner_of[workflow.uuid] == alice.uuid
+    assert inner.uuid not in grants.owner_of
+    assert grants.targets[inner.uuid] & (DIRECT | OWNED) == DIRECT | OWNED
+
+
+async def test_many_users_with_many_rows_are_read_quickly(
+    query: GrantsQuery, writer: asyncpg.Connection
+) -> None:
+    """A user with 10,000 owners, and a hundred with a hundred, well below a second."""
+    await writer.execute(
+        "INSERT INTO materialized_permissions"
+        " SELECT 'zzzzz-tpzed-' || lpad(u::text, 15, '0'),"
+        " 'zzzzz-j7d0g-' || lpad(g::text, 15, '0'), 1, true"
+        " FROM generate_series(1, 100) AS u, generate_series(1, 100) AS g"
+        " UNION ALL SELECT 'zzzzz-tpzed-000000000000big',"
+        " 'zzzzz-j7d0g-' || lpad(g::text, 15, '0'), 1, true FROM generate_series(1, 10000) AS g"
+    )
+    users = [f"zzzzz-tpzed-{n:015d}" for n in range(1, 101)] + ["zzzzz-tpzed-000000000000big"]
+    await writer.executemany(
+        "INSERT INTO users (uuid, owner_uuid, created_at, updated_at)"
+        " VALUES ($1, $1, now(), now())",
+        [(user,) for user in users],
+    )
+    started = datetime.now()
+
+    grants = (await query.read(users)).grants
+
+    assert datetime.now() - started < timedelta(seconds=2)
+    assert len(grants[users[-1]].targets) == 10_000
+    assert {len(grants[user].targets) for user in users[:-1]} == {100}
+
+
+async def test_tokens_are_read_without_their_secrets(
+    database: Database, reader: postgres.Database
+) -> None:
+    """Live tokens with owner, scopes and end; ended ones and strangers are left out."""
+    query = TokenQuery(reader)
+    end = datetime(2090, 1, 1)
+    async with open_cluster(database.dsn) as cluster:
+        alice = await cluster.user("alice")
+        scoped = await cluster.token(alice, scopes=["GET /arvados/v1/"], expires_at=end)
+        dead = await cluster.token(alice)
+        await cluster.logout(dead)
+        asked = [alice.token_uuid, scoped.token_uuid, dead.token_uuid, "zzzzz-gj3su-unknown"]
+        answer = await query.live([uuid for uuid in asked if uuid])
+        everything = await query.all_live()
+
+    found = {state.token_uuid: state for state in answer.tokens}
+    assert found.keys() == {alice.token_uuid, scoped.token_uuid}
+    assert {state.user_uuid for state in answer.tokens} == {alice.uuid}
+    assert found[str(scoped.token_uuid)].scopes == ("GET /arvados/v1/",)
+    assert found[str(scoped.token_uuid)].expires_at == timestamp(end)
+    assert dead.token_uuid not in everything
+    assert alice.token_uuid in everything
