@@ -34,6 +34,7 @@ from sandbox.model.rules import Rules
 from sandbox.model.tokens import TokenRules
 from sandbox.model.unit import Unit
 from sandbox.model.users import UserRules
+from sandbox.runs import Runs
 from sandbox.scenes import Scenes
 from sandbox.writes import Writes
 
@@ -57,7 +58,7 @@ def _rules() -> dict[str, Rules]:
     }
 
 
-class Transaction(Writes, Scenes):
+class Transaction(Writes, Scenes, Runs):
     """Writes of one open transaction; nothing is seen or told before it is committed."""
 
     def __init__(self, cluster: Cluster, connection: Connection) -> None:
@@ -72,7 +73,7 @@ class Transaction(Writes, Scenes):
         yield await self._cluster.unit_on(self.connection, actor)
 
 
-class Cluster(Writes, Scenes):
+class Cluster(Writes, Scenes, Runs):
     """One cluster on one database."""
 
     def __init__(

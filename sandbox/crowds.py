@@ -13,6 +13,7 @@ from sandbox.cluster import Cluster
 from sandbox.model import permission_table, records
 from sandbox.model.actors import Actor
 from sandbox.model.database import Connection
+from sandbox.model.records import Record
 
 _USERS = """
 INSERT INTO users (uuid, owner_uuid, created_at, modified_at, updated_at, email, first_name,
@@ -31,6 +32,49 @@ INSERT INTO links (uuid, owner_uuid, created_at, modified_at, updated_at, tail_u
 SELECT l, $2::varchar, $3::timestamp, $3, $3, t, h, 'permission', $4::varchar, '{}'
 FROM unnest($1::varchar[], $5::varchar[], $6::varchar[]) AS given(l, t, h)
 """
+_CONTAINERS = """
+INSERT INTO containers (uuid, owner_uuid, created_at, modified_at, updated_at, state, priority,
+  command, cwd, output_path, container_image, mounts, runtime_constraints, scheduling_parameters,
+  runtime_user_uuid, runtime_auth_scopes)
+SELECT k, $2::varchar, $3::timestamp, $3, $3, 'Queued', $4::bigint, c.command, c.cwd,
+  c.output_path, c.container_image, c.mounts, c.runtime_constraints, c.scheduling_parameters,
+  c.runtime_user_uuid, c.runtime_auth_scopes
+FROM unnest($1::varchar[]) AS given(k), containers c WHERE c.uuid = $5::varchar
+"""
+_REQUESTS = """
+INSERT INTO container_requests (uuid, owner_uuid, created_at, modified_at, modified_by_user_uuid,
+  updated_at, name, state, container_uuid, container_count, container_count_max, priority,
+  command, cwd, output_path, container_image, mounts, runtime_constraints, use_existing,
+  scheduling_parameters, properties)
+SELECT q, r.owner_uuid, $3::timestamp, $3, r.modified_by_user_uuid, $3, r.name, 'Committed', k, 1,
+  r.container_count_max, r.priority, r.command, r.cwd, r.output_path, r.container_image,
+  r.mounts, r.runtime_constraints, false, r.scheduling_parameters, '{}'
+FROM unnest($1::varchar[], $2::varchar[]) AS given(q, k), container_requests r
+WHERE r.uuid = $4::varchar
+"""
+
+
+async def requests(cluster: Cluster, like: Record, count: int) -> list[tuple[str, str]]:
+    """`count` more committed requests `like` one, each with a queued container of its own.
+
+    Returns (request uuid, container uuid).
+    """
+    config = cluster.config
+    first = await cluster.container_of(like)
+    pairs = [(_new(cluster, "xvhdp"), _new(cluster, "dz642")) for _ in range(count)]
+    wanted, containers = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    async with cluster.transaction() as transaction:
+        connection, now = transaction.connection, records.now()
+        priority = first["priority"]
+        await connection.execute(
+            _CONTAINERS, containers, config.system_user, now, priority, first.uuid
+        )
+        await connection.execute(_REQUESTS, wanted, containers, now, like.uuid)
+    return pairs
+
+
+def _new(cluster: Cluster, infix: str) -> str:
+    return cluster.config.uuid(infix, records.random_name())
 
 
 async def users(cluster: Cluster, count: int, prefix: str = "user") -> list[Actor]:
@@ -39,7 +83,7 @@ async def users(cluster: Cluster, count: int, prefix: str = "user") -> list[Acto
         connection = transaction.connection
         config = cluster.config
         names = [f"{prefix}{n}" for n in range(count)]
-        uuids = [config.uuid("tpzed", records.random_name()) for _ in names]
+        uuids = [_new(cluster, "tpzed") for _ in names]
         made = await connection.fetch(_USERS, uuids, config.system_user, records.now(), names)
         ids = {row["uuid"]: row["id"] for row in made}
         actors = [_actor(cluster, uuid, ids[uuid]) for uuid in uuids]
@@ -54,7 +98,7 @@ async def users(cluster: Cluster, count: int, prefix: str = "user") -> list[Acto
 
 
 def _actor(cluster: Cluster, uuid: str, user_id: int) -> Actor:
-    token = cluster.config.uuid("gj3su", records.random_name())
+    token = _new(cluster, "gj3su")
     return Actor(uuid, user_id, False, True, token, f"v2/{token}/{records.random_name(50)}")
 
 
@@ -72,5 +116,5 @@ async def _links(
     cluster: Cluster, connection: Connection, level: str, tails: list[str], heads: list[str]
 ) -> None:
     config = cluster.config
-    uuids = [config.uuid("o0j2j", records.random_name()) for _ in tails]
+    uuids = [_new(cluster, "o0j2j") for _ in tails]
     await connection.execute(_LINKS, uuids, config.system_user, records.now(), level, tails, heads)

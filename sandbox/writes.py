@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from sandbox.model import containers, links, presentation, trash, users
+from sandbox.model import containers, links, presentation, trash, user_merge, users
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record, Row, kind_named
 from sandbox.model.refusal import denied, not_found
@@ -126,7 +126,7 @@ class Writes:
         if not actor.is_admin:
             raise denied("Must be admin to use old_user_uuid/new_user_uuid")
         async with self.unit(actor) as unit:
-            return await users.merge(
+            return await user_merge.merge(
                 unit, uuid_of(old), uuid_of(new), uuid_of(owner), redirect=redirect
             )
 

@@ -19,8 +19,8 @@ from sandbox.model import (
     reuse,
     transitions,
 )
-from sandbox.model.containers import FINAL as CONTAINER_FINAL
-from sandbox.model.containers import NO_GPU, SCHEDULING
+from sandbox.model.container_states import FINAL as CONTAINER_FINAL
+from sandbox.model.container_states import NO_GPU, SCHEDULING
 from sandbox.model.records import Record
 from sandbox.model.rules import Problems, Rules
 from sandbox.model.unit import Unit

@@ -11,20 +11,13 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from sandbox.model import container_priority, outputs, records, transitions
+from sandbox.model import container_priority, endings, outputs, records, transitions
+from sandbox.model.container_states import CANCELLED, COMPLETE, FINAL, LOCKED, QUEUED, RUNNING
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, raised
 from sandbox.model.rules import Problems, Rules
 from sandbox.model.unit import Unit
 
-QUEUED, LOCKED, RUNNING, COMPLETE, CANCELLED = (
-    "Queued",
-    "Locked",
-    "Running",
-    "Complete",
-    "Cancelled",
-)
-FINAL = (COMPLETE, CANCELLED)
 _FOLLOWS: dict[str | None, tuple[str, ...]] = {
     None: (QUEUED,),
     QUEUED: (LOCKED, CANCELLED),
@@ -44,14 +37,6 @@ _PERMITTED: dict[tuple[str | None, str], tuple[str, ...]] = {
 }
 _SORTED = ("environment", "mounts", "runtime_constraints", "scheduling_parameters")
 _TEXTS = ("error", "errorDetail", "warning", "warningDetail", "activity", "preemptionNotice")
-NO_GPU = {
-    "device_count": 0,
-    "driver_version": "",
-    "hardware_target": [],
-    "stack": "",
-    "vram": 0,
-}
-SCHEDULING = {"max_run_time": 0, "partitions": [], "preemptible": False, "supervisor": False}
 
 
 class ContainerRules(Rules):
@@ -128,7 +113,7 @@ class ContainerRules(Rules):
                 await outputs.save_logs(unit, record)
         elif record.changed("state"):
             with unit.acting_as(unit.system):
-                await _end(unit, record)
+                await endings.end(unit, record)
 
 
 def _fill(record: Record) -> None:
@@ -213,58 +198,6 @@ async def unlock(unit: Unit, container: Record) -> Record:
 async def _permit_dispatch(unit: Unit) -> None:
     if not unit.actor.is_admin:
         raise denied()
-
-
-_RETRYABLE = """
-container_uuid = $1 AND priority > 0 AND state = 'Committed'
-AND container_count < container_count_max
-AND owner_uuid NOT IN (SELECT group_uuid FROM trashed_groups)
-AND (requesting_container_uuid IS NULL OR requesting_container_uuid IN
-    (SELECT uuid FROM containers WHERE state = 'Running' AND priority > 0))
-ORDER BY uuid
-"""
-_COPIED = (
-    "command", "cwd", "environment", "output_path", "output_glob", "container_image", "mounts",
-    "runtime_constraints", "runtime_user_uuid", "runtime_auth_scopes", "scheduling_parameters",
-)  # fmt: skip
-
-
-async def _end(unit: Unit, container: Record) -> None:
-    if container["state"] == CANCELLED:
-        await _retry(unit, container)
-    committed = "container_uuid = $1 AND state = 'Committed' ORDER BY id"
-    for request in await unit.where("container_request", committed, container.uuid):
-        with unit.leaving_modified_by():
-            await outputs.finalize(unit, request, counted=True)
-    await _end_children(unit, container.uuid)
-
-
-async def _retry(unit: Unit, container: Record) -> None:
-    requests = await unit.where("container_request", _RETRYABLE, container.uuid)
-    if not requests:
-        return
-    given = {column: container[column] for column in _COPIED}
-    given["secret_mounts"] = container.before("secret_mounts")
-    given["runtime_token"] = container.before("runtime_token")
-    again = await unit.create("container", given)
-    for request in requests:
-        with unit.leaving_modified_by():
-            request["cumulative_cost"] += container["cost"] + container["subrequests_cost"]
-            request["container_uuid"] = again.uuid
-            await unit.save(request)
-
-
-async def _end_children(unit: Unit, uuid: str) -> None:
-    waiting = "requesting_container_uuid = $1 AND state = 'Committed' ORDER BY id"
-    for child in await unit.where("container_request", waiting, uuid):
-        with unit.leaving_modified_by():
-            if child["priority"] > 0:
-                await unit.update(child, priority=0)
-            state = await unit.connection.fetchval(
-                "SELECT state FROM containers WHERE uuid = $1", child["container_uuid"]
-            )
-            if state in (QUEUED, LOCKED):
-                await unit.update(child, state="Final")
 
 
 async def update_priority(unit: Unit, container: Record) -> Record:

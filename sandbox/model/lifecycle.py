@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from sandbox.model import containers
 from sandbox.model.actors import Actor
+from sandbox.model.container_states import CANCELLED, COMPLETE, QUEUED, RUNNING
 from sandbox.model.records import Record
 from sandbox.model.refusal import not_found
 from sandbox.model.unit import Unit
@@ -48,9 +49,9 @@ async def container_of(unit: Unit, named: Record | Actor | str) -> Record:
 async def start(unit: Unit, named: Record | Actor | str, gateway: str | None) -> Record:
     """Queued, Locked, Running."""
     container = await container_of(unit, named)
-    if container["state"] == containers.QUEUED:
+    if container["state"] == QUEUED:
         await containers.lock(unit, container)
-    return await unit.update(container, state=containers.RUNNING, gateway_address=gateway)
+    return await unit.update(container, state=RUNNING, gateway_address=gateway)
 
 
 async def report(
@@ -76,7 +77,7 @@ async def complete(unit: Unit, named: Record | Actor | str, end: End) -> Record:
     log = await _saved(unit, "log", container, end.log)
     return await unit.update(
         container,
-        state=containers.COMPLETE,
+        state=COMPLETE,
         exit_code=end.exit_code,
         output=output,
         log=log,
@@ -95,4 +96,4 @@ async def cancel(unit: Unit, named: Record | Actor | str, error: str | None) -> 
     """Cancelled by the dispatcher; requests with tries left get a new container."""
     container = await container_of(unit, named)
     status = {"runtime_status": {"error": error}} if error else {}
-    return await unit.update(container, state=containers.CANCELLED, **status)
+    return await unit.update(container, state=CANCELLED, **status)

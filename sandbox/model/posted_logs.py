@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from sandbox.model import audit_log, records
+from sandbox.model import audit_log, owners, records
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied
 from sandbox.model.rules import Rules
@@ -30,7 +30,7 @@ class LogRules(Rules):
     async def permit_owner(self, unit: Unit, record: Record) -> None:
         """The owner must be writable for the poster."""
         if record.is_new or record.changed("owner_uuid"):
-            await unit.permit_owner(record)
+            await owners.permit(unit, record)
 
     async def after_write(self, unit: Unit, record: Record) -> None:
         """Each save tells the channel again, with the same id."""

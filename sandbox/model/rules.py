@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sandbox.model import owners
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, invalid
 
@@ -63,7 +64,7 @@ class Rules:
 
     async def permit_owner(self, unit: Unit, record: Record) -> None:
         """May the actor write the old and the new owner, or the object itself?"""
-        await unit.permit_owner(record)
+        await owners.permit(unit, record)
 
     async def before_write(self, unit: Unit, record: Record) -> None:
         """Just before an existing row is changed."""

@@ -16,17 +16,13 @@ from typing import Any
 import asyncpg
 
 from arvados_nats.subjects import kind_of
-from sandbox.model import access, attributes, audit_log, records
+from sandbox.model import access, attributes, audit_log, records, references
 from sandbox.model.actors import Actor
 from sandbox.model.config import ClusterConfig
 from sandbox.model.database import Connection
 from sandbox.model.records import Record, Table
-from sandbox.model.refusal import Refusal, denied, invalid, not_found, raised
+from sandbox.model.refusal import Refusal, denied, not_found, raised
 from sandbox.model.rules import Problems, Rules
-
-_UNCHECKED = frozenset(
-    {"current_version_uuid", "container_uuid", "modified_by_client_uuid", "modified_by_user_uuid"}
-)
 
 
 class Unit:
@@ -48,7 +44,8 @@ class Unit:
         self.system = system
         self._rules = rules
         self._leave_modified_by = False
-        self._ours: set[str] = set()
+        self.ours: set[str] = set()
+        """Uuids that this unit gave; whoever acts need not be allowed to choose one."""
 
     @contextmanager
     def acting_as(self, actor: Actor) -> Iterator[None]:
@@ -92,7 +89,7 @@ class Unit:
             condition += " AND (users.is_active OR users.uuid = $1)"
         return await self._is_one(table, uuid, condition)
 
-    async def _may_refer_to(self, kind: str, uuid: str) -> bool:
+    async def may_refer_to(self, kind: str, uuid: str) -> bool:
         """Whether the actor may name the object in another; inactive users too."""
         table = self.tables[kind]
         return await self._is_one(table, uuid, access.readable(table, self.actor, self.config))
@@ -105,17 +102,18 @@ class Unit:
         """User#can?: may the actor read, write or manage the object?"""
         if uuid == self.actor.uuid:
             return True
-        frozen = await self._is_frozen(uuid, owner)
+        frozen = await self.is_frozen(uuid, owner)
         if action == "write" and frozen:
             return False
-        if action == "unfreeze" and owner and await self._is_frozen(owner, None):
+        if action == "unfreeze" and owner and await self.is_frozen(owner, None):
             return False
         if self.actor.is_admin:
             return True
         query, level = access.can(action)
         return bool(await self.connection.fetchval(query, self.actor.uuid, uuid, level, owner))
 
-    async def _is_frozen(self, uuid: str, owner: str | None) -> bool:
+    async def is_frozen(self, uuid: str, owner: str | None = None) -> bool:
+        """Whether the object or its owner is frozen."""
         return bool(
             await self.connection.fetchval(
                 "SELECT true FROM frozen_groups WHERE uuid IN ($1, $2) LIMIT 1", uuid, owner
@@ -167,7 +165,7 @@ class Unit:
     def new_uuid(self, table: Table) -> str:
         """A random uuid for an object of the table."""
         uuid = self.config.uuid(table.kind.infix, records.random_name())
-        self._ours.add(uuid)
+        self.ours.add(uuid)
         return uuid
 
     async def _save(self, record: Record) -> None:
@@ -176,9 +174,9 @@ class Unit:
         if record.is_new and "owner_uuid" in record.table.columns:
             record["owner_uuid"] = record["owner_uuid"] or self.actor.uuid
         await rules.prepare(self, record)
-        self._check_uuid(record, problems)
+        references.check_uuid(self, record, problems)
         if rules.checks_references:
-            await self._check_references(record, problems)
+            await references.check(self, record, problems)
         await rules.validate(self, record, problems)
         problems.refuse()
         await rules.resolve(self, record)
@@ -197,28 +195,6 @@ class Unit:
         """Write a new row exactly as it is, and log it: no rule is asked, no time renewed."""
         await self._insert(record)
         await self._log("create", record)
-
-    def _check_uuid(self, record: Record, problems: Problems) -> None:
-        if not record.changed("uuid") or record["uuid"] in (None, *self._ours):
-            return
-        kind = kind_of(record["uuid"])
-        if not self.actor.is_admin:
-            problems.add("uuid", f"{'assignment' if record.is_new else 'change'} not permitted")
-        elif kind is None:
-            problems.add("uuid", f"not a valid Arvados uuid '{record['uuid']}'")
-        elif kind is not record.kind:
-            problems.add("uuid", f"type field is '{kind.infix}', expected '{record.kind.infix}'")
-
-    async def _check_references(self, record: Record, problems: Problems) -> None:
-        """Objects that are named must exist and be readable (ensure_valid_uuids)."""
-        for column in record.table.columns:
-            if column.endswith("_uuid") and column not in _UNCHECKED and record.changed(column):
-                uuid = record[column]
-                kind = kind_of(uuid)
-                if kind is None or kind.name not in self.tables or uuid == self.config.system_user:
-                    continue
-                if not await self._may_refer_to(kind.name, uuid):
-                    problems.add(column, f"'{uuid}' not found")
 
     def _stamp(self, rules: Rules, record: Record) -> None:
         row, columns = record.row, record.table.columns
@@ -292,48 +268,6 @@ class Unit:
         ):
             for link in await self.where("link", f"{condition} ORDER BY id", record.uuid):
                 await self.destroy(link)
-
-    async def permit_owner(self, record: Record) -> None:
-        """The rule of ensure_owner_uuid_is_permitted; raises Refusal 403."""
-        owner = record["owner_uuid"]
-        kind = kind_of(owner)
-        if kind is None or kind.name not in ("user", "group"):
-            raise denied("Owner uuid must be set to User or Group")
-        if not record.changed("owner_uuid"):
-            await self._permit_object(record)
-            return
-        for which, uuid in (("old", record.before("owner_uuid")), ("new", owner)):
-            if uuid is not None:
-                await self._permit_one_owner(which, uuid)
-        await self._check_owner_chain(record)
-
-    async def _permit_object(self, record: Record) -> None:
-        thawing = record.before("frozen_by_uuid") and not record.row.get("frozen_by_uuid")
-        action = "unfreeze" if thawing else "write"
-        if not await self.can(action, record.uuid, record.before("owner_uuid")):
-            raise denied(f"Uuid  {record.uuid} is not writable by {self.actor.uuid}")
-
-    async def _permit_one_owner(self, which: str, uuid: str) -> None:
-        owner = await self.find(uuid)
-        if not await self.can("write", uuid, owner["owner_uuid"] if owner else None):
-            frozen = await self._is_frozen(uuid, None)
-            said = (
-                f"because {which} owner is frozen"
-                if frozen
-                else (f"without write permission on {which} owner")
-            )
-            raise denied(f"Owner uuid cannot be set or changed {said}")
-        if which == "new" and owner and owner.row.get("group_class", "project") != "project":
-            raise denied("Owner uuid must be a project")
-
-    async def _check_owner_chain(self, record: Record) -> None:
-        seen, owner = {record.row.get("uuid")}, record["owner_uuid"]
-        while (kind := kind_of(owner)) and kind.name != "user":
-            if owner in seen:
-                raise invalid("Owner uuid would create an ownership cycle")
-            seen.add(owner)
-            found = await self.find(owner)
-            owner = found["owner_uuid"] if found else None
 
     async def _log(self, event_type: str, record: Record) -> None:
         rules = self._rules[record.kind.name]

@@ -409,6 +409,20 @@ async def test_a_crowd_is_like_users_made_one_by_one(cluster: Cluster, alice: Ac
     assert await _may_read(cluster, crowd[4], await cluster.reload(alice))
 
 
+async def test_a_queue_can_be_filled_at_once(cluster: Cluster, alice: Actor) -> None:
+    """Each of the containers can be locked, run and cancelled like any other."""
+    like = await cluster.container_request("first", owner=alice)
+    pairs = await crowds.requests(cluster, like, 50)
+
+    queued = "SELECT count(*) FROM containers WHERE state = 'Queued' AND priority > 0"
+    assert await cluster.pool.fetchval(queued) == 51
+    await cluster.run(pairs[7][0])
+    await cluster.finish(pairs[7][1])
+    assert (await cluster.reload(pairs[7][0]))["state"] == "Final"
+    await cluster.cancel_request(pairs[8][0], by=alice)
+    assert (await cluster.container_of(pairs[8][0]))["priority"] == 0
+
+
 async def test_incremental_permissions_are_those_computed_anew(cluster: Cluster) -> None:
     """After many kinds of changes a full refresh of the table changes nothing."""
     people = [await cluster.user(f"user{n}") for n in range(4)]
