@@ -106,17 +106,22 @@ def _count_cut(number: int) -> None:
 
 
 async def serve(
-    settings: Settings, sock: socket.socket, ready: Callable[[], None] = lambda: None
+    settings: Settings,
+    sock: socket.socket,
+    ready: Callable[[Services], None] = lambda _: None,
 ) -> None:
     """Serve on a listening socket until cancelled; then drain, and stop."""
     async with running(settings) as shared, asyncio.TaskGroup() as tasks:
-        app = App(shared, settings.management_secret)
+        secret = settings.management_secret
+        app = App(shared, secret)
         options = {"forwarded_allow_ips": settings.trusted_proxies, **SERVER_OPTIONS}
         serving = [
             tasks.create_task(http_server.serve(app, sock, **options)),
-            tasks.create_task(ops.serve(settings.ops_listen, shared.health, settings.management_secret)),
+            tasks.create_task(
+                ops.serve(settings.ops_listen, shared.health, settings.management_secret)
+            ),
         ]
-        ready()
+        ready(shared)
         try:
             await asyncio.Event().wait()
         finally:

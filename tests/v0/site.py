@@ -1,0 +1,160 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A whole site on this machine: cluster, API, NATS, both publishers and a wsproxy.
+
+Tests of tests/v0 use of it only the cluster, the API and the address of the WebSocket server, so
+that they can run against arvados-ws on the same cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from arvados_nats import http_server, keys, nats_client, streams
+from arvados_nats.nats_client import Nats
+from arvados_nats.ops import Health
+from publishers import events as event_publisher
+from publishers import permissions as permission_publisher
+from publishers import postgres
+from publishers.event_source import Scans
+from sandbox import api_server
+from sandbox.api import tables
+from sandbox.api.app import ApiApp
+from sandbox.api.calls import Backend
+from sandbox.api_server import ApiServer
+from sandbox.cluster import Cluster, open_cluster
+from sandbox.nats_server import NatsServer
+from sandbox.postgres import Database
+from wsproxy import main as wsproxy
+from wsproxy.settings import Settings
+
+MANAGEMENT_TOKEN = "management-token-of-the-test-site"
+SCANS = Scans(near_every=0.2, middle_every=0.5, wide_every=1.0, wide=timedelta(hours=2))
+
+
+@dataclass(slots=True)
+class Site:
+    """What runs. `websocket_url` has no query string yet: `ws://host:port/websocket`."""
+
+    cluster: Cluster
+    api: ApiServer
+    backend: Backend
+    websocket_url: str
+    nats: Nats
+    server: NatsServer
+    database: Database
+    keys_folder: Path
+    health: Health = field(default_factory=Health)
+
+    @property
+    def http_url(self) -> str:
+        """Where the same server answers plain HTTP."""
+        return self.websocket_url.replace("ws", "http", 1).removesuffix("/websocket")
+
+
+@contextlib.asynccontextmanager
+async def background(work: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.Task[Any]]:
+    """A task that runs as long as the block, and must not end before it."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+        assert not task.done(), f"ended by itself: {task}"
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@contextlib.asynccontextmanager
+async def publishing(
+    nats: Nats, database: Database, health: Health, *, permissions: bool = True
+) -> AsyncIterator[None]:
+    """The event publisher, and the permission publisher unless it is to be missing."""
+    grants_lead = asyncio.Event()
+    options = event_publisher.Options(scans=SCANS, fresh_start=timedelta(hours=1))
+    async with contextlib.AsyncExitStack() as stack:
+        reader = await stack.enter_async_context(postgres.connect(database.reader_dsn))
+        await streams.ensure(nats, streams.event_stream(options.limits))
+        await stack.enter_async_context(
+            background(event_publisher.run(nats, reader, health, options))
+        )
+        if permissions:
+            await stack.enter_async_context(
+                background(
+                    permission_publisher.run(
+                        nats,
+                        reader,
+                        health,
+                        permission_publisher.Options(sweep=0.3, round=2.0),
+                        grants_lead.set,
+                    )
+                )
+            )
+            await asyncio.wait_for(grants_lead.wait(), 20)
+        yield
+
+
+def settings(server: NatsServer, keys_folder: Path, api_url: str, **changes: Any) -> Settings:
+    """Settings of a wsproxy at the site."""
+    given: dict[str, Any] = {
+        "nats_url": server.url,
+        "keys_dir": keys_folder,
+        "arvados_api_host": api_url,
+        "management_token": MANAGEMENT_TOKEN,
+        "listen": "127.0.0.1:0",
+        "drain_seconds": 0.1,
+    }
+    return Settings(**{**given, **changes})
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    chosen: Settings, seen: Callable[[Any], None] = lambda _: None
+) -> AsyncIterator[str]:
+    """A wsproxy in this process; the base of its WebSocket URLs. `seen` gets its services."""
+    sock = http_server.listen(chosen.listen)
+    host, port = sock.getsockname()[:2]
+    ready = asyncio.Event()
+
+    def started(shared: Any) -> None:
+        seen(shared)
+        ready.set()
+
+    async with background(wsproxy.serve(chosen, sock, started)):
+        await asyncio.wait_for(ready.wait(), 20)
+        yield f"ws://{host}:{port}"
+
+
+@contextlib.asynccontextmanager
+async def open_site(
+    server: NatsServer,
+    keys_folder: Path,
+    database: Database,
+    *,
+    permissions: bool = True,
+    **changes: Any,
+) -> AsyncIterator[Site]:
+    """A site without objects; `changes` are settings of its wsproxy."""
+    health = Health()
+    seed = keys.load(keys_folder, "publisher").text
+    async with contextlib.AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(open_cluster(database.dsn))
+        nats = await stack.enter_async_context(
+            nats_client.connect([server.url], name="site", seed=seed)
+        )
+        backend = Backend(cluster.pool, cluster, cluster.logs, await tables.read(cluster.pool))
+        api = await stack.enter_async_context(api_server.run(ApiApp(backend)))
+        await stack.enter_async_context(publishing(nats, database, health, permissions=permissions))
+        chosen = settings(server, keys_folder, api.url, **changes)
+        base = await stack.enter_async_context(serving(chosen))
+        backend.websocket_url = f"{base}/websocket"
+        yield Site(
+            cluster, api, backend, f"{base}/websocket", nats, server, database, keys_folder, health
+        )
