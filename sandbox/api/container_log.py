@@ -20,8 +20,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from arvados_nats import subjects
 from sandbox.api import readable, webdav
+from sandbox.api.arguments import Arguments
 from sandbox.api.calls import Call
-from sandbox.api.filters import Arguments
 from sandbox.container_logs import GatewayDown, LostBlock
 from sandbox.log_files import Source
 from sandbox.model.refusal import Refusal, not_found

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from sandbox.api import forms, listing, objects, parameters, readable
+from sandbox.api.arguments import Arguments
 from sandbox.api.calls import Call
-from sandbox.api.filters import Arguments
 from sandbox.api.listing import Options
 from sandbox.model.refusal import not_found
 

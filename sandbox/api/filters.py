@@ -11,11 +11,12 @@ collected in `Arguments`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from arvados_nats import subjects
+from sandbox.api import json_filters
+from sandbox.api.arguments import Arguments, ruby, wrong_type
 from sandbox.api.errors import argument_error
 from sandbox.api.tables import Table
 
@@ -23,21 +24,7 @@ _COMPARE = {"=", "<", "<=", ">", ">=", "!=", "<>", "like", "ilike"}
 _TRUE = {"1", "t", "true", "y", "yes"}
 _FALSE = {"0", "f", "false", "n", "no"}
 _CASTS = {"text": "text", "integer": "bigint", "boolean": "boolean", "datetime": "timestamp"}
-_RUBY = {str: "String", int: "Integer", float: "Float", list: "Array", dict: "Hash",
-         bool: "TrueClass", type(None): "NilClass"}  # fmt: skip
 _INFIX_OF_CLASS = {kind.arvados: kind.infix for kind in subjects.KINDS}
-
-
-@dataclass(slots=True)
-class Arguments:
-    """The values of one SQL statement; `add` answers the placeholder."""
-
-    values: list[object] = field(default_factory=list)
-
-    def add(self, value: object, cast: str) -> str:
-        """Remember a value and name its place, e.g. `$3::text`."""
-        self.values.append(value)
-        return f"${len(self.values)}::{cast}"
 
 
 def conditions(
@@ -58,7 +45,7 @@ def _filter(item: object, table: Table, tables: Mapping[str, Table], arguments: 
     if operator == "@@":
         raise argument_error("Full text search operator is no longer supported")
     if not isinstance(operator, str):
-        raise argument_error(f"Invalid operator '' ({_ruby(operator)}) in filter")
+        raise argument_error(f"Invalid operator '' ({ruby(operator)}) in filter")
     operator = operator.lower()
     if attribute == "any" and operator in ("like", "ilike") and _substring(operand):
         return f"{_text_of_all(table)} {operator} {arguments.add(operand, 'text')}"
@@ -99,12 +86,12 @@ def _one(
         join = "containers.uuid = container_requests.container_uuid"
         return f"EXISTS (SELECT 1 FROM containers WHERE {join} AND ({inner}))"
     if path:
-        return _subproperty(column, path, operator, operand, table, arguments)
+        return json_filters.subproperty(column, path, operator, operand, table, arguments)
     kind = table.columns.get(column)
     if column == "scopes" and isinstance(operand, list) and operator == "=":
         return f"{table.name}.scopes::jsonb = {arguments.add(json.dumps(operand), 'text::jsonb')}"
     if kind == "jsonb" and operator in ("=", "!=", "<>", "contains", "exists"):
-        return _whole_json(f"{table.name}.{column}", operator, operand, arguments)
+        return json_filters.whole(f"{table.name}.{column}", operator, operand, arguments)
     if column not in table.searchable(operator):
         raise argument_error(f"Invalid attribute '{column}' in filter")
     if operator in _COMPARE:
@@ -133,7 +120,7 @@ def _value(column: str, kind: str, operator: str, operand: object) -> object:
     if kind == "integer":
         return _integer(operator, operand)
     if not isinstance(operand, str):
-        raise _wrong_type(operator, operand)
+        raise wrong_type(operator, operand)
     return moment(operand) if kind == "datetime" else operand
 
 
@@ -151,7 +138,7 @@ def _boolean(column: str, operator: str, operand: object) -> bool:
 
 def _integer(operator: str, operand: object) -> int:
     if isinstance(operand, bool) or not isinstance(operand, (int, float, str)):
-        raise _wrong_type(operator, operand)
+        raise wrong_type(operator, operand)
     try:
         return int(operand)
     except ValueError:
@@ -171,7 +158,7 @@ def _membership(
     column: str, kind: str, operator: str, operand: object, arguments: Arguments
 ) -> str:
     if not isinstance(operand, list):
-        raise _wrong_type(operator, operand)
+        raise wrong_type(operator, operand)
     values = [_value(column, kind, "=", item) for item in operand if item is not None]
     place = arguments.add(values, f"{_CASTS[kind]}[]")
     if operator == "in":
@@ -187,103 +174,3 @@ def _is_a(column: str, infix: str | None, operand: object, arguments: Arguments)
     if column.endswith(".uuid"):
         return "true" if infix in infixes else "false"
     return f"substring({column}, 7, 5) = ANY({arguments.add(infixes, 'text[]')})"
-
-
-def _whole_json(column: str, operator: str, operand: object, arguments: Arguments) -> str:
-    if operator == "exists":
-        return f"jsonb_exists({column}, {arguments.add(str(operand), 'text')})"
-    place = arguments.add(json.dumps(operand), "text::jsonb")
-    sign = {"contains": "@>", "=": "="}.get(operator, "<>")
-    return f"{column} {sign} {place}"
-
-
-def _subproperty(
-    column: str, path: str, operator: str, operand: object, table: Table, arguments: Arguments
-) -> str:
-    if table.columns.get(column) != "jsonb" or column in ("secret_mounts",):
-        raise argument_error(f"Invalid attribute '{column}' for subproperty filter")
-    if path.startswith("<") and path.endswith(">"):
-        path = path[1:-1]
-    build = _SUBPROPERTY.get(operator)
-    if build is None:
-        raise argument_error(f"Invalid operator for subproperty search '{operator}'")
-    return build(f"{table.name}.{column}", path, operator, operand, arguments)
-
-
-def _contains(column: str, value: object, arguments: Arguments) -> str:
-    return f"{column} @> {arguments.add(json.dumps(value), 'text::jsonb')}"
-
-
-def _sub_equal(column: str, path: str, operator: str, operand: object, arguments: Arguments) -> str:
-    condition = _contains(column, {path: operand}, arguments)
-    return condition if operator == "=" else f"NOT ({condition})"
-
-
-def _sub_in(column: str, path: str, operator: str, operand: object, arguments: Arguments) -> str:
-    if not isinstance(operand, list):
-        raise _wrong_type(operator, operand)
-    parts = [_contains(column, {path: item}, arguments) for item in operand]
-    return "(" + (" OR ".join(parts) or "false") + ")"
-
-
-def _sub_not_in(
-    column: str, path: str, operator: str, operand: object, arguments: Arguments
-) -> str:
-    if not isinstance(operand, list):
-        raise _wrong_type(operator, operand)
-    field_text = f"{column} ->> {arguments.add(path, 'text')}"
-    values = arguments.add([str(item) for item in operand], "text[]")
-    return f"({field_text} <> ALL({values}) OR {field_text} IS NULL)"
-
-
-def _sub_order(column: str, path: str, operator: str, operand: object, arguments: Arguments) -> str:
-    left = f"{column} -> {arguments.add(path, 'text')}"
-    return f"{left} {operator} {arguments.add(json.dumps(operand), 'text::jsonb')}"
-
-
-def _sub_like(column: str, path: str, operator: str, operand: object, arguments: Arguments) -> str:
-    left = f"{column} ->> {arguments.add(path, 'text')}"
-    return f"{left} {operator} {arguments.add(str(operand), 'text')}"
-
-
-def _sub_exists(
-    column: str, path: str, operator: str, operand: object, arguments: Arguments
-) -> str:
-    if not isinstance(operand, bool):
-        raise argument_error(f"Invalid operand '{operand}' for '{operator}' must be true or false")
-    condition = f"jsonb_exists({column}, {arguments.add(path, 'text')})"
-    return condition if operand else f"(NOT {condition} OR {column} IS NULL)"
-
-
-def _sub_contains(
-    column: str, path: str, operator: str, operand: object, arguments: Arguments
-) -> str:
-    one = _contains(column, {path: operand}, arguments)
-    return f"({one} OR {_contains(column, {path: [operand]}, arguments)})"
-
-
-_Builder = Callable[[str, str, str, object, Arguments], str]
-_SUBPROPERTY: dict[str, _Builder] = {
-    "=": _sub_equal,
-    "!=": _sub_equal,
-    "in": _sub_in,
-    "not in": _sub_not_in,
-    "<": _sub_order,
-    "<=": _sub_order,
-    ">": _sub_order,
-    ">=": _sub_order,
-    "like": _sub_like,
-    "ilike": _sub_like,
-    "exists": _sub_exists,
-    "contains": _sub_contains,
-}
-
-
-def _ruby(value: object) -> str:
-    return _RUBY.get(type(value), type(value).__name__)
-
-
-def _wrong_type(operator: str, operand: object) -> Exception:
-    return argument_error(
-        f"Invalid operand type '{_ruby(operand)}' for '{operator}' operator in filters"
-    )

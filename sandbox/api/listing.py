@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox.api import filters, parameters, readable
+from sandbox.api.arguments import Arguments
 from sandbox.api.callers import Caller
 from sandbox.api.errors import argument_error
-from sandbox.api.filters import Arguments
 from sandbox.api.tables import Table
 
 _DEFAULT_ORDER = (("modified_at", "desc"), ("uuid", "desc"))

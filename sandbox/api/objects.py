@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sandbox.api import forms, listing, parameters, readable
+from sandbox.api.arguments import Arguments
 from sandbox.api.calls import Call
 from sandbox.api.errors import argument_error
-from sandbox.api.filters import Arguments
 from sandbox.api.listing import Options
 from sandbox.api.tables import Table
 from sandbox.model.refusal import not_found

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sandbox.api.arguments import Arguments
 from sandbox.api.callers import Caller
-from sandbox.api.filters import Arguments
 
 _NOW = "(clock_timestamp() AT TIME ZONE 'UTC')"
 _TRASHED_TYPES = ("groups", "collections")

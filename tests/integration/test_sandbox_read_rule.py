@@ -20,8 +20,8 @@ import pytest
 
 from arvados_nats import subjects
 from sandbox.api import readable
+from sandbox.api.arguments import Arguments
 from sandbox.api.callers import Caller
-from sandbox.api.filters import Arguments
 from sandbox.postgres import Database
 
 TABLES = (
