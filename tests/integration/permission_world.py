@@ -55,7 +55,7 @@ class PermissionWorld:
         self.changed: list[GrantsChanged] = []
         self.gone: list[TokenGone] = []
         self.starts = 0
-        self._canary = canary
+        self.canary = canary
         self._settled = 0
 
     async def listen(self) -> None:
@@ -106,7 +106,7 @@ class PermissionWorld:
 
     async def watch(self, *users: Actor) -> dict[str, Grants]:
         """Rely on these users' grants, and on the canary's, as a service does for its readers."""
-        everybody = [*users, self._canary]
+        everybody = [*users, self.canary]
         found = {user.uuid: await self.book.of(user.uuid) for user in everybody}
         await self.settled()
         return found
@@ -114,12 +114,12 @@ class PermissionWorld:
     async def settled(self) -> None:
         """Everything that was done before has been told: a later change is."""
         self._settled += 1
-        before = len(self._told_about(self._canary))
-        await self.cluster.project(f"canary {self._settled}", owner=self._canary)
+        before = len(self._told_about(self.canary))
+        await self.cluster.project(f"canary {self._settled}", owner=self.canary)
         await eventually(
-            lambda: len(self._told_about(self._canary)) > before, "the canary's change is told"
+            lambda: len(self._told_about(self.canary)) > before, "the canary's change is told"
         )
-        await self.book.of(self._canary.uuid)
+        await self.book.of(self.canary.uuid)
 
     async def told(self, *users: Actor) -> set[str]:
         """Wait until these users' changes are told; whose were, up to a change made afterwards."""
@@ -128,7 +128,7 @@ class PermissionWorld:
             f"changes of {len(users)} users are told, not only {self.changed}",
         )
         await self.settled()
-        return {c.user_uuid for c in self.changed} - {self._canary.uuid}
+        return {c.user_uuid for c in self.changed} - {self.canary.uuid}
 
     def forget(self) -> None:
         """Begin to listen anew."""

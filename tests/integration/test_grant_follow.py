@@ -1,0 +1,302 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Services that rely on grants: asked together, kept while nobody answers, told after outages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from arvados_nats import grant_follow, grants_wire, subjects, token_follow
+from arvados_nats.errors import Unavailable
+from arvados_nats.grant_book import GrantBook
+from arvados_nats.grant_subjects import Change
+from arvados_nats.grants import OWNED, Grants
+from arvados_nats.grants_wire import FAILED, PART, GrantsAnswered, GrantsQuestion
+from arvados_nats.nats_client import Message
+from sandbox.model.actors import Actor
+from sandbox.nats_server import NatsServer
+from sandbox.postgres import Database
+from tests.integration.permission_world import (
+    FAST,
+    SLOW,
+    PermissionWorld,
+    eventually,
+    uuids,
+    world,
+)
+
+
+@pytest.fixture
+async def here(
+    database: Database, fresh_nats: NatsServer, keys_folder: Path
+) -> AsyncIterator[PermissionWorld]:
+    """A world of this test alone."""
+    async with world(database, fresh_nats, keys_folder) as made:
+        yield made
+
+
+@asynccontextmanager
+async def running(*work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
+    """Coroutines that never end, for as long as the body lasts."""
+    tasks = [asyncio.create_task(part) for part in work]
+    try:
+        yield
+        for task in tasks:
+            assert not task.done(), task
+    finally:
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+class Follower:
+    """A service with readers connected, as authcallout is one."""
+
+    def __init__(self, here: PermissionWorld, *users: Actor, refresh: float = 3600) -> None:
+        self.book = GrantBook(here.reader, refresh=refresh)
+        self.changes: list[tuple[Change, Grants]] = []
+        self.ready = asyncio.Event()
+        self._here = here
+        self._users = {user.uuid for user in users}
+
+    async def follow(self) -> None:
+        async def moved(change: Change, grants: Grants) -> None:
+            self.changes.append((change, grants))
+
+        await grant_follow.follow(
+            self._here.reader, self.book, lambda: self._users, moved, self.ready.set
+        )
+
+    def of(self, user: Actor) -> list[Change]:
+        return [change for change, _ in self.changes if change.user_uuid == user.uuid]
+
+
+async def test_questions_at_the_same_time_travel_as_one(here: PermissionWorld) -> None:
+    """A hundred logins of fifty users ask once."""
+    notes: list[GrantsAnswered] = []
+
+    async def answered(message: Message) -> None:
+        notes.append(grants_wire.answered(message.data))
+
+    users = [f"zzzzz-tpzed-{n:015d}" for n in range(50)]
+    async with here.publishing(with_events=False):
+        await here.nats.subscribe(subjects.GRANTS_ANSWERED, answered)
+        await here.nats.flush()
+        found = await asyncio.gather(*(here.book.of(user) for user in users * 2))
+        await eventually(lambda: notes, "the answer is noted")
+        again = await here.book.of(users[0])
+
+    assert [grants.user_uuid for grants in found] == users * 2
+    assert again is found[0]
+    assert [set(note.users) for note in notes] == [set(users)]
+
+
+async def test_an_answer_of_any_size_arrives(here: PermissionWorld) -> None:
+    """Tens of thousands of owners are more than one message can hold."""
+    alice = await here.cluster.user("alice")
+    connection = await asyncpg.connect(here.database.dsn)
+    await connection.execute(
+        "INSERT INTO materialized_permissions"
+        " SELECT $1, 'zzzzz-j7d0g-' || left(md5(g::text), 15), 1, true"
+        " FROM generate_series(1, 60000) AS g",
+        alice.uuid,
+    )
+    await connection.close()
+    sizes: list[int] = []
+    async with here.publishing(with_events=False):
+        question = grants_wire.encode(GrantsQuestion({alice.uuid: ""}))
+        async for message in here.reader.request_all(subjects.GRANTS_GET, question, window=3):
+            sizes.append(len(message.data))
+            if message.headers[PART].partition("/")[0] == message.headers[PART].partition("/")[2]:
+                break
+        grants = await here.book.of(alice.uuid)
+
+    assert len(sizes) > 1
+    assert max(sizes) <= grants_wire.PART_BYTES
+    assert sum(bool(bits & OWNED) for bits in grants.targets.values()) > 60_000
+
+
+async def test_nobody_there_is_said_at_once(here: PermissionWorld) -> None:
+    """Without a publisher an unknown user is refused, without waiting for a timeout."""
+    started = asyncio.get_running_loop().time()
+
+    with pytest.raises(Unavailable):
+        await here.book.of("zzzzz-tpzed-000000stranger0")
+
+    assert asyncio.get_running_loop().time() - started < 1.0
+
+
+async def test_what_is_known_serves_while_nobody_answers(here: PermissionWorld) -> None:
+    """Up to a bound, and not once it is known to be outdated."""
+    alice = await here.cluster.user("alice")
+    patient = GrantBook(here.reader, refresh=0)
+    strict = GrantBook(here.reader, refresh=0, stale=0)
+    async with here.publishing(with_events=False):
+        known = await patient.of(alice.uuid)
+        await strict.of(alice.uuid)
+
+    assert (await patient.of(alice.uuid)).targets == known.targets
+    with pytest.raises(Unavailable):
+        await strict.of(alice.uuid)
+    patient.forget(alice.uuid, known.generation + 1)
+    with pytest.raises(Unavailable):
+        await patient.of(alice.uuid)
+
+
+async def test_a_database_that_is_away_is_told(here: PermissionWorld) -> None:
+    """The publisher answers that it can not say; it does not answer from memory."""
+    async with here.publishing(with_events=False):
+        connection = await asyncpg.connect(here.database.dsn)
+        await connection.execute("REVOKE SELECT ON materialized_permissions FROM arvados_nats")
+        await connection.close()
+        question = grants_wire.encode(GrantsQuestion({here.cluster.root.uuid: ""}))
+        reply = await here.reader.request(subjects.GRANTS_GET, question)
+        broken = await here.reader.request(subjects.GRANTS_GET, b"{]")
+        many = grants_wire.encode(GrantsQuestion(dict.fromkeys(map(str, range(1001)), "")))
+        crowd = await here.reader.request(subjects.GRANTS_GET, many)
+        tokens = await here.reader.request(subjects.TOKENS_GET, b"7")
+
+    for message in (reply, broken, crowd, tokens):
+        assert message.headers[FAILED]
+        assert not message.data
+
+
+async def test_a_follower_is_told_what_moved(here: PermissionWorld) -> None:
+    """The users in use, each with what was lost and gained, and the grants that hold now."""
+    cluster = here.cluster
+    alice, bob, carol = [await cluster.user(name) for name in ("alice", "bob", "carol")]
+    project = await cluster.project("p", owner=alice)
+    await cluster.share(project, bob)
+    await cluster.share(project, carol)
+    follower = Follower(here, alice, bob)
+    async with here.publishing(), running(follower.follow()):
+        await follower.ready.wait()
+        for user in (alice, bob, carol):
+            await follower.book.of(user.uuid)
+        await here.watch()
+        for user in (bob, carol):
+            await cluster.unshare(project, user)
+        await eventually(lambda: follower.of(bob), "bob's loss is told")
+        await cluster.share(project, bob)
+        await eventually(lambda: len(follower.of(bob)) == 2, "bob's gain is told")
+
+    assert {change.user_uuid for change, _ in follower.changes} == {bob.uuid}
+    lost, gained = follower.of(bob)
+    assert lost.narrows and project.uuid in lost.lost
+    assert not gained.narrows and project.uuid in gained.gained
+    assert follower.changes[-1][1].targets[project.uuid] & OWNED
+
+
+async def test_a_change_while_no_publisher_ran_is_told(here: PermissionWorld) -> None:
+    """A publisher that starts makes every follower ask again."""
+    alice, bob = await here.cluster.user("alice"), await here.cluster.user("bob")
+    project = await here.cluster.project("p", owner=alice)
+    await here.cluster.share(project, bob)
+    follower = Follower(here, bob)
+    async with running(follower.follow()):
+        async with here.publishing():
+            await follower.book.of(bob.uuid)
+            await here.watch()
+        await here.cluster.unshare(project, bob)
+        async with here.publishing():
+            await eventually(lambda: follower.of(bob), "the change is told")
+
+    assert project.uuid in follower.of(bob)[0].lost
+
+
+async def test_a_standby_takes_over_and_tells(here: PermissionWorld) -> None:
+    """The one that led is gone; the other knows what readers hold, and tells what differs."""
+    cluster = here.cluster
+    alice, bob = await cluster.user("alice"), await cluster.user("bob")
+    project = await cluster.project("p", owner=alice)
+    await cluster.share(project, bob)
+    spare = await cluster.token(bob)
+    async with contextlib.AsyncExitStack() as second:
+        async with here.publishing(FAST):
+            await second.enter_async_context(here.publishing(FAST, leads=False))
+            await here.watch(alice, bob)
+            starts = here.starts
+        here.forget()
+        await cluster.unshare(project, bob)
+        await cluster.logout(spare)
+        await eventually(lambda: here.starts > starts, "the standby takes over")
+        await eventually(lambda: here.gone, "the token is told gone")
+        told = await here.told(bob)
+
+    assert told == uuids([bob])
+    assert [gone.token_uuid for gone in here.gone] == [spare.token_uuid]
+
+
+async def test_replicas_answer_with_comparable_generations(here: PermissionWorld) -> None:
+    """Whoever answers, a later answer has a higher number and the same version if nothing moved."""
+    alice = await here.cluster.user("alice")
+    async with here.publishing(), here.publishing(leads=False):
+        await here.watch(alice)
+        here.forget()
+        numbers = []
+        for _ in range(20):
+            await here.book.renew([alice.uuid])
+            held = here.book.held(alice.uuid)
+            assert held is not None
+            numbers.append(held.generation)
+        await here.settled()
+
+    assert numbers == sorted(numbers)
+    assert {change.user_uuid for change in here.changed} == {here.canary.uuid}
+
+
+async def test_the_book_outlives_the_leaders_database_session(here: PermissionWorld) -> None:
+    """PostgreSQL ends the session that holds the lock: it is taken again, and watching goes on."""
+    alice, bob = await here.cluster.user("alice"), await here.cluster.user("bob")
+    project = await here.cluster.project("p", owner=alice)
+    await here.cluster.share(project, bob)
+    async with here.publishing(SLOW):
+        await here.watch(alice, bob)
+        starts = here.starts
+        connection = await asyncpg.connect(here.database.dsn)
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND usename = 'arvados_nats'"
+        )
+        await connection.close()
+        await here.cluster.unshare(project, bob)
+        await eventually(lambda: here.starts > starts, "the lock is taken again")
+        told = await here.told(bob)
+
+    assert told == uuids([bob])
+
+
+async def test_dead_tokens_reach_their_follower(here: PermissionWorld) -> None:
+    """By the notice, or by asking when it was lost; tokens that are no rows are never told."""
+    alice = await here.cluster.user("alice")
+    first, second, kept = [await here.cluster.token(alice) for _ in range(3)]
+    mine = {str(actor.token_uuid) for actor in (first, second, kept)}
+    mine |= {here.cluster.config.root_token_uuid, here.cluster.config.anonymous_token_uuid}
+    gone: list[tuple[str, str]] = []
+
+    async def ended(token_uuid: str, reason: str) -> None:
+        gone.append((token_uuid, reason))
+        mine.discard(token_uuid)
+
+    async with running(token_follow.follow(here.reader, lambda: mine, ended)):
+        async with here.publishing(FAST):
+            await here.cluster.logout(first)
+            await eventually(lambda: gone, "the notice arrives")
+        await here.cluster.logout(second)
+        async with here.publishing(FAST):
+            await eventually(lambda: len(gone) == 2, "the lost one is asked for")
+            live = await token_follow.live(here.reader, [str(kept.token_uuid)])
+
+    assert {uuid for uuid, _ in gone} == {first.token_uuid, second.token_uuid}
+    assert live.keys() == {kept.token_uuid}
