@@ -26,6 +26,7 @@ import nats.aio.client
 import nats.aio.msg
 import nats.aio.subscription
 import nats.errors
+from nats.nuid import NUID
 
 from arvados_nats import nats_acks, nats_history, streams
 from arvados_nats.errors import ArvadosNatsError, BadInput, ConfigError, Refused, Unavailable
@@ -66,9 +67,9 @@ def _translate() -> Iterator[None]:
 class Nats:
     """An open connection; get one from `connect`."""
 
-    def __init__(self, client: nats.aio.client.Client) -> None:
+    def __init__(self, client: nats.aio.client.Client, inbox_prefix: str) -> None:
         self._client = client
-        self._acks = nats_acks.Acks(client.new_inbox())
+        self._acks = nats_acks.Acks(f"{inbox_prefix}.{NUID().next().decode()}")
         self._ack_subscription: nats.aio.subscription.Subscription | None = None
         self._closed = asyncio.Event()
         self._standing = asyncio.Event()
@@ -343,7 +344,7 @@ async def connect(
     `streams.MIN_SERVER_VERSION`.
     """
     client = nats.aio.client.Client()
-    connection = Nats(client)
+    connection = Nats(client, inbox_prefix)
     refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def failed(error: Exception) -> None:

@@ -1,0 +1,64 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A native NATS client with an Arvados token, as the tests use it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from arvados_nats import nats_client, subjects
+from arvados_nats.nats_client import Message, Nats
+from sandbox.model.actors import Actor
+from sandbox.stack import Stack
+
+
+async def until(condition: Callable[[], object], what: str, within: float = 10.0) -> float:
+    """Wait until the condition holds; the seconds it took. Fails with `what`."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() < started + within, f"not within {within} s: {what}"
+        await asyncio.sleep(0.002)
+    return time.monotonic() - started
+
+
+class Native:
+    """One connection, what it heard, and whether it is cut."""
+
+    def __init__(self, nats: Nats) -> None:
+        self.nats = nats
+        self.heard: list[Message] = []
+        self.cuts = 0
+        nats.on_change(self._changed)
+
+    def _changed(self, connected: bool) -> None:
+        self.cuts += not connected
+
+    async def listen(self, subject: str, queue: str = "") -> None:
+        """Subscribe; a refusal shows in the client's error callback only."""
+
+        async def hear(message: Message) -> None:
+            self.heard.append(message)
+
+        await self.nats.subscribe(subject, hear, queue=queue)
+        await self.nats.flush()
+
+    def heard_of(self, uuid: str) -> list[str]:
+        """Subjects of the messages about an object."""
+        return [message.subject for message in self.heard if uuid in message.subject]
+
+
+@asynccontextmanager
+async def connected(stack: Stack, actor: Actor) -> AsyncIterator[Native]:
+    """Connect with the actor's token and private inbox."""
+    async with nats_client.connect(
+        [stack.sandbox.nats.url],
+        name="test",
+        token=actor.token,
+        inbox_prefix=subjects.inbox_prefix(actor.token_uuid),
+        timeout=5,
+    ) as nats:
+        yield Native(nats)
