@@ -20,6 +20,7 @@ from arvados_nats import grants as grants_of
 from arvados_nats.grants import ClusterState, Grants, PermissionRow
 from arvados_nats.object_facts import ObjectFacts, facts_of, timestamp
 from arvados_nats.permissions import ALL, Identity
+from arvados_nats.subjects import OTHER, kind_of
 
 ROOT_LABEL = "root"
 PLAIN, WITH_TRASH = "readable", "readable_include_trash"
@@ -163,6 +164,8 @@ class World:
     def _facts_of(
         self, record: dict[str, Any], requests: dict[str, list[tuple[str, str]]]
     ) -> ObjectFacts:
+        if kind_of(record["uuid"]) is None:
+            return ObjectFacts(OTHER, record["uuid"], record.get("owner_uuid") or "")
         subject = record.get("object_uuid") or record["uuid"]
         head = self._records.get(record.get("head_uuid") or "", {})
         return facts_of(

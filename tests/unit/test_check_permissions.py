@@ -309,6 +309,21 @@ def test_a_refused_token_is_not_compared(recorded: bytes) -> None:
     assert report.cells < replay_mutated(recorded, lambda document: None).cells
 
 
+def test_a_kind_without_a_rule_is_counted_as_asked(recorded: bytes) -> None:
+    """What the page gives no rule for is neither looser nor stricter, and no failure."""
+
+    def add(document: Document) -> None:
+        uuid = "zgold-zzzzz-000000000000001"
+        document["objects"].append({"uuid": uuid, "type": "new_things", "name": "thing"})
+        step = document["steps"][0]
+        step["records_changed"][uuid] = {"uuid": uuid, "owner_uuid": None}
+
+    report = replay_mutated(recorded, add)
+
+    assert report.passed
+    assert report.asked > 0
+
+
 def test_what_is_no_recording_is_bad_input(tmp_path: Path) -> None:
     """BadInput, not a traceback."""
     (tmp_path / "list.json").write_text("[]")

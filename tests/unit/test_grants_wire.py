@@ -1,0 +1,117 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Grants travel whole, in parts of a size, and their versions tell content and nothing else."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arvados_nats import grants_wire
+from arvados_nats.errors import BadInput, Unavailable
+from arvados_nats.grants import ClusterState, Grants
+from arvados_nats.grants_wire import FAILED, PART, PART_BYTES, Assembly, GrantsAnswer
+
+ME = "zzzzz-tpzed-000000000000me0"
+UUIDS = st.text("0123456789abcdefghijklmnopqrstuvwxyz", min_size=15, max_size=15).map(
+    lambda tail: f"zzzzz-j7d0g-{tail}"
+)
+GRANTS = st.builds(
+    Grants,
+    st.just(ME),
+    st.booleans(),
+    st.booleans(),
+    st.dictionaries(UUIDS, st.integers(1, 31), max_size=30),
+    st.dictionaries(UUIDS, UUIDS, max_size=10),
+)
+STATES = st.builds(
+    ClusterState,
+    st.dictionaries(UUIDS, st.floats(0, 2e9), max_size=10),
+    st.frozensets(UUIDS, max_size=10),
+    st.booleans(),
+)
+
+
+def answer(grants: Grants, state: ClusterState) -> GrantsAnswer:
+    users = [grants_wire.user_grants("zzzzz-tpzed-000000000asked0", grants)]
+    return GrantsAnswer(7, 1.5, grants_wire.cluster_version(state), state, users, ["same"])
+
+
+def carried(found: GrantsAnswer) -> GrantsAnswer:
+    assembly, got = Assembly(), None
+    for headers, piece in grants_wire.parts(found):
+        assert got is None
+        got = assembly.add(headers, piece)
+    assert got is not None
+    return got
+
+
+@given(GRANTS, STATES)
+def test_grants_arrive_as_they_were_sent(grants: Grants, state: ClusterState) -> None:
+    """What is received decides as what was read."""
+    sent = answer(grants, state)
+    got = carried(sent)
+
+    assert got.cluster is not None
+    received = grants_wire.received(got.users[0], got.cluster, got.generation)
+    assert received == msgspec.structs.replace(grants, cluster=state, generation=7)
+    assert got.users[0].version == grants_wire.grants_version(received)
+    assert grants_wire.cluster_version(got.cluster) == got.cluster_version
+
+
+@given(GRANTS, GRANTS)
+def test_versions_are_equal_where_content_is(one: Grants, other: Grants) -> None:
+    """Order, generation and the state of the cluster do not count; everything else does."""
+    turned = msgspec.structs.replace(
+        one,
+        targets=dict(reversed(one.targets.items())),
+        owner_of=dict(reversed(one.owner_of.items())),
+        generation=9,
+        cluster=ClusterState({"zzzzz-j7d0g-0": 1.0}),
+    )
+
+    assert grants_wire.grants_version(turned) == grants_wire.grants_version(one)
+    assert (grants_wire.grants_version(one) == grants_wire.grants_version(other)) == (one == other)
+
+
+def test_long_answers_are_cut_into_parts() -> None:
+    """No part is larger than fits a message with ease; all are needed, in order."""
+    targets = {f"zzzzz-j7d0g-{n * 7919 % 10**15:015x}": n % 31 + 1 for n in range(200_000)}
+    found = answer(Grants(ME, targets=targets), ClusterState())
+    pieces = grants_wire.parts(found)
+
+    assert len(pieces) > 1
+    assert max(len(piece) for _, piece in pieces) <= PART_BYTES
+    assert carried(found) == found
+    with pytest.raises(BadInput):
+        Assembly().add(*pieces[1])
+
+
+@pytest.mark.parametrize(
+    ("headers", "payload", "error"),
+    [
+        ({"Status": "503"}, b"", Unavailable),
+        ({FAILED: "PostgreSQL: no"}, b"", Unavailable),
+        ({}, b"", BadInput),
+        ({PART: "1/1"}, b"not packed", BadInput),
+        ({PART: "2/2"}, b"", BadInput),
+    ],
+)
+def test_what_is_no_answer_is_an_error(
+    headers: dict[str, str], payload: bytes, error: type[Exception]
+) -> None:
+    """Nobody there, a publisher at a loss, or something else on the subject."""
+    with pytest.raises(error):
+        Assembly().add(headers, payload)
+
+
+def test_what_is_no_question_is_bad_input() -> None:
+    """The publisher drops it and goes on."""
+    for payload in (b"", b"[]", b'{"users": 7}'):
+        with pytest.raises(BadInput):
+            grants_wire.question(payload)
+    with pytest.raises(BadInput):
+        grants_wire.answered(b"{}")
