@@ -58,7 +58,7 @@ async def connected(stack: Stack, actor: Actor) -> AsyncIterator[Native]:
         [stack.sandbox.nats.url],
         name="test",
         token=actor.token,
-        inbox_prefix=subjects.inbox_prefix(actor.token_uuid),
+        inbox_prefix=subjects.inbox_prefix(actor.token_uuid or actor.uuid),
         timeout=5,
     ) as nats:
         yield Native(nats)

@@ -1,0 +1,131 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The Revocations table of facts/arvados.md 1 as scenes: how access is given, and how it is taken.
+
+Each scene makes an object readable for `reader`, and `take` takes it away. `within` is the bound
+in seconds from the commit (or the moment) to the last delivery: logged changes act at once, what
+leaves no row is found by a timer, the sweep or the round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sandbox.cluster import Cluster
+from sandbox.model.actors import Actor
+from sandbox.model.records import Record
+
+LOGGED = 2.0
+"""Generous for a noisy machine; the benchmark says what is usual."""
+SWEEP = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the reader can read now, where new objects in it are made, and how to take it away."""
+
+    owner: Actor
+    project: Record
+    take: Callable[[], Awaitable[object]]
+    ends_token: bool = False
+
+
+Scene = Callable[[Cluster, Actor], Awaitable[Given]]
+
+
+def token_of(actor: Actor) -> str:
+    """The uuid of the token that an actor logs in with."""
+    assert actor.token_uuid is not None
+    return actor.token_uuid
+
+
+async def _owner_and_project(cluster: Cluster) -> tuple[Actor, Record]:
+    owner = await cluster.user("owner")
+    return owner, await cluster.project("shared", owner=owner)
+
+
+async def link_deleted(cluster: Cluster, reader: Actor) -> Given:
+    owner, project = await _owner_and_project(cluster)
+    await cluster.share(project, reader)
+    return Given(owner, project, lambda: cluster.unshare(project, reader))
+
+
+async def left_a_role(cluster: Cluster, reader: Actor) -> Given:
+    owner, project = await _owner_and_project(cluster)
+    role = await cluster.role(f"role {project.uuid}", reader)
+    await cluster.share(project, role)
+    return Given(owner, project, lambda: cluster.unshare(role, reader))
+
+
+async def project_moved_away(cluster: Cluster, reader: Actor) -> Given:
+    owner, parent = await _owner_and_project(cluster)
+    project = await cluster.project("inner", owner=parent, by=owner)
+    await cluster.share(parent, reader)
+    return Given(owner, project, lambda: cluster.move(project, owner, by=owner))
+
+
+async def parent_moved_away(cluster: Cluster, reader: Actor) -> Given:
+    owner, top = await _owner_and_project(cluster)
+    middle = await cluster.project("middle", owner=top, by=owner)
+    project = await cluster.project("inner", owner=middle, by=owner)
+    await cluster.share(top, reader)
+    return Given(owner, project, lambda: cluster.move(middle, owner, by=owner))
+
+
+async def redundant_links_deleted(cluster: Cluster, reader: Actor) -> Given:
+    owner, project = await _owner_and_project(cluster)
+    await cluster.share(project, reader)
+    await cluster.share(project, reader, "can_write")
+    return Given(owner, project, lambda: cluster.unshare(project, reader))
+
+
+async def token_deleted(cluster: Cluster, reader: Actor) -> Given:
+    owner, project = await _owner_and_project(cluster)
+    await cluster.share(project, reader)
+
+    async def take() -> None:
+        await cluster.delete(token_of(reader), cluster.root)
+
+    return Given(owner, project, take, ends_token=True)
+
+
+async def user_deactivated(cluster: Cluster, reader: Actor) -> Given:
+    owner, project = await _owner_and_project(cluster)
+    await cluster.share(project, reader)
+    return Given(owner, project, lambda: cluster.deactivate(reader), ends_token=True)
+
+
+async def logged_out(cluster: Cluster, reader: Actor) -> Given:
+    owner, project = await _owner_and_project(cluster)
+    await cluster.share(project, reader)
+    return Given(owner, project, lambda: cluster.logout(reader), ends_token=True)
+
+
+async def token_set_to_expire(cluster: Cluster, reader: Actor) -> Given:
+    owner, project = await _owner_and_project(cluster)
+    await cluster.share(project, reader)
+    past = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=1)
+
+    async def take() -> None:
+        await cluster.update(token_of(reader), {"expires_at": past}, cluster.root)
+
+    return Given(owner, project, take, ends_token=True)
+
+
+SCENES: dict[str, tuple[Scene, float]] = {
+    scene.__name__: (scene, within)
+    for scene, within in (
+        (link_deleted, LOGGED),
+        (left_a_role, LOGGED),
+        (project_moved_away, LOGGED),
+        (parent_moved_away, LOGGED),
+        (redundant_links_deleted, LOGGED),
+        (token_deleted, LOGGED),
+        (user_deactivated, LOGGED),
+        (token_set_to_expire, LOGGED),
+        (logged_out, SWEEP),
+    )
+}
