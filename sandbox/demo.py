@@ -1,0 +1,108 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""`arvados-nats demo`: the whole facility on one machine, with containers that run for ever.
+
+With `--check` one container runs from commit to Complete instead and is watched through protocols
+v0, v1 and server-sent events; every byte and every event is verified (`demo_check`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import random
+import sys
+
+import click
+import uvloop
+
+from arvados_nats.errors import ArvadosNatsError
+from arvados_nats.process import log_to_stderr
+from sandbox import demo_check, running, sandbox, stack
+from sandbox.backends import Backend
+from sandbox.model.actors import Actor
+from sandbox.running import Pace
+from sandbox.stack import Stack
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE = 3
+_NAMES = ("align-reads", "call-variants", "merge-bam", "qc-report", "index-reference")
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Watch one container to its end, verify all, and exit.")
+@click.option(
+    "--backend",
+    type=click.Choice([backend.value for backend in Backend]),
+    default=Backend.AUTO.value,
+    show_default=True,
+    help="Where NATS and PostgreSQL run.",
+)
+def demo(check: bool, backend: str) -> None:
+    """Run everything on this machine and show a workflow live."""
+    log_to_stderr("WARNING")
+    try:
+        uvloop.run(_demo(check, Backend(backend)))
+    except ArvadosNatsError as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+
+
+async def _demo(check: bool, backend: Backend) -> None:
+    click.echo("starting PostgreSQL, NATS, a pretend Arvados and our services …", err=True)
+    async with sandbox.run(backend=backend) as cluster, stack.beside(cluster) as services:
+        if check:
+            await _check(services)
+        else:
+            await _show(services)
+
+
+async def _check(services: Stack) -> None:
+    report = await demo_check.check(services)
+    click.echo(json.dumps(report))
+    if not report["ok"]:
+        sys.exit(1)
+
+
+async def _show(services: Stack) -> None:
+    cluster = services.sandbox.cluster
+    user = await cluster.user("demo")
+    project = await cluster.project("Demo", owner=user)
+    numbers = itertools.count(1)
+    started: asyncio.Queue[str] = asyncio.Queue()
+
+    async def work() -> None:
+        while True:
+            name = f"{random.choice(_NAMES)}-{next(numbers)}"
+            request = await cluster.container_request(name, owner=project, by=user)
+            started.put_nowait(request.uuid)
+            pace = Pace(lines=400, per_second=random.uniform(2, 10), statistics=2.0)
+            await running.run(cluster, request, pace)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(_AT_ONCE):
+            tasks.create_task(work())
+        click.echo(_instructions(services, user, await started.get()))
+        while True:
+            await asyncio.sleep(1)
+            stack.require(services)
+
+
+def _instructions(services: Stack, user: Actor, request_uuid: str) -> str:
+    url, token = services.page_url, user.token
+    events = f"{url}/arvados/v1/container_requests/{request_uuid}/log_events"
+    return f"""
+  Page     {url}/#request={request_uuid}&token={token}
+  Token    {token}
+  curl     curl -N -H 'Authorization: Bearer {token}' {events}
+  SDK      ARVADOS_API_HOST={services.sandbox.api_tls.host} ARVADOS_API_TOKEN={token}
+           SSL_CERT_FILE={services.sandbox.certificates.authority}
+  NATS     {services.sandbox.nats.url} (the token is the NATS token)
+
+  Ctrl-C stops everything and removes its data.
+"""
