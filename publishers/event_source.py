@@ -73,14 +73,21 @@ class EventSource:
         self._ran("wide")
         self._due["near"] = 0.0
         while True:
+            # Commits are better ordered by NOTIFY: what it has named goes before what is found.
+            async for rows in self._drain(len(self._notified)):
+                yield rows
             if self._is_due("near"):
                 async for rows in self._scan():
                     yield rows
-            if ids := self._notified.take(self._scans.batch):
-                if rows := await self._read_notified(ids):
-                    yield rows
-            else:
-                await self._notified.wait(self._due["near"] - time.monotonic())
+            await self._notified.wait(self._due["near"] - time.monotonic())
+
+    async def _drain(self, count: int) -> AsyncIterator[list[LogRow]]:
+        """The rows of `count` notified ids."""
+        while count > 0:
+            ids = self._notified.take(min(count, self._scans.batch))
+            count -= self._scans.batch
+            if rows := await self._read_notified(ids):
+                yield rows
 
     def _is_due(self, scan: str) -> bool:
         return time.monotonic() >= self._due[scan]
@@ -136,7 +143,8 @@ class EventSource:
             unknown = [uuid for created, uuid in page if not self._known.has(uuid, created)]
             for start in range(0, len(unknown), self._scans.batch):
                 uuids = unknown[start : start + self._scans.batch]
-                if rows := self._take(await log_rows.read_by_uuid(self._database, uuids)):
+                found = await log_rows.read_by_uuid(self._database, uuids)
+                if rows := self._take(sorted(found, key=_moment)):
                     yield rows
             if len(page) < _LIST_PAGE:
                 return
@@ -173,3 +181,8 @@ class EventSource:
             else:
                 new.append(row)
         return new
+
+
+def _moment(row: LogRow) -> tuple[datetime, int]:
+    """Rows that one transaction wrote in the same microsecond have their ids in order."""
+    return row.created_at, row.id

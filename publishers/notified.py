@@ -26,6 +26,9 @@ class Notified:
         self._news = asyncio.Event()
         self._overflowed = False
 
+    def __len__(self) -> int:
+        return len(self._ids)
+
     def heard(self, payload: str) -> None:
         """Take the payload of one NOTIFY; what is no bigint is counted and skipped."""
         row_id = bigint(payload)
@@ -38,7 +41,7 @@ class Notified:
             self._news.set()
 
     def take(self, most: int) -> list[int]:
-        """The oldest ids, each once."""
+        """The `most` oldest ids, each once."""
         taken = [self._ids.popleft() for _ in range(min(most, len(self._ids)))]
         if not self._ids:
             self._news.clear()

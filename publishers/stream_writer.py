@@ -3,13 +3,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sole writer of a stream: each message once, in order, or not at all.
 
-Each message carries its id and `Nats-Expected-Last-Sequence`, counted up over messages that are
-still on their way, so the server takes it at one place of the stream or refuses it: a lost message
-makes it refuse all that follow, a second writer makes it refuse one of the two. After any failure
-the writer reads from the stream itself what was stored, and sends the rest again.
+Each message carries its id, `Nats-Expected-Last-Sequence`, counted up over messages that are still
+on their way, and the id of the one sent before it as `Nats-Expected-Last-Msg-Id`. So the server
+takes it behind that very message or refuses it: a lost message makes it refuse all that follow,
+and so does a second writer. (The sequence alone is not enough: another writer's message takes the
+place of a refused one, and the next in the pipeline would fit.) After any failure the writer reads
+from the stream itself what was stored, and sends the rest again.
 
-Seen on nats-server 2.15.1: a wrong last sequence is refused (10071) before duplicates are looked
-for; a duplicate is acknowledged with the sequence of its first copy; both hold after kill -9.
+Seen on nats-server 2.15.1: a wrong last sequence is refused first (10071), then a duplicate is
+acknowledged with the sequence of its first copy, then a wrong last id is refused (10070); all hold
+after kill -9.
 """
 
 from __future__ import annotations
@@ -107,6 +110,8 @@ class StreamWriter:
             "Nats-Expected-Stream": self._stream,
             "Nats-Expected-Last-Sequence": str(self._last + len(self._sent)),
         }
+        if self._sent:
+            headers["Nats-Expected-Last-Msg-Id"] = self._sent[-1][0].id
         try:
             future = await self._nats.publish_stored(message.subject, message.payload, headers)
         except BadInput:

@@ -36,6 +36,11 @@ class Process(Protocol):
     def running(self) -> bool:
         """Whether it has not ended yet."""
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended: None while it runs, negative for the signal that killed it."""
+        return self._process.poll()
+
     def tail(self, lines: int = 12) -> str:
         """The last lines of its output, to say why it did not start."""
 
@@ -62,6 +67,11 @@ class Child:
     def running(self) -> bool:
         """Whether it has not ended yet."""
         return self._process.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended: None while it runs, negative for the signal that killed it."""
+        return self._process.poll()
 
     def tail(self, lines: int = 12) -> str:
         """The last lines of its output, to say why it did not start."""

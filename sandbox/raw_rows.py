@@ -14,7 +14,7 @@ import secrets
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -87,16 +87,17 @@ async def insert(
 ) -> list[int]:
     """Insert rows, and NOTIFY their ids as Arvados does when the transaction commits; their ids."""
     now = utc_now()
+    times = [one.created_at or now + timedelta(microseconds=i) for i, one in enumerate(rows)]
     inserted = await connection.fetch(
         _INSERT,
         [one.id for one in rows],
         [one.uuid for one in rows],
         [SYSTEM_USER for _ in rows],
         [one.object_uuid for one in rows],
-        [one.created_at or now for one in rows],
+        times,
         [one.event_type for one in rows],
         [one.properties for one in rows],
-        [one.created_at or now for one in rows],
+        times,
         [one.object_owner_uuid for one in rows],
         notify,
     )

@@ -1,0 +1,250 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""From PostgreSQL into the stream: rows a second, and the time from commit to stored.
+
+Three measurements with one real publisher process on an embedded PostgreSQL and NATS server:
+`backlog`, rows that were there when the publisher started; `sustained`, rows inserted with NOTIFY
+as fast as one connection can, in transactions of 50; `latency`, single rows at a steady rate, from
+the return of COMMIT to the arrival of the republished message here. Rows carry two copies of an
+object as Arvados writes them (1.6 kB of properties); objects exist, so all are looked up.
+What it does not show: other load on the database, a network between the servers, and fsync.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import sysconfig
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from arvados_nats import keys, nats_client, streams, subjects
+from arvados_nats.nats_client import Message, Nats
+from sandbox import child, nats_server, postgres, raw_rows
+from sandbox.raw_rows import SYSTEM_USER, RawRow, change, new_uuid, row
+
+_OBJECTS = 2_000
+_TRANSACTION = 50
+_SPREAD = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class _World:
+    server: nats_server.NatsServer
+    database: postgres.Database
+    keys: Path
+    nats: Nats
+    writer: asyncpg.Connection
+    objects: list[dict[str, Any]]
+
+    def start_publisher(self, folder: Path) -> child.Child:
+        return child.start(
+            [Path(sysconfig.get_path("scripts")) / "arvados-nats", "publishers", "events"],
+            log=folder / "publisher.log",
+            environment={
+                "PATH": os.defpath,
+                "ARVADOS_NATS_NATS_URL": self.server.url,
+                "ARVADOS_NATS_KEYS_DIR": str(self.keys),
+                "ARVADOS_NATS_POSTGRES_DSN": self.database.reader_dsn,
+            },
+        )
+
+    async def stored(self) -> int:
+        info = await self.nats.stream_info(streams.EVENTS)
+        return info["state"]["messages"] if info else 0
+
+    def rows(self, count: int) -> list[RawRow]:
+        return [self._row(self.objects[number % len(self.objects)]) for number in range(count)]
+
+    def _row(self, record: dict[str, Any]) -> RawRow:
+        return row(record["uuid"], properties=change(record, record))
+
+
+@asynccontextmanager
+async def _world() -> AsyncIterator[_World]:
+    with tempfile.TemporaryDirectory(prefix="arvados-nats-bench-") as name:
+        folder = Path(name)
+        keys.ensure(folder)
+        seed = keys.load(folder, "publisher").text
+        async with (
+            postgres.run() as database_server,
+            nats_server.run(folder) as server,
+            nats_client.connect([server.url], name="bench", seed=seed) as nats,
+        ):
+            database = await database_server.clone()
+            writer = await asyncpg.connect(database.dsn)
+            objects = await _create_objects(writer)
+            yield _World(server, database, folder, nats, writer, objects)
+            await writer.close()
+
+
+async def _create_objects(writer: asyncpg.Connection) -> list[dict[str, Any]]:
+    """Half container requests with a container each, half collections."""
+    now = raw_rows.utc_now()
+    objects: list[dict[str, Any]] = []
+    requests, containers, collections = [], [], []
+    for _ in range(_OBJECTS // 4):
+        container, request = new_uuid("dz642"), new_uuid("xvhdp")
+        containers.append((container, SYSTEM_USER, now, now, now, "Running"))
+        requests.append((request, SYSTEM_USER, now, now, now, "Committed", container))
+        objects += [_record(container, "Running"), _record(request, "Committed")]
+    for _ in range(_OBJECTS // 2):
+        collection = new_uuid("4zz18")
+        collections.append((collection, SYSTEM_USER, now, now, now, "benchmark", False))
+        objects.append(_record(collection, None))
+    times = ["uuid", "owner_uuid", "created_at", "updated_at", "modified_at"]
+    for table, columns, records in (
+        ("containers", [*times, "state"], containers),
+        ("container_requests", [*times, "state", "container_uuid"], requests),
+        ("collections", [*times, "name", "is_trashed"], collections),
+    ):
+        await writer.copy_records_to_table(table, records=records, columns=columns)
+    return objects
+
+
+def _record(uuid: str, state: str | None) -> dict[str, Any]:
+    """About 800 bytes, as a small object of Arvados has."""
+    return {
+        "uuid": uuid,
+        "owner_uuid": SYSTEM_USER,
+        "modified_at": "2026-01-01T00:00:00.000000000Z",
+        "name": "benchmark",
+        "state": state,
+        "is_trashed": False,
+        "properties": {"note": "x" * 200},
+        "command": ["echo", "y" * 300],
+        "mounts": {"/out": {"kind": "tmp", "capacity": 1_000_000}},
+    }
+
+
+async def _until_stored(world: _World, count: int) -> float:
+    """Wait until the stream has so many messages; the moment it was seen."""
+    while True:
+        if await world.stored() >= count:
+            return time.perf_counter()
+        await asyncio.sleep(0.01)
+
+
+async def _backlog(world: _World, folder: Path, count: int) -> dict[str, float]:
+    """Rows of the last five minutes wait; the time from the first one stored to the last."""
+    start = raw_rows.utc_now() - _SPREAD
+    step = _SPREAD / count
+    for first in range(0, count, 1000):
+        rows = world.rows(min(1000, count - first))
+        times = [start + (first + number) * step for number in range(len(rows))]
+        records = [
+            RawRow(one.uuid, one.object_uuid, properties=one.properties, created_at=when)
+            for one, when in zip(rows, times, strict=True)
+        ]
+        await raw_rows.insert(world.writer, records, notify=False)
+    publisher = world.start_publisher(folder)
+    began = await _until_stored(world, 1)
+    already = await world.stored()
+    ended = await _until_stored(world, count)
+    cpu = _cpu_seconds(publisher.pid)
+    await publisher.kill()
+    return {
+        "backlog_rows": count,
+        "backlog_rows_per_second": round((count - already) / (ended - began)),
+        "backlog_cpu_microseconds_per_row": round(cpu / count * 1e6),
+    }
+
+
+async def _sustained(world: _World, folder: Path, count: int) -> dict[str, float]:
+    """Rows are inserted in small transactions, each notified, while the publisher runs."""
+    publisher = world.start_publisher(folder)
+    already = await world.stored()
+    await raw_rows.insert(world.writer, world.rows(1))
+    await _until_stored(world, already + 1)
+    batches = [world.rows(_TRANSACTION) for _ in range(count // _TRANSACTION)]
+    began = time.perf_counter()
+    for batch in batches:
+        await raw_rows.insert(world.writer, batch)
+    inserted = time.perf_counter()
+    ended = await _until_stored(world, already + 1 + len(batches) * _TRANSACTION)
+    await publisher.kill()
+    return {
+        "sustained_rows_per_second": round(count / (ended - began)),
+        "sustained_inserted_per_second": round(count / (inserted - began)),
+        "sustained_behind_ms": round((ended - inserted) * 1000, 1),
+    }
+
+
+async def _latency(world: _World, folder: Path, count: int, rate: float) -> dict[str, float]:
+    """Single rows at `rate` a second: from the return of COMMIT to the message in our hands."""
+    publisher = world.start_publisher(folder)
+    arrived: dict[str, float] = {}
+    news = asyncio.Event()
+
+    async def note(message: Message) -> None:
+        arrived[message.headers["Nats-Msg-Id"]] = time.perf_counter()
+        news.set()
+
+    async def until_arrived(uuids: Iterable[str | None]) -> None:
+        missing = set(uuids)
+        while missing - arrived.keys():
+            news.clear()
+            await news.wait()
+
+    subscription = await world.nats.subscribe(f"{subjects.STORED_EVENTS}.>", note)
+    await raw_rows.insert(world.writer, warm := world.rows(1))
+    await until_arrived([warm[0].uuid])
+    committed: dict[str, float] = {}
+    began = time.perf_counter()
+    for number, one in enumerate(world.rows(count)):
+        await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+        await raw_rows.insert(world.writer, [one])
+        committed[str(one.uuid)] = time.perf_counter()
+    await until_arrived(committed)
+    await subscription.unsubscribe()
+    await publisher.kill()
+    delays = sorted((arrived[uuid] - moment) * 1000 for uuid, moment in committed.items())
+    return {
+        "latency_rate": rate,
+        "latency_p50_ms": round(statistics.median(delays), 2),
+        "latency_p99_ms": round(delays[int(len(delays) * 0.99)], 2),
+        "latency_max_ms": round(delays[-1], 2),
+    }
+
+
+def _cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def measure(rows: int, latency_rows: int, rate: float) -> dict[str, Any]:
+    """All figures."""
+    figures: dict[str, Any] = {"bench": "publish"}
+    async with _world() as world:
+        for part in (
+            _backlog(world, world.keys, rows),
+            _sustained(world, world.keys, rows),
+            _latency(world, world.keys, latency_rows, rate),
+        ):
+            found = await part
+            for name, value in found.items():
+                print(f"{name:40} {value}")
+            figures |= found
+    return figures
+
+
+def main(arguments: list[str]) -> dict[str, Any]:
+    """Options: rows, latency rows and their rate."""
+    parser = argparse.ArgumentParser(prog="python -m bench publish", description=__doc__)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--latency-rows", type=int, default=1_000)
+    parser.add_argument("--rate", type=float, default=100.0)
+    options = parser.parse_args(arguments)
+    return asyncio.run(measure(options.rows, options.latency_rows, options.rate))

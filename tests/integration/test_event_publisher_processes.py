@@ -1,0 +1,195 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Event publishers as an operator runs them: killed, doubled, and with PostgreSQL going away."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from sandbox import postgres, raw_rows
+from sandbox.nats_server import NatsServer
+from sandbox.postgres import Database
+from sandbox.raw_rows import RawRow, change, new_uuid, row
+from tests.integration.event_world import PROCESS_SECONDS, EventWorld, until, world
+
+
+@pytest.fixture
+async def scene(
+    database: Database, fresh_nats: NatsServer, keys_folder: Path
+) -> AsyncIterator[EventWorld]:
+    """A world of this test alone."""
+    async with world(database, fresh_nats, keys_folder) as made:
+        yield made
+
+
+def _rows(count: int) -> list[RawRow]:
+    return [row(new_uuid("4zz18"), properties=change(None, {"name": "x"})) for _ in range(count)]
+
+
+async def _insert_steadily(scene: EventWorld, rows: list[RawRow]) -> None:
+    """Traffic in transactions of 20 rows."""
+    for start in range(0, len(rows), 20):
+        await scene.insert(*rows[start : start + 20])
+        await asyncio.sleep(0.002)
+
+
+async def _until_count(scene: EventWorld, count: int) -> None:
+    async def reached() -> bool:
+        return await scene.count() >= count
+
+    await until(reached, f"{count} events", PROCESS_SECONDS + 15)
+
+
+async def test_kill_9_in_the_middle_of_5000_rows(scene: EventWorld, tmp_path: Path) -> None:
+    """The publisher is killed twice while rows come; in the end each is there once, in order."""
+    rows = _rows(5000)
+    publisher = scene.start_process(tmp_path)
+    inserting = asyncio.create_task(_insert_steadily(scene, rows))
+    for enough in (1000, 2500):
+        await _until_count(scene, enough)
+        await publisher.kill()
+        publisher = scene.start_process(tmp_path)
+    await inserting
+    await scene.until_stored(rows, within=30)
+    await publisher.stop(signal.SIGTERM)
+    assert await scene.stored_uuids() == [one.uuid for one in rows]
+
+
+async def test_the_second_publisher_takes_over(scene: EventWorld, tmp_path: Path) -> None:
+    """Two publishers run, the active one is killed: the other goes on, no row lost or doubled."""
+    rows = _rows(3000)
+    first = scene.start_process(tmp_path, "first")
+    await scene.insert(warm := _rows(1)[0])
+    await _until_count(scene, 1)
+    second = scene.start_process(tmp_path, "second")
+
+    async def stands_by() -> bool:
+        return "standing by" in second.tail(50)
+
+    await until(stands_by, "the second publisher stands by", PROCESS_SECONDS)
+    inserting = asyncio.create_task(_insert_steadily(scene, rows))
+    await _until_count(scene, 500)
+    await first.kill()
+    await inserting
+    await scene.until_stored(rows, within=30)
+    assert "leading" in second.tail(50)
+    await second.stop(signal.SIGTERM)
+    assert await scene.stored_uuids() == [warm.uuid, *(one.uuid for one in rows)]
+
+
+async def test_a_leader_that_lost_its_lock_stops(scene: EventWorld, tmp_path: Path) -> None:
+    """The lock's session is ended by PostgreSQL while rows flow; two publishers compete, and the
+    stream still has each row once, in order."""
+    rows = _rows(2000)
+    publishers = [scene.start_process(tmp_path, name) for name in ("first", "second")]
+    await scene.insert(warm := _rows(1)[0])
+    await _until_count(scene, 1)
+    inserting = asyncio.create_task(_insert_steadily(scene, rows))
+    for enough in (300, 800, 1300):
+        await _until_count(scene, enough)
+        await scene.admin.fetch(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+        )
+    await inserting
+    await scene.until_stored(rows, within=30)
+    for publisher in publishers:
+        await publisher.stop(signal.SIGTERM)
+    assert await scene.stored_uuids() == [warm.uuid, *(one.uuid for one in rows)]
+
+
+@pytest.mark.parametrize("end", ["restart", "kill"])
+async def test_a_restart_of_postgresql_loses_no_row(
+    fresh_nats: NatsServer, keys_folder: Path, tmp_path: Path, end: str
+) -> None:
+    """PostgreSQL goes away and comes back: the publisher is still there, and every committed row
+    arrives once."""
+    async with postgres.run(durable=True) as server:
+        database = await server.clone()
+        before, after = _rows(50), _rows(50)
+        async with world(database, fresh_nats, keys_folder) as scene:
+            publisher = scene.start_process(tmp_path)
+            await scene.insert(*before)
+            await _until_count(scene, 50)
+            pid = publisher.pid
+            await (server.restart() if end == "restart" else _kill(server))
+            writer = await asyncpg.connect(database.dsn)
+            await raw_rows.insert(writer, after)
+            await scene.until_stored(after, within=30)
+            assert (publisher.running, publisher.pid) == (True, pid)
+            await publisher.stop(signal.SIGTERM)
+            await writer.close()
+            assert await scene.stored_uuids() == [one.uuid for one in (*before, *after)]
+
+
+async def _kill(server: postgres.PostgresServer) -> None:
+    await server.kill()
+    await server.start()
+
+
+async def test_it_waits_for_postgresql_to_appear(
+    fresh_nats: NatsServer, keys_folder: Path, tmp_path: Path
+) -> None:
+    """A publisher that is started before PostgreSQL begins when that is there."""
+    async with postgres.run(durable=True) as server:
+        database = await server.clone()
+        async with world(database, fresh_nats, keys_folder) as scene:
+            one = _rows(1)[0]
+            await scene.insert(one)
+            await server.stop()
+            publisher = scene.start_process(tmp_path)
+
+            async def degraded() -> bool:
+                return "degraded" in publisher.tail(50)
+
+            await until(degraded, "it says that PostgreSQL is away", PROCESS_SECONDS)
+            await server.start()
+            await scene.until_stored([one], within=30)
+            await publisher.stop(signal.SIGTERM)
+
+
+async def test_sigterm_ends_it_in_order(scene: EventWorld, tmp_path: Path) -> None:
+    """SIGTERM: exit in well under ten seconds, no traceback, the lock free at once."""
+    publisher = scene.start_process(tmp_path)
+    await scene.insert(_rows(1)[0])
+    await _until_count(scene, 1)
+    await publisher.stop(signal.SIGTERM, within=5)
+    assert "Traceback" not in publisher.log.read_text()
+    assert '"stopped"' in publisher.tail(3)
+    locks = await scene.writer.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+    assert locks == 0
+
+
+@pytest.mark.parametrize(
+    ("dsn", "says"),
+    [
+        ("postgresql://nobody:wrong@{address}", "password authentication failed"),
+        ("postgresql://{login}/no_such_database", "does not exist"),
+        ("host=x port='", "neither a URL nor a libpq connection string"),
+        ("", "set it to where Arvados' PostgreSQL is"),
+    ],
+)
+async def test_a_wrong_setting_ends_it_with_the_name_of_the_setting(
+    scene: EventWorld, tmp_path: Path, dsn: str, says: str
+) -> None:
+    """Exit code 2, and the log names the setting but no password."""
+    login, _, _ = scene.database.reader_dsn.removeprefix("postgresql://").partition("/")
+    address = scene.database.reader_dsn.rpartition("@")[2]
+    publisher = scene.start_process(tmp_path, dsn=dsn.format(login=login, address=address))
+
+    async def ended() -> bool:
+        return not publisher.running
+
+    await until(ended, "the publisher ends", PROCESS_SECONDS)
+    log = publisher.log.read_text()
+    assert "postgres_dsn" in log
+    assert says in log
+    assert "wrong" not in log
+    assert login.partition(":")[2].partition("@")[0] not in log
+    assert publisher.exit_code == 2
