@@ -67,9 +67,17 @@ def generate(folder: Path, output: str, name: str, namespace: str | None, show_s
 
 @keys.command()
 @click.argument("folder", type=_Folder, default=DEFAULT_FOLDER)
-def ensure(folder: Path) -> None:
+@click.option("--secret", help="A Secret of the Kubernetes cluster we run in, not FOLDER.")
+@click.option("--namespace", help="Namespace of the Secret, if not the one we run in.")
+def ensure(folder: Path, secret: str | None, namespace: str | None) -> None:
     """Create the keys that are missing in FOLDER; never change one that is there."""
-    _tell(folder, identities.ensure(folder), "created")
+    if secret is None:
+        _tell(folder, identities.ensure(folder), "created")
+        return
+    from arvados_nats import keys_cluster
+
+    created = keys_cluster.ensure(keys_cluster.of_this_pod(namespace), secret)
+    click.echo("\n".join(f"created {name}" for name in created) or "nothing was missing")
 
 
 @keys.command()
