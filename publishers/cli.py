@@ -11,6 +11,7 @@ import click
 
 from arvados_nats import process
 from publishers.main import PARTS, main
+from publishers.push_log_cli import push_log_command
 from publishers.settings import Settings
 
 
@@ -44,3 +45,4 @@ def _add_part(name: str) -> None:
 
 for _name in PARTS:
     _add_part(_name)
+publishers.add_command(push_log_command)

@@ -184,10 +184,13 @@ class LogTailer:
 
     async def _complete(self, file: LogFile, size: int, *, settled: bool) -> bool:
         """Carry over all that the saved log has of a file; whether nothing is missing."""
-        if file.pushed and await self._copy.leave_to_push(file, size):
-            return file.offset >= size
+        pushed = file.pushed
+        if pushed and await self._copy.leave_to_push(file, size) and file.offset < size:
+            return False
         try:
             done = await self._copy.catch_up(self.container, file, size, _ALL)
+            if pushed and settled:
+                await self._copy.verify(self.container, file)
         except Rewritten:
             if not settled:
                 return False

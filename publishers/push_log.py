@@ -105,7 +105,7 @@ async def push(target: Target, pipe: Pipe) -> None:
     while not done:
         try:
             async with _connected(target) as nats:
-                await _send(nats, target, pipe)
+                await send(nats, target, pipe)
             done = True
         except* (Refused, Unavailable) as errors:
             logger.warning(
@@ -132,7 +132,8 @@ async def _connected(target: Target) -> AsyncIterator[Nats]:
         watching.cancel()
 
 
-async def _send(nats: Nats, target: Target, pipe: Pipe) -> None:
+async def send(nats: Nats, target: Target, pipe: Pipe) -> None:
+    """`push` on a connection that is there; Unavailable when the stream can not be asked."""
     writer = LogWriter(nats, target.container_uuid)
     last = await writer.last(target.file)
     while True:
