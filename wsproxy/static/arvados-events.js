@@ -26,10 +26,13 @@ function bytesOf(base64) {
   return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
 }
 
-/** The part of a log frame from byte `next` on; the server may send again what was sent before. */
+/**
+ * The part of a log frame from byte `next` on; null if the frame does not hold that byte. Frames name no
+ * subscription: one that does not join is for another subscription to the same file, which is elsewhere.
+ */
 function cutFront(log, next) {
-  if (next <= log.offset) return log;
-  if (next >= log.next) return null;
+  if (next === log.offset) return log;
+  if (next < log.offset || next >= log.next) return null;
   const bytes = "text" in log ? new TextEncoder().encode(log.text) : bytesOf(log.base64);
   const rest = bytes.subarray(next - log.offset);
   return { ...log, offset: next, text: undefined, base64: undefined, bytes: rest };
@@ -70,6 +73,9 @@ class LogSubscription extends Subscription {
     this.container = uuid.includes("-dz642-") ? uuid : null;
     /** file -> {epoch, offset}: where the next byte is to come from. */
     this.places = new Map();
+    for (const [file, { offset, epoch }] of Object.entries(options.from ?? {})) {
+      if (epoch !== undefined) this.places.set(file, { offset, epoch });
+    }
   }
 
   request() {
@@ -77,7 +83,7 @@ class LogSubscription extends Subscription {
     const log = { uuid: this.uuid, ...(files ? { files } : {}) };
     if (this.places.size) {
       log.from = Object.fromEntries(this.places);
-      log.container = this.container;
+      log.container = this.container ?? this.options.container;
     } else if (from) {
       log.from = from;
       if (this.options.container) log.container = this.options.container;
