@@ -121,7 +121,7 @@ def test_the_printed_configuration_passes_the_servers_own_check(
         (["--route", "127.0.0.1:6223"], "--cluster"),
         (["--origin", "https://workbench.example"], "--websocket"),
         (["--store", "1TB"], "20GB"),
-        (["--keys", "/nonexistent"], "does not exist"),
+        (["--keys", "/dev/null/keys"], "does not exist"),
     ],
     ids=str,
 )
