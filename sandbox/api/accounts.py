@@ -13,26 +13,37 @@ from sandbox.model.refusal import Refusal
 
 Form = dict[str, Any]
 
+_TOKEN = "SELECT api_token, expires_at FROM api_client_authorizations WHERE uuid = $1"
+
 
 async def current_token(call: Call) -> Form:
     """The token that the request carries; allowed with any scopes."""
     caller = call.caller
+    stored = await call.backend.row(_TOKEN, caller.token_uuid) or {}
+    scopes = list(caller.actor.scopes)
     form: Form = {
         "kind": "arvados#apiClientAuthorization",
-        "etag": forms.etag({"uuid": caller.token_uuid, "scopes": list(caller.scopes)}),
+        "etag": forms.etag({"uuid": caller.token_uuid, "scopes": scopes}),
         "uuid": caller.token_uuid,
         "owner_uuid": caller.user_uuid,
         "created_at": None,
         "modified_by_user_uuid": None,
         "modified_at": None,
-        "api_token": caller.secret,
+        "api_token": _secret(caller.actor.token, stored.get("api_token")),
         "created_by_ip_address": None,
-        "expires_at": forms.time(caller.expires_at),
+        "expires_at": forms.time(stored.get("expires_at")),
         "last_used_at": None,
         "last_used_by_ip_address": None,
-        "scopes": list(caller.scopes),
+        "scopes": scopes,
     }
     return listing.selected(form, parameters.array(call.parameters, "select"))
+
+
+def _secret(token: str, stored: str | None) -> str | None:
+    """The secret part of a token; nothing when it was salted for another cluster."""
+    parts = token.split("/")
+    secret = parts[2] if parts[0] == "v2" and len(parts) > 2 else token
+    return secret if stored in (None, secret) else None
 
 
 async def current_user(call: Call) -> Form:

@@ -82,9 +82,9 @@ class ApiApp:
     async def _identify(self, call: Call, *, public: bool) -> None:
         for token in tokens.presented(call.headers, call.parameters):
             remote = call.parameters.get("remote")
-            backend = self.backend
-            found = await tokens.caller(backend.pool, backend.cluster.config, token, remote)
-            if found is None:
+            try:
+                found = await tokens.caller(self.backend.cluster, token, remote)
+            except Refusal:
                 continue
             if not public and not routes.always_allowed(call.path):
                 if not found.allows(call.method, call.path):

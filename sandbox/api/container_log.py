@@ -91,7 +91,7 @@ async def _after_gateway(
 async def _readable_row(call: Call, table: str, uuid: object) -> Mapping[str, object]:
     arguments = Arguments()
     which = f"{table}.uuid = {arguments.add(uuid, 'text')}"
-    may = readable.condition(table, call.caller, arguments, single=True)
+    may = readable.condition(call.backend.tables[table], call.caller, arguments)
     query = f"SELECT * FROM {table} WHERE {which} AND {may}"
     row = await call.backend.row(query, *arguments.values)
     if row is None:

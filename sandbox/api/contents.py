@@ -117,7 +117,7 @@ async def _owners(call: Call, items: Sequence[Form]) -> list[Form]:
     for name in ("users", "groups"):
         arguments = Arguments()
         which = f"{name}.uuid = ANY({arguments.add(wanted, 'text[]')})"
-        may = readable.condition(name, call.caller, arguments)
+        may = readable.condition(call.backend.tables[name], call.caller, arguments, listing=True)
         query = f"SELECT * FROM {name} WHERE {which} AND {may} ORDER BY uuid"
         rows = await call.backend.rows(query, *arguments.values)
         found += await forms.present(call, call.backend.tables[name], rows)
@@ -150,7 +150,8 @@ def rows_with_owner(rows: Sequence[Form]) -> list[Form]:
 def _shared(call: Call, table: str, arguments: Arguments) -> str:
     """Of others, and in no project that the caller can read: the top of what is shared."""
     me = arguments.add(call.caller.user_uuid, "text")
-    above = readable.condition("groups", call.caller, arguments).replace("groups.", "parent.")
+    groups = readable.condition(call.backend.tables["groups"], call.caller, arguments)
+    above = groups.replace("groups.", "parent.")
     return (
         f"{table}.owner_uuid <> {me} AND NOT EXISTS (SELECT 1 FROM groups parent WHERE"
         f" parent.uuid = {table}.owner_uuid AND parent.group_class = 'project' AND {above})"

@@ -103,7 +103,10 @@ def query(table: Table, wanted: Options, caller: Caller, tables: Mapping[str, Ta
     """The rows of `table` that match the filters and that the caller may read."""
     arguments = Arguments()
     where = filters.conditions(_renamed(table, wanted.filters), table, tables, arguments)
-    where.append(readable.condition(table.name, caller, arguments, trash=wanted.include_trash))
+    may = readable.condition(
+        table, caller, arguments, include_trash=wanted.include_trash, listing=True
+    )
+    where.append(may)
     if table.name == "collections" and not wanted.include_old_versions:
         where.append("collections.uuid = collections.current_version_uuid")
     source = table.name

@@ -51,7 +51,7 @@ async def find(call: Call, table: Table, uuid: str) -> Mapping[str, Any]:
     arguments = Arguments()
     which = f"{table.name}.uuid = {arguments.add(uuid, 'text')}"
     trash = parameters.flag(call.parameters, "include_trash")
-    may = readable.condition(table.name, call.caller, arguments, trash=trash, single=True)
+    may = readable.condition(table, call.caller, arguments, include_trash=trash)
     query = f"SELECT * FROM {table.name} WHERE {which} AND {may}"
     row = await call.backend.row(query, *arguments.values)
     if row is None:
@@ -62,7 +62,7 @@ async def find(call: Call, table: Table, uuid: str) -> Mapping[str, Any]:
 async def _by_hash(call: Call) -> Form:
     arguments = Arguments()
     which = f"collections.portable_data_hash = {arguments.add(call.uuid, 'text')}"
-    may = readable.condition("collections", call.caller, arguments, single=True)
+    may = readable.condition(call.table, call.caller, arguments)
     query = f"SELECT * FROM collections WHERE {which} AND {may} LIMIT 1"
     row = await call.backend.row(query, *arguments.values)
     if row is None:

@@ -68,7 +68,7 @@ async def of_object(call: Call) -> Form | Response:
         raise not_found()
     await objects.find(call, call.backend.tables[kind], call.uuid)
     arguments = Arguments()
-    manages = readable.manageable(arguments.add(call.uuid, "text"), call.caller, arguments)
+    manages = readable.managed(arguments.add(call.uuid, "text"), call.caller, arguments)
     if not await call.backend.value(f"SELECT {manages}", *arguments.values):
         return plain_json({"errors": ["Forbidden"]}, 403)
     table = call.backend.tables["links"]

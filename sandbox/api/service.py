@@ -51,7 +51,7 @@ async def trash_sweep(call: Call) -> Response:
     """What the controller asks for every minute; admins only."""
     if not call.caller.is_admin:
         raise errors.forbidden()
-    await call.backend.cluster.trash_sweep(call.caller.actor())
+    await call.backend.cluster.trash_sweep(call.caller.actor)
     return Response(status_code=204)
 
 

@@ -20,7 +20,7 @@ _LOCK = ("uuid", "locked_by_uuid", "priority", "state", "auth_uuid")
 async def create(call: Call) -> Form:
     """POST of a new object."""
     unique = parameters.flag(call.parameters, "ensure_unique_name")
-    actor = call.caller.actor()
+    actor = call.caller.actor
     made = await call.backend.cluster.create(
         call.resource, _attributes(call), actor, unique_name=unique
     )
@@ -30,7 +30,7 @@ async def create(call: Call) -> Form:
 async def update(call: Call) -> Form:
     """PUT or PATCH of attributes."""
     unique = parameters.flag(call.parameters, "ensure_unique_name")
-    given, actor = _attributes(call), call.caller.actor()
+    given, actor = _attributes(call), call.caller.actor
     return await _answer(
         call, await call.backend.cluster.update(_named(call), given, actor, unique_name=unique)
     )
@@ -38,44 +38,44 @@ async def update(call: Call) -> Form:
 
 async def destroy(call: Call) -> Form:
     """DELETE, which only trashes groups and collections."""
-    return await _answer(call, await call.backend.cluster.delete(_named(call), call.caller.actor()))
+    return await _answer(call, await call.backend.cluster.delete(_named(call), call.caller.actor))
 
 
 async def trash(call: Call) -> Form:
     """Move a group or a collection to the trash."""
-    return await _answer(call, await call.backend.cluster.trash(_named(call), call.caller.actor()))
+    return await _answer(call, await call.backend.cluster.trash(_named(call), call.caller.actor))
 
 
 async def untrash(call: Call) -> Form:
     """Take it back."""
     unique = parameters.flag(call.parameters, "ensure_unique_name")
-    actor = call.caller.actor()
+    actor = call.caller.actor
     found = await call.backend.cluster.untrash(_named(call), actor, unique_name=unique)
     return await _answer(call, found)
 
 
 async def lock(call: Call) -> Form:
     """A dispatcher takes a container; the answer is reduced."""
-    container = await call.backend.cluster.lock(_named(call), call.caller.actor())
+    container = await call.backend.cluster.lock(_named(call), call.caller.actor)
     return {name: container.row[name] for name in _LOCK}
 
 
 async def unlock(call: Call) -> Form:
     """A dispatcher gives a container back."""
-    container = await call.backend.cluster.unlock(_named(call), call.caller.actor())
+    container = await call.backend.cluster.unlock(_named(call), call.caller.actor)
     return {name: container.row[name] for name in _LOCK}
 
 
 async def update_priority(call: Call) -> Form:
     """Compute a container's priority anew."""
-    actor = call.caller.actor()
+    actor = call.caller.actor
     return await _answer(call, await call.backend.cluster.update_priority(_named(call), actor))
 
 
 async def set_up_user(call: Call) -> Form:
     """Give a user what every user has; the answer lists the links and the user."""
     uuid = call.uuid or str(call.parameters.get("uuid", ""))
-    made = await call.backend.cluster.setup_user(uuid, call.caller.actor())
+    made = await call.backend.cluster.setup_user(uuid, call.caller.actor)
     items = [(await _forms(call, record))[0] for record in made]
     return {"kind": "arvados#HashList", "items": items}
 
@@ -83,14 +83,14 @@ async def set_up_user(call: Call) -> Form:
 async def unset_up_user(call: Call) -> Form:
     """Deactivate a user."""
     return await _answer(
-        call, await call.backend.cluster.unsetup_user(call.uuid, call.caller.actor())
+        call, await call.backend.cluster.unsetup_user(call.uuid, call.caller.actor)
     )
 
 
 async def activate_user(call: Call) -> Form:
     """Activate a user who is invited."""
     return await _answer(
-        call, await call.backend.cluster.activate_user(call.uuid, call.caller.actor())
+        call, await call.backend.cluster.activate_user(call.uuid, call.caller.actor)
     )
 
 
@@ -100,7 +100,7 @@ async def merge_users(call: Call) -> Form:
     merged = await call.backend.cluster.merge_users(
         str(given.get("old_user_uuid")),
         str(given.get("new_user_uuid")),
-        call.caller.actor(),
+        call.caller.actor,
         owner=str(given.get("new_owner_uuid")),
         redirect=parameters.flag(given, "redirect_to_new_user"),
     )

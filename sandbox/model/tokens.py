@@ -26,8 +26,10 @@ _VALID = (
     " AND (a.refreshes_at IS NULL OR a.refreshes_at > clock_timestamp() AT TIME ZONE 'UTC')"
 )
 _BY_TOKEN = (
-    "SELECT a.uuid, a.api_token, a.scopes, u.uuid AS user_uuid, u.id AS user_id, u.is_admin,"
-    " u.is_active FROM api_client_authorizations a JOIN users u ON u.id = a.user_id"
+    "SELECT a.uuid AS token_uuid, a.api_token, a.scopes, u.uuid, u.id, u.is_admin, u.is_active,"
+    " u.redirect_to_user_uuid,"
+    " (SELECT c.uuid FROM containers c WHERE c.auth_uuid = a.uuid LIMIT 1) AS container_uuid"
+    " FROM api_client_authorizations a JOIN users u ON u.id = a.user_id"
     f" WHERE {{match}} AND {_VALID}"
 )
 _FINAL_USER = """
@@ -157,14 +159,13 @@ async def _container_agrees(connection: Connection, uuid: str, token: str) -> bo
 async def _actor(connection: Connection, row: asyncpg.Record | None, token: str) -> Actor:
     if row is None:
         raise not_logged_in()
-    user = await connection.fetchrow(_FINAL_USER, row["user_uuid"])
+    user: asyncpg.Record | None = row
+    if row["redirect_to_user_uuid"]:
+        user = await connection.fetchrow(_FINAL_USER, row["uuid"])
     if user is None:
         raise not_logged_in()
-    container = await connection.fetchval(
-        "SELECT uuid FROM containers WHERE auth_uuid = $1", row["uuid"]
-    )
     scopes = records.load(row["scopes"], ["all"])
     return Actor(
         user["uuid"], user["id"], bool(user["is_admin"]), bool(user["is_active"]),
-        row["uuid"], token, tuple(scopes), container,
+        row["token_uuid"], token, tuple(scopes), row["container_uuid"],
     )  # fmt: skip

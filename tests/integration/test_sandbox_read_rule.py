@@ -22,12 +22,16 @@ from arvados_nats import subjects
 from sandbox.api import readable
 from sandbox.api.arguments import Arguments
 from sandbox.api.callers import Caller
+from sandbox.api.tables import Table
+from sandbox.model.actors import Actor
+from sandbox.model.config import ClusterConfig
 from sandbox.postgres import Database
 
 TABLES = (
     "groups", "users", "links", "collections", "container_requests", "containers",
     "workflows", "logs", "api_client_authorizations", "credentials",
 )  # fmt: skip
+CONFIG = ClusterConfig(cluster_id="zgold")
 TIMES = ("trash_at", "delete_at", "expires_at", "refreshes_at")
 
 
@@ -131,26 +135,19 @@ def _moved(text: str, shift: timedelta) -> datetime:
     return (time + shift).replace(tzinfo=None)
 
 
-def caller(loader: Loader, state: State, uuid: str, *, root: bool) -> Caller:
-    """The user, or the one he was merged into, with U_n from the recorded permissions."""
+def reader(loader: Loader, state: State, uuid: str, *, root: bool) -> Caller:
+    """The user, or the one he was merged into."""
     user = state.records[uuid]
     while user["redirect_to_user_uuid"]:
         user = state.records[user["redirect_to_user_uuid"]]
-    reach = {
-        target: level
-        for (holder, target), (level, traverse) in state.permissions.items()
-        if holder == user["uuid"] and traverse and "-tpzed-" in target
-    }
-    return Caller(
-        token_uuid="zgold-gj3su-000000000000000" if root else "zgold-gj3su-111111111111111",
-        secret=None,
-        scopes=["all"],
-        expires_at=None,
-        user=user | {"id": loader.ids[user["uuid"]]},
-        is_root=root,
-        container_uuid=None,
-        reach={user["uuid"]: 3} | reach,
+    actor = Actor(
+        user["uuid"],
+        loader.ids[user["uuid"]],
+        user["is_admin"],
+        user["is_active"],
+        CONFIG.root_token_uuid if root else "zgold-gj3su-111111111111111",
     )
+    return Caller(actor, CONFIG, user, {user["uuid"]: 3})
 
 
 async def read(
@@ -158,7 +155,8 @@ async def read(
 ) -> set[str]:
     """The uuids of a table that the caller may GET."""
     arguments = Arguments()
-    may = readable.condition(table, who, arguments, trash=trash, single=True)
+    named = Table(table, table, None, {})
+    may = readable.condition(named, who, arguments, include_trash=trash)
     rows = await connection.fetch(f"SELECT uuid FROM {table} WHERE {may}", *arguments.values)
     return {row[0] for row in rows}
 
@@ -174,7 +172,7 @@ async def test_every_recorded_cell_is_answered_alike(
     for step, state in states(recorded):
         await loader.load(step, state)
         for label, cells in step["readable"].items():
-            who = caller(loader, state, recorded["matrix_user_uuid"][label], root=label == "root")
+            who = reader(loader, state, recorded["matrix_user_uuid"][label], root=label == "root")
             for question in ("readable", "readable_include_trash"):
                 if cells is None or step[question].get(label) is None:
                     continue
