@@ -1,0 +1,58 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A real Chromium, and everything behind the page."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright
+
+from sandbox import stack as services
+from sandbox.sandbox import Sandbox
+from sandbox.stack import Stack
+
+_BROWSERS = ("chromium", "google-chrome", "chromium-browser")
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+async def stack(sandbox: Sandbox) -> AsyncIterator[Stack]:
+    """Publishers, callout service and proxy of this module alone."""
+    async with services.beside(sandbox) as running:
+        yield running
+        services.require(running)
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """The machine's Chromium; `make test` installs it on Debian."""
+    program = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    async with async_playwright() as playwright:
+        running = await playwright.chromium.launch(executable_path=program, args=_ARGUMENTS)
+        yield running
+        await running.close()
+
+
+@pytest.fixture
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    """A tab without history; what it throws fails the test."""
+    context = await browser.new_context(viewport={"width": 1100, "height": 700})
+    tab = await context.new_page()
+    errors: list[str] = []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    yield tab
+    await context.close()
+    assert not errors

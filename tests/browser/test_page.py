@@ -1,0 +1,259 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The page to watch a container request: what a person sees of it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+from playwright.async_api import Page, expect
+
+from sandbox import running
+from sandbox.model.actors import Actor
+from sandbox.model.records import Record
+from sandbox.running import Pace
+from sandbox.stack import Stack
+
+STAMP = "2026-11-25T01:02:03.{:09d}Z "
+
+
+@pytest.fixture
+async def user(stack: Stack) -> AsyncIterator[Actor]:
+    yield await stack.sandbox.cluster.user("watcher")
+
+
+async def open_page(page: Page, stack: Stack, uuid: str, user: Actor, more: str = "") -> None:
+    await page.goto(f"{stack.page_url}/#request={uuid}&token={user.token}{more}")
+
+
+async def shown(page: Page) -> list[str]:
+    """The rows in the document, top to bottom."""
+    rows = page.locator("#log .row")
+    found = await rows.evaluate_all(
+        "rows => rows.map(row => [parseFloat(row.style.top), row.textContent])"
+    )
+    return [text for _, text in sorted(found)]
+
+
+async def running_request(stack: Stack, user: Actor, *lines: str) -> tuple[Record, Record]:
+    cluster = stack.sandbox.cluster
+    request = await cluster.container_request("watched", owner=user)
+    container = await cluster.run(request)
+    for line in lines:
+        await cluster.write_log(request, "stdout.txt", line.encode())
+    return request, container
+
+
+async def test_history_and_live_appear_in_order_without_seam(
+    page: Page, stack: Stack, user: Actor
+) -> None:
+    """Lines written before the page opened and after it, each once, in order."""
+    cluster = stack.sandbox.cluster
+    request, _ = await running_request(stack, user, "".join(f"old {n}\n" for n in range(50)))
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log")).to_contain_text("old 49")
+    for n in range(50):
+        await cluster.write_log(request, "stdout.txt", f"new {n}\n".encode())
+    await expect(page.locator("#log")).to_contain_text("new 49", timeout=15_000)
+    held = await page.evaluate("() => document.querySelector('#log .space').style.height")
+    assert float(held.removesuffix("px")) == 100 * 18
+    lines = await shown(page)
+    assert (
+        lines == [*(f"old {n}" for n in range(50)), *(f"new {n}" for n in range(50))][-len(lines) :]
+    )
+
+
+async def test_markup_in_a_log_is_text(page: Page, stack: Stack, user: Actor) -> None:
+    """`<img src=x onerror=alert(1)>` is shown as it is, and does nothing."""
+    dialogs: list[str] = []
+    page.on("dialog", lambda dialog: dialogs.append(dialog.message))
+    hostile = "<img src=x onerror=alert(1)>"
+    request, _ = await running_request(stack, user, hostile + "\n")
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log .row")).to_have_text(hostile)
+    assert await page.locator("#log img").count() == 0
+    assert not dialogs
+
+
+async def test_state_follows_the_container_to_its_end(
+    page: Page, stack: Stack, user: Actor
+) -> None:
+    """Committed, Running with progress, Final with the exit code: no reload."""
+    cluster = stack.sandbox.cluster
+    request = await cluster.container_request("short", owner=user)
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#state h1")).to_have_text("short")
+    await expect(page.locator("#state")).to_contain_text("Committed")
+    await running.run(cluster, request, Pace(lines=40, per_second=40, statistics=0.5, exit_code=3))
+    await expect(page.locator("#state")).to_contain_text("Final", timeout=15_000)
+    await expect(page.locator("#state .bad")).to_have_text("3")
+    await expect(page.locator("#line")).to_contain_text("complete", timeout=15_000)
+
+
+async def test_the_token_does_not_stay_in_the_address(
+    page: Page, stack: Stack, user: Actor
+) -> None:
+    """It is taken out at once, kept for the tab, and in no log of ours."""
+    request, _ = await running_request(stack, user, "x\n")
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log")).to_contain_text("x")
+    assert user.token not in page.url
+    assert request.uuid in page.url
+    await page.reload()
+    await expect(page.locator("#log")).to_contain_text("x")
+    secret = user.token.split("/")[2]
+    assert secret not in stack.output
+
+
+async def test_a_wrong_token_is_told_in_words(page: Page, stack: Stack, user: Actor) -> None:
+    """And nobody connects again and again with it."""
+    request, _ = await running_request(stack, user, "x\n")
+    await page.goto(f"{stack.page_url}/#request={request.uuid}&token=undefined")
+    await expect(page.locator("#line")).to_contain_text("Stopped", timeout=15_000)
+
+
+async def test_files_are_tabs_and_a_merged_view(page: Page, stack: Stack, user: Actor) -> None:
+    """Merged by time stamp without changing the order of any file; a tab shows its file alone."""
+    cluster = stack.sandbox.cluster
+    request, _ = await running_request(stack, user)
+    out = STAMP.format(1) + "out 1\n" + STAMP.format(3) + "out 3\n" + "no stamp\n"
+    err = STAMP.format(2) + "err 2\n" + STAMP.format(4) + "err 4\n"
+    await cluster.write_log(request, "stdout.txt", out.encode())
+    await cluster.write_log(request, "stderr.txt", err.encode())
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log")).to_contain_text("err 4")
+    await expect(page.locator("#log")).to_contain_text("no stamp")
+    merged = [re.sub(r"^\S+Z ", "", line) for line in await shown(page)]
+    assert merged == ["out 1", "err 2", "out 3", "no stamp", "err 4"]
+    await page.get_by_role("tab", name="stderr.txt").click()
+    await expect(page.locator("#log .row")).to_have_count(2)
+
+
+async def test_following_can_be_left_and_taken_up(page: Page, stack: Stack, user: Actor) -> None:
+    """Scrolled up, the view stays where it is while lines come; Follow goes to the end again."""
+    cluster = stack.sandbox.cluster
+    request, _ = await running_request(stack, user, "".join(f"line {n}\n" for n in range(500)))
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log")).to_contain_text("line 499")
+    follow = page.locator("#follow")
+    await expect(follow).to_have_attribute("aria-pressed", "true")
+    await page.locator("#log").evaluate("log => { log.scrollTop = 2000; }")
+    await expect(follow).to_have_attribute("aria-pressed", "false")
+    await cluster.write_log(request, "stdout.txt", b"the newest\n")
+    await asyncio.sleep(0)
+    await page.wait_for_function(
+        "() => parseFloat(document.querySelector('#log .space').style.height) >= 501 * 18"
+    )
+    assert await page.locator("#log").evaluate("log => log.scrollTop") == 2000
+    await follow.click()
+    await expect(page.locator("#log")).to_contain_text("the newest")
+
+
+async def test_find_counts_marks_and_goes_there(page: Page, stack: Stack, user: Actor) -> None:
+    """All lines are searched, not only those on screen."""
+    lines = "".join(f"line {n} {'needle' if n % 100 == 7 else ''}\n" for n in range(1000))
+    request, _ = await running_request(stack, user, lines)
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log")).to_contain_text("line 999")
+    await page.locator("#sought").fill("NEEDLE")
+    await expect(page.locator("#hits")).to_have_text("10 lines")
+    await page.locator("#sought").press("Enter")
+    await expect(page.locator("#log .picked")).to_have_text("line 7 needle")
+    await expect(page.locator("#log mark").first).to_have_text("needle")
+
+
+async def test_colours_survive_chunk_borders(page: Page, stack: Stack, user: Actor) -> None:
+    """An escape sequence that is cut in two, and a colour that goes on in the next line."""
+    cluster = stack.sandbox.cluster
+    request, _ = await running_request(stack, user, "plain \x1b[3")
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log .row")).to_have_count(1)
+    await cluster.write_log(request, "stdout.txt", b"1mred\nstill red\x1b[0m plain\n")
+    await page.get_by_role("tab", name="stdout.txt").click()
+    await expect(page.locator("#log .row")).to_have_count(2)
+    styles = await page.locator("#log .row span").evaluate_all(
+        "spans => spans.map(span => [span.textContent, span.style.color])"
+    )
+    assert styles == [
+        ["plain ", ""],
+        ["red", "var(--ansi-1)"],
+        ["still red", "var(--ansi-1)"],
+        [" plain", ""],
+    ]
+
+
+async def test_progress_lines_show_what_a_terminal_would(
+    page: Page, stack: Stack, user: Actor
+) -> None:
+    """Carriage returns rewrite the line."""
+    request, _ = await running_request(stack, user, "10 %\r50 %\r99 %\rdone\n", "1\r2\r")
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log .row")).to_have_text(["done", "2"])
+
+
+async def test_long_lines_do_not_scroll_sideways(page: Page, stack: Stack, user: Actor) -> None:
+    """130 kB in one line are broken at the width of the view."""
+    request, _ = await running_request(stack, user, "x" * 130_000 + "END\n")
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log")).to_contain_text("END")
+    sizes = await page.locator("#log").evaluate("log => [log.scrollWidth, log.clientWidth]")
+    assert sizes[0] == sizes[1]
+
+
+async def test_a_long_log_keeps_the_document_small(page: Page, stack: Stack, user: Actor) -> None:
+    """200,000 lines: the newest are shown at once, and the rest is read as one scrolls up."""
+    cluster = stack.sandbox.cluster
+    request, _ = await running_request(stack, user)
+    text = "".join(f"line {n:07d}\n" for n in range(200_000))
+    await cluster.write_log(request, "stdout.txt", text.encode())
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log")).to_contain_text("line 0199999", timeout=20_000)
+    await page.get_by_role("tab", name="stdout.txt").click()
+    assert await page.locator("#log .row").count() < 200
+    for _ in range(3):
+        before = await page.locator("#log .space").evaluate("space => space.style.height")
+        await page.locator("#log").evaluate("log => { log.scrollTop = 0; }")
+        await page.wait_for_function(
+            "before => document.querySelector('#log .space').style.height !== before", arg=before
+        )
+    assert "line" in (await shown(page))[0]
+    assert await page.locator("#log .row").count() < 200
+
+
+async def test_a_retry_is_followed(page: Page, stack: Stack, user: Actor) -> None:
+    """The second container's log replaces the first one's, and the page says which attempt it is."""
+    cluster = stack.sandbox.cluster
+    request = await cluster.container_request("retried", owner=user, container_count_max=2)
+    await cluster.run(request)
+    await cluster.write_log(request, "stdout.txt", b"first attempt, quite long\n")
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log")).to_contain_text("first attempt")
+    await cluster.cancel(await cluster.container_of(request))
+    await cluster.run(request)
+    await cluster.write_log(request, "stdout.txt", b"second\n")
+    await expect(page.locator("#log")).to_contain_text("second", timeout=15_000)
+    assert await shown(page) == ["second"]
+    await expect(page.locator("#line")).to_contain_text("Attempt 2")
+
+
+async def test_a_lost_line_is_taken_up_again(page: Page, stack: Stack, user: Actor) -> None:
+    """Offline and back, and the proxy restarted: nothing is missing and nothing comes twice."""
+    cluster = stack.sandbox.cluster
+    request, _ = await running_request(stack, user, "one\n")
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log")).to_contain_text("one")
+    await page.context.set_offline(True)
+    await cluster.write_log(request, "stdout.txt", b"two\n")
+    await page.context.set_offline(False)
+    await expect(page.locator("#log")).to_contain_text("two", timeout=30_000)
+    proxy = stack.services["wsproxy"]
+    await proxy.kill()
+    await cluster.write_log(request, "stdout.txt", b"three\n")
+    await proxy.start()
+    await cluster.write_log(request, "stdout.txt", b"four\n")
+    await expect(page.locator("#log")).to_contain_text("four", timeout=30_000)
+    assert await shown(page) == ["one", "two", "three", "four"]
