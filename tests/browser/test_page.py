@@ -225,7 +225,7 @@ async def test_a_long_log_keeps_the_document_small(page: Page, stack: Stack, use
 
 
 async def test_a_retry_is_followed(page: Page, stack: Stack, user: Actor) -> None:
-    """The second container's log replaces the first one's, and the page says which attempt it is."""
+    """The second container's log replaces the first one's; the page says which attempt it is."""
     cluster = stack.sandbox.cluster
     request = await cluster.container_request("retried", owner=user, container_count_max=2)
     await cluster.run(request)
