@@ -125,7 +125,7 @@ async def serve(
         try:
             await asyncio.Event().wait()
         finally:
-            shared.health.fault("wsproxy", "stopping")
+            shared.health.faults["wsproxy"] = "stopping"
             await shared.connections.drain(settings.drain_seconds)
             for task in serving:
                 task.cancel()

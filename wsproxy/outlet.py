@@ -139,7 +139,6 @@ class Outlet:
         "_taken",
         "_waiters",
         "closed",
-        "last_write",
         "wire",
     )
 
@@ -154,8 +153,6 @@ class Outlet:
         self._handed = 0
         self._taken = 0
         self._moved_at = 0.0
-        self.last_write = 0.0
-        """Loop time of the last sweep that saw something written."""
         self.closed = False
         """Nothing is written any more: closing, or the peer is gone."""
 
@@ -249,9 +246,7 @@ class Outlet:
         """Bytes waiting, and for how many seconds the peer has taken none of them."""
         unsent = self.wire.unsent
         taken = self._handed - unsent
-        if taken != self._taken or not unsent:
-            if taken != self._taken:
-                self.last_write = now
+        if taken != self._taken or not unsent or not self._moved_at:
             self._taken, self._moved_at = taken, now
         return self._queued + unsent, now - self._moved_at
 

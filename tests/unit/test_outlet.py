@@ -1,0 +1,167 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""When bytes leave, when a reader is behind, when a peer is stuck."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from wsproxy.frames import Message
+from wsproxy.outlet import HIGH_WATER, NO_PROGRESS_SECONDS, Outlets
+
+
+class Pipe:
+    """A wire whose other end takes what it is told to take."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.unsent = 0
+        self.goodbyes: list[tuple[int, str]] = []
+        self.aborted = False
+
+    def encode(self, message: Message) -> bytes:
+        return message.text
+
+    def write(self, pieces: Sequence[bytes]) -> None:
+        self.writes.append(b"".join(pieces))
+        self.unsent += len(self.writes[-1])
+
+    def take(self, count: int) -> None:
+        self.unsent -= count
+
+    def close(self, code: int, reason: str) -> None:
+        self.goodbyes.append((code, reason))
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+async def next_tick() -> None:
+    await asyncio.sleep(0)
+
+
+async def test_first_message_leaves_at_once_and_the_rest_of_the_tick_together() -> None:
+    """Two writes for any number of messages."""
+    wire = Pipe()
+    outlet = Outlets().open(wire)
+    for letter in (b"a", b"b", b"c", b"d"):
+        outlet.write(Message(letter))
+    assert wire.writes == [b"a"]
+    assert outlet.pending == 4
+    await next_tick()
+    assert wire.writes == [b"a", b"bcd"]
+    outlet.write(Message(b"e"))
+    assert wire.writes == [b"a", b"bcd", b"e"]
+
+
+async def test_one_flush_serves_all_outlets_of_a_tick() -> None:
+    """Each gets its own bytes."""
+    outlets = Outlets()
+    wires = [Pipe() for _ in range(3)]
+    for number, wire in enumerate(wires):
+        outlet = outlets.open(wire)
+        outlet.write(Message(b"x"))
+        outlet.write(Message(b"%d" % number))
+    await next_tick()
+    assert [wire.writes for wire in wires] == [[b"x", b"0"], [b"x", b"1"], [b"x", b"2"]]
+
+
+async def test_a_paused_wire_is_behind_until_it_resumes() -> None:
+    """`writable` returns at the resume, and at once when nothing is in the way."""
+    outlet = Outlets().open(Pipe())
+    await asyncio.wait_for(outlet.writable(), 1)
+    outlet.paused()
+    assert outlet.lagging
+    waiting = asyncio.create_task(outlet.writable())
+    await next_tick()
+    assert not waiting.done()
+    outlet.resumed()
+    await asyncio.wait_for(waiting, 1)
+    assert not outlet.lagging
+
+
+async def test_too_much_in_one_tick_is_behind_until_the_flush() -> None:
+    """Nobody gathers more than the high-water mark before the transport sees it."""
+    outlet = Outlets().open(Pipe())
+    outlet.write(Message(b"first"))
+    outlet.write(Message(b"x" * (HIGH_WATER + 1)))
+    assert outlet.lagging
+    await asyncio.wait_for(outlet.writable(), 1)
+    assert not outlet.lagging
+
+
+async def test_discard_drops_what_the_transport_has_not_got() -> None:
+    """The first message of the tick is gone already."""
+    wire = Pipe()
+    outlet = Outlets().open(wire)
+    for letter in (b"a", b"b", b"c"):
+        outlet.write(Message(letter))
+    assert outlet.discard() == 2
+    await next_tick()
+    assert wire.writes == [b"a"]
+
+
+async def test_close_sends_what_was_written_before_and_nothing_after() -> None:
+    """And wakes whoever waits for room."""
+    wire = Pipe()
+    outlet = Outlets().open(wire)
+    outlet.paused()
+    waiting = asyncio.create_task(outlet.writable())
+    await next_tick()
+    outlet.write(Message(b"a"))
+    outlet.write(Message(b"b"))
+    outlet.close(4000, "bye")
+    outlet.write(Message(b"c"))
+    await asyncio.wait_for(waiting, 1)
+    await next_tick()
+    assert wire.writes == [b"a", b"b"]
+    assert wire.goodbyes == [(4000, "bye")]
+    outlet.close(4001)
+    assert len(wire.goodbyes) == 1
+
+
+async def test_only_the_peer_that_takes_nothing_is_cut() -> None:
+    """A slow one that takes a byte now and then is not; an idle one neither."""
+    outlets = Outlets()
+    stuck, slow, idle = Pipe(), Pipe(), Pipe()
+    for wire in (stuck, slow):
+        outlets.open(wire).write(Message(b"x" * 1000))
+    outlets.open(idle)
+    now = 1000.0
+    assert outlets.sweep(now) == []
+    for _ in range(10):
+        now += NO_PROGRESS_SECONDS / 8
+        slow.take(1)
+        outlets.sweep(now)
+    assert (stuck.aborted, slow.aborted, idle.aborted) == (True, False, False)
+    assert len(outlets) == 2
+
+
+async def test_over_budget_the_fullest_without_progress_go_first() -> None:
+    """Until the rest fits."""
+    outlets = Outlets(budget=1500)
+    big, small, moving = Pipe(), Pipe(), Pipe()
+    for wire, size in ((big, 1000), (small, 500), (moving, 2000)):
+        outlets.open(wire).write(Message(b"x" * size))
+    outlets.sweep(1.0)
+    moving.take(1200)
+    outlets.sweep(2.0)
+    assert (big.aborted, small.aborted, moving.aborted) == (True, False, False)
+    assert outlets.pending == 2300
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_gone_frees_everything_and_may_be_said_again(times: int) -> None:
+    """A lost connection is forgotten."""
+    outlets = Outlets()
+    wire = Pipe()
+    outlet = outlets.open(wire)
+    for _ in range(times):
+        outlet.gone()
+    outlet.write(Message(b"a"))
+    assert wire.writes == []
+    assert len(outlets) == 0
