@@ -158,9 +158,16 @@ class Nats:
                     await subscription.unsubscribe()
 
     async def flush(self, timeout: float = _REQUEST_TIMEOUT) -> None:
-        """Return when the server has handled all that was sent before: subscriptions are active."""
+        """Return when the server has handled all that was sent before: subscriptions are active.
+
+        The library's own flush, cancelled or too late, lets the late answer end its read loop.
+        """
+        if not self.connected:
+            raise Unavailable("NATS is not connected")
+        pong: asyncio.Future[bool] = asyncio.Future()
         with _translate():
-            await self._client.flush(timeout=int(timeout) or 1)
+            await self._client._send_ping(pong)
+            await asyncio.wait_for(asyncio.shield(pong), timeout)
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
         """Call `handler` for each message, one after the other; BadInput it raises is counted out.
@@ -252,10 +259,8 @@ class Nats:
 
     async def next(self, stream: str, subject: str, first: int) -> StoredMessage | None:
         """The first stored message of `subject` (wildcards allowed) from sequence `first` on."""
-        answer = await self.request(
-            f"$JS.API.DIRECT.GET.{stream}",
-            json.dumps({"seq": max(first, 1), "next_by_subj": subject}).encode(),
-        )
+        body = json.dumps({"seq": max(first, 1), "next_by_subj": subject}).encode()
+        answer = await self.request(f"$JS.API.DIRECT.GET.{stream}", body)
         return nats_history.parse(answer.headers, answer.data)
 
     def history(

@@ -101,3 +101,18 @@ async def test_stored_messages_are_republished_acknowledged_and_read_back(
     )
     assert last is not None
     assert int(last.data) == 2497
+
+
+async def test_a_flush_that_is_given_up_leaves_the_connection_alive(
+    nats_server: NatsServer, keys_folder: Path
+) -> None:
+    """The library ends its read loop when the answer to a cancelled flush comes late."""
+    async with nats_client.connect(
+        [nats_server.url], name="t", seed=seed(keys_folder, "publisher")
+    ) as nats:
+        given_up = asyncio.create_task(nats.flush())
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        await nats.flush(timeout=2.0)
+        assert await nats.stream_info("NONE") is None
