@@ -83,11 +83,25 @@ class Unit:
 
     async def readable(self, kind: str, uuid: str, *, include_trash: bool = False) -> bool:
         """Whether the actor may GET the object."""
+        condition = self._readable(kind, include_trash)
+        return await self._is_one(self.tables[kind], uuid, condition)
+
+    async def all_readable(self, *kinds: str, include_trash: bool = False) -> set[str]:
+        """The uuids of all objects of these kinds that the actor may GET."""
+        queries = [
+            f"SELECT uuid FROM {self.tables[kind].name}"
+            f" WHERE $1 = $1 AND {self._readable(kind, include_trash)}"
+            for kind in kinds
+        ]
+        rows = await self.connection.fetch(" UNION ALL ".join(queries), self.actor.uuid)
+        return {row[0] for row in rows}
+
+    def _readable(self, kind: str, include_trash: bool) -> str:
         table = self.tables[kind]
         condition = access.readable(table, self.actor, self.config, include_trash=include_trash)
         if kind == "user" and not self.actor.is_admin:
             condition += " AND (users.is_active OR users.uuid = $1)"
-        return await self._is_one(table, uuid, condition)
+        return condition
 
     async def may_refer_to(self, kind: str, uuid: str) -> bool:
         """Whether the actor may name the object in another; inactive users too."""

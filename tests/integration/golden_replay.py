@@ -116,15 +116,13 @@ class Replay:
     async def actor(self, label: str) -> Actor:
         """Who the recording calls so, by his own token."""
         token = self._recording["token_strings"][label]
-        config = self.cluster.config
-        if label == "root":
-            return self.cluster.root
-        assert token not in (config.system_root_token, config.anonymous_user_token)
+        if label in ("root", "anonymous"):
+            return await self.cluster.authenticate(token)
         uuid, container = self.translate(token).split("/")[1], token.split("/")[3:]
         secret = await self.cluster.pool.fetchval(
             "SELECT api_token FROM api_client_authorizations WHERE uuid = $1", uuid
         )
-        parts = ["v2", uuid, secret, *(self.translate(c) for c in container)]
+        parts = ["v2", uuid, secret or "gone", *(self.translate(c) for c in container)]
         return await self.cluster.authenticate("/".join(parts))
 
     async def new_logs(self) -> list[Json]:
@@ -140,6 +138,7 @@ class Replay:
     def learn(self, logs: list[Json], wanted: list[Json]) -> None:
         """What the server made by itself stands at the same place in both lists of rows."""
         for ours, theirs in zip(logs, wanted, strict=False):
+            self.ours[theirs["uuid"]] = ours["uuid"]
             if theirs["event_type"] == "create" and theirs["object_uuid"]:
                 self.ours.setdefault(theirs["object_uuid"], ours["object_uuid"])
 
@@ -154,7 +153,18 @@ class Replay:
     async def permissions(self) -> set[tuple[str, str, int, bool]]:
         """Table materialized_permissions in recorded uuids."""
         rows = await self.cluster.pool.fetch("SELECT * FROM materialized_permissions")
-        return {self.recorded(tuple(row)) for row in rows}
+        return set(self.recorded([tuple(row) for row in rows]))
+
+    async def readable(self, label: str, *, include_trash: bool = False) -> set[str] | None:
+        """What the token may GET, in recorded uuids; None if it is not accepted."""
+        try:
+            actor = await self.actor(label)
+        except Refusal:
+            return None
+        kinds = ("group", "collection") if include_trash else tuple(self.cluster.tables)
+        async with self.cluster.unit(actor) as unit:
+            found = await unit.all_readable(*kinds, include_trash=include_trash)
+        return set(self.recorded(list(found)))
 
     async def trashed(self) -> set[str]:
         """Table trashed_groups in recorded uuids."""
@@ -198,14 +208,18 @@ def _mask(key: str, value: Any) -> Any:
 
 def _replaced(value: Any, names: dict[str, str]) -> Any:
     if isinstance(value, str):
-        short = {theirs[-15:]: ours[-15:] for theirs, ours in names.items()}
         text = _UUID.sub(lambda m: names.get(m[0], m[0]), value)
-        return _SHORT.sub(lambda m: f"({short.get(m[1], m[1])})", text)
+        return _SHORT.sub(lambda m: f"({_last_part(m[1], names)})", text)
     if isinstance(value, dict):
         return {k: _replaced(v, names) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(_replaced(v, names) for v in value)
     return value
+
+
+def _last_part(short: str, names: dict[str, str]) -> str:
+    """A uuid's last part, as it stands in names that were made unique."""
+    return next((new[-15:] for old, new in names.items() if old[-15:] == short), short)
 
 
 def _near_now(body: Json) -> Json:

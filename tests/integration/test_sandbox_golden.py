@@ -69,6 +69,22 @@ async def _follow(replay: Replay, step: Json, problems: list[str], title: str) -
             _compare_values(problems, f"{what} {key}", mine.get(key), value)
 
 
+async def _compare_readers(
+    replay: Replay, recording: Json, step: Json, problems: list[str]
+) -> None:
+    objects = recording["objects"]
+    asked = {o["uuid"] for o in objects if o["type"] != "links" or o["name"] is not None}
+    for question in ("readable", "readable_include_trash"):
+        for label, indexes in step[question].items():
+            title = f"step {step['n']}: {question} for {label}"
+            ours = await replay.readable(label, include_trash=question != "readable")
+            if indexes is None or ours is None:
+                _compare(problems, title, ours, indexes)
+                continue
+            theirs = {objects[index]["uuid"] for index in indexes}
+            _set_difference(problems, title, ours & asked, theirs & asked)
+
+
 def _compare_values(problems: list[str], what: str, ours: object, theirs: object) -> None:
     if isinstance(ours, dict) and isinstance(theirs, dict):
         _compare(problems, f"{what} keys", set(ours), set(theirs))
@@ -107,6 +123,7 @@ async def test_every_step_of_the_recording_is_repeated(replay: Replay, recording
         _set_difference(problems, f"{title}: trashed", await replay.trashed(), trashed)
         frozen = set(step["frozen_groups"])
         _set_difference(problems, f"{title}: frozen", await replay.frozen(), frozen)
+        await _compare_readers(replay, recording, step, problems)
     for name, steps in recording["lifecycle"].items():
         for step in steps:
             await _follow(replay, step, problems, f"{name} {step['title']}")
