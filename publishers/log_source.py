@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 from arvados_nats.arvados_client import Arvados, NotFound
@@ -47,9 +48,9 @@ class LogSource:
         """
         if container.request_uuid is None:
             return {}
-        call = self._arvados.log_sizes(self._token, container.request_uuid, container.uuid)
+        ask = partial(self._arvados.log_sizes, self._token, container.request_uuid, container.uuid)
         try:
-            return await self._timed("sizes", call)
+            return await self._timed("sizes", ask)
         except NotFound:
             return {}
 
@@ -57,17 +58,15 @@ class LogSource:
         """Bytes `first` to `last`, both included, or fewer; none if the file is not there."""
         if container.request_uuid is None:
             return b""
-        call = self._arvados.log_range(
-            self._token, container.request_uuid, container.uuid, file, first, last
-        )
-        return (await self._timed("read", call)).data
+        ask = partial(self._arvados.log_range, self._token, container.request_uuid, container.uuid)
+        return (await self._timed("read", partial(ask, file, first, last))).data
 
-    async def _timed(self, call: str, answer: Awaitable[T]) -> T:
+    async def _timed(self, call: str, ask: Callable[[], Awaitable[T]]) -> T:
         async with self._turns:
             started = time.perf_counter()
             outcome = "failed"
             try:
-                result = await answer
+                result = await ask()
                 outcome = "ok"
                 self._answered()
                 return result

@@ -135,9 +135,12 @@ class World:
         return job
 
     @contextlib.asynccontextmanager
-    async def replica(self, health: Health | None = None) -> AsyncIterator[asyncio.Task[None]]:
+    async def replica(
+        self, health: Health | None = None, *, api_url: str | None = None
+    ) -> AsyncIterator[asyncio.Task[None]]:
         """A publisher of container logs with connections of its own, until the block ends."""
-        task = asyncio.create_task(log_replica.publish(self.place, health or Health()))
+        place = msgspec.structs.replace(self.place, api_url=api_url or self.api.url)
+        task = asyncio.create_task(log_replica.publish(place, health or Health()))
         try:
             yield task
         finally:

@@ -1,0 +1,68 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""When a saved log counts as final, and what the end marker says of each file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from arvados_nats.log_chunks import FileEnd
+from publishers import log_ending
+from publishers.log_containers import Container
+from publishers.log_file import LogFile
+
+SAVED = Container("zzzzz-dz642-000000000000001", "Complete", log="abc+1", saved_bytes=10)
+
+
+@pytest.mark.parametrize(
+    ("container", "sizes", "patience_over", "settled"),
+    [
+        pytest.param(SAVED, {"a": 4, "b": 6}, False, True, id="all bytes of the saved log"),
+        pytest.param(SAVED, {"a": 4}, False, False, id="the listing of an older checkpoint"),
+        pytest.param(SAVED, {}, False, False, id="no listing yet"),
+        pytest.param(SAVED, {"a": 4}, True, True, id="a listing that does not change any more"),
+        pytest.param(
+            replace(SAVED, saved_bytes=None), {"a": 4}, False, False, id="size is not known"
+        ),
+        pytest.param(
+            replace(SAVED, log=None, saved_bytes=None), {"a": 4}, False, False, id="not saved yet"
+        ),
+        pytest.param(
+            replace(SAVED, log=None, saved_bytes=None), {}, True, True, id="never saved: dead node"
+        ),
+        pytest.param(
+            replace(SAVED, log=None, saved_bytes=None, started=False),
+            {},
+            False,
+            True,
+            id="never ran",
+        ),
+        pytest.param(replace(SAVED, saved_bytes=0), {"a": 0}, False, True, id="nothing written"),
+    ],
+)
+def test_when_a_listing_is_final(
+    container: Container, sizes: dict[str, int], patience_over: bool, settled: bool
+) -> None:
+    """One row for each thing that keep-web or a dead node can show."""
+    assert log_ending.is_settled(container, sizes, patience_over=patience_over) is settled
+
+
+def test_what_the_end_marker_says() -> None:
+    """Confirmed is what was saved with the very size that was streamed."""
+    names = {"same": 10, "longer": 10, "shorter": 10, "lost": 10}
+    files = [LogFile(SAVED.uuid, name, epoch=1, offset=size) for name, size in names.items()]
+    end = log_ending.marker(
+        replace(SAVED, exit_code=3), files, {"same": 10, "longer": 11, "shorter": 9}
+    )
+    assert (end.container_uuid, end.state, end.exit_code) == (SAVED.uuid, "Complete", 3)
+    assert end.files == {name: FileEnd(1, 10, confirmed=name == "same") for name in sorted(names)}
+
+
+def test_nothing_is_confirmed_without_a_saved_log() -> None:
+    """A listing of a log that the container does not name says nothing."""
+    file = LogFile(SAVED.uuid, "stdout.txt", offset=10)
+    end = log_ending.marker(replace(SAVED, log=None), [file], {"stdout.txt": 10})
+    assert not end.files["stdout.txt"].confirmed
