@@ -46,7 +46,8 @@ class ApiApp:
             refusal = Refusal(status, "fault switched on")
             return json_answer(errors.body(refusal, request_id), status, request_id)
         try:
-            answer = await self._answer(request)
+            with errors.from_database():
+                answer = await self._answer(request)
         except Refusal as refusal:
             return json_answer(errors.body(refusal, request_id), refusal.status, request_id)
         if isinstance(answer, Response):

@@ -11,6 +11,10 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
 
 from sandbox.model.refusal import Refusal, raised
 
@@ -29,3 +33,20 @@ def argument_error(text: str) -> Refusal:
 def forbidden() -> Refusal:
     """The token is valid but not for this."""
     return Refusal(403, "Forbidden")
+
+
+@contextmanager
+def from_database() -> Iterator[None]:
+    """What the database says, as a refusal: 422 for a value it can not take, 500 while it is away.
+
+    asyncpg finds some wrong values by itself: those errors are a ValueError as well.
+    """
+    try:
+        yield
+    except asyncpg.DataError as error:
+        raise raised("ActiveRecord::StatementInvalid", str(error)) from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        if isinstance(error, ValueError):
+            raise raised("ActiveRecord::StatementInvalid", str(error)) from error
+        text = f"#<ActiveRecord::ConnectionNotEstablished: {error}>"
+        raise Refusal(500, text) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import asyncpg
 import httpx
 import pytest
 
@@ -90,3 +91,41 @@ async def test_a_logout_ends_the_token_without_a_row(
     assert (await client.get("/logout")).status_code == 204
     assert (await client.get(CURRENT)).status_code == 401
     assert await sandbox.cluster.pool.fetchval(query) == before
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"filters": '[["id", "<", 99999999999999999999999999]]'},
+        {"filters": '[["uuid", "=", "a\\u0000b"]]'},
+        {"limit": "99999999999999999999", "offset": "99999999999999999999"},
+    ],
+)
+async def test_a_value_beyond_the_database_is_refused(
+    client: httpx.AsyncClient, query: dict[str, str]
+) -> None:
+    """422 and no traceback, whatever a client sends."""
+    answer = await client.get("/arvados/v1/logs", params=query)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["errors"][0].startswith("#<ActiveRecord::StatementInvalid")
+
+
+async def test_a_database_that_is_away_is_500(sandbox: Sandbox, client: httpx.AsyncClient) -> None:
+    """As the API server answers it, and never 401 or 404: those would be a no."""
+    role = sandbox.database.dsn.partition("//")[2].partition(":")[0]
+    pool = sandbox.cluster.pool
+    admin = await asyncpg.connect(sandbox.postgres.dsn())
+    try:
+        await admin.execute(f"ALTER DATABASE {sandbox.database.name} ALLOW_CONNECTIONS false")
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = $1 AND usename = $2",
+            sandbox.database.name,
+            role,
+        )
+        assert (await client.get(CURRENT)).status_code == 500
+    finally:
+        await admin.execute(f"ALTER DATABASE {sandbox.database.name} ALLOW_CONNECTIONS true")
+        await admin.close()
+    await pool.expire_connections()
+    assert (await client.get(CURRENT)).status_code == 200
