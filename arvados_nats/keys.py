@@ -124,8 +124,7 @@ def _unpack(text: str) -> bytes:
     try:
         data = base64.b32decode(text + "=" * (-len(text) % 8))
     except (binascii.Error, ValueError) as error:
-        # The text may be a seed with a typing error: it must not travel in the chain.
-        raise BadInput("the nkey is not base32 text") from error.__class__("not base32")
+        raise BadInput("the nkey is not base32 text") from error
     body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
     if len(data) < KEY_BYTES or binascii.crc_hqx(body, 0).to_bytes(2, "little") != checksum:
         raise BadInput("the nkey's checksum does not fit")
