@@ -30,7 +30,7 @@ def _exists(place: str) -> bool:
 async def test_the_environment_is_what_the_services_need(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the environment that it tells the kernel reaches all three servers; then they are gone."""
+    """With the environment that it tells the kernel reaches all three servers."""
     async with whole.run(backend=backend) as sandbox:
         for name, value in sandbox.environment.items():
             monkeypatch.setenv(name, value)
