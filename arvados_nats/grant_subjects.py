@@ -192,7 +192,10 @@ def compare(old: Grants, new: Grants, before: float, now: float) -> Change:
     """
     lost, gained = [], []
     for uuid in _candidates(old, before, new, now):
-        had, has = _standing(old, uuid, before), _standing(new, uuid, now)
+        # Where the owner itself became readable, only the other side knows it by this name.
+        was_in = old.owner_of.get(uuid) or new.owner_of.get(uuid, "")
+        is_in = new.owner_of.get(uuid) or was_in
+        had, has = _standing(old, uuid, was_in, before), _standing(new, uuid, is_in, now)
         if had & ~has:
             lost.append(uuid)
         if has & ~had:
@@ -208,44 +211,40 @@ def compare(old: Grants, new: Grants, before: float, now: float) -> Change:
     )
 
 
-_NOT_TRASHED = 1 << 8
-_NOT_FROZEN = 1 << 9
-
-
-def _standing(grants: Grants, uuid: str, now: float) -> int:
-    """The bits of a target with two more, for its place being out of the trash and not frozen."""
-    cluster = grants.cluster
+def _standing(grants: Grants, uuid: str, owner: str, now: float) -> int:
+    """The bits of a target with four more: it, and its owner, out of the trash and not frozen."""
     bits = grants.targets.get(uuid, 0)
     if not bits and not grants.is_admin:
         return 0
-    owner = grants.owner_of.get(uuid, "")
-    if not cluster.is_trashed(uuid, now) and not cluster.is_trashed(owner, now):
-        bits |= _NOT_TRASHED
-    if uuid not in cluster.frozen and owner not in cluster.frozen:
-        bits |= _NOT_FROZEN
-    return bits
+    cluster = grants.cluster
+    trashed = cluster.is_trashed(uuid, now), cluster.is_trashed(owner, now)
+    flags = *trashed, uuid in cluster.frozen, owner in cluster.frozen
+    return bits | sum(1 << place for place, bad in enumerate(flags, start=8) if not bad)
 
 
 def _candidates(old: Grants, before: float, new: Grants, now: float) -> set[str]:
-    """Uuids whose standing may differ: cheap when the two share most of their values."""
-    if (
-        _equal(old.targets, new.targets)
-        and _equal(old.owner_of, new.owner_of)
-        and _equal(old.cluster, new.cluster)
-        and not _trash_passed(new, before, now)
-    ):
-        return set()
-    found = {*old.targets, *new.targets}
-    if new.is_admin and old.is_admin:
-        found.update(old.cluster.trashed, new.cluster.trashed)
+    """Uuids whose standing may differ: few, where the two share most of their values."""
+    moved = _moved_groups(old.cluster, before, new.cluster, now)
+    if old.is_admin or new.is_admin:
+        found = set(moved)
+    else:
+        found = {uuid for uuid in moved if uuid in old.targets or uuid in new.targets}
+    if old.targets is not new.targets:
+        found.update(uuid for uuid, _ in old.targets.items() ^ new.targets.items())
+    if old.owner_of is not new.owner_of:
+        found.update(uuid for uuid, _ in old.owner_of.items() ^ new.owner_of.items())
+    if moved:
+        for owner_of in (old.owner_of, new.owner_of):
+            found.update(uuid for uuid, owner in owner_of.items() if owner in moved)
     return found
 
 
-def _equal(one: object, other: object) -> bool:
-    """Python compares a dict with itself entry by entry; these are often the same and large."""
-    return one is other or one == other
-
-
-def _trash_passed(grants: Grants, before: float, now: float) -> bool:
-    trashed = grants.cluster.trashed
-    return any(before < trashed.get(uuid, now + 1) <= now for uuid in _groups_that_matter(grants))
+def _moved_groups(
+    old: ClusterState, before: float, new: ClusterState, now: float
+) -> frozenset[str]:
+    """Groups that went in or out of the trash, or were frozen or thawed, on the way."""
+    moved = {group for group, at in new.trashed.items() if before < at <= now}
+    if old is not new:
+        moved.update(group for group, _ in old.trashed.items() ^ new.trashed.items())
+        moved |= old.frozen ^ new.frozen
+    return frozenset(moved)

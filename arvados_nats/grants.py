@@ -16,7 +16,7 @@ look-ups.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -47,6 +47,14 @@ class PermissionRow(NamedTuple):
     target_uuid: str
     level: int
     traverse_owned: bool
+
+
+class PermissionRows(NamedTuple):
+    """The rows of one user that are alike but for their target."""
+
+    level: int
+    traverse_owned: bool
+    targets: Sequence[str]
 
 
 class ClusterState(msgspec.Struct, frozen=True):
@@ -94,7 +102,18 @@ class Grants(msgspec.Struct, frozen=True):
         return (uuid for uuid, bits in self.targets.items() if bits & (DIRECT | OWNED) == DIRECT)
 
 
-def fold(user_uuid: str, rows_of: Mapping[str, Iterable[PermissionRow]]) -> dict[str, int]:
+def grouped(rows: Iterable[PermissionRow]) -> dict[str, list[PermissionRows]]:
+    """Rows by user, those alike together."""
+    found: dict[str, dict[tuple[int, bool], list[str]]] = {}
+    for user, target, level, traverse_owned in rows:
+        found.setdefault(user, {}).setdefault((level, traverse_owned), []).append(target)
+    return {
+        user: [PermissionRows(*alike, targets) for alike, targets in groups.items()]
+        for user, groups in found.items()
+    }
+
+
+def fold(user_uuid: str, rows_of: Mapping[str, Iterable[PermissionRows]]) -> dict[str, int]:
     """The bits of every target of one user.
 
     `rows_of` holds the user's own rows and those of every user in `stand_ins` of them; a missing
@@ -103,29 +122,26 @@ def fold(user_uuid: str, rows_of: Mapping[str, Iterable[PermissionRow]]) -> dict
     own = rows_of.get(user_uuid, ())
     targets: dict[str, int] = {}
     _add_rows(targets, own, manages=True, extra=OWN_ROW)
-    for row in own:
-        if row.traverse_owned and row.target_uuid != user_uuid and _USER_INFIX in row.target_uuid:
-            rows = rows_of.get(row.target_uuid, ())
-            _add_rows(targets, rows, manages=row.level >= MANAGE_LEVEL, extra=0)
+    for other, level in stand_ins(user_uuid, own).items():
+        _add_rows(targets, rows_of.get(other, ()), manages=level >= MANAGE_LEVEL, extra=0)
     return targets
 
 
-def stand_ins(rows: Iterable[PermissionRow]) -> set[str]:
-    """The users whose rows count for the user of `rows` as well: U_1 without the user itself."""
+def stand_ins(user_uuid: str, rows: Iterable[PermissionRows]) -> dict[str, int]:
+    """The users whose rows count for the user as well, with his level on them: U_1 without him."""
     return {
-        row.target_uuid
-        for row in rows
-        if row.traverse_owned
-        and row.level >= READ_LEVEL
-        and _USER_INFIX in row.target_uuid
-        and row.target_uuid != row.user_uuid
+        target: level
+        for level, traverse_owned, targets in rows
+        if traverse_owned and level >= READ_LEVEL
+        for target in targets
+        if _USER_INFIX in target and target != user_uuid
     }
 
 
 def _add_rows(
-    targets: dict[str, int], rows: Iterable[PermissionRow], *, manages: bool, extra: int
+    targets: dict[str, int], rows: Iterable[PermissionRows], *, manages: bool, extra: int
 ) -> None:
-    for _, target, level, traverse_owned in rows:
+    for level, traverse_owned, found in rows:
         if level < READ_LEVEL:
             continue
         bits = DIRECT | extra
@@ -133,19 +149,23 @@ def _add_rows(
             bits |= OWNED
         if manages and level >= MANAGE_LEVEL:
             bits |= MANAGES | MANAGES_OWNED if traverse_owned else MANAGES
-        targets[target] = targets.get(target, 0) | bits
+        for target in found:
+            targets[target] = targets.get(target, 0) | bits
 
 
-def with_live_owner(targets: Mapping[str, int]) -> list[str]:
-    """The targets whose owner must be looked up for `owner_of`: kinds that the live tree holds."""
-    return [uuid for uuid in targets if uuid[5:12] in _LIVE_INFIXES]
+def with_live_owner(uuids: Iterable[str]) -> Iterator[str]:
+    """The ones whose owner must be looked up for `owner_of`: kinds that the live tree holds."""
+    return (uuid for uuid in uuids if uuid[5:12] in _LIVE_INFIXES)
 
 
 def owners_beside(targets: Mapping[str, int], owners: Mapping[str, str]) -> dict[str, str]:
-    """`Grants.owner_of` from owners that were found; groups below a readable one are left out."""
-    return {
-        uuid: owner
-        for uuid, owner in owners.items()
-        if uuid in targets
-        and not (uuid[5:12] == _GROUP_INFIX and targets.get(owner, 0) & OWNED)
-    }
+    """`Grants.owner_of` of the targets, from the owners of all of them that exist.
+
+    Groups below a readable owner are left out, which are nearly all.
+    """
+    found = {}
+    for uuid in targets:
+        owner = owners.get(uuid)
+        if owner is not None and not (targets.get(owner, 0) & OWNED and uuid[5:12] == _GROUP_INFIX):
+            found[uuid] = owner
+    return found

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from arvados_nats import grants as grants_of
-from arvados_nats.grants import ClusterState, Grants, PermissionRow
+from arvados_nats.grants import ClusterState, Grants, PermissionRow, PermissionRows
 from arvados_nats.object_facts import ObjectFacts, facts_of, timestamp
 from arvados_nats.permissions import ALL, Identity
 from arvados_nats.subjects import OTHER, kind_of
@@ -57,6 +57,7 @@ class World:
         }
         self._records: dict[str, dict[str, Any]] = {}
         self._rows: dict[str, dict[str, PermissionRow]] = defaultdict(dict)
+        self._grouped: dict[str, list[PermissionRows]] = {}
         self._grants: dict[str, Grants] = {}
         self._cluster = ClusterState()
         self._asked: dict[str, list[tuple[int, ObjectFacts]]] = {}
@@ -75,6 +76,9 @@ class World:
             {group: timestamp(at) or 0.0 for group, at in step["trashed_groups"].items()},
             frozenset(step["frozen_groups"]),
             _role_groups_visible(self._recording.config),
+        )
+        self._grouped = grants_of.grouped(
+            row for rows in self._rows.values() for row in rows.values()
         )
         self._grants.clear()
         self._asked = self._facts()
@@ -139,12 +143,11 @@ class World:
 
     def _grants_of(self, user: str) -> Grants:
         record = self._records.get(user, {})
-        rows = {x: list(found.values()) for x, found in self._rows.items()}
         return Grants(
             user,
             bool(record.get("is_admin")),
             bool(record.get("is_active")),
-            grants_of.fold(user, rows),
+            grants_of.fold(user, self._grouped),
             cluster=self._cluster,
         )
 

@@ -130,24 +130,32 @@ class GrantsLeader:
             due |= self._watch.affected(near, await self._query.reaching(near))
         if everybody:
             due |= {*self._watch.users()}
-        await self._read([*due, *self._turn()], cause)
+        await self._read([*due, *await self._differing(self._turn() - due)], cause)
         await self._tell(self._watch.time_passed(self._generation, self._now()))
 
-    def _turn(self) -> list[str]:
+    def _turn(self) -> set[str]:
         """The part of the round over everybody that is due now."""
         now = asyncio.get_running_loop().time()
         if now < self._next_turn:
-            return []
+            return set()
         if not self._round:
             self._round = [*batches(self._watch.users(), _BATCH)]
-            self._next_turn = now + self._round_seconds / max(len(self._round), 1)
-            return self._round.pop() if self._round else []
-        self._next_turn += self._round_seconds * _BATCH / max(len(self._watch), _BATCH)
-        return self._round.pop()
+        pause = self._round_seconds * _BATCH / max(len(self._watch), _BATCH)
+        self._next_turn = max(self._next_turn, now - pause) + pause
+        return {*self._round.pop()} if self._round else set()
+
+    async def _differing(self, users: set[str]) -> set[str]:
+        """Those of the users that must be read in full; digests spare the others."""
+        known = self._watch.digests(users)
+        if not users:
+            return set()
+        owners = await self._query.owners(self._watch.shared_directly(users))
+        misplaced = self._watch.misplaced(users, owners)
+        return await self._query.differing(known) | misplaced | (users - known.keys())
 
     async def _read(self, users: list[str], cause: str) -> None:
         for batch in [*batches(dict.fromkeys(users), _BATCH)] or [[]]:
-            reading = await self._query.read(batch)
+            reading = await self._query.read(batch, digests=True)
             self._generation = reading.generation
             self._clock_offset = reading.now - asyncio.get_running_loop().time()
             metrics.READS.inc(len(batch))

@@ -11,15 +11,15 @@ that are still open. Times are the database's, in seconds since 1970.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from sys import intern
 
 from arvados_nats import grants_wire
 from arvados_nats.grants import (
     ClusterState,
     Grants,
-    PermissionRow,
+    PermissionRows,
     fold,
     owners_beside,
     stand_ins,
@@ -39,11 +39,25 @@ SELECT uuid, coalesce(is_admin, false) AS is_admin, coalesce(is_active, false) A
 FROM users WHERE uuid = ANY($1::varchar[])
 """
 _ROWS = """
-SELECT user_uuid, target_uuid, perm_level, traverse_owned FROM materialized_permissions
+SELECT user_uuid, perm_level, traverse_owned, string_agg(target_uuid, ' ') AS targets
+FROM materialized_permissions
 WHERE user_uuid = ANY($1::varchar[]) AND perm_level >= 1
+GROUP BY user_uuid, perm_level, traverse_owned
+"""
+_USER_DIGESTS = """
+SELECT uuid, concat_ws(' ', is_admin, is_active, redirect_to_user_uuid) AS digest
+FROM users WHERE uuid = ANY($1::varchar[])
+"""
+_ROW_DIGESTS = """
+SELECT user_uuid AS uuid, concat_ws(' ', count(*), sum(
+         hashtextextended(target_uuid, perm_level * 2 + traverse_owned::int))) AS digest
+FROM materialized_permissions
+WHERE user_uuid = ANY($1::varchar[]) AND perm_level >= 1
+GROUP BY user_uuid
 """
 _OWNERS = """
-SELECT uuid, owner_uuid FROM {table} WHERE uuid = ANY($1::varchar[])
+SELECT owner_uuid, string_agg(uuid, ' ') AS uuids FROM {table}
+WHERE uuid = ANY($1::varchar[]) GROUP BY owner_uuid
 """
 _TABLES = {
     "-j7d0g-": "groups",
@@ -67,6 +81,9 @@ SELECT DISTINCT user_uuid FROM materialized_permissions WHERE target_uuid = ANY(
 """
 _MAX_REDIRECTS = 5
 
+Rows = dict[str, list[PermissionRows]]
+Sources = dict[str, frozenset[str]]
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -81,15 +98,16 @@ class Known:
 class Reading:
     """What the database said of some users at one moment.
 
-    `grants` is keyed by who was asked about; `stand_ins` gives, for each, the other users whose
-    rows went in.
+    `grants` is keyed by who was asked about; `sources` gives, for each, the users whose rows went
+    in, and `digests` a text that is the same as long as those rows are.
     """
 
     generation: int
     now: float
     cluster: Known
     grants: Mapping[str, Grants] = field(default_factory=dict)
-    stand_ins: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    sources: Sources = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 class GrantsQuery:
@@ -100,7 +118,7 @@ class GrantsQuery:
         self._role_groups_visible = role_groups_visible
         self._known = Known(ClusterState(), "", "")
 
-    async def read(self, users: Iterable[str]) -> Reading:
+    async def read(self, users: Iterable[str], *, digests: bool = False) -> Reading:
         """Grants of these users, whether or not they exist. Raises Unavailable."""
         asked = sorted(set(users))
         async with self._database.snapshot() as snapshot:
@@ -108,14 +126,23 @@ class GrantsQuery:
             known = await self._cluster(snapshot, moment["generation"])
             people = await _people(snapshot, asked) if asked else {}
             rows = await _rows(snapshot, people)
-            owners = await _owners(snapshot, rows)
-        reading = Reading(moment["generation"], moment["now"], known, {}, {})
-        grants = {
-            user: _grants(people[user], rows, owners, reading) for user in asked if user in people
-        }
-        unknown = {u: Grants(u, cluster=known.state, generation=reading.generation) for u in asked}
-        seen = {u: frozenset(stand_ins(rows.get(row["uuid"], ()))) for u, row in people.items()}
-        return Reading(reading.generation, reading.now, known, unknown | grants, seen)
+            owners = await _owners(snapshot, _targets(rows))
+            sources = _sources(asked, people, rows)
+            seen = await _digests(snapshot, sources) if digests else {}
+        reading = Reading(moment["generation"], moment["now"], known)
+        grants = {user: _grants(people.get(user), user, rows, owners, reading) for user in asked}
+        return replace(reading, grants=grants, sources=sources, digests=seen)
+
+    async def differing(self, known: Mapping[str, tuple[frozenset[str], str]]) -> set[str]:
+        """Those of the users whose rows are not what they were: by sources and digest as read."""
+        async with self._database.snapshot() as snapshot:
+            now = await _digests(snapshot, {user: sources for user, (sources, _) in known.items()})
+        return {user for user, (_, digest) in known.items() if now[user] != digest}
+
+    async def owners(self, uuids: Iterable[str]) -> dict[str, str]:
+        """Where these objects are kept now; those that are gone are left out."""
+        async with self._database.snapshot() as snapshot:
+            return await _owners(snapshot, uuids)
 
     async def reaching(self, targets: Iterable[str]) -> set[str]:
         """Every user with a row on one of these targets."""
@@ -153,54 +180,74 @@ async def _people(snapshot: Snapshot, asked: Sequence[str]) -> dict[str, Row]:
     return {user: row for user, row in people.items() if not row["redirect"]}
 
 
-async def _rows(snapshot: Snapshot, people: Mapping[str, Row]) -> dict[str, list[PermissionRow]]:
+async def _rows(snapshot: Snapshot, people: Mapping[str, Row]) -> Rows:
     """Rows of these users, and of those that stand in for them; admins need none of the latter."""
     rows = await _rows_of(snapshot, {row["uuid"] for row in people.values()})
     others: set[str] = set()
     for row in people.values():
         if not row["is_admin"]:
-            others |= stand_ins(rows.get(row["uuid"], ()))
+            others.update(stand_ins(row["uuid"], rows.get(row["uuid"], ())))
     return rows | await _rows_of(snapshot, others - rows.keys())
 
 
-async def _rows_of(snapshot: Snapshot, users: set[str]) -> dict[str, list[PermissionRow]]:
-    rows: dict[str, list[PermissionRow]] = {}
+async def _rows_of(snapshot: Snapshot, users: set[str]) -> Rows:
+    rows: Rows = {}
     if users:
-        for user, target, level, traverse in await snapshot.fetch(_ROWS, sorted(users)):
-            rows.setdefault(user, []).append(PermissionRow(user, intern(target), level, traverse))
+        for user, level, traverse, joined in await snapshot.fetch(_ROWS, sorted(users)):
+            targets = [*map(intern, joined.split())]
+            rows.setdefault(user, []).append(PermissionRows(level, traverse, targets))
     return rows
 
 
-async def _owners(
-    snapshot: Snapshot, rows: Mapping[str, Iterable[PermissionRow]]
-) -> dict[str, str]:
-    targets = dict.fromkeys((row.target_uuid for found in rows.values() for row in found), 0)
-    by_infix: dict[str, list[str]] = {}
-    for uuid in with_live_owner(targets):
-        by_infix.setdefault(uuid[5:12], []).append(uuid)
+def _targets(rows: Rows) -> Iterator[str]:
+    return (uuid for found in rows.values() for alike in found for uuid in alike.targets)
+
+
+def _sources(asked: Iterable[str], people: Mapping[str, Row], rows: Rows) -> Sources:
+    """For each user, everybody whose rows went into his grants."""
+    sources: Sources = {}
+    for user in asked:
+        person = people.get(user)
+        found = {user}
+        if person is not None:
+            found.add(person["uuid"])
+        if person is not None and not person["is_admin"]:
+            found.update(stand_ins(person["uuid"], rows.get(person["uuid"], ())))
+        sources[user] = frozenset(found)
+    return sources
+
+
+async def _digests(snapshot: Snapshot, sources: Sources) -> dict[str, str]:
+    everybody = sorted(set().union(*sources.values())) if sources else []
+    found: dict[str, str] = {}
+    for sql in (_USER_DIGESTS, _ROW_DIGESTS):
+        for uuid, digest in await snapshot.fetch(sql, everybody):
+            found[uuid] = f"{found.get(uuid, '')}/{digest}"
+    return {
+        user: " ".join(f"{uuid}{found.get(uuid, '')}" for uuid in sorted(uuids))
+        for user, uuids in sources.items()
+    }
+
+
+async def _owners(snapshot: Snapshot, uuids: Iterable[str]) -> dict[str, str]:
+    by_infix: dict[str, set[str]] = {}
+    for uuid in with_live_owner(uuids):
+        by_infix.setdefault(uuid[5:12], set()).add(uuid)
     owners: dict[str, str] = {}
-    for infix, uuids in by_infix.items():
+    for infix, wanted in by_infix.items():
         sql = _OWNERS.format(table=_TABLES[infix])
-        owners.update((uuid, owner) for uuid, owner in await snapshot.fetch(sql, uuids))
+        for owner, joined in await snapshot.fetch(sql, [*wanted]):
+            owners.update(dict.fromkeys(map(intern, joined.split()), intern(owner)))
     return owners
 
 
 def _grants(
-    person: Row,
-    rows: Mapping[str, Sequence[PermissionRow]],
-    owners: Mapping[str, str],
-    reading: Reading,
+    person: Row | None, user: str, rows: Rows, owners: Mapping[str, str], reading: Reading
 ) -> Grants:
-    user = person["uuid"]
-    mine = {user: rows.get(user, ())} if person["is_admin"] else rows
-    targets = fold(user, mine)
-    found = {uuid: owners[uuid] for uuid in with_live_owner(targets) if uuid in owners}
-    return Grants(
-        user,
-        person["is_admin"],
-        person["is_active"],
-        targets,
-        owners_beside(targets, found),
-        reading.cluster.state,
-        reading.generation,
-    )
+    state, generation = reading.cluster.state, reading.generation
+    if person is None:
+        return Grants(user, cluster=state, generation=generation)
+    uuid, is_admin = person["uuid"], person["is_admin"]
+    targets = fold(uuid, {uuid: rows.get(uuid, [])} if is_admin else rows)
+    beside = owners_beside(targets, owners)
+    return Grants(uuid, is_admin, person["is_active"], targets, beside, state, generation)

@@ -11,7 +11,7 @@ when something may have moved (`grants_leader`) and gets from here what to tell.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -35,7 +35,8 @@ class Watched:
     version: str
     generation: int
     grants: Grants | None = None
-    stand_ins: frozenset[str] = frozenset()
+    sources: frozenset[str] = frozenset()
+    digest: str = ""
     asked: float = field(default_factory=time.monotonic)
 
 
@@ -89,17 +90,35 @@ class Watch:
             user
             for user, watched in self._users.items()
             if user in near
-            or not near.isdisjoint(watched.stand_ins)
+            or not near.isdisjoint(watched.sources)
             or (watched.grants is not None and _concerns(watched.grants, near, touched))
         }
 
-    def shared_directly(self) -> set[str]:
-        """Objects whose owner matters to somebody, so that moving one is looked at."""
+    def shared_directly(self, users: Iterable[str] | None = None) -> set[str]:
+        """Objects whose owner matters to these users, or to anybody: moving one is looked at."""
+        chosen = self._users if users is None else [u for u in users if u in self._users]
         return {
             uuid
-            for watched in self._users.values()
-            if watched.grants is not None
-            for uuid in watched.grants.owner_of
+            for user in chosen
+            if (grants := self._users[user].grants) is not None
+            for uuid in grants.owner_of
+        }
+
+    def digests(self, users: Iterable[str]) -> dict[str, tuple[frozenset[str], str]]:
+        """What `GrantsQuery.differing` compares; users that were not read yet are left out."""
+        return {
+            user: (watched.sources, watched.digest)
+            for user in users
+            if (watched := self._users.get(user)) is not None and watched.digest
+        }
+
+    def misplaced(self, users: Iterable[str], owners: Mapping[str, str]) -> set[str]:
+        """Those who have something shared directly that is kept elsewhere now."""
+        return {
+            user
+            for user in users
+            if (watched := self._users.get(user)) is not None and watched.grants is not None
+            if any(owners.get(uuid) != o for uuid, o in watched.grants.owner_of.items())
         }
 
     def take(self, reading: Reading, cause: str) -> Iterator[GrantsChanged]:
@@ -114,7 +133,8 @@ class Watch:
                 yield self._told(user, watched, grants, reading.now, cause)
             watched.version, watched.generation = version, grants.generation
             watched.grants = grants
-            watched.stand_ins = reading.stand_ins.get(user, frozenset())
+            watched.sources = reading.sources.get(user, frozenset())
+            watched.digest = reading.digests.get(user, "")
 
     def time_passed(self, generation: int, now: float) -> Iterator[GrantsChanged]:
         """What the trash times since the last look have taken away."""

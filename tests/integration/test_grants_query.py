@@ -228,6 +228,38 @@ async def test_owners_beside_are_looked_up(database: Database, reader: postgres.
     assert grants.targets[inner.uuid] & (DIRECT | OWNED) == DIRECT | OWNED
 
 
+async def test_digests_tell_whose_rows_moved(
+    database: Database, reader: postgres.Database, writer: asyncpg.Connection
+) -> None:
+    """Rows, flags and the rows of whoever stands in; nothing else makes a user be read in full."""
+    query = GrantsQuery(reader, role_groups_visible=True)
+    async with open_cluster(database.dsn) as cluster:
+        alice, bob, boss = [await cluster.user(name) for name in ("alice", "bob", "boss")]
+        await cluster.share(alice, boss, "can_manage")
+        users = [alice.uuid, bob.uuid, boss.uuid]
+
+        async def differing(change: str, *arguments: object) -> set[str]:
+            reading = await query.read(users, digests=True)
+            known = {u: (reading.sources[u], reading.digests[u]) for u in users}
+            assert await query.differing(known) == set()
+            await writer.execute(change, *arguments)
+            return await query.differing(known)
+
+        table = "materialized_permissions"
+        lower = f"UPDATE {table} SET perm_level = 2 WHERE user_uuid = $1 AND target_uuid = $1"
+        assert await differing(lower, bob.uuid) == {bob.uuid}
+        narrow = f"UPDATE {table} SET traverse_owned = false WHERE user_uuid = $1"
+        assert await differing(narrow, alice.uuid) == {alice.uuid, boss.uuid}
+        insert = f"INSERT INTO {table} VALUES ($1, 'zzzzz-j7d0g-000000000000001', 1, true)"
+        assert await differing(insert, bob.uuid) == {bob.uuid}
+        assert await differing(f"DELETE FROM {table} WHERE user_uuid = $1", bob.uuid) == {bob.uuid}
+        flag = "UPDATE users SET is_active = false WHERE uuid = $1"
+        assert await differing(flag, bob.uuid) == {bob.uuid}
+        merge = "UPDATE users SET redirect_to_user_uuid = $2 WHERE uuid = $1"
+        assert await differing(merge, bob.uuid, boss.uuid) == {bob.uuid}
+        assert await differing("UPDATE users SET prefs = 'x'") == set()
+
+
 async def test_many_users_with_many_rows_are_read_quickly(
     query: GrantsQuery, writer: asyncpg.Connection
 ) -> None:

@@ -30,6 +30,7 @@ from arvados_nats.grants import (
     Grants,
     PermissionRow,
     fold,
+    grouped,
     owners_beside,
     with_live_owner,
 )
@@ -265,9 +266,9 @@ def states(draw: st.DrawFn, things: list[Thing]) -> tuple[Grants, list[Thing]]:
             readable.add(facts.uuid)
         if is_group and facts.owner_uuid in frozen:
             frozen.add(facts.uuid)
-    targets = fold(ME, {ME: rows})
+    targets = fold(ME, grouped(rows))
     owners = {thing.facts.uuid: thing.facts.owner_uuid for thing in things}
-    live_owners = {uuid: owners[uuid] for uuid in with_live_owner(targets)}
+    live_owners = {uuid: owners[uuid] for uuid in with_live_owner(targets) if uuid in owners}
     grants = Grants(
         ME,
         targets=targets,
@@ -332,7 +333,7 @@ def test_patterns_let_through_what_the_rule_allows_and_no_more(
             assert readable or not through
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(worlds().flatmap(lambda things: st.tuples(states(things), states(things))), st.booleans())
 def test_a_difference_names_everything_that_it_touches(
     two: tuple[tuple[Grants, list[Thing]], tuple[Grants, list[Thing]]], include_trash: bool
@@ -435,6 +436,23 @@ def test_what_makes_or_unmakes_an_admin_is_told() -> None:
     assert compare(admin, HOLDER, NOW, NOW).narrows
     assert compare(HOLDER, idle, NOW, NOW).narrows
     assert compare(HOLDER, idle, NOW, NOW)
+
+
+def test_an_owner_that_is_frozen_as_it_becomes_readable_is_noticed() -> None:
+    """A group in the trash is hidden then, though it was frozen itself before and after."""
+    before = Grants(
+        ME,
+        targets={INNER: READS},
+        owner_of={INNER: PROJECT},
+        cluster=ClusterState(frozen=frozenset({INNER})),
+    )
+    after = Grants(
+        ME,
+        targets={INNER: READS, PROJECT: READS},
+        cluster=ClusterState(frozen=frozenset({INNER, PROJECT})),
+    )
+
+    assert compare(before, after, NOW, NOW).lost == (INNER,)
 
 
 def test_an_admin_loses_what_is_trashed_anywhere() -> None:

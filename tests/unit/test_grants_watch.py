@@ -33,7 +33,7 @@ NOTHING = known()
 
 
 def reading(
-    generation: int, *grants: Grants, cluster: Known = NOTHING, now: float = NOW, **stand_ins: str
+    generation: int, *grants: Grants, cluster: Known = NOTHING, now: float = NOW, **sources: str
 ) -> Reading:
     numbered = {
         g.user_uuid: Grants(
@@ -41,8 +41,8 @@ def reading(
         )
         for g in grants
     }
-    stood = {user: frozenset(stand_ins.values()) for user in numbered}
-    return Reading(generation, now, cluster, numbered, stood)
+    found = {user: frozenset({user, *sources.values()}) for user in numbered}
+    return Reading(generation, now, cluster, numbered, found, dict.fromkeys(found, "digest"))
 
 
 def note(found: Reading) -> GrantsAnswered:
