@@ -20,7 +20,7 @@ import click
 from pydantic import Field, SecretStr
 
 from arvados_nats import process, subjects
-from arvados_nats.errors import ConfigError, Unavailable
+from arvados_nats.errors import BadInput, ConfigError, Unavailable
 from arvados_nats.settings import NatsSettings
 from arvados_nats.tokens import Token
 from publishers import log_file, push_log
@@ -108,7 +108,10 @@ def target_of(settings: PushSettings, wanted: Wanted) -> Target:
     kind = subjects.kind_of(wanted.container_uuid)
     if kind is None or kind.name != "container":
         raise ConfigError(f"--container: not the uuid of a container: {wanted.container_uuid!r}")
-    log_file.require_usable(wanted.file)
+    try:
+        log_file.require_usable(wanted.file)
+    except BadInput as error:
+        raise ConfigError(f"--file: {error}") from error
     if token.uuid is None:
         raise ConfigError("ARVADOS_API_TOKEN: give the container's token in its v2 form")
     return Target(settings.nats_servers, token, wanted.container_uuid, wanted.file)

@@ -1,0 +1,188 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""`arvados-nats publishers push-log` on a compute node, with the container's own token."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from arvados_nats import log_chunks, nats_client, streams, subjects
+from arvados_nats.log_chunks import Chunk, ContainerEnd
+from arvados_nats.nats_client import Nats
+from sandbox.model.actors import Actor
+from sandbox.model.records import Record
+from sandbox.stack import Stack
+from tests.integration.log_world import joined, until
+
+
+@pytest.fixture
+async def nats(stack: Stack) -> AsyncIterator[Nats]:
+    """A trusted connection that reads the stream."""
+    async with nats_client.connect(
+        [stack.sandbox.nats.url], name="test", seed=stack.sandbox.seed("publisher")
+    ) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def container(stack: Stack) -> Record:
+    """A container that runs."""
+    user = await stack.sandbox.cluster.user("alice")
+    request = await stack.sandbox.cluster.container_request("push", owner=user)
+    return await stack.sandbox.cluster.run(request)
+
+
+@contextlib.asynccontextmanager
+async def push_log(
+    stack: Stack, actor: Actor | None, container_uuid: str, spool: Path, *options: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command with a pipe as its standard input; killed at the end if it still runs."""
+    environment = {key: value for key, value in os.environ.items() if "ARVADOS" not in key}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "arvados_nats", "publishers", "push-log"),
+        *("-c", container_uuid, "-f", "stdout.txt", *options),
+        stdin=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={
+            **environment,
+            "ARVADOS_API_TOKEN": actor.token if actor else "",
+            "ARVADOS_NATS_NATS_URL": stack.sandbox.nats.url,
+            "ARVADOS_NATS_PUSH_SPOOL": str(spool),
+            "ARVADOS_NATS_PUSH_LINGER_SECONDS": "5",
+        },
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def messages(nats: Nats, container_uuid: str) -> list[Chunk | ContainerEnd]:
+    return [
+        log_chunks.parse(m.subject, m.headers, m.data)
+        async for m in nats.history(streams.LOGS, subjects.logs_of(container_uuid))
+    ]
+
+
+async def content(nats: Nats, container_uuid: str) -> bytes:
+    """What the stream holds of stdout.txt, each byte once."""
+    found = await messages(nats, container_uuid)
+    return joined([m for m in found if isinstance(m, Chunk)]).get("stdout.txt", b"")
+
+
+async def write(process: asyncio.subprocess.Process, data: bytes) -> None:
+    assert process.stdin is not None
+    process.stdin.write(data)
+    await process.stdin.drain()
+
+
+async def close(process: asyncio.subprocess.Process) -> int:
+    """End the input; the exit code."""
+    assert process.stdin is not None
+    process.stdin.close()
+    return await process.wait()
+
+
+async def test_container_pushes_its_own_log(
+    stack: Stack, nats: Nats, container: Record, tmp_path: Path
+) -> None:
+    """Lines are stored at once; when all are, the command ends well and leaves nothing behind."""
+    actor = await stack.sandbox.cluster.container_token(container)
+    async with push_log(stack, actor, container.uuid, tmp_path / "spool") as process:
+        await write(process, b"first\n")
+        await until(lambda: _holds(nats, container, b"first\n"))
+        started = time.monotonic()
+        await write(process, b"second\n")
+        await until(lambda: _holds(nats, container, b"first\nsecond\n"), every=0.005)
+        assert time.monotonic() - started < 1
+        await write(process, b"--end--")
+        assert await close(process) == 0
+    assert await content(nats, container.uuid) == b"first\nsecond\n--end--"
+    assert list((tmp_path / "spool" / container.uuid).iterdir()) == []
+
+
+async def _holds(nats: Nats, container: Record, data: bytes) -> bool:
+    return await content(nats, container.uuid) == data
+
+
+async def test_killed_and_started_again(
+    stack: Stack, nats: Nats, container: Record, tmp_path: Path
+) -> None:
+    """The next process goes on at the right offset; the log publisher confirms the end."""
+    cluster = stack.sandbox.cluster
+    actor = await cluster.container_token(container)
+    whole = b"".join(b"line %d\n" % number for number in range(20_000))
+    cluster.logs.append(container.uuid, "stdout.txt", whole)
+    async with push_log(stack, actor, container.uuid, tmp_path) as process:
+        await write(process, whole[:70_000])
+        await until(lambda: _begun(nats, container))
+        process.kill()
+        await process.wait()
+    async with push_log(stack, actor, container.uuid, tmp_path, "--offset", "0") as process:
+        await write(process, whole)
+        assert await close(process) == 0
+    assert await content(nats, container.uuid) == whole
+    await cluster.finish(container)
+    end = await _end(nats, container)
+    assert end.files["stdout.txt"].confirmed
+    assert await content(nats, container.uuid) == whole
+
+
+async def _begun(nats: Nats, container: Record) -> bool:
+    return bool(await messages(nats, container.uuid))
+
+
+async def _end(nats: Nats, container: Record) -> ContainerEnd:
+    subject = subjects.log(container.uuid, "end")
+
+    async def ended() -> bool:
+        return await nats.last(streams.LOGS, subject) is not None
+
+    await until(ended, within=20)
+    last = (await messages(nats, container.uuid))[-1]
+    assert isinstance(last, ContainerEnd)
+    return last
+
+
+async def test_container_can_not_write_the_log_of_another(
+    stack: Stack, nats: Nats, container: Record, tmp_path: Path
+) -> None:
+    """The command fails and says why; the bytes stay on the node."""
+    cluster = stack.sandbox.cluster
+    user = await cluster.user("bob")
+    other = await cluster.run(await cluster.container_request("other", owner=user))
+    actor = await cluster.container_token(container)
+    async with push_log(stack, actor, other.uuid, tmp_path) as process:
+        await write(process, b"forged\n")
+        assert await close(process) == 1
+        assert process.stderr is not None
+        said = (await process.stderr.read()).decode()
+    assert "permissions violation" in said.lower()
+    assert actor.token not in said
+    assert await messages(nats, other.uuid) == []
+    (left,) = tmp_path.rglob("*.part")  # noqa: ASYNC240  (a small local folder)
+    assert left.read_bytes() == b"forged\n"
+
+
+@pytest.mark.parametrize("wrong", ["no token", "bare secret", "container", "file"])
+async def test_bad_settings_are_named(stack: Stack, tmp_path: Path, wrong: str) -> None:
+    """Exit code 2, and no guess."""
+    root = stack.sandbox.cluster.root
+    uuid = "zzzzz-dz642-000000000000001"
+    actor = None if wrong in ("no token", "bare secret") else root
+    options = ("-f", "a\nb") if wrong == "file" else ()
+    if wrong == "container":
+        uuid = root.uuid
+    async with push_log(stack, actor, uuid, tmp_path, *options) as process:
+        assert await close(process) == 2
