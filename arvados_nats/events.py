@@ -117,10 +117,15 @@ def kept_properties(text: str | bytes | None, kind: str) -> dict[str, Any]:
         return _cut(_from_yaml(text), kind)
     keep = KEPT_ATTRIBUTES.get(kind, COMMON_ATTRIBUTES)
     return {
-        side: _plain({k: msgspec.json.decode(v) for k, v in attributes.items() if k in keep})
+        side: {k: _value(v) for k, v in attributes.items() if k in keep}
         for side in ("old_attributes", "new_attributes")
         if (attributes := getattr(found, side)) is not None
     }
+
+
+def _value(raw: msgspec.Raw) -> Any:
+    value = msgspec.json.decode(raw)
+    return value if value is None or isinstance(value, str) else _plain(value)
 
 
 def _from_yaml(text: str | bytes) -> dict[str, Any]:

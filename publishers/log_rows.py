@@ -6,7 +6,7 @@
 The only SQL about that table. Times are passed as values, never from a sub-query, or PostgreSQL
 scans the whole table (facts/arvados.md 10). A row's properties are cut to what travels while it is
 read: they hold two whole copies of the object, and a manifest can be 50 MB (facts/arvados.md 0.7).
-Rows up to 64 KiB are read many at a time, larger ones alone, and what is over 1 MiB is cut by
+Rows up to 64 KiB are read many at a time, larger ones alone, and what is over 8 MiB is cut by
 PostgreSQL itself: that costs it 2.7 s for 100 MB, and us no memory, where reading the text would
 take 490 MB.
 """
@@ -28,7 +28,7 @@ from publishers.postgres import Database, Row
 logger = logging.getLogger(__name__)
 
 _INLINE_BYTES = 64 * 1024
-_WHOLE_BYTES = 1024 * 1024
+_WHOLE_BYTES = 8 * 1024 * 1024
 _CUT_BYTES = 256 * 1024 * 1024
 _CUT_TIMEOUT = 30.0
 _TRUNCATED = {"truncated": True}

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 MSG_ID = "Nats-Msg-Id"
 
-_ACK_TIMEOUT = 5.0
+_ACK_TIMEOUT = 3.0
 _LONGEST_PAUSE = 5.0
 
 

@@ -1,0 +1,61 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The ways a site writes down where its PostgreSQL is."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from arvados_nats.errors import ConfigError
+from publishers.postgres_dsn import to_url
+
+
+@pytest.mark.parametrize(
+    ("dsn", "options"),
+    [
+        (
+            "host=db.example port=5432 dbname=arvados user=reader password=secret",
+            {
+                "host": "db.example",
+                "port": "5432",
+                "dbname": "arvados",
+                "user": "reader",
+                "password": "secret",
+            },
+        ),
+        ("host = db  dbname = 'a b'", {"host": "db", "dbname": "a b"}),
+        (r"password='it\'s \\ here' host=db", {"password": r"it's \ here", "host": "db"}),
+        (r"password=a\ b host=db", {"password": "a b", "host": "db"}),
+        ("host=/run/postgresql dbname=x sslmode=disable", {"host": "/run/postgresql"}),
+        ("hostaddr=10.0.0.1 host=db dbname=x", {"host": "db"}),
+        ("hostaddr=10.0.0.1 dbname=x", {"host": "10.0.0.1"}),
+        ("host=a,b port=1,2 dbname=x", {"host": "a,b", "port": "1,2"}),
+    ],
+)
+def test_a_libpq_string_becomes_a_url(dsn: str, options: dict[str, str]) -> None:
+    """With the same values, whatever their quoting."""
+    found = {name: value[0] for name, value in parse_qs(urlsplit(to_url(dsn)).query).items()}
+    assert options.items() <= found.items()
+
+
+def test_what_only_libpq_understands_is_left_out() -> None:
+    """The server would refuse to start a session with such parameters."""
+    url = to_url("host=db connect_timeout=10 keepalives=1 client_encoding=UTF8 dbname=''")
+    assert urlsplit(url).query == "host=db"
+
+
+def test_a_url_stays_as_it_is() -> None:
+    """Both spellings of the scheme."""
+    for url in ("postgresql://u:p@h:1/d?sslmode=require", "postgres://h/d"):
+        assert to_url(url) == url
+
+
+@pytest.mark.parametrize("dsn", ["", "  ", "topsecret", "password='topsecret", "=topsecret x"])
+def test_an_error_names_the_setting_and_not_its_value(dsn: str) -> None:
+    """The string holds a password."""
+    with pytest.raises(ConfigError, match="postgres_dsn") as caught:
+        to_url(dsn)
+    assert "topsecret" not in str(caught.value)
