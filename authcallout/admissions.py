@@ -8,7 +8,8 @@ Pure.
 ====================  =======  ==========================================================
 token                 account  gets
 ====================  =======  ==========================================================
-container's own       ARVADOS  publish its own log subjects, and read its own last chunk
+container's own       ARVADOS  publish its own log subjects, but not the end marker, and read its
+                               own last chunk
 SystemRootToken,      ARVADOS  read the streams and what they republish, the API
 admin, scope `all`
 everybody else        USERS    the live patterns of his grants, cut to his scopes, the API
@@ -52,7 +53,8 @@ def admission(
     if identity.container_uuid:
         name = Holder(identity.user_uuid, identity.token_uuid, CONTAINER).name
         publish = _container_publish(identity.container_uuid)
-        return Admission(nats_config.ARVADOS, name, publish, own)
+        end = subjects.log(identity.container_uuid, "end")
+        return Admission(nats_config.ARVADOS, name, publish, own, publish_denied=(end,))
     account, publish, subscribe = _rights(identity, grants, now, limit)
     name = Holder(identity.user_uuid, identity.token_uuid, _digest(account, subscribe)).name
     return Admission(account, name, publish, (*own, *subscribe))

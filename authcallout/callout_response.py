@@ -38,6 +38,8 @@ class Admission:
     name: str
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
+    publish_denied: tuple[str, ...] = ()
+    """What may not be published although `publish` covers it."""
 
     def __post_init__(self) -> None:
         if self.account not in _ACCOUNTS:
@@ -58,7 +60,7 @@ def admit(
             "nats": {
                 "type": "user",
                 "version": 2,
-                "pub": _side(admission.publish),
+                "pub": _side(admission.publish, admission.publish_denied),
                 "sub": _side(admission.subscribe),
                 "subs": _UNLIMITED,
                 "data": _UNLIMITED,
@@ -84,7 +86,9 @@ def _answer(request: CalloutRequest, signer: Signer, body: dict[str, str]) -> by
     ).encode()
 
 
-def _side(subjects: tuple[str, ...]) -> dict[str, list[str]]:
+def _side(subjects: tuple[str, ...], denied: tuple[str, ...] = ()) -> dict[str, list[str]]:
     """One direction: what is allowed, or a denial of everything if that is nothing."""
     allowed = [subject for subject in subjects if _SUBJECT.fullmatch(subject)]
-    return {"allow": allowed} if allowed else {"deny": [">"]}
+    if not allowed:
+        return {"deny": [">"]}
+    return {"allow": allowed, "deny": list(denied)} if denied else {"allow": allowed}

@@ -21,6 +21,7 @@ from arvados_nats.nats_client import Nats
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
+from tests.flows.native import connected
 from tests.integration.log_world import joined, until
 
 
@@ -173,6 +174,18 @@ async def test_container_can_not_write_the_log_of_another(
     assert await messages(nats, other.uuid) == []
     (left,) = tmp_path.rglob("*.part")  # noqa: ASYNC240  (a small local folder)
     assert left.read_bytes() == b"forged\n"
+
+
+async def test_container_can_not_end_its_log(stack: Stack, nats: Nats, container: Record) -> None:
+    """The end marker says what Arvados has saved; only the log publisher knows."""
+    actor = await stack.sandbox.cluster.container_token(container)
+    async with connected(stack, actor) as own:
+        chunk = Chunk(container.uuid, "stdout.txt", 0, 0, b"allowed\n", pushed=True)
+        await (await own.nats.publish_stored(chunk.subject, chunk.data, chunk.headers))
+        end = ContainerEnd(container.uuid, "Complete", 0, {})
+        await own.nats.publish_stored(end.subject, end.payload, end.headers)
+        await own.nats.flush()
+    assert await messages(nats, container.uuid) == [chunk]
 
 
 @pytest.mark.parametrize("wrong", ["no token", "bare secret", "container", "file"])
