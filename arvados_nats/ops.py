@@ -57,8 +57,10 @@ def _refusal(request: Request, management_token: str | None) -> Response | None:
     return None
 
 
-def add_routes(app: FastAPI, health: Health, management_token: str | None) -> None:
-    """Serve health and metrics on `app`, each behind the management token."""
+def add_routes(
+    app: FastAPI, health: Health, management_token: str | None, checks: tuple[str, ...] = ("ping",)
+) -> None:
+    """Serve health, as `/_health/<check>`, and metrics on `app`, behind the management token."""
 
     def guarded(answer: Callable[[], Response]) -> Callable[[Request], Response]:
         def serve(request: Request) -> Response:
@@ -74,7 +76,8 @@ def add_routes(app: FastAPI, health: Health, management_token: str | None) -> No
     def metrics() -> Response:
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
-    app.add_api_route("/_health/ping", guarded(ping), include_in_schema=False)
+    for check in checks:
+        app.add_api_route(f"/_health/{check}", guarded(ping), include_in_schema=False)
     app.add_api_route("/metrics", guarded(metrics), include_in_schema=False)
 
 

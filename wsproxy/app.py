@@ -21,6 +21,9 @@ from wsproxy.incoming import Receive, Scope, Send
 from wsproxy.services import Services
 from wsproxy.sockets import Protocol, Sockets, not_implemented
 
+HEALTH_CHECKS = ("ping", "db")
+"""`db` is what arvados-ws has, and what monitoring of a site may look at."""
+
 STATIC = Path(__file__).parent / "static"
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -35,7 +38,7 @@ class App:
     def __init__(self, services: Services, management_token: str | None) -> None:
         self.http = FastAPI(title="arvados-nats wsproxy", docs_url=None, redoc_url=None)
         self._sockets = Sockets(services, PROTOCOLS)
-        ops.add_routes(self.http, services.health, management_token)
+        ops.add_routes(self.http, services.health, management_token, HEALTH_CHECKS)
         _add_pages(self.http)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -32,6 +33,10 @@ from wsproxy.socket_v0 import MAX_MESSAGE
 from wsproxy.viewers import Viewers
 from wsproxy.websocket_protocol import Socket
 
+_NATS = "nats"
+_START_SECONDS = 5.0
+"""How long connections wait at the start for the event stream before they are sent away."""
+
 SERVER_OPTIONS: dict[str, Any] = {
     "ws": Socket,
     "ws_max_size": MAX_MESSAGE,
@@ -41,11 +46,8 @@ SERVER_OPTIONS: dict[str, Any] = {
 """What uvicorn must be told for `websocket_protocol`: pings are ours, no compression."""
 
 
-def services(
-    settings: Settings, nats: Nats, arvados: Arvados, health: Health | None = None
-) -> Services:
+def services(settings: Settings, nats: Nats, arvados: Arvados, health: Health) -> Services:
     """All that connections share, not yet running."""
-    health = health or Health()
     router = Router()
     source = EventSource(nats, router, health)
     check = PermissionCheck(arvados, settings.max_calls)
@@ -69,8 +71,9 @@ def services(
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Services]:
+async def running(settings: Settings, health: Health) -> AsyncIterator[Services]:
     """The shared parts, at work; they end when the context does."""
+    health.fault(_NATS, "not connected yet")
     async with (
         nats_client.connect(
             settings.nats_servers, name="wsproxy", seed=settings.seed("wsproxy")
@@ -83,7 +86,9 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         ) as arvados,
         asyncio.TaskGroup() as tasks,
     ):
-        shared = services(settings, nats, arvados)
+        health.well(_NATS)
+        nats.on_change(lambda connected: _connection_changed(health, connected))
+        shared = services(settings, nats, arvados, health)
         background = [
             tasks.create_task(part)
             for part in (
@@ -101,36 +106,45 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
                 task.cancel()
 
 
+def _connection_changed(health: Health, connected: bool) -> None:
+    if connected:
+        health.well(_NATS)
+    else:
+        health.fault(_NATS, "not connected")
+
+
 def _count_cut(number: int) -> None:
     metrics.cut_sockets.labels("stuck").inc(number)
 
 
 async def serve(
     settings: Settings,
-    sock: socket.socket,
+    sock: socket.socket | None = None,
     ready: Callable[[Services], None] = lambda _: None,
 ) -> None:
-    """Serve on a listening socket until cancelled; then drain, and stop."""
-    async with running(settings) as shared, asyncio.TaskGroup() as tasks:
-        secret = settings.management_secret
-        app = App(shared, secret)
-        options = {"forwarded_allow_ips": settings.trusted_proxies, **SERVER_OPTIONS}
-        serving = [
-            tasks.create_task(http_server.serve(app, sock, **options)),
-            tasks.create_task(
-                ops.serve(settings.ops_listen, shared.health, settings.management_secret)
-            ),
-        ]
-        ready(shared)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            shared.health.faults["wsproxy"] = "stopping"
-            await shared.connections.drain(settings.drain_seconds)
-            for task in serving:
-                task.cancel()
+    """Serve until cancelled; then drain, and stop. Without NATS nothing but health answers."""
+    health, secret = Health(), settings.management_secret
+    async with asyncio.TaskGroup() as tasks:
+        operations = tasks.create_task(ops.serve(settings.ops_listen, health, secret))
+        async with running(settings, health) as shared:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(shared.source.ready.wait(), _START_SECONDS)
+            options = {"forwarded_allow_ips": settings.trusted_proxies, **SERVER_OPTIONS}
+            listening = sock or http_server.listen(settings.listen)
+            serving = tasks.create_task(
+                http_server.serve(App(shared, secret), listening, **options)
+            )
+            ready(shared)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                health.faults["wsproxy"] = "stopping"
+                await shared.connections.drain(settings.drain_seconds)
+                serving.cancel()
+                operations.cancel()
+                await asyncio.wait((serving,))
 
 
 async def main(settings: Settings) -> None:
     """Run wsproxy until cancelled."""
-    await serve(settings, http_server.listen(settings.listen))
+    await serve(settings)

@@ -4,7 +4,7 @@
 """Who answers a WebSocket: by path, after the checks that hold for all protocols.
 
 A refusal before the handshake reaches a browser as close code 1006 only (facts/realtime.md 0.6), so
-nothing but the path, the origin, the number of connections and the drain is refused here.
+nothing but the path, the origin, the number of connections, start and drain is refused here.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class Sockets:
         origin, host = incoming.header("origin"), incoming.header("host")
         if not origin_allowed(origin, host, services.allowed_origins):
             return self._refuse("origin", 403, "pages of this origin may not connect here\n")
+        if not services.source.ready.is_set():
+            return self._refuse("start", 503, "this server has no events yet; try again\n")
         if services.connections.draining:
             return self._refuse("drain", 503, "this server is about to stop; connect again\n")
         reason = services.tally.admit(incoming.address)

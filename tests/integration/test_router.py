@@ -1,0 +1,264 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Events reach exactly the readers that may see them, in order, and cost nothing for others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from arvados_nats import arvados_client
+from arvados_nats.grants import DIRECT, OWNED, ClusterState, Grants
+from arvados_nats.permissions import Identity
+from arvados_nats.tokens import Token
+from sandbox import api_server
+from tests.unit.made_events import COLLECTION, PROJECT, USER, made
+from wsproxy.permission_check import PermissionCheck
+from wsproxy.reader import MAX_WAITING, Reader
+from wsproxy.router import Router
+from wsproxy.stored_event import StoredEvent
+
+KEY = "zzzzz-fngyi-key000000000000"
+ELSEWHERE = "zzzzz-j7d0g-elsewhere000000"
+
+
+class Inbox:
+    """A sink that remembers."""
+
+    def __init__(self) -> None:
+        self.sequences: list[int] = []
+        self.behind: int | None = None
+
+    def deliver(self, stored: StoredEvent) -> None:
+        self.sequences.append(stored.sequence)
+
+    def fall_behind(self, sequence: int) -> None:
+        self.behind = sequence
+
+
+class Arvados:
+    """An API that answers what it is told to, and counts."""
+
+    def __init__(self) -> None:
+        self.answers: list[int] = []
+        self.calls = 0
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.calls += 1
+        await self.open.wait()
+        status = self.answers.pop(0) if self.answers else 200
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b'{"uuid": "x"}'})
+
+
+@pytest.fixture
+def arvados() -> Arvados:
+    return Arvados()
+
+
+@pytest.fixture
+async def check(arvados: Arvados) -> AsyncIterator[PermissionCheck]:
+    """Asks a real server on loopback."""
+    async with api_server.run(arvados) as server, arvados_client.connect(server.url) as client:
+        yield PermissionCheck(client)
+
+
+Connect = Callable[..., tuple[Reader, Inbox]]
+
+
+@pytest.fixture
+def router() -> Router:
+    return Router()
+
+
+@pytest.fixture
+def connect(router: Router, check: PermissionCheck) -> Connect:
+    """Make a reader with grants, known to the router, and his inbox."""
+
+    def make(user: str, targets: dict[str, int] | None, **changes: Any) -> tuple[Reader, Inbox]:
+        reader = Reader(Identity(f"token of {user}", user), check)
+        if targets is not None:
+            reader.set_grants(Grants(user, is_active=True, targets=targets, **changes))
+        check.add_token(reader.key, Token("secret"))
+        inbox = Inbox()
+        reader.sinks.append(inbox)
+        router.add(reader)
+        return reader, inbox
+
+    return make
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  (a condition of many parts)
+            await asyncio.sleep(0.005)
+
+
+async def test_owner_and_object_lead_to_readers(router: Router, connect: Connect) -> None:
+    """Those who reach neither are not even asked."""
+    _, by_owner = connect("a", {PROJECT: DIRECT | OWNED})
+    _, by_object = connect("b", {COLLECTION: DIRECT})
+    _, no_traverse = connect("c", {PROJECT: DIRECT})
+    _, stranger = connect("d", {ELSEWHERE: DIRECT | OWNED})
+    _, admin = connect("e", {}, is_admin=True)
+    router.dispatch(made(1))
+    assert [i.sequences for i in (by_owner, by_object, admin)] == [[1], [1], [1]]
+    assert no_traverse.sequences == stranger.sequences == []
+
+
+async def test_an_event_about_nothing_reaches_nobody(router: Router, connect: Connect) -> None:
+    """Not even an admin."""
+    _, admin = connect("e", {}, is_admin=True)
+    router.dispatch(made(1, None))
+    assert admin.sequences == []
+
+
+async def test_a_watch_gets_its_object_only_and_only_if_readable(
+    router: Router, connect: Connect
+) -> None:
+    """And a removed one nothing."""
+    reader, all_events = connect("a", {PROJECT: DIRECT | OWNED})
+    stranger, _ = connect("b", {ELSEWHERE: DIRECT | OWNED})
+    mine, theirs = Inbox(), Inbox()
+    router.watch(reader, COLLECTION, mine)
+    router.watch(stranger, COLLECTION, theirs)
+    other = "zzzzz-4zz18-other0000000000"
+    for sequence, uuid in enumerate((COLLECTION, other, COLLECTION), start=1):
+        router.dispatch(made(sequence, uuid))
+    router.unwatch(reader, COLLECTION, mine)
+    router.unwatch(reader, COLLECTION, mine)
+    router.dispatch(made(4))
+    assert mine.sequences == [1, 3]
+    assert theirs.sequences == []
+    assert all_events.sequences == [1, 2, 3, 4]
+
+
+async def test_new_grants_count_from_the_next_event_on(router: Router, connect: Connect) -> None:
+    """Gained and lost alike."""
+    reader, inbox = connect("a", {})
+    router.dispatch(made(1))
+    router.hold(reader)
+    router.regrant(reader, Grants("a", targets={PROJECT: DIRECT | OWNED}))
+    router.dispatch(made(2))
+    router.hold(reader)
+    router.regrant(reader, Grants("a", targets={}))
+    router.dispatch(made(3))
+    assert inbox.sequences == [2]
+
+
+async def test_on_hold_events_wait_and_are_judged_by_the_new_grants(
+    router: Router, connect: Connect
+) -> None:
+    """Also events that the old grants would not have led to him."""
+    reader, inbox = connect("a", {ELSEWHERE: DIRECT | OWNED})
+    _, other = connect("b", {PROJECT: DIRECT | OWNED, ELSEWHERE: DIRECT | OWNED})
+    router.hold(reader)
+    router.hold(reader)
+    router.dispatch(made(1, owner=ELSEWHERE))
+    router.dispatch(made(2))
+    new = Grants("a", targets={PROJECT: DIRECT | OWNED})
+    router.regrant(reader, new)
+    await asyncio.sleep(0)
+    assert inbox.sequences == []
+    router.regrant(reader, new)
+    await until(lambda: bool(inbox.sequences))
+    assert inbox.sequences == [2]
+    assert other.sequences == [1, 2]
+
+
+async def test_asking_keeps_the_order_of_one_and_holds_up_nobody_else(
+    router: Router, connect: Connect, arvados: Arvados
+) -> None:
+    """A kind without a rule is asked of Arvados, once for its reader."""
+    _, asking = connect("a", {PROJECT: DIRECT | OWNED})
+    _, admin = connect("b", None)
+    del admin
+    _, other = connect("c", {PROJECT: DIRECT | OWNED})
+    arvados.open.clear()
+    router.dispatch(made(1, KEY, facts={"uuid": ""}, audience=[]))
+    router.dispatch(made(2))
+    router.dispatch(made(3, KEY, facts={"uuid": ""}, audience=[]))
+    await until(lambda: arvados.calls >= 3)
+    assert asking.sequences == other.sequences == []
+    arvados.open.set()
+    await until(lambda: len(asking.sequences) == len(other.sequences) == 3)
+    assert asking.sequences == other.sequences == [1, 2, 3]
+    assert arvados.calls <= 4
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_no_is_silent_and_final(
+    router: Router, connect: Connect, arvados: Arvados, status: int
+) -> None:
+    """facts/arvados-demand.md A10; the events behind it come at once."""
+    _, inbox = connect("a", None)
+    arvados.answers = [status]
+    router.dispatch(made(1))
+    router.dispatch(made(2, "zzzzz-4zz18-other0000000000"))
+    await until(lambda: inbox.sequences == [2])
+    assert arvados.calls == 2
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 429])
+async def test_no_answer_is_asked_again_and_never_a_no(
+    router: Router, connect: Connect, arvados: Arvados, status: int
+) -> None:
+    """The event comes when Arvados can say yes."""
+    _, inbox = connect("a", None)
+    arvados.answers = [status, status]
+    router.dispatch(made(1))
+    await until(lambda: inbox.sequences == [1])
+    assert arvados.calls == 3
+
+
+async def test_an_answer_from_before_a_change_is_not_used(
+    router: Router, connect: Connect, arvados: Arvados
+) -> None:
+    """New grants come while the question is under way: they decide."""
+    reader, inbox = connect("a", None)
+    arvados.open.clear()
+    router.dispatch(made(1))
+    await until(lambda: arvados.calls == 1)
+    router.hold(reader)
+    router.regrant(reader, Grants("a", targets={}))
+    arvados.open.set()
+    router.dispatch(made(2, USER, owner=USER))
+    await until(lambda: reader._working is None)
+    assert inbox.sequences == []
+
+
+async def test_too_much_behind_a_question_goes_back_to_the_stream(
+    router: Router, connect: Connect, arvados: Arvados
+) -> None:
+    """Memory is bounded: the sink is told from where on to read."""
+    reader, inbox = connect("a", None)
+    arvados.open.clear()
+    for sequence in range(1, MAX_WAITING + 3):
+        router.dispatch(made(sequence))
+    assert inbox.behind == 0
+    arvados.open.set()
+    await until(lambda: reader._working is None)
+
+
+async def test_role_groups_are_offered_to_everybody(router: Router, connect: Connect) -> None:
+    """Every active user may see them, by no right of his own."""
+    _, inbox = connect("a", {}, cluster=ClusterState(role_groups_visible=True))
+    router.dispatch(made(1, ELSEWHERE, facts={"is_role": True}))
+    router.dispatch(made(2, ELSEWHERE, facts={"is_role": False}))
+    assert inbox.sequences == [1]
+
+
+async def test_a_removed_reader_leaves_nothing_behind(router: Router, connect: Connect) -> None:
+    """No event, and no place in the index."""
+    reader, inbox = connect("a", {PROJECT: DIRECT | OWNED, COLLECTION: DIRECT})
+    router.remove(reader)
+    reader.end()
+    router.dispatch(made(1))
+    assert inbox.sequences == []
+    assert not router.reaching([PROJECT, COLLECTION, "a"])
