@@ -99,6 +99,19 @@ class Arvados:
         """The token's user: uuid, is_active, is_admin, is_invited, …"""
         return await self.get(token, "users/current")
 
+    async def exported_config(self) -> dict[str, Any]:
+        """The part of Arvados' configuration that it shows to everybody, without a token."""
+        with _translate():
+            answer = await self._client.get(f"{_API}/config")
+            try:
+                answer.raise_for_status()
+                decoded = answer.json()
+            except ValueError as error:
+                raise Unavailable("Arvados answers config with no JSON") from error
+        if not isinstance(decoded, dict):
+            raise Unavailable("Arvados answers config with no JSON object")
+        return decoded
+
     async def log_sizes(
         self, token: Token, request_uuid: str, container_uuid: str
     ) -> dict[str, int]:

@@ -35,6 +35,8 @@ STALE = 300.0
 _FORGOTTEN = 900.0
 _BATCH = 200
 _PATIENCE = 2.0
+_CROSSING = 10.0
+"""Seconds within which an answer may be overtaken by a later one."""
 
 
 @dataclass(slots=True)
@@ -60,10 +62,11 @@ class GrantBook:
         self.refresh = refresh
         self._stale = stale
         self._entries: dict[str, _Entry] = {}
-        self._outdated: dict[str, int] = {}
+        self._outdated: dict[str, tuple[int, float]] = {}
         self._cluster = ClusterState()
         self._cluster_version = ""
         self._cluster_generation = 0
+        self._cluster_at = 0.0
         self._waiting: dict[str, asyncio.Future[Grants]] = {}
         self._asking: set[asyncio.Task[None]] = set()
         self.clock_offset = 0.0
@@ -97,7 +100,7 @@ class GrantBook:
         """Use no answer about the user that is older than `generation`."""
         entry = self._entries.get(user_uuid)
         if entry is None or entry.grants.generation < generation:
-            self._outdated[user_uuid] = max(generation, self._outdated.get(user_uuid, 0))
+            self._outdated[user_uuid] = (generation, time.monotonic())
 
     async def renew(self, users: Iterable[str]) -> None:
         """Ask about these users now, whatever is known. Unavailable if nobody can say."""
@@ -176,8 +179,10 @@ class GrantBook:
         raise Unavailable("no permission publisher answers in time")
 
     def _take_cluster(self, answer: GrantsAnswer) -> None:
-        if answer.generation < self._cluster_generation:
+        crossed = time.monotonic() - self._cluster_at < _CROSSING
+        if answer.generation < self._cluster_generation and crossed:
             return
+        self._cluster_at = time.monotonic()
         self._cluster_generation = answer.generation
         if answer.cluster is not None:
             self._cluster, self._cluster_version = answer.cluster, answer.cluster_version
@@ -187,9 +192,11 @@ class GrantBook:
     def _take(self, user: str, grants: Grants, version: str) -> None:
         """Keep an answer, unless a later one is known or it is from before a change we heard of."""
         entry = self._entries.get(user)
-        if entry is not None and entry.grants.generation > grants.generation:
+        overtaken = entry is not None and entry.grants.generation > grants.generation
+        # Answers cross by moments only; later, the database has gone back (a failover).
+        if overtaken and entry is not None and entry.age < _CROSSING:
             return
-        if grants.generation < self._outdated.get(user, 0):
+        if self._is_outdated(user, grants.generation):
             return
         self._outdated.pop(user, None)
         if entry is None:
@@ -197,9 +204,13 @@ class GrantBook:
         else:
             entry.grants, entry.version, entry.checked = grants, version, time.monotonic()
 
+    def _is_outdated(self, user: str, generation: int) -> bool:
+        wanted, since = self._outdated.get(user, (0, 0.0))
+        return generation < wanted and time.monotonic() - since < _CROSSING
+
     def _confirm(self, user: str, generation: int) -> None:
         entry = self._entries.get(user)
-        if entry is None or generation < self._outdated.get(user, 0):
+        if entry is None or self._is_outdated(user, generation):
             return
         self._outdated.pop(user, None)
         entry.checked = time.monotonic()

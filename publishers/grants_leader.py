@@ -156,6 +156,8 @@ class GrantsLeader:
     async def _read(self, users: list[str], cause: str) -> None:
         for batch in [*batches(dict.fromkeys(users), _BATCH)] or [[]]:
             reading = await self._query.read(batch, digests=True)
+            if reading.generation < self._generation:
+                self._watch.renumber()
             self._generation = reading.generation
             self._clock_offset = reading.now - asyncio.get_running_loop().time()
             metrics.READS.inc(len(batch))

@@ -115,7 +115,7 @@ class GrantsQuery:
 
     def __init__(self, database: Database, *, role_groups_visible: bool) -> None:
         self._database = database
-        self._role_groups_visible = role_groups_visible
+        self.role_groups_visible = role_groups_visible
         self._known = Known(ClusterState(), "", "")
 
     async def read(self, users: Iterable[str], *, digests: bool = False) -> Reading:
@@ -150,12 +150,13 @@ class GrantsQuery:
         return {row["user_uuid"] for row in rows}
 
     async def _cluster(self, snapshot: Snapshot, generation: int) -> Known:
-        digest = (await snapshot.fetch(_CLUSTER_DIGEST))[0]["digest"]
+        visible = self.role_groups_visible
+        digest = f"{(await snapshot.fetch(_CLUSTER_DIGEST))[0]['digest']} {visible}"
         if digest == self._known.digest:
             return self._known
         trashed = {row["group_uuid"]: row["trash_at"] for row in await snapshot.fetch(_TRASHED)}
         frozen = frozenset(row["uuid"] for row in await snapshot.fetch(_FROZEN))
-        state = ClusterState(trashed, frozen, self._role_groups_visible, generation)
+        state = ClusterState(trashed, frozen, visible, generation)
         known = Known(state, grants_wire.cluster_version(state), digest)
         if generation >= self._known.state.generation:
             self._known = known

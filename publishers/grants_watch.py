@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -135,6 +135,13 @@ class Watch:
             watched.grants = grants
             watched.sources = reading.sources.get(user, frozenset())
             watched.digest = reading.digests.get(user, "")
+
+    def renumber(self) -> None:
+        """The database has gone back in time, as after a failover: any reading is newer now."""
+        for watched in self._users.values():
+            watched.generation = 0
+        state = msgspec.structs.replace(self._cluster.state, generation=0)
+        self._cluster = replace(self._cluster, state=state)
 
     def time_passed(self, generation: int, now: float) -> Iterator[GrantsChanged]:
         """What the trash times since the last look have taken away."""

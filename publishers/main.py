@@ -9,6 +9,7 @@ A new part is one line in `PARTS`: a name, which is also its command, and a func
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
@@ -46,8 +47,24 @@ async def _events(shared: Shared) -> None:
 
 async def _permissions(shared: Shared) -> None:
     """Who may read what, from Arvados' permission tables to whoever asks in the account ARVADOS."""
-    options = shared.settings.permission_options
-    await permissions.run(shared.nats, shared.database, shared.health, options)
+    settings = shared.settings
+    async with contextlib.AsyncExitStack() as stack:
+        arvados = None
+        if settings.arvados_api_host:
+            arvados = await stack.enter_async_context(
+                arvados_client.connect(
+                    settings.arvados_url,
+                    ca_file=settings.arvados_ca_file,
+                    insecure=settings.arvados_api_host_insecure,
+                )
+            )
+        await permissions.run(
+            shared.nats,
+            shared.database,
+            shared.health,
+            settings.permission_options,
+            arvados=arvados,
+        )
 
 
 async def _container_logs(shared: Shared) -> None:

@@ -16,10 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from arvados_nats import grants_wire, subjects
+from arvados_nats.arvados_client import Arvados
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.ops import Health
-from publishers import grants_answers, grants_leader, leader, token_sweep
+from publishers import grants_answers, grants_leader, leader, role_visibility, token_sweep
 from publishers import grants_metrics as metrics
 from publishers.attempts import Attempts
 from publishers.grants_leader import GrantsLeader
@@ -33,9 +34,10 @@ LOCK = leader.Lock("permissions")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Times in seconds. `role_groups_visible` is Arvados' `Users.RoleGroupsVisibleToAll`."""
+    """Times in seconds. `role_groups_visible` is Arvados' `Users.RoleGroupsVisibleToAll`; None: ask
+    Arvados."""
 
-    role_groups_visible: bool = True
+    role_groups_visible: bool | None = None
     round: float = grants_leader.ROUND
     sweep: float = token_sweep.SWEEP
 
@@ -45,10 +47,12 @@ async def run(
     database: Database,
     health: Health,
     options: Options,
+    *,
+    arvados: Arvados | None = None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Answer, and tell while this process has the lock; until cancelled. `ready`: it leads."""
-    grants = GrantsQuery(database, role_groups_visible=options.role_groups_visible)
+    grants = GrantsQuery(database, role_groups_visible=bool(options.role_groups_visible))
     tokens = TokenQuery(database)
     leading = GrantsLeader(nats, grants, round_seconds=options.round)
 
@@ -58,6 +62,8 @@ async def run(
     await nats.subscribe(subjects.GRANTS_ANSWERED, heard)
     sweep = TokenSweep(nats, tokens, every=options.sweep)
     async with asyncio.TaskGroup() as tasks:
+        if options.role_groups_visible is None and arvados is not None:
+            tasks.create_task(role_visibility.follow(arvados, grants))
         tasks.create_task(grants_answers.answer(nats, grants, tokens))
         tasks.create_task(sweep.run(Attempts(health, "tokens")))
         tasks.create_task(_lead(database, Attempts(health, "permissions"), leading, sweep, ready))

@@ -58,9 +58,9 @@ class EventSettings(Block):
 class PermissionSettings(Block):
     """How changes of permission are noticed."""
 
-    role_groups_visible_to_all: bool = True
-    """Arvados' `Users.RoleGroupsVisibleToAll`. Set it as Arvados has it: on where Arvados has it
-    off shows role groups to users who may not see them."""
+    role_groups_visible_to_all: bool | None = None
+    """Arvados' `Users.RoleGroupsVisibleToAll`; when not set, Arvados is asked. On where Arvados has
+    it off shows role groups to users who may not see them."""
 
     grants_round_seconds: float = Field(60, gt=0)
     """How long a change of permission that left no log row can go unnoticed. Shorter costs reads

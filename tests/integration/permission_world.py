@@ -87,7 +87,7 @@ class PermissionWorld:
         """A replica of the publishers; with `leads` it leads when the body begins."""
         ready = asyncio.Event()
         async with postgres.connect(self.database.reader_dsn, size=6) as database:
-            work = [permissions.run(self.nats, database, self.health, options, ready.set)]
+            work = [permissions.run(self.nats, database, self.health, options, ready=ready.set)]
             if with_events:
                 quick = events.Options(scans=QUICK)
                 work.append(events.run(self.nats, database, self.health, quick))

@@ -15,12 +15,19 @@ from typing import Any
 import asyncpg
 import pytest
 
-from arvados_nats import grant_follow, grants_wire, subjects, token_follow
+from arvados_nats import grant_book, grant_follow, grants_wire, subjects, token_follow
 from arvados_nats.errors import Unavailable
 from arvados_nats.grant_book import GrantBook
 from arvados_nats.grant_subjects import Change
 from arvados_nats.grants import OWNED, Grants
-from arvados_nats.grants_wire import FAILED, PART, GrantsAnswered, GrantsQuestion
+from arvados_nats.grants_wire import (
+    FAILED,
+    PART,
+    GrantsAnswer,
+    GrantsAnswered,
+    GrantsQuestion,
+    user_grants,
+)
 from arvados_nats.nats_client import Message
 from sandbox.model.actors import Actor
 from sandbox.nats_server import NatsServer
@@ -151,6 +158,40 @@ async def test_what_is_known_serves_while_nobody_answers(here: PermissionWorld) 
     patient.forget(alice.uuid, known.generation + 1)
     with pytest.raises(Unavailable):
         await patient.of(alice.uuid)
+
+
+async def test_a_database_that_went_back_is_believed(
+    here: PermissionWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failover numbers may fall; what was read later in time holds, once answers can no
+    longer have crossed."""
+    alice = "zzzzz-tpzed-0000000000alice"
+    project = "zzzzz-j7d0g-000000000000001"
+    answers = [
+        GrantsAnswer(generation, 0.0, "", None, [user_grants(alice, grants)], [])
+        for generation, grants in (
+            (9, Grants(alice, targets={project: OWNED})),
+            (5, Grants(alice)),
+            (5, Grants(alice)),
+        )
+    ]
+
+    async def answer(message: Message) -> None:
+        for headers, piece in grants_wire.parts(answers.pop(0)):
+            await here.nats.publish(message.reply, piece, headers=headers)
+
+    subscription = await here.nats.subscribe(subjects.GRANTS_GET, answer)
+    await here.nats.flush()
+    await here.book.renew([alice])
+    await here.book.renew([alice])
+    crossed = here.book.held(alice)
+    monkeypatch.setattr(grant_book, "_CROSSING", 0.0)
+    await here.book.renew([alice])
+    later = here.book.held(alice)
+    await subscription.unsubscribe()
+
+    assert crossed is not None and crossed.targets
+    assert later is not None and not later.targets
 
 
 async def test_a_database_that_is_away_is_told(here: PermissionWorld) -> None:

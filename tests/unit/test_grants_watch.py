@@ -103,6 +103,16 @@ def test_an_older_reading_is_ignored() -> None:
     assert list(watch.take(reading(4, Grants(ME)), "round")) == []
 
 
+def test_after_the_database_went_back_any_reading_counts() -> None:
+    """A failover to a server that lagged: numbers fall, and what is read is the truth."""
+    watch = watching(reading(5, MINE, cluster=known(5, trashed={ROLE: NOW})))
+    watch.renumber()
+
+    told = list(watch.take(reading(4, Grants(ME), cluster=known(4)), "round"))
+
+    assert ME in {change.user_uuid for change in told}
+
+
 def test_two_readers_with_different_versions_make_one_be_told() -> None:
     """A replica answered from before a change that was already told."""
     watch = watching(reading(5, MINE))
