@@ -59,12 +59,26 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files on the server. With an authority, who connects must show a certificate of it."""
+
+    certificate: str
+    key: str
+    authority: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
-    """This server's place among the others: where it listens for routes and where they do."""
+    """This server's place among the others: where it listens for routes and where they do.
+
+    Whoever may open a route is a member with all rights: without `tls` and its authority only a
+    closed network keeps others out.
+    """
 
     name: str
     listen: str
     routes: tuple[str, ...]
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +87,7 @@ class WebSocket:
 
     listen: str
     allowed_origins: tuple[str, ...] = ()
-    certificate: str | None = None
-    key: str | None = None
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +99,7 @@ class Server:
     store_dir: str = "/var/lib/nats"
     """The server keeps its streams in `jetstream/` below it."""
     monitor: str | None = "127.0.0.1:8222"
-    certificate: str | None = None
-    key: str | None = None
+    tls: Tls | None = None
     cluster: Cluster | None = None
     websocket: WebSocket | None = None
     log_file: str | None = None
@@ -166,7 +178,7 @@ def settings(server: Server, public: Mapping[str, str], limits: Limits) -> dict[
         "http": server.monitor,
         "log_file": server.log_file,
         "ports_file_dir": server.ports_file_dir,
-        "tls": _tls(server.certificate, server.key),
+        "tls": _tls(server.tls),
         "cluster": _cluster(server.cluster),
         "websocket": _websocket(server.websocket),
     }
@@ -188,25 +200,30 @@ def settings(server: Server, public: Mapping[str, str], limits: Limits) -> dict[
     }
 
 
-def _tls(certificate: str | None, key: str | None) -> dict[str, Any] | None:
-    return {"cert_file": certificate, "key_file": key} if certificate and key else None
+def _tls(tls: Tls | None) -> dict[str, Any] | None:
+    if tls is None:
+        return None
+    verify = {"ca_file": tls.authority, "verify": True} if tls.authority else {}
+    return {"cert_file": tls.certificate, "key_file": tls.key, **verify}
 
 
 def _cluster(cluster: Cluster | None) -> dict[str, Any] | None:
     if cluster is None:
         return None
+    tls = _tls(cluster.tls)
     return {
         "name": cluster.name,
         "listen": cluster.listen,
         "no_advertise": True,
         "routes": [f"nats-route://{route}" for route in cluster.routes],
+        **({"tls": tls} if tls else {}),
     }
 
 
 def _websocket(websocket: WebSocket | None) -> dict[str, Any] | None:
     if websocket is None:
         return None
-    tls = _tls(websocket.certificate, websocket.key)
+    tls = _tls(websocket.tls)
     return {
         "listen": websocket.listen,
         **({"tls": tls} if tls else {"no_tls": True}),

@@ -56,6 +56,7 @@ def config() -> None:
 @click.option("--cluster", help="Name of the cluster; makes this server one of several.")
 @click.option("--cluster-listen", default="0.0.0.0:6222", show_default=True)
 @click.option("--route", "routes", multiple=True, metavar="HOST:PORT", help="One other server.")
+@click.option("--cluster-tls", nargs=3, metavar="CERT KEY CA", help="Members must show theirs.")
 @click.option("--copies", type=int, help="Servers that keep each stream.  [3 in a cluster]")
 @click.option("--websocket", metavar="HOST:PORT", help="Also serve native clients over WebSocket.")
 @click.option("--origin", "origins", multiple=True, help="A web page that may use --websocket.")
@@ -75,25 +76,24 @@ def nats_server(folder: Path, store: int, copies: int | None, **options: Any) ->
 def _server(
     *,
     tls: tuple[str, str] | None,
-    cluster: str | None,
-    cluster_listen: str,
-    routes: tuple[str, ...],
     websocket: str | None,
     origins: tuple[str, ...],
+    cluster: str | None,
+    cluster_listen: str,
+    cluster_tls: tuple[str, str, str] | None,
+    routes: tuple[str, ...],
     **plain: str,
 ) -> nats_config.Server:
-    if routes and cluster is None:
-        raise ConfigError("--route needs --cluster, the name that all servers share")
+    if (routes or cluster_tls) and cluster is None:
+        raise ConfigError("--route and --cluster-tls need --cluster, the name all servers share")
     if origins and websocket is None:
         raise ConfigError("--origin needs --websocket")
-    certificate, key = tls or (None, None)
+    served = nats_config.Tls(*tls) if tls else None
+    between = nats_config.Tls(*cluster_tls) if cluster_tls else None
     return nats_config.Server(
         **plain,
-        certificate=certificate,
-        key=key,
-        cluster=nats_config.Cluster(cluster, cluster_listen, routes) if cluster else None,
-        websocket=nats_config.WebSocket(websocket, origins, certificate, key)
-        if websocket
-        else None,
+        tls=served,
+        cluster=nats_config.Cluster(cluster, cluster_listen, routes, between) if cluster else None,
+        websocket=nats_config.WebSocket(websocket, origins, served) if websocket else None,
         sync_always=cluster is None,
     )

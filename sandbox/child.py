@@ -36,11 +36,6 @@ class Process(Protocol):
     def running(self) -> bool:
         """Whether it has not ended yet."""
 
-    @property
-    def exit_code(self) -> int | None:
-        """How it ended: None while it runs, negative for the signal that killed it."""
-        return self._process.poll()
-
     def tail(self, lines: int = 12) -> str:
         """The last lines of its output, to say why it did not start."""
 

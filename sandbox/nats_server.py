@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sysconfig
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -56,7 +56,7 @@ class NatsServer:
     @property
     def url(self) -> str:
         """Where clients connect, `nats://127.0.0.1:<port>`."""
-        scheme = "tls" if self.config.certificate else "nats"
+        scheme = "tls" if self.config.tls else "nats"
         return f"{scheme}://{self.config.listen}"
 
     @property
@@ -64,7 +64,7 @@ class NatsServer:
         """Where native clients connect over WebSocket."""
         if self.config.websocket is None:
             raise ConfigError("this server has no WebSocket listener")
-        scheme = "wss" if self.config.websocket.certificate else "ws"
+        scheme = "wss" if self.config.websocket.tls else "ws"
         return f"{scheme}://{self.config.websocket.listen}"
 
     @property
@@ -178,14 +178,22 @@ async def run(
 
 @asynccontextmanager
 async def run_cluster(
-    keys_folder: Path, *, size: int = 3, limits: nats_config.Limits | None = None
+    keys_folder: Path,
+    *,
+    size: int = 3,
+    limits: nats_config.Limits | None = None,
+    tls: nats_config.Tls | None = None,
 ) -> AsyncIterator[list[NatsServer]]:
-    """Several servers that form one cluster with a leader, in a temporary folder."""
+    """Several servers that form one cluster with a leader, in a temporary folder.
+
+    With `tls` the servers speak TLS to each other and to their clients.
+    """
     place = Path(tempfile.mkdtemp(prefix="arvados-nats-"))
     addresses = [f"127.0.0.1:{port}" for port in itertools.islice(ports.candidates(), size)]
+    public = keys.load_all_public(keys_folder)
     servers = [
-        _cluster_member(place / f"nats-{number}", address, tuple(addresses), keys_folder, limits)
-        for number, address in enumerate(addresses, 1)
+        NatsServer(config_folder, config, public, limits)
+        for config_folder, config in _cluster_members(place, addresses, tls)
     ]
     try:
         await asyncio.gather(*(server.start() for server in servers))
@@ -196,24 +204,25 @@ async def run_cluster(
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _cluster_member(
-    folder: Path,
-    address: str,
-    routes: tuple[str, ...],
-    keys_folder: Path,
-    limits: nats_config.Limits | None,
-) -> NatsServer:
-    folder.mkdir()
-    config = nats_config.Server(
-        name=folder.name,
-        listen=_ANY_PORT,
-        store_dir=str(folder),
-        monitor=_ANY_PORT,
-        cluster=nats_config.Cluster("sandbox", address, routes),
-        ports_file_dir=str(folder),
-        sync_always=False,
-    )
-    return NatsServer(folder, config, keys.load_all_public(keys_folder), limits)
+def _cluster_members(
+    place: Path, addresses: Sequence[str], tls: nats_config.Tls | None
+) -> Iterator[tuple[Path, nats_config.Server]]:
+    for number, address in enumerate(addresses, 1):
+        folder = place / f"nats-{number}"
+        folder.mkdir()
+        yield (
+            folder,
+            nats_config.Server(
+                name=folder.name,
+                listen=_ANY_PORT,
+                store_dir=str(folder),
+                monitor=_ANY_PORT,
+                tls=dataclasses.replace(tls, authority=None) if tls else None,
+                cluster=nats_config.Cluster("sandbox", address, tuple(addresses), tls),
+                ports_file_dir=str(folder),
+                sync_always=False,
+            ),
+        )
 
 
 def executable() -> Path:

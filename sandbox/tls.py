@@ -27,6 +27,8 @@ _NAMES: tuple[x509.GeneralName, ...] = (
     x509.IPAddress(ipaddress.IPv4Address("127.0.0.1")),
     x509.IPAddress(ipaddress.IPv6Address("::1")),
 )
+_PURPOSES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+"""Servers of a NATS cluster are each other's clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def _server(
         _builder(_name("localhost"), authority.subject, public)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(_PURPOSES), critical=False)
         .add_extension(x509.SubjectAlternativeName(_NAMES), critical=False)
         .add_extension(issuer, critical=False)
         .sign(authority_key, hashes.SHA256())

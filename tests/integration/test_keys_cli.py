@@ -133,6 +133,17 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: list[str],
     assert told in result.output
 
 
+def test_tls_files_are_named_for_each_listener(tmp_path: Path) -> None:
+    """Clients and WebSocket share a certificate; members of the cluster must show theirs."""
+    keys.ensure(tmp_path)
+    cluster = ["--cluster", "arvados", "--cluster-tls", "route.crt", "route.key", "ca.crt"]
+    listeners = ["--tls", "server.crt", "server.key", "--websocket", "0.0.0.0:8443"]
+    result = run("config", "nats-server", "--keys", tmp_path, *listeners, *cluster)
+    assert result.output.count('cert_file: "server.crt"') == 2
+    assert result.output.count('cert_file: "route.crt"') == 1
+    assert result.output.count("verify: true") == 1
+
+
 def test_without_keys_the_file_that_is_missing_is_named(tmp_path: Path) -> None:
     """An empty keys folder is a configuration error."""
     result = run("config", "nats-server", "--keys", tmp_path)

@@ -14,7 +14,7 @@ import pytest
 from nats.aio.client import Client
 
 from arvados_nats import keys, nats_config
-from sandbox import nats_server
+from sandbox import nats_server, tls
 
 
 async def _connect(server: nats_server.NatsServer, folder: Path, name: str) -> Client:
@@ -90,12 +90,15 @@ async def test_two_servers_run_side_by_side(
 
 
 async def test_a_cluster_keeps_what_it_acknowledged_when_a_server_is_lost(
-    keys_folder: Path,
+    keys_folder: Path, tmp_path: Path
 ) -> None:
-    """Three servers, a stream on each, the leader killed: clients go on with nothing lost."""
-    async with nats_server.run_cluster(keys_folder) as servers:
+    """Three servers over TLS, the leader of a stream killed: clients go on with nothing lost."""
+    files = tls.make(tmp_path)
+    pem = nats_config.Tls(*map(str, (files.certificate, files.key, files.authority)))
+    async with nats_server.run_cluster(keys_folder, tls=pem) as servers:
         client = await nats.connect(
             [server.url for server in servers],
+            tls=files.client_context(),
             nkeys_seed_str=keys.load(keys_folder, "publisher").text,
             reconnect_time_wait=0.05,
             error_cb=_quiet,

@@ -91,6 +91,22 @@ def test_a_cluster_member_knows_the_others() -> None:
     settings = nats_config.settings(server, PUBLIC, nats_config.Limits())
     assert settings["cluster"]["routes"] == ["nats-route://nats-2:6222", "nats-route://nats-3:6222"]
     assert settings["cluster"]["no_advertise"] is True
+    assert "tls" not in settings["cluster"]
+
+
+def test_members_of_a_cluster_can_be_made_to_show_a_certificate() -> None:
+    """Whoever opens a route is trusted with everything: the authority decides who may."""
+    tls = nats_config.Tls("c", "k", "ca")
+    cluster = nats_config.Cluster("arvados", "0.0.0.0:6222", (), tls)
+    settings = nats_config.settings(
+        nats_config.Server("n", cluster=cluster), PUBLIC, nats_config.Limits()
+    )
+    assert settings["cluster"]["tls"] == {
+        "cert_file": "c",
+        "key_file": "k",
+        "ca_file": "ca",
+        "verify": True,
+    }
 
 
 @pytest.mark.parametrize(
@@ -98,7 +114,7 @@ def test_a_cluster_member_knows_the_others() -> None:
     [
         (nats_config.WebSocket("h:1"), {"no_tls": True, "same_origin": True}),
         (
-            nats_config.WebSocket("h:1", ("https://wb",), "c", "k"),
+            nats_config.WebSocket("h:1", ("https://wb",), nats_config.Tls("c", "k")),
             {"tls": {"cert_file": "c", "key_file": "k"}, "allowed_origins": ["https://wb"]},
         ),
     ],
