@@ -92,8 +92,10 @@ async def publishing(
                         nats,
                         reader,
                         health,
-                        permission_publisher.Options(sweep=0.3, round=2.0),
-                        grants_lead.set,
+                        permission_publisher.Options(
+                            role_groups_visible=True, sweep=0.3, round=2.0
+                        ),
+                        ready=grants_lead.set,
                     )
                 )
             )

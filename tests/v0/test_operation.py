@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from sandbox.model.actors import Actor
 from tests.v0 import site as sites
-from tests.v0.client import Api, Client, client
+from tests.v0.client import Api, Client, client, settled
 from tests.v0.site import MANAGEMENT_TOKEN, Site
 
 REVOKED_WITHIN = 5.0
@@ -262,6 +262,7 @@ async def test_nats_restarted_loses_nothing(
     database = await postgres_server.clone()
     async with sites.open_site(fresh_nats, keys_folder, database) as restarted:
         user = await restarted.cluster.user("one")
+        await settled(restarted.websocket_url, restarted.api.url, user)
         async with client(restarted.websocket_url, user.token) as socket:
             await socket.subscribe([["event_type", "in", ["create"]]])
             names = []
