@@ -75,9 +75,13 @@ class Nats:
         self._standing = asyncio.Event()
         self._listeners: list[Callable[[bool], None]] = []
 
-    def on_change(self, listener: Callable[[bool], None]) -> None:
-        """Call `listener(connected)` when the connection is lost and when it is back."""
+    def on_change(self, listener: Callable[[bool], None]) -> Callable[[], None]:
+        """Call `listener(connected)` when the connection is lost and when it is back.
+
+        Gives a function that ends it.
+        """
         self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     async def until_closed(self) -> None:
         """Wait until the server has shut us out for good, then raise Unavailable."""
@@ -166,8 +170,9 @@ class Nats:
             raise Unavailable("NATS is not connected")
         pong: asyncio.Future[bool] = asyncio.Future()
         with _translate():
-            await self._client._send_ping(pong)
-            await asyncio.wait_for(asyncio.shield(pong), timeout)
+            async with asyncio.timeout(timeout):
+                await self._client._send_ping(pong)
+                await asyncio.shield(pong)
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
         """Call `handler` for each message, one after the other; BadInput it raises is counted out.
@@ -259,8 +264,8 @@ class Nats:
 
     async def next(self, stream: str, subject: str, first: int) -> StoredMessage | None:
         """The first stored message of `subject` (wildcards allowed) from sequence `first` on."""
-        body = json.dumps({"seq": max(first, 1), "next_by_subj": subject}).encode()
-        answer = await self.request(f"$JS.API.DIRECT.GET.{stream}", body)
+        body = json.dumps({"seq": max(first, 1), "next_by_subj": subject})
+        answer = await self.request(f"$JS.API.DIRECT.GET.{stream}", body.encode())
         return nats_history.parse(answer.headers, answer.data)
 
     def history(
