@@ -31,19 +31,18 @@ _AT_ONCE = 500
 _NO_ROWS = ("-000000000000000", "-anonymouspublic")
 
 Gone = Callable[[str, str], Awaitable[None]]
-"""Told a token's uuid and why it is gone: `expired`, `deleted` or `changed`."""
+"""Told a token's uuid and why it is gone: `expired`, `deleted` or `changed`; of any token where a
+notice says so, of those in use where the answer to a question does."""
 
 
 async def follow(
     nats: Nats, in_use: Callable[[], Collection[str]], gone: Gone, *, refresh: float = REFRESH
 ) -> NoReturn:
-    """Run until cancelled. `in_use` gives the uuids of the tokens that matter."""
+    """Run until cancelled. `in_use` gives the uuids of the tokens to ask about."""
     wake = asyncio.Event()
 
     async def told(message: Message) -> None:
-        token_uuid = message.subject.rpartition(".")[2]
-        if token_uuid in in_use():
-            await gone(token_uuid, _reason(message.data))
+        await gone(message.subject.rpartition(".")[2], _reason(message.data))
 
     async def started(_: Message) -> None:
         wake.set()

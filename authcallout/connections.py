@@ -55,6 +55,10 @@ class Connections:
         """The users who have connections."""
         return self._of_user.keys()
 
+    def tokens(self) -> Collection[str]:
+        """The tokens that have connections."""
+        return {owner.token_uuid for owner in self._holders.values()}
+
     def of_user(self, user_uuid: str) -> Iterator[tuple[Connection, Holder]]:
         """The user's connections, as far as they are known."""
         for connection in list(self._of_user.get(user_uuid, ())):

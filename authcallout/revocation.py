@@ -5,8 +5,8 @@
 
 A connection's name carries a fingerprint of what it was let in with, so any replica can tell, at
 any time, whether its holder would get the same now. Every replica hears of every change, drops what
-it remembers and only then cuts, since a client that is cut is back in milliseconds. A login that was
-under way meanwhile may have come in with old grants: a second sweep finds it
+it remembers and only then cuts, since a client that is cut is back in milliseconds. A login that
+was under way meanwhile may have come in with old grants: a second sweep finds it
 (facts/nats-callout.md 2, races 1 to 4). A connection about whose token nothing is known is cut too.
 """
 
@@ -16,13 +16,13 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from arvados_nats import grant_follow, subjects
+from arvados_nats import grant_follow, token_follow
 from arvados_nats.errors import Unavailable
 from arvados_nats.grant_book import GrantBook
 from arvados_nats.grant_subjects import Change
 from arvados_nats.grants import Grants
 from arvados_nats.identities import Identities
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats_client import Nats
 from arvados_nats.permissions import Identity
 from authcallout.admissions import CONTAINER, MAX_PATTERNS, fingerprint
 from authcallout.connections import Connections
@@ -53,11 +53,11 @@ class Revocation:
 
     async def watch(self, nats: Nats, ready: Callable[[], None]) -> None:
         """Keep connections to what their holders may have, until cancelled."""
-        await nats.subscribe(f"{subjects.TOKENS_GONE}.*", self._token_gone)
+        users, tokens = self._connections.users, self._connections.tokens
         try:
-            await grant_follow.follow(
-                nats, self._grants, self._connections.users, self._moved, ready
-            )
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(token_follow.follow(nats, tokens, self._token_gone))
+                await grant_follow.follow(nats, self._grants, users, self._moved, ready)
         finally:
             for sweep in self._sweeps:
                 sweep.cancel()
@@ -77,8 +77,7 @@ class Revocation:
     async def _moved(self, change: Change, new: Grants) -> None:
         await self._twice(lambda: self._cut_changed(change.user_uuid))
 
-    async def _token_gone(self, message: Message) -> None:
-        token_uuid = message.subject.rpartition(".")[2]
+    async def _token_gone(self, token_uuid: str, _: str) -> None:
         self._identities.forget(token_uuid)
         self._tokens.forget(token_uuid)
         await self._twice(lambda: self._cut_token(token_uuid))
