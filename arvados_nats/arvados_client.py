@@ -101,15 +101,22 @@ class Arvados:
 
     async def exported_config(self) -> dict[str, Any]:
         """The part of Arvados' configuration that it shows to everybody, without a token."""
+        return await self._public(f"{_API}/config")
+
+    async def discovery(self) -> dict[str, Any]:
+        """The discovery document, shown to everybody: `websocketUrl`, schemas, …"""
+        return await self._public("/discovery/v1/apis/arvados/v1/rest")
+
+    async def _public(self, path: str) -> dict[str, Any]:
         with _translate():
-            answer = await self._client.get(f"{_API}/config")
+            answer = await self._client.get(path)
             try:
                 answer.raise_for_status()
                 decoded = answer.json()
             except ValueError as error:
-                raise Unavailable("Arvados answers config with no JSON") from error
+                raise Unavailable(f"Arvados answers {path} with no JSON") from error
         if not isinstance(decoded, dict):
-            raise Unavailable("Arvados answers config with no JSON object")
+            raise Unavailable(f"Arvados answers {path} with no JSON object")
         return decoded
 
     async def log_sizes(
