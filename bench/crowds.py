@@ -1,0 +1,139 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A crowd of WebSocket clients in a process of its own, told what to do over a pipe.
+
+Not a thread: with the sandbox's API, the writer of rows and the clients in one interpreter each
+would wait for the others, and be measured as delay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from array import array
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+import uvloop
+
+from bench.sockets import Crowd, Heard
+
+_AT_ONCE = 32
+
+
+class Clients:
+    """The near end. Clients are numbered from 0 in the order in which they were opened."""
+
+    def __init__(self, pipe: Connection, pid: int) -> None:
+        self._pipe = pipe
+        self._lock = asyncio.Lock()
+        self.pid = pid
+        self.count = 0
+
+    async def _tell(self, verb: str, *arguments: Any) -> Any:
+        async with self._lock:
+            self._pipe.send((verb, arguments))
+            answer = await asyncio.to_thread(self._pipe.recv)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def open(
+        self,
+        address: tuple[str, int],
+        paths: Sequence[str],
+        at_once: int = _AT_ONCE,
+        protocol: str = "",
+    ) -> array[float]:
+        """Connect a client for each path, so many handshakes at once; how long each took."""
+        took: array[float] = await self._tell("open", address, list(paths), at_once, protocol)
+        self.count += len(paths)
+        return took
+
+    async def send(self, texts: Sequence[bytes], numbers: Iterable[int] | None = None) -> None:
+        """Send texts from these clients, or from all."""
+        chosen = range(self.count) if numbers is None else list(numbers)
+        await self._tell("send", list(texts), chosen)
+
+    async def pause(self, numbers: Iterable[int]) -> None:
+        """These clients read no more."""
+        await self._tell("pause", list(numbers))
+
+    async def take(self, pattern: bytes = b"") -> Heard:
+        """Frames that came since the last time."""
+        heard: Heard = await self._tell("take", pattern)
+        return heard
+
+    async def closed(self) -> array[float]:
+        """When each client's connection ended; 0 while it lives."""
+        moments: array[float] = await self._tell("closed")
+        return moments
+
+    async def close(self) -> None:
+        """Drop all connections; the process can open new ones."""
+        await self._tell("close")
+        self.count = 0
+
+    async def until(self, frames: int, pattern: bytes = b"", within: float = 30.0) -> Heard:
+        """Take frames until there are so many, or until the time is over."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within
+        heard = Heard()
+        while True:
+            more = await self.take(pattern)
+            heard.times.extend(more.times)
+            heard.sockets.extend(more.sockets)
+            heard.numbers.extend(more.numbers)
+            heard.bytes += more.bytes
+            if len(heard.times) >= frames or loop.time() > deadline:
+                return heard
+            await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def clients() -> AsyncIterator[Clients]:
+    """A process that holds clients; they and it go with the block."""
+    context = multiprocessing.get_context("spawn")
+    near, far = context.Pipe()
+    process = context.Process(target=serve, args=(far,), daemon=True)
+    process.start()
+    far.close()
+    try:
+        yield Clients(near, process.pid or 0)
+    finally:
+        near.close()
+        await asyncio.to_thread(process.join, 10)
+        process.kill()
+
+
+def serve(pipe: Connection) -> None:
+    """The far end: obey until the pipe is closed."""
+    uvloop.run(_serve(pipe))
+
+
+async def _serve(pipe: Connection) -> None:
+    crowd, loop, wake = Crowd(), asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(pipe.fileno(), wake.set)
+    while True:
+        await wake.wait()
+        wake.clear()
+        while pipe.poll():
+            try:
+                verb, arguments = pipe.recv()
+            except EOFError:
+                return
+            pipe.send(await _obey(crowd, verb, arguments))
+
+
+async def _obey(crowd: Crowd, verb: str, arguments: tuple[Any, ...]) -> Any:
+    try:
+        if verb == "open":
+            return await crowd.open(*arguments)
+        return getattr(crowd, verb)(*arguments)
+    except ExceptionGroup as errors:
+        return ConnectionError(f"{len(errors.exceptions)} clients: {errors.exceptions[0]!r}")
+    except OSError as error:
+        return error
