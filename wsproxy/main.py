@@ -33,7 +33,7 @@ from wsproxy.socket_v0 import MAX_MESSAGE
 from wsproxy.viewers import Viewers
 from wsproxy.websocket_protocol import Socket
 
-_NATS = "nats"
+_NATS, _LIFE = "nats", "wsproxy"
 _START_SECONDS = 5.0
 """How long connections wait at the start for the event stream before they are sent away."""
 
@@ -73,7 +73,6 @@ def services(settings: Settings, nats: Nats, arvados: Arvados, health: Health) -
 @asynccontextmanager
 async def running(settings: Settings, health: Health) -> AsyncIterator[Services]:
     """The shared parts, at work; they end when the context does."""
-    health.fault(_NATS, "not connected yet")
     async with (
         nats_client.connect(
             settings.nats_servers, name="wsproxy", seed=settings.seed("wsproxy")
@@ -86,7 +85,6 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
         ) as arvados,
         asyncio.TaskGroup() as tasks,
     ):
-        health.well(_NATS)
         nats.on_change(lambda connected: _connection_changed(health, connected))
         shared = services(settings, nats, arvados, health)
         background = [
@@ -123,7 +121,7 @@ async def serve(
     ready: Callable[[Services], None] = lambda _: None,
 ) -> None:
     """Serve until cancelled; then drain, and stop. Without NATS nothing but health answers."""
-    health, secret = Health(), settings.management_secret
+    health, secret = Health({_LIFE: "starting"}), settings.management_secret
     async with asyncio.TaskGroup() as tasks:
         operations = tasks.create_task(ops.serve(settings.ops_listen, health, secret))
         async with running(settings, health) as shared:
@@ -134,11 +132,12 @@ async def serve(
             serving = tasks.create_task(
                 http_server.serve(App(shared, secret), listening, **options)
             )
+            health.well(_LIFE)
             ready(shared)
             try:
                 await asyncio.Event().wait()
             finally:
-                health.faults["wsproxy"] = "stopping"
+                health.faults[_LIFE] = "stopping"
                 await shared.connections.drain(settings.drain_seconds)
                 serving.cancel()
                 operations.cancel()
