@@ -18,6 +18,7 @@ from arvados_nats import subjects
 
 EVENTS = "ARVADOS_EVENTS"
 LOGS = "ARVADOS_LOGS"
+CURSORS = "ARVADOS_CURSORS"
 
 MIN_SERVER_VERSION = (2, 14, 0)
 DUPLICATE_WINDOW = timedelta(minutes=2)
@@ -65,6 +66,21 @@ def event_stream(limits: Limits = DEFAULT_EVENT_LIMITS) -> dict[str, Any]:
 def log_stream(limits: Limits = DEFAULT_LOG_LIMITS) -> dict[str, Any]:
     """Configuration of ARVADOS_LOGS: runs of bytes of container log files."""
     return _stream(LOGS, subjects.LOGS, subjects.STORED_LOGS, limits)
+
+
+def cursor_stream(replicas: int = 1) -> dict[str, Any]:
+    """Configuration of ARVADOS_CURSORS: how far each of our own readers has come."""
+    return {
+        "name": CURSORS,
+        "subjects": [f"{subjects.CURSORS}.>"],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "max_bytes": _MIB,
+        "max_msgs_per_subject": 1,
+        "num_replicas": replicas,
+        "allow_direct": True,
+    }
 
 
 class JetStreamApi(Protocol):

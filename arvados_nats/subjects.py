@@ -19,6 +19,8 @@ STORED = "arvados.stored"
 STORED_EVENTS = "arvados.stored.events"
 STORED_LOGS = "arvados.stored.logs"
 LIVE = "arvados.live"
+CURSORS = "arvados.cursors"
+"""Inside ARVADOS: how far a service that carries a stream on has come."""
 API = "arvados.api"
 
 GRANTS_GET = "arvados.grants.get"
@@ -146,6 +148,11 @@ def live_event(owner: str, obj: str, uuid: str | None, event_type: str | None) -
 def live_log(owner: str, obj: str, container_uuid: str, file: str) -> str:
     """The bytes of a container's log file under a container request that shows it."""
     return f"{LIVE}.{owner}.{obj}.log.{container_uuid}.{file_token(file)}"
+
+
+def cursor(reader: str, stream: str) -> str:
+    """Where a service says how far it has come in a stream."""
+    return f"{CURSORS}.{reader}.{stream}"
 
 
 def live_owner(owner: str) -> str:

@@ -21,7 +21,7 @@ from arvados_nats import object_facts
 from arvados_nats.errors import BadInput
 from arvados_nats.events import Event, timestamp
 from arvados_nats.object_facts import PERMISSION
-from arvados_nats.subjects import KIND_OF_NAME
+from arvados_nats.subjects import KIND_OF_NAME, is_uuid
 from publishers import object_tables
 from publishers.log_rows import LogRow
 from publishers.object_tables import ATTRIBUTES, Record
@@ -85,13 +85,13 @@ def _audience(row: LogRow, record: Record | None) -> list[tuple[str, str]]:
     """(owner, object) of what a reader must be able to see."""
     if record is None:
         gone = row.event_type == _DELETE and object_tables.can_read(row.kind)
-        if gone and row.object_uuid and row.object_owner_uuid:
-            return [(row.object_owner_uuid, row.object_uuid)]
+        owner = row.object_owner_uuid
+        if gone and row.object_uuid and owner and is_uuid(owner):
+            return [(owner, row.object_uuid)]
         return []
     if row.kind == "container":
         return [(owner, uuid) for uuid, owner in record["requests"]]
-    owner = record["owner_uuid"]
-    return [(owner, record["uuid"])] if owner else []
+    return [(record["owner_uuid"], record["uuid"])] if record["owner_uuid"] else []
 
 
 def _facts(record: Record | None, records: Records) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from arvados_nats import arvados_client, nats_client, ops
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health
 from arvados_nats.tokens import Token
-from publishers import container_logs, events, permissions, postgres
+from publishers import container_logs, events, live, permissions, postgres
 from publishers.log_source import LogSource
 from publishers.postgres import Database
 from publishers.settings import Settings
@@ -86,9 +86,15 @@ async def _container_logs(shared: Shared) -> None:
         await container_logs.run(shared.nats, shared.database, source, shared.health, options)
 
 
+async def _live(shared: Shared) -> None:
+    """What users may see of both streams, below arvados.live."""
+    await live.run(shared.nats, shared.database, shared.health, shared.settings.live_options)
+
+
 PARTS: Mapping[str, Callable[[Shared], Coroutine[Any, Any, None]]] = {
     "container-logs": _container_logs,
     "events": _events,
+    "live": _live,
     "permissions": _permissions,
 }
 

@@ -20,6 +20,7 @@ from arvados_nats.settings import (
 from publishers import permissions
 from publishers.event_source import Scans
 from publishers.events import Options
+from publishers.live_cursor import Options as LiveOptions
 from publishers.log_settings import LogSettings
 
 
@@ -41,6 +42,15 @@ class EventSettings(Block):
     events_wide_minutes: float = Field(30, ge=1)
     """A transaction of Arvados that stays open for longer can lose its events. Longer costs memory
     and a longer start: 200 bytes and 30 microseconds for each row of that time."""
+
+    live_catch_up_minutes: float = Field(5, ge=0)
+    """After an interruption of the live publisher, users still get what is younger than this."""
+
+    @property
+    def live_options(self) -> LiveOptions:
+        return LiveOptions(
+            catch_up=timedelta(minutes=self.live_catch_up_minutes), replicas=self.events_replicas
+        )
 
     @property
     def event_options(self) -> Options:

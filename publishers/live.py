@@ -1,0 +1,168 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The live publisher: what users with a native NATS connection may subscribe to.
+
+It carries each stored event and each run of log bytes to `arvados.live.<owner>.<object>.…`, once
+for every owner and object through which it may be seen; a user's subscriptions decide the rest
+(`grant_subjects`). What is shown to one reader names no other: the audience of a live event is the
+one pair it is shown under, and the facts of the permission rule stay inside.
+
+One process is active, by a lock of its own. It notes how far it has come, and goes on from there
+when NATS was away, as its successor does: a message can come twice then, with the same
+`Nats-Sequence`, and none is left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+
+import msgspec
+
+from arvados_nats import events, log_chunks, streams, subjects
+from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
+from arvados_nats.events import Event
+from arvados_nats.nats_client import Nats
+from arvados_nats.nats_history import StoredMessage
+from arvados_nats.ops import Health
+from publishers import leader, live_audience, metrics
+from publishers.attempts import Attempts
+from publishers.live_audience import Pair, RequestsOfContainers, Trash
+from publishers.live_cursor import Cursor, Options
+from publishers.postgres import Database, Session
+from publishers.stream_follower import follow
+
+logger = logging.getLogger(__name__)
+
+LOCK = leader.Lock("arvados.live")
+
+_PASSED_ON = ("Nats-Sequence", "Nats-Time-Stamp", "Nats-Msg-Id")
+_ARVADOS = "Arvados-"
+
+Deliver = Callable[[list[StoredMessage]], Awaitable[None]]
+
+
+async def run(nats: Nats, database: Database, health: Health, options: Options) -> None:
+    """Publish while this process has the lock, stand by while another has it; until cancelled."""
+    attempts = Attempts(health, "live")
+    while True:
+        failure: ArvadosNatsError = Unavailable("the live publisher ended")
+        try:
+            async with database.session() as session:
+                await _lead(_Live(nats, database, options), session, attempts)
+        except* ArvadosNatsError as group:
+            failure = next(_leaves(group))
+        await attempts.failed(failure)
+
+
+def _leaves(error: BaseException) -> Iterator[ArvadosNatsError]:
+    if isinstance(error, ArvadosNatsError):
+        yield error
+    elif isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+
+
+async def _lead(live: _Live, session: Session, attempts: Attempts) -> None:
+    async with session.guard():
+        await leader.acquire(session, LOCK, attempts.succeeded)
+        await streams.ensure(live.nats, streams.cursor_stream(live.options.replicas))
+        await live.trash.refresh()
+        attempts.succeeded()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(live.carry(streams.EVENTS, subjects.EVENTS, live.events))
+            tasks.create_task(live.carry(streams.LOGS, subjects.LOGS, live.logs))
+
+
+class _Live:
+    """One term of leading: the two streams on their way, and what both know of the database."""
+
+    def __init__(self, nats: Nats, database: Database, options: Options) -> None:
+        self.nats = nats
+        self.options = options
+        self.trash = Trash(database)
+        self._requests = RequestsOfContainers(database)
+
+    async def carry(self, stream: str, subject: str, deliver: Deliver) -> None:
+        """Deliver all that a stream stores, from where the last leader stopped."""
+        cursor = Cursor(self.nats, stream, subject, self.options)
+        async with follow(self.nats, stream, subject) as follower:
+            try:
+                while True:
+                    async for batch in follower.batches(await cursor.start()):
+                        await deliver(batch)
+                        await cursor.reached(batch[-1].sequence)
+            finally:
+                await cursor.stop()
+
+    async def events(self, batch: list[StoredMessage]) -> None:
+        """Show changes to those who may see the object."""
+        decoded = [(message, event) for message in batch if (event := _event(message))]
+        for _, event in decoded:
+            self._requests.seen(event)
+        groups_changed = any(event.object_kind == "arvados#group" for _, event in decoded)
+        await self.trash.refresh(within=0 if groups_changed else live_audience.FRESH_TRASH)
+        for message, event in decoded:
+            await self._show_event(message, event)
+
+    async def _show_event(self, message: StoredMessage, event: Event) -> None:
+        kind = subjects.kind_of(event.object_uuid)
+        if kind is None or kind.name not in live_audience.KINDS:
+            metrics.LIVE_SKIPPED.labels("kind").inc()
+            return
+        pairs = live_audience.of_event(event, kind.name, self.trash)
+        _count("event", pairs)
+        for owner, obj in pairs:
+            subject = subjects.live_event(owner, obj, event.object_uuid, event.event_type)
+            shown = msgspec.structs.replace(event, audience=[(owner, obj)], facts={})
+            await self.nats.publish(subject, events.encode(shown), headers=_headers(message))
+
+    async def logs(self, batch: list[StoredMessage]) -> None:
+        """Show the bytes of containers to those who may see a request for it."""
+        containers = {uuid for message in batch if (uuid := _container(message))}
+        requests = await self._requests.read(containers)
+        await self.trash.refresh()
+        for message in batch:
+            if container := _container(message):
+                pairs = live_audience.of_log(requests[container], self.trash)
+                _count("log", pairs)
+                file = message.subject.rpartition(".")[2]
+                for owner, obj in pairs:
+                    subject = subjects.live_log(owner, obj, container, file)
+                    await self.nats.publish(subject, message.data, headers=_headers(message))
+
+
+def _count(what: str, pairs: list[Pair]) -> None:
+    if pairs:
+        metrics.LIVE_PUBLISHED.labels(what).inc(len(pairs))
+    else:
+        metrics.LIVE_SKIPPED.labels("nobody").inc()
+
+
+def _event(message: StoredMessage) -> Event | None:
+    try:
+        return events.decode(message.data)
+    except BadInput:
+        metrics.LIVE_SKIPPED.labels("bad").inc()
+        return None
+
+
+def _container(message: StoredMessage) -> str | None:
+    """The container of a run of bytes or of an end marker; None for what is neither."""
+    try:
+        found = log_chunks.parse(message.subject, message.headers, message.data)
+    except BadInput:
+        metrics.LIVE_SKIPPED.labels("bad").inc()
+        return None
+    return found.container_uuid if subjects.is_uuid(found.container_uuid) else None
+
+
+def _headers(message: StoredMessage) -> dict[str, str]:
+    """What a reader joins, orders and resumes by."""
+    return {
+        name: value
+        for name, value in message.headers.items()
+        if name in _PASSED_ON or name.startswith(_ARVADOS)
+    }

@@ -1,0 +1,90 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""How far the live publisher has come in a stream, kept in NATS for its successor.
+
+Written after the messages it speaks of, on the same connection, so it is never ahead of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from arvados_nats import streams, subjects
+from arvados_nats.errors import Unavailable
+from arvados_nats.nats_client import Nats
+
+logger = logging.getLogger(__name__)
+
+READER = "live"
+
+_WRITE_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How long an interruption is made up for, and on how many servers cursors are kept."""
+
+    catch_up: timedelta = timedelta(minutes=5)
+    replicas: int = 1
+
+
+class Cursor:
+    """The cursor of one stream, whose messages are stored under `<subject>.>`."""
+
+    def __init__(self, nats: Nats, stream: str, subject: str, options: Options) -> None:
+        self._nats = nats
+        self._stream = stream
+        self._pattern = f"{subject}.>"
+        self._catch_up = options.catch_up
+        self._reached: int | None = None
+        self._written = 0.0
+
+    async def start(self) -> int:
+        """The last sequence that needs nothing: where the last leader stopped, but no longer ago
+        than `catch_up`; the end of the stream when there was none."""
+        info = await self._nats.stream_info(self._stream)
+        end: int = info["state"]["last_seq"] if info else 0
+        kept = await self._nats.last(streams.CURSORS, subjects.cursor(READER, self._stream))
+        if kept is None or not kept.data.isdigit():
+            await self.reached(end)
+            return end
+        last = min(int(kept.data), end)
+        begin = max(last, await self._before(datetime.now(UTC) - self._catch_up, end))
+        if begin > last:
+            logger.warning(
+                "the interruption was too long, live messages are left out",
+                extra={"action": "live.skipped", "stream": self._stream, "count": begin - last},
+            )
+        return begin
+
+    async def _before(self, moment: datetime, end: int) -> int:
+        """The last sequence that was stored before a moment."""
+        since = moment.isoformat().replace("+00:00", "Z")
+        async for message in self._nats.history(self._stream, self._pattern, since=since, batch=1):
+            return message.sequence - 1
+        return end
+
+    async def reached(self, sequence: int) -> None:
+        """All messages up to this sequence are on their way."""
+        self._reached = sequence
+        if time.monotonic() - self._written >= _WRITE_SECONDS:
+            await self._write()
+
+    async def stop(self) -> None:
+        """Leave the cursor where we are."""
+        try:
+            await self._write()
+        except Unavailable as error:
+            logger.info(
+                "cursor is not written", extra={"action": "live.cursor", "error": str(error)}
+            )
+
+    async def _write(self) -> None:
+        if self._reached is not None:
+            subject = subjects.cursor(READER, self._stream)
+            await self._nats.publish(subject, str(self._reached).encode())
+            self._written = time.monotonic()

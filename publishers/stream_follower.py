@@ -1,0 +1,110 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Every message of a stream, in order and without a gap, from a place on: stored ones, then live.
+
+Live messages are what the server republishes after storing (`arvados.stored.…`); they carry their
+sequence, so one that is missing is noticed, and read from the stream; so is what did not fit into
+memory. No consumer is left on the server (facts/nats.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from arvados_nats import subjects
+from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats_history import StoredMessage, parse
+
+_KEPT_BYTES = 32 * 1024 * 1024
+_PAGE = 500
+
+
+class StreamFollower:
+    """Follows one stream; get it from `follow`."""
+
+    def __init__(self, nats: Nats, stream: str, pattern: str) -> None:
+        self._nats = nats
+        self._stream = stream
+        self._pattern = pattern
+        self._heard: list[StoredMessage] = []
+        self._heard_bytes = 0
+        self._reread = True
+        self._interrupted = False
+        self._news = asyncio.Event()
+
+    async def hear(self, message: Message) -> None:
+        """Take a republished message."""
+        stored = parse(message.headers, message.data)
+        if stored is None:
+            return
+        self._heard.append(stored)
+        self._heard_bytes += len(stored.data)
+        if self._heard_bytes > _KEPT_BYTES:
+            self._heard, self._heard_bytes, self._reread = [], 0, True
+        self._news.set()
+
+    def connection_changed(self, connected: bool) -> None:
+        """What was sent and heard around a lost connection is uncertain: `batches` ends."""
+        if connected:
+            self._interrupted = True
+            self._news.set()
+
+    async def batches(self, last: int) -> AsyncIterator[list[StoredMessage]]:
+        """Messages behind sequence `last`, until the connection was lost and is back.
+
+        Each batch is not empty. Call again to go on, from where the caller knows to have come.
+        Raises Unavailable when the stream can not be read.
+        """
+        self._reread, self._interrupted = True, False
+        while not self._interrupted:
+            heard, self._heard, self._heard_bytes = self._heard, [], 0
+            self._news.clear()
+            if self._reread or not _continues(heard, last):
+                self._reread = False
+                last = min(last, await self._end())
+                async for page in self._read(last):
+                    yield page
+                    last = page[-1].sequence
+            if fresh := [message for message in heard if message.sequence > last]:
+                yield fresh
+                last = fresh[-1].sequence
+            if not self._heard:
+                await self._news.wait()
+
+    async def _end(self) -> int:
+        """The stream's last sequence; lower than ours when the stream was made anew."""
+        info = await self._nats.stream_info(self._stream)
+        end: int = info["state"]["last_seq"] if info else 0
+        return end
+
+    async def _read(self, last: int) -> AsyncIterator[list[StoredMessage]]:
+        page: list[StoredMessage] = []
+        async for message in self._nats.history(self._stream, self._pattern, first=last + 1):
+            page.append(message)
+            if len(page) == _PAGE:
+                yield page
+                page = []
+        if page:
+            yield page
+
+
+def _continues(heard: list[StoredMessage], last: int) -> bool:
+    """Whether these are the very next messages, in order."""
+    return all(message.sequence == last + n for n, message in enumerate(heard, start=1))
+
+
+@asynccontextmanager
+async def follow(nats: Nats, stream: str, subject: str) -> AsyncIterator[StreamFollower]:
+    """Follow a stream whose messages are stored under `<subject>.>`."""
+    follower = StreamFollower(nats, stream, f"{subject}.>")
+    subscription = await nats.subscribe(subjects.stored(f"{subject}.>"), follower.hear)
+    forget = nats.on_change(follower.connection_changed)
+    try:
+        await nats.flush()
+        yield follower
+    finally:
+        forget()
+        await subscription.unsubscribe()
