@@ -287,6 +287,20 @@ async def test_many_users_with_many_rows_are_read_quickly(
     assert {len(grants[user].targets) for user in users[:-1]} == {100}
 
 
+async def test_an_admin_costs_his_own_rows_only(
+    database: Database, reader: postgres.Database
+) -> None:
+    """He manages every user; the rule asks nothing of their rows for him."""
+    query = GrantsQuery(reader, role_groups_visible=True)
+    async with open_cluster(database.dsn) as cluster:
+        await cluster.user("alice")
+        boss = await cluster.user("boss", admin=True)
+        found = await query.read([boss.uuid, cluster.root.uuid])
+
+    assert found.grants[boss.uuid].is_admin
+    assert found.sources == {u: {u} for u in (boss.uuid, cluster.root.uuid)}
+
+
 async def test_tokens_are_read_without_their_secrets(
     database: Database, reader: postgres.Database
 ) -> None:
