@@ -250,7 +250,7 @@ async def test_a_trash_time_that_passes_is_told_at_that_time(here: PermissionWor
 
 
 async def test_what_leaves_no_row_is_found_by_the_round(here: PermissionWorld) -> None:
-    """Redundant links removed by raw SQL, as `delete_all` does: no row, and here no events at all."""
+    """Redundant links removed by raw SQL, as `delete_all` does: no row, no event at all."""
     made = await scene(here.cluster)
     async with here.publishing(FAST, with_events=False):
         await here.watch(*made.everybody)
