@@ -70,6 +70,14 @@ def services(settings: Settings, nats: Nats, arvados: Arvados, health: Health) -
     )
 
 
+def _own_options(settings: Settings) -> dict[str, Any]:
+    options: dict[str, Any] = {"forwarded_allow_ips": settings.trusted_proxies}
+    if settings.tls_certificate and settings.tls_key:
+        options["ssl_certfile"] = str(settings.tls_certificate)
+        options["ssl_keyfile"] = str(settings.tls_key)
+    return options
+
+
 @asynccontextmanager
 async def running(settings: Settings, health: Health) -> AsyncIterator[Services]:
     """The shared parts, at work; they end when the context does."""
@@ -127,7 +135,7 @@ async def serve(
         async with running(settings, health) as shared:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(shared.source.ready.wait(), _START_SECONDS)
-            options = {"forwarded_allow_ips": settings.trusted_proxies, **SERVER_OPTIONS}
+            options = {**SERVER_OPTIONS, **_own_options(settings)}
             listening = sock or http_server.listen(settings.listen)
             serving = tasks.create_task(
                 http_server.serve(App(shared, secret), listening, **options)

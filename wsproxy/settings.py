@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, FilePath, NonNegativeInt, PositiveFloat, PositiveInt
 
 from arvados_nats.settings import ArvadosSettings, CommaSeparated, NatsSettings, OpsSettings
 from wsproxy.limits import Limits
@@ -16,6 +16,12 @@ class Settings(NatsSettings, ArvadosSettings, OpsSettings):
 
     listen: str = "0.0.0.0:8000"
     """Address of WebSockets and pages; port 0 takes a free one."""
+
+    tls_certificate: FilePath | None = None
+    """PEM file with the server's certificate chain, to serve wss:// without a proxy in front."""
+
+    tls_key: FilePath | None = None
+    """PEM file with its private key."""
 
     send_timeout: PositiveFloat = Field(60.0, le=3600)
     """Seconds of silence after which a keep-alive is sent; Arvados' API.SendTimeout. Keep it below
