@@ -22,6 +22,7 @@ COMMANDS = {
     "config": "arvados_nats.nats_config_cli:config",
     "demo": "sandbox.demo:demo",
     "keys": "arvados_nats.keys_cli:keys",
+    "logs": "terminal.logs_cli:logs",
     "publishers": "publishers.cli:publishers",
     "wsproxy": "wsproxy.cli:wsproxy",
 }

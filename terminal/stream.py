@@ -82,11 +82,17 @@ State = Connected | Waiting
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`patience`: seconds for which a first connection is tried, None for ever."""
+    """Seconds for which a connection is tried, None for ever: `patience` for the first one, `again`
+    for one that was lost. `told` hears of each change of the connection."""
 
     ssl: tls.SSLContext | None = None
     patience: float | None = 10.0
+    again: float | None = None
     told: Callable[[State], None] = lambda _: None
+
+
+class TokenRefused(Refused):
+    """The token is not valid."""
 
 
 class Reading:
@@ -152,7 +158,7 @@ class Stream:
         self._socket: ClientConnection | None = None
         self._silence = _HANDSHAKE_SECONDS
         self._pause = (0.0, 0.0)
-        self._greeted = False
+        self._greeted = self._stood = False
         self._failure: BaseException | None = None
         self._revoked = ""
 
@@ -200,11 +206,11 @@ class Stream:
     async def run(self) -> None:
         """Stay connected until cancelled, or raise why there is no use in it."""
         failures, refused = 0, ""
-        began = time.monotonic()
+        lost = time.monotonic()
         while True:
-            opened, token = time.monotonic(), self._token()
+            opened, token, self._stood = time.monotonic(), self._token(), False
             if token == refused:
-                raise Refused(self._revoked or "the token is not valid")
+                raise TokenRefused(self._revoked)
             try:
                 await self._connection(token)
                 reason = "the connection was lost"
@@ -213,15 +219,17 @@ class Stream:
                 reason = _why_closed(error)
             except (OSError, InvalidHandshake, BadInput) as error:
                 reason = _why_not_open(error, first=not self._greeted)
-            self._require_patience(began, reason)
-            failures = 0 if time.monotonic() - opened > _STEADY_SECONDS else failures + 1
+            now = time.monotonic()
+            lost = now if self._stood else lost
+            self._require_patience(now - lost, reason)
+            failures = 0 if self._stood and now - opened > _STEADY_SECONDS else failures + 1
             delay = 0.0 if refused else self._delay(failures)
             self._options.told(Waiting(delay, reason))
             await asyncio.sleep(delay)
 
-    def _require_patience(self, began: float, reason: str) -> None:
-        patience = self._options.patience
-        if not self._greeted and patience is not None and time.monotonic() - began > patience:
+    def _require_patience(self, waited: float, reason: str) -> None:
+        patience = self._options.again if self._greeted else self._options.patience
+        if patience is not None and waited > patience:
             raise Unavailable(reason)
 
     def _delay(self, failures: int) -> float:
@@ -281,7 +289,7 @@ class Stream:
         if self._socket is not None:
             return
         self._socket = socket
-        self._greeted = True
+        self._greeted = self._stood = True
         self._options.told(Connected(hello))
         for reading in tuple(self._readings.values()):
             await self._subscribe(socket, reading)

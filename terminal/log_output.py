@@ -1,0 +1,84 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Log lines as bytes to print: unchanged into a pipe; named, coloured and safe on a terminal.
+
+Pure. Into a pipe go the bytes of the log, of one file exactly; a line end is added only where a
+line without one is followed by a line of another file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from terminal.harmless import RESET, Harmless
+from terminal.merge import Line, stamp
+
+_COLOURS = ("36", "33", "35", "32", "34", "96", "93", "95", "92", "94")
+_ERROR_COLOUR = "31"
+_WIDEST_NAME = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How lines are printed. `safe`: for a terminal; `names`: each line begins with its file."""
+
+    safe: bool = False
+    names: bool = False
+    colours: bool = False
+    timestamps: bool = True
+
+
+class LogOutput:
+    """Turns lines into bytes to print, in the order they come."""
+
+    def __init__(self, look: Look) -> None:
+        self._look = look
+        self._harmless: dict[str, Harmless] = {}
+        self._open: str | None = None
+        """The file whose last line was printed without a line end."""
+        self._width = 0
+
+    def render(self, lines: Iterable[Line]) -> bytes:
+        """What to print for these lines."""
+        return b"".join(map(self._line, lines))
+
+    def close(self) -> bytes:
+        """What to print after the last line: a terminal's next line begins at its left edge."""
+        return b"\n" if self._look.safe and self._open is not None else b""
+
+    def _line(self, line: Line) -> bytes:
+        joins = self._open == line.file
+        parting = b"" if joins or self._open is None else b"\n"
+        self._open = None if line.whole else line.file
+        content = line.data
+        if not self._look.timestamps and not joins:
+            content = without_stamp(content)
+        if self._look.safe:
+            content = self._safe(line.file, content)
+        name = self._name(line.file).encode() if self._look.names and not joins else b""
+        return parting + name + content
+
+    def _safe(self, file: str, content: bytes) -> bytes:
+        harmless = self._harmless.get(file)
+        if harmless is None:
+            harmless = self._harmless[file] = Harmless(colours=self._look.colours)
+        bare = content.removesuffix(b"\n")
+        return harmless.line(bare).encode() + content[len(bare) :]
+
+    def _name(self, file: str) -> str:
+        name = Harmless(colours=False).line(file.removesuffix(".txt").encode())
+        self._width = max(self._width, min(len(name), _WIDEST_NAME))
+        text = f"{name[:_WIDEST_NAME]:<{self._width}} | "
+        return f"\x1b[{_colour(file)}m{text}{RESET}" if self._look.colours else text
+
+
+def _colour(file: str) -> str:
+    """The same file has the same colour in every run."""
+    return _ERROR_COLOUR if file == "stderr.txt" else _COLOURS[sum(file.encode()) % len(_COLOURS)]
+
+
+def without_stamp(line: bytes) -> bytes:
+    """The line without the time stamp that it begins with, if it does."""
+    return line.partition(b"Z ")[2] if stamp(line) and b"Z " in line[:31] else line

@@ -1,0 +1,95 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The commands' connection to the WebSocket proxy: notes when it takes long, errors that help."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+from arvados_nats.errors import ConfigError, Refused, Unavailable
+from terminal import arvados_settings, stream
+from terminal.arvados_settings import ArvadosSettings
+from terminal.command import Notes
+from terminal.stream import Options, State, Stream, TokenRefused, Waiting
+
+_SILENT_SECONDS = 3.0
+_FIRST_SECONDS = 10.0
+"""How long a proxy that can not be reached is tried."""
+
+
+class _Line:
+    """Says when the connection stays away, and when it is back."""
+
+    def __init__(self, url: str, notes: Notes) -> None:
+        self._url = url
+        self._notes = notes
+        self._timer: asyncio.TimerHandle | None = None
+        self._said = False
+        self._reason = ""
+
+    def told(self, state: State) -> None:
+        if isinstance(state, Waiting):
+            self._reason = state.reason
+            if self._timer is None and not self._said:
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_later(_SILENT_SECONDS, self._say)
+            return
+        self.close()
+        if self._said:
+            self._said = False
+            self._notes.tell("connected again")
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _say(self) -> None:
+        self._timer = None
+        self._said = True
+        self._notes.tell(f"no connection to {self._url} ({self._reason}); trying again")
+
+
+@asynccontextmanager
+async def connect(
+    settings: ArvadosSettings, proxy: str | None, notes: Notes, *, again: float | None
+) -> AsyncIterator[Stream]:
+    """A stream to the proxy that was named, or else to the one that the cluster names.
+
+    `again`: seconds for which a lost connection is tried, None for ever.
+    """
+    url = await arvados_settings.stream_url(settings, proxy)
+    line = _Line(url, notes)
+    options = Options(settings.ssl_context(), _FIRST_SECONDS, again, line.told)
+    try:
+        with _explained(settings, url):
+            async with stream.connect(url, lambda: settings.token.secret, options) as events:
+                yield events
+    finally:
+        line.close()
+
+
+@contextlib.contextmanager
+def _explained(settings: ArvadosSettings, url: str) -> Iterator[None]:
+    """Errors of the stream, with what to do about them."""
+    try:
+        yield
+    except TokenRefused as error:
+        raise Refused(
+            f"Arvados at {settings.host} does not accept the token: {error}. Get another one"
+            " (in Workbench: Get API token) and set ARVADOS_API_TOKEN"
+        ) from error
+    except Unavailable as error:
+        raise Unavailable(
+            f"can not reach the message proxy at {url}: {error}. Ask whether it runs, or name"
+            " another with --proxy"
+        ) from error
+    except ConfigError as error:
+        raise ConfigError(
+            f"no message proxy is found at {url}: {error}. Set Services.Websocket.ExternalURL of"
+            " the cluster to the proxy, or name it with --proxy"
+        ) from error
