@@ -83,10 +83,10 @@ class LogFeed:
             await self._listen(stack)
             await self._begin()
             self.ready.set()
-            while True:
+            while not _cancelled():
                 with contextlib.suppress(TimeoutError):
-                    pause = _CHECK_SECONDS * random.uniform(0.8, 1.2)
-                    await asyncio.wait_for(self.check_now.wait(), pause)
+                    async with asyncio.timeout(_CHECK_SECONDS * random.uniform(0.8, 1.2)):
+                        await self.check_now.wait()
                 self.check_now.clear()
                 with contextlib.suppress(ArvadosNatsError):
                     await self._check()
@@ -100,7 +100,7 @@ class LogFeed:
 
     async def _begin(self) -> None:
         """Learn how far each file is in the stream, and go on from there with what came since."""
-        while True:
+        while not _cancelled():
             try:
                 await self._nats.flush()
                 last = await self._stored.last(self.container)
@@ -118,6 +118,8 @@ class LogFeed:
                     extra={"action": "log_feed.begin", "error": str(error)},
                 )
                 await asyncio.sleep(_RETRY_SECONDS)
+        else:
+            return
         for sequence, parsed in starts:
             self._sequence = max(self._sequence, sequence)
             if isinstance(parsed, Chunk):
@@ -268,3 +270,9 @@ class LogFeed:
             sizes = await log_end.saved_sizes(self._saved, self.container, state, access)
         known = {name: file.frontier for name, file in self.files.items()}
         self._finish(log_end.of_saved_log(self.container, state, sizes, known))
+
+
+def _cancelled() -> bool:
+    """Whether this task was cancelled, even where a wait in a library has swallowed it."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -48,7 +48,8 @@ class LogFeeds:
                 self._announce_now.clear()
                 await self._announce()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._announce_now.wait(), INTEREST_SECONDS)
+                    async with asyncio.timeout(INTEREST_SECONDS):
+                        await self._announce_now.wait()
 
     def open(self, container: str) -> LogFeed:
         """The feed of a container, for one more user while `run` runs; `close` must follow."""

@@ -1,0 +1,187 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Readers of log feeds without sockets: what was sent is checked byte by byte as it comes.
+
+The wire is the only thing in memory; the outlet, the reader, the feed and NATS are the real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from arvados_nats.log_chunks import Chunk, ContainerEnd
+from arvados_nats.nats_client import Nats
+from arvados_nats.tokens import Token
+from wsproxy.frames import Message
+from wsproxy.log_arvados import Access
+from wsproxy.log_feed import LogFeed
+from wsproxy.log_reader import LogReader, Selection
+from wsproxy.outlet import HIGH_WATER, Outlet, Outlets
+
+TOKEN = Token("nobody")
+
+
+class MemoryWire:
+    """A peer that takes what it is given, or nothing while it is stalled."""
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        self.outlet: Outlet | None = None
+        self.stalled = False
+        self.most = 0
+        self._take = take
+        self._held: list[bytes] = []
+        self._size = 0
+
+    @property
+    def unsent(self) -> int:
+        return self._size
+
+    def encode(self, message: Message) -> bytes:
+        return message.text
+
+    def write(self, pieces: Sequence[bytes]) -> None:
+        for piece in pieces:
+            if self.stalled:
+                self._held.append(piece)
+                self._size += len(piece)
+            else:
+                self._take(piece)
+        self.most = max(self.most, self._size)
+        if self.outlet and self._size > HIGH_WATER:
+            self.outlet.paused()
+
+    def stall(self) -> None:
+        """Take nothing more, and let the outlet count as full."""
+        self.stalled = True
+        if self.outlet:
+            self.outlet.paused()
+
+    def drain(self) -> None:
+        """Take all that was held, and go on taking."""
+        self.stalled = False
+        held, self._held, self._size = self._held, [], 0
+        for piece in held:
+            self._take(piece)
+        if self.outlet:
+            self.outlet.resumed()
+
+    def close(self, code: int, reason: str) -> None:
+        self._held.clear()
+
+    def abort(self) -> None:
+        self._held.clear()
+
+
+@dataclass(slots=True)
+class Received:
+    """What one reader was sent. Fails on a byte that comes twice or out of turn."""
+
+    messages: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    bytes_of: dict[tuple[str, int], bytearray] = field(
+        default_factory=lambda: defaultdict(bytearray)
+    )
+    first: dict[tuple[str, int], int] = field(default_factory=dict)
+    next: dict[tuple[str, int], int] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    done: bool = False
+    """The end of the container has come."""
+
+    def take(self, text: bytes) -> None:
+        """One message as it came over the wire."""
+        ((key, body),) = msgspec.json.decode(text).items()
+        self.messages.append((key, body))
+        if key == "log":
+            self._log(body)
+        self.done = self.done or (key == "end" and "file" not in body)
+        if key == "gap" and body["to"] is not None:
+            place = body["file"], body["epoch"]
+            assert body["from"] == self.next.get(place, body["from"])
+            self.next[place] = body["to"]
+        self.changed.set()
+
+    def _log(self, body: dict[str, Any]) -> None:
+        data = base64.b64decode(body["base64"]) if "base64" in body else body["text"].encode()
+        place = body["file"], body["epoch"]
+        self.first.setdefault(place, body["offset"])
+        assert body["offset"] == self.next.get(place, body["offset"]), "gap or double"
+        assert body["next"] == body["offset"] + len(data)
+        assert data
+        self.next[place] = body["next"]
+        self.bytes_of[place] += data
+
+    def of(self, key: str) -> list[dict[str, Any]]:
+        """All messages of one type."""
+        return [body for found, body in self.messages if found == key]
+
+    def content(self, file: str, epoch: int = 0) -> bytes:
+        """All bytes of a file, in the order in which they came."""
+        return bytes(self.bytes_of.get((file, epoch), b""))
+
+    async def until(self, condition: Callable[[], object], within: float = 10.0) -> None:
+        """Wait until something sent makes the condition true."""
+        async with asyncio.timeout(within):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def until_content(self, content: Mapping[str, bytes], within: float = 10.0) -> None:
+        """Wait until exactly these files were sent, in their first epoch."""
+        await self.until(
+            lambda: all(self.content(name) == data for name, data in content.items()), within
+        )
+        assert {name for name, _ in self.bytes_of} <= set(content)
+
+
+@dataclass(slots=True)
+class Peer:
+    """One reader with its wire."""
+
+    reader: LogReader
+    wire: MemoryWire
+    received: Received
+
+
+def join(feed: LogFeed, selection: Selection | None = None, access: Access | None = None) -> Peer:
+    """A new reader of a feed."""
+    received = Received()
+    wire = MemoryWire(received.take)
+    outlet = Outlets().open(wire)
+    wire.outlet = outlet
+
+    reader = LogReader(
+        feed,
+        outlet,
+        access or Access(TOKEN),
+        selection or Selection(),
+        id="s",
+        send=outlet.write,
+        ended=received.changed.set,
+    )
+    reader.start()
+    return Peer(reader, wire, received)
+
+
+async def publish(nats: Nats, *parts: Chunk | ContainerEnd) -> None:
+    """Store chunks and ends, in this order."""
+    for part in parts:
+        data = part.data if isinstance(part, Chunk) else part.payload
+        await (await nats.publish_stored(part.subject, data, part.headers))
+
+
+def chunks(
+    container: str, file: str, pieces: Sequence[bytes], *, epoch: int = 0, offset: int = 0
+) -> list[Chunk]:
+    """Chunks that join, one for each piece."""
+    made = []
+    for piece in pieces:
+        made.append(Chunk(container, file, epoch, offset, piece))
+        offset += len(piece)
+    return made

@@ -1,0 +1,326 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Container logs from the real stream and the sandbox's log API to readers, byte by byte."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from arvados_nats import arvados_client, keys, nats_client, streams, subjects
+from arvados_nats.log_chunks import ContainerEnd, FileEnd
+from arvados_nats.nats_client import Message, Nats
+from arvados_nats.tokens import Token
+from sandbox.nats_server import NatsServer
+from sandbox.postgres import Database
+from tests.integration import log_world
+from tests.integration.log_readers import chunks, join, publish
+from wsproxy.log_arvados import Access
+from wsproxy.log_feeds import LogFeeds
+from wsproxy.log_reader import Selection
+
+
+@pytest.fixture
+async def world(
+    nats_server: NatsServer, keys_folder: Path, database: Database
+) -> AsyncIterator[log_world.World]:
+    """A sandbox cluster with its API server."""
+    async with log_world.open_world(nats_server, keys_folder, database) as world:
+        yield world
+
+
+@pytest.fixture
+async def nats(nats_server: NatsServer, keys_folder: Path) -> AsyncIterator[Nats]:
+    """wsproxy's own connection."""
+    seed = keys.load(keys_folder, "wsproxy").text
+    async with nats_client.connect([nats_server.url], name="wsproxy", seed=seed) as nats:
+        yield nats
+
+
+@pytest.fixture
+async def feeds(nats: Nats, world: log_world.World) -> AsyncIterator[LogFeeds]:
+    """The feeds of one wsproxy."""
+    async with arvados_client.connect(world.api.url) as arvados:
+        feeds = LogFeeds(nats, arvados)
+        task = asyncio.create_task(feeds.run())
+        await asyncio.sleep(0)
+        yield feeds
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@pytest.fixture
+def access(world: log_world.World) -> Access:
+    """The administrator's."""
+    return Access(Token(world.cluster.config.system_root_token))
+
+
+def _uuid() -> str:
+    return "zzzzz-dz642-" + "".join(random.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=15))
+
+
+def _end(container: str, **sizes: int) -> ContainerEnd:
+    files = {f"{name}.txt": FileEnd(0, size, True) for name, size in sizes.items()}
+    return ContainerEnd(container, "Complete", 0, files)
+
+
+async def test_history_then_live_without_seam(
+    feeds: LogFeeds, world: log_world.World, access: Access
+) -> None:
+    """What was stored comes first, then `caught_up`, then what is stored from now on."""
+    job = await world.job()
+    await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"one\n", b"two\n"]))
+    peer = join(feeds.open(job.uuid), access=access)
+    await peer.received.until(lambda: peer.received.of("caught_up"))
+    assert peer.received.content("stdout.txt") == b"one\ntwo\n"
+    await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"three\n"], offset=8))
+    await peer.received.until_content({"stdout.txt": b"one\ntwo\nthree\n"})
+    await publish(world.nats, *chunks(job.uuid, "stderr.txt", [b"oh\n"]))
+    await peer.received.until_content({"stdout.txt": b"one\ntwo\nthree\n", "stderr.txt": b"oh\n"})
+    await publish(world.nats, _end(job.uuid, stdout=14, stderr=3))
+    await peer.received.until(lambda: peer.received.done)
+    assert [end.get("file") for end in peer.received.of("end")] == [
+        "stderr.txt",
+        "stdout.txt",
+        None,
+    ]
+    assert peer.received.of("end")[-1] == {
+        "container": job.uuid,
+        "state": "Complete",
+        "exit_code": 0,
+        "confirmed": True,
+    }
+    assert not peer.received.of("gap") and not peer.received.of("error")
+
+
+async def test_a_character_is_never_cut(
+    feeds: LogFeeds, world: log_world.World, access: Access
+) -> None:
+    """Whatever the chunks, live and from history, every frame but broken bytes is text."""
+    job = await world.job()
+    text = "aé€😀\n".encode() * 3
+    peer = join(feeds.open(job.uuid), access=access)
+    await peer.received.until(lambda: peer.received.of("caught_up"))
+    await publish(world.nats, *chunks(job.uuid, "stdout.txt", [bytes([b]) for b in text]))
+    await peer.received.until_content({"stdout.txt": text})
+    late = join(feeds.open(job.uuid), access=access)
+    await late.received.until_content({"stdout.txt": text})
+    for received in (peer.received, late.received):
+        assert all("text" in log for log in received.of("log"))
+
+
+async def test_a_feed_that_begins_inside_a_character_waits_for_its_rest(
+    feeds: LogFeeds, world: log_world.World, access: Access
+) -> None:
+    """The last stored message may hold only the middle of a character."""
+    job = await world.job()
+    parts = [b"x\xf0", b"\x9f", b"\x98", b"\x80\n"]
+    made = chunks(job.uuid, "stdout.txt", parts)
+    await publish(world.nats, *made[:3])
+    peer = join(feeds.open(job.uuid), access=access)
+    await peer.received.until(lambda: peer.received.of("caught_up"))
+    assert peer.received.content("stdout.txt") == b"x"
+    await publish(world.nats, made[3])
+    await peer.received.until_content({"stdout.txt": b"".join(parts)})
+    assert all("text" in log for log in peer.received.of("log"))
+
+
+async def test_bytes_that_are_no_text_travel_as_base64(
+    feeds: LogFeeds, world: log_world.World, access: Access
+) -> None:
+    """Broken UTF-8, NUL and an open character at the end arrive as they are."""
+    job = await world.job()
+    data = b"a\0b\n\xff\xfe\xed\xa0\x80\n" + b"end \xe2\x82"
+    await publish(world.nats, *chunks(job.uuid, "stdout.txt", [data]), _end(job.uuid, stdout=16))
+    assert len(data) == 16
+    peer = join(feeds.open(job.uuid), access=access)
+    await peer.received.until(lambda: peer.received.done)
+    assert peer.received.content("stdout.txt") == data
+
+
+async def test_only_the_chosen_files_from_the_chosen_places(
+    feeds: LogFeeds, world: log_world.World, access: Access
+) -> None:
+    """`files`, `from` and `tail` each say where to begin; the rest is not sent."""
+    job = await world.job()
+    lines = [b"line %d\n" % n for n in range(100)]
+    for file in ("stdout.txt", "stderr.txt", "node.json"):
+        await publish(world.nats, *chunks(job.uuid, file, lines))
+    content = b"".join(lines)
+    chosen = frozenset({"stdout.txt", "stderr.txt"})
+    peer = join(
+        feeds.open(job.uuid),
+        Selection(files=chosen, places={"stdout.txt": (0, 300)}, tail=3),
+        access,
+    )
+    await peer.received.until(lambda: peer.received.of("caught_up"))
+    assert peer.received.content("stdout.txt") == content[300:]
+    assert peer.received.content("stderr.txt") == b"line 97\nline 98\nline 99\n"
+    assert peer.received.first["stdout.txt", 0] == 300
+    assert set(peer.received.bytes_of) == {("stdout.txt", 0), ("stderr.txt", 0)}
+
+
+async def test_a_place_that_is_not_there_yet_is_waited_for(
+    feeds: LogFeeds, world: log_world.World, access: Access
+) -> None:
+    """A reader from offset 10 of a file of 4 bytes gets byte 10 first, when it comes."""
+    job = await world.job()
+    await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"abcd"]))
+    peer = join(feeds.open(job.uuid), Selection(places={"stdout.txt": (0, 10)}), access)
+    await peer.received.until(lambda: peer.received.of("caught_up"))
+    await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"efgh", b"ijkl"], offset=4))
+    await peer.received.until(lambda: peer.received.of("log"))
+    assert peer.received.first["stdout.txt", 0] == 10
+    assert peer.received.content("stdout.txt") == b"kl"
+
+
+async def test_a_slow_reader_goes_back_to_history_and_holds_nobody_up(
+    feeds: LogFeeds, world: log_world.World, access: Access
+) -> None:
+    """A stalled peer costs a bounded number of bytes, the other sees all meanwhile."""
+    job = await world.job()
+    slow, fast = (
+        join(feeds.open(job.uuid), access=access),
+        join(feeds.open(job.uuid), access=access),
+    )
+    await slow.received.until(lambda: slow.received.of("caught_up"))
+    await fast.received.until(lambda: fast.received.of("caught_up"))
+    made = chunks(job.uuid, "stdout.txt", [b"%08d\n" % n * 1000 for n in range(300)])
+    slow.wire.stall()
+    await publish(world.nats, *made)
+    content = {"stdout.txt": b"".join(chunk.data for chunk in made)}
+    await fast.received.until_content(content)
+    assert slow.wire.most < 2 * 64 * 1024
+    slow.wire.drain()
+    await slow.received.until_content(content)
+    await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"bye\n"], offset=made[-1].end))
+    await slow.received.until(lambda: slow.received.content("stdout.txt").endswith(b"bye\n"))
+
+
+async def test_a_file_that_shrinks_begins_a_new_epoch(
+    feeds: LogFeeds, world: log_world.World, access: Access
+) -> None:
+    """Live readers see the end of the old epoch and the new one; late ones the file as it is."""
+    job = await world.job()
+    peer = join(feeds.open(job.uuid), access=access)
+    await peer.received.until(lambda: peer.received.of("caught_up"))
+    await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"old old\n", b"\xe2\x82"]))
+    await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"new\n"], epoch=1))
+    await peer.received.until(lambda: peer.received.content("stdout.txt", 1) == b"new\n")
+    assert peer.received.content("stdout.txt", 0) == b"old old\n\xe2\x82"
+    late = join(feeds.open(job.uuid), access=access)
+    back = join(feeds.open(job.uuid), Selection(places={"stdout.txt": (0, 4)}), access)
+    await late.received.until(lambda: late.received.content("stdout.txt", 1) == b"new\n")
+    await back.received.until(lambda: back.received.content("stdout.txt", 1) == b"new\n")
+    assert not late.received.content("stdout.txt", 0)
+    assert back.received.content("stdout.txt", 0) == b"old\n\xe2\x82"
+    assert not back.received.of("gap")
+
+
+async def test_what_left_the_stream_is_read_from_arvados(
+    feeds: LogFeeds, world: log_world.World, access: Access
+) -> None:
+    """The beginning comes from the log API at the same offsets, the rest from the stream."""
+    job = await world.job()
+    content = b"".join(b"line %d\n" % n for n in range(20_000))
+    job.write("stdout.txt", content)
+    await publish(world.nats, *chunks(job.uuid, "stdout.txt", [content[150_000:]], offset=150_000))
+    before = world.backend.faults.count("GET")
+    peers = [join(feeds.open(job.uuid), access=access) for _ in range(20)]
+    for peer in peers:
+        await peer.received.until_content({"stdout.txt": content})
+        assert not peer.received.of("gap")
+    assert 1 <= world.backend.faults.count("GET") - before <= 3
+
+
+async def test_bytes_that_nobody_has_are_a_gap_with_exact_borders(
+    feeds: LogFeeds, world: log_world.World, access: Access
+) -> None:
+    """Lost with the node and never stored: told, then the reader goes on behind it."""
+    job = await world.job()
+    await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"start\n"]))
+    peer = join(feeds.open(job.uuid), access=access)
+    await peer.received.until(lambda: peer.received.of("caught_up"))
+    await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"later\n"], offset=1000))
+    await peer.received.until(lambda: peer.received.content("stdout.txt") == b"start\nlater\n")
+    (gap,) = peer.received.of("gap")
+    assert (gap["file"], gap["epoch"], gap["from"], gap["to"]) == ("stdout.txt", 0, 6, 1000)
+
+
+async def test_a_container_that_ended_long_ago_comes_from_its_saved_log(
+    feeds: LogFeeds, world: log_world.World, access: Access
+) -> None:
+    """Nothing of it is in the stream: files and end come from Arvados, confirmed."""
+    job = await world.job()
+    content = {"stdout.txt": b"hello\n" * 50_000, "empty.txt": b"", "crunch-run.txt": b"done\n"}
+    for file, data in content.items():
+        job.write(file, data)
+    await job.finish(exit_code=3)
+    peer = join(feeds.open(job.uuid), access=access)
+    await peer.received.until(lambda: peer.received.done)
+    for file, data in content.items():
+        assert peer.received.content(file) == data
+    ends = peer.received.of("end")
+    assert all(end["confirmed"] for end in ends)
+    assert {end["file"]: end["size"] for end in ends[:-1]} == {
+        file: len(data) for file, data in content.items()
+    }
+    assert (ends[-1]["state"], ends[-1]["exit_code"]) == ("Complete", 3)
+
+
+async def test_a_queued_container_is_waited_for_and_its_cancellation_told(
+    feeds: LogFeeds, world: log_world.World, access: Access
+) -> None:
+    """No log yet is no error; a container that never ran ends without files."""
+    job = await world.job(start=False)
+    feed = feeds.open(job.uuid)
+    peer = join(feed, access=access)
+    await peer.received.until(lambda: peer.received.of("caught_up"))
+    await publish(world.nats, ContainerEnd(job.uuid, "Cancelled", None, {}))
+    await peer.received.until(lambda: peer.received.done)
+    assert peer.received.of("end") == [
+        {"container": job.uuid, "state": "Cancelled", "exit_code": None, "confirmed": True}
+    ]
+
+
+async def test_interest_is_announced_while_somebody_reads(
+    feeds: LogFeeds, nats: Nats, world: log_world.World, access: Access
+) -> None:
+    """The publisher hears at once that a container is watched."""
+    job = await world.job()
+    heard = asyncio.Event()
+
+    async def hear(_: Message) -> None:
+        heard.set()
+
+    await world.nats.subscribe(subjects.log_interest(job.uuid), hear)
+    await world.nats.flush()
+    feeds.open(job.uuid)
+    async with asyncio.timeout(5):
+        await heard.wait()
+
+
+async def test_reads_are_shared_by_all_readers_of_a_container(
+    feeds: LogFeeds, nats: Nats, world: log_world.World, access: Access
+) -> None:
+    """Fifty readers that begin together ask the stream as often as one."""
+    job = await world.job()
+    content = b"x" * 79 + b"\n"
+    await publish(world.nats, *chunks(job.uuid, "stdout.txt", [content * 800] * 20))
+    asked: list[str] = []
+
+    async def count(message: Message) -> None:
+        asked.append(message.subject)
+
+    await world.nats.subscribe(f"$JS.API.DIRECT.GET.{streams.LOGS}", count)
+    await world.nats.flush()
+    peers = [join(feeds.open(job.uuid), access=access) for _ in range(50)]
+    for peer in peers:
+        await peer.received.until_content({"stdout.txt": content * 800 * 20})
+    await world.nats.flush()
+    assert 3 < len(asked) < 40
