@@ -104,7 +104,8 @@ class Notes:
     def tell(self, text: str) -> None:
         """A line that stays."""
         self.clear()
-        print(f"arvados-nats: {text}", file=sys.stderr, flush=True)  # noqa: T201
+        sys.stderr.write(f"arvados-nats: {text}\n")
+        sys.stderr.flush()
 
     def progress(self, text: str) -> None:
         """A line that the next one replaces."""

@@ -25,7 +25,7 @@ sent so much has no more."""
 LONGEST_LINE = 1024 * 1024
 """A line that is longer is shown in pieces."""
 
-_STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.(\d{1,9})Z")
+_STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z")
 _EARLIEST = b""
 
 
@@ -86,7 +86,7 @@ def stamp(line: bytes) -> bytes:
     found = _STAMP.match(line)
     if found is None:
         return _EARLIEST
-    return found[0][:-1].ljust(29, b"0")
+    return found[1] + b"." + (found[2] or b"").ljust(9, b"0")
 
 
 class Merge:
@@ -100,7 +100,8 @@ class Merge:
         self._files: dict[str, _File] = {}
         self._heads: list[tuple[bytes, int, _File]] = []
         self._heard = 0
-        self._waiting = 0
+        self.waiting = 0
+        """Bytes that were given and not taken."""
         self._live = False
 
     def add(self, file: str, data: bytes, now: float) -> None:
@@ -110,7 +111,7 @@ class Merge:
             found = self._files[file] = _File(file, len(self._files))
         had_lines = bool(found.lines)
         self._heard += len(data)
-        self._waiting += len(data)
+        self.waiting += len(data)
         found.heard = self._heard
         found.split(data, now)
         if found.lines and not had_lines:
@@ -125,7 +126,7 @@ class Merge:
         taken: list[Line] = []
         while self._heads and self._may_go(now):
             file = self._pop(taken)
-            while not self._live and file.lines and self._waiting <= self._held_bytes:
+            while not self._live and file.lines and self.waiting <= self._held_bytes:
                 file = self._pop(taken)  # nothing changes for the others before one has run dry
         return taken
 
@@ -151,7 +152,7 @@ class Merge:
         if self._live:
             due = self.due()
             return due is not None and due <= now
-        if self._waiting > self._held_bytes:
+        if self.waiting > self._held_bytes:
             self.exact = False
             return True
         return self._heard > QUIET_BYTES and not any(
@@ -169,7 +170,7 @@ class Merge:
         _, _, file = self._heads[0]
         line = file.lines.popleft()
         taken.append(line)
-        self._waiting -= len(line.data)
+        self.waiting -= len(line.data)
         if file.lines:
             heapq.heapreplace(self._heads, (file.lines[0].key, file.number, file))
         else:

@@ -1,0 +1,165 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Subscriptions take what is theirs once, and resume where they were."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from terminal.messages import (
+    Attempt,
+    CaughtUp,
+    End,
+    Event,
+    Gap,
+    Log,
+    Message,
+    Object,
+    Subscribed,
+)
+from terminal.subscriptions import (
+    EventsSubscription,
+    LogSubscription,
+    ObjectSubscription,
+    Subscription,
+)
+from wsproxy import messages_v1
+
+C1, C2 = "zzzzz-dz642-000000000000001", "zzzzz-dz642-000000000000002"
+REQUEST = "zzzzz-xvhdp-000000000000001"
+
+
+def log(offset: int, data: bytes, *, file: str = "a", container: str = C1, epoch: int = 0) -> Log:
+    return Log(container, file, epoch, offset, data)
+
+
+def target(subscription: Subscription) -> Any:
+    """What the server understands of a request."""
+    frame = msgspec.json.encode({"subscribe": {"id": "1", **subscription.request()}})
+    message = messages_v1.decode(frame)
+    assert isinstance(message, messages_v1.Subscribe)
+    return message.target
+
+
+def event(cursor: str) -> Event:
+    return Event(1, "l", "update", None, "t", C1, "arvados#container", None, True, {}, cursor)
+
+
+@given(
+    st.binary(min_size=1, max_size=60),
+    st.lists(st.tuples(st.integers(0, 59), st.integers(1, 20)), max_size=30),
+)
+def test_bytes_come_once_however_frames_overlap(data: bytes, cuts: list[tuple[int, int]]) -> None:
+    """Frames doubled, overlapping or meant for others: the bytes taken join and are right."""
+    subscription, taken = LogSubscription(C1), b""
+    subscription.places["a"] = (0, 0)
+    for start, length in [*cuts, (0, 30), (20, 60)]:
+        message = subscription.take(log(start, data[start : start + length]))
+        if isinstance(message, Log):
+            assert message.offset == len(taken)
+            taken += message.data
+    assert taken == data
+    assert target(subscription).from_ == {"a": messages_v1.From(len(data), 0)}
+
+
+def test_log_begins_where_its_first_frame_does() -> None:
+    """With `tail`, only the server knows where that is."""
+    subscription = LogSubscription(C1, tail=5)
+    assert target(subscription) == messages_v1.LogTarget(C1, tail=5)
+    assert subscription.take(log(700, b"last\n")) == log(700, b"last\n")
+
+
+def test_resume_in_the_middle_of_a_tail_keeps_it_for_the_other_files() -> None:
+    """A file of which nothing came before the line broke is not sent from its beginning."""
+    subscription = LogSubscription(C1, ["a", "b"], 5)
+    subscription.take(log(700, b"last\n"))
+    places = {"a": messages_v1.From(705, 0)}
+    assert target(subscription) == messages_v1.LogTarget(C1, ["a", "b"], places, 5)
+    subscription.take(CaughtUp("1"))
+    assert target(subscription) == messages_v1.LogTarget(C1, ["a", "b"], places)
+
+
+def test_other_containers_and_files_are_not_taken() -> None:
+    """Frames carry no subscription id, so each looks for its own."""
+    subscription = LogSubscription(C1, ["a"])
+    for strange in (log(0, b"x", file="b"), log(0, b"x", container=C2), event("x")):
+        assert subscription.take(strange) is None
+    assert subscription.take(End(container=C2)) is None
+    assert not subscription.ended
+
+
+def test_new_epoch_begins_at_its_own_offset() -> None:
+    """A file that began anew is followed, and what comes late of the old one is dropped."""
+    subscription = LogSubscription(C1)
+    subscription.take(log(0, b"old old"))
+    assert subscription.take(log(0, b"new", epoch=1)) == log(0, b"new", epoch=1)
+    assert subscription.take(log(7, b"late")) is None
+    assert target(subscription).from_ == {"a": messages_v1.From(3, 1)}
+
+
+def test_gap_moves_the_place() -> None:
+    """After bytes that are lost the next ones join behind them."""
+    subscription = LogSubscription(C1)
+    subscription.take(log(0, b"ab"))
+    assert subscription.take(log(9, b"x")) is None
+    gap = Gap("1", "lost", C1, "a", 0, 2, 9)
+    assert subscription.take(gap) is gap
+    assert subscription.take(log(9, b"x")) == log(9, b"x")
+
+
+def test_request_follows_attempts() -> None:
+    """Places are those of the container that is being shown (facts/arvados-demand.md W2)."""
+    subscription = LogSubscription(REQUEST)
+    assert subscription.take(log(0, b"too early")) is None
+    for number, container in enumerate((C1, C2), start=1):
+        assert subscription.take(Attempt("1", REQUEST, container, number))
+        assert subscription.take(log(0, b"text", container=container))
+        expected = messages_v1.LogTarget(
+            REQUEST, from_={"a": messages_v1.From(4, 0)}, container=container
+        )
+        assert target(subscription) == expected
+        assert subscription.take(End(container=container))
+        assert not subscription.ended
+    assert subscription.take(Attempt("1", REQUEST, C2, 2))
+    assert target(subscription).from_ == {"a": messages_v1.From(4, 0)}, "told again on resuming"
+    assert subscription.take(End(request=REQUEST))
+    assert subscription.ended
+
+
+def test_container_ends_after_its_files() -> None:
+    """The end of a file is not the end; ends of files that are not wanted are not told."""
+    subscription = LogSubscription(C1, ["a"])
+    assert subscription.take(End(container=C1, file="b")) is None
+    assert subscription.take(End(container=C1, file="a"))
+    assert not subscription.ended
+    assert subscription.take(End(container=C1, exit_code=0))
+    assert subscription.ended
+
+
+def test_object_is_taken_when_it_is_another() -> None:
+    """The state that the client has already is not told again after a reconnect."""
+    subscription = ObjectSubscription(C1, etag="e1")
+    assert target(subscription) == messages_v1.ObjectTarget(C1, "e1")
+    assert subscription.take(Object(C1, "e1", {})) is None
+    assert subscription.take(Object(C2, "e2", {})) is None
+    assert subscription.take(Object(C1, "e2", {}))
+    assert target(subscription) == messages_v1.ObjectTarget(C1, "e2")
+
+
+def test_events_resume_after_the_last_cursor() -> None:
+    """Every message that carries a cursor counts."""
+    subscription = EventsSubscription({"kinds": ["container"], "begin": "oldest"})
+    assert target(subscription) == messages_v1.EventsTarget(kinds=["container"], begin="oldest")
+    cursors: list[Message] = [event("c1"), CaughtUp("1", "c2"), Gap("1", "old", cursor="c3")]
+    for number, message in enumerate(cursors, start=1):
+        assert subscription.take(message) is message
+        assert target(subscription) == messages_v1.EventsTarget(
+            kinds=["container"], cursor=f"c{number}"
+        )
+    assert subscription.take(Subscribed("1"))
+    assert subscription.take(log(0, b"x")) is None
