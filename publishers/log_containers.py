@@ -45,7 +45,7 @@ BY_UUID = f"SELECT {_COLUMNS} FROM containers c WHERE c.uuid = ANY($1::text[])"
 
 MOVED = """
 SELECT l.object_uuid, l.properties FROM logs l
- WHERE l.created_at BETWEEN $2::timestamp - interval '10 min' AND $2::timestamp + interval '10 min'
+ WHERE l.created_at BETWEEN $2::timestamp - interval '2 min' AND $2::timestamp + interval '2 min'
    AND l.event_type = 'update'
    AND l.owner_uuid LIKE '_____-tpzed-000000000000000'
    AND l.object_uuid LIKE '_____-xvhdp-_______________'

@@ -12,7 +12,8 @@ from pydantic import Field, SecretStr
 from arvados_nats import streams
 from arvados_nats.settings import Block
 from publishers.container_logs import Options
-from publishers.log_tailer import Pace
+from publishers.log_pace import Pace
+from publishers.log_scan import Scan
 
 
 class LogSettings(Block):
@@ -70,6 +71,5 @@ class LogSettings(Block):
                 max_bytes=self.logs_max_bytes,
                 replicas=self.logs_replicas,
             ),
-            scan=self.log_scan_seconds,
-            ended=timedelta(minutes=self.log_ended_minutes),
+            scan=Scan(self.log_scan_seconds, timedelta(minutes=self.log_ended_minutes)),
         )

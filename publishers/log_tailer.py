@@ -7,10 +7,6 @@ Asks the controller for the sizes of all files, reads what is new, and stores it
 somebody watches, slowly otherwise. When the container has ended, the saved log is read on at
 the same offsets until its sizes are those of the stream, and the end marker closes the log. The
 position is in the stream alone, so that a tailer can be stopped and started anywhere.
-
-What can be lost: bytes that were written after the last poll when a compute node dies before its
-next checkpoint to Keep. That is `Pace.fast` while somebody watches and `Pace.slow` otherwise, plus
-the time of one poll, or the whole time for which the controller, its tunnel or NATS was away.
 """
 
 from __future__ import annotations
@@ -18,17 +14,19 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from arvados_nats.errors import ArvadosNatsError, Unavailable
 from arvados_nats.log_chunks import ContainerEnd
-from publishers import log_ending, log_metrics
+from publishers import log_ending, log_metrics, log_pace
+from publishers.cancelled import raise_if_cancelled
 from publishers.log_containers import Container
 from publishers.log_copy import LogCopy
 from publishers.log_file import LogFile, Rewritten
+from publishers.log_pace import Pace, Situation
 from publishers.log_source import LogSource
 from publishers.log_writer import LogWriter
 
@@ -36,20 +34,9 @@ logger = logging.getLogger(__name__)
 
 _READS_PER_POLL = 8
 """So that one noisy file does not keep the others of its container waiting."""
+_FAILURES_PER_POLL = 3
+"""A controller that does not answer is not asked for every file."""
 _ALL = 1 << 30
-_LONGEST_WATCHED_DELAY = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """Seconds between two polls, and how long a state is waited for."""
-
-    fast: float = 0.25
-    slow: float = 5.0
-    confirm: float = 15.0
-    """After the end of a container, until its saved log is taken as it is or given up."""
-    push: float = 10.0
-    """How long a pushed file may stand still, though there is more, before it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +61,7 @@ class LogTailer:
         self._behind = False
         self._failures = 0
         self._finishes = 0
-        self._given_up_at: float | None = None
+        self._ended_at: float | None = None
         self._lag = 0
 
     def update(self, container: Container) -> None:
@@ -93,6 +80,7 @@ class LogTailer:
         """Follow until the end marker is in the stream; waits out every outage."""
         try:
             while True:
+                raise_if_cancelled()
                 end = await self._attempt()
                 if end is not None:
                     return end
@@ -124,40 +112,57 @@ class LogTailer:
         sizes = await self._around.source.sizes(self.container)
         self._behind = False
         self._measure(sizes)
-        for name, size in sorted(sizes.items()):
-            file = await self._copy.file(name)
-            if file is not None:
-                await self._advance(file, size)
+        await self._each(sizes, self._advance)
         self._measure(sizes)
 
-    async def _advance(self, file: LogFile, size: int) -> None:
+    async def _each(
+        self, sizes: dict[str, int], carry: Callable[[LogFile, int], Awaitable[bool]]
+    ) -> bool:
+        """Carry over each file; whether all are complete.
+
+        One that can not be read, for example for a lost block in Keep, does not stop the others;
+        Unavailable is raised for it afterwards.
+        """
+        complete, failures = True, []
+        for name, size in sorted(sizes.items()):
+            try:
+                file = await self._copy.file(name)
+                complete &= file is None or await carry(file, size)
+            except Unavailable as error:
+                failures.append(error)
+                if len(failures) == _FAILURES_PER_POLL:
+                    break
+        if failures:
+            raise failures[0]
+        return complete
+
+    async def _advance(self, file: LogFile, size: int) -> bool:
         if file.pushed and await self._copy.leave_to_push(file, size):
-            return
+            return False
         if size < file.read_to:
-            await self._begin_anew(file)
-            return
+            return await self._begin_anew(file)
         before = file.read_to
         try:
             done = await self._copy.catch_up(self.container, file, size, _READS_PER_POLL)
         except Rewritten:
-            await self._begin_anew(file)
-            return
+            return await self._begin_anew(file)
         self._behind |= not done and file.read_to != before
         await self._copy.write(file, file.settle())
+        return done
 
-    async def _begin_anew(self, file: LogFile) -> None:
+    async def _begin_anew(self, file: LogFile) -> bool:
         """Start a new epoch, if it was the node who answered and not Keep with an old checkpoint.
 
         A container that is alive after the answer was so before it; one that has ended meanwhile is
         read again as ended.
         """
         fresh = await self._around.look(self.container.uuid)
-        if fresh is None:
-            return
-        self.update(fresh)
-        if fresh.live:
+        if fresh is not None:
+            self.update(fresh)
+        if fresh is not None and fresh.live:
             await self._copy.restart(file)
             self._behind = True
+        return False
 
     async def _finish(self) -> ContainerEnd | None:
         """Read the saved log on from where the stream ends; the end marker once that is done."""
@@ -166,15 +171,16 @@ class LogTailer:
         if fresh is not None:
             self.update(fresh)
         sizes = await self._saved_sizes()
-        settled = log_ending.is_settled(
-            self.container, sizes, patience_over=self._is_patience_over()
-        )
-        complete = True
-        for name, size in sorted(sizes.items()):
-            file = await self._copy.file(name)
-            if file is not None:
-                complete &= await self._complete(file, size, settled=settled)
-        if not settled or not (complete or self._is_patience_over()):
+        since = self._since_end()
+        patience_over = since >= self._around.pace.confirm
+        settled = log_ending.is_settled(self.container, sizes, patience_over=patience_over)
+        try:
+            complete = await self._each(sizes, partial(self._complete, settled=settled))
+        except Unavailable:
+            if since < self._around.pace.give_up:
+                raise
+            complete = False
+        if not settled or not (complete or patience_over):
             return None
         return await self._close(sizes)
 
@@ -208,35 +214,35 @@ class LogTailer:
         log_metrics.UNCONFIRMED.inc(sum(not file.confirmed for file in end.files.values()))
         return end
 
-    def _is_patience_over(self) -> bool:
+    def _since_end(self) -> float:
+        """Seconds since the first look at the ended container."""
         now = time.monotonic()
-        if self._given_up_at is None:
-            self._given_up_at = now + self._around.pace.confirm
-        return now >= self._given_up_at
+        if self._ended_at is None:
+            self._ended_at = now
+        return now - self._ended_at
 
     @property
     def _is_watched(self) -> bool:
-        return self._around.watched(self.container.uuid)
+        """Whether haste is of use: without a gateway the log changes at checkpoints only."""
+        changes = self.container.live or self.container.final
+        return changes and self._around.watched(self.container.uuid)
 
     async def _pause(self) -> None:
         """Wait until the next poll is due, or until something happens."""
         try:
-            async with asyncio.timeout(self._delay()):
+            async with asyncio.timeout(log_pace.delay(self._around.pace, self._situation())):
                 await self._wake.wait()
         except TimeoutError:
             pass
         self._wake.clear()
 
-    def _delay(self) -> float:
-        """Jitter keeps the containers from asking in step; it never makes a poll late."""
-        pace = self._around.pace
-        if self._behind and not self._failures:
-            return 0.0
-        delay = pace.fast if self._is_watched or self._copy.holds_back else pace.slow
-        if self._failures or self.container.final:
-            longest = _LONGEST_WATCHED_DELAY if self._is_watched else pace.slow
-            delay = min(pace.fast * 2.0 ** min(self._failures + self._finishes - 1, 10), longest)
-        return delay * random.uniform(0.8, 1.0)
+    def _situation(self) -> Situation:
+        return Situation(
+            watched=self._is_watched,
+            more=self._behind,
+            holds_back=self._copy.holds_back,
+            tries=self._failures + self._finishes,
+        )
 
     def _measure(self, sizes: dict[str, int]) -> None:
         files = self._copy.files

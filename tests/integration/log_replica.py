@@ -18,8 +18,9 @@ from arvados_nats.ops import Health
 from arvados_nats.tokens import Token
 from publishers import container_logs, postgres
 from publishers.container_logs import Options
+from publishers.log_pace import Pace
+from publishers.log_scan import Scan
 from publishers.log_source import LogSource
-from publishers.log_tailer import Pace
 
 LIMITS = streams.Limits(streams.DEFAULT_LOG_LIMITS.max_age, 1 << 30)
 """What fits the NATS server of the tests."""
@@ -36,6 +37,7 @@ class Place(msgspec.Struct, frozen=True):
     fast: float
     slow: float
     confirm: float
+    give_up: float
     push: float
     scan: float
 
@@ -48,8 +50,8 @@ async def publish(place: Place, health: Health) -> None:
         postgres.connect(place.dsn) as database,
     ):
         source = LogSource(arvados, Token(place.token), health, calls=8)
-        pace = Pace(place.fast, place.slow, place.confirm, place.push)
-        options = Options(pace, LIMITS, place.scan)
+        pace = Pace(place.fast, place.slow, place.confirm, place.give_up, place.push)
+        options = Options(pace, Scan(place.scan), LIMITS)
         await container_logs.run(nats, database, source, health, options)
 
 

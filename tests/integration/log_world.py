@@ -21,8 +21,8 @@ from arvados_nats import keys, log_chunks, nats_client, streams, subjects
 from arvados_nats.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health
-from publishers.log_tailer import Pace
-from sandbox import api_server
+from publishers.log_pace import Pace
+from sandbox import api_server, schema
 from sandbox.api import tables
 from sandbox.api.app import ApiApp
 from sandbox.api.calls import Backend
@@ -34,7 +34,7 @@ from sandbox.postgres import Database
 from tests.integration import log_replica
 from tests.integration.log_replica import Place
 
-PACE = Pace(fast=0.05, slow=0.2, confirm=1.0, push=1.0)
+PACE = Pace(fast=0.05, slow=0.2, confirm=1.0, give_up=2.0, push=1.0)
 _IMAGE = ". d41d8cd98f00b204e9800998ecf8427e+0 0:0:image.tar\n"
 _REQUEST = {
     "command": ["true"],
@@ -160,6 +160,7 @@ class World:
             fast=self.pace.fast,
             slow=self.pace.slow,
             confirm=self.pace.confirm,
+            give_up=self.pace.give_up,
             push=self.pace.push,
             scan=self.scan_seconds,
         )
@@ -176,6 +177,20 @@ class World:
             if process.returncode is None:
                 process.kill()
             await process.wait()
+
+    @contextlib.asynccontextmanager
+    async def no_database(self) -> AsyncIterator[None]:
+        """The database takes no connection of the publishers, and cuts those they have."""
+        pool = self.cluster.pool
+        await pool.execute(f"ALTER ROLE {schema.READER} CONNECTION LIMIT 0")
+        await pool.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1",
+            schema.READER,
+        )
+        try:
+            yield
+        finally:
+            await pool.execute(f"ALTER ROLE {schema.READER} CONNECTION LIMIT -1")
 
     async def watch(self, container_uuid: str) -> None:
         """Say once that somebody watches a container."""

@@ -16,7 +16,7 @@ from arvados_nats.log_chunks import FileEnd
 from arvados_nats.ops import Health
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from tests.integration.log_world import World, open_world, until_calls
+from tests.integration.log_world import World, open_world, until, until_calls
 
 
 @pytest.fixture
@@ -371,3 +371,39 @@ async def test_rubbish_that_a_container_published_is_passed_over(world: World) -
     assert [m.data for m in stored] == [b"rubbish", b"true\n"]
     assert end.files["stdout.txt"].epoch == stored[0].sequence
     assert end.files["stdout.txt"].confirmed
+
+
+async def test_saved_file_that_can_not_be_read(world: World) -> None:
+    """A lost block in Keep: after some time the end is marked, with what was streamed, and not
+    confirmed; files that can be read are whole."""
+    async with world.replica():
+        job = await world.job()
+        job.write("stderr.txt", b"streamed\n")
+        await world.until_stored(job, "stderr.txt")
+        with world.backend.faults.failing("GET /arvados/v1/container_requests/{uuid}/log", 502):
+            job.write("stdout.txt", b"unreadable\n")
+            await job.finish()
+            end = await world.until_end(job.uuid)
+    assert await world.content(job.uuid) == {"stderr.txt": b"streamed\n"}
+    assert end.files == {"stderr.txt": FileEnd(0, 9, True), "stdout.txt": FileEnd(0, 0, False)}
+
+
+async def test_database_away_in_the_middle(world: World) -> None:
+    """Bytes go on arriving, and the end is found when the database is back."""
+    health = Health()
+    async with world.replica(health):
+        job = await world.job()
+        job.write("stdout.txt", b"before\n")
+        await world.until_stored(job, "stdout.txt")
+        async with world.no_database():
+            await until(lambda: _has_fault(health))
+            job.write("stdout.txt", b"meanwhile\n")
+            await world.until_stored(job, "stdout.txt")
+        await job.finish()
+        await world.until_end(job.uuid)
+    assert health.error is None
+    assert await world.content(job.uuid) == job.written
+
+
+async def _has_fault(health: Health) -> bool:
+    return health.error is not None

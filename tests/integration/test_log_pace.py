@@ -18,7 +18,7 @@ from arvados_nats.log_chunks import Chunk
 from arvados_nats.nats_client import Message
 from publishers import log_metrics
 from publishers.log_interest import Interest
-from publishers.log_tailer import Pace
+from publishers.log_pace import Pace
 from sandbox.api_server import ApiServer
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database

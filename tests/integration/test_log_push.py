@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -232,7 +233,7 @@ async def _spooled(pusher: Pusher, end: int) -> bool:
 
 async def test_no_room_on_disk(world: World, fresh_nats: NatsServer, tmp_path: Path) -> None:
     """What there was no room for is read by the log publisher; then the push goes on."""
-    world.pace = type(world.pace)(fast=0.05, slow=0.2, confirm=1.0, push=0.2)
+    world.pace = dataclasses.replace(world.pace, push=0.2)
     job = await world.job()
     async with world.replica():
         async with pushing(world, job, tmp_path, max_bytes=1000) as pusher:

@@ -19,8 +19,9 @@ from arvados_nats.ops import Health
 from arvados_nats.tokens import Token
 from publishers import log_containers, log_metrics
 from publishers.log_containers import Container
+from publishers.log_pace import Pace
 from publishers.log_source import LogSource
-from publishers.log_tailer import LogTailer, Pace, Surroundings
+from publishers.log_tailer import LogTailer, Surroundings
 from publishers.log_writer import Fenced, LogWriter
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
