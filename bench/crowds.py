@@ -115,17 +115,13 @@ def serve(pipe: Connection) -> None:
 
 
 async def _serve(pipe: Connection) -> None:
-    crowd, loop, wake = Crowd(), asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(pipe.fileno(), wake.set)
+    crowd = Crowd()
     while True:
-        await wake.wait()
-        wake.clear()
-        while pipe.poll():
-            try:
-                verb, arguments = pipe.recv()
-            except EOFError:
-                return
-            pipe.send(await _obey(crowd, verb, arguments))
+        try:
+            verb, arguments = await asyncio.to_thread(pipe.recv)
+        except EOFError:
+            return
+        pipe.send(await _obey(crowd, verb, arguments))
 
 
 async def _obey(crowd: Crowd, verb: str, arguments: tuple[Any, ...]) -> Any:

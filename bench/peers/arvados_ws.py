@@ -37,7 +37,10 @@ class ArvadosWs:
 
 
 def config(sandbox: Sandbox, port: int) -> dict[str, object]:
-    """A config.yml for this service; everything that is not here has Arvados' default."""
+    """A config.yml for this service; everything that is not here has Arvados' default.
+
+    The default of 64 requests at once counts open sockets too: the 65th client would wait in vain.
+    """
     database = urlsplit(sandbox.database.dsn)
     cluster = sandbox.cluster.config
     return {
@@ -45,6 +48,7 @@ def config(sandbox: Sandbox, port: int) -> dict[str, object]:
             cluster.cluster_id: {
                 "SystemRootToken": cluster.system_root_token,
                 "ManagementToken": MANAGEMENT_TOKEN,
+                "API": {"MaxConcurrentRequests": 0},
                 "Collections": {"BlobSigningKey": _UNUSED_SECRET},
                 "PostgreSQL": {
                     "Connection": {
@@ -66,6 +70,11 @@ def config(sandbox: Sandbox, port: int) -> dict[str, object]:
     }
 
 
+def _subcommand(program: Path) -> list[str]:
+    """Arvados' programs take the subcommand from their own name, if that says it."""
+    return [] if program.name == "arvados-ws" else ["ws"]
+
+
 @asynccontextmanager
 async def run(sandbox: Sandbox, folder: Path) -> AsyncIterator[ArvadosWs]:
     """Start it, and wait until its health check says that it has its database."""
@@ -74,7 +83,7 @@ async def run(sandbox: Sandbox, folder: Path) -> AsyncIterator[ArvadosWs]:
     settings = folder / "config.yml"
     settings.write_text(yaml.safe_dump(config(sandbox, port)))
     process = child.start(
-        [program, "ws", "-config", settings],
+        [program, *_subcommand(program), "-config", settings],
         log=folder / "arvados-ws.log",
         environment={"PATH": os.defpath, "HOME": str(folder)},
     )
