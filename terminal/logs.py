@@ -22,7 +22,7 @@ from terminal.command import Notes
 from terminal.log_output import LogOutput, Look
 from terminal.merge import Merge
 from terminal.messages import Attempt, CaughtUp, End, Error, Gap, Log, Message
-from terminal.stream import Reading
+from terminal.reading import Reading
 
 NOT_ENDED = 75
 """Exit code for a container that has not ended (EX_TEMPFAIL)."""

@@ -14,7 +14,8 @@ from arvados_nats.errors import ConfigError, Refused, Unavailable
 from terminal import arvados_settings, stream
 from terminal.arvados_settings import ArvadosSettings
 from terminal.command import Notes
-from terminal.stream import Options, State, Stream, TokenRefused, Waiting
+from terminal.line_errors import TokenRefused
+from terminal.stream import Options, State, Stream, Waiting
 
 _SILENT_SECONDS = 3.0
 _FIRST_SECONDS = 10.0

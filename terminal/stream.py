@@ -31,18 +31,13 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
-from websockets.exceptions import (
-    ConnectionClosed,
-    InvalidHandshake,
-    InvalidStatus,
-    InvalidURI,
-    NegotiationError,
-)
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
-from arvados_nats.errors import BadInput, ConfigError, Refused, Unavailable
-from terminal import messages
+from arvados_nats.errors import BadInput, Refused, Unavailable
+from terminal import line_errors, messages
 from terminal.messages import SUBPROTOCOL, Goodbye, Hello, Message, Ping, Revoked
+from terminal.reading import Reading
 from terminal.subscriptions import (
     EventsSubscription,
     LogSubscription,
@@ -56,10 +51,6 @@ _SILENCE_FACTOR = 2.5
 _HANDSHAKE_SECONDS = 10.0
 _STEADY_SECONDS = 5.0
 """A connection that lasted longer was a good one: the next delay begins small again."""
-_WAITING_MESSAGES = 64
-_TOKEN_INVALID = 4501
-_FINAL = range(4500, 5000)
-"""Close codes after which the same attempt would fail again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,61 +82,6 @@ class Options:
     told: Callable[[State], None] = lambda _: None
 
 
-class TokenRefused(Refused):
-    """The token is not valid."""
-
-
-class Reading:
-    """What one subscription brings, in order; iterate over it, or `get` with a time limit."""
-
-    def __init__(self, stream: Stream, id: str, subscription: Subscription) -> None:
-        self.id = id
-        self.subscription = subscription
-        self._stream = stream
-        self._queue: asyncio.Queue[Message | None] = asyncio.Queue(_WAITING_MESSAGES)
-        self._end: BaseException | None = None
-
-    def __aiter__(self) -> Reading:
-        return self
-
-    async def __anext__(self) -> Message:
-        message = None if self.done else await self._queue.get()
-        if message is None:
-            raise self._end or StopAsyncIteration
-        return message
-
-    async def get(self, within: float | None) -> Message | None:
-        """The next message; None if none comes in time or the subscription has ended (`done`)."""
-        with contextlib.suppress(TimeoutError, StopAsyncIteration):
-            async with asyncio.timeout(within):
-                return await anext(self)
-        return None
-
-    @property
-    def done(self) -> bool:
-        """Whether all has been read that there will be."""
-        return self._end is not None and self._queue.empty()
-
-    async def close(self) -> None:
-        """Unsubscribe; what is still under way is dropped."""
-        self.finish(None)
-        while not self._queue.empty():
-            self._queue.get_nowait()
-        await self._stream.drop(self)
-
-    async def put(self, message: Message) -> None:
-        """Hand over to the one who reads, and wait while too much waits for him already."""
-        if self._end is None:
-            await self._queue.put(message)
-
-    def finish(self, error: BaseException | None) -> None:
-        """Nothing comes any more; whoever has read the rest gets the error, or a plain end."""
-        if self._end is None:
-            self._end = error or StopAsyncIteration()
-            if self._queue.empty():
-                self._queue.put_nowait(None)
-
-
 class Stream:
     """One connection with its subscriptions; get one from `connect`."""
 
@@ -155,7 +91,7 @@ class Stream:
         self._options = options
         self._readings: dict[str, Reading] = {}
         self._count = 0
-        self._socket: ClientConnection | None = None
+        self._line: ClientConnection | None = None
         self._silence = _HANDSHAKE_SECONDS
         self._pause = (0.0, 0.0)
         self._greeted = self._stood = False
@@ -184,18 +120,18 @@ class Stream:
 
     async def _add(self, subscription: Subscription) -> Reading:
         self._count += 1
-        reading = Reading(self, str(self._count), subscription)
+        reading = Reading(str(self._count), subscription, self._drop)
         self._readings[reading.id] = reading
         if self._failure is not None:
             reading.finish(self._failure)
-        elif self._socket is not None:
-            await self._subscribe(self._socket, reading)
+        elif self._line is not None:
+            await self._subscribe(self._line, reading)
         return reading
 
-    async def drop(self, reading: Reading) -> None:
+    async def _drop(self, reading: Reading) -> None:
         """End a subscription."""
-        if self._readings.pop(reading.id, None) and self._socket is not None:
-            await self._say(self._socket, "unsubscribe", {"id": reading.id})
+        if self._readings.pop(reading.id, None) and self._line is not None:
+            await self._say(self._line, "unsubscribe", {"id": reading.id})
 
     def ended(self, running: asyncio.Task[None]) -> None:
         """`run` has ended: so does every reading, with the reason."""
@@ -210,15 +146,15 @@ class Stream:
         while True:
             opened, token, self._stood = time.monotonic(), self._token(), False
             if token == refused:
-                raise TokenRefused(self._revoked)
+                raise line_errors.TokenRefused(self._revoked)
             try:
                 await self._connection(token)
                 reason = "the connection was lost"
             except ConnectionClosed as error:
-                refused = token if _code(error) == _TOKEN_INVALID else ""
-                reason = _why_closed(error)
+                refused = token if line_errors.code_of(error) == line_errors.TOKEN_INVALID else ""
+                reason = line_errors.why_closed(error)
             except (OSError, InvalidHandshake, BadInput) as error:
-                reason = _why_not_open(error, first=not self._greeted)
+                reason = line_errors.why_not_open(error, first=not self._greeted)
             now = time.monotonic()
             lost = now if self._stood else lost
             self._require_patience(now - lost, reason)
@@ -251,30 +187,30 @@ class Stream:
             ping_interval=None,  # the server sends pings, and silence is watched
             max_size=None,
             **secure,  # type: ignore[arg-type]
-        ) as socket:
-            if socket.subprotocol != SUBPROTOCOL:
+        ) as line:
+            if line.subprotocol != SUBPROTOCOL:
                 raise BadInput("the server does not speak protocol v1")
             self._silence = _HANDSHAKE_SECONDS
             try:
-                await self._say(socket, "auth", {"token": token})
+                await self._say(line, "auth", {"token": token})
                 while True:
-                    await self._receive(socket)
+                    await self._receive(line)
             finally:
-                self._socket = None
+                self._line = None
 
-    async def _receive(self, socket: ClientConnection) -> None:
+    async def _receive(self, line: ClientConnection) -> None:
         try:
             async with asyncio.timeout(self._silence):
-                frame = await socket.recv()
+                frame = await line.recv()
         except TimeoutError as error:
-            socket.transport.abort()  # no closing handshake with a dead line
+            line.transport.abort()  # no closing handshake with a dead line
             raise OSError("the server fell silent") from error
         message = messages.decode(frame)
         match message:
             case Hello():
-                await self._welcomed(socket, message)
+                await self._welcomed(line, message)
             case Ping():
-                await self._say(socket, "pong", {})
+                await self._say(line, "pong", {})
             case Goodbye():
                 self._pause = message.reconnect_after_ms
             case Revoked(id=None):
@@ -284,15 +220,15 @@ class Stream:
             case _:
                 await self._dispatch(message)
 
-    async def _welcomed(self, socket: ClientConnection, hello: Hello) -> None:
+    async def _welcomed(self, line: ClientConnection, hello: Hello) -> None:
         self._silence = hello.ping_seconds * _SILENCE_FACTOR
-        if self._socket is not None:
+        if self._line is not None:
             return
-        self._socket = socket
+        self._line = line
         self._greeted = self._stood = True
         self._options.told(Connected(hello))
         for reading in tuple(self._readings.values()):
-            await self._subscribe(socket, reading)
+            await self._subscribe(line, reading)
 
     async def _dispatch(self, message: Message) -> None:
         id = getattr(message, "id", None) if not isinstance(message, messages.Event) else None
@@ -315,12 +251,12 @@ class Stream:
             self._readings.pop(reading.id, None)
             reading.finish(over)
 
-    async def _subscribe(self, socket: ClientConnection, reading: Reading) -> None:
-        await self._say(socket, "subscribe", {"id": reading.id, **reading.subscription.request()})
+    async def _subscribe(self, line: ClientConnection, reading: Reading) -> None:
+        await self._say(line, "subscribe", {"id": reading.id, **reading.subscription.request()})
 
-    async def _say(self, socket: ClientConnection, key: str, body: Mapping[str, Any]) -> None:
+    async def _say(self, line: ClientConnection, key: str, body: Mapping[str, Any]) -> None:
         with contextlib.suppress(ConnectionClosed):  # whoever receives learns of it
-            await socket.send(messages.encode(key, dict(body)))
+            await line.send(messages.encode(key, dict(body)))
 
 
 def _over(message: Message) -> Exception | None:
@@ -331,43 +267,6 @@ def _over(message: Message) -> Exception | None:
         case messages.Error(temporary=False):
             return Refused(message.message)
     return None
-
-
-def _code(error: ConnectionClosed) -> int:
-    return error.rcvd.code if error.rcvd else 1006
-
-
-def _why_closed(error: ConnectionClosed) -> str:
-    """Why the connection is gone; raises Refused if there is no use in coming back."""
-    code = _code(error)
-    reason = error.rcvd.reason if error.rcvd else ""
-    if code in _FINAL and code != _TOKEN_INVALID:
-        raise Refused(reason or f"the server closed with code {code}") from error
-    return reason or "the connection was lost"
-
-
-def _why_not_open(error: Exception, *, first: bool) -> str:
-    """Why there is no connection; raises ConfigError if the address can not be right."""
-    match error:
-        case tls.SSLCertVerificationError():
-            reason = f"the server's certificate is not trusted: {error.verify_message}"
-        case InvalidStatus():
-            status = error.response.status_code
-            if status >= 500 or status == 429:
-                return f"the server answers {status}"
-            reason = f"the server answers {status} instead of opening a WebSocket"
-        case InvalidURI() | NegotiationError() | BadInput():
-            reason = str(error)
-        case _:
-            return _words(error)
-    if first:
-        raise ConfigError(reason) from error
-    return reason
-
-
-def _words(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text)
 
 
 @asynccontextmanager

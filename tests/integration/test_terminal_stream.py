@@ -1,0 +1,355 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The client of protocol v1 against a server that is played by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from arvados_nats.errors import BadInput, ConfigError, Refused, Unavailable
+from terminal import stream
+from terminal.line_errors import TokenRefused
+from terminal.messages import CaughtUp, Event, Log, Message, Object, Subscribed
+from terminal.reading import Reading
+from terminal.stream import Connected, Options, State, Stream, Waiting
+from tests.integration import scripted_proxy
+from tests.integration.scripted_proxy import Peer, Proxy
+
+C1 = "zzzzz-dz642-000000000000001"
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[Proxy]:
+    async with scripted_proxy.run() as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def connected(proxy: Proxy, options: Options | None = None) -> AsyncIterator[Stream]:
+    async with stream.connect(proxy.url, lambda: "token", options) as events:
+        yield events
+
+
+async def begun(proxy: Proxy, reading: Reading) -> Peer:
+    """The next connection, greeted and subscribed by the client."""
+    peer = await proxy.next()
+    assert await peer.welcome() == "token"
+    assert (await peer.heard())["subscribe"]["id"] == reading.id
+    return peer
+
+
+async def soon(reading: Reading) -> Message:
+    """The next message, which has to come."""
+    message = await reading.get(5)
+    assert message is not None
+    return message
+
+
+def log(offset: int, text: str) -> dict[str, Any]:
+    length = len(text.encode())
+    found = {"container": C1, "file": "a", "epoch": 0, "offset": offset, "next": offset + length}
+    return {**found, "text": text}
+
+
+async def test_token_is_sent_in_a_message(proxy: Proxy) -> None:
+    """The token stands in the first message, and subscriptions follow the greeting."""
+    async with connected(proxy) as events:
+        reading = await events.log(C1, files=["a"], tail=3)
+        peer = await proxy.next()
+        assert await peer.heard() == {"auth": {"token": "token"}}
+        await peer.say(hello={"user_uuid": "u", "token_uuid": "t", "ping_seconds": 30})
+        wanted = {"uuid": C1, "files": ["a"], "tail": 3}
+        assert await peer.heard() == {"subscribe": {"id": reading.id, "log": wanted}}
+        later = await events.object(C1)
+        assert await peer.heard() == {"subscribe": {"id": later.id, "object": {"uuid": C1}}}
+        await later.close()
+        assert await peer.heard() == {"unsubscribe": {"id": later.id}}
+
+
+@pytest.mark.parametrize("how", ["abort", "close", "going away", "nonsense"])
+async def test_lost_connection_is_resumed(proxy: Proxy, how: str) -> None:
+    """However it was lost: the next one begins at the next byte, and nothing comes twice."""
+    async with connected(proxy) as events:
+        reading = await events.log(C1)
+        peer = await begun(proxy, reading)
+        await peer.say(log=log(0, "one\n"))
+        assert await soon(reading) == Log(C1, "a", 0, 0, b"one\n")
+        match how:
+            case "abort":
+                peer.abort()
+            case "close":
+                await peer.close(4000)
+            case "going away":
+                await peer.close(1001)
+            case "nonsense":
+                await peer.say_raw("{")
+        peer = await proxy.next()
+        await peer.welcome()
+        place = {"a": {"epoch": 0, "offset": 4}}
+        wanted = {"uuid": C1, "from": place}
+        assert await peer.heard() == {"subscribe": {"id": reading.id, "log": wanted}}
+        await peer.say(log=log(0, "one\ntwo\n"))
+        assert await soon(reading) == Log(C1, "a", 0, 4, b"two\n")
+
+
+async def test_silent_line_is_given_up(proxy: Proxy) -> None:
+    """A peer that is gone without a word is noticed after two and a half times its own interval."""
+    async with connected(proxy) as events:
+        reading = await events.log(C1)
+        peer = await proxy.next()
+        await peer.welcome(ping_seconds=0.1)
+        began = time.monotonic()
+        peer = await begun(proxy, reading)
+        assert 0.2 < time.monotonic() - began < 3
+
+
+async def test_ping_is_answered_and_keeps_the_line(proxy: Proxy) -> None:
+    """What the server sends at least proves that it lives."""
+    async with connected(proxy):
+        peer = await proxy.next()
+        await peer.welcome(ping_seconds=0.2)
+        for _ in range(5):
+            await peer.say(ping={})
+            assert await peer.heard() == {"pong": {}}
+            await asyncio.sleep(0.1)
+        assert proxy.handshakes == 1
+
+
+async def test_goodbye_says_when_to_come_back(proxy: Proxy) -> None:
+    """The server spreads its clients over the time it needs."""
+    told: list[State] = []
+    async with connected(proxy, Options(told=told.append)) as events:
+        reading = await events.log(C1)
+        peer = await begun(proxy, reading)
+        await peer.say(goodbye={"reason": "drain", "reconnect_after_ms": [300, 400]})
+        await peer.close(4000, "drain")
+        await begun(proxy, reading)
+    waiting = [state for state in told if isinstance(state, Waiting)]
+    assert len(waiting) == 1
+    assert 0.3 <= waiting[0].delay <= 0.4
+    assert waiting[0].reason == "drain"
+
+
+async def test_delays_grow_and_are_random(proxy: Proxy) -> None:
+    """Clients that lost one server do not come back together, and spare one that is ill."""
+    proxy.status = 503
+    delays: list[float] = []
+
+    def told(state: State) -> None:
+        if isinstance(state, Waiting):
+            assert state.reason == "the server answers 503"
+            delays.append(state.delay)
+
+    async with connected(proxy, Options(patience=3, told=told)) as events:
+        reading = await events.log(C1)
+        with pytest.raises(Unavailable, match="503"):
+            await anext(reading)
+    assert all(0 <= delay <= 2**n for n, delay in enumerate(delays))
+    assert len(set(delays)) == len(delays)
+
+
+@pytest.mark.parametrize("code", [4500, 4503, 4504])
+async def test_final_close_is_not_tried_again(proxy: Proxy, code: int) -> None:
+    """What would fail again ends every reading, with the server's reason."""
+    async with connected(proxy) as events:
+        readings = [await events.log(C1), await events.object(C1)]
+        peer = await proxy.next()
+        await peer.welcome()
+        await peer.close(code, "because")
+        for reading in readings:
+            with pytest.raises(Refused, match="because"):
+                await anext(reading)
+            assert reading.done
+        with pytest.raises(Refused, match="because"):
+            await anext(await events.log(C1))
+        assert proxy.handshakes == 1
+
+
+async def test_refused_token_is_tried_once_more_if_it_is_another(proxy: Proxy) -> None:
+    """The token is asked for anew; the same one is not presented again."""
+    tokens = iter(["old", "new", "new"])
+    async with stream.connect(proxy.url, lambda: next(tokens)) as events:
+        reading = await events.log(C1)
+        for token in ("old", "new"):
+            peer = await proxy.next()
+            assert await peer.welcome() == token
+            await peer.say(revoked={"reason": "expired"})
+            await peer.close(4501, "the token is not valid")
+        with pytest.raises(TokenRefused, match="expired"):
+            await reading.get(5)
+        assert proxy.handshakes == 2
+
+
+@pytest.mark.parametrize("status", [400, 404, 200])
+async def test_address_that_is_no_proxy_is_a_setting_to_correct(proxy: Proxy, status: int) -> None:
+    """Another server there is no outage."""
+    proxy.status = status
+    async with connected(proxy) as events:
+        with pytest.raises(ConfigError, match=str(status)):
+            await anext(await events.log(C1))
+
+
+async def test_server_without_protocol_v1_is_told() -> None:
+    """arvados-ws takes no subprotocol."""
+    async with scripted_proxy.run(subprotocol="chat") as proxy, connected(proxy) as events:
+        with pytest.raises(ConfigError):
+            await anext(await events.log(C1))
+
+
+async def test_nobody_there_is_unavailable() -> None:
+    """After the patience that was asked for."""
+    async with scripted_proxy.run() as proxy:
+        url = proxy.url
+    began = time.monotonic()
+    async with stream.connect(url, lambda: "token", Options(patience=0.3)) as events:
+        with pytest.raises(Unavailable, match="refused"):
+            await anext(await events.log(C1))
+    assert time.monotonic() - began < 5
+
+
+async def test_lost_connection_is_tried_as_long_as_wanted(proxy: Proxy) -> None:
+    """Whoever does not follow does not wait for ever."""
+    async with connected(proxy, Options(again=0.5)) as events:
+        reading = await events.log(C1)
+        peer = await begun(proxy, reading)
+        proxy.status = 503
+        peer.abort()
+        with pytest.raises(Unavailable, match="503"):
+            await reading.get(10)
+
+
+async def test_refused_subscription_ends_alone(proxy: Proxy) -> None:
+    """What one may not read does not end what another may."""
+    async with connected(proxy) as events:
+        refused, other, revoked = [await events.object(f"{C1[:-1]}{n}") for n in range(3)]
+        peer = await proxy.next()
+        await peer.welcome()
+        await peer.say(error={"code": "x", "message": "no", "temporary": False, "id": refused.id})
+        await peer.say(revoked={"reason": "unshared", "id": revoked.id})
+        await peer.say(error={"code": "x", "message": "later", "temporary": True, "id": other.id})
+        await peer.say(object={"uuid": f"{C1[:-1]}1", "etag": "e", "record": {}, "cursor": "c"})
+        for reading, words in ((refused, "no"), (revoked, "unshared")):
+            await anext(reading)
+            with pytest.raises(Refused, match=words):
+                await anext(reading)
+        await anext(other)
+        assert isinstance(await anext(other), Object)
+
+
+async def test_end_of_the_container_ends_the_reading(proxy: Proxy) -> None:
+    """The iteration is over after the end was read, and the server is not asked again."""
+    async with connected(proxy) as events:
+        reading = await events.log(C1)
+        peer = await begun(proxy, reading)
+        await peer.say(log=log(0, "all\n"))
+        await peer.say(end={"container": C1, "state": "Complete", "exit_code": 0})
+        assert len([message async for message in reading]) == 2
+        assert reading.done
+        assert await reading.get(1) is None
+        peer.abort()
+        peer = await proxy.next()
+        await peer.welcome()
+        later = await events.object(C1)
+        assert (await peer.heard())["subscribe"]["id"] == later.id
+
+
+async def test_reader_that_waits_holds_nothing_in_memory(proxy: Proxy) -> None:
+    """A slow reader slows the server down instead of filling memory, and gets every byte."""
+    total = 400
+    async with connected(proxy) as events:
+        reading = await events.log(C1)
+        peer = await begun(proxy, reading)
+        line = random.randbytes(16_383).hex() + "\n"  # nothing that compression makes small
+        sending = asyncio.create_task(_send(peer, line, total))
+        done, _ = await asyncio.wait([sending], timeout=0.5)
+        assert not done
+        received = 0
+        while received < total * len(line):
+            message = await soon(reading)
+            assert isinstance(message, Log)
+            assert message.offset == received
+            received += len(message.data)
+        await sending
+
+
+async def _send(peer: Peer, line: str, count: int) -> None:
+    for number in range(count):
+        await peer.say(log=log(number * len(line), line))
+
+
+async def test_closed_reading_holds_up_nobody(proxy: Proxy) -> None:
+    """Whoever has enough closes, even while much waits for him."""
+    async with connected(proxy) as events:
+        reading, other = await events.log(C1), await events.object(C1)
+        peer = await proxy.next()
+        await peer.welcome()
+        sending = asyncio.create_task(_send(peer, "x\n", 500))
+        await soon(reading)
+        await reading.close()
+        await peer.say(object={"uuid": C1, "etag": "e", "record": {}, "cursor": "c"})
+        assert isinstance(await soon(other), Object)
+        assert reading.done
+        await sending
+
+
+async def test_events_resume_by_cursor(proxy: Proxy) -> None:
+    """And a second subscription to events is refused here, as a connection carries one."""
+    async with connected(proxy) as events:
+        reading = await events.events(kinds=["container"])
+        with pytest.raises(BadInput):
+            await events.events()
+        peer = await begun(proxy, reading)
+        await peer.say(subscribed={"id": reading.id})
+        await peer.say(
+            event={
+                "id": 1,
+                "uuid": "l",
+                "event_type": "update",
+                "event_at": None,
+                "created_at": "t",
+                "object_uuid": C1,
+                "object_kind": "arvados#container",
+                "object_owner_uuid": None,
+                "verified": True,
+                "properties": {},
+                "cursor": "c1",
+            }
+        )
+        await peer.say(caught_up={"id": reading.id, "cursor": "c2"})
+        kinds = [type(await soon(reading)) for _ in range(3)]
+        assert kinds == [Subscribed, Event, CaughtUp]
+        peer.abort()
+        peer = await proxy.next()
+        await peer.welcome()
+        wanted = {"kinds": ["container"], "cursor": "c2"}
+        assert await peer.heard() == {"subscribe": {"id": reading.id, "events": wanted}}
+
+
+async def test_token_that_can_not_be_had_is_raised(proxy: Proxy) -> None:
+    """What the token's source raises comes to whoever reads, instead of silence."""
+
+    def no_token() -> str:
+        raise ConfigError("no token today")
+
+    async with stream.connect(proxy.url, no_token) as events:
+        with pytest.raises(ConfigError, match="today"):
+            await anext(await events.log(C1))
+
+
+async def test_state_is_told(proxy: Proxy) -> None:
+    """A program can show whether it is live."""
+    told: list[State] = []
+    async with connected(proxy, Options(told=told.append)) as events:
+        reading = await events.log(C1)
+        peer = await begun(proxy, reading)
+        peer.abort()
+        await begun(proxy, reading)
+    assert [type(state) for state in told] == [Connected, Waiting, Connected]
