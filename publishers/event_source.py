@@ -13,7 +13,7 @@ commit long after it wrote its rows (facts/arvados.md 0.2, 3, 10). Ids are never
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -164,8 +164,9 @@ class EventSource:
             ]
         )
 
-    def _take(self, rows: Iterable[LogRow]) -> list[LogRow]:
+    def _take(self, rows: Sequence[LogRow]) -> list[LogRow]:
         """Remember rows as handed out; only those that can be published are."""
+        metrics.EVENTS_READ.inc(len(rows))
         new = []
         for row in rows:
             if self._known.reaches(row.created_at):

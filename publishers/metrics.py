@@ -9,6 +9,15 @@ from prometheus_client import Counter, Gauge, Histogram
 
 _LAG_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800)
 
+DEGRADED = Gauge(
+    "arvados_nats_publishers_degraded",
+    "1 while a part of the publishers can not do its work and tries again, by part.",
+    ["part"],
+)
+EVENTS_READ = Counter(
+    "arvados_nats_publishers_events_read_total",
+    "Rows of Arvados' logs table that were read; each is published or counted as skipped.",
+)
 EVENTS_PUBLISHED = Counter(
     "arvados_nats_publishers_events_published_total",
     "Rows of Arvados' logs table that were stored in the stream ARVADOS_EVENTS.",

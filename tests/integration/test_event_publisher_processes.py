@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -84,6 +85,78 @@ async def test_the_second_publisher_takes_over(scene: EventWorld, tmp_path: Path
     assert await scene.stored_uuids() == [warm.uuid, *(one.uuid for one in rows)]
 
 
+async def test_all_misfortunes_in_turn(
+    scene: EventWorld, fresh_nats: NatsServer, tmp_path: Path
+) -> None:
+    """Two publishers, three writers, late commits and roll-backs, while publishers, NATS and
+    sessions die: each committed row once, and those of one writer in the order of its commits."""
+    publishers = [scene.start_process(tmp_path, f"publisher-{number}") for number in range(2)]
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as writers:
+        written = [
+            writers.create_task(_write_oddly(scene, random.Random(seed), stop)) for seed in range(3)
+        ]
+        for number in range(2):
+            await _until_growing(scene)
+            await scene.admin.fetch(_END_LEADERS)
+            await _until_growing(scene)
+            await fresh_nats.kill()
+            await fresh_nats.start()
+            await scene.nats.until_connected()
+            await _until_growing(scene)
+            await publishers[number].kill()
+            publishers.append(scene.start_process(tmp_path, f"publisher-{number + 2}"))
+            await _until_growing(scene)
+            await fresh_nats.restart()
+            await scene.nats.until_connected()
+            await scene.admin.fetch(_END_ALL)
+        stop.set()
+    committed = [await task for task in written]
+    await scene.until_stored([one for rows in committed for one in rows], within=40)
+    stored = await scene.stored_uuids()
+    for rows in committed:
+        mine = {one.uuid for one in rows}
+        assert [uuid for uuid in stored if uuid in mine] == [one.uuid for one in rows]
+    assert len(stored) == sum(map(len, committed))
+
+
+_END_LEADERS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+)
+_END_ALL = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE application_name = 'arvados-nats' AND datname = current_database()"
+)
+
+
+async def _write_oddly(
+    scene: EventWorld, chance: random.Random, stop: asyncio.Event
+) -> list[RawRow]:
+    """Transactions of one connection, some open for a while, some given up; the committed rows."""
+    committed: list[RawRow] = []
+    connection = await asyncpg.connect(scene.database.dsn)
+    while not stop.is_set():
+        rows = _rows(chance.choice([1, 1, 2, 20]))
+        transaction = connection.transaction()
+        await transaction.start()
+        await raw_rows.insert(connection, rows)
+        if chance.random() < 0.1:
+            await asyncio.sleep(chance.random())
+        if chance.random() < 0.05:
+            await transaction.rollback()
+        else:
+            await transaction.commit()
+            committed += rows
+        await asyncio.sleep(chance.random() * 0.02)
+    await connection.close()
+    return committed
+
+
+async def _until_growing(scene: EventWorld) -> None:
+    """Wait until rows are published again."""
+    await _until_count(scene, await scene.count() + 50)
+
+
 async def test_a_leader_that_lost_its_lock_stops(scene: EventWorld, tmp_path: Path) -> None:
     """The lock's session is ended by PostgreSQL while rows flow; two publishers compete, and the
     stream still has each row once, in order."""
@@ -94,9 +167,7 @@ async def test_a_leader_that_lost_its_lock_stops(scene: EventWorld, tmp_path: Pa
     inserting = asyncio.create_task(_insert_steadily(scene, rows))
     for enough in (300, 800, 1300):
         await _until_count(scene, enough)
-        await scene.admin.fetch(
-            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
-        )
+        await scene.admin.fetch(_END_LEADERS)
     await inserting
     await scene.until_stored(rows, within=30)
     for publisher in publishers:
