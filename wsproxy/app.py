@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 
 from arvados_nats import ops
-from wsproxy import socket_v0
+from wsproxy import socket_v0, socket_v1
 from wsproxy.incoming import Receive, Scope, Send
 from wsproxy.services import Services
 from wsproxy.sockets import Protocol, Sockets, not_implemented
@@ -28,6 +28,7 @@ STATIC = Path(__file__).parent / "static"
 
 PROTOCOLS: dict[str, Protocol] = {
     "/websocket": socket_v0.serve,
+    "/v1/stream": socket_v1.serve,
     "/arvados/v1/events.ws": not_implemented,
 }
 

@@ -21,11 +21,15 @@ from arvados_nats.ops import Health
 from wsproxy import metrics
 from wsproxy.app import App
 from wsproxy.connections import Connections
+from wsproxy.cursor import Codec
 from wsproxy.event_source import EventSource
 from wsproxy.limits import Tally
+from wsproxy.log_feeds import LogFeeds
 from wsproxy.log_places import LogPlaces
+from wsproxy.object_feed import ObjectFeeds
 from wsproxy.outlet import Outlets
 from wsproxy.permission_check import PermissionCheck
+from wsproxy.readable import Readable
 from wsproxy.router import Router
 from wsproxy.services import Services
 from wsproxy.settings import Settings
@@ -61,11 +65,16 @@ def services(settings: Settings, nats: Nats, arvados: Arvados, health: Health) -
         source=source,
         viewers=Viewers(nats, identities, GrantBook(nats), router, check),
         places=LogPlaces(nats, source.recent),
+        logs=LogFeeds(nats, arvados),
+        objects=ObjectFeeds(source, nats, arvados),
+        readable=Readable(arvados, settings.max_calls),
+        cursors=Codec(settings.seed("wsproxy").encode()),
         outlets=Outlets(settings.queue_budget),
         connections=Connections(),
         limits=settings.limits,
         tally=Tally(settings.limits),
         send_timeout=settings.send_timeout,
+        max_age=settings.max_age,
         allowed_origins=frozenset(origin.lower() for origin in settings.allowed_origins),
     )
 
@@ -101,6 +110,7 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
                 nats.until_closed(),
                 shared.source.run(),
                 shared.viewers.run(),
+                shared.logs.run(),
                 shared.connections.run(),
                 shared.outlets.watch(cut=_count_cut, queued=metrics.queue_len.set),
             )

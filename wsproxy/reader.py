@@ -88,6 +88,10 @@ class Reader:
         if not self._holds:
             self._released.set()
 
+    async def settled(self) -> None:
+        """Return when no new grants are on their way."""
+        await self._released.wait()
+
     def set_grants(self, grants: Grants | None) -> None:
         """Judge by these from now on; answers that Arvados gave earlier are forgotten."""
         self.grants = grants

@@ -11,10 +11,14 @@ from arvados_nats.arvados_client import Arvados
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health
 from wsproxy.connections import Connections
+from wsproxy.cursor import Codec
 from wsproxy.event_source import EventSource
 from wsproxy.limits import Limits, Tally
+from wsproxy.log_feeds import LogFeeds
 from wsproxy.log_places import LogPlaces
+from wsproxy.object_feed import ObjectFeeds
 from wsproxy.outlet import Outlets
+from wsproxy.readable import Readable
 from wsproxy.router import Router
 from wsproxy.viewers import Viewers
 
@@ -30,10 +34,16 @@ class Services:
     source: EventSource
     viewers: Viewers
     places: LogPlaces
+    logs: LogFeeds
+    objects: ObjectFeeds
+    readable: Readable
+    cursors: Codec
     outlets: Outlets
     connections: Connections
     limits: Limits
     tally: Tally
     send_timeout: float = 60.0
     """Arvados' API.SendTimeout: seconds of silence after which a keep-alive is sent."""
+    max_age: float = 0.0
+    """Seconds after which a v1 connection is to come back, give or take a fifth; 0: never."""
     allowed_origins: frozenset[str] = field(default=frozenset({"*"}))

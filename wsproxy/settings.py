@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, FilePath, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, FilePath, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from arvados_nats.settings import ArvadosSettings, CommaSeparated, NatsSettings, OpsSettings
 from wsproxy.limits import Limits
@@ -54,6 +54,10 @@ class Settings(NatsSettings, ArvadosSettings, OpsSettings):
 
     drain_seconds: PositiveFloat = 10.0
     """Time over which connections are closed after SIGTERM; stay below the grace period."""
+
+    max_age: NonNegativeFloat = 6 * 3600.0
+    """Seconds after which a v1 connection is asked to come back, give or take a fifth, so that load
+    spreads over replicas; 0 for never."""
 
     max_calls: PositiveInt = 16
     """Calls to Arvados' API at once, for tokens and permissions each."""

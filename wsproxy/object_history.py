@@ -1,0 +1,48 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What the stream of events tells about single objects: an edge to NATS, for short reads."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from arvados_nats import events, streams, subjects
+from arvados_nats.errors import BadInput
+from arvados_nats.events import Event
+from arvados_nats.nats_client import Nats
+from wsproxy import object_state
+from wsproxy.object_state import State
+
+
+async def state(nats: Nats, uuid: str) -> State | None:
+    """The state of an object, if the stream has all its changes from its creation on."""
+    found: State | None = None
+    async for event in _verified(nats, uuid):
+        if event.event_type == "create":
+            born = {"uuid": uuid, "created_at": event.event_at}
+            found = object_state.state_of(uuid, born)
+        found = object_state.changed(found, event) if found else None
+    return found
+
+
+async def attempts(nats: Nats, request: str) -> dict[str, int]:
+    """Containers that a request is known to have had, and which attempt each was."""
+    found: dict[str, int] = {}
+    async for event in _verified(nats, request):
+        new: Any = event.properties.get("new_attributes")
+        if isinstance(new, dict) and isinstance(new.get("container_uuid"), str):
+            count = new.get("container_count")
+            found[new["container_uuid"]] = count if isinstance(count, int) and count > 0 else 1
+    return found
+
+
+async def _verified(nats: Nats, uuid: str) -> AsyncIterator[Event]:
+    async for message in nats.history(streams.EVENTS, subjects.events_of(uuid)):
+        try:
+            event = events.decode(message.data)
+        except BadInput:
+            continue
+        if event.verified and event.object_uuid == uuid:
+            yield event

@@ -1,0 +1,190 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The state of one object: as it is, then each change of it, coalesced to the latest.
+
+A container request comes with its present container in one record, so that a page needs no read of
+its own (facts/arvados-demand.md A14). A slow connection gets the latest state when it has room, not
+every state there was. Deletion and loss of permission are told alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from arvados_nats import subjects
+from arvados_nats.errors import Refused
+from arvados_nats.object_facts import ObjectFacts
+from wsproxy import object_state
+from wsproxy.cursor import EventCursor
+from wsproxy.frames import Message
+from wsproxy.messages_v1 import Object, ObjectTarget, Subscribed, encode
+from wsproxy.object_feed import ObjectFeed
+from wsproxy.services import Services
+from wsproxy.subscription import NOT_READABLE, Client, still_allowed
+
+COALESCE_SECONDS = 0.1
+"""After a change was sent, further ones wait so long for company."""
+
+
+class ObjectSubscription:
+    """One `object` subscription."""
+
+    def __init__(self, services: Services, client: Client, id: str, target: ObjectTarget) -> None:
+        self._services = services
+        self._client = client
+        self._id = id
+        self._uuid = target.uuid
+        self._etag = target.etag
+        self._facts: ObjectFacts | None = None
+        self._feed: ObjectFeed | None = None
+        self._container: ObjectFeed | None = None
+        self._sent_at = float("-inf")
+        self._due: asyncio.Handle | None = None
+        self._busy = False
+        self._stopped = False
+
+    async def start(self) -> None:
+        object_state.attributes(self._uuid)
+        feed = self._feed = self._services.objects.open(self._uuid)
+        await self._load()
+        if not await self._may_read(fresh=False):
+            raise Refused(NOT_READABLE)
+        if self._stopped:
+            return
+        feed.followers.add(self._changed)
+        self._client.tell(Subscribed(self._id))
+        self._flush()
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._due:
+            self._due.cancel()
+        self._leave_container()
+        if self._feed:
+            self._feed.followers.discard(self._changed)
+            self._services.objects.close(self._uuid)
+            self._feed = None
+
+    async def recheck(self) -> None:
+        if not await still_allowed(self._may_read) and not self._stopped:
+            self._client.revoke(self._id, NOT_READABLE)
+
+    def renew(self) -> None:
+        """The next read is made with the client's new token anyway."""
+
+    async def _may_read(self, *, fresh: bool = True) -> bool:
+        return await self._services.readable.state(
+            self._client.viewer, self._uuid, self._facts, fresh=fresh
+        )
+
+    async def _load(self) -> None:
+        """Have the state of the object, and of a request's container, at hand."""
+        if self._feed is None:
+            return
+        state = await self._feed.load(self._client.viewer.token)
+        self._facts = self._facts or self._facts_of(state)
+        container = state.get("container_uuid")
+        known = self._container.uuid if self._container else None
+        if container != known:
+            self._leave_container()
+            if container and self._feed:
+                self._container = self._services.objects.open(container)
+                self._container.followers.add(self._changed)
+        if self._container and self._container.state is None:
+            try:
+                await self._container.load(self._client.viewer.token, from_stream=known is not None)
+            except Refused:
+                return  # the request moved on meanwhile, or is shown without its container
+
+    def _facts_of(self, state: dict[str, Any]) -> ObjectFacts | None:
+        """Facts for the rule; of a container they stand in its requests, which are not known."""
+        kind = subjects.kind_of(self._uuid)
+        return None if kind and kind.name == "container" else object_state.facts(state)
+
+    def _leave_container(self) -> None:
+        if self._container:
+            self._container.followers.discard(self._changed)
+            self._services.objects.close(self._container.uuid)
+            self._container = None
+
+    def _changed(self) -> None:
+        if self._stopped or self._due or self._busy:
+            return
+        loop = asyncio.get_running_loop()
+        wait = self._sent_at + COALESCE_SECONDS - loop.time()
+        self._due = loop.call_later(wait, self._flush) if wait > 0 else loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send the state if it is another one; whatever has to be waited for goes to a task."""
+        self._due = None
+        feed = self._feed
+        if feed is None or self._stopped:
+            return
+        if feed.deleted:
+            self._client.revoke(self._id, NOT_READABLE)
+            return
+        state = feed.state
+        if state is None or self._client.outlet.lagging or not self._container_is_known(state):
+            self._busy = True
+            self._client.spawn(self._prepare())
+            return
+        facts = self._facts_of(state)
+        if facts != self._facts:
+            self._facts = facts
+            self._busy = True
+            self._client.spawn(self._judge_then_send())
+            return
+        self._send(feed, state)
+
+    def _container_is_known(self, state: dict[str, Any]) -> bool:
+        container = state.get("container_uuid")
+        if not container:
+            return True
+        return self._container is not None and self._container.uuid == container
+
+    async def _prepare(self) -> None:
+        async def load() -> bool:
+            try:
+                await self._load()
+            except Refused:
+                return False
+            return True
+
+        await self._client.outlet.writable()
+        allowed = await still_allowed(load)
+        self._busy = False
+        if allowed:
+            self._flush()
+        elif not self._stopped:
+            self._client.revoke(self._id, NOT_READABLE)
+
+    async def _judge_then_send(self) -> None:
+        await self.recheck()
+        self._busy = False
+        self._flush()
+
+    def _send(self, feed: ObjectFeed, state: dict[str, Any]) -> None:
+        sequence, record = feed.sequence, state
+        if "container_uuid" in state:
+            container = self._container
+            record = {**state, "container": container.state if container else None}
+            if container and container.state:
+                sequence = min(sequence, max(container.sequence, 1))
+        etag = object_state.etag(record)
+        if etag == self._etag:
+            return
+        self._etag = etag
+        self._sent_at = asyncio.get_running_loop().time()
+        self._client.send(self._message(feed, etag, record, sequence))
+
+    def _message(
+        self, feed: ObjectFeed, etag: str, record: dict[str, Any], sequence: int
+    ) -> Message:
+        """The message of a state, built once for all viewers."""
+        if feed.shared is None or feed.shared[0] != etag:
+            place = EventCursor(self._services.source.created, sequence)
+            cursor = self._services.cursors.encode(place)
+            feed.shared = etag, Message(encode(Object(self._uuid, etag, record, cursor)))
+        return feed.shared[1]

@@ -1,0 +1,94 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a viewer may read the state or the logs of an object now.
+
+By the rule where the object's facts and the viewer's grants are known; otherwise Arvados is asked
+with the viewer's own token, once for each token and object at a time. Unlike events, states and
+logs are judged without include_trash (facts/permission-rule.md, last section).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from arvados_nats.arvados_client import Arvados
+from arvados_nats.errors import BadInput, Refused
+from arvados_nats.object_facts import ObjectFacts
+from arvados_nats.permissions import ALL, Decision, decide, scopes_allow
+from wsproxy import metrics
+from wsproxy.viewers import Viewer
+
+_KEPT_SECONDS = 5.0
+_REQUESTS = "/arvados/v1/container_requests"
+
+
+class Readable:
+    """Questions of all viewers; at most `calls` are under way at Arvados at once."""
+
+    def __init__(self, arvados: Arvados, calls: int = 16) -> None:
+        self._arvados = arvados
+        self._calls = asyncio.Semaphore(calls)
+        self._asking: dict[tuple[bytes, str], asyncio.Task[bool]] = {}
+        self._yes: dict[tuple[bytes, str], float] = {}
+
+    async def state(
+        self, viewer: Viewer, uuid: str, facts: ObjectFacts | None, *, fresh: bool = False
+    ) -> bool:
+        """Whether the record may be shown; `fresh`: no answer of the last seconds counts.
+
+        Raises Unavailable when nobody can tell.
+        """
+        decision = Decision.ASK
+        if facts is not None:
+            await viewer.reader.settled()
+            grants = viewer.reader.grants
+            if grants is not None:
+                decision = decide(viewer.identity, grants, facts, time.time())
+        if decision is Decision.ASK:
+            return await self._ask(viewer, uuid, fresh=fresh)
+        return decision is Decision.YES
+
+    async def logs(
+        self, viewer: Viewer, uuid: str, facts: ObjectFacts | None, *, fresh: bool = False
+    ) -> bool:
+        """Whether the logs of a container request or container may be shown. As `state`."""
+        scopes = viewer.identity.scopes
+        path = f"{_REQUESTS}/{uuid}/log/" if facts else f"{_REQUESTS}/"
+        if ALL not in scopes and not scopes_allow(scopes, "GET", path):
+            return False
+        return await self.state(viewer, uuid, facts, fresh=fresh)
+
+    async def _ask(self, viewer: Viewer, uuid: str, *, fresh: bool) -> bool:
+        key = (viewer.token.digest, uuid)
+        if fresh:
+            self._yes.pop(key, None)
+        elif self._yes.get(key, 0.0) > time.monotonic():
+            return True
+        task = self._asking.get(key)
+        if task is None or fresh:
+            task = asyncio.create_task(self._get(viewer, uuid), name="readable")
+            self._asking[key] = task
+            task.add_done_callback(lambda done: self._answered(key, done))
+        return await asyncio.shield(task)
+
+    def _answered(self, key: tuple[bytes, str], task: asyncio.Task[bool]) -> None:
+        if self._asking.get(key) is task:
+            del self._asking[key]
+        if task.cancelled() or task.exception() is not None:
+            return
+        now = time.monotonic()
+        if task.result():
+            self._yes[key] = now + _KEPT_SECONDS
+            if len(self._yes) > 2000:
+                self._yes = {k: until for k, until in self._yes.items() if until > now}
+
+    async def _get(self, viewer: Viewer, uuid: str) -> bool:
+        async with self._calls:
+            metrics.permission_gets.inc()
+            try:
+                await self._arvados.record(viewer.token, uuid, select=["uuid"])
+            except (Refused, BadInput):
+                return False
+            return True

@@ -1,0 +1,303 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""One v1 connection: authentication first and at any time again, then subscriptions.
+
+The token comes as a message, never in the URL. A refusal is an `error` that says whether trying
+again may help; what ends the connection has a close code whose band says whether to come back
+(`close_codes`). When a permission goes, the subscription is stopped first, then told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Coroutine
+from typing import Any
+
+from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
+from arvados_nats.grant_subjects import Change
+from arvados_nats.tokens import Token
+from wsproxy import messages_v1, metrics
+from wsproxy.close_codes import CloseCode
+from wsproxy.event_subscription import EventSubscription
+from wsproxy.frames import Message
+from wsproxy.incoming import Incoming
+from wsproxy.limits import Pace
+from wsproxy.log_subscription import LogSubscription
+from wsproxy.messages_v1 import Auth, EventsTarget, LogTarget, Pong, Subscribe, Unsubscribe
+from wsproxy.object_subscription import ObjectSubscription
+from wsproxy.outlet import Outlet
+from wsproxy.services import Services
+from wsproxy.subscription import Subscription
+from wsproxy.viewers import Viewer
+
+logger = logging.getLogger(__name__)
+
+MAX_MESSAGE = 64 * 1024
+AUTH_SECONDS = 10.0
+PING_SECONDS = 25.0
+SILENT_SECONDS = 2.5 * PING_SECONDS
+RECONNECT_MS = (0, 5000)
+"""Range of random waiting that clients are told when the server's business ends a connection."""
+
+PING = Message(messages_v1.encode(messages_v1.Ping()))
+
+
+async def serve(services: Services, incoming: Incoming) -> None:
+    """Talk v1 until either side ends it."""
+    offered = incoming.subprotocols
+    chosen = messages_v1.SUBPROTOCOL if messages_v1.SUBPROTOCOL in offered else None
+    outlet = await incoming.accept(max_message=MAX_MESSAGE, subprotocol=chosen)
+    if offered and chosen is None:
+        outlet.close(CloseCode.UNSUPPORTED, f"this server speaks {messages_v1.SUBPROTOCOL}")
+        outlet.gone()
+        return
+    connection = ConnectionV1(services, incoming, outlet)
+    services.connections.add(connection)
+    gauge = metrics.sockets.labels("1")
+    gauge.inc()
+    try:
+        await connection.run()
+    finally:
+        gauge.dec()
+        services.connections.remove(connection)
+        connection.end()
+
+
+class ConnectionV1:
+    """To `Viewers` a session, to `Connections` a connection, to subscriptions their client."""
+
+    def __init__(self, services: Services, incoming: Incoming, outlet: Outlet) -> None:
+        self.outlet = outlet
+        self._services = services
+        self._incoming = incoming
+        self._viewer: Viewer | None = None
+        self._subscriptions: dict[str, Subscription] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        now = asyncio.get_running_loop().time()
+        self._opened_at = self._heard_at = self._pinged_at = now
+        self._max_age = services.max_age * random.uniform(0.8, 1.2)
+
+    @property
+    def viewer(self) -> Viewer:
+        if self._viewer is None:
+            raise Refused("not authenticated")
+        return self._viewer
+
+    async def run(self) -> None:
+        """Handle what the client sends until the connection is over."""
+        loop = asyncio.get_running_loop()
+        limits = self._services.limits
+        pace = Pace(limits.commands_per_second, limits.command_burst)
+        while (data := await self._incoming.receive()) is not None:
+            self._heard_at = loop.time()
+            if pause := pace.wait(self._heard_at):
+                await asyncio.sleep(pause)
+            await self._handle(data)
+            if self.outlet.lagging:
+                await self.outlet.writable()
+
+    def end(self) -> None:
+        """Free everything; the connection is over."""
+        self._stop_all()
+        for task in self._tasks:
+            task.cancel()
+        if self._viewer:
+            self._services.viewers.release(self._viewer, self)
+        self.outlet.gone()
+
+    # Messages of the client.
+
+    async def _handle(self, data: str | bytes) -> None:
+        try:
+            if isinstance(data, bytes):
+                raise BadInput("messages are text frames")
+            message = messages_v1.decode(data)
+        except BadInput as error:
+            self._error("bad_message", str(error))
+            return
+        match message:
+            case Auth():
+                await self._authenticate(Token(message.token))
+            case Pong():
+                pass
+            case _ if self._viewer is None:
+                self._error("not_authenticated", "send auth first")
+            case Subscribe():
+                self._subscribe(message)
+            case Unsubscribe():
+                self._unsubscribe(message.id)
+
+    def _subscribe(self, message: Subscribe) -> None:
+        if message.id in self._subscriptions:
+            self._error("id_in_use", "there is a subscription with this id", id=message.id)
+        elif len(self._subscriptions) >= self._services.limits.subscriptions:
+            self._error("too_many", "too many subscriptions on this connection", id=message.id)
+        else:
+            try:
+                subscription = self._made(message)
+            except BadInput as error:
+                self._error("bad_message", str(error), id=message.id)
+                return
+            self._subscriptions[message.id] = subscription
+            self.spawn(self._start(message.id, subscription))
+
+    def _made(self, message: Subscribe) -> Subscription:
+        target = message.target
+        if isinstance(target, LogTarget):
+            return LogSubscription(self._services, self, message.id, target)
+        if isinstance(target, EventsTarget):
+            return EventSubscription(self._services, self, message.id, target)
+        return ObjectSubscription(self._services, self, message.id, target)
+
+    async def _start(self, id: str, subscription: Subscription) -> None:
+        try:
+            await subscription.start()
+        except ArvadosNatsError as error:
+            if self._subscriptions.get(id) is subscription:
+                del self._subscriptions[id]
+                code, temporary = _code(error)
+                self._error(code, str(error), id=id, temporary=temporary)
+            subscription.stop()
+
+    def _unsubscribe(self, id: str) -> None:
+        subscription = self._subscriptions.pop(id, None)
+        if subscription is None:
+            self._error("no_such_id", "there is no subscription with this id", id=id)
+        else:
+            subscription.stop()
+
+    # Who it is.
+
+    async def _authenticate(self, token: Token) -> None:
+        try:
+            viewer = await self._services.viewers.admit(token, self)
+        except Refused:
+            self._refuse("Arvados does not accept this token")
+            return
+        except (Unavailable, BadInput) as error:
+            self._error("unavailable", str(error), temporary=True)
+            return
+        former = self._viewer
+        if former is not None and former.identity.user_uuid != viewer.identity.user_uuid:
+            self._services.viewers.release(viewer, self)
+            self._error("other_user", "a connection stays with the user it began with")
+            return
+        self._viewer = viewer
+        if former is not None and former is not viewer:
+            self._services.viewers.release(former, self)
+            for subscription in self._subscriptions.values():
+                subscription.renew()
+        if self._too_many():
+            self._close(CloseCode.LIMIT, "too many connections of this user", "user")
+            return
+        self._greet(viewer)
+
+    def _greet(self, viewer: Viewer) -> None:
+        limits = messages_v1.Limits(self._services.limits.subscriptions, MAX_MESSAGE)
+        identity = viewer.identity
+        self.tell(messages_v1.Hello(identity.user_uuid, identity.token_uuid, PING_SECONDS, limits))
+
+    def _refuse(self, text: str) -> None:
+        metrics.refused_tokens.inc()
+        self._error("token_invalid", text)
+        if self._viewer is None:
+            self._close(CloseCode.TOKEN_INVALID, "token invalid", "token")
+
+    def _too_many(self) -> bool:
+        limit = self._services.limits.connections_per_user
+        user = self.viewer.identity.user_uuid
+        return 0 < limit < self._services.viewers.sessions_of(user)
+
+    def ended(self, reason: str) -> None:
+        self._stop_all()
+        self.outlet.discard()
+        self.tell(messages_v1.Revoked(f"token {reason}"))
+        self._close(CloseCode.TOKEN_INVALID, f"token {reason}", "token")
+
+    def narrowed(self, change: Change) -> None:
+        for subscription in tuple(self._subscriptions.values()):
+            self.spawn(subscription.recheck())
+
+    # What subscriptions ask of their client.
+
+    def send(self, message: Message) -> None:
+        self.outlet.write(message)
+
+    def tell(self, message: messages_v1.ServerMessage) -> None:
+        self.outlet.write(Message(messages_v1.encode(message)))
+
+    def revoke(self, id: str, reason: str) -> None:
+        subscription = self._subscriptions.pop(id, None)
+        if subscription is not None:
+            subscription.stop()
+            self.tell(messages_v1.Revoked(reason, id))
+            logger.info(
+                "subscription ended: not readable any more",
+                extra={"action": "v1.revoked", "user_uuid": self.viewer.identity.user_uuid},
+            )
+
+    def finished(self, id: str) -> None:
+        subscription = self._subscriptions.pop(id, None)
+        if subscription is not None:
+            subscription.stop()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="v1")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Time.
+
+    def tick(self, now: float) -> None:
+        if self.outlet.closed:
+            return
+        heard = self._incoming.socket.heard_at if self._incoming.socket else self._heard_at
+        if self._viewer is None and now - self._opened_at > AUTH_SECONDS:
+            self._error("auth_timeout", "no token was sent in time")
+            self._close(CloseCode.AUTH_TIMEOUT, "auth first", "auth")
+        elif now - heard > SILENT_SECONDS and not self.outlet.pending:
+            self._close(CloseCode.NO_PONG, "no pong", "silent")
+        elif 0 < self._max_age < now - self._opened_at:
+            self._goodbye(CloseCode.MAX_AGE, "this connection is old")
+        elif now - self._pinged_at >= PING_SECONDS:
+            self._pinged_at = now
+            self.outlet.write(PING)
+
+    def drain(self) -> None:
+        self._goodbye(CloseCode.DRAIN, "the server is going away")
+
+    def _goodbye(self, code: CloseCode, reason: str) -> None:
+        self.tell(messages_v1.Goodbye(reason, RECONNECT_MS))
+        self._close(code, reason, "drain" if code is CloseCode.DRAIN else "age")
+
+    def _close(self, code: CloseCode, reason: str, cause: str) -> None:
+        if not self.outlet.closed:
+            metrics.cut_sockets.labels(cause).inc()
+        self._stop_all()
+        self.outlet.close(code, reason)
+
+    def _stop_all(self) -> None:
+        subscriptions, self._subscriptions = self._subscriptions, {}
+        for subscription in subscriptions.values():
+            subscription.stop()
+
+    def _error(
+        self, code: str, text: str, *, id: str | None = None, temporary: bool = False
+    ) -> None:
+        metrics.bad_commands.inc()
+        error = messages_v1.Error(code, text, temporary)
+        if id is not None:
+            error = messages_v1.Error(code, text, temporary, id)
+        self.tell(error)
+
+
+def _code(error: ArvadosNatsError) -> tuple[str, bool]:
+    """Code of an `error` message, and whether trying again may help."""
+    if isinstance(error, Refused):
+        return "not_found", False
+    if isinstance(error, BadInput):
+        return "bad_message", False
+    return "unavailable", True

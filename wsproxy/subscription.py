@@ -1,0 +1,84 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What a subscription and the connection it belongs to know of each other.
+
+Connections: `socket_v1` and `sse`. Subscriptions: `log_subscription`, `object_subscription`,
+`event_subscription`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
+
+from arvados_nats.errors import Unavailable
+from wsproxy.frames import Message
+from wsproxy.messages_v1 import ServerMessage
+from wsproxy.outlet import Outlet
+from wsproxy.viewers import Viewer
+
+NOT_READABLE = "there is no such object, or it may not be read"
+"""Forbidden and missing look alike."""
+
+_KEEP_SECONDS = 300.0
+"""How long what was allowed before goes on while nobody can tell whether it still is."""
+_PAUSE_SECONDS = 2.0
+
+
+class Client(Protocol):
+    """One connection, to its subscriptions."""
+
+    outlet: Outlet
+
+    @property
+    def viewer(self) -> Viewer:
+        """Who reads, by the token sent last."""
+
+    def send(self, message: Message) -> None:
+        """Write a message that others may get as well."""
+
+    def tell(self, message: ServerMessage) -> None:
+        """Write a message for this connection alone."""
+
+    def revoke(self, id: str, reason: str) -> None:
+        """End the subscription and say why."""
+
+    def finished(self, id: str) -> None:
+        """The subscription has told all it ever will."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a task that ends with the connection."""
+
+
+class Subscription(Protocol):
+    """One subscription of a connection."""
+
+    async def start(self) -> None:
+        """Check the permission, say `subscribed`, and begin.
+
+        Raises Refused if it may not be read or is not there, BadInput if it makes no sense,
+        Unavailable when nobody can tell now.
+        """
+
+    def stop(self) -> None:
+        """Send nothing more. May be called twice, and before `start` has returned."""
+
+    async def recheck(self) -> None:
+        """See whether it may still be read, and end it if not."""
+
+    def renew(self) -> None:
+        """The client has sent a new token of the same user."""
+
+
+async def still_allowed(ask: Callable[[], Awaitable[bool]]) -> bool:
+    """The answer of `ask`, asked again while nobody can tell; after five minutes it is no."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _KEEP_SECONDS
+    while loop.time() < deadline:
+        try:
+            return await ask()
+        except Unavailable:
+            await asyncio.sleep(_PAUSE_SECONDS)
+    return False
