@@ -21,7 +21,7 @@ from terminal.arvados_settings import ArvadosSettings
 from terminal.command import Notes
 from terminal.log_output import LogOutput, Look
 from terminal.merge import Merge
-from terminal.messages import Attempt, CaughtUp, End, Error, Gap, Log, Message
+from terminal.messages import Attempt, CaughtUp, End, Error, Gap, Log, Message, Subscribed
 from terminal.reading import Reading
 
 NOT_ENDED = 75
@@ -29,8 +29,8 @@ NOT_ENDED = 75
 _CANCELLED = 1
 _LOST_SECONDS = 60.0
 """How long a lost connection is tried when nobody asked to follow."""
-_END_SECONDS = 0.2
-"""The end of a container follows at once on the end of its history, if it is over."""
+_MORE_SECONDS = 0.3
+"""What there is follows at once: the container of a request, the end of one that is over."""
 _PROGRESS_SECONDS = 1.0
 
 
@@ -130,6 +130,8 @@ class Show:
         self._printer = printer
         self._notes = notes
         self._received = 0
+        self._over = False
+        """What comes next, if it does not come at once, is the future."""
         self._live = False
         self._began = time.monotonic()
 
@@ -138,7 +140,7 @@ class Show:
         try:
             while not reading.done:
                 message = await reading.get(self._wait())
-                if message is None and self._live and not self._wanted.follow:
+                if message is None and self._over and not self._wanted.follow:
                     break
                 if message is not None:
                     self._take(message)
@@ -150,11 +152,12 @@ class Show:
             self._notes.tell("nothing has been logged" + (" yet" if not reading.done else ""))
 
     def _wait(self) -> float | None:
-        if self._live and not self._wanted.follow:
-            return _END_SECONDS
+        if self._over and not self._wanted.follow:
+            return _MORE_SECONDS
         return self._printer.wait()
 
     def _take(self, message: Message) -> None:
+        self._over = self._is_last(message)
         match message:
             case Log():
                 self._received += len(message.data)
@@ -174,8 +177,15 @@ class Show:
             case Error():
                 self._notes.tell(message.message)
 
+    def _is_last(self, message: Message) -> bool:
+        """Whether this may be the last of what there is; a request may have no container."""
+        if isinstance(message, Subscribed):
+            return "-xvhdp-" in self._wanted.uuid
+        return isinstance(message, CaughtUp | End)
+
     def _begin_attempt(self, attempt: Attempt) -> None:
         self._printer.end()
+        self._live = False
         if attempt.n > 1:
             self._notes.tell(f"attempt {attempt.n}: container {attempt.container}")
 
@@ -185,6 +195,8 @@ class Show:
 
 
 def _gap(gap: Gap) -> str:
+    if gap.file is None:
+        return f"container {gap.container}: {gap.reason}"
     to = "the end" if gap.to is None else str(gap.to)
     return f"{gap.file}: bytes {gap.from_} to {to} are missing: {gap.reason}"
 

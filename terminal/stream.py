@@ -36,7 +36,16 @@ from websockets.typing import Subprotocol
 
 from arvados_nats.errors import BadInput, Refused, Unavailable
 from terminal import line_errors, messages
-from terminal.messages import SUBPROTOCOL, Goodbye, Hello, Message, Ping, Revoked
+from terminal.messages import (
+    SUBPROTOCOL,
+    Error,
+    Goodbye,
+    Hello,
+    Message,
+    Ping,
+    Revoked,
+    Subscribed,
+)
 from terminal.reading import Reading
 from terminal.subscriptions import (
     EventsSubscription,
@@ -49,6 +58,8 @@ _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 30.0
 _SILENCE_FACTOR = 2.5
 _HANDSHAKE_SECONDS = 10.0
+_AGAIN_SECONDS = 2.0
+"""After a subscription that could not be judged now, it is asked for again."""
 _STEADY_SECONDS = 5.0
 """A connection that lasted longer was a good one: the next delay begins small again."""
 
@@ -90,6 +101,8 @@ class Stream:
         self._token = token
         self._options = options
         self._readings: dict[str, Reading] = {}
+        self._established: set[str] = set()
+        self._asking: set[asyncio.Task[None]] = set()
         self._count = 0
         self._line: ClientConnection | None = None
         self._silence = _HANDSHAKE_SECONDS
@@ -226,6 +239,7 @@ class Stream:
             return
         self._line = line
         self._greeted = self._stood = True
+        self._established.clear()
         self._options.told(Connected(hello))
         for reading in tuple(self._readings.values()):
             await self._subscribe(line, reading)
@@ -246,10 +260,22 @@ class Stream:
         if fresh is None:
             return
         await reading.put(fresh)
+        match message:
+            case Subscribed():
+                self._established.add(reading.id)
+            case Error(temporary=True) if reading.id not in self._established:
+                delay = _AGAIN_SECONDS * random.uniform(0.5, 1.5)
+                asyncio.get_running_loop().call_later(delay, self._again, self._line, reading)
         over = _over(message)
         if subscription.ended or over:
             self._readings.pop(reading.id, None)
             reading.finish(over)
+
+    def _again(self, line: ClientConnection | None, reading: Reading) -> None:
+        if line is not None and line is self._line and reading.id in self._readings:
+            task = asyncio.create_task(self._subscribe(line, reading))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
 
     async def _subscribe(self, line: ClientConnection, reading: Reading) -> None:
         await self._say(line, "subscribe", {"id": reading.id, **reading.subscription.request()})
@@ -264,7 +290,7 @@ def _over(message: Message) -> Exception | None:
     match message:
         case Revoked():
             return Refused(f"the permission to read this is gone ({message.reason})")
-        case messages.Error(temporary=False):
+        case Error(temporary=False):
             return Refused(message.message)
     return None
 

@@ -59,7 +59,9 @@ class LogSubscription:
         match message:
             case Log():
                 return self._take_log(message)
-            case Attempt() if message.container != self.container:
+            case Attempt():
+                if message.container == self.container:
+                    return None  # told again on resuming
                 self.container = message.container
                 self.places.clear()
             case Gap(file=str(file), to=int(to)):

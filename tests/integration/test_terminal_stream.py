@@ -244,6 +244,23 @@ async def test_refused_subscription_ends_alone(proxy: Proxy) -> None:
         assert isinstance(await anext(other), Object)
 
 
+async def test_subscription_that_could_not_be_judged_is_asked_for_again(proxy: Proxy) -> None:
+    """A temporary error before `subscribed` means that there is none yet; after it, patience."""
+    async with connected(proxy) as events:
+        reading = await events.log(C1)
+        peer = await begun(proxy, reading)
+        later = {"code": "unavailable", "message": "later", "temporary": True, "id": reading.id}
+        await peer.say(error=later)
+        assert (await peer.heard())["subscribe"]["id"] == reading.id
+        await peer.say(subscribed={"id": reading.id})
+        await peer.say(error=later)
+        await peer.say(ping={})
+        assert await peer.heard() == {"pong": {}}
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3.5):
+                await peer.heard()
+
+
 async def test_end_of_the_container_ends_the_reading(proxy: Proxy) -> None:
     """The iteration is over after the end was read, and the server is not asked again."""
     async with connected(proxy) as events:
