@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """From PostgreSQL into the stream: rows a second, and the time from commit to stored.
 
-Three measurements with one real publisher process on an embedded PostgreSQL and NATS server:
+Measured with one real publisher process on an embedded PostgreSQL and NATS server:
 `backlog`, rows that were there when the publisher started; `sustained`, rows inserted with NOTIFY
 as fast as one connection can, in transactions of 50; `latency`, single rows at a steady rate, from
-the return of COMMIT to the arrival of the republished message here. Rows carry two copies of an
+the return of COMMIT to the arrival here of the message that the stream republishes, and of the one
+that users get below arvados.live. Rows carry two copies of an
 object as Arvados writes them (1.6 kB of properties); objects exist, so all are looked up.
 What it does not show: other load on the database, a network between the servers, and fsync.
 """
@@ -48,9 +49,11 @@ class _World:
     writer: asyncpg.Connection
     objects: list[dict[str, Any]]
 
-    def start_publisher(self, folder: Path) -> child.Child:
+    def start_publisher(self, folder: Path, *parts: str) -> child.Child:
+        program = Path(sysconfig.get_path("scripts")) / "arvados-nats"
+        only = [word for part in ("events", *parts) for word in ("--only", part)]
         return child.start(
-            [Path(sysconfig.get_path("scripts")) / "arvados-nats", "publishers", "events"],
+            [program, "publishers", "run", *only],
             log=folder / "publisher.log",
             environment={
                 "PATH": os.defpath,
@@ -181,41 +184,60 @@ async def _sustained(world: _World, folder: Path, count: int) -> dict[str, float
     }
 
 
+class _Arrivals:
+    """When the message of each row came by, on one branch of subjects."""
+
+    def __init__(self) -> None:
+        self.moments: dict[str, float] = {}
+        self._news = asyncio.Event()
+
+    async def note(self, message: Message) -> None:
+        self.moments.setdefault(message.headers["Nats-Msg-Id"], time.perf_counter())
+        self._news.set()
+
+    async def until(self, uuids: Iterable[str | None]) -> None:
+        missing = set(uuids)
+        while missing - self.moments.keys():
+            self._news.clear()
+            await self._news.wait()
+
+    def delays(self, committed: dict[str, float]) -> list[float]:
+        """In milliseconds, shortest first."""
+        return sorted((self.moments[uuid] - then) * 1000 for uuid, then in committed.items())
+
+
 async def _latency(world: _World, folder: Path, count: int, rate: float) -> dict[str, float]:
     """Single rows at `rate` a second: from the return of COMMIT to the message in our hands."""
-    publisher = world.start_publisher(folder)
-    arrived: dict[str, float] = {}
-    news = asyncio.Event()
-
-    async def note(message: Message) -> None:
-        arrived[message.headers["Nats-Msg-Id"]] = time.perf_counter()
-        news.set()
-
-    async def until_arrived(uuids: Iterable[str | None]) -> None:
-        missing = set(uuids)
-        while missing - arrived.keys():
-            news.clear()
-            await news.wait()
-
-    subscription = await world.nats.subscribe(f"{subjects.STORED_EVENTS}.>", note)
-    await raw_rows.insert(world.writer, warm := world.rows(1))
-    await until_arrived([warm[0].uuid])
+    publisher = world.start_publisher(folder, "live")
+    branches = {"stored": subjects.STORED_EVENTS, "live": subjects.LIVE}
+    arrivals = {name: _Arrivals() for name in branches}
+    for name, branch in branches.items():
+        await world.nats.subscribe(f"{branch}.>", arrivals[name].note)
+    await _until_live(world, arrivals["live"])
     committed: dict[str, float] = {}
     began = time.perf_counter()
     for number, one in enumerate(world.rows(count)):
         await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
         await raw_rows.insert(world.writer, [one])
         committed[str(one.uuid)] = time.perf_counter()
-    await until_arrived(committed)
-    await subscription.unsubscribe()
+    figures: dict[str, float] = {"latency_rate": rate}
+    for name, found in arrivals.items():
+        await found.until(committed)
+        delays = found.delays(committed)
+        figures |= {
+            f"latency_{name}_p50_ms": round(statistics.median(delays), 2),
+            f"latency_{name}_p99_ms": round(delays[int(len(delays) * 0.99)], 2),
+            f"latency_{name}_max_ms": round(delays[-1], 2),
+        }
     await publisher.kill()
-    delays = sorted((arrived[uuid] - moment) * 1000 for uuid, moment in committed.items())
-    return {
-        "latency_rate": rate,
-        "latency_p50_ms": round(statistics.median(delays), 2),
-        "latency_p99_ms": round(delays[int(len(delays) * 0.99)], 2),
-        "latency_max_ms": round(delays[-1], 2),
-    }
+    return figures
+
+
+async def _until_live(world: _World, live: _Arrivals) -> None:
+    """Insert rows until one is shown: both parts are at work."""
+    while not live.moments:
+        await raw_rows.insert(world.writer, world.rows(1))
+        await asyncio.sleep(0.1)
 
 
 def _cpu_seconds(pid: int) -> float:
