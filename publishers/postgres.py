@@ -14,15 +14,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 import msgspec
 
-from arvados_nats.errors import BadInput, ConfigError, Unavailable
+from arvados_nats.errors import ConfigError, Unavailable
 from publishers import postgres_dsn
+from publishers.postgres_errors import DOWN, NO_POOLER, translate
 
 logger = logging.getLogger(__name__)
 
@@ -33,50 +34,7 @@ _SAME_BACKEND_TRIES = 5
 
 Row = asyncpg.Record
 
-_WRONG_SETTING = (
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InsufficientPrivilegeError,
-    asyncpg.UndefinedTableError,
-    asyncpg.UndefinedColumnError,
-    asyncpg.UndefinedObjectError,
-    asyncpg.exceptions.ClientConfigurationError,
-)
-_POOLED = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
-_NEVER = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
-_DOWN = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-    TimeoutError,
-)
-
-_NO_POOLER = (
-    "postgres_dsn: a transaction pooler stands in front of PostgreSQL, and NOTIFY does not come"
-    " through it; give the address of PostgreSQL itself"
-)
 _NO_STANDBY = "postgres_dsn: the server is a hot standby, where nobody can LISTEN; give the primary"
-
-
-@contextlib.contextmanager
-def translate() -> Iterator[None]:
-    """Turn what asyncpg raises into one of our errors; ours pass through."""
-    try:
-        yield
-    except _WRONG_SETTING as error:
-        raise ConfigError(f"postgres_dsn: {_short(error)}") from error
-    except _POOLED as error:
-        raise ConfigError(_NO_POOLER) from error
-    except _NEVER as error:
-        raise BadInput(f"PostgreSQL: {_short(error)}") from error
-    except _DOWN as error:
-        raise Unavailable(f"PostgreSQL: {_short(error)}") from error
-
-
-def _short(error: BaseException) -> str:
-    """The first line: the rest can quote rows."""
-    return str(error).partition("\n")[0] or type(error).__name__
 
 
 class Session:
@@ -224,7 +182,7 @@ class Database:
         try:
             for _ in range(_SAME_BACKEND_TRIES):
                 if await connection.fetchval(ask) == await other.fetchval(ask):
-                    raise ConfigError(_NO_POOLER)
+                    raise ConfigError(NO_POOLER)
         finally:
             await _close(other)
 
@@ -240,7 +198,7 @@ async def _connect(dsn: str) -> asyncpg.Connection:
 
 
 async def _close(connection: asyncpg.Connection) -> None:
-    with contextlib.suppress(*_DOWN):
+    with contextlib.suppress(*DOWN):
         await connection.close(timeout=1)
 
 
@@ -273,5 +231,5 @@ async def connect(dsn: str, *, size: int = 4) -> AsyncIterator[Database]:
         try:
             async with asyncio.timeout(2):
                 await pool.close()
-        except _DOWN:
+        except DOWN:
             pool.terminate()

@@ -1,0 +1,61 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What asyncpg raises, in our own four words (`arvados_nats.errors`).
+
+Part of the edge `publishers.postgres`; nothing else sees asyncpg's exceptions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import asyncpg
+
+from arvados_nats.errors import BadInput, ConfigError, Unavailable
+
+NO_POOLER = (
+    "postgres_dsn: a transaction pooler stands in front of PostgreSQL, and NOTIFY does not come"
+    " through it; give the address of PostgreSQL itself"
+)
+
+_WRONG_SETTING = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.exceptions.ClientConfigurationError,
+)
+_POOLED = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+_NEVER = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+DOWN = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+"""Whatever else can happen to a connection or a statement: try again later."""
+
+
+@contextlib.contextmanager
+def translate() -> Iterator[None]:
+    """Turn what asyncpg raises into one of our errors; ours pass through."""
+    try:
+        yield
+    except _WRONG_SETTING as error:
+        raise ConfigError(f"postgres_dsn: {_short(error)}") from error
+    except _POOLED as error:
+        raise ConfigError(NO_POOLER) from error
+    except _NEVER as error:
+        raise BadInput(f"PostgreSQL: {_short(error)}") from error
+    except DOWN as error:
+        raise Unavailable(f"PostgreSQL: {_short(error)}") from error
+
+
+def _short(error: BaseException) -> str:
+    """The first line: the rest can quote rows."""
+    return str(error).partition("\n")[0] or type(error).__name__
