@@ -15,7 +15,6 @@ import contextlib
 import functools
 import json
 import logging
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ import nats.errors
 from nats.nuid import NUID
 
 from arvados_nats import nats_acks, nats_history, streams
-from arvados_nats.errors import ArvadosNatsError, BadInput, ConfigError, Refused, Unavailable
+from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.nats_acks import Ack, JetStreamError
 from arvados_nats.nats_history import StoredMessage
 
@@ -387,19 +386,10 @@ async def connect(
             raise (Refused if refused.done() else Unavailable)("no NATS server lets us in")
         with _translate():
             await connecting
-        require_version(client.connected_server_version)
+        streams.require_version(client.connected_server_version)
         connection._standing.set()
         yield connection
     finally:
         connecting.cancel()
         refused.cancel()
         await connection._close()
-
-
-def require_version(version: Any) -> None:
-    """ConfigError unless the server is new enough for what the streams and permissions use."""
-    text = str(version)
-    found = tuple(int(part) for part in re.findall(r"\d+", text)[:3])
-    if found < streams.MIN_SERVER_VERSION:
-        wanted = ".".join(map(str, streams.MIN_SERVER_VERSION))
-        raise ConfigError(f"nats-server {text} is too old: upgrade it to {wanted} or newer")

@@ -10,11 +10,13 @@ and with `Nats-Required-Api-Level`, so that an old server refuses instead of ign
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
 from arvados_nats import subjects
+from arvados_nats.errors import ConfigError
 
 EVENTS = "ARVADOS_EVENTS"
 LOGS = "ARVADOS_LOGS"
@@ -81,6 +83,15 @@ def cursor_stream(replicas: int = 1) -> dict[str, Any]:
         "num_replicas": replicas,
         "allow_direct": True,
     }
+
+
+def require_version(version: Any) -> None:
+    """ConfigError unless the server is new enough for what the streams and permissions use."""
+    text = str(version)
+    found = tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+    if found < MIN_SERVER_VERSION:
+        wanted = ".".join(map(str, MIN_SERVER_VERSION))
+        raise ConfigError(f"nats-server {text} is too old: upgrade it to {wanted} or newer")
 
 
 class JetStreamApi(Protocol):

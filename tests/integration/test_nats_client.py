@@ -12,7 +12,8 @@ import pytest
 
 from arvados_nats import keys, nats_client, streams
 from arvados_nats.errors import ConfigError, Refused, Unavailable
-from arvados_nats.nats_client import Message, require_version
+from arvados_nats.nats_client import Message
+from arvados_nats.streams import require_version
 from sandbox.nats_server import NatsServer
 
 
