@@ -50,10 +50,13 @@ _MAX_EXACT = 2**53
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One row of Arvados' logs table, checked against the database.
 
-    `verified`: the row agrees with the database at the time it was read; only such an event may
-    drive anybody's state. `audience`: pairs (owner uuid, object uuid) of the objects whose readers
-    may see the change; for a container these are its container requests. `facts`: what the
-    permission rule needs to know of the object beyond that, by column name. Times are UTC,
+    `verified`: the new state in the row is that of the database at the time it was read (for a
+    `delete`: the object is gone); only such an event may drive anybody's state. What the row says
+    of the old state can not be checked. `audience`: pairs (owner uuid, object uuid) of the objects
+    whose readers may see the change; for a container these are its container requests, for an
+    object that is gone it is its last owner. `facts`: an `object_facts.ObjectFacts` without its
+    empty fields, of the object; of its last owner when the object is gone; empty when the database
+    knows neither. Times are UTC,
     RFC 3339, as Arvados writes them.
     """
 
