@@ -24,6 +24,8 @@ COMMANDS = {
     "keys": "arvados_nats.keys_cli:keys",
     "logs": "terminal.logs_cli:logs",
     "publishers": "publishers.cli:publishers",
+    "watch": "terminal.watch_cli:watch",
+    "whoami": "terminal.whoami_cli:whoami",
     "wsproxy": "wsproxy.cli:wsproxy",
 }
 

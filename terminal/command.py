@@ -23,7 +23,7 @@ READER_GONE = 141
 _ERASE = "\r\x1b[K"
 
 
-def run(main: Coroutine[Any, Any, int]) -> NoReturn:
+def run(main: Coroutine[Any, Any, int | None]) -> NoReturn:
     """Run a command to its end and exit with its code."""
     logging.getLogger().addHandler(logging.NullHandler())
     # asyncio's own way would wait for a write that blocks; a paused pager does that.
@@ -54,7 +54,7 @@ def _flushed(code: int) -> int:
     return code
 
 
-async def _while_read(main: Coroutine[Any, Any, int]) -> int:
+async def _while_read(main: Coroutine[Any, Any, int | None]) -> int:
     """The command, ended at once when the reader of a pipe closes it, as `tail -f` does."""
     task = asyncio.current_task()
     assert task is not None
@@ -71,7 +71,7 @@ async def _while_read(main: Coroutine[Any, Any, int]) -> int:
     if output >= 0:
         loop.add_reader(output, reader_gone)  # a pipe's writing end wakes only for this
     try:
-        return await main
+        return await main or 0
     except asyncio.CancelledError:
         if gone:
             raise BrokenPipeError from None

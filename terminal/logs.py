@@ -211,9 +211,7 @@ async def show(
         try:
             await Show(wanted, printer, notes).run(reading)
         except Refused as error:
-            if type(error) is not Refused:
-                raise
-            raise Refused(f"{wanted.uuid}: {error}") from error
+            raise proxy_connection.about(wanted.uuid, error) from error.__cause__
 
 
 async def exit_code(settings: ArvadosSettings, uuid: str) -> int:

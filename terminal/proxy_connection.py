@@ -74,6 +74,15 @@ async def connect(
         line.close()
 
 
+def about(uuid: str, error: Refused) -> Refused:
+    """The refusal of a subscription, with the object's name; of the token it stays as it is."""
+    if isinstance(error, TokenRefused):
+        return error
+    refused = Refused(f"{uuid}: {error}")
+    refused.__cause__ = error
+    return refused
+
+
 @contextlib.contextmanager
 def _explained(settings: ArvadosSettings, url: str) -> Iterator[None]:
     """Errors of the stream, with what to do about them."""

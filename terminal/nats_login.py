@@ -1,0 +1,154 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A token's login at NATS, and why there is none: a server tells the refused nothing but no.
+
+The reason is found by looking at the token, with the rules that the callout service decides by
+(authcallout/admissions.py); what only that service knows is named as a possibility.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from arvados_nats import grant_subjects, nats_client, nats_config, subjects
+from arvados_nats.arvados_client import Arvados
+from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
+from arvados_nats.nats_client import Nats
+from arvados_nats.permissions import ALL
+from arvados_nats.tokens import Token
+
+_LOGIN_SECONDS = 10.0
+_ANSWER_SECONDS = 1.5
+"""A callout service that works answers sooner; without its answer the server says no later."""
+_USER_INFO = "$SYS.REQ.USER.INFO"
+UNKNOWN = (
+    "Arvados does not know the token: it is mistyped, has expired, or was deleted, for example by"
+    " logging out"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a token, as Arvados tells. `user` is empty if the token may not ask."""
+
+    token: Mapping[str, Any]
+    user: Mapping[str, Any]
+
+    @property
+    def token_uuid(self) -> str:
+        return str(self.token.get("uuid", ""))
+
+    @property
+    def user_uuid(self) -> str:
+        return str(self.token.get("owner_uuid", ""))
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        return tuple(map(str, self.token.get("scopes") or ()))
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """What a login gives. `subscriptions` counts the live patterns, also those not listed."""
+
+    account: str
+    inbox_prefix: str
+    subscribe: tuple[str, ...]
+    publish: tuple[str, ...]
+    subscriptions: int
+    overflow: bool = False
+
+
+async def holder(arvados: Arvados, token: Token) -> Holder:
+    """Who holds the token; Refused with the reason if Arvados says no."""
+    if not token.usable:
+        raise Refused("the token has characters that no Arvados token has")
+    try:
+        record = await arvados.current_token(token)
+    except Refused as error:
+        raise Refused(UNKNOWN) from error
+    user: Mapping[str, Any] = {}
+    with contextlib.suppress(Refused):  # its scopes may not cover this
+        user = await arvados.current_user(token)
+    return Holder(record, user)
+
+
+@asynccontextmanager
+async def login(url: str, token: Token, who: Holder) -> AsyncIterator[Nats]:
+    """A connection as the holder of the token; Refused with the most likely reason."""
+    servers = [server.strip() for server in url.split(",") if server.strip()]
+    began = time.monotonic()
+    async with contextlib.AsyncExitStack() as exits:
+        try:
+            nats = await exits.enter_async_context(
+                nats_client.connect(
+                    servers,
+                    name="arvados-nats",
+                    token=token.secret,
+                    inbox_prefix=subjects.inbox_prefix(who.token_uuid),
+                    timeout=_LOGIN_SECONDS,
+                )
+            )
+        except Refused as error:
+            raise Refused(why_refused(who, time.monotonic() - began)) from error
+        except Unavailable as error:
+            raise Unavailable(f"NATS at {url} can not be reached") from error
+        yield nats
+
+
+def why_refused(who: Holder, seconds: float) -> str:
+    """The most likely reason for a login that was refused after so many seconds."""
+    if ALL not in who.scopes and not grant_subjects.covered_branches(who.scopes):
+        return (
+            f"the token's scopes ({', '.join(who.scopes) or 'none'}) cover no kind of object that"
+            " can be watched; use a token whose scope is all"
+        )
+    if seconds > _ANSWER_SECONDS:
+        return (
+            "the token is good, but the callout service has not answered the NATS server in time;"
+            " its log says why, if it runs"
+        )
+    return (
+        "the token is good now; it, or this machine's address, was probably refused too often in"
+        " a short time. Wait a minute and try again; the callout service's log says more"
+    )
+
+
+async def granted(nats: Nats, token: Token, who: Holder) -> Granted:
+    """What the login of an open connection gives."""
+    inbox = subjects.inbox_prefix(who.token_uuid)
+    if token.container_uuid:  # it may not even ask
+        logs = subjects.logs_of(token.container_uuid)
+        return Granted(nats_config.ARVADOS, inbox, (f"{inbox}.>",), (logs,), 0)
+    info = msgspec.json.decode((await nats.request(_USER_INFO)).data)["data"]
+    permissions = info.get("permissions") or {}
+    subscribe = _allowed(permissions, "subscribe")
+    said = await _whoami(nats)
+    return Granted(
+        account=str(info.get("account", "")),
+        inbox_prefix=inbox,
+        subscribe=subscribe,
+        publish=_allowed(permissions, "publish"),
+        subscriptions=said.get("subscriptions", len(subscribe) - 1),
+        overflow=bool(said.get("overflow")),
+    )
+
+
+async def _whoami(nats: Nats) -> Mapping[str, Any]:
+    """The callout service's own word; empty where it has none, as for admins."""
+    try:
+        found = msgspec.json.decode((await nats.request(subjects.API_WHOAMI)).data)
+    except (ArvadosNatsError, msgspec.MsgspecError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _allowed(permissions: Mapping[str, Any], what: str) -> tuple[str, ...]:
+    return tuple((permissions.get(what) or {}).get("allow") or ())

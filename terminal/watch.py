@@ -1,0 +1,67 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Follow an object or events, as lines for a person or JSON for a script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from arvados_nats.errors import Refused
+from terminal import proxy_connection, watch_text
+from terminal.arvados_settings import ArvadosSettings
+from terminal.command import Notes
+from terminal.messages import Error, Event, Gap, Object
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who watches, and how it is shown. `write` takes the bytes of whole lines."""
+
+    settings: ArvadosSettings
+    write: Callable[[bytes], None]
+    notes: Notes
+    as_json: bool = False
+    proxy: str | None = None
+
+    def show(self, lines: Iterable[str], message: msgspec.Struct) -> None:
+        """Print the message: as one line of JSON, or the lines for a person."""
+        if self.as_json:
+            self.write(msgspec.json.encode(message) + b"\n")
+        else:
+            self.write("".join(f"{line}\n" for line in lines).encode())
+
+
+async def watch_object(watch: Watch, uuid: str) -> int:
+    """Show the state of an object and each later one, until it is gone; then 1."""
+    record: Mapping[str, Any] | None = None
+    async with proxy_connection.connect(
+        watch.settings, watch.proxy, watch.notes, again=None
+    ) as events:
+        try:
+            async for message in await events.object(uuid):
+                if isinstance(message, Object):
+                    watch.show(watch_text.object_lines(record, message), message)
+                    record = message.record
+                elif isinstance(message, Error):
+                    watch.notes.tell(message.message)
+        except Refused as error:
+            raise proxy_connection.about(uuid, error) from error.__cause__
+    return 1
+
+
+async def watch_events(watch: Watch, **filters: Any) -> int:
+    """Show changes of objects, for ever; see `Stream.events` for the filters."""
+    async with proxy_connection.connect(
+        watch.settings, watch.proxy, watch.notes, again=None
+    ) as events:
+        async for message in await events.events(**filters):
+            if isinstance(message, Event):
+                watch.show([watch_text.event_line(message)], message)
+            elif isinstance(message, Gap | Error):
+                watch.notes.tell(message.reason if isinstance(message, Gap) else message.message)
+    return 1

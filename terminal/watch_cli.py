@@ -1,0 +1,116 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The command group `arvados-nats watch`.
+
+Each command prints lines for a person, or with `--json` one JSON object a line, until Ctrl-C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from arvados_nats import subjects
+
+if TYPE_CHECKING:
+    from terminal.watch import Watch
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+_proxy = click.option(
+    "--proxy", help="WebSocket proxy to use instead of the one that the cluster names."
+)
+
+
+def _event_options(command: F) -> F:
+    """What chooses events."""
+    for option in (
+        click.option("--kind", "kinds", multiple=True, help="container, collection, … (again)"),
+        click.option("--type", "event_types", multiple=True, help="create, update, … (again)"),
+        click.option("--cursor", help="Go on after the event with this cursor."),
+        click.option("--oldest", is_flag=True, help="Begin with the oldest event that is kept."),
+        _proxy,
+        _as_json,
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def watch() -> None:
+    """Follow objects, events and permissions, as they change."""
+
+
+def _uuid(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if not subjects.is_uuid(value):
+        raise click.BadParameter("not the uuid of an Arvados object")
+    return value
+
+
+def _watch(as_json: bool, proxy: str | None) -> Watch:
+    from terminal import arvados_settings, command
+    from terminal.watch import Watch
+
+    return Watch(arvados_settings.read(), command.write, command.Notes(), as_json, proxy)
+
+
+@watch.command("object")
+@click.argument("uuid", callback=_uuid)
+@_proxy
+@_as_json
+def watch_object(uuid: str, as_json: bool, proxy: str | None) -> None:
+    """Follow the state of one object.
+
+    A container request comes with its present container. Exits 1 when the object is gone, or may
+    not be read.
+    """
+    from terminal import command
+    from terminal import watch as flow
+
+    command.run(flow.watch_object(_watch(as_json, proxy), uuid))
+
+
+@watch.command("project")
+@click.argument("uuid", callback=_uuid)
+@_event_options
+def watch_project(uuid: str, **options: Any) -> None:
+    """Follow what happens to the objects in a project, or in a user's home."""
+    _run_events(owners=[uuid], **options)
+
+
+@watch.command("events")
+@click.option("--owner", "owners", multiple=True, help="Objects in this project (again).")
+@click.option("--object", "objects", multiple=True, help="This object (again).")
+@_event_options
+def watch_events(owners: tuple[str, ...], objects: tuple[str, ...], **options: Any) -> None:
+    """Follow the changes of all objects that may be read."""
+    _run_events(owners=owners, objects=objects, **options)
+
+
+def _run_events(
+    *, as_json: bool, proxy: str | None, oldest: bool, cursor: str | None, **lists: Any
+) -> None:
+    from terminal import command
+    from terminal import watch as flow
+
+    filters: dict[str, Any] = {name: list(words) for name, words in lists.items() if words}
+    if oldest and cursor is None:
+        filters["begin"] = "oldest"
+    command.run(flow.watch_events(_watch(as_json, proxy), cursor=cursor, **filters))
+
+
+@watch.command("permissions")
+@click.option(
+    "--nats", "nats_url", envvar="ARVADOS_NATS_NATS_URL", required=True, help="NATS servers."
+)
+@_as_json
+def watch_permissions(nats_url: str, as_json: bool) -> None:
+    """Follow what the token may subscribe to on NATS."""
+    from terminal import command
+    from terminal import watch_permissions as flow
+
+    command.run(flow.watch_permissions(_watch(as_json, None), nats_url))

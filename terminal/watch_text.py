@@ -1,0 +1,85 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Events and object states as lines for a person.
+
+Pure. Names and texts are anybody's, so all of it is made harmless for a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from terminal.harmless import Harmless
+from terminal.messages import Event, Object
+
+_LONGEST_VALUE = 80
+_NOTHING: tuple[Any, ...] = (None, "", [], {})
+_UNTOLD = frozenset({"uuid", "etag", "modified_at", "modified_by_user_uuid"})
+"""Attributes that say nothing new: who it is, and that it has changed."""
+
+
+def event_line(event: Event) -> str:
+    """One event: when, what, which object, and what is different."""
+    words = [
+        event.event_at or event.created_at,
+        event.event_type or "-",
+        event.object_uuid or "-",
+        event.object_kind.removeprefix("arvados#"),
+        *_event_details(event),
+    ]
+    if not event.verified:
+        words.append("(posted by a user)")
+    return _safe(" ".join(words))
+
+
+def _event_details(event: Event) -> Iterator[str]:
+    old, new = (event.properties.get(f"{age}_attributes") for age in ("old", "new"))
+    if isinstance(new, dict):
+        if name := new.get("name"):
+            yield repr(name)
+        yield from changes(old if isinstance(old, dict) else {}, new)
+    elif isinstance(text := event.properties.get("text"), str):
+        yield _value(text)
+
+
+def object_lines(before: Mapping[str, Any] | None, now: Object) -> list[str]:
+    """What is different from the state before, or all of a first state."""
+    record = flat(now.record)
+    told = changes(flat(before) if before is not None else {}, record)
+    when = str(record.get("modified_at") or "")
+    return [_safe(f"{when} {now.uuid} {change}".strip()) for change in told]
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """`name: old → new` for each attribute that is another, `name: new` where none was."""
+    for name, value in new.items():
+        if name.rpartition(".")[2] in _UNTOLD or old.get(name) == value:
+            continue
+        before = f"{_value(old[name])} → " if old.get(name) not in _NOTHING else ""
+        if before or value not in _NOTHING:
+            yield f"{name}: {before}{_value(value)}"
+
+
+def flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with those inside it laid out: `container.state`."""
+    found: dict[str, Any] = {}
+    for name, value in record.items():
+        if name == "container" and isinstance(value, dict):
+            found |= {f"container.{inner}": inside for inner, inside in value.items()}
+        else:
+            found[name] = value
+    return found
+
+
+def _value(value: Any) -> str:
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+
+
+def _safe(line: str) -> str:
+    return Harmless(colours=False).line(line.encode("utf-8", "replace"))
