@@ -48,10 +48,14 @@ class Incoming:
         return dict(urllib.parse.parse_qsl(self._query.decode("latin-1"), keep_blank_values=True))
 
     async def accept(self, *, max_message: int, subprotocol: str | None = None) -> Outlet:
-        """Let it in; messages of the peer longer than `max_message` bytes close it with 1009."""
+        """Let it in; messages of the peer longer than `max_message` bytes close it with 1009.
+
+        Headers are forgotten then: thousands of connections would keep them for nothing.
+        """
         await self._send({"type": "websocket.accept", "subprotocol": subprotocol})
         if self.socket is not None:
-            self.socket.limit(max_message)
+            self.socket.accepted(max_message)
+            self._headers = []
             outlet = self._outlets.open(self.socket)
             self.socket.attach(outlet)
             return outlet

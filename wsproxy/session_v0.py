@@ -31,11 +31,12 @@ class Subscription:
     """Where the row's place was not found: rows with a higher id are taken, as arvados-ws does."""
 
     def matches(self, stored: StoredEvent) -> bool:
-        return (
-            stored.sequence > self.after
-            and (self.after_id is None or stored.event.id > self.after_id)
-            and self.wanted.matches(stored.event)
-        )
+        if stored.sequence <= self.after:
+            return False
+        if self.after_id is not None and stored.event.id <= self.after_id:
+            return False
+        tests = self.wanted.tests
+        return not tests or self.wanted.matches(stored.event)
 
 
 class SessionV0:
@@ -89,6 +90,10 @@ class SessionV0:
     def lets_through(self, stored: StoredEvent) -> bool:
         """Whether some subscription wants an event that the connection has not shown yet."""
         if stored.sequence > self._shown:
-            return any(s.matches(stored) for s in self._subscriptions)
+            # Once for each event and connection: no generator here.
+            for subscription in self._subscriptions:
+                if subscription.matches(stored):
+                    return True
+            return False
         matching = [s for s in self._subscriptions if s.matches(stored)]
         return bool(matching) and all(s.shown < stored.sequence for s in matching)
