@@ -30,7 +30,7 @@ from wsproxy.messages_v1 import Auth, EventsTarget, LogTarget, Pong, Subscribe, 
 from wsproxy.object_subscription import ObjectSubscription
 from wsproxy.outlet import Outlet
 from wsproxy.services import Services
-from wsproxy.subscription import Subscription
+from wsproxy.subscription import NOT_READABLE, Subscription
 from wsproxy.viewers import Viewer
 
 logger = logging.getLogger(__name__)
@@ -158,8 +158,8 @@ class ConnectionV1:
         except ArvadosNatsError as error:
             if self._subscriptions.get(id) is subscription:
                 del self._subscriptions[id]
-                code, temporary = _code(error)
-                self._error(code, str(error), id=id, temporary=temporary)
+                code, text, temporary = _told(error)
+                self._error(code, text, id=id, temporary=temporary)
             subscription.stop()
 
     def _unsubscribe(self, id: str) -> None:
@@ -294,10 +294,10 @@ class ConnectionV1:
         self.tell(error)
 
 
-def _code(error: ArvadosNatsError) -> tuple[str, bool]:
-    """Code of an `error` message, and whether trying again may help."""
+def _told(error: ArvadosNatsError) -> tuple[str, str, bool]:
+    """Code and text of an `error` message, and whether trying again may help."""
     if isinstance(error, Refused):
-        return "not_found", False
+        return "not_found", NOT_READABLE, False
     if isinstance(error, BadInput):
-        return "bad_message", False
-    return "unavailable", True
+        return "bad_message", str(error), False
+    return "unavailable", str(error), True

@@ -1,0 +1,84 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""One site for all tests of v1, with a publisher of container logs, and users for each test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+
+from arvados_nats.ops import Health
+from sandbox import nats_server as nats_sandbox
+from sandbox import postgres as postgres_sandbox
+from sandbox.cluster import Cluster
+from sandbox.model.actors import Actor
+from tests.integration import log_replica
+from tests.v0 import site as sites
+from tests.v0.site import Site
+from tests.v1 import client as clients
+from tests.v1.client import Client
+
+Connect = Callable[..., AbstractAsyncContextManager[Client]]
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+async def site(
+    postgres_server: postgres_sandbox.PostgresServer, keys_folder: Path
+) -> AsyncIterator[Site]:
+    """A site that lives as long as the test run."""
+    database = await postgres_server.clone()
+    async with (
+        nats_sandbox.run(keys_folder) as server,
+        sites.open_site(server, keys_folder, database) as opened,
+    ):
+        place = log_replica.Place(
+            nats_url=server.url,
+            seed=(keys_folder / "publisher.nk").read_text().strip(),
+            api_url=opened.api.url,
+            token=opened.cluster.config.system_root_token,
+            dsn=database.reader_dsn,
+            fast=0.05,
+            slow=0.2,
+            confirm=1.0,
+            give_up=3.0,
+            push=1.0,
+            scan=0.1,
+        )
+        async with sites.background(log_replica.publish(place, Health())):
+            yield opened
+
+
+@pytest.fixture
+def cluster(site: Site) -> Cluster:
+    """The pretend cluster."""
+    return site.cluster
+
+
+@pytest.fixture
+async def alice(site: Site) -> Actor:
+    """An active user whom no other test knows."""
+    return await site.cluster.user(f"alice{next(_numbers)}")
+
+
+@pytest.fixture
+async def bob(site: Site) -> Actor:
+    """Another active user."""
+    return await site.cluster.user(f"bob{next(_numbers)}")
+
+
+@pytest.fixture
+def connect(site: Site) -> Connect:
+    """Open a v1 connection: `async with connect(alice) as client`."""
+    base = site.websocket_url.removesuffix("/websocket")
+
+    def opened(who: Actor | str | None = None) -> AbstractAsyncContextManager[Client]:
+        return clients.connected(base, who)
+
+    return opened

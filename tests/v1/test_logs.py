@@ -1,0 +1,230 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Logs over v1, from the compute node of the sandbox through the tailer to the socket."""
+
+from __future__ import annotations
+
+from sandbox.cluster import Cluster
+from sandbox.model.actors import Actor
+from sandbox.model.records import Record
+from tests.v0.site import Site
+from tests.v1.conftest import Connect
+
+
+async def _running(cluster: Cluster, owner: Actor, attempts: int = 1) -> tuple[Record, Record]:
+    request = await cluster.container_request("job", owner=owner, container_count_max=attempts)
+    return request, await cluster.run(request)
+
+
+async def test_a_request_from_queued_to_final(
+    connect: Connect, cluster: Cluster, alice: Actor
+) -> None:
+    """Subscribed while queued; attempt, lines as they are written, ends, and then nothing."""
+    request = await cluster.container_request("job", owner=alice)
+    async with connect(alice) as client:
+        await client.subscribe("a", log={"uuid": request.uuid})
+        attempt = await client.until("attempt")
+        container = await cluster.run(request)
+        assert attempt == {
+            "id": "a",
+            "request": request.uuid,
+            "container": container.uuid,
+            "n": 1,
+        }
+        await client.until("caught_up")
+        await cluster.write_log(container, "stdout.txt", "héllo\n".encode())
+        await client.until("log")
+        await cluster.write_log(container, "stdout.txt", b"last line without end")
+        await cluster.finish(container, exit_code=3)
+        end = await client.until("end", request=request.uuid)
+        assert end["state"] == "Final"
+        content = client.logs.content(container.uuid, "stdout.txt")
+        assert content == "héllo\nlast line without end".encode()
+        file, whole, _ = client.of("end")
+        assert (file["file"], file["size"], file["confirmed"]) == ("stdout.txt", 28, True)
+        assert (whole["state"], whole["exit_code"], whole["confirmed"]) == ("Complete", 3, True)
+        await client.subscribe("a", events={"owners": []})  # the id is free again
+
+
+async def test_a_container_by_its_own_uuid(
+    connect: Connect, cluster: Cluster, alice: Actor, bob: Actor
+) -> None:
+    """Readable through the request that shows it, and only so."""
+    _, container = await _running(cluster, alice)
+    await cluster.write_log(container, "stderr.txt", b"oh\n")
+    async with connect(alice) as client:
+        await client.subscribe("a", log={"uuid": container.uuid})
+        await client.until("log")
+        assert client.logs.content(container.uuid, "stderr.txt") == b"oh\n"
+    async with connect(bob) as client:
+        await client.send("subscribe", {"id": "a", "log": {"uuid": container.uuid}})
+        assert (await client.expect("error"))["code"] == "not_found"
+
+
+async def test_forbidden_and_missing_look_alike(
+    connect: Connect, cluster: Cluster, alice: Actor, bob: Actor
+) -> None:
+    """The same code and the same words."""
+    request, _ = await _running(cluster, alice)
+    missing = f"{request.uuid[:12]}000000000000000"
+    async with connect(bob) as client:
+        errors = []
+        for uuid in (request.uuid, missing):
+            await client.send("subscribe", {"id": "a", "log": {"uuid": uuid}})
+            errors.append(await client.expect("error"))
+        first, second = errors
+        assert first["code"] == second["code"] == "not_found"
+        assert first["message"] == second["message"]
+
+
+async def test_a_retry_is_followed(connect: Connect, cluster: Cluster, alice: Actor) -> None:
+    """The old attempt's log to its end, then `attempt`, then the new one from its beginning: byte
+    offsets of one never count for the other (facts/arvados-demand.md W2, G11, G12)."""
+    request, first = await _running(cluster, alice, attempts=3)
+    async with connect(alice) as client:
+        await client.subscribe("a", log={"uuid": request.uuid})
+        await cluster.write_log(first, "stdout.txt", b"first attempt\n")
+        await client.until("log")
+        await cluster.cancel(first)
+        attempt = await client.until("attempt", n=2)
+        second = attempt["container"]
+        assert second != first.uuid
+        keys = [(key, body.get("container")) for key, body in client.seen]
+        assert keys.index(("end", first.uuid)) < keys.index(("attempt", second))
+        container = await cluster.run(request)
+        assert container.uuid == second
+        await cluster.write_log(container, "stdout.txt", b"2nd\n")
+        await cluster.finish(container)
+        await client.until("end", request=request.uuid)
+        assert client.logs.content(first.uuid, "stdout.txt") == b"first attempt\n"
+        assert client.logs.content(second, "stdout.txt") == b"2nd\n"
+
+
+async def test_resuming_at_a_place_of_a_former_attempt(
+    connect: Connect, cluster: Cluster, alice: Actor
+) -> None:
+    """What was missed of the old attempt comes first, then the new one from its beginning."""
+    request, first = await _running(cluster, alice, attempts=3)
+    await cluster.write_log(first, "stdout.txt", b"0123456789\n")
+    async with connect(alice) as client:
+        await client.subscribe("a", log={"uuid": request.uuid})
+        await client.until("log")
+    await cluster.cancel(first)
+    second = await cluster.run(request)
+    await cluster.write_log(second, "stdout.txt", b"abcdefghijklmno\n")
+    target = {
+        "uuid": request.uuid,
+        "container": first.uuid,
+        "from": {"stdout.txt": {"epoch": 0, "offset": 4}},
+    }
+    async with connect(alice) as client:
+        await client.subscribe("a", log=target)
+        await client.until_true(
+            lambda: client.logs.content(second.uuid, "stdout.txt") == b"abcdefghijklmno\n"
+        )
+        assert client.logs.content(first.uuid, "stdout.txt") == b"456789\n"
+        assert [(a["container"], a["n"]) for a in client.of("attempt")] == [
+            (first.uuid, 1),
+            (second.uuid, 2),
+        ]
+
+
+async def test_a_made_up_attempt_shows_nothing(
+    connect: Connect, cluster: Cluster, alice: Actor, bob: Actor
+) -> None:
+    """A container of somebody else is not an attempt of one's own request: told as a gap."""
+    _, private = await _running(cluster, bob)
+    await cluster.write_log(private, "stdout.txt", b"secret\n")
+    request, container = await _running(cluster, alice)
+    await cluster.write_log(container, "stdout.txt", b"mine\n")
+    async with connect(alice) as client:
+        await client.subscribe("a", log={"uuid": request.uuid, "container": private.uuid})
+        await client.until("log")
+        assert client.of("gap")[0]["container"] == private.uuid
+        assert client.logs.content(container.uuid, "stdout.txt") == b"mine\n"
+        assert not client.logs.content(private.uuid, "stdout.txt")
+
+
+async def test_what_may_not_be_read_any_more_stops(
+    connect: Connect, cluster: Cluster, alice: Actor, bob: Actor
+) -> None:
+    """Unshared: `revoked` with the subscription's id, and no byte written afterwards."""
+    project = await cluster.project("shared", owner=alice)
+    request = await cluster.container_request("job", owner=project, by=alice)
+    container = await cluster.run(request)
+    await cluster.share(project, bob, by=alice)
+    async with connect(bob) as one, connect(bob) as other:
+        await one.subscribe("a", log={"uuid": request.uuid})
+        await other.subscribe("b", log={"uuid": container.uuid})
+        for client in (one, other):
+            await client.until("caught_up")
+        await cluster.write_log(container, "stdout.txt", b"before\n")
+        for client in (one, other):
+            await client.until_content(container.uuid, "stdout.txt", b"before\n")
+        await cluster.unshare(project, bob, by=alice)
+        await one.until("revoked", id="a")
+        await other.until("revoked", id="b")
+        await cluster.write_log(container, "stdout.txt", b"after\n")
+        for client in (one, other):
+            await client.silence(1.0)
+            await client.send("subscribe", {"id": "c", "log": {"uuid": request.uuid}})
+            assert (await client.expect("error"))["code"] == "not_found"
+
+
+async def test_a_request_that_moves_out_of_sight_stops(
+    connect: Connect, cluster: Cluster, alice: Actor, bob: Actor
+) -> None:
+    """No grant has changed, only the request's owner; container subscriptions end as well."""
+    project = await cluster.project("shared", owner=alice)
+    request = await cluster.container_request("job", owner=project, by=alice)
+    container = await cluster.run(request)
+    await cluster.share(project, bob, by=alice)
+    async with connect(bob) as client:
+        await client.subscribe("a", log={"uuid": request.uuid})
+        await client.subscribe("b", log={"uuid": container.uuid})
+        await cluster.move(request, alice, by=alice)
+        await client.until_true(lambda: len(client.of("revoked")) == 2)
+
+
+async def test_only_the_files_that_are_wanted(
+    connect: Connect, cluster: Cluster, alice: Actor
+) -> None:
+    """`files` and `tail` as in the feed."""
+    request, container = await _running(cluster, alice)
+    await cluster.write_log(container, "stdout.txt", b"1\n2\n3\n")
+    await cluster.write_log(container, "stderr.txt", b"x\n")
+    async with connect(alice) as client:
+        await client.subscribe("all", log={"uuid": request.uuid})
+        await client.until_true(lambda: len(client.logs.bytes_of) == 2)
+    async with connect(alice) as client:
+        target = {"uuid": request.uuid, "files": ["stdout.txt"], "tail": 2}
+        await client.subscribe("some", log=target)
+        await client.until("caught_up")
+        assert client.logs.content(container.uuid, "stdout.txt") == b"2\n3\n"
+        assert not client.logs.content(container.uuid, "stderr.txt")
+
+
+async def test_many_viewers_cost_arvados_no_more_than_one(
+    connect: Connect, cluster: Cluster, alice: Actor, site: Site
+) -> None:
+    """Permission of a request comes from the rule, its record is read once, its log once."""
+    request, container = await _running(cluster, alice)
+    await cluster.write_log(container, "stdout.txt", b"line\n" * 1000)
+    faults = site.backend.faults
+    async with connect(alice) as one:
+        await one.subscribe("a", log={"uuid": request.uuid})
+        await one.until("caught_up")
+        await one.until_true(lambda: bool(one.logs.bytes_of))
+        path = "GET /arvados/v1/container"
+        before = faults.count(path)
+        async with (
+            connect(alice) as b,
+            connect(alice) as c,
+            connect(alice) as d,
+            connect(alice) as e,
+        ):
+            for client in (b, c, d, e):
+                await client.subscribe("a", log={"uuid": request.uuid})
+                await client.until_content(container.uuid, "stdout.txt", b"line\n" * 1000)
+        assert faults.count(path) == before
