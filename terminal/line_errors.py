@@ -18,7 +18,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, N
 from arvados_nats.errors import BadInput, ConfigError, Refused
 
 TOKEN_INVALID = 4501
-_FINAL = range(4500, 5000)
+_AUTH_TIMEOUT = 4502
+"""The token was sent at once: the server could not look at it in time, which may pass."""
+_FINAL = frozenset(range(4500, 5000)) - {_AUTH_TIMEOUT}
 
 
 class TokenRefused(Refused):

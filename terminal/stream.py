@@ -24,7 +24,7 @@ import contextlib
 import random
 import ssl as tls
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -102,14 +102,16 @@ class Stream:
         self._options = options
         self._readings: dict[str, Reading] = {}
         self._established: set[str] = set()
-        self._asking: set[asyncio.Task[None]] = set()
+        self._timers: set[asyncio.Task[None]] = set()
         self._count = 0
         self._line: ClientConnection | None = None
         self._silence = _HANDSHAKE_SECONDS
         self._pause = (0.0, 0.0)
         self._greeted = self._stood = False
         self._failure: BaseException | None = None
-        self._revoked = ""
+        self._auth: Mapping[str, str] = {}
+        self._trouble = ""
+        """What the server said last about the connection as a whole."""
 
     async def log(
         self, uuid: str, *, files: Sequence[str] | None = None, tail: int | None = None
@@ -148,6 +150,8 @@ class Stream:
 
     def ended(self, running: asyncio.Task[None]) -> None:
         """`run` has ended: so does every reading, with the reason."""
+        for timer in tuple(self._timers):
+            timer.cancel()
         self._failure = None if running.cancelled() else running.exception()
         for reading in tuple(self._readings.values()):
             reading.finish(self._failure)
@@ -159,7 +163,7 @@ class Stream:
         while True:
             opened, token, self._stood = time.monotonic(), self._token(), False
             if token == refused:
-                raise line_errors.TokenRefused(self._revoked)
+                raise line_errors.TokenRefused(self._trouble)
             try:
                 await self._connection(token)
                 reason = "the connection was lost"
@@ -205,7 +209,8 @@ class Stream:
                 raise BadInput("the server does not speak protocol v1")
             self._silence = _HANDSHAKE_SECONDS
             try:
-                await self._say(line, "auth", {"token": token})
+                self._auth = {"token": token}
+                await self._say(line, "auth", self._auth)
                 while True:
                     await self._receive(line)
             finally:
@@ -227,7 +232,11 @@ class Stream:
             case Goodbye():
                 self._pause = message.reconnect_after_ms
             case Revoked(id=None):
-                self._revoked = f"the token is not valid any more ({message.reason})"
+                self._trouble = message.reason
+            case Error(id=None):
+                self._trouble = message.message
+                if message.temporary and self._line is None:
+                    self._later(_AGAIN_SECONDS, lambda: self._say(line, "auth", self._auth))
             case None:
                 pass
             case _:
@@ -264,18 +273,27 @@ class Stream:
             case Subscribed():
                 self._established.add(reading.id)
             case Error(temporary=True) if reading.id not in self._established:
-                delay = _AGAIN_SECONDS * random.uniform(0.5, 1.5)
-                asyncio.get_running_loop().call_later(delay, self._again, self._line, reading)
+                line = self._line
+                self._later(_AGAIN_SECONDS, lambda: self._again(line, reading))
         over = _over(message)
         if subscription.ended or over:
             self._readings.pop(reading.id, None)
             reading.finish(over)
 
-    def _again(self, line: ClientConnection | None, reading: Reading) -> None:
+    def _later(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do something after about so many seconds."""
+
+        async def wait() -> None:
+            await asyncio.sleep(seconds * random.uniform(0.5, 1.5))
+            await work()
+
+        task = asyncio.create_task(wait())
+        self._timers.add(task)
+        task.add_done_callback(self._timers.discard)
+
+    async def _again(self, line: ClientConnection | None, reading: Reading) -> None:
         if line is not None and line is self._line and reading.id in self._readings:
-            task = asyncio.create_task(self._subscribe(line, reading))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            await self._subscribe(line, reading)
 
     async def _subscribe(self, line: ClientConnection, reading: Reading) -> None:
         await self._say(line, "subscribe", {"id": reading.id, **reading.subscription.request()})

@@ -173,6 +173,18 @@ async def test_final_close_is_not_tried_again(proxy: Proxy, code: int) -> None:
         assert proxy.handshakes == 1
 
 
+async def test_token_that_can_not_be_judged_now_is_sent_again(proxy: Proxy) -> None:
+    """While Arvados is away the server says so and waits; too long is no reason to stop."""
+    async with connected(proxy) as events:
+        reading = await events.log(C1)
+        peer = await proxy.next()
+        assert await peer.heard() == {"auth": {"token": "token"}}
+        await peer.say(error={"code": "unavailable", "message": "later", "temporary": True})
+        assert await peer.heard() == {"auth": {"token": "token"}}
+        await peer.close(4502, "auth first")
+        await begun(proxy, reading)
+
+
 async def test_refused_token_is_tried_once_more_if_it_is_another(proxy: Proxy) -> None:
     """The token is asked for anew; the same one is not presented again."""
     tokens = iter(["old", "new", "new"])
@@ -181,6 +193,7 @@ async def test_refused_token_is_tried_once_more_if_it_is_another(proxy: Proxy) -
         for token in ("old", "new"):
             peer = await proxy.next()
             assert await peer.welcome() == token
+            await peer.say(error={"code": "token_invalid", "message": "no", "temporary": False})
             await peer.say(revoked={"reason": "expired"})
             await peer.close(4501, "the token is not valid")
         with pytest.raises(TokenRefused, match="expired"):
