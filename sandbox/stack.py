@@ -141,8 +141,17 @@ async def beside(sandbox: Sandbox, **environment: str) -> AsyncIterator[Stack]:
         stack.add("wsproxy", ["wsproxy"], ARVADOS_NATS_LISTEN=listen, **environment)
         for service in list(stack.services.values()):
             exits.push_async_callback(service.stop)
-            await service.start()
+            await _start(service, stack)
         yield stack
+
+
+async def _start(service: Service, stack: Stack) -> None:
+    """What stands in the way of one service is often told by another."""
+    try:
+        await service.start()
+    except Unavailable as error:
+        ends = (one.process.tail(6) for one in stack.services.values() if one.process)
+        raise Unavailable(f"{service.name}: {error}\n" + "\n".join(ends)) from error
 
 
 def require(stack: Stack) -> None:

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from arvados_nats import nats_client, subjects
+from arvados_nats.errors import Unavailable
 from arvados_nats.nats_client import Message, Nats
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
@@ -44,7 +46,15 @@ class Native:
             self.heard.append(message)
 
         await self.nats.subscribe(subject, hear, queue=queue)
-        await self.nats.flush()
+        await self.flush()
+
+    async def flush(self) -> None:
+        """All that was said is heard, also when a change of permission cuts the line meanwhile."""
+        while True:
+            await until(lambda: self.nats.connected, "the client is back")
+            with contextlib.suppress(Unavailable):
+                await self.nats.flush()
+                return
 
     def heard_of(self, uuid: str) -> list[str]:
         """Subjects of the messages about an object."""

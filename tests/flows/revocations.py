@@ -10,6 +10,7 @@ leaves no row is found by a timer, the sweep or the round.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,8 @@ LOGGED = 2.0
 """Generous for a noisy machine; the benchmark says what is usual."""
 SWEEP = 10.0
 
+_numbers = itertools.count(1)
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -31,6 +34,9 @@ class Given:
     project: Record
     take: Callable[[], Awaitable[object]]
     ends_token: bool = False
+    hides: tuple[str, ...] = ("collection", "request")
+    """What of the project's contents can no longer be read: an event about a collection in the
+    trash is still shown, as arvados-ws shows it."""
 
 
 Scene = Callable[[Cluster, Actor], Awaitable[Given]]
@@ -44,7 +50,7 @@ def token_of(actor: Actor) -> str:
 
 async def _owner_and_project(cluster: Cluster) -> tuple[Actor, Record]:
     owner = await cluster.user("owner")
-    return owner, await cluster.project("shared", owner=owner)
+    return owner, await cluster.project(f"shared {next(_numbers)}", owner=owner)
 
 
 async def link_deleted(cluster: Cluster, reader: Actor) -> Given:
@@ -115,6 +121,32 @@ async def token_set_to_expire(cluster: Cluster, reader: Actor) -> Given:
     return Given(owner, project, take, ends_token=True)
 
 
+async def project_trashed(cluster: Cluster, reader: Actor) -> Given:
+    """Requests in it are hidden, and the reader's patterns narrow; collections stay readable."""
+    owner, project = await _owner_and_project(cluster)
+    await cluster.share(project, reader)
+    return Given(owner, project, lambda: cluster.trash(project, owner), hides=("request",))
+
+
+async def trash_time_passed(cluster: Cluster, reader: Actor) -> Given:
+    owner, project = await _owner_and_project(cluster)
+    await cluster.share(project, reader)
+
+    async def take() -> None:
+        soon = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=1)
+        await cluster.expire(project, soon, by=owner)
+
+    return Given(owner, project, take, hides=("request",))
+
+
+async def admin_demoted(cluster: Cluster, reader: Actor) -> Given:
+    owner, project = await _owner_and_project(cluster)
+    await cluster.update(reader.uuid, {"is_admin": True}, cluster.root)
+    return Given(
+        owner, project, lambda: cluster.update(reader.uuid, {"is_admin": False}, cluster.root)
+    )
+
+
 SCENES: dict[str, tuple[Scene, float]] = {
     scene.__name__: (scene, within)
     for scene, within in (
@@ -126,6 +158,9 @@ SCENES: dict[str, tuple[Scene, float]] = {
         (token_deleted, LOGGED),
         (user_deactivated, LOGGED),
         (token_set_to_expire, LOGGED),
+        (project_trashed, LOGGED),
+        (trash_time_passed, LOGGED + 1),
+        (admin_demoted, LOGGED),
         (logged_out, SWEEP),
     )
 }

@@ -1,0 +1,321 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The recording of a real Arvados, end to end: who hears what after each of its changes.
+
+The pretend cluster is led from step to step; it is held to the recording elsewhere
+(test_sandbox_golden). After each step an event about every object is made, and every reader must
+hear exactly those about objects that he may read now: by protocol v0 on sockets that stay open, and
+by native NATS with the subjects that his token gets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
+
+from sandbox import backends
+from sandbox import sandbox as whole_sandbox
+from sandbox import stack as services
+from sandbox.model.actors import Actor
+from sandbox.model.config import ClusterConfig
+from sandbox.model.refusal import Refusal
+from sandbox.postgres import PostgresServer
+from sandbox.stack import Stack
+from tests.flows.native import connected, until
+from tests.integration.golden_replay import Json, Replay
+
+SETTLED = 15.0
+"""Seconds within which every reader must hear exactly what he may; most take a fraction of one."""
+TRASHABLE = ("group", "collection")
+LIVE = ("collection", "container_request", "workflow", "container")
+"""Kinds of the live tree whose readers all hear of them; role groups are not told natively."""
+
+
+@pytest.fixture(scope="module")
+def recording(golden: Path) -> Json:
+    loaded: Json = json.loads((golden / "permissions.json").read_text())
+    return loaded
+
+
+@pytest.fixture(scope="module")
+async def stack(
+    backend: backends.Backend,
+    postgres_server: PostgresServer,
+    keys_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    recording: Json,
+) -> AsyncIterator[Stack]:
+    """Our services beside a cluster with the recorded cluster id and fixed tokens."""
+    settings = recording["config"]
+    config = ClusterConfig(
+        cluster_id=recording["cluster_id"],
+        system_root_token=settings["SystemRootToken"],
+        anonymous_user_token=settings["Users.AnonymousUserToken"],
+    )
+    async with (
+        backends.run_nats(backend, keys_folder) as nats,
+        whole_sandbox.on(
+            postgres_server, nats, keys_folder, tmp_path_factory.mktemp("tls"), config=config
+        ) as sandbox,
+        services.beside(
+            sandbox,
+            ARVADOS_NATS_GRANTS_ROUND_SECONDS="0.5",
+            ARVADOS_NATS_TOKEN_SWEEP_SECONDS="0.3",
+        ) as running,
+    ):
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def replay(stack: Stack, recording: Json) -> AsyncIterator[Replay]:
+    listener = await asyncpg.connect(stack.sandbox.database.dsn)
+    following = Replay(stack.sandbox.cluster, listener, recording)
+    await following.start()
+    yield following
+    await listener.close()
+
+
+@dataclass
+class Ear:
+    """One reader's socket: uuids of the log rows that came, however often it was opened."""
+
+    stack: Stack
+    heard: dict[str, str] = field(default_factory=dict)
+    token: str | None = None
+    listening: bool = False
+    _task: asyncio.Task[None] | None = None
+
+    async def use(self, token: str | None) -> None:
+        """Listen with this token; a socket that is open with it stays open."""
+        if token == self.token and (token is None or (self._task and not self._task.done())):
+            return
+        await self.close()
+        self.token = token
+        if token is not None:
+            ready = asyncio.Event()
+            self._task = asyncio.create_task(self._listen(token, ready))
+            await asyncio.wait_for(ready.wait(), 10)
+
+    async def _listen(self, token: str, ready: asyncio.Event) -> None:
+        try:
+            async with connect(f"{self.stack.websocket_url}?api_token={token}") as socket:
+                await socket.send('{"method":"subscribe"}')
+                async for frame in socket:
+                    message = json.loads(frame)
+                    if message.get("status") == 200:
+                        ready.set()
+                    elif "uuid" in message:
+                        self.heard[message["uuid"]] = message["object_uuid"]
+        except (OSError, WebSocketException):
+            return
+        finally:
+            ready.set()
+
+    async def close(self) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
+class Readers:
+    """The recorded readers, and what each may read and has heard."""
+
+    def __init__(self, stack: Stack, replay: Replay, recording: Json) -> None:
+        self._stack = stack
+        self._replay = replay
+        self._recording = recording
+        self.ears = {label: Ear(stack) for label in recording["matrix_user_uuid"]}
+
+    async def actors(self) -> dict[str, Actor | None]:
+        """Each reader by label; None where the token is not accepted."""
+        found: dict[str, Actor | None] = {}
+        for label in self.ears:
+            try:
+                found[label] = await self._replay.actor(label)
+            except Refusal:
+                found[label] = None
+        return found
+
+    async def listen(self) -> None:
+        for label, actor in (await self.actors()).items():
+            await self.ears[label].use(actor.token if actor else None)
+
+    async def may(self, objects: set[str]) -> dict[str, set[str]]:
+        """Who may read which of these objects now, as events are judged: with include_trash."""
+        found = {}
+        for label, actor in (await self.actors()).items():
+            found[label] = await self._readable(actor) & objects if actor else set()
+        return found
+
+    async def _readable(self, actor: Actor) -> set[str]:
+        cluster = self._stack.sandbox.cluster
+        others = tuple(kind for kind in cluster.tables if kind not in TRASHABLE)
+        async with cluster.unit(actor) as unit:
+            return await unit.all_readable(
+                *TRASHABLE, include_trash=True
+            ) | await unit.all_readable(*others)
+
+    async def close(self) -> None:
+        for ear in self.ears.values():
+            await ear.close()
+
+
+async def objects_of(replay: Replay, recording: Json) -> set[str]:
+    """Our uuids of the recorded objects that are there now; nameless links are not asked about."""
+    known = {
+        replay.translate(one["uuid"])
+        for one in recording["objects"]
+        if one["type"] not in ("logs", "api_client_authorizations")
+        and (one["type"] != "links" or one["name"] is not None)
+    }
+    cluster = replay.cluster
+    async with cluster.unit(cluster.root) as unit:
+        kinds = tuple(cluster.tables)
+        there = await unit.all_readable(*kinds, include_trash=True)
+        rows = await unit.connection.fetch("SELECT uuid FROM container_requests")
+    return known & (there | {row[0] for row in rows})
+
+
+async def tell_of(replay: Replay, objects: set[str]) -> dict[str, str]:
+    """Make an event about each object; log row uuid to object uuid."""
+    rows: dict[str, str] = {}
+    async with replay.cluster.transaction() as transaction:
+        for uuid in sorted(objects):
+            row = await transaction.log(
+                replay.cluster.root, object_uuid=uuid, event_type="update", properties={}
+            )
+            rows[row.uuid] = uuid
+    await replay.new_logs()
+    return rows
+
+
+def differences(
+    readers: Readers, rows: dict[str, str], may: dict[str, set[str]]
+) -> dict[str, dict[str, list[str]]]:
+    """Per reader what he heard too much and too little of, of these rows."""
+    found = {}
+    for label, ear in readers.ears.items():
+        heard = {uuid for row, uuid in rows.items() if row in ear.heard}
+        if heard != may[label]:
+            found[label] = {
+                "too much": sorted(heard - may[label]),
+                "missing": sorted(may[label] - heard),
+            }
+    return found
+
+
+async def settle(
+    readers: Readers, replay: Replay, recording: Json, title: str
+) -> list[tuple[dict[str, str], dict[str, set[str]]]]:
+    """Tell of every object until all hear exactly what they may; what was told, and to whom."""
+    deadline = time.monotonic() + SETTLED
+    while True:
+        await readers.listen()
+        objects = await objects_of(replay, recording)
+        may = await readers.may(objects)
+        rows = await tell_of(replay, objects)
+        wrong: dict[str, Any] = {}
+        patience = time.monotonic() + 2
+        while time.monotonic() < patience:
+            wrong = differences(readers, rows, may)
+            if not wrong:
+                return [(rows, may)]
+            await asyncio.sleep(0.02)
+        assert time.monotonic() < deadline, f"{title}: {replay.recorded(wrong)}"
+
+
+async def natives(readers: Readers, stack: Stack, replay: Replay, recording: Json) -> list[str]:
+    """What native clients hear that they may not, or do not hear though they may."""
+    problems: list[str] = []
+    objects = await objects_of(replay, recording)
+    may = await readers.may(objects)
+    frozen = {row[0] for row in await replay.cluster.pool.fetch("SELECT uuid FROM frozen_groups")}
+    owned = await replay.cluster.pool.fetch("SELECT uuid, owner_uuid FROM collections")
+    owners: dict[str, str] = {row[0]: row[1] for row in owned}
+
+    async def one(label: str, actor: Actor, gate: asyncio.Barrier) -> None:
+        async with connected(stack, actor) as client:
+            answer = json.loads((await client.nats.request("arvados.api.whoami")).data)
+            for pattern in answer["subscribe"]:
+                await client.listen(pattern)
+            await gate.wait()
+            await gate.wait()
+            heard = {message.subject.split(".")[6] for message in client.heard} & objects
+        wanted = {uuid for uuid in may[label] if _kind(uuid) in LIVE}
+        late = {uuid for uuid in wanted if owners.get(uuid) in frozen}
+        if heard - may[label] or wanted - heard - late:
+            problems.append(
+                f"{label}: too much {sorted(heard - may[label])}"
+                f" missing {sorted(wanted - heard - late)}"
+            )
+
+    plain = {
+        label: actor
+        for label, actor in (await readers.actors()).items()
+        if actor and not actor.is_admin and label not in ("root", "ctok")
+    }
+    gate = asyncio.Barrier(len(plain) + 1)
+    async with asyncio.TaskGroup() as tasks:
+        for label, actor in plain.items():
+            tasks.create_task(one(label, actor, gate))
+        await gate.wait()
+        rows = await tell_of(replay, objects)
+        root = readers.ears["root"].heard
+        last = {row for row, uuid in rows.items() if uuid in may["root"]}
+        await until(lambda: last <= root.keys(), "the root token hears all")
+        await asyncio.sleep(0.2)  # nothing says when a message that may not come did not come
+        await gate.wait()
+    return problems
+
+
+def _kind(uuid: str) -> str:
+    return {
+        "4zz18": "collection",
+        "xvhdp": "container_request",
+        "7fd4e": "workflow",
+        "dz642": "container",
+        "j7d0g": "group",
+    }.get(uuid.split("-")[1], "other")
+
+
+async def follow(replay: Replay, step: Json) -> None:
+    """Do what was done in a step; what the server makes by itself is known by its log rows."""
+    logs: list[Json] = []
+    for request in step["requests"]:
+        await replay.send(request)
+        logs += await replay.new_logs()
+        replay.learn(logs, step["logs"])
+
+
+@pytest.mark.timeout(600)
+async def test_everybody_hears_exactly_what_he_may_after_every_step(
+    stack: Stack, replay: Replay, recording: Json
+) -> None:
+    """57 changes, 14 tokens, every object: v0 sockets that stay open, and native NATS logins."""
+    readers = Readers(stack, replay, recording)
+    told: list[tuple[dict[str, str], dict[str, set[str]]]] = []
+    problems: list[str] = []
+    await follow(replay, recording["setup"])
+    for step in recording["steps"]:
+        title = f"step {step['n']} {step['title']}"
+        await follow(replay, step)
+        told += await settle(readers, replay, recording, title)
+        problems += [
+            f"{title}: native {problem}"
+            for problem in await natives(readers, stack, replay, recording)
+        ]
+    for rows, may in told:
+        assert not differences(readers, rows, may)
+    await readers.close()
+    assert not problems, replay.recorded("\n".join(problems))
