@@ -51,8 +51,11 @@ async def run(
 
     async with asyncio.TaskGroup() as tasks:
         look = _Look(database)
-        around = Surroundings(source, look, interest.watched, options.pace)
+        around = Surroundings(
+            source, look, interest.watched, lambda: len(roster.uuids), options.pace
+        )
         roster = Roster(tasks, nats, replicas, around)
+        source.prefer(interest.watched)
         scanner = Scanner(nats, database, roster, attempts, options.scan)
         interest.on_begin(roster.hurry)
         replicas.on_change(scanner.redistribute)

@@ -4,9 +4,9 @@
 """How long a tailer waits before it looks at its log again.
 
 Pure. Quickly while somebody watches, slowly otherwise, longer and longer while it fails. What can
-be lost with a compute node that dies is what was written since the last look: `Pace.slow` or
-`Pace.fast` and the time of one look, or the whole time for which the controller, its tunnel or NATS
-was away.
+be lost with a compute node that dies is what was written since the last look: `Pace.fast` if
+somebody watched, else `Pace.slow` or what `slow_interval` makes of it with many containers, and the
+time of one look; or the whole time for which the controller, its tunnel or NATS was away.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ class Pace:
 
     fast: float = 0.25
     slow: float = 5.0
+    slow_looks: float = 20.0
+    """Looks per second at all logs together that nobody watches: each is several calls of Rails."""
     confirm: float = 15.0
     """After the end of a container, until its saved log is taken as it is or given up."""
     give_up: float = 600.0
@@ -38,6 +40,8 @@ class Situation:
     not confirmed yet."""
 
     watched: bool = False
+    tailed: int = 1
+    """Containers that this process follows."""
     more: bool = False
     """The last look left bytes that can be read at once."""
     holds_back: bool = False
@@ -49,10 +53,17 @@ def delay(pace: Pace, now: Situation) -> float:
     """Seconds until the next look. Jitter keeps the containers from asking in step, and makes no
     look late."""
     if now.tries:
-        longest = _LONGEST_WATCHED if now.watched else max(pace.slow, _LONGEST_WATCHED)
+        slow = max(slow_interval(pace, now.tailed), _LONGEST_WATCHED)
+        longest = _LONGEST_WATCHED if now.watched else slow
         wait = min(pace.fast * 2.0 ** min(now.tries - 1, _MOST_DOUBLINGS), longest)
     elif now.more:
         return 0.0
     else:
-        wait = pace.fast if now.watched or now.holds_back else pace.slow
+        hasty = now.watched or now.holds_back
+        wait = pace.fast if hasty else slow_interval(pace, now.tailed)
     return wait * random.uniform(0.8, 1.0)
+
+
+def slow_interval(pace: Pace, tailed: int) -> float:
+    """Seconds between two looks at a log that nobody watches, one of `tailed`."""
+    return max(pace.slow, tailed / pace.slow_looks)

@@ -31,6 +31,10 @@ class LogSettings(Block):
     """Between two looks at a log that nobody watches: so much of it is lost when a node dies
     before its next checkpoint."""
 
+    log_slow_looks_per_second: float = Field(20, gt=0)
+    """Looks at all logs together that nobody watches. With more than 100 containers in this process
+    the slow looks are further apart than `log_poll_slow_seconds`, and more can be lost."""
+
     log_calls: int = Field(16, gt=0)
     """Calls of the controller's log API at a time. Arvados' MaxConcurrentRequests is 64 for all."""
 
@@ -63,6 +67,7 @@ class LogSettings(Block):
             pace=Pace(
                 fast=self.log_poll_fast_seconds,
                 slow=self.log_poll_slow_seconds,
+                slow_looks=self.log_slow_looks_per_second,
                 confirm=self.log_confirm_seconds,
                 push=self.log_push_patience_seconds,
             ),

@@ -41,11 +41,15 @@ _ALL = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What every tailer of a process shares. `look` reads a container's row as it is now."""
+    """What every tailer of a process shares.
+
+    `look` reads a container's row as it is now; `tailed` counts the containers that are followed.
+    """
 
     source: LogSource
     look: Callable[[str], Awaitable[Container | None]]
     watched: Callable[[str], bool]
+    tailed: Callable[[], int]
     pace: Pace
 
 
@@ -239,6 +243,7 @@ class LogTailer:
     def _situation(self) -> Situation:
         return Situation(
             watched=self._is_watched,
+            tailed=self._around.tailed(),
             more=self._behind,
             holds_back=self._copy.holds_back,
             tries=self._failures + self._finishes,

@@ -50,7 +50,13 @@ async def publish(place: Place, health: Health) -> None:
         postgres.connect(place.dsn) as database,
     ):
         source = LogSource(arvados, Token(place.token), health, calls=8)
-        pace = Pace(place.fast, place.slow, place.confirm, place.give_up, place.push)
+        pace = Pace(
+            fast=place.fast,
+            slow=place.slow,
+            confirm=place.confirm,
+            give_up=place.give_up,
+            push=place.push,
+        )
         options = Options(pace, Scan(place.scan), LIMITS)
         await container_logs.run(nats, database, source, health, options)
 

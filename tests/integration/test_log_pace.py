@@ -137,17 +137,32 @@ async def test_interest_ends(world: World) -> None:
 
 
 async def test_calls_at_a_time_are_limited(world: World) -> None:
-    """Forty containers, and no more calls than allowed, while the controller hangs."""
-    jobs = [await world.job() for _ in range(40)]
-    for job in jobs:
-        job.write("stdout.txt", b"x\n")
+    """Twenty containers, and no more calls than allowed, while the controller hangs; those that
+    nobody watches leave half of the calls to the others."""
     async with world.replica():
         with world.backend.faults.hanging(SIZES):
-            await until_calls(world, SIZES, 8)
-            await asyncio.sleep(0.3)
-            assert world.backend.faults.count(SIZES) == 8
-        for job in jobs:
-            await world.until_stored(job, "stdout.txt")
+            await first_looks(world, 20, watched=False)
+            assert await most_calls(world) == 4
+            await first_looks(world, 20, watched=True)
+            assert await most_calls(world) == 8
+
+
+async def first_looks(world: World, count: int, *, watched: bool) -> None:
+    """Let containers begin to run, so that the publisher wants to look at each."""
+    for _ in range(count):
+        job = await world.job(start=False)
+        if watched:
+            await world.watch(job.uuid)
+        await job.start()
+
+
+async def most_calls(world: World) -> int:
+    """How many calls have come when no more come for half a second."""
+    count = -1
+    while (now := world.backend.faults.count(SIZES)) > count:
+        count = now
+        await asyncio.sleep(0.5)
+    return count
 
 
 class Counting:

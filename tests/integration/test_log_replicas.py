@@ -119,7 +119,11 @@ async def tailer(world: World, job: Job) -> AsyncIterator[LogTailer]:
             return found[0] if found else None
 
         around = Surroundings(
-            LogSource(arvados, token, Health(), calls=4), look, lambda _: True, Pace(fast=0.01)
+            source=LogSource(arvados, token, Health(), calls=4),
+            look=look,
+            watched=lambda _: True,
+            tailed=lambda: 1,
+            pace=Pace(fast=0.01),
         )
         container = await look(job.uuid)
         assert container is not None

@@ -32,6 +32,14 @@ def test_delay(situation: Situation, longest: float) -> None:
         assert longest * 0.8 <= log_pace.delay(PACE, situation) <= longest
 
 
+@pytest.mark.parametrize(("tailed", "seconds"), [(1, 5.0), (100, 5.0), (1000, 50.0)])
+def test_many_containers_that_nobody_watches(tailed: int, seconds: float) -> None:
+    """Together they cost the controller no more looks than allowed."""
+    assert log_pace.slow_interval(PACE, tailed) == seconds
+    assert log_pace.delay(PACE, Situation(tailed=tailed)) <= seconds
+    assert log_pace.delay(PACE, Situation(tailed=tailed, watched=True)) <= 0.25
+
+
 def test_jitter() -> None:
     """Containers that began together do not stay in step."""
     assert len({log_pace.delay(PACE, Situation()) for _ in range(20)}) > 10
