@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""A crowd of WebSocket clients in a process of its own, told what to do over a pipe.
+"""A crowd of clients in a process of its own, told what to do over a pipe.
 
 Not a thread: with the sandbox's API, the writer of rows and the clients in one interpreter each
 would wait for the others, and be measured as delay.
@@ -19,9 +19,10 @@ from typing import Any
 
 import uvloop
 
-from bench.sockets import Crowd, Heard
+from bench.crowd import Address, Crowd, Heard
 
 _AT_ONCE = 32
+_LOOK_SECONDS = 0.1
 
 
 class Clients:
@@ -36,25 +37,40 @@ class Clients:
     async def _tell(self, verb: str, *arguments: Any) -> Any:
         async with self._lock:
             self._pipe.send((verb, arguments))
-            answer = await asyncio.to_thread(self._pipe.recv)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+            return await asyncio.to_thread(self._pipe.recv)
 
     async def open(
         self,
-        address: tuple[str, int],
+        address: Address,
         paths: Sequence[str],
         at_once: int = _AT_ONCE,
         protocol: str = "",
     ) -> array[float]:
-        """Connect a client for each path, so many handshakes at once; how long each took."""
+        """A WebSocket for each path, so many handshakes at once; how long each took.
+
+        ConnectionError if the server refused any.
+        """
         took: array[float] = await self._tell("open", address, list(paths), at_once, protocol)
         self.count += len(paths)
+        if refused := sum(seconds < 0 for seconds in took):
+            raise ConnectionError(f"{refused} of {len(paths)} handshakes were refused")
         return took
 
+    async def login(
+        self, address: Address, hellos: Sequence[bytes], at_once: int = _AT_ONCE
+    ) -> array[float]:
+        """A NATS client for each hello; seconds that each login took, negative if refused."""
+        took: array[float] = await self._tell("login", address, list(hellos), at_once)
+        self.count += len(hellos)
+        return took
+
+    async def again(self, address: Address, at_once: int) -> array[float]:
+        """Connect those that were cut until all are in; the moments at which they were."""
+        moments: array[float] = await self._tell("again", address, at_once)
+        return moments
+
     async def send(self, texts: Sequence[bytes], numbers: Iterable[int] | None = None) -> None:
-        """Send texts from these clients, or from all."""
+        """Send texts from these WebSockets, or from all."""
         chosen = range(self.count) if numbers is None else list(numbers)
         await self._tell("send", list(texts), chosen)
 
@@ -81,16 +97,11 @@ class Clients:
         """Take frames until there are so many, or until the time is over."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
-        heard = Heard()
-        while True:
-            more = await self.take(pattern)
-            heard.times.extend(more.times)
-            heard.sockets.extend(more.sockets)
-            heard.numbers.extend(more.numbers)
-            heard.bytes += more.bytes
-            if len(heard.times) >= frames or loop.time() > deadline:
-                return heard
-            await asyncio.sleep(0.1)
+        heard = await self.take(pattern)
+        while len(heard.times) < frames and loop.time() < deadline:
+            await asyncio.sleep(_LOOK_SECONDS)
+            heard.add(await self.take(pattern))
+        return heard
 
 
 @asynccontextmanager
@@ -121,15 +132,5 @@ async def _serve(pipe: Connection) -> None:
             verb, arguments = await asyncio.to_thread(pipe.recv)
         except EOFError:
             return
-        pipe.send(await _obey(crowd, verb, arguments))
-
-
-async def _obey(crowd: Crowd, verb: str, arguments: tuple[Any, ...]) -> Any:
-    try:
-        if verb == "open":
-            return await crowd.open(*arguments)
-        return getattr(crowd, verb)(*arguments)
-    except ExceptionGroup as errors:
-        return ConnectionError(f"{len(errors.exceptions)} clients: {errors.exceptions[0]!r}")
-    except OSError as error:
-        return error
+        answer = getattr(crowd, verb)(*arguments)
+        pipe.send(await answer if asyncio.iscoroutine(answer) else answer)

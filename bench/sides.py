@@ -21,10 +21,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bench import crowds, processes
+from bench.crowd import Heard
 from bench.crowds import Clients
 from bench.figures import Figures
 from bench.peers import arvados_ws
-from bench.sockets import Heard
 from bench.world import Target, World
 from sandbox import raw_rows
 from sandbox.stack import Stack

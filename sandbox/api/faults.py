@@ -39,6 +39,10 @@ class Faults:
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
+        self.now = 0
+        """Calls that are being answered."""
+        self.most = 0
+        """The most that were at once since `reset`."""
         self._active: list[Fault] = []
 
     def count(self, prefix: str = "") -> int:
@@ -48,6 +52,17 @@ class Faults:
     def reset(self) -> None:
         """Count from zero again."""
         self.calls.clear()
+        self.most = self.now
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """A call is being answered as long as the block lasts."""
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            yield
+        finally:
+            self.now -= 1
 
     @contextmanager
     def failing(self, prefix: str = "", status: int = 500) -> Iterator[Fault]:

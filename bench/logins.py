@@ -1,0 +1,149 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Native logins through the auth callout: new tokens, known tokens, everybody back after a restart.
+
+`cold`: each token for the first time, so Arvados is asked twice (token, user). `cached`: the same
+tokens again. `storm`: so many clients, in turn over the tokens, are cut by a restart of the NATS
+server and all try again until they are in; the callout service has lost its own connection, and
+known tokens must not send anybody to Arvados. `wrong`: tokens that Arvados does not know.
+Clients log in so many at once (`--at-once`): a 2-core machine that holds clients, servers and
+Arvados' API needs that; NATS clients spread their reconnects by a random delay for the same reason.
+`most_calls` is the largest number of calls that the pretend Arvados had under way at once. Its API
+is in Python: `cold` shows its speed more than ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import time
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+from bench import crowds, figures, native, processes
+from bench.crowds import Clients
+from bench.figures import Figures
+from bench.world import World, world
+from sandbox import stack
+from sandbox.model.actors import Actor
+from sandbox.stack import Stack
+
+
+def _hello(actor: Actor) -> bytes:
+    return native.login(actor.token, [f"arvados.live.{actor.uuid}.>"])
+
+
+def _address(services: Stack) -> tuple[str, int]:
+    host, _, port = services.sandbox.nats.url.rpartition("//")[2].rpartition(":")
+    return host, int(port)
+
+
+def _figures(took: array[float], began: float, calls: int, name: str) -> Figures:
+    admitted = [seconds for seconds in took if seconds >= 0]
+    elapsed = time.monotonic() - began
+    return {
+        f"{name}_logins": len(took),
+        f"{name}_admitted": len(admitted),
+        f"{name}_per_second": len(took) / elapsed,
+        f"{name}_api_calls": calls,
+        **figures.delays(admitted, f"{name}_"),
+    }
+
+
+class _Bench:
+    def __init__(self, world: World, services: Stack, at_once: int) -> None:
+        self._services = services
+        self._faults = world.sandbox.backend.faults
+        self._at_once = at_once
+        self._nats = world.sandbox.nats
+        callout = services.services["authcallout"].process
+        self._callout = callout.pid if callout else 0
+
+    async def logins(self, clients: Clients, hellos: Sequence[bytes], name: str) -> Figures:
+        """Log in with each; the connections stay."""
+        self._faults.reset()
+        cpu, began = processes.cpu_seconds(self._callout), time.monotonic()
+        took = await clients.login(_address(self._services), hellos, self._at_once)
+        found = _figures(took, began, self._faults.count(), name)
+        used = processes.cpu_seconds(self._callout) - cpu
+        return {
+            **found,
+            f"{name}_most_calls": self._faults.most,
+            f"{name}_callout_cpu_ms_per_login": used / len(hellos) * 1000,
+        }
+
+    async def storm(self, clients: Clients, hellos: Sequence[bytes]) -> Figures:
+        """Restart NATS under all of them."""
+        filled = await clients.login(_address(self._services), hellos, self._at_once)
+        lost = sum(1 for seconds in filled if seconds < 0)
+        self._faults.reset()
+        await self._nats.kill()
+        await self._nats.start()
+        began = time.monotonic()
+        moments = await clients.again(_address(self._services), self._at_once)
+        back = [moment - began for moment in moments]
+        return {
+            "storm_clients": len(hellos) - lost,
+            "storm_back": len(back),
+            "storm_seconds": max(back),
+            "storm_per_second": len(back) / max(back),
+            "storm_first_ms": min(back) * 1000,
+            "storm_api_calls": self._faults.count(),
+            "storm_most_calls": self._faults.most,
+        }
+
+
+async def _round(
+    world: World, services: Stack, known: Sequence[Actor], options: argparse.Namespace
+) -> Figures:
+    bench = _Bench(world, services, options.at_once)
+    hellos = [_hello(actor) for actor in known]
+    async with crowds.clients() as clients:
+        found = await bench.logins(clients, hellos, "cold")
+        found |= await bench.logins(clients, hellos * 2, "cached")
+        wrong = [native.login(f"{a.token[:-6]}wrong{n % 10}") for n, a in enumerate(known)]
+        found |= await bench.logins(clients, wrong, "wrong")
+        await clients.close()
+        return found
+
+
+async def _storm(world: World, services: Stack, options: argparse.Namespace) -> Figures:
+    bench = _Bench(world, services, options.at_once)
+    known = itertools.cycle(world.users)
+    hellos = [_hello(actor) for actor in itertools.islice(known, options.storm)]
+    async with crowds.clients() as clients:
+        found = await bench.storm(clients, hellos)
+        await clients.close()
+        return found
+
+
+async def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All figures; each round of logins has users of its own, whose tokens are new."""
+    total = options.users * options.rounds
+    async with world(total, 0) as made, stack.beside(made.sandbox) as services:
+        rounds = []
+        for number in range(options.rounds):
+            users = made.users[number * options.users : (number + 1) * options.users]
+            rounds.append(await _round(made, services, users, options))
+            print(f"round {number}: {rounds[-1]}")
+        report: dict[str, Any] = {"bench": "logins", "at_once": options.at_once}
+        report |= figures.medians(rounds)
+        report |= figures.medians([await _storm(made, services, options)])
+        report["load"] = processes.load()
+        stack.require(services)
+    for line in figures.lines(report):
+        print(line)
+    return report
+
+
+def main(arguments: list[str]) -> dict[str, Any]:
+    """Options: users per round, rounds, clients of the storm, logins at once."""
+    parser = argparse.ArgumentParser(prog="python -m bench logins", description=__doc__)
+    parser.add_argument("--users", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--storm", type=int, default=5000)
+    parser.add_argument("--at-once", type=int, default=64)
+    return asyncio.run(measure(parser.parse_args(arguments)))
