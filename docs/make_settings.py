@@ -20,6 +20,7 @@ from pydantic_core import PydanticUndefined
 
 from arvados_nats.settings import Block
 from authcallout.settings import Settings as CalloutSettings
+from publishers.push_log_cli import PushSettings
 from publishers.settings import Settings as PublisherSettings
 from wsproxy.settings import Settings as ProxySettings
 
@@ -46,6 +47,8 @@ def page() -> str:
     parts = [_HEAD, "## All services\n", _table(used["publishers"], common)]
     for name, fields in used.items():
         parts += [f"## {name}\n", _table(fields, set(fields) - common)]
+    push = _fields(PushSettings)
+    parts += ["## publishers push-log, on a compute node\n", _table(push, set(push))]
     return "\n".join(parts)
 
 

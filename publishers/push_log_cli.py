@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from pydantic import Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr
 
 from arvados_nats import process, subjects
 from arvados_nats.errors import BadInput, ConfigError, Unavailable
@@ -33,7 +33,9 @@ logger = logging.getLogger(__name__)
 class PushSettings(NatsSettings):
     """How a compute node pushes logs."""
 
-    arvados_api_token: SecretStr = Field(SecretStr(""), validation_alias="ARVADOS_API_TOKEN")
+    arvados_api_token: SecretStr = Field(
+        SecretStr(""), validation_alias=AliasChoices("ARVADOS_API_TOKEN")
+    )
     """The container's own token, in the form `v2/<uuid>/<secret>/<container uuid>`. It may write
     the container's own log and nothing else."""
 
