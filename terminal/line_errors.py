@@ -24,7 +24,7 @@ _FINAL = frozenset(range(4500, 5000)) - {_AUTH_TIMEOUT}
 
 
 class TokenRefused(Refused):
-    """The token is not valid."""
+    """mistyped, expired or deleted"""
 
 
 def code_of(error: ConnectionClosed) -> int:

@@ -138,9 +138,10 @@ class Show:
     async def run(self, reading: Reading) -> None:
         """Print until the end: of what is there, or of everything when following."""
         try:
-            while not reading.done:
+            while True:
                 message = await reading.get(self._wait())
-                if message is None and self._over and not self._wanted.follow:
+                waited_enough = self._over and not self._wanted.follow
+                if message is None and (reading.done or waited_enough):
                     break
                 if message is not None:
                     self._take(message)
@@ -174,8 +175,8 @@ class Show:
                 self._begin_attempt(message)
             case End() if message.file and message.confirmed is False:
                 self._notes.tell(f"{message.file}: no saved log confirms that this was all")
-            case Error():
-                self._notes.tell(message.message)
+            case Error(temporary=True):
+                self._notes.tell(f"{message.message}; trying again")
 
     def _is_last(self, message: Message) -> bool:
         """Whether this may be the last of what there is; a request may have no container."""

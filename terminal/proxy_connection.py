@@ -90,8 +90,8 @@ def _explained(settings: ArvadosSettings, url: str) -> Iterator[None]:
         yield
     except TokenRefused as error:
         raise Refused(
-            f"Arvados at {settings.host} does not accept the token: {error}. Get another one"
-            " (in Workbench: Get API token) and set ARVADOS_API_TOKEN"
+            f"Arvados at {settings.host} does not accept the token ({error}). Get another one in"
+            " Workbench (Get API token) and set ARVADOS_API_TOKEN"
         ) from error
     except Unavailable as error:
         raise Unavailable(

@@ -111,7 +111,7 @@ class Stream:
         self._failure: BaseException | None = None
         self._auth: Mapping[str, str] = {}
         self._trouble = ""
-        """What the server said last about the connection as a whole."""
+        """Why the server took the token's permission away."""
 
     async def log(
         self, uuid: str, *, files: Sequence[str] | None = None, tail: int | None = None
@@ -234,7 +234,6 @@ class Stream:
             case Revoked(id=None):
                 self._trouble = message.reason
             case Error(id=None):
-                self._trouble = message.message
                 if message.temporary and self._line is None:
                     self._later(_AGAIN_SECONDS, lambda: self._say(line, "auth", self._auth))
             case None:

@@ -47,8 +47,8 @@ async def watch_object(watch: Watch, uuid: str) -> int:
                 if isinstance(message, Object):
                     watch.show(watch_text.object_lines(record, message), message)
                     record = message.record
-                elif isinstance(message, Error):
-                    watch.notes.tell(message.message)
+                elif isinstance(message, Error) and message.temporary:
+                    watch.notes.tell(f"{message.message}; trying again")
         except Refused as error:
             raise proxy_connection.about(uuid, error) from error.__cause__
     return 1
@@ -62,6 +62,8 @@ async def watch_events(watch: Watch, **filters: Any) -> int:
         async for message in await events.events(**filters):
             if isinstance(message, Event):
                 watch.show([watch_text.event_line(message)], message)
-            elif isinstance(message, Gap | Error):
-                watch.notes.tell(message.reason if isinstance(message, Gap) else message.message)
+            elif isinstance(message, Gap):
+                watch.notes.tell(message.reason)
+            elif isinstance(message, Error) and message.temporary:
+                watch.notes.tell(f"{message.message}; trying again")
     return 1
