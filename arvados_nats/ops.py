@@ -30,6 +30,10 @@ class Health:
 
     faults: dict[str, str] = field(default_factory=dict)
 
+    def starting(self, part: str) -> None:
+        """Not well until it says so."""
+        self.faults.setdefault(part, "starting")
+
     def fault(self, part: str, error: object) -> None:
         if part not in self.faults:
             logger.warning(

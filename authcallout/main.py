@@ -64,7 +64,14 @@ async def main(settings: Settings) -> None:
             limits=Limits(budget=settings.callout_budget, patterns=limit),
             admitted=admitted,
         )
-        revocation = Revocation(connections, identities, grants, tokens, limit=limit)
+        revocation = Revocation(
+            connections,
+            identities,
+            grants,
+            tokens,
+            limit=limit,
+            gains=settings.callout_gain_seconds,
+        )
 
         async def complete() -> None:
             await revocation.check_all()

@@ -30,6 +30,8 @@ from authcallout.token_book import TokenBook
 
 SWEEP_AGAIN = 3.0
 """Seconds after which a login that was under way during a change is certainly in the index."""
+GAINS = 2.0
+"""Seconds for which gains are gathered before a connection is cut to widen it."""
 
 
 class Revocation:
@@ -43,7 +45,10 @@ class Revocation:
         tokens: TokenBook,
         *,
         limit: int = MAX_PATTERNS,
+        gains: float = GAINS,
     ) -> None:
+        self._gains = gains
+        self._widening: set[str] = set()
         self._connections = connections
         self._identities = identities
         self._grants = grants
@@ -75,12 +80,25 @@ class Revocation:
             await self._cut_changed(user_uuid)
 
     async def _moved(self, change: Change, new: Grants) -> None:
-        await self._twice(lambda: self._cut_changed(change.user_uuid))
+        """What was lost is taken at once. A gain can wait: a native client misses what is said
+        while it is away, and something is shared with everybody often enough."""
+        user_uuid = change.user_uuid
+        if change.narrows:
+            await self._cut_changed(user_uuid)
+            self._later(SWEEP_AGAIN, lambda: self._cut_changed(user_uuid))
+        elif user_uuid not in self._widening:
+            self._widening.add(user_uuid)
+            self._later(self._gains, lambda: self._widen(user_uuid))
+
+    async def _widen(self, user_uuid: str) -> None:
+        self._widening.discard(user_uuid)
+        await self._cut_changed(user_uuid)
 
     async def _token_gone(self, token_uuid: str, _: str) -> None:
         self._identities.forget(token_uuid)
         self._tokens.forget(token_uuid)
-        await self._twice(lambda: self._cut_token(token_uuid))
+        await self._cut_token(token_uuid)
+        self._later(SWEEP_AGAIN, lambda: self._cut_token(token_uuid))
 
     async def _cut_changed(self, user_uuid: str) -> None:
         grants = self._grants.held(user_uuid)
@@ -110,14 +128,13 @@ class Revocation:
     async def _cut_token(self, token_uuid: str) -> None:
         await self._connections.cut(self._connections.of_token(token_uuid), "token gone")
 
-    async def _twice(self, sweep: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Sweep now, and once more for logins that were under way."""
-        await sweep()
+    def _later(self, seconds: float, sweep: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Sweep in a while: also for logins that are under way now."""
 
-        async def later() -> None:
-            await asyncio.sleep(SWEEP_AGAIN)
+        async def wait() -> None:
+            await asyncio.sleep(seconds)
             await sweep()
 
-        task = asyncio.create_task(later())
+        task = asyncio.create_task(wait())
         self._sweeps.add(task)
         task.add_done_callback(self._sweeps.discard)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from arvados_nats.settings import ArvadosSettings, NatsSettings, OpsSettings
 from authcallout.admissions import MAX_PATTERNS
+from authcallout.revocation import GAINS
 
 
 class Settings(NatsSettings, ArvadosSettings, OpsSettings):
@@ -21,6 +22,10 @@ class Settings(NatsSettings, ArvadosSettings, OpsSettings):
 
     callout_patterns: int = MAX_PATTERNS
     """Live subjects that one login may carry. Who needs more gets history and the proxy only."""
+
+    callout_gain_seconds: float = GAINS
+    """Seconds for which new permissions are gathered before a native connection is cut so that it
+    comes back with them. What is withdrawn cuts at once, whatever this says."""
 
     arvados_calls: int = 16
     """Questions to Arvados that are under way at once."""

@@ -27,6 +27,7 @@ class Attempts:
         self._part = part
         self._failures = 0
         self._proven = False
+        health.starting(part)
 
     def succeeded(self) -> None:
         self._failures = 0

@@ -70,10 +70,15 @@ async def _lead(live: _Live, session: Session, attempts: Attempts) -> None:
         await leader.acquire(session, LOCK, attempts.succeeded)
         await streams.ensure(live.nats, streams.cursor_stream(live.options.replicas))
         await live.trash.refresh()
-        attempts.succeeded()
+        under_way = asyncio.Barrier(3)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(live.carry(streams.EVENTS, subjects.EVENTS, live.events))
-            tasks.create_task(live.carry(streams.LOGS, subjects.LOGS, live.logs))
+            for stream, subject, deliver in (
+                (streams.EVENTS, subjects.EVENTS, live.events),
+                (streams.LOGS, subjects.LOGS, live.logs),
+            ):
+                tasks.create_task(live.carry(stream, subject, deliver, under_way))
+            await under_way.wait()
+            attempts.succeeded()
 
 
 class _Live:
@@ -85,15 +90,20 @@ class _Live:
         self.trash = Trash(database)
         self._requests = RequestsOfContainers(database)
 
-    async def carry(self, stream: str, subject: str, deliver: Deliver) -> None:
+    async def carry(
+        self, stream: str, subject: str, deliver: Deliver, under_way: asyncio.Barrier
+    ) -> None:
         """Deliver all that a stream stores, from where the last leader stopped."""
         cursor = Cursor(self.nats, stream, subject, self.options)
         async with follow(self.nats, stream, subject) as follower:
             try:
+                begin = await cursor.start()
+                await under_way.wait()
                 while True:
-                    async for batch in follower.batches(await cursor.start()):
+                    async for batch in follower.batches(begin):
                         await deliver(batch)
                         await cursor.reached(batch[-1].sequence)
+                    begin = await cursor.start()
             finally:
                 await cursor.stop()
 

@@ -17,6 +17,8 @@ from sandbox.stack import Stack
 @pytest.fixture(scope="module")
 async def stack(sandbox: Sandbox) -> AsyncIterator[Stack]:
     """Publishers, callout service and proxy of this module alone."""
+    # Makes the docker image that everybody can read, which later would widen every login.
+    await sandbox.cluster.container_request("first", owner=await sandbox.cluster.user("somebody"))
     async with services.beside(sandbox) as running:
         yield running
         services.require(running)
