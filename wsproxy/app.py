@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 
 from arvados_nats import ops
-from wsproxy import socket_v0, socket_v1
+from wsproxy import log_events_route, socket_v0, socket_v1
 from wsproxy.incoming import Receive, Scope, Send
 from wsproxy.services import Services
 from wsproxy.sockets import Protocol, Sockets, not_implemented
@@ -40,6 +40,7 @@ class App:
         self.http = FastAPI(title="arvados-nats wsproxy", docs_url=None, redoc_url=None)
         self._sockets = Sockets(services, PROTOCOLS)
         ops.add_routes(self.http, services.health, management_token, HEALTH_CHECKS)
+        log_events_route.add_routes(self.http, services)
         _add_pages(self.http)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -39,10 +39,11 @@ class LogPlace(msgspec.Struct, frozen=True, order=True, array_like=True):
 
 
 class LogCursor(msgspec.Struct, frozen=True, tag="l", array_like=True):
-    """The next byte of each log file of a container."""
+    """The next byte of each log file of a container; `done`: no byte will follow, of anything."""
 
     container: str
     places: dict[str, LogPlace]
+    done: bool = False
 
 
 Cursor = EventCursor | LogCursor

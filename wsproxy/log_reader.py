@@ -95,8 +95,10 @@ class LogReader:
             self._task.cancel()
 
     @property
-    def places(self) -> dict[str, LogPlace]:
-        """The next byte to be sent of each file."""
+    def places(self) -> dict[str, LogPlace] | None:
+        """The next byte to be sent of each file; None while it is not yet known."""
+        if not self._begun:
+            return None
         found = {
             name: file.frontier.place
             for name, file in self._feed.files.items()

@@ -1,0 +1,128 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP side of `sse`: routes, status codes, and leave for pages of other origins."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from arvados_nats import subjects
+from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
+from arvados_nats.tokens import Token
+from wsproxy import metrics
+from wsproxy.limits import origin_allowed
+from wsproxy.services import Services
+from wsproxy.sse import BadToken, LogEvents, target_of
+from wsproxy.subscription import NOT_READABLE
+
+_KINDS = {"container_requests": "container_request", "containers": "container"}
+_ALLOWED = {
+    "access-control-allow-methods": "GET, OPTIONS",
+    "access-control-allow-headers": "Authorization, Last-Event-ID",
+    "access-control-max-age": "86400",
+}
+
+
+def add_routes(http: FastAPI, services: Services) -> None:
+    """Serve `log_events` below container requests and containers."""
+
+    async def preflight(request: Request, uuid: str) -> Response:
+        return Response(None, 204, {**_ALLOWED, **_cross_origin(services, request)})
+
+    for path, kind in _KINDS.items():
+        route = f"/arvados/v1/{path}/{{uuid}}/log_events"
+        http.add_api_route(route, _events(services, kind), methods=["GET"])
+        http.add_api_route(route, preflight, methods=["OPTIONS"], include_in_schema=False)
+
+
+def _events(services: Services, kind: str) -> Callable[[Request, str], Awaitable[Response]]:
+    async def log_events(request: Request, uuid: str) -> Response:
+        """Log files of a container (request) as server-sent events."""
+        return _answer(services, request, uuid, kind)
+
+    return log_events
+
+
+def _answer(services: Services, request: Request, uuid: str, kind: str) -> Response:
+    cross = _cross_origin(services, request)
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() not in ("bearer", "oauth2") or not secret.strip():
+        return _error(401, "send the token as: Authorization: Bearer <token>", cross)
+    named = subjects.kind_of(uuid)
+    if named is None or named.name != kind:
+        return _error(404, NOT_READABLE, cross)
+    try:
+        last = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
+        target, done = target_of(services, uuid, request.query_params, last)
+    except BadInput as error:
+        return _error(400, str(error), cross)
+    if done:
+        return Response(None, 204, cross)
+    return EventStream(services, Token(secret.strip()), LogEvents(services, target), cross)
+
+
+class EventStream(Response):
+    """The response; refusals of the subscription become its status."""
+
+    def __init__(
+        self, services: Services, token: Token, events: LogEvents, headers: dict[str, str]
+    ) -> None:
+        super().__init__()
+        self._services = services
+        self._token = token
+        self._events = events
+        self._cross = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve it."""
+        address = (scope.get("client") or ("",))[0]
+        services = self._services
+        reason = (
+            "the server is about to stop"
+            if services.connections.draining
+            else services.tally.admit(address)
+        )
+        if reason:
+            metrics.refused_sockets.labels("limit").inc()
+            await _error(503, reason, self._cross)(scope, receive, send)
+            return
+        try:
+            extra = [(name.encode(), value.encode()) for name, value in self._cross.items()]
+            await self._events.serve(self._token, receive, send, extra)
+        except ArvadosNatsError as error:
+            await _refusal(error, self._cross)(scope, receive, send)
+        finally:
+            services.tally.leave(address)
+
+
+def _refusal(error: ArvadosNatsError, headers: dict[str, str]) -> Response:
+    if isinstance(error, BadToken):
+        return _error(401, str(error), headers)
+    if isinstance(error, Refused):
+        return _error(404, NOT_READABLE, headers)
+    if isinstance(error, BadInput):
+        return _error(400, str(error), headers)
+    return _error(503, str(error), {"retry-after": "2", **headers})
+
+
+def _error(status: int, text: str, headers: dict[str, str]) -> Response:
+    """An error as Arvados' API writes them."""
+    body: dict[str, Any] = {"errors": [text]}
+    return JSONResponse(body, status, headers)
+
+
+def _cross_origin(services: Services, request: Request) -> dict[str, str]:
+    """Leave for a page of another origin to read the answer, if it may connect at all."""
+    origin = request.headers.get("origin")
+    if origin is None or not origin_allowed(
+        origin, request.headers.get("host"), services.allowed_origins
+    ):
+        return {}
+    anybody = "*" in services.allowed_origins
+    return {"access-control-allow-origin": "*" if anybody else origin, "vary": "Origin"}

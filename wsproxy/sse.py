@@ -1,0 +1,198 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Container logs as server-sent events: the `log_events` endpoint that Arvados once planned.
+
+`GET /arvados/v1/container_requests/{uuid}/log_events`, and the same below `containers`, with the
+token in the Authorization header. Each event's data is one message of protocol v1, its id the place
+of all files, so that `Last-Event-ID` resumes exactly. The feed underneath is the one of v1.
+After the last `end` the id says so, and a client that comes back with it gets 204, which ends the
+reconnecting of an EventSource. Works with `curl -N`; `X-Accel-Buffering: no` keeps nginx from
+holding it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
+from arvados_nats.grant_subjects import Change
+from arvados_nats.tokens import Token
+from wsproxy import messages_v1, metrics
+from wsproxy.cursor import LogCursor
+from wsproxy.frames import Message
+from wsproxy.incoming import Receive, Send
+from wsproxy.log_subscription import LogSubscription
+from wsproxy.messages_v1 import From, LogTarget
+from wsproxy.outlet import Outlet
+from wsproxy.services import Services
+from wsproxy.sse_wire import SseWire
+from wsproxy.viewers import Viewer
+
+HEARTBEAT_SECONDS = 15.0
+HEARTBEAT = b": still here\n\n"
+RETRY = b"retry: 1000\n\n"
+_ID = "log"
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class BadToken(ArvadosNatsError):
+    """Arvados does not accept this token."""
+
+
+class LogEvents:
+    """One response: to `Viewers` a session, to `Connections` a connection."""
+
+    def __init__(self, services: Services, target: LogTarget) -> None:
+        self._services = services
+        self._viewer: Viewer | None = None
+        self._subscription = LogSubscription(services, self, _ID, target)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._over = asyncio.Event()
+        self._done = False
+        self._beat_at = asyncio.get_running_loop().time()
+        self._wire: SseWire
+        self.outlet: Outlet
+
+    @property
+    def viewer(self) -> Viewer:
+        if self._viewer is None:
+            raise Refused
+        return self._viewer
+
+    async def serve(
+        self, token: Token, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]]
+    ) -> None:
+        """Write events until the log has ended, or the client has gone; `headers` are added.
+
+        Raises Refused, BadInput and Unavailable before anything is sent, and BadToken.
+        """
+        self._wire = SseWire(send, self._over.set)
+        self.outlet = self._services.outlets.open(self._wire)
+        self._wire.attach(self.outlet)
+        self._services.connections.add(self)
+        gauge = metrics.sockets.labels("sse")
+        gauge.inc()
+        try:
+            await self._admit(token)
+            await self._subscription.start()
+            await self._wire.begin(200, _HEADERS + headers)
+            self.outlet.put(RETRY)
+            self.spawn(self._until_gone(receive))
+            await self._over.wait()
+            await self._wire.finish()
+        finally:
+            gauge.dec()
+            self._services.connections.remove(self)
+            self.end()
+
+    async def _admit(self, token: Token) -> None:
+        try:
+            self._viewer = await self._services.viewers.admit(token, self)
+        except Refused as error:
+            raise BadToken from error
+
+    def end(self) -> None:
+        """Free everything."""
+        self._subscription.stop()
+        for task in self._tasks:
+            task.cancel()
+        if self._viewer:
+            self._services.viewers.release(self._viewer, self)
+        self.outlet.gone()
+
+    async def _until_gone(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._over.set()
+
+    # What the subscription asks of its client.
+
+    def send(self, message: Message) -> None:
+        self.outlet.put(self._event_id() + message.sse)
+
+    def tell(self, message: messages_v1.ServerMessage) -> None:
+        self.send(Message(messages_v1.encode(message)))
+
+    def _event_id(self) -> bytes:
+        """The place of all files after the message that is being written, if it has moved."""
+        reader, container = self._subscription.reader, self._subscription.container
+        places = reader.places if reader else None
+        if container is None or (places is None and not self._done):
+            return b""
+        cursor = LogCursor(container, places or {}, self._done)
+        return b"id: " + self._services.cursors.encode(cursor).encode() + b"\n"
+
+    def revoke(self, id: str, reason: str) -> None:
+        self._subscription.stop()
+        self.tell(messages_v1.Revoked(reason))
+        self._over.set()
+
+    def finished(self, id: str) -> None:
+        self._done = True
+        self.outlet.put(self._event_id() + b"data: {}\n\n")
+        self._subscription.stop()
+        self._over.set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="sse")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def ended(self, reason: str) -> None:
+        self._subscription.stop()
+        self.outlet.discard()
+        self.tell(messages_v1.Revoked(f"token {reason}"))
+        self._over.set()
+
+    def narrowed(self, change: Change) -> None:
+        self.spawn(self._subscription.recheck())
+
+    def tick(self, now: float) -> None:
+        if now - self._beat_at >= HEARTBEAT_SECONDS:
+            self._beat_at = now
+            if not self.outlet.pending:
+                self.outlet.put(HEARTBEAT)
+
+    def drain(self) -> None:
+        self._over.set()
+
+
+def target_of(
+    services: Services, uuid: str, query: Mapping[str, str], last_event_id: str | None
+) -> tuple[LogTarget, bool]:
+    """What a request asks for, and whether it has had all of it already.
+
+    `files` are names separated by commas, `tail` a number of lines, `from` a place
+    (`stdout.txt:4711`, several separated by commas). BadInput names what makes no sense.
+    """
+    files = query["files"].split(",") if query.get("files") else None
+    if last_event_id:
+        cursor = services.cursors.log(last_event_id)
+        places = {file: From(place.offset, place.epoch) for file, place in cursor.places.items()}
+        target = LogTarget(uuid, files=files, from_=places, container=cursor.container)
+        return target, cursor.done
+    tail = _number(query["tail"]) if query.get("tail") else None
+    return LogTarget(uuid, files=files, from_=_places(query.get("from")), tail=tail), False
+
+
+def _places(text: str | None) -> dict[str, From] | None:
+    if not text:
+        return None
+    found = {}
+    for part in text.split(","):
+        file, _, offset = part.rpartition(":")
+        found[file] = From(_number(offset))
+    return found
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 15:
+        raise BadInput(f"not a number: {text[:20]!r}")
+    return int(text)

@@ -1,0 +1,86 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The wire of server-sent events: the body of one HTTP response that ends when we say so.
+
+What gathers while the peer is slow leaves in one piece; the server's `send` waits for room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from wsproxy.frames import Message
+from wsproxy.incoming import Send
+from wsproxy.outlet import HIGH_WATER, Outlet
+
+
+class SseWire:
+    """To an `Outlet`, a `Wire`. Nothing is sent before `begin`; `ended` is called at its end."""
+
+    def __init__(self, send: Send, ended: Callable[[], None]) -> None:
+        self._send = send
+        self._ended = ended
+        self._waiting: list[bytes] = []
+        self._begun = False
+        self._task: asyncio.Task[None] | None = None
+        self._outlet: Outlet | None = None
+        self.unsent = 0
+        """Bytes that the server has not taken yet."""
+
+    def attach(self, outlet: Outlet) -> None:
+        """Tell `outlet` when the wire is full and when it has room."""
+        self._outlet = outlet
+
+    async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send the head of the response, and from now on what is written."""
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        self._begun = True
+        self._work()
+
+    async def finish(self) -> None:
+        """Send all that was written, and the end of the response."""
+        if self._outlet:
+            self._outlet.flush()
+        while self._task is not None:
+            await asyncio.wait((self._task,))
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def encode(self, message: Message) -> bytes:
+        return message.sse
+
+    def write(self, pieces: Sequence[bytes]) -> None:
+        self._waiting.extend(pieces)
+        self.unsent += sum(map(len, pieces))
+        if self.unsent > HIGH_WATER and self._outlet:
+            self._outlet.paused()
+        self._work()
+
+    def close(self, code: int, reason: str) -> None:
+        self._ended()
+
+    def abort(self) -> None:
+        self._waiting.clear()
+        self._ended()
+        if self._task:
+            self._task.cancel()
+
+    def _work(self) -> None:
+        if self._begun and self._waiting and self._task is None:
+            self._task = asyncio.create_task(self._sending(), name="sse wire")
+
+    async def _sending(self) -> None:
+        try:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, []
+                body = b"".join(waiting)
+                await self._send({"type": "http.response.body", "body": body, "more_body": True})
+                self.unsent -= len(body)
+                if self.unsent < HIGH_WATER // 4 and self._outlet:
+                    self._outlet.resumed()
+        except OSError:  # ASGI: the peer is gone
+            self._waiting.clear()
+            self._ended()
+        finally:
+            self._task = None
