@@ -95,7 +95,7 @@ def decode(payload: bytes) -> Event:
 
 
 class _Properties(msgspec.Struct):
-    text: msgspec.Raw | None = None
+    text: msgspec.Raw = msgspec.Raw()
     old_attributes: dict[str, msgspec.Raw] | None = None
     new_attributes: dict[str, msgspec.Raw] | None = None
 
@@ -113,11 +113,19 @@ def kept_properties(text: str | bytes | None, kind: str) -> dict[str, Any]:
     if not text or not text.strip():
         return {}
     try:
-        found = _properties_decoder.decode(text)
-        if found.text is not None:
-            return _cut(msgspec.json.decode(text), kind)
-    except msgspec.MsgspecError:
-        return _cut(_from_yaml(text), kind)
+        try:
+            return _attributes(text, kind)
+        except msgspec.MsgspecError:
+            return _cut(_mapping(text), kind)
+    except RecursionError as error:
+        raise BadInput("properties are nested too deeply") from error
+
+
+def _attributes(text: str | bytes, kind: str) -> dict[str, Any]:
+    """The usual case, without building what is not kept."""
+    found = _properties_decoder.decode(text)
+    if bytes(found.text):
+        return _cut(_mapping(text), kind)
     keep = KEPT_ATTRIBUTES.get(kind, COMMON_ATTRIBUTES)
     return {
         side: {k: _value(v) for k, v in attributes.items() if k in keep}
@@ -129,6 +137,17 @@ def kept_properties(text: str | bytes | None, kind: str) -> dict[str, Any]:
 def _value(raw: msgspec.Raw) -> Any:
     value = msgspec.json.decode(raw)
     return value if value is None or isinstance(value, str) else _plain(value)
+
+
+def _mapping(text: str | bytes) -> dict[str, Any]:
+    """Whatever else Arvados or a user wrote: JSON of another shape, or old YAML."""
+    try:
+        loaded = msgspec.json.decode(text)
+    except msgspec.MsgspecError:
+        return _from_yaml(text)
+    if not isinstance(loaded, dict):
+        raise BadInput("properties are not a mapping")
+    return loaded
 
 
 def _from_yaml(text: str | bytes) -> dict[str, Any]:

@@ -125,7 +125,7 @@ async def _row(database: Database, row: Row) -> LogRow:
     properties: dict[str, Any] | None
     try:
         if size is None or size <= _INLINE_BYTES:
-            properties = _kept(row[8], name)
+            properties = events.kept_properties(row[8], name)
         else:
             properties = await _large(database, uuid, size, name)
     except BadInput as error:
@@ -137,17 +137,10 @@ async def _row(database: Database, row: Row) -> LogRow:
     return LogRow(row[0], uuid, row[2], row[3], row[4], object_uuid, row[6], name, properties)
 
 
-def _kept(text: str | None, kind: str) -> dict[str, Any]:
-    try:
-        return events.kept_properties(text, kind)
-    except RecursionError as error:
-        raise BadInput("properties are nested too deeply") from error
-
-
 async def _large(database: Database, uuid: str, size: int, kind: str) -> dict[str, Any]:
     """The properties of one large row; only a sign that there are any, where they are too large."""
     if size <= _WHOLE_BYTES:
-        return _kept(await database.fetch_value(_PROPERTIES, uuid), kind)
+        return events.kept_properties(await database.fetch_value(_PROPERTIES, uuid), kind)
     if size > _CUT_BYTES:
         return _TRUNCATED
     keep = list(events.KEPT_ATTRIBUTES.get(kind, events.COMMON_ATTRIBUTES))
@@ -160,4 +153,4 @@ async def _large(database: Database, uuid: str, size: int, kind: str) -> dict[st
             extra={"action": "log_rows.truncated", "uuid": uuid, "bytes": size},
         )
         return _TRUNCATED
-    return _TRUNCATED if cut["has_text"] else _kept(cut["properties"], kind)
+    return _TRUNCATED if cut["has_text"] else events.kept_properties(cut["properties"], kind)

@@ -125,6 +125,7 @@ HOSTILE = {
     ),
     "5 MB of text": row(new_uuid("4zz18"), properties=json.dumps({"text": "x" * 5_000_000})),
     "bogus object": row("bogus-uuid", event_type="Not A Type! *.>"),
+    "a number out of range": row(new_uuid("4zz18"), properties='{"text": 1e999}'),
     "deep": row(new_uuid("4zz18"), properties='{"text": ' + "[" * 100 + "]" * 100 + "}"),
 }
 UNREADABLE = {
