@@ -1,0 +1,59 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes as JSON can carry them, and never half a character."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsproxy import log_text
+
+
+@pytest.mark.parametrize(
+    ("data", "tail"),
+    [
+        (b"", 0),
+        (b"abc", 0),
+        (b"abc\xc3", 1),
+        (b"\xc3\xa9", 0),
+        (b"\xe2", 1),
+        (b"\xe2\x82", 2),
+        (b"\xe2\x82\xac", 0),
+        (b"\xf0\x9f\x98", 3),
+        (b"\xf0\x9f\x98\x80", 0),
+        (b"\x80", 0),
+        (b"\x80\x80\x80\x80", 0),
+        (b"\xc0", 0),
+        (b"\xf5\x80", 0),
+        (b"\xff", 0),
+    ],
+)
+def test_only_a_begun_character_is_a_tail(data: bytes, tail: int) -> None:
+    """Bytes that can begin no character are broken now and later: they are not held back."""
+    assert log_text.incomplete_tail(data) == tail
+
+
+@given(st.text(), st.integers(0, 3))
+def test_text_without_its_tail_is_text(text: str, cut: int) -> None:
+    """However text is cut, what comes before the tail decodes."""
+    data = text.encode()
+    data = data[: max(len(data) - cut, 0)]
+    data[: len(data) - log_text.incomplete_tail(data)].decode()
+
+
+@given(st.binary(max_size=200), st.integers(0, 2**50))
+def test_any_bytes_come_back(data: bytes, offset: int) -> None:
+    """Text if all of it is UTF-8, base64 otherwise; `next` is the offset after it."""
+    message = log_text.message("c", "f", 1, offset, data)
+    if isinstance(message.text, str):
+        back = message.text.encode()
+    else:
+        assert isinstance(message.base64, str)
+        back = base64.b64decode(message.base64)
+    assert back == data
+    assert message.next == offset + len(data)
