@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 from xml.etree import ElementTree
 
 import httpx
@@ -199,7 +199,7 @@ def _sizes(multistatus: bytes) -> dict[str, int]:
         name = (response.findtext(f"{_DAV}href") or "").rpartition("/")[2]
         length = next(response.iter(f"{_DAV}getcontentlength"), None)
         if name and length is not None and length.text:
-            sizes[httpx.URL(name).path.lstrip("/")] = int(length.text)
+            sizes[unquote(name)] = int(length.text)
     return sizes
 
 

@@ -151,6 +151,7 @@ class LogFile:
 
 
 def require_usable(name: str) -> None:
-    """BadInput for a file name that can not stand in a header as it is."""
-    if not name or name != name.strip() or not name.isprintable() or len(name) > 255:
+    """BadInput for a file name that can not stand in a header, or stands for the end marker."""
+    plain = name == name.strip() and name.isprintable() and len(name) <= 255
+    if not name or not plain or name == "end":
         raise BadInput(f"unusable name of a log file: {name!r}")

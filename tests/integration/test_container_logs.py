@@ -139,6 +139,24 @@ async def test_twenty_files_at_once(world: World) -> None:
     assert len(end.files) == 20
 
 
+async def test_unusual_names_of_files(world: World) -> None:
+    """They are published under their own names; one that no header can hold is left out, and one
+    that has the subject of the end marker."""
+    names = ["a:b.txt", "100%.txt", "käse.txt", "two words.txt", "q?x=1#y.txt", "a&b<c>.txt"]
+    async with world.replica():
+        job = await world.job()
+        for name in names:
+            job.write(name, f"this is {name}\n".encode())
+        for name in ("bad\nname.txt", "end"):
+            world.logs.append(job.uuid, name, b"left out\n")
+        for name in names:
+            await world.until_stored(job, name)
+        await job.finish()
+        end = await world.until_end(job.uuid)
+    assert await world.content(job.uuid) == job.written
+    assert {name for name, file in end.files.items() if file.confirmed} == set(names)
+
+
 async def test_log_folder_that_is_not_there_yet(world: World) -> None:
     """404 for the folder before anything is in it is no error (A35)."""
     world.logs.empty_folder = False

@@ -160,7 +160,7 @@ def test_which_chunk_may_follow(last: Stored, chunk: tuple[int, int], expected: 
     assert last.is_before(Chunk(CONTAINER, "f", epoch, offset, b"x")) is expected
 
 
-@pytest.mark.parametrize("name", ["", " x", "a\nb", "a\0b", "x" * 256, "a\x7f"])
+@pytest.mark.parametrize("name", ["", " x", "a\nb", "a\0b", "x" * 256, "a\x7f", "end"])
 def test_unusable_file_name(name: str) -> None:
     """A name that can not stand in a header is refused."""
     with pytest.raises(BadInput):
