@@ -16,6 +16,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -31,6 +32,9 @@ _CONNECT_TIMEOUT = 10.0
 _STATEMENT_TIMEOUT = 60.0
 _HEARTBEAT = 10.0
 _SAME_BACKEND_TRIES = 5
+
+_EPOCH = datetime(2000, 1, 1)
+_MICROSECOND = timedelta(microseconds=1)
 
 Row = asyncpg.Record
 
@@ -206,6 +210,26 @@ async def _prepare(connection: asyncpg.Connection) -> None:
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=str, decoder=msgspec.json.decode
     )
+    await connection.set_type_codec(
+        "timestamp",
+        schema="pg_catalog",
+        encoder=_from_datetime,
+        decoder=_to_datetime,
+        format="tuple",
+    )
+
+
+def _from_datetime(moment: datetime) -> tuple[int]:
+    return ((moment - _EPOCH) // _MICROSECOND,)
+
+
+def _to_datetime(microseconds: tuple[int]) -> datetime:
+    """The nearest time that Python has: a user may choose the year 20000, and asyncpg's own codec
+    fails on it, with the whole answer."""
+    try:
+        return _EPOCH + timedelta(microseconds=microseconds[0])
+    except OverflowError:
+        return datetime.max if microseconds[0] > 0 else datetime.min
 
 
 @asynccontextmanager

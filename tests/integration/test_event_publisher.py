@@ -180,6 +180,36 @@ async def test_hostile_rows_carry_what_can_be_carried(scene: EventWorld) -> None
         assert not event.verified
 
 
+async def test_times_that_no_calendar_has_stop_nothing(scene: EventWorld) -> None:
+    """event_at, trash_at and expires_at are whatever a user chose, far beyond Python's years."""
+    collection, token = new_uuid("4zz18"), new_uuid("gj3su")
+    await scene.admin.execute(
+        f"""
+        INSERT INTO collections (uuid, owner_uuid, created_at, updated_at, modified_at, trash_at)
+        VALUES ('{collection}', '{raw_rows.SYSTEM_USER}', now(), now(), '20000-01-01', 'infinity');
+        INSERT INTO api_client_authorizations (uuid, api_token, user_id, api_client_id, expires_at,
+                                               created_at, updated_at)
+        VALUES ('{token}', 'x', 1, 0, '294276-12-31', now(), now())
+        """
+    )
+    rows = [row(uuid, properties=change(None, {})) for uuid in (collection, token)]
+    async with scene.publishing():
+        await scene.insert(*rows)
+        for moment in ("infinity", "20000-01-01", "4713-01-01 BC"):
+            await scene.admin.execute(
+                "INSERT INTO logs (uuid, event_at, created_at, updated_at)"
+                f" VALUES ($1, '{moment}', now() AT TIME ZONE 'UTC', now())",
+                new_uuid("57u5n"),
+            )
+        await scene.insert(last := _rows(1)[0])
+        await scene.until_stored([*rows, last])
+
+        async def all_there() -> bool:
+            return await scene.count() == 6
+
+        await until(all_there, "the rows that sent no NOTIFY")
+
+
 async def test_taking_the_next_id_hides_no_row(scene: EventWorld) -> None:
     """A user posts the id that comes next; the row that wanted it fails, all others arrive."""
     async with scene.publishing():

@@ -13,6 +13,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
@@ -81,6 +82,34 @@ async def test_an_unknown_option_is_a_wrong_setting(database: Database) -> None:
 async def test_json_columns_come_decoded(edge: postgres.Database) -> None:
     """jsonb is a Python value, so that it can be compared with a row's."""
     assert await edge.fetch_value("""SELECT '{"a": [1]}'::jsonb""") == {"a": [1]}
+
+
+@pytest.mark.parametrize(
+    ("moment", "read"),
+    [
+        ("2026-11-25 12:00:00.123456", datetime(2026, 11, 25, 12, 0, 0, 123456)),
+        ("1970-01-01", datetime(1970, 1, 1)),
+        ("20000-01-01", datetime.max),
+        ("294276-12-31", datetime.max),
+        ("infinity", datetime.max),
+        ("4713-01-01 BC", datetime.min),
+        ("-infinity", datetime.min),
+    ],
+)
+async def test_any_time_that_postgresql_has_can_be_read(
+    edge: postgres.Database, moment: str, read: datetime
+) -> None:
+    """A user may post it; what Python does not have is the nearest that it has."""
+    assert await edge.fetch_value(f"SELECT '{moment}'::timestamp") == read
+
+
+async def test_a_time_comes_back_as_it_went(edge: postgres.Database) -> None:
+    """To the microsecond."""
+    moment = datetime(2026, 11, 25, 12, 0, 0, 123457)
+    assert await edge.fetch_value("SELECT $1::timestamp", moment) == moment
+    (row,) = await edge.fetch("SELECT now() AT TIME ZONE 'UTC' AS moment, NULL::timestamp AS no")
+    assert abs(row["moment"] - datetime.now(UTC).replace(tzinfo=None)) < timedelta(minutes=1)
+    assert row["no"] is None
 
 
 async def test_a_session_hears_what_is_notified(
