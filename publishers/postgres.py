@@ -207,9 +207,7 @@ async def _close(connection: asyncpg.Connection) -> None:
 
 
 async def _prepare(connection: asyncpg.Connection) -> None:
-    await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=str, decoder=msgspec.json.decode
-    )
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=_json)
     await connection.set_type_codec(
         "timestamp",
         schema="pg_catalog",
@@ -217,6 +215,14 @@ async def _prepare(connection: asyncpg.Connection) -> None:
         decoder=_to_datetime,
         format="tuple",
     )
+
+
+def _json(text: str) -> Any:
+    """None for what PostgreSQL takes and we can not: a number of thousands of digits."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
 
 
 def _from_datetime(moment: datetime) -> tuple[int]:

@@ -82,6 +82,8 @@ async def test_an_unknown_option_is_a_wrong_setting(database: Database) -> None:
 async def test_json_columns_come_decoded(edge: postgres.Database) -> None:
     """jsonb is a Python value, so that it can be compared with a row's."""
     assert await edge.fetch_value("""SELECT '{"a": [1]}'::jsonb""") == {"a": [1]}
+    assert await edge.fetch_value("SELECT ('[1' || repeat('0', 5000) || ']')::jsonb") is None
+    assert await edge.fetch_value("SELECT (repeat('[', 3000) || repeat(']', 3000))::jsonb") is None
 
 
 @pytest.mark.parametrize(
