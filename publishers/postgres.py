@@ -16,14 +16,12 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
-import msgspec
 
 from arvados_nats.errors import ConfigError, Unavailable
-from publishers import postgres_dsn
+from publishers import postgres_codecs, postgres_dsn
 from publishers.postgres_errors import DOWN, NO_POOLER, translate
 
 logger = logging.getLogger(__name__)
@@ -32,9 +30,6 @@ _CONNECT_TIMEOUT = 10.0
 _STATEMENT_TIMEOUT = 60.0
 _HEARTBEAT = 10.0
 _SAME_BACKEND_TRIES = 5
-
-_EPOCH = datetime(2000, 1, 1)
-_MICROSECOND = timedelta(microseconds=1)
 
 Row = asyncpg.Record
 
@@ -206,38 +201,6 @@ async def _close(connection: asyncpg.Connection) -> None:
         await connection.close(timeout=1)
 
 
-async def _prepare(connection: asyncpg.Connection) -> None:
-    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=_json)
-    await connection.set_type_codec(
-        "timestamp",
-        schema="pg_catalog",
-        encoder=_from_datetime,
-        decoder=_to_datetime,
-        format="tuple",
-    )
-
-
-def _json(text: str) -> Any:
-    """None for what PostgreSQL takes and we can not: a number of thousands of digits."""
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.MsgspecError, RecursionError):
-        return None
-
-
-def _from_datetime(moment: datetime) -> tuple[int]:
-    return ((moment - _EPOCH) // _MICROSECOND,)
-
-
-def _to_datetime(microseconds: tuple[int]) -> datetime:
-    """The nearest time that Python has: a user may choose the year 20000, and asyncpg's own codec
-    fails on it, with the whole answer."""
-    try:
-        return _EPOCH + timedelta(microseconds=microseconds[0])
-    except OverflowError:
-        return datetime.max if microseconds[0] > 0 else datetime.min
-
-
 @asynccontextmanager
 async def connect(dsn: str, *, size: int = 4) -> AsyncIterator[Database]:
     """A pool of at most `size` connections, made when they are needed: PostgreSQL may be down now.
@@ -252,7 +215,7 @@ async def connect(dsn: str, *, size: int = 4) -> AsyncIterator[Database]:
             max_size=size,
             timeout=_CONNECT_TIMEOUT,
             command_timeout=_STATEMENT_TIMEOUT,
-            init=_prepare,
+            init=postgres_codecs.install,
             server_settings={"application_name": "arvados-nats"},
         )
     try:
