@@ -11,6 +11,7 @@ beginning (facts/arvados-demand.md A37, W2, G12). The permission comes from the 
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from arvados_nats import subjects
 from arvados_nats.errors import BadInput, Refused
@@ -22,8 +23,10 @@ from wsproxy.log_reader import LogReader, Selection
 from wsproxy.messages_v1 import Attempt, End, Gap, LogTarget, Subscribed
 from wsproxy.object_feed import ObjectFeed
 from wsproxy.object_state import State
-from wsproxy.services import Services
 from wsproxy.subscription import NOT_READABLE, Client, still_allowed
+
+if TYPE_CHECKING:
+    from wsproxy.services import Services
 
 OLD_END_SECONDS = 30.0
 """How long the end of a former attempt is waited for before the next one is shown."""

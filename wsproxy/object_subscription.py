@@ -11,7 +11,7 @@ every state there was. Deletion and loss of permission are told alike.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arvados_nats import subjects
 from arvados_nats.errors import Refused
@@ -21,8 +21,10 @@ from wsproxy.cursor import EventCursor
 from wsproxy.frames import Message
 from wsproxy.messages_v1 import Object, ObjectTarget, Subscribed, encode
 from wsproxy.object_feed import ObjectFeed
-from wsproxy.services import Services
 from wsproxy.subscription import NOT_READABLE, Client, still_allowed
+
+if TYPE_CHECKING:
+    from wsproxy.services import Services
 
 COALESCE_SECONDS = 0.1
 """After a change was sent, further ones wait so long for company."""

@@ -14,17 +14,26 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from sandbox.model.actors import Actor
+from wsproxy import messages_v1
 from wsproxy.messages_v1 import SUBPROTOCOL
 
 WITHIN = 15.0
 """Seconds that something may take on a busy machine."""
 
 Json = dict[str, Any]
+
+
+def as_described(key: str, body: Json) -> None:
+    """A message has the fields that its type says, and no other."""
+    kind = messages_v1.SERVER_KEYS[key]
+    msgspec.convert(body, kind)
+    assert set(body) <= {field.encode_name for field in msgspec.structs.fields(kind)}
 
 
 class Logs:
@@ -67,6 +76,7 @@ class Client:
                 frame = await self.socket.recv()
             assert isinstance(frame, str), "v1 sends text frames"
             ((key, body),) = json.loads(frame).items()
+            as_described(key, body)
             if key == "ping":
                 await self.send("pong", {})
                 continue

@@ -18,7 +18,7 @@ import pytest
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from tests.v0.site import Site
-from tests.v1.client import WITHIN, Logs
+from tests.v1.client import WITHIN, Logs, as_described
 from wsproxy import sse
 
 
@@ -44,6 +44,7 @@ class Events:
             if not line.startswith("data: ") or line == "data: {}":
                 continue
             ((key, body),) = json.loads(line.removeprefix("data: ")).items()
+            as_described(key, body)
             if key == "log":
                 self.logs.take(body)
             self.seen.append((key, body))

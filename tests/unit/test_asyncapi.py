@@ -1,0 +1,62 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""docs/asyncapi.yaml describes the messages that the server speaks."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from wsproxy import messages_v1
+from wsproxy.close_codes import CloseCode
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    loaded = yaml.safe_load((DOCS / "asyncapi.yaml").read_text(encoding="utf-8"))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def test_the_file_is_up_to_date() -> None:
+    """Run `python docs/make_asyncapi.py` after changing a message."""
+    made = runpy.run_path(str(DOCS / "make_asyncapi.py"))["page"]()
+    assert (DOCS / "asyncapi.yaml").read_text(encoding="utf-8") == made
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    """No message and no schema is named that is not there."""
+    references = re.findall(r"\$ref: '?#/([^'\s]+)", (DOCS / "asyncapi.yaml").read_text())
+    assert len(references) > 40
+    for reference in references:
+        found: Any = document
+        for part in reference.split("/"):
+            found = found[part]
+        assert found
+
+
+def test_every_field_of_every_message_is_described(document: dict[str, Any]) -> None:
+    """By the names that travel."""
+    schemas = document["components"]["schemas"]
+    for key, kind in {**messages_v1.CLIENT_KEYS, **messages_v1.SERVER_KEYS}.items():
+        assert document["components"]["messages"][key]["summary"]
+        names = {field.encode_name for field in msgspec.structs.fields(kind)}
+        assert set(schemas[kind.__name__].get("properties", {})) == names
+
+
+def test_the_page_names_every_message_and_code() -> None:
+    """docs/protocol-v1.md leaves none out."""
+    text = (DOCS / "protocol-v1.md").read_text(encoding="utf-8")
+    for key in {**messages_v1.CLIENT_KEYS, **messages_v1.SERVER_KEYS}:
+        if key != "unsubscribe":
+            assert f"`{key}`" in text or f'"{key}"' in text, key
+    assert str(CloseCode.TOKEN_INVALID.value) in text
