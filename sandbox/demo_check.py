@@ -74,7 +74,9 @@ async def check(stack: Stack) -> dict[str, Any]:
             tasks.append(asyncio.create_task(watch(stack, user, request.uuid, logs)))
         container = await running.run(cluster, request, _PACE)
         rows = await _rows(stack, (request.uuid, container.uuid))
-        await asyncio.gather(v1.ended.wait(), sse.ended.wait(), _all_seen(v0, rows, tasks))
+        await _unless_failed(
+            tasks, asyncio.gather(v1.ended.wait(), sse.ended.wait(), _all_seen(v0, rows))
+        )
     wanted = {
         file: source.read(0, source.size)
         for file, source in cluster.logs.saved(await _manifest(stack, container["log"])).items()
@@ -117,14 +119,20 @@ async def _watch_v0(
                 seen.setdefault(message["uuid"], time.time())
 
 
-async def _all_seen(
-    seen: dict[str, float], rows: dict[str, float], tasks: Iterable[asyncio.Task[None]]
-) -> None:
+async def _all_seen(seen: dict[str, float], rows: dict[str, float]) -> None:
     while rows.keys() - seen.keys():
-        for task in tasks:
-            if task.done():
-                await task
         await asyncio.sleep(0.02)
+
+
+async def _unless_failed(
+    watchers: Iterable[asyncio.Task[None]], result: asyncio.Future[Any]
+) -> None:
+    """Wait for the result; a watcher that fails before raises at once."""
+    while not result.done():
+        done, _ = await asyncio.wait((*watchers, result), return_when="FIRST_COMPLETED")
+        for task in done:
+            await task
+        watchers = [task for task in watchers if task not in done]
 
 
 async def _watch_v1(stack: Stack, user: Actor, request_uuid: str, logs: _Logs) -> None:

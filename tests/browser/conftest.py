@@ -29,7 +29,7 @@ _ARGUMENTS = [
 @pytest.fixture(scope="module")
 async def stack(sandbox: Sandbox) -> AsyncIterator[Stack]:
     """Publishers, callout service and proxy of this module alone."""
-    async with services.beside(sandbox) as running:
+    async with services.beside(sandbox, ARVADOS_NATS_LOG_CONFIRM_SECONDS="1") as running:
         yield running
         services.require(running)
 
