@@ -53,6 +53,8 @@ class Cursor:
             await self.reached(end)
             return end
         last = min(int(kept.data), end)
+        if last == end:
+            return end
         begin = max(last, await self._before(datetime.now(UTC) - self._catch_up, end))
         if begin > last:
             logger.warning(

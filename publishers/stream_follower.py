@@ -64,8 +64,9 @@ class StreamFollower:
             self._news.clear()
             if self._reread or not _continues(heard, last):
                 self._reread = False
-                last = min(last, await self._end())
-                async for page in self._read(last):
+                end = await self._end()
+                last = min(last, end)  # lower: the stream was made anew
+                async for page in self._read(last, end):
                     yield page
                     last = page[-1].sequence
             if fresh := [message for message in heard if message.sequence > last]:
@@ -75,12 +76,14 @@ class StreamFollower:
                 await self._news.wait()
 
     async def _end(self) -> int:
-        """The stream's last sequence; lower than ours when the stream was made anew."""
+        """The stream's last sequence; 0 when it is not there yet."""
         info = await self._nats.stream_info(self._stream)
         end: int = info["state"]["last_seq"] if info else 0
         return end
 
-    async def _read(self, last: int) -> AsyncIterator[list[StoredMessage]]:
+    async def _read(self, last: int, end: int) -> AsyncIterator[list[StoredMessage]]:
+        if end == last:
+            return
         page: list[StoredMessage] = []
         async for message in self._nats.history(self._stream, self._pattern, first=last + 1):
             page.append(message)

@@ -390,6 +390,24 @@ async def _is_stored(scene: EventWorld, row_uuid: str) -> bool:
     return row_uuid in await scene.stored_uuids()
 
 
+async def test_a_stream_that_is_not_there_yet_is_waited_for(
+    cluster: Cluster, scene: EventWorld
+) -> None:
+    """Events are shown where nobody publishes logs, and logs as soon as somebody does."""
+    await scene.nats.js_api(f"STREAM.DELETE.{streams.LOGS}")
+    listening = LiveWorld(scene)
+    await scene.nats.subscribe(f"{subjects.LIVE}.>", listening.hear)
+    request = await cluster.container_request("r", owner=await cluster.user("alice"))
+    container = await cluster.run(request)
+    async with scene.publishing(), live_publishing(scene):
+        (row,) = await _insert(scene, 1)
+        await until(functools.partial(_heard, listening, row), "the event")
+        await streams.ensure(scene.nats, streams.log_stream())
+        await listening.store(chunk := Chunk(container.uuid, "stdout.txt", 0, 0, b"one\n"))
+        await until(functools.partial(_heard, listening, chunk.headers["Nats-Msg-Id"]), "the line")
+        assert scene.health.error is None
+
+
 @pytest.mark.parametrize("end", ["restart", "kill"])
 async def test_a_restart_of_nats_leaves_nothing_out(
     scene: EventWorld, fresh_nats: NatsServer, end: str
