@@ -22,11 +22,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from sandbox import child
 from sandbox.child import Child
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import PostgresServer
+from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
 from tests.v0 import site as sites
 from tests.v0.client import Client, client, settled
-from tests.v0.site import MANAGEMENT_TOKEN, Site
+from tests.v0.site import Site
 
 COMMAND: list[str | Path] = [Path(sysconfig.get_path("scripts")) / "arvados-nats", "wsproxy"]
 START_SECONDS = 30.0
@@ -40,14 +39,10 @@ def free_port() -> int:
 
 
 @pytest.fixture
-async def site(
-    postgres_server: PostgresServer, fresh_nats: NatsServer, keys_folder: Path
-) -> AsyncIterator[Site]:
-    """A site of this test alone."""
-    database = await postgres_server.clone()
-    async with sites.open_site(fresh_nats, keys_folder, database) as opened:
+async def site(sandbox: Sandbox) -> AsyncIterator[Site]:
+    """Publishers and another wsproxy beside the processes of these tests."""
+    async with sites.beside(sandbox) as opened:
         yield opened
-    await postgres_server.drop(database)
 
 
 def environment(site: Site, port: int, **changes: str) -> dict[str, str]:

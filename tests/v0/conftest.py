@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,25 +14,44 @@ import pytest
 
 from sandbox import nats_server as nats_sandbox
 from sandbox import postgres as postgres_sandbox
+from sandbox import sandbox as sandboxes
 from sandbox.model.actors import Actor
 from tests.v0 import site as sites
 from tests.v0.client import Api, api, settled
 from tests.v0.site import Site
 
+THEIRS = os.environ.get("V0_SERVER") == "arvados-ws"
+
 _numbers = itertools.count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say what `ours` means."""
+    config.addinivalue_line("markers", "ours(why): not run with V0_SERVER=arvados-ws")
 
 
 @pytest.fixture(scope="session")
 async def site(
-    postgres_server: postgres_sandbox.PostgresServer, keys_folder: Path
+    postgres_server: postgres_sandbox.PostgresServer,
+    keys_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Site]:
-    """A site that lives as long as the test run."""
-    database = await postgres_server.clone()
+    """A site that lives as long as the test run; its server is what `V0_SERVER` names."""
+    folder = tmp_path_factory.mktemp("v0")
     async with (
-        nats_sandbox.run(keys_folder) as server,
-        sites.open_site(server, keys_folder, database) as opened,
+        nats_sandbox.run(keys_folder) as nats,
+        sandboxes.on(postgres_server, nats, keys_folder, folder / "tls") as sandbox,
+        sites.with_arvados_ws(sandbox, folder) if THEIRS else sites.beside(sandbox) as opened,
     ):
         yield opened
+
+
+@pytest.fixture(autouse=True)
+def only_what_is_common(request: pytest.FixtureRequest) -> None:
+    """With `V0_SERVER=arvados-ws`, tests of what it lacks or does otherwise are left out."""
+    reason = request.node.get_closest_marker("ours")
+    if THEIRS and reason:
+        pytest.skip(reason.args[0])
 
 
 async def _user(site: Site, name: str, *, admin: bool = False) -> Actor:

@@ -20,22 +20,23 @@ from typing import Any
 from arvados_nats import http_server, keys, nats_client, streams
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health
+from bench.peers import arvados_ws
 from publishers import events as event_publisher
 from publishers import permissions as permission_publisher
 from publishers import postgres
 from publishers.event_source import Scans
 from sandbox import api_server
-from sandbox.api import tables
+from sandbox.api import calls
 from sandbox.api.app import ApiApp
 from sandbox.api.calls import Backend
 from sandbox.api_server import ApiServer
 from sandbox.cluster import Cluster, open_cluster
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
+from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
 from wsproxy import main as wsproxy
 from wsproxy.settings import Settings
 
-MANAGEMENT_TOKEN = "management-token-of-the-test-site"
 SCANS = Scans(near_every=0.2, middle_every=0.5, wide_every=1.0, wide=timedelta(hours=2))
 
 
@@ -103,12 +104,13 @@ async def publishing(
         yield
 
 
-def settings(server: NatsServer, keys_folder: Path, api_url: str, **changes: Any) -> Settings:
-    """Settings of a wsproxy at the site."""
+def settings(place: Site | Sandbox, **changes: Any) -> Settings:
+    """Settings of a wsproxy there."""
+    server = place.nats if isinstance(place, Sandbox) else place.server
     given: dict[str, Any] = {
         "nats_url": server.url,
-        "keys_dir": keys_folder,
-        "arvados_api_host": api_url,
+        "keys_dir": place.keys_folder,
+        "arvados_api_host": place.api.url,
         "management_token": MANAGEMENT_TOKEN,
         "listen": "127.0.0.1:0",
         "drain_seconds": 0.1,
@@ -135,28 +137,60 @@ async def serving(
 
 
 @contextlib.asynccontextmanager
-async def open_site(
-    server: NatsServer,
-    keys_folder: Path,
-    database: Database,
-    *,
-    permissions: bool = True,
-    **changes: Any,
+async def beside(
+    sandbox: Sandbox, *, permissions: bool = True, **changes: Any
 ) -> AsyncIterator[Site]:
-    """A site without objects; `changes` are settings of its wsproxy."""
-    health = Health()
-    seed = keys.load(keys_folder, "publisher").text
+    """Both publishers and a wsproxy with these settings, beside a sandbox."""
+    async with contextlib.AsyncExitStack() as stack:
+        site = await stack.enter_async_context(_site(sandbox))
+        await stack.enter_async_context(
+            publishing(site.nats, sandbox.database, site.health, permissions=permissions)
+        )
+        base = await stack.enter_async_context(serving(settings(sandbox, **changes)))
+        site.websocket_url = sandbox.backend.websocket_url = f"{base}/websocket"
+        yield site
+
+
+@contextlib.asynccontextmanager
+async def with_arvados_ws(sandbox: Sandbox, folder: Path) -> AsyncIterator[Site]:
+    """The real arvados-ws in the place of our services."""
+    async with _site(sandbox) as site, arvados_ws.run(sandbox, folder) as server:
+        host, port = server.address
+        site.websocket_url = f"ws://{host}:{port}/websocket"
+        yield site
+
+
+@contextlib.asynccontextmanager
+async def _site(sandbox: Sandbox) -> AsyncIterator[Site]:
+    seed = sandbox.seed("publisher")
+    async with nats_client.connect([sandbox.nats.url], name="site", seed=seed) as nats:
+        yield Site(
+            sandbox.cluster,
+            sandbox.api,
+            sandbox.backend,
+            "",
+            nats,
+            sandbox.nats,
+            sandbox.database,
+            sandbox.keys_folder,
+        )
+
+
+@contextlib.asynccontextmanager
+async def open_site(
+    server: NatsServer, keys_folder: Path, database: Database, **changes: Any
+) -> AsyncIterator[Site]:
+    """A site on a database and a NATS server that run already; its API is over HTTP alone."""
     async with contextlib.AsyncExitStack() as stack:
         cluster = await stack.enter_async_context(open_cluster(database.dsn))
+        backend = await calls.backend(cluster)
+        api = await stack.enter_async_context(api_server.run(ApiApp(backend)))
+        seed = keys.load(keys_folder, "publisher").text
         nats = await stack.enter_async_context(
             nats_client.connect([server.url], name="site", seed=seed)
         )
-        backend = Backend(cluster.pool, cluster, cluster.logs, await tables.read(cluster.pool))
-        api = await stack.enter_async_context(api_server.run(ApiApp(backend)))
-        await stack.enter_async_context(publishing(nats, database, health, permissions=permissions))
-        chosen = settings(server, keys_folder, api.url, **changes)
-        base = await stack.enter_async_context(serving(chosen))
-        backend.websocket_url = f"{base}/websocket"
-        yield Site(
-            cluster, api, backend, f"{base}/websocket", nats, server, database, keys_folder, health
-        )
+        site = Site(cluster, api, backend, "", nats, server, database, keys_folder)
+        await stack.enter_async_context(publishing(nats, database, site.health))
+        base = await stack.enter_async_context(serving(settings(site, **changes)))
+        site.websocket_url = f"{base}/websocket"
+        yield site

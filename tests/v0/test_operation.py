@@ -19,16 +19,19 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from sandbox.model.actors import Actor
+from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
 from tests.v0 import site as sites
 from tests.v0.client import Api, Client, client, settled
-from tests.v0.site import MANAGEMENT_TOKEN, Site
+from tests.v0.site import Site
+
+pytestmark = pytest.mark.ours("what arvados-ws lacks, or does in its own way")
 
 REVOKED_WITHIN = 5.0
 
 
 def own(site: Site, **changes: Any) -> Any:
     """A wsproxy of this test's own; the base of its URLs."""
-    return sites.serving(sites.settings(site.server, site.keys_folder, site.api.url, **changes))
+    return sites.serving(sites.settings(site, **changes))
 
 
 async def closed_within(socket: Client, seconds: float) -> int | None:
@@ -198,11 +201,10 @@ async def test_an_unknown_path_is_refused(site: Site, active: Actor) -> None:
 
 
 async def test_without_permission_publisher_arvados_is_asked(
-    postgres_server: Any, fresh_nats: Any, keys_folder: Any
+    sandbox: Sandbox,
 ) -> None:
     """With each reader's own token, once an object: nothing more, nothing less is shown."""
-    database = await postgres_server.clone()
-    async with sites.open_site(fresh_nats, keys_folder, database, permissions=False) as alone:
+    async with sites.beside(sandbox, permissions=False) as alone:
         one, other = [await alone.cluster.user(name) for name in ("one", "other")]
         project = await alone.cluster.project("shared", owner=one)
         await alone.cluster.share(project, other)
@@ -229,7 +231,6 @@ async def test_without_permission_publisher_arvados_is_asked(
                 late = await alone.cluster.collection("late", owner=project, by=one)
                 await second.silent(0.5)
             await second.event_about(late.uuid)
-    await postgres_server.drop(database)
 
 
 async def test_arvados_away_delays_nobody_who_is_known(
@@ -256,11 +257,10 @@ async def test_arvados_away_delays_nobody_who_is_known(
 
 
 async def test_nats_restarted_loses_nothing(
-    postgres_server: Any, fresh_nats: Any, keys_folder: Any
+    sandbox: Sandbox,
 ) -> None:
     """Sockets stay open; what was stored meanwhile comes in order, once."""
-    database = await postgres_server.clone()
-    async with sites.open_site(fresh_nats, keys_folder, database) as restarted:
+    async with sites.beside(sandbox) as restarted:
         user = await restarted.cluster.user("one")
         await settled(restarted.websocket_url, restarted.api.url, user)
         async with client(restarted.websocket_url, user.token) as socket:
@@ -271,7 +271,7 @@ async def test_nats_restarted_loses_nothing(
                     made = await restarted.cluster.collection(f"{round_} {number}", owner=user)
                     names.append(made.uuid)
                 if round_ < 2:
-                    await fresh_nats.restart()
+                    await sandbox.nats.restart()
             seen: list[str] = []
             while len(seen) < len(names):
                 event = await socket.event(30)
@@ -279,4 +279,3 @@ async def test_nats_restarted_loses_nothing(
                     seen.append(event["object_uuid"])
             assert seen == names, [names.index(uuid) for uuid in seen]
             await socket.silent()
-    await postgres_server.drop(database)

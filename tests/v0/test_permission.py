@@ -86,6 +86,7 @@ async def test_a_container_is_seen_through_its_request(
         await other.silent()
 
 
+@pytest.mark.ours("arvados-ws keeps each answer for an hour")
 async def test_sharing_shows_what_comes_and_unsharing_hides_it(
     site: Site, active: Actor, spectator: Actor
 ) -> None:
@@ -120,6 +121,7 @@ async def test_a_new_project_is_seen_with_all_that_is_made_in_it_at_once(
         assert seen == [outer.uuid, inner.uuid, collection.uuid]
 
 
+@pytest.mark.ours("arvados-ws keeps each answer for an hour")
 async def test_a_moved_object_is_seen_where_it_is(
     site: Site, active: Actor, spectator: Actor
 ) -> None:

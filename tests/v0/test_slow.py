@@ -57,6 +57,7 @@ def shots(collection: str, count: int, size: int = 2000) -> list[RawRow]:
     return [raw_rows.row(collection, event_type="shot", properties=text) for _ in range(count)]
 
 
+@pytest.mark.ours("looks inside wsproxy")
 async def test_a_slow_reader_gets_everything_in_order_and_costs_little(
     site: Site, active: Actor, writer: asyncpg.Connection
 ) -> None:
@@ -64,7 +65,7 @@ async def test_a_slow_reader_gets_everything_in_order_and_costs_little(
     collection = await site.cluster.collection("busy", owner=active)
     await settled(site.websocket_url, site.api.url, active)
     seen_services: list[Services] = []
-    chosen = sites.settings(site.server, site.keys_folder, site.api.url)
+    chosen = sites.settings(site)
     wanted: list[str] = []
     async with (
         sites.serving(chosen, seen_services.append) as base,
@@ -93,6 +94,7 @@ async def test_a_slow_reader_gets_everything_in_order_and_costs_little(
         await slow.silent(0.2)
 
 
+@pytest.mark.ours("looks inside wsproxy")
 async def test_replay_of_more_than_memory_holds_comes_whole(
     site: Site, active: Actor, writer: asyncpg.Connection
 ) -> None:
@@ -106,7 +108,7 @@ async def test_replay_of_more_than_memory_holds_comes_whole(
         await raw_rows.insert(writer, rows)
         wanted += [str(row.uuid) for row in rows]
     await settled(site.websocket_url, site.api.url, active)
-    chosen = sites.settings(site.server, site.keys_folder, site.api.url)
+    chosen = sites.settings(site)
     async with (
         sites.serving(chosen) as base,
         client(f"{base}/websocket", active.token) as reader,
@@ -118,6 +120,7 @@ async def test_replay_of_more_than_memory_holds_comes_whole(
         assert (await reader.event())["uuid"] == late[0].uuid
 
 
+@pytest.mark.ours("looks inside wsproxy")
 async def test_a_peer_that_vanishes_leaves_nothing_behind(
     site: Site, active: Actor, writer: asyncpg.Connection
 ) -> None:
@@ -127,7 +130,7 @@ async def test_a_peer_that_vanishes_leaves_nothing_behind(
     (start,) = await raw_rows.insert(writer, [raw_rows.row(collection.uuid)])
     await raw_rows.insert(writer, shots(collection.uuid, 300))
     seen_services: list[Services] = []
-    chosen = sites.settings(site.server, site.keys_folder, site.api.url)
+    chosen = sites.settings(site)
     async with sites.serving(chosen, seen_services.append) as base:
         (shared,) = seen_services
         before = len(asyncio.all_tasks())
@@ -145,6 +148,7 @@ async def test_a_peer_that_vanishes_leaves_nothing_behind(
         assert shared.viewers.sessions_of(active.uuid) == 0
 
 
+@pytest.mark.ours("arvados-ws cuts quick readers as well")
 async def test_many_events_and_subscribers(
     site: Site, active: Actor, writer: asyncpg.Connection
 ) -> None:
