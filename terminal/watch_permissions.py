@@ -10,17 +10,21 @@ connection that is there shows every change.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import msgspec
 
 from arvados_nats import arvados_client
-from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
+from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.nats_client import Nats
 from terminal import nats_login
 from terminal.arvados_settings import ArvadosSettings
-from terminal.nats_login import Holder
+from terminal.nats_login import Granted, Holder
 from terminal.watch import Watch
+
+_BACK_SECONDS = 5.0
+"""A client whose permissions changed is back sooner."""
 
 
 class PermissionChange(msgspec.Struct, frozen=True):
@@ -38,39 +42,45 @@ async def watch_permissions(watch: Watch, nats_url: str) -> None:
     Then raises Refused with the most likely reason.
     """
     who = await _holder(watch.settings)
-    async with nats_login.login(nats_url, watch.settings.token, who) as nats:
-        connection = asyncio.Event()
-        connection.set()
-        nats.on_change(lambda _: connection.set())
-        showing = asyncio.create_task(_show(watch, nats, who, connection))
-        try:
-            await nats.until_closed()
-        except Unavailable as error:
-            raise Refused(await _why_ended(watch.settings)) from error
-        finally:
-            showing.cancel()
-
-
-async def _show(watch: Watch, nats: Nats, who: Holder, connection: asyncio.Event) -> None:
     before: frozenset[str] | None = None
+    async with nats_login.login(nats_url, watch.settings.token, who) as nats:
+        changed = asyncio.Event()
+        nats.on_change(lambda _: changed.set())
+        while True:
+            await _connected(watch, nats)
+            changed.clear()
+            try:
+                granted = await nats_login.granted(nats, watch.settings.token, who)
+            except Unavailable:
+                continue  # cut again meanwhile
+            before = _tell(watch, granted, before)
+            await changed.wait()
+
+
+async def _connected(watch: Watch, nats: Nats) -> None:
+    """Wait until the connection stands; Refused if the token is why it does not."""
     while True:
-        await connection.wait()
-        connection.clear()
-        await nats.until_connected()
         try:
-            granted = await nats_login.granted(nats, watch.settings.token, who)
-        except Unavailable:
-            continue  # cut again meanwhile, which is told
-        now = frozenset(granted.subscribe)
+            async with asyncio.timeout(_BACK_SECONDS):
+                return await nats.until_connected()
+        except TimeoutError:
+            with contextlib.suppress(Unavailable, BadInput):
+                await _holder(watch.settings)
+            watch.notes.tell("NATS lets nobody in now; trying again")
+
+
+def _tell(watch: Watch, granted: Granted, before: frozenset[str] | None) -> frozenset[str]:
+    """Show the difference, and all at first; what there is now."""
+    now, was = frozenset(granted.subscribe), before or frozenset()
+    if before is None or now != was:
         change = PermissionChange(
             time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             granted.account,
-            tuple(sorted(now - (before or frozenset()))),
-            tuple(sorted((before or frozenset()) - now)),
+            tuple(sorted(now - was)),
+            tuple(sorted(was - now)),
         )
-        if before is None or change.gained or change.lost:
-            watch.show(_lines(change), change)
-        before = now
+        watch.show(_lines(change), change)
+    return now
 
 
 def _lines(change: PermissionChange) -> list[str]:
@@ -83,11 +93,3 @@ async def _holder(settings: ArvadosSettings) -> Holder:
         settings.url, ca_file=settings.ca_file, insecure=settings.insecure
     ) as arvados:
         return await nats_login.holder(arvados, settings.token)
-
-
-async def _why_ended(settings: ArvadosSettings) -> str:
-    try:
-        who = await _holder(settings)
-    except ArvadosNatsError as error:
-        return str(error)
-    return f"NATS lets the token in no more: {nats_login.why_refused(who, 0)}"

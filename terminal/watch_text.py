@@ -39,9 +39,11 @@ def event_line(event: Event) -> str:
 def _event_details(event: Event) -> Iterator[str]:
     old, new = (event.properties.get(f"{age}_attributes") for age in ("old", "new"))
     if isinstance(new, dict):
+        before = old if isinstance(old, dict) else {}
         if name := new.get("name"):
             yield repr(name)
-        yield from changes(old if isinstance(old, dict) else {}, new)
+            before = {"name": name, **before}
+        yield from changes(before, new)
     elif isinstance(text := event.properties.get("text"), str):
         yield _value(text)
 

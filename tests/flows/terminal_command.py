@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""A command as a person starts it: a process with Arvados' environment, into a pipe or a terminal."""
+"""A command as a person starts it: a process with its environment, into a pipe or a terminal."""
 
 from __future__ import annotations
 

@@ -1,0 +1,67 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Decisions of the commands: exit codes, reasons of refusals, options."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from arvados_nats import cli
+from terminal import logs, nats_login
+from terminal.logs_cli import logs as logs_command
+from terminal.nats_login import Holder
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "expected"),
+    [
+        ("Complete", 0, 0),
+        ("Complete", 137, 137),
+        ("Complete", None, 1),
+        ("Cancelled", None, 1),
+        ("Cancelled", 0, 1),
+        ("Running", None, logs.NOT_ENDED),
+        ("Queued", None, logs.NOT_ENDED),
+        (None, None, logs.NOT_ENDED),
+    ],
+)
+def test_exit_code_stands_for_the_container(
+    state: str | None, code: int | None, expected: int
+) -> None:
+    """Success is only what completed with 0."""
+    assert logs.code_of(state, code) == expected
+
+
+@pytest.mark.parametrize(
+    ("scopes", "seconds", "words"),
+    [
+        (["all"], 0.1, "refused too often"),
+        (["all"], 2.0, "callout service has not answered"),
+        (["GET /arvados/v1/collections/"], 0.1, "refused too often"),
+        ([], 0.1, "scopes \\(none\\) cover no kind"),
+        (["GET /arvados/v1/users/current"], 3.0, "scopes .* cover no kind"),
+    ],
+)
+def test_most_likely_reason_of_a_refusal(scopes: list[str], seconds: float, words: str) -> None:
+    """What the token itself shows comes first, then how long the answer took."""
+    holder = Holder({"uuid": "t", "owner_uuid": "u", "scopes": scopes}, {})
+    assert re.search(words, nats_login.why_refused(holder, seconds))
+
+
+@pytest.mark.parametrize("name", ["logs", "watch", "whoami"])
+def test_commands_are_found_and_explain_themselves(name: str) -> None:
+    """The table of commands names them, and help needs no settings."""
+    result = CliRunner().invoke(cli.main, [name, "--help"])
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+def test_short_file_names_stand_for_the_usual_ones() -> None:
+    """`--file stdout` is stdout.txt; a name with a dot is taken as it is."""
+    arguments = ["--file", "stdout", "--file", "node.json", "zzzzz-dz642-000000000000001"]
+    context = logs_command.make_context("logs", arguments)
+    assert context.params["files"] == ("stdout.txt", "node.json")
