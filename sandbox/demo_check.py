@@ -21,13 +21,14 @@ from typing import Any
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from sandbox import running
 from sandbox.model.actors import Actor
 from sandbox.running import Pace
 from sandbox.stack import Stack
 
-_SUBPROTOCOL = "arvados.events.v1.json"
+_SUBPROTOCOL = Subprotocol("arvados.events.v1.json")
 _DEADLINE = 45.0
 _PACE = Pace(lines=200, per_second=50, statistics=1.0, checkpoint=2.0)
 
@@ -81,7 +82,7 @@ async def check(stack: Stack) -> dict[str, Any]:
         file: source.read(0, source.size)
         for file, source in cluster.logs.saved(await _manifest(stack, container["log"])).items()
     }
-    report = {
+    report: dict[str, Any] = {
         "seconds": round(time.monotonic() - started, 2),
         "files": len(wanted),
         "bytes": sum(map(len, wanted.values())),
@@ -120,8 +121,9 @@ async def _watch_v0(
 
 
 async def _all_seen(seen: dict[str, float], rows: dict[str, float]) -> None:
-    while rows.keys() - seen.keys():
-        await asyncio.sleep(0.02)
+    for uuid in rows:
+        while uuid not in seen:  # noqa: ASYNC110 (the deadline is the caller's)
+            await asyncio.sleep(0.02)
 
 
 async def _unless_failed(

@@ -109,8 +109,10 @@ export class LogLines {
     const older = new LogLines(this.file, Infinity);
     older.clear(offset, this.epoch);
     older.append(text, offset, byteLength(text));
+    // More than half would push the lines that are being read out at the other end.
+    older.lines.splice(0, Math.max(0, older.lines.length - this.limit / 2));
     this.lines = older.lines.concat(this.lines);
-    this.first = offset;
+    this.first = this.lines.length ? this.lines[0].offset : offset;
     if (this.lines.length > this.limit) {
       const cut = this.lines.splice(this.limit);
       this.end = cut[0].offset;

@@ -16,7 +16,7 @@ import { LogView } from "./log-view.js";
 
 const ALL = "all files";
 const TAIL_LINES = 5000;
-const PAGE_BYTES = 512 * 1024;
+const PAGE_BYTES = 128 * 1024;
 const find = (id) => document.getElementById(id);
 const decoder = new TextDecoder();
 
