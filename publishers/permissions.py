@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The permission publisher: who may read what, and that it changed (design: flows 2 and 3).
 
-Every replica answers questions (`grants_answers`) and hears what the others answered; the one that
-holds the lock also notices changes (`grants_leader`) and dead tokens (`token_sweep`) and tells.
+Every replica answers questions (`grants_answers`, `runs_answers`) and hears what the others
+answered; the one that holds the lock also notices changes (`grants_leader`) and dead tokens
+(`token_sweep`) and tells.
 When the database is away nothing is answered and nothing told; readers keep what they have for a
 bounded time.
 """
@@ -20,7 +21,14 @@ from arvados_nats.arvados_client import Arvados
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.ops import Health
-from publishers import grants_answers, grants_leader, leader, role_visibility, token_sweep
+from publishers import (
+    grants_answers,
+    grants_leader,
+    leader,
+    role_visibility,
+    runs_answers,
+    token_sweep,
+)
 from publishers import grants_metrics as metrics
 from publishers.attempts import Attempts
 from publishers.grants_leader import GrantsLeader
@@ -65,6 +73,7 @@ async def run(
         if options.role_groups_visible is None and arvados is not None:
             tasks.create_task(role_visibility.follow(arvados, grants))
         tasks.create_task(grants_answers.answer(nats, grants, tokens))
+        tasks.create_task(runs_answers.answer(nats, database))
         tasks.create_task(sweep.run(Attempts(health, "tokens")))
         tasks.create_task(_lead(database, Attempts(health, "permissions"), leading, sweep, ready))
 

@@ -58,11 +58,19 @@ class EventSource:
         self._lock = asyncio.Lock()
         self._check_now = asyncio.Event()
         self._turn_began = 0.0
+        self._moved: asyncio.Future[None] | None = None
 
     @property
     def position(self) -> int:
         """Sequence of the last event that was dispatched."""
         return self._position
+
+    async def reached(self, sequence: int) -> None:
+        """Return when everything up to `sequence` was dispatched."""
+        while self._position < sequence:
+            if self._moved is None:
+                self._moved = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._moved)
 
     async def run(self) -> None:
         """Dispatch events until cancelled."""
@@ -116,7 +124,7 @@ class EventSource:
 
     def _handle(self, sequence: int, payload: bytes) -> None:
         stored = self._decoded(sequence, payload)
-        self._position = sequence
+        self._move_to(sequence)
         if stored is None:
             return
         self.recent.add(stored)
@@ -125,9 +133,15 @@ class EventSource:
 
     def _remember(self, sequence: int, payload: bytes) -> None:
         stored = self._decoded(sequence, payload)
-        self._position = sequence
+        self._move_to(sequence)
         if stored is not None:
             self.recent.add(stored)
+
+    def _move_to(self, sequence: int) -> None:
+        self._position = sequence
+        if self._moved is not None:
+            self._moved.set_result(None)
+            self._moved = None
 
     def _decoded(self, sequence: int, payload: bytes) -> StoredEvent | None:
         metrics.events_in.inc()
@@ -172,7 +186,7 @@ class EventSource:
                 handle(message.sequence, message.data)
             # What the stream does not have any more is passed over.
             if not messages or messages[-1].sequence > last:
-                self._position = last
+                self._move_to(last)
             await self._give_way()
 
     async def _watch_the_end(self) -> None:

@@ -4,57 +4,24 @@
 """Changes of objects, filtered at the server, from a cursor on and then live.
 
 Who may see an event is the reader's business (`reader`), history and lag are the feed's (`feed`);
-here is what a client asked for, and what its cursor means.
+what a client asked for is in `event_filters`; here is what its cursor means.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 
 from arvados_nats import streams
-from arvados_nats.errors import BadInput, Unavailable
-from arvados_nats.object_facts import ObjectFacts
-from arvados_nats.permissions import Decision, decide
-from arvados_nats.subjects import KIND_OF_NAME, KINDS
+from arvados_nats.errors import Unavailable
 from wsproxy import metrics
 from wsproxy.cursor import EventCursor
+from wsproxy.event_filters import ANEW, GONE, Filters, requests_shown
 from wsproxy.feed import Feed
 from wsproxy.frames import Message
 from wsproxy.messages_v1 import CaughtUp, Event, EventsTarget, Gap, Subscribed, encode
 from wsproxy.services import Services
 from wsproxy.stored_event import StoredEvent
 from wsproxy.subscription import Client
-
-_ARVADOS_KINDS = {kind.arvados: kind.name for kind in KINDS}
-_GONE = "older events are not kept any more"
-_ANEW = "the stream of events was made anew"
-
-
-class Filters:
-    """What a client wants to see; None is everything."""
-
-    def __init__(self, target: EventsTarget) -> None:
-        self._owners = _set(target.owners)
-        self._objects = _set(target.objects)
-        self._event_types = _set(target.event_types)
-        self._kinds = _kinds(target.kinds) if target.kinds is not None else None
-
-    def match(self, stored: StoredEvent, shown: Iterable[tuple[str, str]]) -> bool:
-        """Whether an event is wanted; `shown`: (owner, request) pairs that count for it."""
-        event = stored.event
-        kind = stored.kind.name if stored.kind else None
-        return (
-            (self._event_types is None or event.event_type in self._event_types)
-            and (self._kinds is None or kind in self._kinds)
-            and _names(self._objects, event.object_uuid, (request for _, request in shown))
-            and _names(self._owners, event.object_owner_uuid, (owner for owner, _ in shown))
-        )
-
-    @property
-    def by_request(self) -> bool:
-        """Whether it matters which requests show a container."""
-        return self._owners is not None or self._objects is not None
 
 
 class EventSubscription:
@@ -108,10 +75,10 @@ class EventSubscription:
         if self._target.cursor is not None:
             cursor = self._services.cursors.events(self._target.cursor)
             if cursor.created != source.created:
-                return _ANEW, 0
+                return ANEW, 0
             oldest = await self._oldest()
             if cursor.sequence + 1 < oldest:
-                return _GONE, oldest - 1
+                return GONE, oldest - 1
             return None, cursor.sequence
         if self._target.begin == "oldest":
             return None, await self._oldest() - 1
@@ -135,21 +102,9 @@ class EventSubscription:
         facts, reader = stored.facts, self._client.viewer.reader
         if not self._filters.by_request or facts is None or not facts.requests:
             return []
-        grants = reader.grants
-        if grants is None:
+        if reader.grants is None:
             return []
-        now = time.time()
-        return [
-            (owner, uuid)
-            for uuid, owner in facts.requests
-            if decide(
-                self._client.viewer.identity,
-                grants,
-                ObjectFacts("container_request", uuid, owner),
-                now,
-            )
-            is Decision.YES
-        ]
+        return requests_shown(self._client.viewer.identity, reader.grants, facts, time.time())
 
     def _live(self) -> None:
         if not self._caught_up and self._feed:
@@ -158,7 +113,7 @@ class EventSubscription:
 
     def _reset(self) -> None:
         if self._feed:
-            self._client.tell(Gap(self._id, _ANEW, cursor=self._cursor(0)))
+            self._client.tell(Gap(self._id, ANEW, cursor=self._cursor(0)))
             self._feed.start(0)
 
     def _cursor(self, sequence: int) -> str:
@@ -186,19 +141,3 @@ def event_message(stored: StoredEvent, cursor: str) -> Message:
             )
         )
     )
-
-
-def _set(words: list[str] | None) -> frozenset[str] | None:
-    return None if words is None else frozenset(words)
-
-
-def _kinds(words: list[str]) -> frozenset[str]:
-    """Kinds by their subject token or as `arvados#…`; BadInput names one that is none."""
-    found = {_ARVADOS_KINDS.get(word, word) for word in words}
-    if unknown := found - KIND_OF_NAME.keys():
-        raise BadInput(f"no kinds of objects: {', '.join(sorted(unknown))}")
-    return frozenset(found)
-
-
-def _names(wanted: frozenset[str] | None, own: str | None, others: Iterable[str]) -> bool:
-    return wanted is None or own in wanted or any(other in wanted for other in others)

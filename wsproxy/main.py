@@ -26,6 +26,10 @@ from wsproxy.event_source import EventSource
 from wsproxy.limits import Tally
 from wsproxy.log_feeds import LogFeeds
 from wsproxy.log_places import LogPlaces
+from wsproxy.log_stream import StoredLogs
+from wsproxy.native_api import NativeApi
+from wsproxy.native_events import NativeEvents
+from wsproxy.native_logs import NativeLogs
 from wsproxy.object_feed import ObjectFeeds
 from wsproxy.outlet import Outlets
 from wsproxy.permission_check import PermissionCheck
@@ -56,6 +60,10 @@ def services(settings: Settings, nats: Nats, arvados: Arvados, health: Health) -
     source = EventSource(nats, router, health)
     check = PermissionCheck(arvados, settings.max_calls)
     identities = Identities(arvados, calls=settings.max_calls)
+    cursors = Codec(settings.seed("wsproxy").encode())
+    native = NativeApi(
+        nats, NativeEvents(nats, source, cursors), NativeLogs(nats, StoredLogs(nats))
+    )
     metrics.queue_cap.set(settings.queue_budget)
     return Services(
         nats=nats,
@@ -68,7 +76,8 @@ def services(settings: Settings, nats: Nats, arvados: Arvados, health: Health) -
         logs=LogFeeds(nats, arvados),
         objects=ObjectFeeds(source, nats, arvados),
         readable=Readable(arvados, settings.max_calls),
-        cursors=Codec(settings.seed("wsproxy").encode()),
+        cursors=cursors,
+        native=native,
         outlets=Outlets(settings.queue_budget),
         connections=Connections(),
         limits=settings.limits,
@@ -111,6 +120,7 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
                 shared.source.run(),
                 shared.viewers.run(),
                 shared.logs.run(),
+                shared.native.serve(),
                 shared.connections.run(),
                 shared.outlets.watch(cut=_count_cut, queued=metrics.queue_len.set),
             )

@@ -66,3 +66,9 @@ log_frames = Counter(f"{_OURS}_log_frames", "Log frames written to readers that 
 log_lags = Counter(
     f"{_OURS}_log_lags", "Times that a log reader fell behind and went back to history."
 )
+native_requests = Counter(
+    f"{_OURS}_native_requests",
+    "Requests of native NATS clients for history, by what they asked for and what came of it.",
+    ["subject", "outcome"],
+)
+native_bytes = Counter(f"{_OURS}_native_bytes", "Bytes of history sent to native NATS clients.")

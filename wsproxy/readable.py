@@ -54,9 +54,7 @@ class Readable:
         self, viewer: Viewer, uuid: str, facts: ObjectFacts | None, *, fresh: bool = False
     ) -> bool:
         """Whether the logs of a container request or container may be shown. As `state`."""
-        scopes = viewer.identity.scopes
-        path = f"{_REQUESTS}/{uuid}/log/" if facts else f"{_REQUESTS}/"
-        if ALL not in scopes and not scopes_allow(scopes, "GET", path):
+        if not covers_logs(viewer.identity.scopes, uuid if facts else None):
             return False
         return await self.state(viewer, uuid, facts, fresh=fresh)
 
@@ -92,3 +90,9 @@ class Readable:
             except (Refused, BadInput):
                 return False
             return True
+
+
+def covers_logs(scopes: tuple[str, ...], request: str | None) -> bool:
+    """Whether the log API may be asked with these scopes: below one request, or below any."""
+    path = f"{_REQUESTS}/{request}/log/" if request else f"{_REQUESTS}/"
+    return ALL in scopes or scopes_allow(scopes, "GET", path)

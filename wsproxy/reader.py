@@ -115,17 +115,7 @@ class Reader:
 
     def decide(self, stored: StoredEvent) -> Decision:
         """What the rule says now; `NO` for an event about no object."""
-        if stored.facts is None or stored.kind is None:
-            return _NO
-        if self.grants is None or stored.judged_by_arvados:
-            return Decision.ASK
-        if stored.facts.kind != stored.kind.name and not self._in_scope(stored.kind, stored.facts):
-            return _NO  # a deleted object, judged like one of another kind
-        return decide(self._identity, self.grants, stored.facts, self._now(), include_trash=True)
-
-    def _in_scope(self, kind: Kind, facts: ObjectFacts) -> bool:
-        scopes = self.identity.scopes
-        return ALL in scopes or scopes_allow(scopes, "GET", f"/arvados/v1/{kind.path}/{facts.uuid}")
+        return decide_event(self._identity, self.grants, stored, self._now())
 
     async def judge(self, stored: StoredEvent) -> bool:
         """Whether the event may be shown now; asks Arvados if need be. Never yes on doubt."""
@@ -187,6 +177,25 @@ class Reader:
         self.sinks.clear()
         if self._working:
             self._working.cancel()
+
+
+def decide_event(
+    identity: Identity, grants: Grants | None, stored: StoredEvent, now: float
+) -> Decision:
+    """Whether an event may be shown to who has these grants, None for not known; `NO` for an event
+    about no object."""
+    facts, kind = stored.facts, stored.kind
+    if facts is None or kind is None:
+        return _NO
+    if grants is None or stored.judged_by_arvados:
+        return Decision.ASK
+    if facts.kind != kind.name and not _in_scope(identity.scopes, kind, facts):
+        return _NO  # a deleted object, judged like one of another kind
+    return decide(identity, grants, facts, now, include_trash=True)
+
+
+def _in_scope(scopes: tuple[str, ...], kind: Kind, facts: ObjectFacts) -> bool:
+    return ALL in scopes or scopes_allow(scopes, "GET", f"/arvados/v1/{kind.path}/{facts.uuid}")
 
 
 def _lasting(identity: Identity) -> Identity:

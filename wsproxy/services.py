@@ -16,6 +16,7 @@ from wsproxy.event_source import EventSource
 from wsproxy.limits import Limits, Tally
 from wsproxy.log_feeds import LogFeeds
 from wsproxy.log_places import LogPlaces
+from wsproxy.native_api import NativeApi
 from wsproxy.object_feed import ObjectFeeds
 from wsproxy.outlet import Outlets
 from wsproxy.readable import Readable
@@ -36,6 +37,7 @@ class Services:
     places: LogPlaces
     logs: LogFeeds
     objects: ObjectFeeds
+    native: NativeApi
     readable: Readable
     cursors: Codec
     outlets: Outlets

@@ -1,0 +1,279 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Follow an Arvados project, or a container's log file, with a native NATS connection.
+
+Needs nats-py 2.16. Reads NATS_URL and ARVADOS_API_TOKEN.
+
+    python arvados_live.py events PROJECT_UUID       one JSON line for each change, each once
+    python arvados_live.py log CONTAINER_UUID FILE   the bytes of the file, each once
+
+What happens to the connection is said on standard error.
+"""
+
+import asyncio
+import json
+import os
+import random
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+RECONCILE_SECONDS = float(os.environ.get("RECONCILE_SECONDS", "60"))
+
+
+class NotAnswered(Exception):
+    """Arvados-NATS says why a request has no answer, or nobody is there to say it."""
+
+    def __init__(self, text: str, temporary: bool) -> None:
+        super().__init__(text)
+        self.temporary = temporary
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"* {text}\n")
+    sys.stderr.flush()
+
+
+class Connection:
+    """One connection that comes back for as long as the program runs."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url
+        self.token = token
+        self.nats: Client
+        self.messages: asyncio.Queue[Msg | None] = asyncio.Queue()
+        """Live messages in order; None when history has to be read."""
+        self.denied = False
+        """The server does not let us subscribe: a permission is missing."""
+
+    async def open(self) -> None:
+        """Connect. Answers come to an inbox that only this token may read: v2/<uuid>/<secret>."""
+        self.nats = await nats.connect(
+            self.url,
+            token=self.token,
+            inbox_prefix=b"_INBOX_" + self.token.split("/")[1].encode(),
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=random.uniform(1, 3),
+            error_cb=self._failed,
+            disconnected_cb=self._lost,
+            reconnected_cb=self._back,
+            closed_cb=self._closed,
+        )
+        say("connected")
+
+    async def listen(self, subject: str) -> None:
+        """Put what comes live into `messages`."""
+        await self.nats.subscribe(subject, cb=self.messages.put)
+        await self.nats.flush()  # from here on nothing is missed
+
+    async def ask(
+        self, subject: str, **request: Any
+    ) -> AsyncIterator[tuple[dict[str, str], bytes]]:
+        """The messages of one answer, each as (headers, bytes)."""
+        inbox = self.nats.new_inbox()
+        answers = await self.nats.subscribe(inbox)
+        try:
+            await self.nats.publish(subject, json.dumps(request).encode(), reply=inbox)
+            while True:
+                message = await answers.next_msg(timeout=10)
+                headers = message.headers or {}
+                if headers.get("Status") == "503":
+                    raise NotAnswered("nobody answers", temporary=True)
+                if "Arvados-Error" in headers:
+                    found = json.loads(message.data)
+                    raise NotAnswered(found["error"], found["temporary"])
+                yield headers, message.data
+                if "Arvados-End" in headers:
+                    return
+        except nats.errors.TimeoutError as error:
+            raise NotAnswered("the answer does not come", temporary=True) from error
+        finally:
+            await answers.unsubscribe()
+
+    async def _failed(self, error: Exception) -> None:
+        text = str(error).lower()
+        if "permissions violation for subscription" in text:
+            self.denied = True
+            say("denied")
+        elif "authorization" in text:
+            say("refused")
+
+    async def _lost(self) -> None:
+        say("disconnected")
+
+    async def _back(self) -> None:
+        self.denied = False  # subscriptions are sent again; a refusal comes before this answer:
+        await self.nats.flush()
+        say("connected")
+        await self.messages.put(None)
+
+    async def _closed(self) -> None:
+        say("closed")  # nats-py gives up on some refusals: end, and let the caller start anew
+        await self.messages.put(None)
+
+
+class Events:
+    """What happens in a project, each event once and in order, over every interruption."""
+
+    def __init__(self, project_uuid: str) -> None:
+        self.project_uuid = project_uuid
+        self.place: dict[str, str] = {"begin": "now"}
+        """Where history goes on; {"begin": "oldest"} for all that is kept."""
+        self.told = 0
+        """History has told everything up to this sequence."""
+        self.ahead: set[int] = set()
+        """Sequences above it that came live."""
+
+    @property
+    def subject(self) -> str:
+        return f"arvados.live.{self.project_uuid}.*.event.>"
+
+    def live(self, message: Msg) -> Any:
+        """The event in a live message; None if it was told before."""
+        sequence = int((message.headers or {})["Nats-Sequence"])
+        if sequence <= self.told or sequence in self.ahead:
+            return None  # a container in two requests comes twice, and so may all after a restart
+        self.ahead.add(sequence)
+        return json.loads(message.data)
+
+    async def history(self, connection: Connection) -> AsyncIterator[Any]:
+        """The events that did not come live, up to now."""
+        more = True
+        while more:
+            request = {"owners": [self.project_uuid], "limit": 1000, **self.place}
+            async for headers, data in connection.ask("arvados.api.events", **request):
+                if "Arvados-Gap" in headers:
+                    say(f"gap: {headers['Arvados-Gap']}")
+                    self.told, self.ahead = 0, set()
+                elif "Arvados-End" in headers:
+                    self.place = {"cursor": headers["Arvados-End"]}
+                    self.told = int(headers["Nats-Sequence"])
+                    self.ahead = {one for one in self.ahead if one > self.told}
+                    more = headers["Arvados-More"] == "true"
+                elif int(headers["Nats-Sequence"]) not in self.ahead:
+                    self.place = {"cursor": headers["Arvados-Cursor"]}
+                    self.told = int(headers["Nats-Sequence"])
+                    yield json.loads(data)
+
+    async def follow(self, connection: Connection) -> AsyncIterator[Any]:
+        """All events from now on, until the connection is closed for good."""
+        await connection.listen(self.subject)
+        due = True
+        while not connection.nats.is_closed:
+            if due and not connection.denied:  # what we may not see now is told when we may again
+                try:
+                    async for event in self.history(connection):
+                        yield event
+                    say("caught up")
+                except NotAnswered as error:
+                    say(f"history: {error}")
+            try:
+                wait = random.uniform(0.8, 1.2) * RECONCILE_SECONDS
+                message = await asyncio.wait_for(connection.messages.get(), wait)
+            except TimeoutError:
+                message = None  # live messages can be lost: ask now and then
+            due = message is None
+            event = message and self.live(message)
+            if event:
+                yield event
+
+
+class Log:
+    """The bytes of one log file of a container, each once and in order."""
+
+    def __init__(self, uuid: str, file: str) -> None:
+        self.uuid = uuid
+        self.file = file
+        self.place = {"offset": 0}
+        self.ended = False
+
+    async def history(self, connection: Connection) -> AsyncIterator[bytes]:
+        """The bytes that the stream has from our place on."""
+        more = True
+        while more:
+            request = {"uuid": self.uuid, "file": self.file, **self.place}
+            async for headers, data in connection.ask("arvados.api.logs", **request):
+                if "Arvados-Gap" in headers:  # GET Arvados-Log-Path of Arvados' API with `Range`
+                    say(f"gap: bytes {headers['Arvados-Gap']} of {headers.get('Arvados-Log-Path')}")
+                elif "Arvados-End" in headers:
+                    self._at(headers, int(headers["Arvados-End"]))
+                    more = headers["Arvados-More"] == "true"
+                    self.ended = headers["Arvados-Ended"] == "true"
+                else:
+                    self._at(headers, int(headers["Arvados-Offset"]) + len(data))
+                    yield data
+
+    def live(self, message: Msg) -> bytes | None:
+        """Bytes of a live message that are new; None if history has to tell what is before them."""
+        headers = message.headers or {}
+        if "Arvados-End" in headers:
+            return None  # the container is over: history says when we have all
+        offset, epoch = int(headers["Arvados-Offset"]), int(headers["Arvados-Epoch"])
+        if (epoch, offset) > (self.place.get("epoch", 0), self.place["offset"]):
+            return None
+        if epoch < self.place.get("epoch", 0):
+            return b""
+        new = message.data[self.place["offset"] - offset :]
+        self._at(headers, self.place["offset"] + len(new))
+        return new
+
+    def _at(self, headers: dict[str, str], offset: int) -> None:
+        self.place = {"offset": offset, "epoch": int(headers["Arvados-Epoch"])}
+
+    async def follow(self, connection: Connection) -> AsyncIterator[bytes]:
+        """All bytes, until the container has ended."""
+        await self._listen(connection)
+        due = True
+        while not connection.nats.is_closed:
+            try:
+                if due:
+                    async for data in self.history(connection):
+                        yield data
+            except NotAnswered as error:
+                if not error.temporary:
+                    raise
+                say(f"history: {error}")
+            if self.ended:
+                return
+            new = await self._next(connection)
+            due = new is None
+            if new:
+                yield new
+
+    async def _listen(self, connection: Connection) -> None:
+        """Hear the file as it grows; the answer says where. `end` tells when it is over."""
+        async for headers, _ in connection.ask("arvados.api.logs", uuid=self.uuid, file=self.file):
+            if "Arvados-Live" in headers:
+                subject = headers["Arvados-Live"]
+                await connection.listen(subject)
+                await connection.listen(subject.rpartition(".")[0] + ".end")
+
+    async def _next(self, connection: Connection) -> bytes | None:
+        try:
+            message = await asyncio.wait_for(connection.messages.get(), RECONCILE_SECONDS / 4)
+        except TimeoutError:
+            return None
+        return None if message is None else self.live(message)
+
+
+async def main(what: str, uuid: str, *rest: str) -> None:
+    followed: Any = Events(uuid) if what == "events" else Log(uuid, *rest)
+    while not getattr(followed, "ended", False):
+        connection = Connection(os.environ["NATS_URL"], os.environ["ARVADOS_API_TOKEN"])
+        await connection.open()
+        async for found in followed.follow(connection):
+            data = found if isinstance(found, bytes) else json.dumps(found).encode() + b"\n"
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        await connection.nats.close()
+        await asyncio.sleep(random.uniform(1, 5))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

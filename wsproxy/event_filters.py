@@ -1,0 +1,82 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Which changes of objects a client has asked for: the same for sockets and native clients.
+
+Pure. Nothing here decides who may see an event; that is the rule's business (`reader`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from arvados_nats.errors import BadInput
+from arvados_nats.grants import Grants
+from arvados_nats.object_facts import ObjectFacts
+from arvados_nats.permissions import Decision, Identity, decide
+from arvados_nats.subjects import KIND_OF_NAME, KINDS
+from wsproxy.messages_v1 import EventsTarget
+from wsproxy.stored_event import StoredEvent
+
+_ARVADOS_KINDS = {kind.arvados: kind.name for kind in KINDS}
+GONE = "older events are not kept any more"
+ANEW = "the stream of events was made anew"
+
+
+class Filters:
+    """What a client wants to see; None is everything."""
+
+    def __init__(self, target: EventsTarget) -> None:
+        self._owners = _set(target.owners)
+        self._objects = _set(target.objects)
+        self._event_types = _set(target.event_types)
+        self._kinds = _kinds(target.kinds) if target.kinds is not None else None
+
+    def match(self, stored: StoredEvent, shown: Iterable[tuple[str, str]]) -> bool:
+        """Whether an event is wanted; `shown`: (owner, request) pairs that count for it."""
+        event = stored.event
+        kind = stored.kind.name if stored.kind else None
+        return (
+            (self._event_types is None or event.event_type in self._event_types)
+            and (self._kinds is None or kind in self._kinds)
+            and _names(self._objects, event.object_uuid, (request for _, request in shown))
+            and _names(self._owners, event.object_owner_uuid, (owner for owner, _ in shown))
+        )
+
+    @property
+    def kinds(self) -> frozenset[str] | None:
+        """Names of the kinds that are wanted."""
+        return self._kinds
+
+    @property
+    def by_request(self) -> bool:
+        """Whether it matters which requests show a container."""
+        return self._owners is not None or self._objects is not None
+
+
+def requests_shown(
+    identity: Identity, grants: Grants, facts: ObjectFacts, now: float
+) -> list[tuple[str, str]]:
+    """(owner, request) of the requests that show a container and that this reader may see."""
+    return [
+        (owner, uuid)
+        for uuid, owner in facts.requests or ()
+        if decide(identity, grants, ObjectFacts("container_request", uuid, owner), now)
+        is Decision.YES
+    ]
+
+
+def _set(words: list[str] | None) -> frozenset[str] | None:
+    return None if words is None else frozenset(words)
+
+
+def _kinds(words: list[str]) -> frozenset[str]:
+    """Kinds by their subject token or as `arvados#…`; BadInput names one that is none."""
+    found = {_ARVADOS_KINDS.get(word, word) for word in words}
+    if unknown := found - KIND_OF_NAME.keys():
+        raise BadInput(f"no kinds of objects: {', '.join(sorted(unknown))}")
+    return frozenset(found)
+
+
+def _names(wanted: frozenset[str] | None, own: str | None, others: Iterable[str]) -> bool:
+    return wanted is None or own in wanted or any(other in wanted for other in others)

@@ -1,0 +1,167 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Answer native clients of account USERS: `arvados.api.events` and `arvados.api.logs`.
+
+A request is believed to come from whom the server names (`request_info`); what its token may read
+is asked of the permission publisher for each request, so nothing here has to be revoked. While
+nobody can tell, the answer is to come again later (fail closed). Replicas share the requests in one
+queue group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import NoReturn, cast
+
+from arvados_nats import request_info, subjects, token_follow
+from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
+from arvados_nats.grant_book import GrantBook
+from arvados_nats.nats_client import Message, Nats
+from arvados_nats.permissions import Identity
+from arvados_nats.request_info import Holder
+from wsproxy import metrics, native_reply
+from wsproxy.native_events import NativeEvents
+from wsproxy.native_logs import NativeLogs
+from wsproxy.native_reply import Answer, Busy, Part, Rights
+
+logger = logging.getLogger(__name__)
+
+QUEUE = "wsproxy"
+_AT_ONCE = 8
+"""Answers that are made at once, each at most `native_reply.MAX_BYTES`; the others wait."""
+_PER_USER = 8
+_IN_ALL = 500
+_SECONDS = 20.0
+"""The server forgets where an answer goes after 30 s without a message (`nats_config`)."""
+_ANONYMOUS = "-anonymouspublic"
+"""The anonymous user's token is no row of the database; its scopes are fixed
+(facts/arvados.md 2)."""
+
+
+class NativeApi:
+    """All requests under way; `serve` until cancelled."""
+
+    def __init__(self, nats: Nats, events: NativeEvents, logs: NativeLogs) -> None:
+        self._nats = nats
+        self._grants = GrantBook(nats)
+        self._answers: Mapping[str, Answer] = {
+            subjects.API_EVENTS: events.answer,
+            subjects.API_LOGS: logs.answer,
+        }
+        self._turn = asyncio.Semaphore(_AT_ONCE)
+        self._of_user: Counter[str] = Counter()
+
+    async def serve(self) -> NoReturn:
+        """Take requests until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+
+            async def take(message: Message) -> None:
+                if message.reply:
+                    tasks.create_task(self._take(message), name="native request")
+
+            heard = [
+                await self._nats.subscribe(subject, take, queue=QUEUE) for subject in self._answers
+            ]
+            try:
+                await self._nats.until_closed()
+            finally:
+                for subscription in heard:
+                    await subscription.unsubscribe()
+        raise AssertionError("the connection does not end without an error")
+
+    async def _take(self, message: Message) -> None:
+        outcome = "ok"
+        try:
+            outcome = await self._in_turn(message)
+        except Unavailable as error:  # NATS itself: nobody to tell
+            outcome = "lost"
+            logger.warning(
+                "native request lost", extra={"action": "native.lost", "error": str(error)}
+            )
+        metrics.native_requests.labels(message.subject.rpartition(".")[2], outcome).inc()
+
+    async def _in_turn(self, message: Message) -> str:
+        """Answer when there is room; what it came to."""
+        try:
+            sender = request_info.sender(message.headers)
+        except ArvadosNatsError as error:
+            return await self._send(message.reply, native_reply.failure(error))
+        if self._of_user[sender.user_uuid] >= _PER_USER or self._of_user.total() >= _IN_ALL:
+            busy = Busy("too many requests are under way: wait for an answer, then ask again")
+            return await self._send(message.reply, native_reply.failure(busy))
+        self._of_user[sender.user_uuid] += 1
+        try:
+            async with self._turn:
+                return await self._answer(message, sender)
+        finally:
+            self._of_user[sender.user_uuid] -= 1
+            if not self._of_user[sender.user_uuid]:
+                del self._of_user[sender.user_uuid]
+
+    async def _answer(self, message: Message, sender: Holder) -> str:
+        async def rights() -> Rights:
+            return await self._rights(sender)
+
+        outcome = "ok"
+        try:
+            async with asyncio.timeout(_SECONDS):
+                parts = self._answers[message.subject](message.data, rights)
+                async with aclosing(cast(AsyncGenerator[Part, None], parts)) as answer:
+                    async for part in answer:
+                        outcome = await self._send(message.reply, part)
+        except ArvadosNatsError as error:
+            outcome = await self._send(message.reply, native_reply.failure(error))
+            _note(message, sender, error)
+        except TimeoutError:
+            late = Unavailable("the answer takes too long")
+            outcome = await self._send(message.reply, native_reply.failure(late))
+        # The next answer begins when the server has this one, so little waits here.
+        await self._nats.flush()
+        return outcome
+
+    async def _send(self, reply: str, part: Part) -> str:
+        await self._nats.publish(reply, part.data, headers=part.headers)
+        metrics.native_bytes.inc(len(part.data))
+        return native_reply.code(part)
+
+    async def _rights(self, sender: Holder) -> Rights:
+        """What the sender's token may read now. Refused if it is dead."""
+        identity, _ = await asyncio.gather(
+            self._identity(sender), self._grants.renew([sender.user_uuid])
+        )
+        held = self._grants.held(sender.user_uuid)
+        if held is None:
+            raise Refused("the user is not known to Arvados any more: connect again")
+        self._grants.drop_unused(())
+        return Rights(identity, held, self._grants.now())
+
+    async def _identity(self, sender: Holder) -> Identity:
+        if sender.token_uuid.endswith(_ANONYMOUS):
+            return Identity(sender.token_uuid, sender.user_uuid, scopes=("GET /",))
+        found = await token_follow.live(self._nats, [sender.token_uuid])
+        state = found.get(sender.token_uuid)
+        if state is None:
+            raise Refused("the token is not valid any more: connect with another one")
+        return Identity(
+            state.token_uuid,
+            sender.user_uuid,
+            scopes=state.scopes,
+            expires_at=state.expires_at,
+        )
+
+
+def _note(message: Message, sender: Holder, error: ArvadosNatsError) -> None:
+    logger.info(
+        "native request not answered",
+        extra={
+            "action": "native.refused",
+            "subject": message.subject,
+            "user_uuid": sender.user_uuid,
+            "error": str(error),
+        },
+    )

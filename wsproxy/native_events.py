@@ -1,0 +1,222 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""`arvados.api.events`: what the stream of events holds, for a native client without a socket.
+
+A page of changes from a cursor on, judged by the rule that sockets are judged by, with grants asked
+for after the end of the page was known: a change of permission that is in the stream acts on all
+that follows it. Where the rule would ask Arvados the answer is no, since no token is here. Each
+event carries the sequence that its live message carries, and the end says up to where the page
+goes, so that the two are joined without a gap or a repeat (docs/clients.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from arvados_nats import events, streams, subjects
+from arvados_nats.errors import BadInput, Unavailable
+from arvados_nats.events import Event
+from arvados_nats.nats_client import Nats
+from arvados_nats.nats_history import BATCH_BYTES
+from arvados_nats.permissions import Decision
+from wsproxy import native_reply, stored_event
+from wsproxy.cursor import Codec, EventCursor
+from wsproxy.event_filters import ANEW, GONE, Filters, requests_shown
+from wsproxy.event_source import EventSource
+from wsproxy.messages_v1 import EventsTarget, Words
+from wsproxy.native_reply import DEFAULT_BYTES, GetRights, Part, Rights
+from wsproxy.reader import decide_event
+from wsproxy.stored_event import StoredEvent
+
+MAX_EVENTS = 1000
+_EXAMINED = 20_000
+"""Events looked at for one answer: a rare kind takes several answers, each of them short."""
+_PAGE = 500
+_BEHIND_SECONDS = 2.0
+_EXAMPLE = '{"owners": ["zzzzz-j7d0g-0123456789abcde"], "cursor": "…", "limit": 100}'
+
+
+class EventsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Lists are alternatives, different lists must all match; see `messages_v1.EventsTarget`.
+
+    Without a cursor the answer begins with the oldest event that is kept, or with `begin` `now`
+    gives the present place alone.
+    """
+
+    owners: Words | None = None
+    objects: Words | None = None
+    kinds: Words | None = None
+    event_types: Words | None = None
+    cursor: Annotated[str, Meta(max_length=256)] | None = None
+    begin: Literal["now", "oldest"] = "oldest"
+    limit: Annotated[int, Meta(ge=1, le=MAX_EVENTS)] = 100
+    max_bytes: Annotated[int, Meta(ge=1, le=native_reply.MAX_BYTES)] = DEFAULT_BYTES
+
+
+class NativeEvents:
+    """Answers for `arvados.api.events`."""
+
+    def __init__(self, nats: Nats, source: EventSource, cursors: Codec) -> None:
+        self._nats = nats
+        self._source = source
+        self._cursors = cursors
+
+    async def answer(self, payload: bytes, get_rights: GetRights) -> AsyncIterator[Part]:
+        """One page of events, then the end."""
+        asked = native_reply.request(payload, EventsRequest, _EXAMPLE)
+        page = _Page(asked)
+        cursor = None if asked.cursor is None else self._cursors.events(asked.cursor)
+        created, first, last = await self._extent()
+        gap, place = _begin(asked, cursor, created, first, last)
+        rights = await get_rights()
+        if gap:
+            yield Part(headers={native_reply.GAP: gap})
+        async for run, reached in self._runs(place, last, page.pattern):
+            for stored in run:
+                if page.full:
+                    break
+                if part := page.part(stored, rights):
+                    place_after = self._cursor(created, stored.sequence)
+                    part.headers[native_reply.CURSOR] = place_after
+                    yield part
+                place = stored.sequence
+            if page.full:
+                break
+            place = reached
+        yield Part(
+            headers={
+                native_reply.END: self._cursor(created, place),
+                native_reply.MORE: native_reply.flag(place < last),
+                native_reply.SEQUENCE: str(place),
+            }
+        )
+
+    def _cursor(self, created: str, sequence: int) -> str:
+        return self._cursors.encode(EventCursor(created, sequence))
+
+    async def _extent(self) -> tuple[str, int, int]:
+        """Which life of the stream it is, and its first and last sequence.
+
+        The last one is what the stream itself says, and this process has come so far: what was
+        live before the request is in the answer.
+        """
+        info = await self._nats.stream_info(streams.EVENTS)
+        if info is None:
+            raise Unavailable("there is no stream of events")
+        first, last = info["state"]["first_seq"], info["state"]["last_seq"]
+        try:
+            async with asyncio.timeout(_BEHIND_SECONDS):
+                await self._source.ready.wait()
+                await self._source.reached(last)
+        except TimeoutError as error:
+            raise Unavailable("the stream is ahead of this process") from error
+        if info["created"] != self._source.created:
+            raise Unavailable(ANEW)
+        return info["created"], max(first, 1), last
+
+    async def _runs(
+        self, place: int, last: int, pattern: str
+    ) -> AsyncIterator[tuple[Sequence[StoredEvent], int]]:
+        """Events after `place` and up to `last`, with the place that each run reaches."""
+        recent = self._source.recent
+        while place < last:
+            begins = recent.begins
+            found = recent.after(place, _PAGE)
+            if found is None:
+                found, place = await self._stored(place, min(begins - 1, last), pattern)
+            else:
+                place = last if len(found) < _PAGE else min(found[-1].sequence, last)
+            yield [stored for stored in found if stored.sequence <= last], place
+            await asyncio.sleep(0)
+
+    async def _stored(
+        self, place: int, stop: int, pattern: str
+    ) -> tuple[Sequence[StoredEvent], int]:
+        """A page of the stream itself, and the place that it reaches, at most `stop`."""
+        body = {"seq": place + 1, "next_by_subj": pattern, "batch": _PAGE, "max_bytes": BATCH_BYTES}
+        messages, left = await self._nats.page(streams.EVENTS, body)
+        found = []
+        for message in messages:
+            with contextlib.suppress(BadInput):
+                found.append(stored_event.decode(message.sequence, message.data))
+        if messages and left and messages[-1].sequence < stop:
+            return found, messages[-1].sequence
+        return [stored for stored in found if stored.sequence <= stop], stop
+
+
+class _Page:
+    """What one request wants, and how much of it is there already."""
+
+    def __init__(self, asked: EventsRequest) -> None:
+        target = EventsTarget(asked.owners, asked.objects, asked.kinds, asked.event_types)
+        self._filters = Filters(target)
+        self._events_left = asked.limit
+        self._bytes_left = asked.max_bytes
+        self._looks_left = _EXAMINED
+        self.pattern = pattern(self._filters.kinds, asked.objects, asked.event_types)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next event belongs to the next page."""
+        return self._events_left <= 0 or self._bytes_left <= 0 or self._looks_left <= 0
+
+    def part(self, stored: StoredEvent, rights: Rights) -> Part | None:
+        """The event as its reader sees it; None if it is not for him."""
+        self._looks_left -= 1
+        allowed = decide_event(rights.identity, rights.grants, stored, rights.now)
+        if allowed is not Decision.YES or stored.facts is None:
+            return None
+        pairs = stored.event.audience
+        if stored.facts.requests is not None:
+            pairs = requests_shown(rights.identity, rights.grants, stored.facts, rights.now)
+        if not self._filters.match(stored, pairs):
+            return None
+        data = _encode(stored.event, pairs)
+        self._events_left -= 1
+        self._bytes_left -= len(data)
+        return Part(data, {native_reply.SEQUENCE: str(stored.sequence)})
+
+
+def _encode(event: Event, pairs: list[tuple[str, str]]) -> bytes:
+    """As the live publisher shows it: what is shown to one reader names no other."""
+    return events.encode(msgspec.structs.replace(event, audience=pairs, facts={}))
+
+
+def _begin(
+    asked: EventsRequest, cursor: EventCursor | None, created: str, first: int, last: int
+) -> tuple[str | None, int]:
+    """What is missing before the page, if anything, and after which sequence it begins."""
+    if cursor is None:
+        return None, last if asked.begin == "now" else first - 1
+    if cursor.created != created:
+        return ANEW, first - 1
+    if cursor.sequence + 1 < first:
+        return GONE, first - 1
+    return None, min(cursor.sequence, last)
+
+
+def pattern(
+    kinds: frozenset[str] | None, objects: list[str] | None, event_types: list[str] | None
+) -> str:
+    """Subjects of the stream that hold all that is wanted, as narrow as a single pattern can be.
+
+    The objects of containers include their requests, so a request is not looked for by subject.
+    """
+    kind = uuid = "*"
+    if objects is not None and len(objects) == 1 and subjects.is_uuid(objects[0]):
+        named = subjects.kind_of(objects[0])
+        if named is None or named.name != "container_request":
+            kind, uuid = named.name if named else subjects.OTHER, objects[0]
+    if kinds is not None and len(kinds) == 1 and kind == "*":
+        (kind,) = kinds
+    tail = "*"
+    if event_types is not None and len(event_types) == 1:
+        tail = subjects.event(None, event_types[0]).rpartition(".")[2]
+    return f"{subjects.EVENTS}.{kind}.{uuid}.{tail}"

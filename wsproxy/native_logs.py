@@ -1,0 +1,325 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""`arvados.api.logs`: the bytes of a log file that the stream holds, for a native client.
+
+Chunks from an offset on, each with the headers of `log_chunks`, then where to go on. What the
+stream does not hold any more is told as a gap with its borders and with the path of Arvados' log
+API, where the client reads it with its own token; none is here. Who may read is decided by the
+rule, without include_trash, on what the database says of the container now (`runs_wire`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Meta
+
+from arvados_nats import log_chunks, runs_wire, subjects
+from arvados_nats.errors import BadInput
+from arvados_nats.log_chunks import Chunk, ContainerEnd
+from arvados_nats.nats_client import Nats
+from arvados_nats.object_facts import ObjectFacts
+from arvados_nats.permissions import Decision, decide
+from arvados_nats.runs_wire import Run
+from wsproxy import log_end, native_reply, object_history
+from wsproxy.cursor import LogPlace
+from wsproxy.event_filters import requests_shown
+from wsproxy.log_arvados import ContainerState
+from wsproxy.log_pieces import After, Found, join
+from wsproxy.log_stream import StoredLogs
+from wsproxy.messages_v1 import Offset, Text
+from wsproxy.native_reply import DEFAULT_BYTES, GetRights, Part, Rights
+from wsproxy.readable import covers_logs
+
+FILE, OFFSET, EPOCH = "Arvados-File", "Arvados-Offset", "Arvados-Epoch"
+CONTAINER, ATTEMPT = "Arvados-Container", "Arvados-Attempt"
+LIVE = "Arvados-Live"
+"""Subject of the same file as it grows; of the list, of all files."""
+ENDED = "Arvados-Ended"
+"""On the end: `true` if the container is over and the file will not grow."""
+LOG_PATH = "Arvados-Log-Path"
+"""On a gap: where Arvados' log API has the bytes; ask with `Range` and a token of one's own."""
+
+_EXAMPLE = '{"uuid": "zzzzz-xvhdp-0123456789abcde", "file": "stdout.txt", "offset": 0}'
+_PAGES = 1000
+
+
+class LogsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A place in a log file of a container, or of a container request.
+
+    Without `file` the answer lists the files. Without `epoch` the file is meant as it is now. A
+    request's present container is read, or an earlier one that is named as `container`.
+    """
+
+    uuid: Text
+    file: Text | None = None
+    offset: Offset = 0
+    epoch: Offset | None = None
+    container: Text | None = None
+    max_bytes: Annotated[int, Meta(ge=1, le=native_reply.MAX_BYTES)] = DEFAULT_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """The log of one container, as the asker may read it.
+
+    `shown` is the request that shows it, with its owner before it; None to an admin who sees the
+    container alone. `over`: no more bytes will come.
+    """
+
+    container: str
+    attempt: int | None
+    shown: tuple[str, str] | None
+    state: str | None
+    attempts: dict[str, int]
+    files: dict[str, LogPlace]
+    end: ContainerEnd | None
+    over: bool
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Which container it is, on every message."""
+        attempt = {ATTEMPT: str(self.attempt)} if self.attempt else {}
+        return {CONTAINER: self.container, **attempt}
+
+    def path(self, file: str) -> dict[str, str]:
+        """Where Arvados' log API has a file."""
+        if self.shown is None:
+            return {}
+        folder = f"/arvados/v1/container_requests/{self.shown[1]}/log/{self.container}"
+        return {LOG_PATH: f"{folder}/{quote(file)}"}
+
+    def live(self, file: str | None) -> dict[str, str]:
+        """Where a file, or all of them, can be heard as it grows."""
+        if self.shown is None:
+            return {}
+        subject = subjects.live_log(*self.shown, self.container, file or "")
+        return {LIVE: subject if file else f"{subject.rpartition('.')[0]}.*"}
+
+
+class NativeLogs:
+    """Answers for `arvados.api.logs`."""
+
+    def __init__(self, nats: Nats, stored: StoredLogs) -> None:
+        self._nats = nats
+        self._stored = stored
+
+    async def answer(self, payload: bytes, get_rights: GetRights) -> AsyncIterator[Part]:
+        """Bytes of a file and gaps in order, or the list of files; then the end."""
+        asked = native_reply.request(payload, LogsRequest, _EXAMPLE)
+        _check(asked)
+        log = await self._log(asked, await get_rights())
+        if log.end is None and not log.over:
+            await self._nats.publish(subjects.log_interest(log.container))
+        if asked.file is None:
+            yield Part(_listing(log), log.headers)
+            yield _end(log, {}, LogPlace(0, 0), more=False, ended=log.over)
+            return
+        reading = _Reading(log, asked.file, self._place(asked, log), asked.max_bytes)
+        async for part in self._read(reading):
+            yield part
+        for part in reading.rest():
+            yield part
+        file = {FILE: asked.file}
+        yield _end(log, file, reading.place, more=reading.more, ended=reading.ended)
+
+    def _place(self, asked: LogsRequest, log: _Log) -> LogPlace:
+        known = log.files.get(asked.file or "")
+        present = known.epoch if known else 0
+        return LogPlace(present if asked.epoch is None else asked.epoch, asked.offset)
+
+    async def _read(self, reading: _Reading) -> AsyncIterator[Part]:
+        log, file = reading.log, reading.file
+        for _ in range(_PAGES):
+            place = reading.place
+            page = await self._stored.page(log.container, file, place)
+            found = join(page, place, None)
+            for part in reading.take(found, joined=page.joined):
+                yield part
+            if reading.more or found.after is After.DRY:
+                self._stored.remember(log.container, file, reading.place, page)
+                return
+            if found.data:
+                self._stored.remember(log.container, file, reading.place, page)
+            elif found.after is After.MORE:
+                self._stored.skip(log.container, file, place, page)
+        reading.more = True
+
+    async def _log(self, asked: LogsRequest, rights: Rights) -> _Log:
+        """The log that is asked for; Refused if there is none for the asker."""
+        run = await self._run(asked.uuid)
+        shown = _shown(run.facts, asked.uuid, rights)
+        container, attempts = run.container_uuid, {}
+        if shown and shown[1] == asked.uuid:
+            attempts = await object_history.attempts(self._nats, asked.uuid)
+            if container:
+                attempts[container] = run.attempt or 1
+            container = asked.container or container
+            if container not in attempts:
+                raise native_reply.not_readable()
+        if container is None:
+            raise native_reply.not_readable()
+        if container != run.container_uuid:
+            run = await self._run(container)
+        files: dict[str, LogPlace] = {}
+        end: ContainerEnd | None = None
+        for _, last in await self._stored.last(container):
+            if isinstance(last, Chunk):
+                files[last.file] = LogPlace(last.epoch, last.end)
+            else:
+                end = last
+        return _Log(
+            container,
+            attempts.get(container),
+            shown,
+            run.state,
+            attempts,
+            files,
+            end,
+            end is not None or _is_over(run, heard=bool(files)),
+        )
+
+    async def _run(self, uuid: str) -> Run:
+        answer = await self._nats.request(subjects.RUNS_GET, uuid.encode())
+        return runs_wire.decode(answer.headers, answer.data)
+
+
+def _check(asked: LogsRequest) -> None:
+    kind = subjects.kind_of(asked.uuid)
+    if kind is None or kind.name not in ("container", "container_request"):
+        raise BadInput("uuid: name a container or a container request, others have no logs")
+    if asked.container is not None and kind.name == "container":
+        raise BadInput("container: goes with the uuid of a container request; leave it out")
+    if asked.file is not None and not (asked.file and asked.file.isprintable()):
+        raise BadInput("file: send the name of a log file, such as stdout.txt")
+
+
+def _shown(facts: ObjectFacts | None, uuid: str, rights: Rights) -> tuple[str, str] | None:
+    """The request through which the asker may read the log, behind its owner; None for an admin
+    without one.
+
+    Raises Refused where he may not.
+    """
+    if facts is None:
+        raise native_reply.not_readable()
+    identity, grants, now = rights.identity, rights.grants, rights.now
+    by_request = facts.kind == "container_request"
+    if not covers_logs(identity.scopes, uuid if by_request else None):
+        raise native_reply.not_readable()
+    if decide(identity, grants, facts, now) is not Decision.YES:
+        raise native_reply.not_readable()
+    if by_request:
+        return facts.owner_uuid, uuid
+    return next(iter(requests_shown(identity, grants, facts, now)), None)
+
+
+def _is_over(run: Run, *, heard: bool) -> bool:
+    state = ContainerState(run.state or "", run.exit_code, run.log, run.finished_at)
+    return log_end.certain(state, heard=heard)
+
+
+class _Reading:
+    """How far the reading of one file has come."""
+
+    def __init__(self, log: _Log, file: str, place: LogPlace, max_bytes: int) -> None:
+        self.log = log
+        self.file = file
+        self.place = place
+        self.more = False
+        """There is not room for all of it in this answer."""
+        self._bytes_left = max_bytes
+
+    @property
+    def ended(self) -> bool:
+        """Whether all was read that there will ever be."""
+        return self.log.over and not self.more
+
+    def take(self, found: Found, *, joined: bool) -> list[Part]:
+        """The messages for what a page holds from `place` on; moves `place`."""
+        data = found.data[: self._bytes_left]
+        parts = []
+        for piece in log_chunks.cut(data):
+            place = self.place
+            chunk = Chunk(self.log.container, self.file, place.epoch, place.offset, piece)
+            parts.append(Part(piece, {**chunk.headers, **self.log.headers}))
+            self.place = LogPlace(place.epoch, chunk.end)
+        self._bytes_left -= len(data)
+        self.more = len(data) < len(found.data) or self._bytes_left <= 0
+        if not self.more and found.met is not None:
+            reached = found.touched and (joined or self.place.offset > 0)
+            parts += self._over_to(found.met, seen=reached)
+        return parts
+
+    def _over_to(self, met: LogPlace, *, seen: bool) -> list[Part]:
+        """Go on where the stream does, and tell what lies between."""
+        before, self.place = self.place, met
+        if met.epoch == before.epoch:
+            return [self._gap(before, met.offset)]
+        return [] if seen else [self._gap(before, None)]
+
+    def rest(self) -> list[Part]:
+        """What is known to be in the file, or may be, and is not in the stream."""
+        if self.more or not self.log.over:
+            return []
+        last = self.log.end.files.get(self.file) if self.log.end else None
+        if last is None:
+            return [] if self.log.end else [self._gap(self.place, None)]
+        if last.epoch != self.place.epoch or last.size <= self.place.offset:
+            return []
+        before, self.place = self.place, LogPlace(last.epoch, last.size)
+        return [self._gap(before, last.size)]
+
+    def _gap(self, place: LogPlace, to: int | None) -> Part:
+        border = "" if to is None else str(to)
+        return Part(
+            headers={
+                native_reply.GAP: f"{place.offset}-{border}",
+                FILE: self.file,
+                EPOCH: str(place.epoch),
+                **self.log.path(self.file),
+                **self.log.headers,
+            }
+        )
+
+
+def _listing(log: _Log) -> bytes:
+    """The list of files as JSON."""
+    sizes = {name: place.offset for name, place in log.files.items()}
+    ends = log.end.files if log.end else {}
+    return msgspec.json.encode(
+        {
+            "container": log.container,
+            "request": log.shown[1] if log.shown else None,
+            "live": log.live(None).get(LIVE),
+            "attempt": log.attempt,
+            "attempts": log.attempts,
+            "state": log.state,
+            "files": {
+                name: {
+                    "epoch": (ends[name] if name in ends else log.files[name]).epoch,
+                    "size": ends[name].size if name in ends else sizes[name],
+                }
+                for name in sorted({*sizes, *ends})
+            },
+            "ended": log.over,
+        }
+    )
+
+
+def _end(log: _Log, file: dict[str, str], place: LogPlace, *, more: bool, ended: bool) -> Part:
+    return Part(
+        headers={
+            native_reply.END: str(place.offset),
+            native_reply.MORE: native_reply.flag(more),
+            ENDED: native_reply.flag(ended),
+            EPOCH: str(place.epoch),
+            **file,
+            **log.live(file.get(FILE)),
+            **log.headers,
+        }
+    )
