@@ -127,7 +127,7 @@ async def test_a_token_can_be_renewed_by_another_of_the_same_user(
     """The connection goes on when the old token dies; another user's token is refused."""
     other = await cluster.token(alice)
     async with connect(alice) as client:
-        await client.subscribe("a", events={})
+        await client.subscribe("a", events={"kinds": ["collection"]})
         assert (await client.authenticate(other))["user_uuid"] == alice.uuid
         await client.send("auth", {"token": bob.token})
         await client.until("error", code="other_user")
