@@ -10,9 +10,10 @@ Pure. nats-py's own window waits for ever for a lost acknowledgement and keeps i
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 from arvados_nats.errors import ArvadosNatsError, Unavailable
 
@@ -65,7 +66,7 @@ class Acks:
         if headers.get("Status") == "503":
             future.set_exception(Unavailable("no stream listens on the subject"))
             return
-        answer = json.loads(data)
+        answer = msgspec.json.decode(data)
         if error := answer.get("error"):
             future.set_exception(error_of(error))
         else:
