@@ -130,11 +130,14 @@ async def _unless_failed(
     watchers: Iterable[asyncio.Task[None]], result: asyncio.Future[Any]
 ) -> None:
     """Wait for the result; a watcher that fails before raises at once."""
-    while not result.done():
-        done, _ = await asyncio.wait((*watchers, result), return_when="FIRST_COMPLETED")
-        for task in done:
-            await task
-        watchers = [task for task in watchers if task not in done]
+    try:
+        while not result.done():
+            done, _ = await asyncio.wait((*watchers, result), return_when="FIRST_COMPLETED")
+            for task in done:
+                await task
+            watchers = [task for task in watchers if task not in done]
+    finally:
+        result.cancel()
 
 
 async def _watch_v1(stack: Stack, user: Actor, request_uuid: str, logs: _Logs) -> None:
