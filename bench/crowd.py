@@ -120,6 +120,24 @@ class Crowd:
         """When each client's connection ended; 0 while it lives."""
         return array("d", (client.closed_at for client in self.clients))
 
+    def tally(self, marker: bytes) -> tuple[int, int, float]:
+        """How often `marker` came since the last time, bytes, and when the last of them did.
+
+        Much cheaper than `take`: for rounds with millions of frames. Pings are not answered.
+        """
+        chunks, self.chunks = self.chunks, []
+        together: dict[int, list[bytes]] = {}
+        for _, number, data in chunks:
+            together.setdefault(number, []).append(data)
+        found, size, keep = 0, 0, len(marker) - 1
+        for number, pieces in together.items():
+            client = self.clients[number]
+            data = b"".join((client.rest, *pieces))
+            size += len(data) - len(client.rest)
+            found += data.count(marker) if marker else 0
+            client.rest = data[-keep:] if keep > 0 else b""
+        return found, size, chunks[-1][0] if chunks else 0.0
+
     def take(self, pattern: bytes = b"") -> Heard:
         """All frames since the last time; `pattern` has one group, a number to find in each."""
         heard = Heard()

@@ -14,6 +14,7 @@ import multiprocessing
 from array import array
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -23,6 +24,15 @@ from bench.crowd import Address, Crowd, Heard
 
 _AT_ONCE = 32
 _LOOK_SECONDS = 0.1
+_GLANCE_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What came with counted frames; `last` is in time.monotonic()."""
+
+    bytes: int
+    last: float
 
 
 class Clients:
@@ -82,6 +92,19 @@ class Clients:
         """Frames that came since the last time."""
         heard: Heard = await self._tell("take", pattern)
         return heard
+
+    async def tally(
+        self, marker: bytes, frames: int = 0, within: float = 30.0
+    ) -> tuple[int, Tally]:
+        """Count frames by what each has once, until there are so many or the time is over."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within
+        found, size, last = await self._tell("tally", marker)
+        while found < frames and loop.time() < deadline:
+            await asyncio.sleep(_GLANCE_SECONDS)
+            more, bytes_, moment = await self._tell("tally", marker)
+            found, size, last = found + more, size + bytes_, moment or last
+        return found, Tally(size, last)
 
     async def closed(self) -> array[float]:
         """When each client's connection ended; 0 while it lives."""

@@ -16,9 +16,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import asyncpg
 
+from bench.crowds import Clients
 from sandbox import crowds, raw_rows, sandbox
 from sandbox.model.actors import Actor
 from sandbox.raw_rows import SYSTEM_USER, RawRow, change, new_uuid, row
@@ -103,15 +105,24 @@ async def _populate(made: World, projects: int, each: int) -> None:
             await transaction.share(project, role)
         made.shared += [Target(record(project.uuid), readers) for _ in range(each)]
     made.private += [Target(record(user.uuid), (n,)) for n, user in enumerate(made.users)]
-    await _insert(made.writer, [target.record for target in (*made.shared, *made.private)])
+    await insert(made.writer, [target.record for target in (*made.shared, *made.private)])
     await made.writer.execute("ANALYZE")
+
+
+async def open_v0(clients: Clients, address: tuple[str, int], tokens: Sequence[str]) -> None:
+    """A v0 client for each token, subscribed to everything."""
+    await clients.open(address, [f"/websocket?api_token={quote(token)}" for token in tokens])
+    await clients.send([b'{"method":"subscribe"}'])
+    heard = await clients.until(len(tokens))
+    if len(heard.times) < len(tokens):
+        raise ConnectionError(f"{len(heard.times)} answers of {len(tokens)}")
 
 
 async def more(made: World, count: int) -> list[Target]:
     """New objects in the shared projects, in turn, which no row has been about."""
     places = [made.shared[number % len(made.shared)] for number in range(count)]
     targets = [Target(record(place.record["owner_uuid"]), place.readers) for place in places]
-    await _insert(made.writer, [target.record for target in targets])
+    await insert(made.writer, [target.record for target in targets])
     return targets
 
 
@@ -129,7 +140,7 @@ def record(owner_uuid: str) -> dict[str, Any]:
     }
 
 
-async def _insert(writer: asyncpg.Connection, records: Sequence[dict[str, Any]]) -> None:
+async def insert(writer: asyncpg.Connection, records: Sequence[dict[str, Any]]) -> None:
     now = raw_rows.utc_now()
     await writer.copy_records_to_table(
         "collections",

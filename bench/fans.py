@@ -1,0 +1,197 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""One publication to many subscribers, at servers of different kinds: ours, Centrifugo, nexus.
+
+Ours starts at the stream: an event is published to JetStream as the event publisher does, and
+wsproxy judges every reader, gives every frame a cursor and can resume. The peers keep no history
+here and check nothing. All frames have about the size of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from arvados_nats import events, subjects
+from arvados_nats.events import Event
+from arvados_nats.nats_client import Nats
+from bench import world
+from bench.crowds import Clients
+from bench.peers.centrifugo import Centrifugo
+from bench.peers.nexus import Nexus
+from bench.world import World
+from sandbox.stack import Stack
+
+_CHANNEL = "bench"
+_NOW = "2026-01-01T00:00:00.000000Z"
+
+
+class Fan(Protocol):
+    """One server with its subscribers."""
+
+    name: str
+    clients: Clients
+
+    @property
+    def marker(self) -> bytes:
+        """What each frame of a publication has exactly once."""
+
+    @property
+    def server(self) -> int:
+        """Process id of what holds the sockets."""
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        """Process ids of what else works for a publication."""
+
+    async def connect(self, count: int) -> None:
+        """So many subscribers."""
+
+    async def publish(self, count: int, size: int) -> None:
+        """So many publications at once, each with about so many bytes of content."""
+
+    async def keep_alive(self) -> None:
+        """Let all subscribers give a sign of life."""
+
+
+@dataclass(slots=True)
+class Ours:
+    """wsproxy with protocol v1 or v0."""
+
+    world: World
+    stack: Stack
+    nats: Nats
+    clients: Clients
+    version: str = "v1"
+    name: str = "ours"
+    owner: str = ""
+    _number: int = 0
+
+    @property
+    def marker(self) -> bytes:
+        return b'{"event":{' if self.version == "v1" else b'{"msgID":'
+
+    @property
+    def server(self) -> int:
+        process = self.stack.services["wsproxy"].process
+        return process.pid if process else 0
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        return (self.world.sandbox.nats.pid,)
+
+    async def connect(self, count: int) -> None:
+        """All are users who can read one project, which is shared with everybody."""
+        cluster = self.world.sandbox.cluster
+        project = await cluster.project("for all", owner=cluster.root)
+        await cluster.share(project, cluster.config.all_users)
+        self.owner = project.uuid
+        users = self.world.users
+        tokens = [users[number % len(users)].token for number in range(count)]
+        address = ("127.0.0.1", self.stack.proxy_port)
+        if self.version == "v1":
+            await _open_v1(self.clients, address, tokens)
+        else:
+            await world.open_v0(self.clients, address, tokens)
+        await self._until_heard(count)
+
+    async def _until_heard(self, count: int) -> None:
+        """Grants are read when somebody comes; the first events may wait for them."""
+        await self.publish(1, 10)
+        heard, _ = await self.clients.tally(self.marker, count)
+        if heard < count:
+            raise ConnectionError(f"{heard} of {count} subscribers hear anything")
+
+    async def publish(self, count: int, size: int) -> None:
+        acks = [await self._publish_one(size) for _ in range(count)]
+        await asyncio.gather(*acks)
+
+    async def _publish_one(self, size: int) -> asyncio.Future[object]:
+        self._number += 1
+        uuid = f"zzzzz-4zz18-{self._number:015d}"
+        event = Event(
+            id=self._number,
+            uuid=f"zzzzz-57u5n-{self._number:015d}",
+            event_type="update",
+            event_at=_NOW,
+            created_at=_NOW,
+            object_uuid=uuid,
+            object_kind="arvados#collection",
+            object_owner_uuid=self.owner,
+            verified=True,
+            audience=[(self.owner, uuid)],
+            properties={"text": "x" * size},
+            facts={"kind": "collection", "uuid": uuid, "owner_uuid": self.owner},
+        )
+        headers = {"Nats-Msg-Id": f"{event.uuid}{secrets.token_hex(4)}"}
+        subject = subjects.event(uuid, "update")
+        return await self.nats.publish_stored(subject, events.encode(event), headers)  # type: ignore[return-value]
+
+    async def keep_alive(self) -> None:
+        await self.clients.send([b'{"pong":{}}' if self.version == "v1" else b"{}"])
+        await self.clients.tally(b"")
+
+
+async def _open_v1(clients: Clients, address: tuple[str, int], tokens: Sequence[str]) -> None:
+    await clients.open(address, ["/v1/stream"] * len(tokens), protocol="arvados.events.v1.json")
+    for number, token in enumerate(tokens):
+        await clients.send([json.dumps({"auth": {"token": token}}).encode()], [number])
+    await _answered(clients, len(tokens), b'{"hello"')
+    await clients.send([b'{"subscribe":{"id":"bench","events":{}}}'])
+    await _answered(clients, len(tokens), b'{"caught_up"')
+
+
+async def _answered(clients: Clients, count: int, marker: bytes) -> None:
+    heard, _ = await clients.tally(marker, count)
+    if heard < count:
+        raise ConnectionError(f"{heard} of {count} clients were answered with {marker!r}")
+
+
+@dataclass(slots=True)
+class OfPeer:
+    """Centrifugo or nexus; the last client of nexus publishes."""
+
+    peer: Centrifugo | Nexus
+    clients: Clients
+    name: str
+
+    @property
+    def marker(self) -> bytes:
+        return self.peer.marker
+
+    @property
+    def server(self) -> int:
+        return self.peer.process.pid
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        return ()
+
+    async def connect(self, count: int) -> None:
+        peer, clients = self.peer, self.clients
+        await clients.open(peer.address, [peer.path] * count, protocol=peer.protocol)
+        hello = peer.hello([_CHANNEL])
+        await clients.send(hello[:1])
+        await clients.until(count)
+        await clients.send(hello[1:])
+        await clients.until(count)
+        if isinstance(peer, Nexus):
+            await clients.open(peer.address, [peer.path], protocol=peer.protocol)
+            await clients.send(peer.hello([]), [count])
+            await clients.until(1)
+
+    async def publish(self, count: int, size: int) -> None:
+        texts = ["x" * size] * count
+        if isinstance(self.peer, Nexus):
+            publisher = self.clients.count - 1
+            await self.clients.send(self.peer.publications(_CHANNEL, texts), [publisher])
+        else:
+            await self.peer.publish(_CHANNEL, texts)
+
+    async def keep_alive(self) -> None:
+        await self.clients.tally(b"")

@@ -1,0 +1,78 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""nexus, a WAMP router: one realm, JSON over WebSocket, anonymous clients.
+
+Its queue per client is made longer than the default of 64 messages, since it drops what does not
+fit, and bursts would not arrive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from bench.peers import binaries
+from sandbox import child, ports
+from sandbox.child import Child
+
+_START_SECONDS = 20.0
+_ROLES: dict[str, dict[str, str]] = {"publisher": {}, "subscriber": {}}
+_PUBLISH = 16
+_SUBSCRIBE = 32
+_HELLO = 1
+
+
+class Nexus:
+    """The running router."""
+
+    path = "/"
+    marker = b"[36,"
+    protocol = "wamp.2.json"
+
+    def __init__(self, process: Child, port: int) -> None:
+        self.process = process
+        self.address = ("127.0.0.1", port)
+
+    @staticmethod
+    def hello(channels: Sequence[str]) -> list[bytes]:
+        """What a client says to be subscribed to these; each is answered with one frame."""
+        messages: list[list[object]] = [[_HELLO, "bench", {"roles": _ROLES}]]
+        messages += [[_SUBSCRIBE, number, {}, name] for number, name in enumerate(channels, 1)]
+        return [json.dumps(message).encode() for message in messages]
+
+    @staticmethod
+    def publications(channel: str, texts: Sequence[str]) -> list[bytes]:
+        """What a client says to publish these."""
+        return [json.dumps([_PUBLISH, 9, {}, channel, [text]]).encode() for text in texts]
+
+
+@asynccontextmanager
+async def run(folder: Path) -> AsyncIterator[Nexus]:
+    """Start it, and wait until it listens; NotToBeHad if there is none."""
+    program = binaries.find("nexus")
+    port = next(ports.candidates())
+    process = child.start(
+        [program, f"127.0.0.1:{port}", "long-queues"],
+        log=folder / "nexus.log",
+        environment={"PATH": os.defpath},
+    )
+    try:
+        await child.ready(process, lambda: _listens(port), _START_SECONDS)
+        yield Nexus(process, port)
+    finally:
+        await process.kill()
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
