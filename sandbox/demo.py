@@ -96,12 +96,15 @@ async def _show(services: Stack) -> None:
 def _instructions(services: Stack, user: Actor, request_uuid: str) -> str:
     url, token = services.page_url, user.token
     events = f"{url}/arvados/v1/container_requests/{request_uuid}/log_events"
+    where = " ".join(
+        f"{name}={value}" for name, value in services.sandbox.client_environment(token).items()
+    )
     return f"""
   Page     {url}/#request={request_uuid}&token={token}
   Token    {token}
   curl     curl -N -H 'Authorization: Bearer {token}' {events}
-  SDK      ARVADOS_API_HOST={services.sandbox.api_tls.host} ARVADOS_API_TOKEN={token}
-           SSL_CERT_FILE={services.sandbox.certificates.authority}
+  Logs     {where} arvados-nats logs -f {request_uuid}
+  SDK      the same three settings, for every Arvados tool
   NATS     {services.sandbox.nats.url} (the token is the NATS token)
 
   Ctrl-C stops everything and removes its data.

@@ -194,6 +194,8 @@ def _grant(tail: str, level: str, head: str) -> dict[str, Any]:
 async def _image(unit: Unit) -> str:
     """The hash of the image collection, made on first use and readable for all users."""
     image = collections.data_hash(IMAGE)
+    # Others may be about to make it too: they wait here, and then find it.
+    await unit.connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", image)
     if not await unit.where("collection", "portable_data_hash = $1 LIMIT 1", image):
         made = await unit.create("collection", {"name": "docker image", "manifest_text": IMAGE})
         await links.create(unit, _grant(unit.config.all_users, "can_read", made.uuid))

@@ -456,3 +456,12 @@ async def test_a_frozen_project_is_left_alone(cluster: Cluster, alice: Actor) ->
 
     await cluster.update(project, {"frozen_by_uuid": None}, alice)
     assert await cluster.collection("x", owner=project, by=alice)
+
+
+async def test_first_requests_may_be_made_at_once(cluster: Cluster) -> None:
+    """The image that they share is made once, whoever comes first."""
+    owner = await cluster.user("alice")
+    made = await asyncio.gather(
+        *(cluster.container_request(f"r{n}", owner=owner) for n in range(6))
+    )
+    assert len({request["container_image"] for request in made}) == 1
