@@ -145,9 +145,7 @@ def _mapping(text: str | bytes) -> dict[str, Any]:
         loaded = msgspec.json.decode(text)
     except msgspec.MsgspecError:
         return _from_yaml(text)
-    if not isinstance(loaded, dict):
-        raise BadInput("properties are not a mapping")
-    return loaded
+    return _object(loaded)
 
 
 def _from_yaml(text: str | bytes) -> dict[str, Any]:
@@ -157,13 +155,20 @@ def _from_yaml(text: str | bytes) -> dict[str, Any]:
         loaded = yaml.load(text, Loader=yaml.CSafeLoader)
     except (yaml.YAMLError, ValueError) as error:
         raise BadInput("properties are neither JSON nor YAML") from error
+    return _object(loaded)
+
+
+def _object(loaded: Any) -> dict[str, Any]:
+    """As Go reads it: null is an empty mapping."""
+    if loaded is None:
+        return {}
     if not isinstance(loaded, dict):
         raise BadInput("properties are not a mapping")
     return loaded
 
 
 def _cut(properties: dict[str, Any], kind: str) -> dict[str, Any]:
-    if "text" in properties:
+    if properties.get("text") is not None:
         return {str(key): _plain(value) for key, value in properties.items()}
     keep = KEPT_ATTRIBUTES.get(kind, COMMON_ATTRIBUTES)
     return {
@@ -194,7 +199,7 @@ def timestamp(moment: datetime) -> str:
 
 def v0_properties(event: Event) -> dict[str, Any]:
     """Properties as arvados-ws sends them; attributes are always objects on create and update."""
-    if "text" in event.properties:
+    if event.properties.get("text") is not None:
         return event.properties
     cut = {
         side: {k: v for k, v in attributes.items() if k in V0_ATTRIBUTES}

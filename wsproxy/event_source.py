@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from arvados_nats import object_facts, streams, subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
@@ -38,6 +38,11 @@ _RETRY_SECONDS = 0.5
 _TURN_SECONDS = 0.005
 """How long the loop may be kept busy with events before sockets get their turn."""
 _BATCH = 500
+_MAX_ARRIVED = 50_000
+"""Messages that may wait while the stream is read."""
+
+Arrival = tuple[int, bytes]
+"""Sequence and payload."""
 
 
 class EventSource:
@@ -58,6 +63,8 @@ class EventSource:
         self._lock = asyncio.Lock()
         self._check_now = asyncio.Event()
         self._turn_began = 0.0
+        self._arrived: list[Arrival] = []
+        self._arrival = asyncio.Event()
         self._moved: asyncio.Future[None] | None = None
 
     @property
@@ -80,7 +87,9 @@ class EventSource:
             await self._begin()
         self.ready.set()
         try:
-            await self._watch_the_end()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._dispatch_arrived())
+                tasks.create_task(self._watch_the_end())
         finally:
             await subscription.unsubscribe()
 
@@ -104,16 +113,57 @@ class EventSource:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _take(self, message: Message) -> None:
-        sequence = int(message.headers.get("Nats-Sequence", 0))
-        async with self._lock:
-            if sequence <= self._position:
-                return
-            if sequence > self._position + 1:
+        """Put a message down; what came in one read from NATS is looked at together."""
+        if len(self._arrived) < _MAX_ARRIVED:  # the rest is a hole, and read from the stream
+            sequence = int(message.headers.get("Nats-Sequence", 0))
+            self._arrived.append((sequence, message.data))
+        self._arrival.set()
+
+    async def _dispatch_arrived(self) -> None:
+        while True:
+            await self._arrival.wait()
+            self._arrival.clear()
+            arrived, self._arrived = self._arrived, []
+            async with self._lock:
+                for start in range(0, len(arrived), _BATCH):
+                    await self._join(arrived[start : start + _BATCH])
+
+    async def _join(self, arrived: list[Arrival]) -> None:
+        """Dispatch what continues the sequence; read what is missing before what follows it."""
+        run: list[Arrival] = []
+        place = self._position
+        for sequence, payload in arrived:
+            if sequence <= place:
+                continue
+            if sequence > place + 1:
+                await self._dispatch(run)
+                run = []
                 metrics.holes.inc()
                 await self._repair(sequence - 1)
-            if sequence > self._position:
-                self._handle(sequence, message.data)
-        await self._give_way()
+            run.append((sequence, payload))
+            place = sequence
+        await self._dispatch(run)
+
+    async def _dispatch(self, run: list[Arrival]) -> None:
+        stored = None
+        batch = [(sequence, self._decoded(sequence, payload)) for sequence, payload in run]
+        self.router.prepare([stored for _, stored in batch if stored])
+        for sequence, stored in batch:
+            self._move_to(sequence)
+            if stored is not None:
+                self.recent.add(stored)
+                with metrics.dispatch_seconds.time():
+                    self.router.dispatch(stored)
+            await self._give_way()
+        if stored is not None:
+            metrics.queue_delay.set(age(stored))
+
+    async def _remember(self, run: list[Arrival]) -> None:
+        for sequence, payload in run:
+            stored = self._decoded(sequence, payload)
+            self._move_to(sequence)
+            if stored is not None:
+                self.recent.add(stored)
 
     async def _give_way(self) -> None:
         """Let sockets have their turn, seldom enough that what they write goes out together."""
@@ -121,21 +171,6 @@ class EventSource:
         if now - self._turn_began > _TURN_SECONDS:
             await asyncio.sleep(0)
             self._turn_began = time.monotonic()
-
-    def _handle(self, sequence: int, payload: bytes) -> None:
-        stored = self._decoded(sequence, payload)
-        self._move_to(sequence)
-        if stored is None:
-            return
-        self.recent.add(stored)
-        with metrics.dispatch_seconds.time():
-            self.router.dispatch(stored)
-
-    def _remember(self, sequence: int, payload: bytes) -> None:
-        stored = self._decoded(sequence, payload)
-        self._move_to(sequence)
-        if stored is not None:
-            self.recent.add(stored)
 
     def _move_to(self, sequence: int) -> None:
         self._position = sequence
@@ -165,11 +200,13 @@ class EventSource:
                 await asyncio.sleep(_RETRY_SECONDS)
         self._health.well(_PART)
 
-    def _found(self, sequence: int, payload: bytes) -> None:
-        metrics.repaired.inc()
-        self._handle(sequence, payload)
+    async def _found(self, run: list[Arrival]) -> None:
+        metrics.repaired.inc(len(run))
+        await self._dispatch(run)
 
-    async def _read_up_to(self, last: int, handle: Callable[[int, bytes], None]) -> None:
+    async def _read_up_to(
+        self, last: int, handle: Callable[[list[Arrival]], Awaitable[None]]
+    ) -> None:
         while self._position < last:
             messages, _ = await self._nats.page(
                 streams.EVENTS,
@@ -180,14 +217,10 @@ class EventSource:
                     "max_bytes": BATCH_BYTES,
                 },
             )
-            for message in messages:
-                if message.sequence > last:
-                    break
-                handle(message.sequence, message.data)
+            await handle([(m.sequence, m.data) for m in messages if m.sequence <= last])
             # What the stream does not have any more is passed over.
             if not messages or messages[-1].sequence > last:
                 self._move_to(last)
-            await self._give_way()
 
     async def _watch_the_end(self) -> None:
         while True:

@@ -12,7 +12,7 @@ for others. Whoever is found is still judged by the rule.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from arvados_nats.grants import Grants
 from wsproxy.reader import Reader, Sink
@@ -23,6 +23,8 @@ class Router:
     """All readers with a connection, by what they can reach."""
 
     def __init__(self) -> None:
+        self.before_batch: list[Callable[[StoredEvent], None]] = []
+        """Called with every event of a batch before the first of them is offered to anybody."""
         self.before_dispatch: list[Callable[[StoredEvent], None]] = []
         """Called with each event before anybody is offered it."""
         self._readers: set[Reader] = set()
@@ -81,6 +83,16 @@ class Router:
         for uuid in uuids:
             found |= self._by_uuid.get(uuid, set())
         return found
+
+    def prepare(self, batch: Sequence[StoredEvent]) -> None:
+        """Look at events that came together before they are dispatched.
+
+        What one transaction does is stored together: an object, and after it the link that shares
+        it. Who gets the right by the link may see the object's own event as well.
+        """
+        for stored in batch:
+            for listener in self.before_batch:
+                listener(stored)
 
     def dispatch(self, stored: StoredEvent) -> None:
         """Offer an event to everybody who may be allowed to see it."""

@@ -91,7 +91,7 @@ class Viewers:
         self._by_user: dict[str, set[Viewer]] = {}
         self._due: dict[Reader, int] = {}
         self._wake = asyncio.Event()
-        router.before_dispatch.append(self._hold_for)
+        router.before_batch.append(self._hold_for)
 
     async def admit(self, token: Token, session: Session) -> Viewer:
         """The viewer of a token. Refused if Arvados says no, Unavailable if it can not be asked."""

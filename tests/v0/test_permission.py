@@ -121,6 +121,21 @@ async def test_a_new_project_is_seen_with_all_that_is_made_in_it_at_once(
         assert seen == [outer.uuid, inner.uuid, collection.uuid]
 
 
+async def test_an_object_shared_as_it_is_made_is_seen_from_its_making(
+    site: Site, active: Actor, spectator: Actor
+) -> None:
+    """The link that shares it stands behind it in the same transaction."""
+    async with client(site.websocket_url, spectator.token) as socket:
+        await socket.subscribe([["event_type", "in", ["create"]]])
+        for number in range(5):
+            async with site.cluster.transaction() as together:
+                made = await together.collection(f"given away {number}", owner=active)
+                await together.share(made, spectator)
+            assert (await socket.event())["object_uuid"] == made.uuid
+            link = await socket.event()
+            assert link["object_kind"] == "arvados#link"
+
+
 @pytest.mark.ours("arvados-ws keeps each answer for an hour")
 async def test_a_moved_object_is_seen_where_it_is(
     site: Site, active: Actor, spectator: Actor
