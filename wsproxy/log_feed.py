@@ -15,18 +15,17 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Iterator
 
 from arvados_nats import events, log_chunks, subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
 from arvados_nats.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats_client import Message, Nats
-from wsproxy import log_end, metrics
+from wsproxy import log_end
 from wsproxy.cursor import LogPlace
 from wsproxy.log_arvados import FINAL, Access, SavedLogs
-from wsproxy.log_frontier import Frontier, Jump, Run
+from wsproxy.log_file import LogFile
 from wsproxy.log_history import LogHistory
-from wsproxy.log_pieces import PIECE_BYTES, Piece, join, pieces
+from wsproxy.log_pieces import join
 from wsproxy.log_reader import LogReader
 from wsproxy.log_stream import StoredLogs
 
@@ -38,17 +37,6 @@ _QUIET_SECONDS = 20.0
 _RETRY_SECONDS = 0.5
 _ASK_SECONDS = 5.0
 """Arvados is asked about the container of a feed at most this often."""
-
-
-class LogFile:
-    """One file of a container: how far it went live, and who is there."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.frontier = Frontier()
-        self.live: list[LogReader] = []
-        self.ahead: list[LogReader] = []
-        """Readers that asked for a place the file has not reached."""
 
 
 class LogFeed:
@@ -174,42 +162,12 @@ class LogFeed:
         if self.end is None:
             self._heard_at = asyncio.get_running_loop().time()
             file = self._file(chunk.file)
-            self._apply(file, file.frontier.accept(chunk, sequence, previous))
-
-    def _apply(self, file: LogFile, steps: Iterator[Run | Jump]) -> None:
-        for step in steps:
-            if isinstance(step, Run):
-                self._broadcast(file, step)
-            else:
-                left, file.live = file.live, []
-                for reader in left:
-                    reader.fall_behind(file.name, step.place)
-        if file.ahead:
-            waiting, file.ahead = file.ahead, []
-            for reader in waiting:
-                reader.reached(file.name)
-
-    def _broadcast(self, file: LogFile, run: Run) -> None:
-        """One frame, and one write for each reader that is there."""
-        if not file.live:
-            return
-        message = Piece(self.container, file.name, run.epoch, run.offset, run.data).message
-        slow = []
-        for reader in file.live:
-            if reader.outlet.lagging:
-                slow.append(reader)
-            else:
-                reader.send(message)
-        metrics.log_frames.inc(len(file.live) - len(slow))
-        for reader in slow:
-            file.live.remove(reader)
-            metrics.log_lags.inc()
-            reader.fall_behind(file.name, LogPlace(run.epoch, run.offset))
+            file.apply(file.frontier.accept(chunk, sequence, previous))
 
     def _file(self, name: str) -> LogFile:
         file = self.files.get(name)
         if file is None:
-            file = self.files[name] = LogFile(name)
+            file = self.files[name] = LogFile(self.container, name)
             for reader in tuple(self.readers):
                 reader.enter(file)
         return file
@@ -219,25 +177,15 @@ class LogFeed:
             return
         for name, last in end.files.items():
             file = self._file(name)
-            self._apply(file, file.frontier.finish(last.epoch, last.size))
+            file.apply(file.frontier.finish(last.epoch, last.size))
         for file in self.files.values():
             if file.name not in end.files:
-                self._apply(file, file.frontier.finish(file.frontier.epoch, file.frontier.edge))
+                file.apply(file.frontier.finish(file.frontier.epoch, file.frontier.edge))
+        for file in self.files.values():
+            file.flush()
         self.end = end
         for reader in tuple(self.readers):
             reader.wake()
-
-    def recent(self, file: LogFile, place: LogPlace) -> Piece | None:
-        """The bytes at a place, if they are among the last that went live."""
-        frontier = file.frontier
-        if place.epoch != frontier.epoch:
-            return None
-        stop = min(frontier.end, place.offset + PIECE_BYTES)
-        data = frontier.recent.read(place.offset, stop)
-        if not data:
-            return None
-        made = pieces(self.container, file.name, place, data, whole=stop == frontier.end)
-        return made[0] if made else None
 
     async def _check(self) -> None:
         """See to it that nothing was missed, and that an end nobody announced is found."""

@@ -28,7 +28,8 @@ from wsproxy.messages_v1 import CaughtUp, End, Error, Gap, ServerMessage, encode
 from wsproxy.outlet import Outlet
 
 if TYPE_CHECKING:
-    from wsproxy.log_feed import LogFeed, LogFile
+    from wsproxy.log_feed import LogFeed
+    from wsproxy.log_file import LogFile
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 15.0
@@ -99,11 +100,7 @@ class LogReader:
         """The next byte to be sent of each file; None while it is not yet known."""
         if not self._begun:
             return None
-        found = {
-            name: file.frontier.place
-            for name, file in self._feed.files.items()
-            if self._follows(name)
-        }
+        found = {name: file.place for name, file in self._feed.files.items() if self._follows(name)}
         return found | self._behind
 
     def enter(self, file: LogFile) -> None:
@@ -111,7 +108,7 @@ class LogReader:
         if not self._follows(file.name):
             return
         place = self._first_place(file)
-        if place == file.frontier.place and not self.outlet.lagging:
+        if place == file.place and not self.outlet.lagging:
             file.live.append(self)
         else:
             self._behind[file.name] = place
@@ -205,7 +202,7 @@ class LogReader:
         """Send the next piece of a file, or join its live readers."""
         file, place = self._feed.files[name], self._behind.pop(name)
         self._behind[name] = place  # last in turn now
-        goal = file.frontier.place
+        goal = file.place
         if place == goal:
             del self._behind[name]
             file.live.append(self)
@@ -213,7 +210,7 @@ class LogReader:
             self._ahead.add(name)
             file.ahead.append(self)
         else:
-            step: Step | None = self._feed.recent(file, place)
+            step: Step | None = file.recent(place)
             if step is None:
                 step = await self._read(file, place, goal)
             if not self._stopped:

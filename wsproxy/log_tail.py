@@ -18,7 +18,8 @@ from wsproxy.log_history import Wanted
 from wsproxy.log_pieces import Hole, Piece
 
 if TYPE_CHECKING:
-    from wsproxy.log_feed import LogFeed, LogFile
+    from wsproxy.log_feed import LogFeed
+    from wsproxy.log_file import LogFile
 
 _LINE_BYTES = 160
 _MAX_BYTES = 8 * 1024 * 1024
@@ -29,7 +30,7 @@ async def place(feed: LogFeed, file: LogFile, lines: int, access: Access) -> Log
 
     Raises Unavailable as history does.
     """
-    end = file.frontier.place
+    end = file.place
     reach = max(lines, 1) * _LINE_BYTES
     while lines:
         start = max(end.offset - min(reach, _MAX_BYTES), 0)
@@ -60,7 +61,7 @@ async def _bytes(
     while place.offset < end.offset:
         wanted = Wanted(feed.container, file.name, place, end)
         try:
-            step = feed.recent(file, place) or await feed.history.read(wanted, access)
+            step = file.recent(place) or await feed.history.read(wanted, access)
         except Refused:
             return end.offset, b""
         if isinstance(step, Piece):
