@@ -6,6 +6,10 @@
 `GET /_health/ping` and `GET /metrics`, both with `Authorization: Bearer <ManagementToken>`: without
 a configured token 404, none sent 401, a wrong one 403. Unhealthy is HTTP 200 with
 `{"health": "ERROR", "error": …}`.
+
+The address that is for operations alone answers two more paths, to anybody, for what starts and
+stops processes: `/livez` while the event loop runs, `/readyz` between the start and the drain.
+Neither looks at Arvados, PostgreSQL or NATS: a process that waits for them is not restarted for it.
 """
 
 from __future__ import annotations
@@ -16,12 +20,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from arvados_nats import http_server
 
 logger = logging.getLogger(__name__)
+
+
+STARTING, STOPPING = "starting", "stopping"
 
 
 @dataclass(slots=True)
@@ -32,7 +39,7 @@ class Health:
 
     def starting(self, part: str) -> None:
         """Not well until it says so."""
-        self.faults.setdefault(part, "starting")
+        self.faults.setdefault(part, STARTING)
 
     def fault(self, part: str, error: object) -> None:
         if part not in self.faults:
@@ -44,6 +51,11 @@ class Health:
     def well(self, part: str) -> None:
         if self.faults.pop(part, None) is not None:
             logger.info("recovered", extra={"action": "ops.recovered", "part": part})
+
+    @property
+    def ready(self) -> bool:
+        """Whether all parts have begun and none is about to end; one that fails has begun."""
+        return not {STARTING, STOPPING} & set(self.faults.values())
 
     @property
     def error(self) -> str | None:
@@ -85,8 +97,20 @@ def add_routes(
     app.add_api_route("/metrics", guarded(metrics), include_in_schema=False)
 
 
+def _add_probes(app: FastAPI, health: Health) -> None:
+    async def live() -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def ready() -> Response:
+        return PlainTextResponse("ok\n") if health.ready else PlainTextResponse("not ready\n", 503)
+
+    app.add_api_route("/livez", live)
+    app.add_api_route("/readyz", ready)
+
+
 async def serve(address: str, health: Health, management_token: str | None) -> None:
     """Serve health and metrics on an address of their own until cancelled."""
     app = FastAPI(openapi_url=None)
     add_routes(app, health, management_token)
+    _add_probes(app, health)
     await http_server.serve(app, http_server.listen(address))

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings that more than one service has: blocks that each service's `Settings` is built from.
 
-Read from the environment: `ARVADOS_NATS_…`, and Arvados' own names where there are any. Only a
-service's `main` sees Settings; everything below it gets plain values.
+Read from the environment: `ARVADOS_NATS_…`, and Arvados' own names where there are any; and from a
+folder of files that are named like the variables, so that a secret need be in no environment. Only
+a service's `main` sees Settings; everything below it gets plain values.
 """
 
 from __future__ import annotations
@@ -13,9 +14,17 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 from arvados_nats.errors import ConfigError
+
+DEFAULT_SECRETS_DIR = Path("/etc/arvados-nats/secrets")
 
 
 def _alias(*names: str) -> AliasChoices:
@@ -31,6 +40,26 @@ class Block(BaseSettings):
 
     log_level: str = "INFO"
     """Least severe level that is logged: DEBUG, INFO, WARNING or ERROR."""
+
+    secrets_dir: Path = DEFAULT_SECRETS_DIR
+    """Folder, if it exists, of files that are named like these variables and hold their values. A
+    variable of the environment comes before its file."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the folder of secrets."""
+        named = init_settings().get("secrets_dir") or env_settings().get("secrets_dir")
+        folder = Path(named or DEFAULT_SECRETS_DIR)
+        if not folder.is_dir():
+            return init_settings, env_settings
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, folder)
 
 
 class NatsSettings(Block):

@@ -35,7 +35,8 @@ _HEAD = """# Settings
 
 Written by `docs/make_settings.py` from the settings classes; do not edit.
 
-Every service reads its settings from the environment. Durations are in seconds and sizes in bytes,
+Every service reads its settings from the environment, or from files of the same names in
+`ARVADOS_NATS_SECRETS_DIR`: give secrets that way. Durations are in seconds and sizes in bytes,
 unless a name says otherwise. nkey seeds are files in `ARVADOS_NATS_KEYS_DIR`.
 """
 

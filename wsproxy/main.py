@@ -165,7 +165,7 @@ async def serve(
             try:
                 await asyncio.Event().wait()
             finally:
-                health.faults[_LIFE] = "stopping"
+                health.faults[_LIFE] = ops.STOPPING
                 await shared.connections.drain(settings.drain_seconds)
                 serving.cancel()
                 operations.cancel()

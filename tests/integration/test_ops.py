@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from arvados_nats import http_server, ops
 from arvados_nats.errors import ConfigError
 from arvados_nats.ops import Health
+from sandbox import ports
 
 
 @asynccontextmanager
@@ -80,3 +81,29 @@ async def test_a_taken_port_is_a_setting_to_mend() -> None:
             http_server.listen(address)
     with pytest.raises(ConfigError, match="host:port"):
         http_server.listen("nonsense")
+
+
+async def test_probes_tell_the_start_and_the_drain_and_nothing_else() -> None:
+    """No token is asked for; a failing dependency gets no process restarted or set aside."""
+    address = f"127.0.0.1:{next(ports.candidates())}"
+    health = Health({"nats": ops.STARTING})
+    serving = asyncio.create_task(ops.serve(address, health, "x"))
+    try:
+        async with httpx.AsyncClient(
+            base_url=f"http://{address}", transport=httpx.AsyncHTTPTransport(retries=5)
+        ) as client:
+
+            async def answers() -> list[int]:
+                return [(await client.get(path)).status_code for path in ("/livez", "/readyz")]
+
+            assert await answers() == [200, 503]
+            health.well("nats")
+            assert await answers() == [200, 200]
+            health.fault("nats", "gone")
+            assert await answers() == [200, 200]
+            health.faults["wsproxy"] = ops.STOPPING
+            assert await answers() == [200, 503]
+    finally:
+        serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
