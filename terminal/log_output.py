@@ -29,6 +29,11 @@ class Look:
     colours: bool = False
     timestamps: bool = True
 
+    @property
+    def plain(self) -> bool:
+        """Whether lines are printed as they are."""
+        return self.timestamps and not self.safe and not self.names
+
 
 class LogOutput:
     """Turns lines into bytes to print, in the order they come."""
@@ -42,11 +47,18 @@ class LogOutput:
 
     def render(self, lines: Iterable[Line]) -> bytes:
         """What to print for these lines."""
-        return b"".join(map(self._line, lines))
+        return b"".join(map(self._bare if self._look.plain else self._line, lines))
 
     def close(self) -> bytes:
         """What to print after the last line: a terminal's next line begins at its left edge."""
         return b"\n" if self._look.safe and self._open is not None else b""
+
+    def _bare(self, line: Line) -> bytes:
+        if self._open is None and line.data.endswith(b"\n"):
+            return line.data
+        parting = b"" if self._open in (None, line.file) else b"\n"
+        self._open = None if line.whole else line.file
+        return parting + line.data
 
     def _line(self, line: Line) -> bytes:
         joins = self._open == line.file

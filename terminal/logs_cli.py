@@ -105,6 +105,6 @@ def _printer(options: _Options, notes: Notes) -> Printer:
         colours=colours,
         timestamps=options["timestamps"],
     )
-    if alone and look == Look(colours=colours):
+    if alone and look.plain:
         return Copy(command.write)
     return Merged(command.write, look, notes)

@@ -17,6 +17,8 @@ import re
 from collections import deque
 from dataclasses import dataclass, field
 
+import msgspec
+
 HOLD_SECONDS = 0.1
 HELD_BYTES = 64 * 1024 * 1024
 QUIET_BYTES = 1024 * 1024
@@ -26,11 +28,11 @@ LONGEST_LINE = 1024 * 1024
 """A line that is longer is shown in pieces."""
 
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z")
+_USUAL_LENGTH = len("2026-01-02T03:04:05.123456789Z")
 _EARLIEST = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True, gc=False):
     """A line of a file with its line end, or a piece of one without."""
 
     file: str
@@ -58,27 +60,42 @@ class _File:
 
     def split(self, data: bytes, now: float) -> None:
         """Add bytes: whole lines wait, the rest stays open."""
-        first, *others = data.split(b"\n")
-        self.open += first
-        for part in others:
-            self._close(b"\n", now)
-            self.open += part
+        lines = data.splitlines(keepends=True) if b"\r" not in data else _lines(data)
+        whole = [line for line in lines if line.endswith(b"\n")]
+        if self.open and whole:
+            self.open += whole.pop(0)
+            self._close(now)
+        key = self.key
+        for line in whole:
+            found = stamp(line)
+            if found > key:
+                key = found
+            self.lines.append(Line(self.name, line, key, now))
+        self.key = key
+        if lines and not lines[-1].endswith(b"\n"):
+            self.open += lines[-1]
         if len(self.open) > LONGEST_LINE:
-            self._close(b"", now)
+            self._close(now)
             self.continued = True
 
-    def _close(self, end: bytes, now: float) -> None:
+    def _close(self, now: float) -> None:
         content = bytes(self.open)
         self.open.clear()
         if not self.continued:
             self.key = max(self.key, stamp(content))
         self.continued = False
-        self.lines.append(Line(self.name, content + end, self.key, now))
+        self.lines.append(Line(self.name, content, self.key, now))
 
     def give_up(self, now: float) -> None:
         """The end of the file: a line without end is one all the same."""
         if self.open:
-            self._close(b"", now)
+            self._close(now)
+
+
+def _lines(data: bytes) -> list[bytes]:
+    """Lines with their ends; `splitlines` takes a carriage return for one."""
+    *whole, rest = data.split(b"\n")
+    return [line + b"\n" for line in whole] + ([rest] if rest else [])
 
 
 def stamp(line: bytes) -> bytes:
@@ -86,7 +103,9 @@ def stamp(line: bytes) -> bytes:
     found = _STAMP.match(line)
     if found is None:
         return _EARLIEST
-    return found[1] + b"." + (found[2] or b"").ljust(9, b"0")
+    if found.end() == _USUAL_LENGTH:
+        return found[0]
+    return found[1] + b"." + (found[2] or b"").ljust(9, b"0") + b"Z"
 
 
 class Merge:
@@ -172,7 +191,8 @@ class Merge:
         taken.append(line)
         self.waiting -= len(line.data)
         if file.lines:
-            heapq.heapreplace(self._heads, (file.lines[0].key, file.number, file))
+            if file.lines[0].key != line.key:
+                heapq.heapreplace(self._heads, (file.lines[0].key, file.number, file))
         else:
             heapq.heappop(self._heads)
         return file
