@@ -24,8 +24,8 @@ from wsproxy.recent import Recent
 _ALL = f"{subjects.EVENTS}.>"
 _SAMPLE = 7
 """Rows looked at around a place: fewer than half of them may have an id that lies."""
-_NEAR = 4000
-"""How many events around the place where a row should be are looked through for it."""
+_NEAR = (200, 4000)
+"""How many events around the place where a row should be are looked through for it, first few."""
 _CLOCKS_APART = timedelta(minutes=5)
 
 
@@ -56,10 +56,12 @@ class LogPlaces:
         state = info["state"] if info else {"first_seq": 1, "last_seq": 0}
         first, last = max(state["first_seq"], 1), state["last_seq"]
         passing = await self._where_ids_pass(row_id, first, last)
-        for message in await self._page({"seq": max(first, passing - _NEAR)}, 2 * _NEAR):
-            if _id(message) == row_id:
-                return Place(message.sequence, exact=True)
-        place = max(first, passing - _NEAR) - 1
+        for near in _NEAR:
+            begin = max(first, passing - near)
+            for message in await self._page({"seq": begin}, 2 * near):
+                if _id(message) == row_id:
+                    return Place(message.sequence, exact=True)
+        place = begin - 1
         if since is not None:
             place = max(place, await self._before(since))
         return Place(place, exact=False)

@@ -1,0 +1,212 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The event stream as one unbroken sequence, whatever NATS loses, and places in it by log row."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from arvados_nats import events, keys, nats_client, streams, subjects
+from arvados_nats.nats_client import Handler, Message, Nats, Subscription
+from arvados_nats.ops import Health
+from sandbox.nats_server import NatsServer
+from tests.unit.made_events import made
+from wsproxy.event_source import EventSource
+from wsproxy.history import History
+from wsproxy.log_places import LogPlaces, Place
+from wsproxy.recent import Recent
+from wsproxy.router import Router
+from wsproxy.stored_event import StoredEvent
+
+
+@pytest.fixture
+async def nats(fresh_nats: NatsServer, keys_folder: Path) -> AsyncIterator[Nats]:
+    """A connection to a server with an empty stream."""
+    seed = keys.load(keys_folder, "publisher").text
+    async with nats_client.connect([fresh_nats.url], name="test", seed=seed) as connection:
+        await streams.ensure(connection, streams.event_stream())
+        yield connection
+
+
+async def store(nats: Nats, *row_ids: int) -> list[int]:
+    """Store events with these row ids; their sequences."""
+    acks = []
+    for row_id in row_ids:
+        event = made(row_id).event
+        subject = subjects.event(event.object_uuid, event.event_type)
+        acks.append(await nats.publish_stored(subject, events.encode(event)))
+    return [(await ack)["seq"] for ack in acks]
+
+
+class Watched:
+    """A running source, and what it dispatched."""
+
+    def __init__(self, source: EventSource) -> None:
+        self.source = source
+        self.sequences: list[int] = []
+        source.router.before_dispatch.append(self._note)
+
+    def _note(self, stored: StoredEvent) -> None:
+        self.sequences.append(stored.sequence)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(15):
+            while not condition():  # noqa: ASYNC110  (looked at from outside)
+                await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def watched(nats: Nats) -> AsyncIterator[Watched]:
+    """A source at work."""
+    watch = Watched(EventSource(nats, Router(), Health()))
+    task = asyncio.create_task(watch.source.run())
+    try:
+        await asyncio.wait_for(watch.source.ready.wait(), 10)
+        yield watch
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_begins_at_the_end_and_remembers_what_is_before_it(nats: Nats) -> None:
+    """Nothing old is dispatched, but it is at hand for who asks."""
+    await store(nats, *range(1, 51))
+    async with watched(nats) as watch:
+        assert watch.source.position == 50
+        last = await store(nats, 51)
+        await watch.until(lambda: watch.sequences == last)
+        assert [s.sequence for s in watch.source.recent.after(0, 100) or ()] == list(range(1, 52))
+
+
+async def test_a_message_that_is_lost_is_read_from_the_stream(
+    nats: Nats, fresh_nats: NatsServer, keys_folder: Path
+) -> None:
+    """In its place, before what came after it."""
+    lost = {4, 5, 9}
+    seed = keys.load(keys_folder, "publisher").text
+    async with nats_client.connect([fresh_nats.url], name="lossy", seed=seed) as other:
+        subscribe = other.subscribe
+
+        async def lossy(subject: str, handler: Handler, *, queue: str = "") -> Subscription:
+            async def some(message: Message) -> None:
+                if int(message.headers["Nats-Sequence"]) not in lost:
+                    await handler(message)
+
+            return await subscribe(subject, some, queue=queue)
+
+        other.subscribe = lossy  # type: ignore[method-assign]
+        await store(nats, 1, 2)
+        async with watched(other) as watch:
+            await store(nats, *range(3, 10))
+            await watch.until(lambda: len(watch.sequences) >= 6)
+            assert watch.sequences[:6] == [3, 4, 5, 6, 7, 8]
+            await watch.until(lambda: watch.sequences == [3, 4, 5, 6, 7, 8, 9])
+
+
+async def test_bad_messages_are_left_out_and_the_rest_goes_on(nats: Nats) -> None:
+    """Whatever stands in the stream."""
+    async with watched(nats) as watch:
+        await store(nats, 1)
+        for payload in (b"", b"{}", b"\xff", b"[" * 10_000):
+            ack = await nats.publish_stored(f"{subjects.EVENTS}.other.none.other", payload)
+            await ack
+        last = await store(nats, 2)
+        await watch.until(lambda: watch.sequences == [1, *last])
+        assert watch.source.position == 6
+
+
+async def test_a_stream_made_anew_begins_again(nats: Nats) -> None:
+    """Its sequences are lower than those seen before."""
+    async with watched(nats) as watch:
+        told: list[bool] = []
+        watch.source.on_reset.add(lambda: told.append(True))
+        await store(nats, *range(1, 20))
+        await watch.until(lambda: len(watch.sequences) == 19)
+        watch.sequences.clear()
+        await nats.js_api(f"STREAM.DELETE.{streams.EVENTS}")
+        await streams.ensure(nats, streams.event_stream())
+        await store(nats, 1, 2, 3)
+        await watch.until(lambda: watch.sequences[-3:] == [1, 2, 3])
+        assert told
+        await store(nats, 4)
+        await watch.until(lambda: watch.sequences[-1:] == [4])
+
+
+async def test_a_restart_in_the_middle_leaves_no_gap(nats: Nats, fresh_nats: NatsServer) -> None:
+    """Events stored before, while and after it."""
+    async with watched(nats) as watch:
+        await store(nats, *range(1, 11))
+        await fresh_nats.restart()
+        await nats.until_connected()
+        await store(nats, *range(11, 21))
+        await watch.until(lambda: len(watch.sequences) == 20)
+        assert watch.sequences == list(range(1, 21))
+
+
+async def test_history_is_read_in_blocks_that_readers_share(nats: Nats) -> None:
+    """Deleted and expired messages are no obstacle."""
+    await store(nats, *range(1, 1301))
+    await nats.js_api(f"STREAM.PURGE.{streams.EVENTS}", {"seq": 21})
+    for sequence in (500, 501, 700):
+        await nats.js_api(f"STREAM.MSG.DELETE.{streams.EVENTS}", {"seq": sequence})
+    history = History(nats)
+
+    async def everything(after: int) -> list[int]:
+        found: list[int] = []
+        while after < 1300:
+            block = await history.after(after, 1300)
+            found += [stored.sequence for stored in block.events]
+            after = block.next_sequence - 1
+        return found
+
+    wanted = [s for s in range(21, 1301) if s not in (500, 501, 700)]
+    results = await asyncio.gather(everything(0), everything(0), everything(600))
+    assert list(results) == [wanted, wanted, [s for s in wanted if s > 600]]
+
+
+async def _place(nats: Nats, row_id: int, since: datetime | None = None) -> Place:
+    return await LogPlaces(nats, Recent()).after_row(row_id, since)
+
+
+async def test_rows_are_found_wherever_they_stand(nats: Nats) -> None:
+    """Ids nearly in order, some committed late, some lies: each row has its place."""
+    dice = random.Random(7)
+    row_ids = list(range(1000, 7000))
+    for _ in range(300):  # late commits
+        row = row_ids.pop(dice.randrange(len(row_ids)))
+        row_ids.insert(min(len(row_ids), row - 1000 + dice.randrange(200)), row)
+    for lie in (2**63 - 1, -5, 10**15, 1):
+        row_ids.insert(dice.randrange(len(row_ids)), lie)
+    for start in range(0, len(row_ids), 1000):
+        await store(nats, *row_ids[start : start + 1000])
+    for row_id in dice.sample(row_ids, 25):
+        if 1000 <= row_id < 7000:
+            assert await _place(nats, row_id) == Place(row_ids.index(row_id) + 1, exact=True)
+
+
+async def test_a_row_that_is_not_there_stands_before_all_higher_ids(nats: Nats) -> None:
+    """Nothing with a higher id is before its place."""
+    row_ids = list(range(10, 20_000, 2))
+    for start in range(0, len(row_ids), 1000):
+        await store(nats, *row_ids[start : start + 1000])
+    for row_id in (1, 11, 9_999, 19_997, 30_000):
+        place = await _place(nats, row_id)
+        assert not place.exact
+        assert all(row <= row_id for row in row_ids[: place.sequence])
+    now = datetime.now(UTC)
+    assert (await _place(nats, 1, now - timedelta(days=30))).sequence == 0
+    assert (await _place(nats, 1, now + timedelta(hours=1))).sequence == len(row_ids)
+
+
+async def test_an_empty_stream_has_a_place_too(nats: Nats) -> None:
+    """Before everything to come."""
+    assert await _place(nats, 5) == Place(0, exact=False)
