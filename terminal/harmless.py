@@ -14,19 +14,16 @@ import re
 
 RESET = "\x1b[0m"
 
-_SEQUENCE = re.compile(
+_ACTING = re.compile(
     "\x1b(?:"
     "\\[[0-?]*[ -/]*[@-~]"  # CSI, of which SGR is one
     "|[\\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\\\)"  # OSC and other strings, up to their end
     "|[@-OQ-WYZ\\\\]"  # two-character sequences
     ")"
+    "|[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
 _SGR = re.compile("\x1b\\[[0-9;:]*m")
 _AFRESH = re.compile("\x1b\\[0*[;m]")
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0a-\x1a\x1c-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
-    "|\x1b(?!\\[[0-9;:]*m)"
-)
 _LONGEST_STYLE = 64
 """Characters of colours that are carried to the next line."""
 
@@ -55,18 +52,20 @@ class Harmless:
         text = text_of(data)
         if not self._style and text.isprintable():
             return text
-        shown = _UNSAFE.sub(_visible, _SEQUENCE.sub(self._kept, overwritten(text)))
+        shown = _ACTING.sub(self._made_safe, overwritten(text))
         if not self._style and "\x1b" not in shown:
             return shown
         before, self._style = self._style, _style_after(self._style, shown)
         return f"{before}{shown}{RESET}"
 
-    def _kept(self, sequence: re.Match[str]) -> str:
-        return sequence[0] if self._colours and _SGR.fullmatch(sequence[0]) else ""
+    def _made_safe(self, found: re.Match[str]) -> str:
+        """A sequence stays if it is a colour; a single character is made visible."""
+        if len(found[0]) == 1:
+            return _visible(ord(found[0]))
+        return found[0] if self._colours and _SGR.fullmatch(found[0]) else ""
 
 
-def _visible(character: re.Match[str]) -> str:
-    code = ord(character[0])
+def _visible(code: int) -> str:
     if code < 0x20:
         return f"^{chr(code + 0x40)}"
     return "^?" if code == 0x7F else f"<U+{code:04X}>"

@@ -49,9 +49,14 @@ class LogOutput:
         """What to print for these lines."""
         return b"".join(map(self._bare if self._look.plain else self._line, lines))
 
+    def part(self) -> bytes:
+        """What to print so that the next line begins a new one."""
+        was_open, self._open = self._open is not None, None
+        return b"\n" if was_open else b""
+
     def close(self) -> bytes:
         """What to print after the last line: a terminal's next line begins at its left edge."""
-        return b"\n" if self._look.safe and self._open is not None else b""
+        return self.part() if self._look.safe else b""
 
     def _bare(self, line: Line) -> bytes:
         if self._open is None and line.data.endswith(b"\n"):

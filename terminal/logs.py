@@ -50,6 +50,9 @@ class Printer(Protocol):
     def add(self, file: str, data: bytes) -> None:
         """More of a file."""
 
+    def behind(self) -> None:
+        """What follows is history, also again after a lost connection."""
+
     def caught_up(self) -> None:
         """What follows is live."""
 
@@ -59,8 +62,11 @@ class Printer(Protocol):
     def flush(self) -> None:
         """Print what can be printed now."""
 
+    def part(self, *, anew: bool) -> None:
+        """Print all; what follows does not join it. `anew`: it is of another container."""
+
     def end(self) -> None:
-        """Nothing follows for a while, or ever: print all."""
+        """Print all; nothing follows."""
 
 
 class Copy:
@@ -72,6 +78,9 @@ class Copy:
     def add(self, file: str, data: bytes) -> None:
         self._write(data)
 
+    def behind(self) -> None:
+        """Nothing is put in order."""
+
     def caught_up(self) -> None:
         """Nothing waited."""
 
@@ -80,6 +89,9 @@ class Copy:
 
     def flush(self) -> None:
         """Nothing waits."""
+
+    def part(self, *, anew: bool) -> None:
+        """Nothing waits, and nothing is added."""
 
     def end(self) -> None:
         """Nothing waits."""
@@ -98,6 +110,9 @@ class Merged:
     def add(self, file: str, data: bytes) -> None:
         self._merge.add(file, data, time.monotonic())
 
+    def behind(self) -> None:
+        self._merge.behind()
+
     def caught_up(self) -> None:
         self._merge.caught_up()
 
@@ -111,10 +126,16 @@ class Merged:
             self._told = True
             self._notes.tell("the log is too large to be merged exactly; see files with --file")
 
+    def part(self, *, anew: bool) -> None:
+        self._print(self._rest() + self._output.part())
+        if anew:
+            self._merge = Merge()
+
     def end(self) -> None:
-        rest = self._output.render(self._merge.end(time.monotonic()))
-        self._print(rest + self._output.close())
-        self._merge = Merge()
+        self._print(self._rest() + self._output.close())
+
+    def _rest(self) -> bytes:
+        return self._output.render(self._merge.end(time.monotonic()))
 
     def _print(self, data: bytes) -> None:
         if data:
@@ -164,12 +185,14 @@ class Show:
                 self._received += len(message.data)
                 self._printer.add(message.file, message.data)
                 self._tell_progress()
+            case Subscribed():
+                self._printer.behind()
             case CaughtUp():
                 self._live = True
                 self._printer.caught_up()
                 self._notes.clear()
             case Gap():
-                self._printer.end()
+                self._printer.part(anew=False)
                 self._notes.tell(_gap(message))
             case Attempt():
                 self._begin_attempt(message)
@@ -185,7 +208,7 @@ class Show:
         return isinstance(message, CaughtUp | End)
 
     def _begin_attempt(self, attempt: Attempt) -> None:
-        self._printer.end()
+        self._printer.part(anew=True)
         self._live = False
         if attempt.n > 1:
             self._notes.tell(f"attempt {attempt.n}: container {attempt.container}")

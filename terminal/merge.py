@@ -118,7 +118,7 @@ class Merge:
         self._held_bytes = held_bytes
         self._files: dict[str, _File] = {}
         self._heads: list[tuple[bytes, int, _File]] = []
-        self._heard = 0
+        self._heard = self._begun_at = 0
         self.waiting = 0
         """Bytes that were given and not taken."""
         self._live = False
@@ -135,6 +135,13 @@ class Merge:
         found.split(data, now)
         if found.lines and not had_lines:
             self._push(found)
+
+    def behind(self) -> None:
+        """What follows is history: files come in turns again."""
+        self._live = False
+        self._begun_at = self._heard
+        for file in self._files.values():
+            file.heard = self._heard
 
     def caught_up(self) -> None:
         """History has been given; what follows is live."""

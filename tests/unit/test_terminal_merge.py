@@ -34,7 +34,9 @@ BYTES = st.one_of(
     ).map(b"".join),
 )
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["a", "b", "c"]), BYTES, st.sampled_from(["add", "take", "live"])),
+    st.tuples(
+        st.sampled_from(["a", "b", "c"]), BYTES, st.sampled_from(["add", "take", "live", "behind"])
+    ),
     max_size=30,
 )
 
@@ -58,6 +60,8 @@ def test_every_file_comes_out_byte_for_byte(steps: list[tuple[str, bytes, str]])
         given_bytes[file] += data
         if what == "live":
             merged.caught_up()
+        if what == "behind":
+            merged.behind()
         if what != "add":
             taken += merged.take(now)
     taken += merged.end(len(steps))
@@ -85,6 +89,8 @@ def test_a_line_is_cut_only_at_line_ends_and_at_the_end(
         merged.add(file, data, now)
         if what == "live":
             merged.caught_up()
+        if what == "behind":
+            merged.behind()
         assert all(line.whole and line.data.count(b"\n") == 1 for line in merged.take(now + 1))
     last: dict[str, bool] = {}
     for line in merged.end(len(steps)):
@@ -135,6 +141,20 @@ def test_live_line_does_not_wait_for_a_quiet_file() -> None:
     merged.caught_up()
     merged.add("a", at(5, "line"), 1)
     assert texts(merged.take(2)) == ["line"]
+
+
+def test_history_after_a_lost_connection_is_put_in_order_again() -> None:
+    """What was missed comes file by file in turns, like the history at the beginning."""
+    merged = Merge()
+    merged.caught_up()
+    merged.add("a", at(1, "live"), 0)
+    assert texts(merged.take(1)) == ["live"]
+    merged.behind()
+    merged.add("a", at(4, "four"), 1)
+    assert merged.take(2) == []
+    merged.add("b", at(3, "three"), 2)
+    merged.caught_up()
+    assert texts(merged.take(3)) == ["three", "four"]
 
 
 def test_open_line_is_shown_at_the_end() -> None:
