@@ -23,7 +23,7 @@ import msgspec
 
 from arvados_nats import grants_wire, subjects
 from arvados_nats.errors import BadInput, Unavailable
-from arvados_nats.grant_subjects import Change, compare
+from arvados_nats.grant_subjects import Change, compare, merged
 from arvados_nats.grants import ClusterState, Grants
 from arvados_nats.grants_wire import Assembly, GrantsAnswer, GrantsQuestion
 from arvados_nats.nats_client import Message, Nats
@@ -35,6 +35,7 @@ STALE = 300.0
 _FORGOTTEN = 900.0
 _BATCH = 200
 _PATIENCE = 2.0
+_UNTOLD = 16
 _CROSSING = 10.0
 """Seconds within which an answer may be overtaken by a later one."""
 
@@ -43,15 +44,24 @@ _CROSSING = 10.0
 class _Entry:
     grants: Grants
     version: str
-    told: Grants
-    """What `take_change` last compared with, as it stood at `told_at` by the database's clock."""
-    told_at: float
+    untold: list[tuple[Grants, float]]
+    """All that was given out since `take_change`, each with the time it was known, by the
+    database's clock: somebody may have been let in with any of them."""
+    overflown: bool = False
     checked: float = field(default_factory=time.monotonic)
     used: float = field(default_factory=time.monotonic)
 
     @property
     def age(self) -> float:
         return time.monotonic() - self.checked
+
+    def replace(self, grants: Grants, now: float) -> None:
+        """Give these out from now on."""
+        self.grants = grants
+        self.untold.append((grants, now))
+        if len(self.untold) > _UNTOLD:
+            self.overflown = True
+            del self.untold[0]
 
 
 class GrantBook:
@@ -108,13 +118,15 @@ class GrantBook:
             await self._ask(batch)
 
     def take_change(self, user_uuid: str) -> Change | None:
-        """What the user lost and gained since this was last asked; None if nothing."""
+        """What anybody may have lost or gained who was let in since this was last asked."""
         entry = self._entries.get(user_uuid)
         if entry is None:
             return None
-        told, told_at, now = entry.told, entry.told_at, self.now()
-        entry.told, entry.told_at = entry.grants, now
-        return compare(told, entry.grants, told_at, now) or None
+        now = self.now()
+        changes = [compare(grants, entry.grants, at, now) for grants, at in entry.untold]
+        found = merged(changes, unsure=entry.overflown)
+        entry.untold, entry.overflown = [(entry.grants, now)], False
+        return found or None
 
     def drop_unused(self, in_use: Collection[str]) -> None:
         """Forget users that are not in use and were not asked for in a quarter of an hour."""
@@ -187,7 +199,8 @@ class GrantBook:
         if answer.cluster is not None:
             self._cluster, self._cluster_version = answer.cluster, answer.cluster_version
             for entry in self._entries.values():
-                entry.grants = msgspec.structs.replace(entry.grants, cluster=self._cluster)
+                moved = msgspec.structs.replace(entry.grants, cluster=self._cluster)
+                entry.replace(moved, self.now())
 
     def _take(self, user: str, grants: Grants, version: str) -> None:
         """Keep an answer, unless a later one is known or it is from before a change we heard of."""
@@ -200,9 +213,10 @@ class GrantBook:
             return
         self._outdated.pop(user, None)
         if entry is None:
-            self._entries[user] = _Entry(grants, version, grants, self.now())
+            self._entries[user] = _Entry(grants, version, [(grants, self.now())])
         else:
-            entry.grants, entry.version, entry.checked = grants, version, time.monotonic()
+            entry.replace(grants, self.now())
+            entry.version, entry.checked = version, time.monotonic()
 
     def _is_outdated(self, user: str, generation: int) -> bool:
         wanted, since = self._outdated.get(user, (0, 0.0))

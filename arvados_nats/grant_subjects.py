@@ -29,7 +29,7 @@ a readable one. A trash time that passes changes the patterns; `next_change` say
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -208,6 +208,20 @@ def compare(old: Grants, new: Grants, before: float, now: float) -> Change:
         lost_admin=old.is_admin and not new.is_admin,
         gained_admin=new.is_admin and not old.is_admin,
         active_changed=old.is_active != new.is_active,
+    )
+
+
+def merged(changes: Sequence[Change], *, unsure: bool = False) -> Change:
+    """Changes to the same grants from several earlier ones, as one; `unsure`: and from others."""
+    last = changes[-1]
+    return Change(
+        last.user_uuid,
+        last.generation,
+        tuple(dict.fromkeys(uuid for change in changes for uuid in change.lost)),
+        tuple(dict.fromkeys(uuid for change in changes for uuid in change.gained)),
+        lost_admin=any(change.lost_admin for change in changes),
+        gained_admin=any(change.gained_admin for change in changes),
+        active_changed=unsure or any(change.active_changed for change in changes),
     )
 
 

@@ -238,6 +238,26 @@ async def test_a_follower_is_told_what_moved(here: PermissionWorld) -> None:
     assert follower.changes[-1][1].targets[project.uuid] & OWNED
 
 
+async def test_a_loss_of_what_was_given_out_meanwhile_is_told(here: PermissionWorld) -> None:
+    """Gained and lost again between two looks is no change to the first grants, but to whoever was
+    let in with those between."""
+    alice, bob = await here.cluster.user("alice"), await here.cluster.user("bob")
+    project = await here.cluster.project("p", owner=alice)
+    book = GrantBook(here.reader)
+    async with here.publishing():
+        await book.of(bob.uuid)
+        assert book.take_change(bob.uuid) is None
+        await here.cluster.share(project, bob)
+        await book.renew([bob.uuid])
+        await here.cluster.unshare(project, bob)
+        await book.renew([bob.uuid])
+        change = book.take_change(bob.uuid)
+        assert change is not None
+        assert change.narrows
+        assert project.uuid in change.lost
+        assert book.take_change(bob.uuid) is None
+
+
 async def test_a_change_while_no_publisher_ran_is_told(here: PermissionWorld) -> None:
     """A publisher that starts makes every follower ask again."""
     alice, bob = await here.cluster.user("alice"), await here.cluster.user("bob")
