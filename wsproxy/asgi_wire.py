@@ -23,6 +23,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 class AsgiWire:
     """To an `Outlet`, a `Wire`."""
 
+    joins = False
+
     def __init__(self, send: Send) -> None:
         self._send = send
         self._waiting: deque[bytes] = deque()

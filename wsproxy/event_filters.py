@@ -31,6 +31,9 @@ class Filters:
         self._objects = _set(target.objects)
         self._event_types = _set(target.event_types)
         self._kinds = _kinds(target.kinds) if target.kinds is not None else None
+        wanted = (self._owners, self._objects, self._event_types, self._kinds)
+        self.everything = all(words is None for words in wanted)
+        """Whether nothing is left out."""
 
     def match(self, stored: StoredEvent, shown: Iterable[tuple[str, str]]) -> bool:
         """Whether an event is wanted; `shown`: (owner, request) pairs that count for it."""

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from arvados_nats import object_facts, streams, subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
@@ -38,6 +38,9 @@ _RETRY_SECONDS = 0.5
 _TURN_SECONDS = 0.005
 """How long the loop may be kept busy with events before sockets get their turn."""
 _BATCH = 500
+_TOGETHER = 64
+_TOGETHER_BYTES = 64 * 1024
+"""Events, and bytes of them, that are dispatched in one go at most."""
 _MAX_ARRIVED = 50_000
 """Messages that may wait while the stream is read."""
 
@@ -145,18 +148,23 @@ class EventSource:
         await self._dispatch(run)
 
     async def _dispatch(self, run: list[Arrival]) -> None:
-        stored = None
-        batch = [(sequence, self._decoded(sequence, payload)) for sequence, payload in run]
-        self.router.prepare([stored for _, stored in batch if stored])
-        for sequence, stored in batch:
-            self._move_to(sequence)
-            if stored is not None:
+        events = [
+            stored
+            for sequence, payload in run
+            if (stored := self._decoded(sequence, payload)) is not None
+        ]
+        self.router.prepare(events)
+        for together in _portions(events):
+            self._move_to(together[-1].sequence)
+            for stored in together:
                 self.recent.add(stored)
-                with metrics.dispatch_seconds.time():
-                    self.router.dispatch(stored)
+            with metrics.dispatch_seconds.time():
+                self.router.dispatch(together)
             await self._give_way()
-        if stored is not None:
-            metrics.queue_delay.set(age(stored))
+        if run:
+            self._move_to(run[-1][0])
+        if events:
+            metrics.queue_delay.set(age(events[-1]))
 
     async def _remember(self, run: list[Arrival]) -> None:
         for sequence, payload in run:
@@ -262,6 +270,18 @@ class EventSource:
         self.history.reset()
         for listener in tuple(self.on_reset):
             listener()
+
+
+def _portions(events: Sequence[StoredEvent]) -> Iterator[Sequence[StoredEvent]]:
+    """Events that go to sockets in one write each: as much as one of them may hold unread."""
+    start = size = 0
+    for number, stored in enumerate(events):
+        if size and (number - start >= _TOGETHER or size + stored.size > _TOGETHER_BYTES):
+            yield events[start:number]
+            start, size = number, 0
+        size += stored.size
+    if start < len(events):
+        yield events[start:]
 
 
 def age(stored: StoredEvent) -> float:

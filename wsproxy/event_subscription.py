@@ -14,6 +14,7 @@ import time
 from arvados_nats import streams
 from arvados_nats.errors import Unavailable
 from wsproxy import metrics
+from wsproxy.batch import Batch
 from wsproxy.cursor import EventCursor
 from wsproxy.event_filters import ANEW, GONE, Filters, requests_shown
 from wsproxy.feed import Feed
@@ -90,12 +91,26 @@ class EventSubscription:
             raise Unavailable("there is no stream of events")
         return max(int(info["state"]["first_seq"]), 1)
 
-    def _accept(self, stored: StoredEvent) -> None:
-        if self._filters.match(stored, self._shown(stored)):
-            if stored.v1 is None:
-                stored.v1 = event_message(stored, self._cursor(stored.sequence))
-            metrics.events_out.inc()
-            self._client.send(stored.v1)
+    def _accept(self, batch: Batch) -> None:
+        outlet = self._client.outlet
+        if self._filters.everything and outlet.wire.joins:
+            encode = outlet.wire.encode
+            outlet.put(
+                batch.joined(
+                    type(outlet.wire), lambda: [encode(self._message(s)) for s in batch.events]
+                )
+            )
+            metrics.events_out.inc(len(batch))
+            return
+        for stored in batch.events:
+            if self._filters.everything or self._filters.match(stored, self._shown(stored)):
+                metrics.events_out.inc()
+                outlet.write(self._message(stored))
+
+    def _message(self, stored: StoredEvent) -> Message:
+        if stored.v1 is None:
+            stored.v1 = event_message(stored, self._cursor(stored.sequence))
+        return stored.v1
 
     def _shown(self, stored: StoredEvent) -> list[tuple[str, str]]:
         """Requests that show a container and that this very reader may see, with their owners."""

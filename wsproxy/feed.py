@@ -18,6 +18,7 @@ from typing import Protocol
 
 from arvados_nats.errors import Unavailable
 from wsproxy import metrics
+from wsproxy.batch import Batch
 from wsproxy.history import History
 from wsproxy.outlet import Outlet
 from wsproxy.reader import Reader
@@ -49,7 +50,7 @@ class Feed:
         engine: Engine,
         reader: Reader,
         outlet: Outlet,
-        accept: Callable[[StoredEvent], None],
+        accept: Callable[[Batch], None],
         live_again: Callable[[], None] | None = None,
     ) -> None:
         self._engine = engine
@@ -92,14 +93,17 @@ class Feed:
         self.ended = True
         self.halt()
 
-    def deliver(self, stored: StoredEvent) -> None:
-        if stored.sequence <= self.position:
-            return
+    def deliver(self, batch: Batch) -> None:
+        if batch.first <= self.position:
+            rest = [stored for stored in batch.events if stored.sequence > self.position]
+            if not rest:
+                return
+            batch = Batch(rest)
         if self._outlet.lagging:
-            self.fall_behind(stored.sequence - 1)
+            self.fall_behind(batch.first - 1)
             return
-        self.position = stored.sequence
-        self._accept(stored)
+        self.position = batch.last
+        self._accept(batch)
 
     def fall_behind(self, sequence: int) -> None:
         if not self.live:
@@ -169,4 +173,4 @@ class Feed:
                 return  # sent elsewhere meanwhile, or full: this event is read again
             self.position = stored.sequence
             if allowed:
-                self._accept(stored)
+                self._accept(Batch((stored,)))

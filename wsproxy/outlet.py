@@ -7,7 +7,7 @@ What it decides: when bytes leave, when a reader counts as behind, and when a pe
 The first message of a tick leaves at once, the others of that tick in one write behind it
 (facts/realtime.md 2.2). There is no task, no future and no queue object per message. A reader that
 is behind is not fed any more: whoever feeds it goes back to the stream (`feed`), so an outlet never
-holds more than twice its high-water mark and one message.
+holds more than twice its high-water mark and one message or batch.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ CLOSE_SECONDS = 10.0
 
 class Wire(Protocol):
     """What carries the bytes of an outlet."""
+
+    joins: bool
+    """Whether encoded messages, one after the other, are one piece as good as several."""
 
     @property
     def unsent(self) -> int:

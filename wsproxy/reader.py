@@ -23,6 +23,7 @@ from arvados_nats.grants import Grants
 from arvados_nats.object_facts import ObjectFacts
 from arvados_nats.permissions import ALL, Decision, Identity, decide, scopes_allow
 from arvados_nats.subjects import Kind
+from wsproxy.batch import Batch
 from wsproxy.permission_check import PermissionCheck
 from wsproxy.stored_event import StoredEvent
 
@@ -39,8 +40,8 @@ _YES, _NO = Decision.YES, Decision.NO
 class Sink(Protocol):
     """What takes the events a reader may see."""
 
-    def deliver(self, stored: StoredEvent) -> None:
-        """Take an event, in stream order. Never waits, never raises."""
+    def deliver(self, batch: Batch) -> None:
+        """Take events, in stream order. Never waits, never raises."""
 
     def fall_behind(self, sequence: int) -> None:
         """Events after `sequence` were not delivered: read them from the stream."""
@@ -103,15 +104,27 @@ class Reader:
         """Deliver an event to `sinks` if the reader may see it, behind those offered before."""
         if not sinks:
             return
-        if self._working is None and not self._holds:
-            decision = self.decide(stored)
-            if decision is _YES:
-                for sink in tuple(sinks):
-                    sink.deliver(stored)
-                return
-            if decision is _NO:
-                return
-        self._wait(stored, sinks)
+        verdict = self.sees(stored)
+        if verdict:
+            batch = Batch((stored,))
+            for sink in tuple(sinks):
+                sink.deliver(batch)
+        elif verdict is None:
+            self.wait(stored, sinks)
+
+    def sees(self, stored: StoredEvent) -> bool | None:
+        """Whether the event may be shown; None: it must `wait`, behind others or for an answer."""
+        if self._working is not None or self._holds:
+            return None
+        decision = self.decide(stored)
+        if decision is _YES:
+            return True
+        return False if decision is _NO else None
+
+    def deliver(self, batch: Batch) -> None:
+        """Hand what the reader `sees` to the sinks of all events."""
+        for sink in tuple(self.sinks):
+            sink.deliver(batch)
 
     def decide(self, stored: StoredEvent) -> Decision:
         """What the rule says now; `NO` for an event about no object."""
@@ -140,7 +153,8 @@ class Reader:
         kind = subjects.kind_of(owner)
         return kind is not None and kind.name == "group" and await self._check.ask(self.key, owner)
 
-    def _wait(self, stored: StoredEvent, sinks: list[Sink]) -> None:
+    def wait(self, stored: StoredEvent, sinks: list[Sink]) -> None:
+        """Judge the event, and deliver it to `sinks`, after those that wait already."""
         self._waiting.append((stored, sinks))
         if self._working is None:
             self._working = asyncio.create_task(self._work(), name="reader")
@@ -166,8 +180,9 @@ class Reader:
                     continue
                 _, sinks = self._waiting.popleft()
                 if allowed:
+                    batch = Batch((stored,))
                     for sink in tuple(sinks):
-                        sink.deliver(stored)
+                        sink.deliver(batch)
         finally:
             self._working = None
 

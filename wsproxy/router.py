@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From an event to its readers by an index, not by asking every session.
 
-Pure bookkeeping, in one loop turn per event. The index maps each uuid in a reader's grants to the
-readers that have it; an event names the uuids by which its readers can be found
+Pure bookkeeping, in one loop turn for each batch of events. The index maps each uuid in a reader's
+grants to the readers that have it; an event names the uuids by which its readers can be found
 (`StoredEvent.keys`). A sink that wants single objects registers for their uuids and costs nothing
 for others. Whoever is found is still judged by the rule.
 """
@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from arvados_nats.grants import Grants
+from wsproxy.batch import Batch
 from wsproxy.reader import Reader, Sink
 from wsproxy.stored_event import StoredEvent
 
@@ -94,18 +95,45 @@ class Router:
             for listener in self.before_batch:
                 listener(stored)
 
-    def dispatch(self, stored: StoredEvent) -> None:
-        """Offer an event to everybody who may be allowed to see it."""
-        for listener in self.before_dispatch:
-            listener(stored)
-        if stored.facts is None:
-            return
-        for reader in self._found(stored.keys):
-            reader.offer(stored, reader.sinks)
-        watches = self._watches.get(stored.facts.uuid)
-        if watches:
-            for reader, sinks in tuple(watches.items()):
-                reader.offer(stored, sinks)
+    def dispatch(self, events: Sequence[StoredEvent]) -> None:
+        """Offer events to everybody who may be allowed to see them.
+
+        What a reader sees is delivered at the end in one batch; who see the same share it.
+        """
+        seen: dict[Reader, list[StoredEvent]] = {}
+        for stored in events:
+            for listener in self.before_dispatch:
+                listener(stored)
+            if stored.facts is None:
+                continue
+            for reader in self._found(stored.keys):
+                if reader.sinks:
+                    self._offer(stored, reader, seen)
+            watches = self._watches.get(stored.facts.uuid)
+            if watches:
+                for reader, sinks in tuple(watches.items()):
+                    reader.offer(stored, sinks)
+        self._deliver(seen)
+
+    def _offer(
+        self, stored: StoredEvent, reader: Reader, seen: dict[Reader, list[StoredEvent]]
+    ) -> None:
+        verdict = reader.sees(stored)
+        if verdict:
+            seen.setdefault(reader, []).append(stored)
+        elif verdict is None:
+            if before := seen.pop(reader, None):
+                reader.deliver(Batch(before))
+            reader.wait(stored, reader.sinks)
+
+    def _deliver(self, seen: dict[Reader, list[StoredEvent]]) -> None:
+        batches: dict[tuple[int, ...], Batch] = {}
+        for reader, events in seen.items():
+            key = tuple([stored.sequence for stored in events])
+            batch = batches.get(key)
+            if batch is None:
+                batch = batches[key] = Batch(events)
+            reader.deliver(batch)
 
     def _found(self, keys: tuple[str, ...] | None) -> set[Reader]:
         if keys is None:

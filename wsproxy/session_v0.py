@@ -30,6 +30,10 @@ class Subscription:
     after_id: int | None = None
     """Where the row's place was not found: rows with a higher id are taken, as arvados-ws does."""
 
+    def takes_all(self, sequence: int) -> bool:
+        """Whether it wants all events from `sequence` on."""
+        return not self.wanted.tests and sequence > self.after and self.after_id is None
+
     def matches(self, stored: StoredEvent) -> bool:
         if stored.sequence <= self.after:
             return False
@@ -86,6 +90,15 @@ class SessionV0:
         self._shown = 0
         for subscription in self._subscriptions:
             subscription.after, subscription.shown, subscription.after_id = 0, 0, None
+
+    def lets_all_through(self, sequence: int) -> bool:
+        """Whether everything from `sequence` on is news, and wanted by one subscription."""
+        if sequence <= self._shown:
+            return False
+        for subscription in self._subscriptions:
+            if subscription.takes_all(sequence):
+                return True
+        return False
 
     def lets_through(self, stored: StoredEvent) -> bool:
         """Whether some subscription wants an event that the connection has not shown yet."""

@@ -20,6 +20,7 @@ from arvados_nats.errors import BadInput, Refused, Unavailable
 from arvados_nats.grant_subjects import Change
 from arvados_nats.tokens import Token
 from wsproxy import messages_v0, metrics
+from wsproxy.batch import Batch
 from wsproxy.close_codes import CloseCode
 from wsproxy.feed import Feed
 from wsproxy.incoming import Incoming
@@ -28,7 +29,6 @@ from wsproxy.messages_v0 import NumberedEvent, Subscribe, Unsubscribe
 from wsproxy.outlet import Outlet
 from wsproxy.services import Services
 from wsproxy.session_v0 import SessionV0, Subscription
-from wsproxy.stored_event import StoredEvent
 from wsproxy.viewers import Viewer
 
 logger = logging.getLogger(__name__)
@@ -202,10 +202,24 @@ class ConnectionV0:
 
     # Events.
 
-    def _accept(self, stored: StoredEvent) -> None:
-        if self._session.lets_through(stored):
-            self._msg_id += 1
-            self._outlet.put(self._form(messages_v0.numbered(stored), self._msg_id))
+    def _accept(self, batch: Batch) -> None:
+        if self._incoming.socket and self._session.lets_all_through(batch.first):
+            first = self._msg_id + 1
+            self._msg_id += len(batch)
+            self._outlet.put(
+                batch.joined(
+                    first,
+                    lambda: [
+                        messages_v0.numbered(stored).frame(number)
+                        for number, stored in enumerate(batch.events, first)
+                    ],
+                )
+            )
+            return
+        for stored in batch.events:
+            if self._session.lets_through(stored):
+                self._msg_id += 1
+                self._outlet.put(self._form(messages_v0.numbered(stored), self._msg_id))
 
     def _stream_reset(self) -> None:
         self._session.forget_places()

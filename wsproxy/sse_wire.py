@@ -19,6 +19,8 @@ from wsproxy.outlet import HIGH_WATER, Outlet
 class SseWire:
     """To an `Outlet`, a `Wire`. Nothing is sent before `begin`; `ended` is called at its end."""
 
+    joins = True
+
     def __init__(self, send: Send, ended: Callable[[], None]) -> None:
         self._send = send
         self._ended = ended

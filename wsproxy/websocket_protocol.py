@@ -108,6 +108,8 @@ class _Gate:
 class Socket(WebSocketsSansIOProtocol):
     """One WebSocket; to an `Outlet` it is a `Wire`."""
 
+    joins = True
+
     def __init__(
         self,
         config: Config,

@@ -17,10 +17,10 @@ from arvados_nats.permissions import Identity
 from arvados_nats.tokens import Token
 from sandbox import api_server
 from tests.unit.made_events import COLLECTION, PROJECT, USER, made
+from wsproxy.batch import Batch
 from wsproxy.permission_check import PermissionCheck
 from wsproxy.reader import MAX_WAITING, Reader
 from wsproxy.router import Router
-from wsproxy.stored_event import StoredEvent
 
 KEY = "zzzzz-fngyi-key000000000000"
 ELSEWHERE = "zzzzz-j7d0g-elsewhere000000"
@@ -31,10 +31,12 @@ class Inbox:
 
     def __init__(self) -> None:
         self.sequences: list[int] = []
+        self.batches: list[Batch] = []
         self.behind: int | None = None
 
-    def deliver(self, stored: StoredEvent) -> None:
-        self.sequences.append(stored.sequence)
+    def deliver(self, batch: Batch) -> None:
+        self.batches.append(batch)
+        self.sequences += [stored.sequence for stored in batch.events]
 
     def fall_behind(self, sequence: int) -> None:
         self.behind = sequence
@@ -107,15 +109,40 @@ async def test_owner_and_object_lead_to_readers(router: Router, connect: Connect
     _, no_traverse = connect("c", {PROJECT: DIRECT})
     _, stranger = connect("d", {ELSEWHERE: DIRECT | OWNED})
     _, admin = connect("e", {}, is_admin=True)
-    router.dispatch(made(1))
+    router.dispatch([made(1)])
     assert [i.sequences for i in (by_owner, by_object, admin)] == [[1], [1], [1]]
     assert no_traverse.sequences == stranger.sequences == []
+
+
+async def test_events_of_a_turn_come_together_and_are_shared(
+    router: Router, connect: Connect
+) -> None:
+    """Two readers who see the same get the same batch; one who sees less gets one of his own."""
+    _, one = connect("a", {PROJECT: DIRECT | OWNED})
+    _, other = connect("b", {PROJECT: DIRECT | OWNED, ELSEWHERE: DIRECT | OWNED})
+    _, less = connect("c", {COLLECTION: DIRECT})
+    router.dispatch([made(1), made(2, "zzzzz-4zz18-other0000000000"), made(3)])
+    assert (one.sequences, other.sequences, less.sequences) == ([1, 2, 3], [1, 2, 3], [1, 3])
+    assert len(one.batches) == len(less.batches) == 1
+    assert one.batches[0] is other.batches[0]
+
+
+async def test_what_must_wait_comes_behind_what_was_seen_in_the_same_turn(
+    router: Router, connect: Connect
+) -> None:
+    """A reader put on hold in the middle of a batch gets its beginning at once, then the rest."""
+    reader, inbox = connect("a", {PROJECT: DIRECT | OWNED})
+    router.before_dispatch.append(lambda e: router.hold(reader) if e.sequence == 2 else None)
+    router.dispatch([made(1), made(2), made(3)])
+    assert inbox.sequences == [1]
+    router.regrant(reader, reader.grants)
+    await until(lambda: inbox.sequences == [1, 2, 3])
 
 
 async def test_an_event_about_nothing_reaches_nobody(router: Router, connect: Connect) -> None:
     """Not even an admin."""
     _, admin = connect("e", {}, is_admin=True)
-    router.dispatch(made(1, None))
+    router.dispatch([made(1, None)])
     assert admin.sequences == []
 
 
@@ -130,10 +157,10 @@ async def test_a_watch_gets_its_object_only_and_only_if_readable(
     router.watch(stranger, COLLECTION, theirs)
     other = "zzzzz-4zz18-other0000000000"
     for sequence, uuid in enumerate((COLLECTION, other, COLLECTION), start=1):
-        router.dispatch(made(sequence, uuid))
+        router.dispatch([made(sequence, uuid)])
     router.unwatch(reader, COLLECTION, mine)
     router.unwatch(reader, COLLECTION, mine)
-    router.dispatch(made(4))
+    router.dispatch([made(4)])
     assert mine.sequences == [1, 3]
     assert theirs.sequences == []
     assert all_events.sequences == [1, 2, 3, 4]
@@ -142,13 +169,13 @@ async def test_a_watch_gets_its_object_only_and_only_if_readable(
 async def test_new_grants_count_from_the_next_event_on(router: Router, connect: Connect) -> None:
     """Gained and lost alike."""
     reader, inbox = connect("a", {})
-    router.dispatch(made(1))
+    router.dispatch([made(1)])
     router.hold(reader)
     router.regrant(reader, Grants("a", targets={PROJECT: DIRECT | OWNED}))
-    router.dispatch(made(2))
+    router.dispatch([made(2)])
     router.hold(reader)
     router.regrant(reader, Grants("a", targets={}))
-    router.dispatch(made(3))
+    router.dispatch([made(3)])
     assert inbox.sequences == [2]
 
 
@@ -160,8 +187,8 @@ async def test_on_hold_events_wait_and_are_judged_by_the_new_grants(
     _, other = connect("b", {PROJECT: DIRECT | OWNED, ELSEWHERE: DIRECT | OWNED})
     router.hold(reader)
     router.hold(reader)
-    router.dispatch(made(1, owner=ELSEWHERE))
-    router.dispatch(made(2))
+    router.dispatch([made(1, owner=ELSEWHERE)])
+    router.dispatch([made(2)])
     new = Grants("a", targets={PROJECT: DIRECT | OWNED})
     router.regrant(reader, new)
     await asyncio.sleep(0)
@@ -181,9 +208,9 @@ async def test_asking_keeps_the_order_of_one_and_holds_up_nobody_else(
     del admin
     _, other = connect("c", {PROJECT: DIRECT | OWNED})
     arvados.open.clear()
-    router.dispatch(made(1, KEY, facts={"uuid": ""}, audience=[]))
-    router.dispatch(made(2))
-    router.dispatch(made(3, KEY, facts={"uuid": ""}, audience=[]))
+    router.dispatch([made(1, KEY, facts={"uuid": ""}, audience=[])])
+    router.dispatch([made(2)])
+    router.dispatch([made(3, KEY, facts={"uuid": ""}, audience=[])])
     await until(lambda: arvados.calls >= 3)
     assert asking.sequences == other.sequences == []
     arvados.open.set()
@@ -199,8 +226,8 @@ async def test_a_no_is_silent_and_final(
     """facts/arvados-demand.md A10; the events behind it come at once."""
     _, inbox = connect("a", None)
     arvados.answers = [status]
-    router.dispatch(made(1))
-    router.dispatch(made(2, "zzzzz-4zz18-other0000000000"))
+    router.dispatch([made(1)])
+    router.dispatch([made(2, "zzzzz-4zz18-other0000000000")])
     await until(lambda: inbox.sequences == [2])
     assert arvados.calls == 2
 
@@ -212,7 +239,7 @@ async def test_no_answer_is_asked_again_and_never_a_no(
     """The event comes when Arvados can say yes."""
     _, inbox = connect("a", None)
     arvados.answers = [status, status]
-    router.dispatch(made(1))
+    router.dispatch([made(1)])
     await until(lambda: inbox.sequences == [1])
     assert arvados.calls == 3
 
@@ -223,12 +250,12 @@ async def test_an_answer_from_before_a_change_is_not_used(
     """New grants come while the question is under way: they decide."""
     reader, inbox = connect("a", None)
     arvados.open.clear()
-    router.dispatch(made(1))
+    router.dispatch([made(1)])
     await until(lambda: arvados.calls == 1)
     router.hold(reader)
     router.regrant(reader, Grants("a", targets={}))
     arvados.open.set()
-    router.dispatch(made(2, USER, owner=USER))
+    router.dispatch([made(2, USER, owner=USER)])
     await until(lambda: reader._working is None)
     assert inbox.sequences == []
 
@@ -240,7 +267,7 @@ async def test_too_much_behind_a_question_goes_back_to_the_stream(
     reader, inbox = connect("a", None)
     arvados.open.clear()
     for sequence in range(1, MAX_WAITING + 3):
-        router.dispatch(made(sequence))
+        router.dispatch([made(sequence)])
     assert inbox.behind == 0
     arvados.open.set()
     await until(lambda: reader._working is None)
@@ -249,8 +276,8 @@ async def test_too_much_behind_a_question_goes_back_to_the_stream(
 async def test_role_groups_are_offered_to_everybody(router: Router, connect: Connect) -> None:
     """Every active user may see them, by no right of his own."""
     _, inbox = connect("a", {}, cluster=ClusterState(role_groups_visible=True))
-    router.dispatch(made(1, ELSEWHERE, facts={"is_role": True}))
-    router.dispatch(made(2, ELSEWHERE, facts={"is_role": False}))
+    router.dispatch([made(1, ELSEWHERE, facts={"is_role": True})])
+    router.dispatch([made(2, ELSEWHERE, facts={"is_role": False})])
     assert inbox.sequences == [1]
 
 
@@ -259,6 +286,6 @@ async def test_a_removed_reader_leaves_nothing_behind(router: Router, connect: C
     reader, inbox = connect("a", {PROJECT: DIRECT | OWNED, COLLECTION: DIRECT})
     router.remove(reader)
     reader.end()
-    router.dispatch(made(1))
+    router.dispatch([made(1)])
     assert inbox.sequences == []
     assert not router.reaching([PROJECT, COLLECTION, "a"])

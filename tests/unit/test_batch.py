@@ -1,0 +1,32 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Events that several readers see travel together, and their bytes are made once."""
+
+from __future__ import annotations
+
+from tests.unit.made_events import made
+from wsproxy.batch import Batch
+
+
+def test_a_batch_knows_its_place_in_the_stream() -> None:
+    """`first` and `last` are sequences, not numbers of events: the stream may have holes."""
+    batch = Batch([made(3), made(7)])
+
+    assert (batch.first, batch.last, len(batch)) == (3, 7, 2)
+
+
+def test_bytes_of_one_form_are_made_once_and_shared() -> None:
+    """All who send the same get the very same object; another form is another one."""
+    batch, asked = Batch([made(1), made(2)]), []
+
+    def pieces() -> list[bytes]:
+        asked.append(1)
+        return [b"one", b"two"]
+
+    first = batch.joined("frame", pieces)
+
+    assert first == b"onetwo"
+    assert batch.joined("frame", pieces) is first
+    assert len(asked) == 1
+    assert batch.joined("text", lambda: [b"1", b"2"]) == b"12"
