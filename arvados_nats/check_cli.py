@@ -9,11 +9,14 @@ not look.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
 
 import click
+
+from arvados_nats import process
 
 
 @click.group()
@@ -39,3 +42,23 @@ def permissions(file: Path) -> None:
         sys.exit(2)
     click.echo(json.dumps(report.as_dict()))
     sys.exit(0 if report.passed else 1)
+
+
+@check.command()
+@click.option("--proxy", "url", help="Also look at a wsproxy, ws[s]://host[:port].")
+def connections(url: str | None) -> None:
+    """See whether NATS, the streams and wsproxy are there, and refuse whom they should.
+
+    Settings come from the environment, as for wsproxy: ARVADOS_NATS_NATS_URL and a folder with
+    the seed `wsproxy`, ARVADOS_NATS_KEYS_DIR.
+    """
+    from arvados_nats import check_connections
+    from arvados_nats.settings import NatsSettings
+
+    settings = process.load(NatsSettings)
+    found = asyncio.run(check_connections.nats(settings.nats_servers, settings.seed("wsproxy")))
+    if url:
+        found |= asyncio.run(check_connections.proxy(url))
+    for part, wrong in found.items():
+        click.echo(f"{part}: {wrong or 'ok'}")
+    sys.exit(1 if any(found.values()) else 0)

@@ -1,0 +1,117 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the parts of a running installation find each other: what `helm test` runs.
+
+Three looks: a message goes to NATS and comes back as one of our identities; both streams are there;
+wsproxy answers like arvados-ws, and sends away a token that nobody has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+from urllib.parse import urlsplit
+
+import httpx
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.typing import Subprotocol
+
+from arvados_nats import nats_client, streams
+from arvados_nats.errors import ArvadosNatsError, ConfigError, Unavailable
+from arvados_nats.nats_client import Message, Nats
+
+_WITHIN_SECONDS = 10.0
+_PROTOCOL = Subprotocol("arvados.events.v1.json")
+_TOKEN_INVALID = 4501
+_FALSE_TOKEN = "v2/zzzzz-gj3su-" + "0" * 15 + "/" + "0" * 40
+
+Findings = dict[str, str | None]
+"""What was looked at -> what is wrong with it, or None."""
+
+
+async def nats(servers: list[str], seed: str) -> Findings:
+    """Whether `wsproxy` can log in to NATS, hears itself, and finds the streams."""
+    found: Findings = dict.fromkeys(("NATS", streams.EVENTS, streams.LOGS))
+    try:
+        async with nats_client.connect(
+            servers, name="arvados-nats check", seed=seed, timeout=_WITHIN_SECONDS
+        ) as connection:
+            await _round_trip(connection)
+            for stream in (streams.EVENTS, streams.LOGS):
+                if await connection.stream_config(stream) is None:
+                    found[stream] = "does not exist yet: do the publishers run?"
+    except ArvadosNatsError as error:
+        found["NATS"] = str(error)
+    return found
+
+
+async def _round_trip(connection: Nats) -> None:
+    subject, came = f"arvados.check.{secrets.token_hex(8)}", asyncio.Event()
+
+    async def heard(_: Message) -> None:
+        came.set()
+
+    await connection.subscribe(subject, heard)
+    await connection.publish(subject)
+    try:
+        await asyncio.wait_for(came.wait(), _WITHIN_SECONDS)
+    except TimeoutError as error:
+        raise Unavailable("a message that was published did not come back") from error
+
+
+async def proxy(url: str) -> Findings:
+    """Whether wsproxy at `ws[s]://host[:port]` answers, and refuses a false token."""
+    base = _base(url)
+    return {
+        "wsproxy over HTTP": await _plain_request(f"http{base}/websocket"),
+        "wsproxy over WebSocket": await _false_token(f"ws{base}/v1/stream"),
+    }
+
+
+def _base(url: str) -> str:
+    """From `ws://host/…` to `://host`, from `wss://host/…` to `s://host`."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("ws", "wss") or not parts.netloc:
+        raise ConfigError(f"--proxy: {url!r} is no ws:// or wss:// address")
+    return f"{parts.scheme.removeprefix('ws')}://{parts.netloc}"
+
+
+async def _plain_request(url: str) -> str | None:
+    try:
+        async with httpx.AsyncClient(timeout=_WITHIN_SECONDS) as client:
+            answer = await client.get(url)
+    except httpx.HTTPError as error:
+        return f"{url} does not answer: {error}"
+    if "not websocket protocol" not in answer.text:
+        return f"{url} is answered by something else, with status {answer.status_code}"
+    return None
+
+
+async def _false_token(url: str) -> str | None:
+    try:
+        async with asyncio.timeout(_WITHIN_SECONDS):
+            accepted, code = await _try_token(url)
+    except TimeoutError:
+        return f"{url} gave no answer to a false token: does it reach Arvados?"
+    except (OSError, WebSocketException) as error:
+        return f"{url} takes no WebSocket: {error}"
+    if accepted:
+        return f"{url} accepts a token that nobody has"
+    if code != _TOKEN_INVALID:
+        return f"{url} closed with {code} instead of refusing a false token"
+    return None
+
+
+async def _try_token(url: str) -> tuple[bool, int | None]:
+    """Whether a false token is welcomed, and the code that the connection is closed with."""
+    async with connect(url, subprotocols=[_PROTOCOL]) as socket:
+        await socket.send(json.dumps({"auth": {"token": _FALSE_TOKEN}}))
+        with contextlib.suppress(ConnectionClosed):
+            async for text in socket:
+                if "hello" in json.loads(text):
+                    return True, None
+        return False, socket.close_code
