@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import ssl as tls
 import time
@@ -174,16 +175,18 @@ class Stream:
                 reason = line_errors.why_not_open(error, first=not self._greeted)
             now = time.monotonic()
             lost = now if self._stood else lost
-            self._require_patience(now - lost, reason)
+            left = self._patience_left(now - lost, reason)
             failures = 0 if self._stood and now - opened > _STEADY_SECONDS else failures + 1
-            delay = 0.0 if refused else self._delay(failures)
+            delay = 0.0 if refused else min(self._delay(failures), left)
             self._options.told(Waiting(delay, reason))
             await asyncio.sleep(delay)
 
-    def _require_patience(self, waited: float, reason: str) -> None:
+    def _patience_left(self, waited: float, reason: str) -> float:
+        """Seconds until it is given up; Unavailable if there are none."""
         patience = self._options.again if self._greeted else self._options.patience
-        if patience is not None and waited > patience:
+        if patience is not None and waited >= patience:
             raise Unavailable(reason)
+        return math.inf if patience is None else patience - waited
 
     def _delay(self, failures: int) -> float:
         """Full jitter, so that clients that lost one server do not come back all at once."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +15,8 @@ from arvados_nats import cli
 from terminal import logs, nats_login
 from terminal.logs_cli import logs as logs_command
 from terminal.nats_login import Holder
+from terminal.watch_cli import watch as watch_group
+from terminal.whoami_cli import whoami as whoami_command
 
 
 @pytest.mark.parametrize(
@@ -65,3 +68,18 @@ def test_short_file_names_stand_for_the_usual_ones() -> None:
     arguments = ["--file", "stdout", "--file", "node.json", "zzzzz-dz642-000000000000001"]
     context = logs_command.make_context("logs", arguments)
     assert context.params["files"] == ("stdout.txt", "node.json")
+
+
+def test_every_option_is_in_the_guide() -> None:
+    """docs/terminal.md names each option of each command."""
+    guide = (Path(__file__).parents[2] / "docs/terminal.md").read_text(encoding="utf-8")
+    commands = [logs_command, whoami_command, *watch_group.commands.values()]
+    options = {
+        option
+        for command in commands
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+        if option.startswith("-")
+    }
+    assert "--exit-code" in options
+    assert sorted(option for option in options if f"`{option}`" not in guide) == []
