@@ -301,3 +301,28 @@ async def test_terminal_gets_names_and_colours_and_nothing_else(
     async with started("logs", request.uuid, env=plain, terminal=True) as command:
         assert await command.end() == 0
         assert b"\x1b" not in command.out
+
+
+@pytest.mark.parametrize("how", ["unshared", "logged out"])
+async def test_permission_that_is_taken_ends_it(
+    stack: Stack, alice: Actor, tmp_path: Path, how: str
+) -> None:
+    """What was shown stays; then it is over, with the reason and exit code 1."""
+    cluster = stack.sandbox.cluster
+    request, container = await running(stack, alice)
+    bob = await cluster.user("bob")
+    await cluster.share(request, bob)
+    write(stack, container, "stdout.txt", b"seen\n")
+    env = environment(stack, bob, tmp_path)
+    async with started("logs", "-f", request.uuid, env=env) as command:
+        await command.shows(b"seen\n")
+        if how == "unshared":
+            await cluster.unshare(request, bob)
+            words = f"{request.uuid}: the permission to read this is gone"
+        else:
+            await cluster.logout(bob)
+            words = "does not accept the token (token"
+        await command.tells(words)
+        write(stack, container, "stdout.txt", b"secret\n")
+        assert await command.end() == 1
+        assert bytes(command.out) == b"seen\n"

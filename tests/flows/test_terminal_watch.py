@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -278,3 +280,27 @@ async def test_watch_permissions_follows_shares(
         await cluster.logout(token)
         assert await command.end() == 1
         assert "Arvados does not know the token" in command.said
+
+
+async def test_python_of_the_guide_runs(
+    stack: Stack, alice: Actor, env: dict[str, str], tmp_path: Path
+) -> None:
+    """The program in docs/terminal.md, with another address and uuid, prints a log to its end."""
+    cluster = stack.sandbox.cluster
+    request = await cluster.container_request("guide", owner=alice)
+    container = await cluster.run(request)
+    cluster.logs.append(container.uuid, "stderr.txt", b"from the guide\n")
+    await cluster.finish(container)
+    guide = Path(__file__).parents[2] / "docs/terminal.md"
+    code = guide.read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    program = tmp_path / "program.py"
+    program.write_text(
+        code.replace("wss://ws.example.com/v1/stream", stack.stream_url).replace(
+            "zzzzz-xvhdp-0123456789abcde", request.uuid
+        )
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(program), stdout=asyncio.subprocess.PIPE, env=env
+    )
+    assert (await process.communicate())[0] == b"from the guide\n"
+    assert process.returncode == 0
