@@ -168,7 +168,9 @@ class Feed:
             place = self.position
             if stored.sequence <= place:
                 continue
-            allowed = await self._reader.judge(stored)
+            allowed = self._reader.judge_now(stored)
+            if allowed is None:
+                allowed = await self._reader.judge(stored)
             if self.position != place or self._outlet.lagging:
                 return  # sent elsewhere meanwhile, or full: this event is read again
             self.position = stored.sequence

@@ -44,12 +44,14 @@ class PermissionCheck:
         """A token by which the reader's questions may be asked."""
         self._tokens[reader][token.digest] = token
 
-    def drop_token(self, reader: Hashable, token: Token) -> None:
-        """The token is not used any more."""
+    def drop_token(self, reader: Hashable, token: Token) -> bool:
+        """The token is not used any more; whether the reader has others."""
         self._tokens[reader].pop(token.digest, None)
-        if not self._tokens[reader]:
-            del self._tokens[reader]
-            self.forget(reader)
+        if self._tokens[reader]:
+            return True
+        del self._tokens[reader]
+        self.forget(reader)
+        return False
 
     def forget(self, reader: Hashable) -> None:
         """Answers given to the reader so far are not used any more."""

@@ -130,6 +130,13 @@ class Reader:
         """What the rule says now; `NO` for an event about no object."""
         return decide_event(self._identity, self.grants, stored, self._now())
 
+    def judge_now(self, stored: StoredEvent) -> bool | None:
+        """As `judge`, where that needs no waiting; else None."""
+        if self._holds:
+            return None
+        decision = self.decide(stored)
+        return None if decision is Decision.ASK else decision is _YES
+
     async def judge(self, stored: StoredEvent) -> bool:
         """Whether the event may be shown now; asks Arvados if need be. Never yes on doubt."""
         while True:

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -88,6 +89,7 @@ class Viewers:
         self._viewers: dict[bytes, Viewer] = {}
         self._by_token: dict[str, set[Viewer]] = {}
         self._readers: dict[ReaderKey, Reader] = {}
+        self._sessions: Counter[str] = Counter()
         self._by_user: dict[str, set[Viewer]] = {}
         self._due: dict[Reader, int] = {}
         self._wake = asyncio.Event()
@@ -104,27 +106,33 @@ class Viewers:
             self._by_user.setdefault(identity.user_uuid, set()).add(viewer)
             self._check.add_token(viewer.reader.key, token)
         viewer.sessions.add(session)
+        self._sessions[identity.user_uuid] += 1
         return viewer
 
     def release(self, viewer: Viewer, session: Session) -> None:
         """The session is over."""
-        viewer.sessions.discard(session)
-        if viewer.sessions or self._viewers.get(viewer.token.digest) is not viewer:
+        if session not in viewer.sessions:
             return
+        viewer.sessions.discard(session)
+        self._sessions[viewer.identity.user_uuid] -= 1
+        if not viewer.sessions:
+            self._forget(viewer)
+
+    def _forget(self, viewer: Viewer) -> None:
+        if not self._sessions[viewer.identity.user_uuid]:
+            del self._sessions[viewer.identity.user_uuid]
         del self._viewers[viewer.token.digest]
         _remove(self._by_token, viewer.identity.token_uuid, viewer)
         _remove(self._by_user, viewer.identity.user_uuid, viewer)
         reader = viewer.reader
-        self._check.drop_token(reader.key, viewer.token)
-        rest = self._by_user.get(reader.user_uuid, ())
-        if not any(other.reader is reader for other in rest):
+        if not self._check.drop_token(reader.key, viewer.token):
             self._router.remove(reader)
             reader.end()
             del self._readers[reader.key]
 
     def sessions_of(self, user_uuid: str) -> int:
         """How many sessions a user has open, over all his tokens."""
-        return sum(len(viewer.sessions) for viewer in self._by_user.get(user_uuid, ()))
+        return self._sessions[user_uuid]
 
     def _reader(self, identity: Identity) -> Reader:
         key = (identity.user_uuid, identity.scopes, identity.is_root)
