@@ -5,15 +5,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 
 import pytest
 from websockets.asyncio.client import connect as connect_raw
+from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
+from tests.v0 import site as sites
 from tests.v0.site import Site
+from tests.v1 import client as clients
 from tests.v1.conftest import Connect
 from wsproxy import socket_v1
 from wsproxy.close_codes import CloseCode
@@ -162,3 +167,41 @@ async def test_a_frame_over_the_limit_closes(connect: Connect, alice: Actor) -> 
     async with connect(alice) as client:
         await client.socket.send("x" * (socket_v1.MAX_MESSAGE + 1))
         assert await client.closed() == 1009
+
+
+async def test_draining_says_goodbye_and_when_to_come_back(site: Site, alice: Actor) -> None:
+    """Before the server stops, each client is told a range to wait in, and closed to come back."""
+    server = contextlib.AsyncExitStack()
+    base = await server.enter_async_context(sites.serving(sites.settings(site)))
+    async with clients.connected(base, alice) as client:
+        await client.subscribe("a", events={})
+        stopping = asyncio.create_task(server.aclose())
+        code = await client.closed()
+        low, high = client.of("goodbye")[0]["reconnect_after_ms"]
+        assert 0 <= low < high
+        assert code == CloseCode.DRAIN and CloseCode.DRAIN.come_back
+    await stopping
+
+
+async def test_an_old_connection_is_asked_to_come_back(site: Site, alice: Actor) -> None:
+    """So that load spreads over replicas; the cursor makes it harmless."""
+    chosen = sites.settings(site, max_age=0.5)
+    async with sites.serving(chosen) as base, clients.connected(base, alice) as client:
+        assert await client.closed() == CloseCode.MAX_AGE
+        assert client.of("goodbye")
+
+
+async def test_a_silent_client_is_closed(
+    connect: Connect, alice: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pings come; a client that answers none is gone for all the server knows."""
+    monkeypatch.setattr(socket_v1, "PING_SECONDS", 0.5)
+    monkeypatch.setattr(socket_v1, "SILENT_SECONDS", 1.5)
+    async with connect(alice) as client:
+        frames = []
+        with pytest.raises(ConnectionClosed):
+            async with asyncio.timeout(15):
+                while True:
+                    frames.append(await client.socket.recv())
+        assert '{"ping":{}}' in frames
+        assert client.socket.close_code == CloseCode.NO_PONG
