@@ -1,0 +1,130 @@
+// Copyright (C) The Arvados-NATS Authors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Connection comes back for as long as the program runs.
+type Connection struct {
+	*nats.Conn
+	// Live messages in order.
+	Live chan *nats.Msg
+	// Due says that history has to be read: we were away.
+	Due chan struct{}
+}
+
+// NotAnswered is why a request has no answer.
+type NotAnswered struct {
+	Text      string `json:"error"`
+	Temporary bool   `json:"temporary"`
+}
+
+func (e *NotAnswered) Error() string { return e.Text }
+
+// Open connects with an Arvados token, v2/<uuid>/<secret>. Answers come to an inbox that only
+// this token may read.
+func Open(url, token string) (*Connection, error) {
+	c := &Connection{Live: make(chan *nats.Msg, 65536), Due: make(chan struct{}, 1)}
+	conn, err := nats.Connect(url,
+		nats.Token(token),
+		nats.CustomInboxPrefix("_INBOX_"+strings.Split(token, "/")[1]),
+		nats.Timeout(5*time.Second), // the server takes 2 s when nobody can judge the token
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(time.Second),
+		nats.ReconnectJitter(2*time.Second, 2*time.Second),
+		nats.RetryOnFailedConnect(true),
+		// A refusal may be an outage of the callout service: the server's words are the same.
+		nats.IgnoreAuthErrorAbort(),
+		nats.ConnectHandler(func(*nats.Conn) { log.Print("* connected"); c.due() }),
+		nats.DisconnectErrHandler(func(*nats.Conn, error) { log.Print("* disconnected") }),
+		nats.ReconnectHandler(func(*nats.Conn) { log.Print("* connected"); c.due() }),
+		nats.ReconnectErrHandler(said),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			said(nil, err)
+			if errors.Is(err, nats.ErrSlowConsumer) {
+				c.due()
+			}
+		}),
+	)
+	c.Conn = conn
+	return c, err
+}
+
+func said(_ *nats.Conn, err error) {
+	switch {
+	case errors.Is(err, nats.ErrPermissionViolation):
+		log.Print("* denied")
+	case errors.Is(err, nats.ErrAuthorization):
+		log.Print("* refused")
+	default:
+		log.Print("* error: ", err)
+	}
+}
+
+func (c *Connection) due() {
+	select {
+	case c.Due <- struct{}{}:
+	default:
+	}
+}
+
+// Denied says whether the server does not let us subscribe. It answers in order, so what it
+// thinks of our subscriptions is known when it has answered a ping.
+func (c *Connection) Denied() bool {
+	return c.Flush() != nil || errors.Is(c.LastError(), nats.ErrPermissionViolation)
+}
+
+// Listen puts what comes live into c.Live.
+func (c *Connection) Listen(subject string) error {
+	if _, err := c.ChanSubscribe(subject, c.Live); err != nil {
+		return err
+	}
+	return c.Flush() // from here on nothing is missed
+}
+
+// Ask calls take for each message of an answer, up to and with the one that ends it.
+func (c *Connection) Ask(subject string, request any, take func(*nats.Msg) error) error {
+	payload, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	inbox := c.NewInbox()
+	answers, err := c.SubscribeSync(inbox)
+	if err != nil {
+		return err
+	}
+	defer answers.Unsubscribe()
+	if err := c.PublishRequest(subject, inbox, payload); err != nil {
+		return err
+	}
+	for {
+		message, err := answers.NextMsg(10 * time.Second)
+		if err != nil {
+			return &NotAnswered{fmt.Sprint("the answer does not come: ", err), true}
+		}
+		if message.Header.Get("Arvados-Error") != "" {
+			found := &NotAnswered{}
+			if err := json.Unmarshal(message.Data, found); err != nil {
+				return err
+			}
+			return found
+		}
+		if err := take(message); err != nil {
+			return err
+		}
+		if message.Header.Get("Arvados-End") != "" {
+			return nil
+		}
+	}
+}

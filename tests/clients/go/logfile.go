@@ -1,0 +1,141 @@
+// Copyright (C) The Arvados-NATS Authors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"log"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Log tells the bytes of one log file of a container, each once and in order.
+type Log struct {
+	UUID, File    string
+	offset, epoch int64
+	known         bool // the epoch: how often the file began anew
+	ended         bool
+}
+
+type logRequest struct {
+	UUID   string `json:"uuid"`
+	File   string `json:"file"`
+	Offset int64  `json:"offset"`
+	Epoch  *int64 `json:"epoch,omitempty"`
+}
+
+func number(header nats.Header, name string) int64 {
+	found, _ := strconv.ParseInt(header.Get(name), 10, 64)
+	return found
+}
+
+func (l *Log) at(header nats.Header, offset int64) {
+	l.offset, l.epoch, l.known = offset, number(header, "Arvados-Epoch"), true
+}
+
+// history tells the bytes that the stream has from our place on.
+func (l *Log) history(c *Connection, tell func([]byte)) error {
+	for more := true; more; {
+		request := logRequest{UUID: l.UUID, File: l.File, Offset: l.offset}
+		if l.known {
+			epoch := l.epoch
+			request.Epoch = &epoch
+		}
+		err := c.Ask("arvados.api.logs", request, func(message *nats.Msg) error {
+			header := message.Header
+			switch {
+			case header.Get("Arvados-Gap") != "": // read it from Arvados' API with `Range`
+				log.Printf("* gap: bytes %s of %s",
+					header.Get("Arvados-Gap"), header.Get("Arvados-Log-Path"))
+			case header.Get("Arvados-End") != "":
+				l.at(header, number(header, "Arvados-End"))
+				more = header.Get("Arvados-More") == "true"
+				l.ended = header.Get("Arvados-Ended") == "true"
+			default:
+				l.at(header, number(header, "Arvados-Offset")+int64(len(message.Data)))
+				tell(message.Data)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// live tells the new bytes of a live message; false if history has to tell what is before them.
+func (l *Log) live(message *nats.Msg, tell func([]byte)) bool {
+	header := message.Header
+	if header.Get("Arvados-End") != "" {
+		return false // the container is over: history says when we have all
+	}
+	offset, epoch := number(header, "Arvados-Offset"), number(header, "Arvados-Epoch")
+	if epoch > l.epoch || epoch == l.epoch && offset > l.offset {
+		return false
+	}
+	if end := offset + int64(len(message.Data)); epoch == l.epoch && end > l.offset {
+		tell(message.Data[l.offset-offset:])
+		l.at(header, end)
+	}
+	return true
+}
+
+// Follow tells all bytes, until the container has ended.
+func (l *Log) Follow(c *Connection, reconcile time.Duration, tell func([]byte)) error {
+	for err := l.listen(c); err != nil; err = l.listen(c) {
+		var notAnswered *NotAnswered
+		if !errors.As(err, &notAnswered) || !notAnswered.Temporary {
+			return err
+		}
+		log.Print("* log: ", err)
+		select {
+		case <-c.Due:
+		case <-time.After(5 * time.Second):
+		}
+	}
+	for due := true; ; {
+		if due {
+			var notAnswered *NotAnswered
+			err := l.history(c, tell)
+			if errors.As(err, &notAnswered) && notAnswered.Temporary {
+				log.Print("* history: ", err)
+			} else if err != nil {
+				return err
+			}
+		}
+		if l.ended {
+			return nil
+		}
+		select {
+		case message := <-c.Live:
+			due = !l.live(message, tell)
+		case <-c.Due:
+			due = true
+		case <-time.After(reconcile / 4):
+			due = true
+		}
+	}
+}
+
+// listen hears the file as it grows; the answer says where. `end` tells when it is over.
+func (l *Log) listen(c *Connection) error {
+	subject := ""
+	request := logRequest{UUID: l.UUID, File: l.File}
+	err := c.Ask("arvados.api.logs", request, func(message *nats.Msg) error {
+		subject = message.Header.Get("Arvados-Live")
+		return nil
+	})
+	if err != nil || subject == "" {
+		return err
+	}
+	if err := c.Listen(subject); err != nil {
+		return err
+	}
+	return c.Listen(subject[:strings.LastIndex(subject, ".")] + ".end")
+}

@@ -1,0 +1,303 @@
+// Copyright (C) The Arvados-NATS Authors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+// Follow an Arvados project, or a container's log file, with a native NATS connection.
+//
+//   node arvados_live.mjs events PROJECT_UUID       one JSON line for each change, each once
+//   node arvados_live.mjs log CONTAINER_UUID FILE   the bytes of the file, each once
+//
+// Reads NATS_URL and ARVADOS_API_TOKEN. What happens to the connection is said on standard error.
+// In a browser the same code works with `wsconnect` of @nats-io/nats-core instead of `connect`.
+
+import {
+  AuthorizationError,
+  connect,
+  createInbox,
+  PermissionViolationError,
+} from "@nats-io/transport-node";
+
+const RECONCILE_SECONDS = Number(process.env.RECONCILE_SECONDS ?? 60);
+const say = (text) => console.error(`* ${text}`);
+const sleep = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
+const some = (low, high) => low + Math.random() * (high - low);
+
+/** Why a request has no answer. */
+class NotAnswered extends Error {
+  constructor(text, temporary) {
+    super(text);
+    this.temporary = temporary;
+  }
+}
+
+/** One connection that comes back for as long as the program runs. */
+class Connection {
+  denied = false; // the server does not let us subscribe: a permission is missing
+  #messages = []; // live messages in order; null when history has to be read
+  #subjects = new Set();
+  #open = new Set();
+  #wake = () => {};
+
+  /** Connect. Answers come to an inbox that only this token may read: v2/<uuid>/<secret>. */
+  static async open(servers, token) {
+    const options = {
+      servers,
+      token,
+      inboxPrefix: `_INBOX_${token.split("/")[1]}`,
+      maxReconnectAttempts: -1,
+      reconnectTimeWait: 1000,
+      reconnectJitter: 2000,
+      reconnectJitterTLS: 2000,
+      ignoreAuthErrorAbort: true, // a refusal may be an outage: the server's words are the same
+    };
+    for (;;) {
+      try {
+        const connection = new Connection();
+        connection.nats = await connect(options);
+        connection.inboxPrefix = options.inboxPrefix;
+        say("connected");
+        connection.#watch();
+        return connection;
+      } catch (error) {
+        say(error instanceof AuthorizationError ? "refused" : `error: ${error.message}`);
+        await sleep(some(1, 4));
+      }
+    }
+  }
+
+  async #watch() {
+    for await (const status of this.nats.status()) {
+      if (status.type === "disconnect") say("disconnected");
+      if (status.type === "slowConsumer") this.#put(null);
+      if (status.type === "error" && status.error instanceof AuthorizationError) say("refused");
+      if (status.type === "reconnect") {
+        this.denied = false;
+        for (const subject of this.#subjects) this.#subscribe(subject);
+        say("connected");
+        this.#put(null);
+      }
+    }
+  }
+
+  /** Hand what comes live to `next`. */
+  async listen(subject) {
+    this.#subjects.add(subject);
+    this.#subscribe(subject);
+    await this.nats.flush(); // from here on nothing is missed
+  }
+
+  #subscribe(subject) {
+    if (this.#open.has(subject)) return; // the library sends it again itself
+    this.#open.add(subject);
+    const callback = (error, message) => {
+      if (!error) return this.#put(message);
+      this.#open.delete(subject); // the library forgets what was refused
+      this.denied ||= error instanceof PermissionViolationError;
+      if (this.denied) say("denied");
+    };
+    this.nats.subscribe(subject, { callback });
+  }
+
+  /** Whether a subscription was refused, as the server says after all that was sent before. */
+  async isDenied() {
+    await this.nats.flush();
+    return this.denied;
+  }
+
+  #put(message) {
+    this.#messages.push(message);
+    this.#wake();
+  }
+
+  /** The next live message; null when it is time to read history. */
+  async next(seconds) {
+    if (!this.#messages.length) {
+      await new Promise((done) => {
+        const timer = setTimeout(done, seconds * 1000);
+        this.#wake = () => {
+          clearTimeout(timer);
+          done();
+        };
+      });
+    }
+    return this.#messages.shift() ?? null;
+  }
+
+  /** The messages of one answer. */
+  async *ask(subject, request) {
+    const inbox = createInbox(this.inboxPrefix);
+    const answers = this.nats.subscribe(inbox, { timeout: 10000 });
+    try {
+      this.nats.publish(subject, JSON.stringify(request), { reply: inbox });
+      for await (const message of answers) {
+        if (message.headers?.code === 503) throw new NotAnswered("nobody answers", true);
+        if (message.headers?.get("Arvados-Error")) {
+          const found = message.json();
+          throw new NotAnswered(found.error, found.temporary);
+        }
+        yield message;
+        if (message.headers?.has("Arvados-End")) return;
+      }
+    } catch (error) {
+      throw error instanceof NotAnswered ? error : new NotAnswered(error.message, true);
+    } finally {
+      answers.unsubscribe();
+    }
+  }
+}
+
+/** What happens in a project, each event once and in order, over every interruption. */
+class Events {
+  #place = { begin: "now" }; // or "oldest", for all that is kept; later a cursor
+  #told = 0; // history has told everything up to this sequence
+  #ahead = new Set(); // sequences above it that came live
+
+  constructor(project) {
+    this.project = project;
+  }
+
+  /** Whether a live message was not told before: a container in two requests comes twice. */
+  #isNew(sequence) {
+    if (sequence <= this.#told || this.#ahead.has(sequence)) return false;
+    this.#ahead.add(sequence);
+    return true;
+  }
+
+  #reached(cursor, sequence) {
+    this.#place = { cursor };
+    this.#told = sequence;
+    for (const one of this.#ahead) if (one <= sequence) this.#ahead.delete(one);
+  }
+
+  /** The events that did not come live, up to now. */
+  async *#history(connection) {
+    for (let more = true; more; ) {
+      const request = { owners: [this.project], limit: 1000, ...this.#place };
+      for await (const message of connection.ask("arvados.api.events", request)) {
+        const header = (name) => message.headers.get(name);
+        const sequence = Number(header("Nats-Sequence"));
+        if (header("Arvados-Gap")) {
+          say(`gap: ${header("Arvados-Gap")}`);
+          this.#told = 0;
+          this.#ahead.clear();
+        } else if (header("Arvados-End")) {
+          this.#reached(header("Arvados-End"), sequence);
+          more = header("Arvados-More") === "true";
+        } else if (!this.#ahead.has(sequence)) {
+          this.#reached(header("Arvados-Cursor"), sequence);
+          yield message.json();
+        }
+      }
+    }
+  }
+
+  /** All events from now on. */
+  async *follow(connection) {
+    await connection.listen(`arvados.live.${this.project}.*.event.>`);
+    for (let due = true; ; ) {
+      try {
+        // What we may not see now is told when we may again.
+        if (due && !(await connection.isDenied())) {
+          yield* this.#history(connection);
+          say("caught up");
+        }
+      } catch (error) {
+        say(`history: ${error.message}`);
+      }
+      // Live messages can be lost, so history is asked now and then.
+      const message = await connection.next(some(0.8, 1.2) * RECONCILE_SECONDS);
+      due = message === null;
+      if (message && this.#isNew(Number(message.headers.get("Nats-Sequence")))) {
+        yield message.json();
+      }
+    }
+  }
+}
+
+/** The bytes of one log file of a container, each once and in order. */
+class Log {
+  #offset = 0;
+  #epoch; // how often the file began anew
+  #ended = false;
+
+  constructor(uuid, file) {
+    this.uuid = uuid;
+    this.file = file;
+  }
+
+  #at(message, offset) {
+    this.#offset = offset;
+    this.#epoch = Number(message.headers.get("Arvados-Epoch"));
+  }
+
+  /** The bytes that the stream has from our place on. */
+  async *#history(connection) {
+    for (let more = true; more; ) {
+      const { uuid, file } = this;
+      const request = { uuid, file, offset: this.#offset, epoch: this.#epoch };
+      for await (const message of connection.ask("arvados.api.logs", request)) {
+        const header = (name) => message.headers.get(name);
+        if (header("Arvados-Gap")) {
+          // GET Arvados-Log-Path of Arvados' API with `Range`
+          say(`gap: bytes ${header("Arvados-Gap")} of ${header("Arvados-Log-Path")}`);
+        } else if (header("Arvados-End")) {
+          this.#at(message, Number(header("Arvados-End")));
+          more = header("Arvados-More") === "true";
+          this.#ended = header("Arvados-Ended") === "true";
+        } else {
+          this.#at(message, Number(header("Arvados-Offset")) + message.data.length);
+          yield message.data;
+        }
+      }
+    }
+  }
+
+  /** New bytes of a live message; null if history has to tell what is before them. */
+  #live(message) {
+    if (message.headers.has("Arvados-End")) return null; // history says when we have all
+    const offset = Number(message.headers.get("Arvados-Offset"));
+    const epoch = Number(message.headers.get("Arvados-Epoch"));
+    if (epoch > this.#epoch || (epoch === this.#epoch && offset > this.#offset)) return null;
+    if (epoch < this.#epoch) return new Uint8Array();
+    const data = message.data.slice(this.#offset - offset);
+    this.#at(message, this.#offset + data.length);
+    return data;
+  }
+
+  /** Hear the file as it grows; the answer says where. `end` tells when it is over. */
+  async #listen(connection) {
+    const { uuid, file } = this;
+    for await (const message of connection.ask("arvados.api.logs", { uuid, file })) {
+      const subject = message.headers.get("Arvados-Live");
+      if (!subject) continue;
+      await connection.listen(subject);
+      await connection.listen(`${subject.slice(0, subject.lastIndexOf("."))}.end`);
+    }
+  }
+
+  /** All bytes, until the container has ended. */
+  async *follow(connection) {
+    await this.#listen(connection);
+    for (let due = true; ; ) {
+      try {
+        if (due) yield* this.#history(connection);
+      } catch (error) {
+        if (!error.temporary) throw error;
+        say(`history: ${error.message}`);
+      }
+      if (this.#ended) return;
+      const message = await connection.next(RECONCILE_SECONDS / 4);
+      const data = message && this.#live(message);
+      due = data === null;
+      if (data?.length) yield data;
+    }
+  }
+}
+
+const [what, ...rest] = process.argv.slice(2);
+const followed = what === "events" ? new Events(...rest) : new Log(...rest);
+const connection = await Connection.open(process.env.NATS_URL, process.env.ARVADOS_API_TOKEN);
+for await (const found of followed.follow(connection)) {
+  process.stdout.write(found instanceof Uint8Array ? found : `${JSON.stringify(found)}\n`);
+}
+await connection.nats.close();

@@ -1,0 +1,164 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The client programs: how each is made ready where its language is, and one of them at work."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+LANGUAGES = ("python", "go", "js", "ruby")
+
+
+class Missing(Exception):
+    """This machine does not have what the program needs."""
+
+
+def ready(language: str, folder: Path) -> Sequence[str]:
+    """The command that starts the program, made ready in an empty folder; Missing says why not."""
+    match language:
+        case "python":
+            return [sys.executable, str(HERE / "python" / "arvados_live.py")]
+        case "go":
+            return _go(folder)
+        case "js":
+            return _js(folder)
+        case _:
+            return _ruby()
+
+
+def _go(folder: Path) -> Sequence[str]:
+    program = folder / "live"
+    _run([_tool("go"), "build", "-trimpath", "-o", str(program), "."], HERE / "go")
+    return [str(program)]
+
+
+def _js(folder: Path) -> Sequence[str]:
+    node, npm = _tool("node"), _tool("npm")
+    for name in ("package.json", "package-lock.json", "arvados_live.mjs"):
+        shutil.copy(HERE / "js" / name, folder)
+    _run([npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], folder)
+    return [node, str(folder / "arvados_live.mjs")]
+
+
+def _ruby() -> Sequence[str]:
+    ruby = _tool("ruby")
+    if subprocess.run([ruby, "-e", 'require "nats"'], capture_output=True, check=False).returncode:
+        raise Missing("nats-pure is not installed: gem install nats-pure")
+    return [ruby, str(HERE / "ruby" / "arvados_live.rb")]
+
+
+def _tool(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise Missing(f"{name} is not installed")
+    return found
+
+
+_NO_NETWORK = ("dial tcp", "ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "no such host", "ETIMEDOUT")
+
+
+def _run(command: Sequence[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode and any(word in done.stderr for word in _NO_NETWORK):
+        raise Missing(f"{Path(command[0]).name} can not fetch its libraries")
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+
+class Program:
+    """A client at work: what it tells, and what it says of its connection."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.output = bytearray()
+        self.said: list[str] = []
+        self._news = asyncio.Event()
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._reading = (
+            asyncio.create_task(self._read_output(process.stdout)),
+            asyncio.create_task(self._read_said(process.stderr)),
+        )
+
+    async def _read_output(self, stream: asyncio.StreamReader) -> None:
+        while data := await stream.read(65536):
+            self.output += data
+            self._news.set()
+
+    async def _read_said(self, stream: asyncio.StreamReader) -> None:
+        async for line in stream:
+            self.said.append(line.decode(errors="replace").strip().removeprefix("* "))
+            self._news.set()
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The events told, in order; a line that is not whole yet is left out."""
+        whole = self.output[: self.output.rfind(b"\n") + 1]
+        return [json.loads(line) for line in whole.splitlines()]
+
+    @property
+    def objects(self) -> list[str]:
+        return [event["object_uuid"] for event in self.events]
+
+    def times(self, word: str) -> int:
+        """How often it said something that begins so."""
+        return sum(line.startswith(word) for line in self.said)
+
+    async def says(self, word: str, times: int = 1, within: float = 20.0) -> None:
+        """Return when it has said so, that many times in all."""
+        await self._until(lambda: self.times(word) >= times, f"says {word} {times} times", within)
+
+    async def tells(self, objects: Sequence[str], within: float = 20.0) -> None:
+        """Return when it has told of these objects and of no others, in this order, each once."""
+        await self._until(lambda: len(self.objects) >= len(objects), f"tells {objects}", within)
+        assert self.objects == list(objects), self.said
+
+    async def ends(self, within: float = 40.0) -> int:
+        """Its exit code."""
+        async with asyncio.timeout(within):
+            await asyncio.gather(*self._reading)
+            return await self.process.wait()
+
+    async def _until(self, condition: Any, what: str, within: float) -> None:
+        try:
+            async with asyncio.timeout(within):
+                while not condition():
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(f"not within {within} s: {what}; it said {self.said}") from None
+
+    async def stop(self) -> None:
+        if self.process.returncode is None:
+            self.process.terminate()
+        await asyncio.gather(*self._reading)
+        await self.process.wait()
+
+
+@asynccontextmanager
+async def running(
+    command: Sequence[str], *arguments: str, environment: Mapping[str, str]
+) -> AsyncIterator[Program]:
+    """Start a program; it is ended at the end."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **environment},
+    )
+    program = Program(process)
+    try:
+        yield program
+    finally:
+        await program.stop()

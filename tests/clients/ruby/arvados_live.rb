@@ -1,0 +1,311 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+# Follow an Arvados project, or a container's log file, with a native NATS connection.
+#
+#   ruby arvados_live.rb events PROJECT_UUID       one JSON line for each change, each once
+#   ruby arvados_live.rb log CONTAINER_UUID FILE   the bytes of the file, each once
+#
+# Needs nats-pure 2.5. Reads NATS_URL and ARVADOS_API_TOKEN. What happens to the connection is said
+# on standard error.
+
+require "json"
+require "set"
+require "nats"
+
+RECONCILE_SECONDS = Float(ENV.fetch("RECONCILE_SECONDS", "60"))
+
+def say(text)
+  warn "* #{text}"
+end
+
+# Why a request has no answer.
+class NotAnswered < StandardError
+  attr_reader :temporary
+
+  def initialize(text, temporary)
+    super(text)
+    @temporary = temporary
+  end
+end
+
+# One connection that comes back for as long as the program runs.
+class Connection
+  # Live messages in order; nil when history has to be read.
+  attr_reader :messages
+
+  # Connect. Answers come to an inbox that only this token may read: v2/<uuid>/<secret>.
+  def initialize(url, token)
+    @messages = Queue.new
+    @subjects = {}
+    @options = {
+      servers: [url],
+      auth_token: token,
+      custom_inbox_prefix: "_INBOX_#{token.split('/')[1]}",
+      connect_timeout: 5, # the server takes 2 s when nobody can judge the token
+      max_reconnect_attempts: -1,
+      reconnect_time_wait: 1 + rand * 2,
+    }
+    begin
+      @nats = NATS::IO::Client.new
+      @nats.on_error { |error| failed(error) }
+      @nats.on_disconnect { say "disconnected" }
+      @nats.on_reconnect { back }
+      @nats.connect(@options)
+    rescue NATS::IO::Error => error
+      failed(error)
+      @nats.close
+      sleep 1 + rand * 3
+      retry
+    end
+    say "connected"
+  end
+
+  # Put what comes live into `messages`.
+  def listen(subject)
+    @subjects[subject] = @nats.subscribe(subject) { |message| @messages << message }
+    @nats.flush # from here on nothing is missed
+  end
+
+  # Whether the server does not let us subscribe. nats-pure takes a refused subscription for the
+  # end of the connection and would send it again and again, so it is sent again only when the
+  # server lists it among what we may do.
+  def denied?
+    @nats.flush
+    refused = @subjects.select { |_, subscription| subscription.nil? }.keys
+    refused.each { |subject| listen(subject) if allowed?(subject) }
+    @subjects.value?(nil)
+  rescue NATS::Timeout
+    true # not connected
+  end
+
+  # The messages of one answer.
+  def ask(subject, request)
+    inbox = @nats.new_inbox
+    answers = @nats.subscribe(inbox)
+    @nats.publish(subject, JSON.generate(request), inbox)
+    loop do
+      message = answers.next_msg(timeout: 10)
+      header = message.header || {}
+      raise NotAnswered.new("nobody answers", true) if header["Status"] == "503"
+
+      if header.key?("Arvados-Error")
+        found = JSON.parse(message.data)
+        raise NotAnswered.new(found["error"], found["temporary"])
+      end
+      yield header, message.data
+      break if header.key?("Arvados-End")
+    end
+  rescue NATS::Timeout
+    raise NotAnswered.new("the answer does not come", true)
+  ensure
+    answers.unsubscribe if answers && !answers.closed
+  end
+
+  # The next live message, or nil after so many seconds.
+  def next(seconds)
+    deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + seconds
+    loop do
+      return @messages.pop(true) unless @messages.empty?
+      return nil if Process.clock_gettime(Process::CLOCK_MONOTONIC) > deadline
+
+      sleep 0.02
+    end
+  end
+
+  private
+
+  def failed(error)
+    text = error.to_s
+    if (match = text.match(/Permissions Violation for Subscription to "([^"]+)"/i))
+      say "denied"
+      @subjects[match[1]]&.unsubscribe
+      @subjects[match[1]] = nil
+    else
+      say text.match?(/authorization/i) ? "refused" : "error: #{text}"
+    end
+  end
+
+  def back
+    say "connected"
+    @messages << nil
+  end
+
+  def allowed?(subject)
+    info = JSON.parse(@nats.request("$SYS.REQ.USER.INFO", "", timeout: 10).data)
+    patterns = info.dig("data", "permissions", "subscribe", "allow") || []
+    patterns.any? { |pattern| covers?(pattern.split("."), subject.split(".")) }
+  end
+
+  def covers?(pattern, subject)
+    pattern.each_with_index do |token, place|
+      return place < subject.size if token == ">"
+      return false unless token == "*" || token == subject[place]
+    end
+    pattern.size == subject.size
+  end
+end
+
+# What happens in a project, each event once and in order, over every interruption.
+class Events
+  def initialize(project)
+    @project = project
+    @place = { begin: "now" } # or "oldest", for all that is kept; later a cursor
+    @told = 0 # history has told everything up to this sequence
+    @ahead = Set.new # sequences above it that came live
+  end
+
+  # Tell all events from now on.
+  def follow(connection, &tell)
+    connection.listen("arvados.live.#{@project}.*.event.>")
+    due = true
+    loop do
+      # What we may not see now is told when we may again.
+      catch_up(connection, &tell) if due && !connection.denied?
+      # Live messages can be lost, so history is asked now and then.
+      message = connection.next((0.8 + 0.4 * rand) * RECONCILE_SECONDS)
+      due = message.nil?
+      tell.call(JSON.parse(message.data)) if message && new?(message.header["Nats-Sequence"].to_i)
+    end
+  end
+
+  private
+
+  # Whether a live message was not told before: a container in two requests comes twice.
+  def new?(sequence)
+    sequence > @told && @ahead.add?(sequence)
+  end
+
+  def reached(cursor, sequence)
+    @place = { cursor: cursor }
+    @told = sequence
+    @ahead.delete_if { |one| one <= sequence }
+  end
+
+  def catch_up(connection, &tell)
+    more = true
+    more = history(connection, &tell) while more
+    say "caught up"
+  rescue NotAnswered => error
+    say "history: #{error}"
+  end
+
+  # A page of the events that did not come live; whether there are more.
+  def history(connection)
+    more = false
+    request = { owners: [@project], limit: 1000, **@place }
+    connection.ask("arvados.api.events", request) do |header, data|
+      sequence = header["Nats-Sequence"].to_i
+      if header.key?("Arvados-Gap")
+        say "gap: #{header['Arvados-Gap']}"
+        @told = 0
+        @ahead.clear
+      elsif header.key?("Arvados-End")
+        reached(header["Arvados-End"], sequence)
+        more = header["Arvados-More"] == "true"
+      elsif !@ahead.include?(sequence)
+        reached(header["Arvados-Cursor"], sequence)
+        yield JSON.parse(data)
+      end
+    end
+    more
+  end
+end
+
+# The bytes of one log file of a container, each once and in order.
+class Log
+  def initialize(uuid, file)
+    @uuid = uuid
+    @file = file
+    @offset = 0
+    @epoch = nil # how often the file began anew
+    @ended = false
+  end
+
+  # Tell all bytes, until the container has ended.
+  def follow(connection, &tell)
+    listen(connection)
+    due = true
+    until @ended
+      catch_up(connection, &tell) if due
+      break if @ended
+
+      message = connection.next(RECONCILE_SECONDS / 4)
+      due = message.nil? || !live(message, &tell)
+    end
+  end
+
+  private
+
+  # Hear the file as it grows; the answer says where. `end` tells when it is over.
+  def listen(connection)
+    subject = nil
+    connection.ask("arvados.api.logs", { uuid: @uuid, file: @file }) do |header, _|
+      subject = header["Arvados-Live"] || subject
+    end
+    return unless subject
+
+    connection.listen(subject)
+    connection.listen("#{subject.rpartition('.').first}.end")
+  end
+
+  def catch_up(connection, &tell)
+    more = true
+    more = history(connection, &tell) while more
+  rescue NotAnswered => error
+    raise unless error.temporary
+
+    say "history: #{error}"
+  end
+
+  # Bytes that the stream has from our place on; whether there are more.
+  def history(connection)
+    more = false
+    request = { uuid: @uuid, file: @file, offset: @offset, epoch: @epoch }
+    connection.ask("arvados.api.logs", request) do |header, data|
+      if header.key?("Arvados-Gap") # GET Arvados-Log-Path of Arvados' API with `Range`
+        say "gap: bytes #{header['Arvados-Gap']} of #{header['Arvados-Log-Path']}"
+      elsif header.key?("Arvados-End")
+        at(header, header["Arvados-End"].to_i)
+        more = header["Arvados-More"] == "true"
+        @ended = header["Arvados-Ended"] == "true"
+      else
+        at(header, header["Arvados-Offset"].to_i + data.bytesize)
+        yield data
+      end
+    end
+    more
+  end
+
+  # Tell the new bytes of a live message; false if history has to tell what is before them.
+  def live(message)
+    header = message.header
+    return false if header.key?("Arvados-End") # history says when we have all
+
+    offset = header["Arvados-Offset"].to_i
+    epoch = header["Arvados-Epoch"].to_i
+    return false if epoch > @epoch || (epoch == @epoch && offset > @offset)
+
+    data = epoch == @epoch && message.data.byteslice(@offset - offset..)
+    if data && !data.empty?
+      at(header, @offset + data.bytesize)
+      yield data
+    end
+    true
+  end
+
+  def at(header, offset)
+    @offset = offset
+    @epoch = header["Arvados-Epoch"].to_i
+  end
+end
+
+what, *rest = ARGV
+$stdout.sync = true
+$stdout.binmode
+followed = what == "events" ? Events.new(*rest) : Log.new(*rest)
+connection = Connection.new(ENV.fetch("NATS_URL"), ENV.fetch("ARVADOS_API_TOKEN"))
+followed.follow(connection) do |found|
+  found.is_a?(String) ? $stdout.write(found) : $stdout.puts(JSON.generate(found))
+end

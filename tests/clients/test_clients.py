@@ -1,0 +1,199 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The programs of docs/clients, in every language that is installed, through all that can befall.
+
+Each of them says the same words about its connection, so one test serves all. A language that is
+not installed is skipped, and pytest's summary says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from arvados_nats import nats_client
+from sandbox.model.actors import Actor
+from sandbox.model.records import Record
+from sandbox.stack import Stack
+from tests.clients import programs
+from tests.clients.programs import LANGUAGES, Program, running
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module", params=LANGUAGES)
+def command(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Sequence[str]:
+    """How to start the program of one language."""
+    try:
+        return programs.ready(request.param, tmp_path_factory.mktemp(request.param))
+    except programs.Missing as reason:
+        pytest.skip(f"{request.param}: {reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A project of bob that alice may read."""
+
+    stack: Stack
+    alice: Actor
+    bob: Actor
+    project: Record
+
+    def environment(self, token: str | None = None) -> dict[str, str]:
+        return {
+            "NATS_URL": self.stack.sandbox.nats.url,
+            "ARVADOS_API_TOKEN": token or self.alice.token,
+            "RECONCILE_SECONDS": "5",
+        }
+
+    async def make(self, count: int = 1) -> list[str]:
+        """Collections in the project; their uuids."""
+        cluster = self.stack.sandbox.cluster
+        made = [await cluster.collection(owner=self.project, by=self.bob) for _ in range(count)]
+        return [one.uuid for one in made]
+
+    async def kick(self) -> None:
+        """Cut every connection of alice, as the callout service would."""
+        sandbox = self.stack.sandbox
+        async with nats_client.connect(
+            [sandbox.nats.url], name="test", seed=sandbox.seed("sys")
+        ) as system:
+            query = json.dumps({"auth": True, "acc": "USERS"}).encode()
+            async for answer in system.request_all("$SYS.REQ.SERVER.PING.CONNZ", query):
+                body = json.loads(answer.data)
+                for one in body["data"].get("connections") or ():
+                    if self.alice.uuid in one.get("authorized_user", ""):
+                        subject = f"$SYS.REQ.SERVER.{body['server']['id']}.KICK"
+                        await system.request(subject, json.dumps({"cid": one["cid"]}).encode())
+
+
+@pytest.fixture
+async def world(stack: Stack) -> World:
+    cluster = stack.sandbox.cluster
+    alice, bob = await cluster.user("alice"), await cluster.user("bob")
+    project = await cluster.project(owner=bob)
+    await cluster.share(project, alice)
+    return World(stack, alice, bob, project)
+
+
+@pytest.fixture
+async def program(world: World, command: Sequence[str]) -> AsyncIterator[Program]:
+    """The program that follows the project, having caught up."""
+    async with running(
+        command, "events", world.project.uuid, environment=world.environment()
+    ) as program:
+        await program.says("caught up")
+        yield program
+
+
+async def test_what_happens_while_it_is_away_is_told(world: World, program: Program) -> None:
+    """Live, cut in the midst of changes, and live again: every event once and in order."""
+    made = await world.make(3)
+    await program.tells(made)
+    changing = asyncio.create_task(world.make(30))
+    await world.kick()
+    await program.says("disconnected")
+    made += await changing
+    await program.says("connected", 2)
+    await program.tells(made)
+    made += await world.make(2)
+    await program.tells(made)
+
+
+async def test_a_permission_is_lost_and_regained(world: World, program: Program) -> None:
+    """Nothing is told meanwhile; what was missed is told when it may be told again."""
+    cluster = world.stack.sandbox.cluster
+    made = await world.make()
+    await program.tells(made)
+    await cluster.unshare(world.project, world.alice)
+    await program.says("denied")
+    missed = await world.make(2)
+    other = await cluster.project(owner=world.alice)  # a change of grants: it is cut once more
+    await program.says("denied", 2)
+    await program.tells(made)
+    await cluster.share(world.project, world.alice)
+    await program.tells(made + missed)
+    made += missed + await world.make()
+    await program.tells(made)
+    assert other.uuid not in program.objects
+
+
+async def test_the_callout_service_is_down_for_ten_seconds(world: World, program: Program) -> None:
+    """Cut while nobody can let it in, it goes on trying, and has missed nothing in the end."""
+    callout = world.stack.services["authcallout"]
+    made = await world.make()
+    await program.tells(made)
+    await callout.stop()
+    try:
+        await world.kick()
+        await program.says("disconnected")
+        made += await world.make(2)
+        await program.says("refused")
+        await asyncio.sleep(10)
+    finally:
+        await callout.start()
+    await program.says("connected", 2, within=40)
+    await program.tells(made)
+    made += await world.make()
+    await program.tells(made)
+
+
+async def test_a_refused_token_is_told_and_tried_slowly(
+    world: World, command: Sequence[str]
+) -> None:
+    """A wrong token: the program says so, does not end, and does not storm the servers."""
+    wrong = world.alice.token[:-4] + "oops"
+    before = world.stack.services["authcallout"].output.count("callout.refused")
+    async with running(
+        command, "events", world.project.uuid, environment=world.environment(wrong)
+    ) as program:
+        await program.says("refused")
+        await asyncio.sleep(5)
+        assert program.process.returncode is None
+        assert not program.output
+    refused = world.stack.services["authcallout"].output.count("callout.refused") - before
+    assert 1 <= refused <= 8
+
+
+async def test_a_token_that_dies_is_cut(world: World, command: Sequence[str]) -> None:
+    """After a logout the program hears nothing more and is refused."""
+    cluster = world.stack.sandbox.cluster
+    own = await cluster.token(world.alice)
+    async with running(
+        command, "events", world.project.uuid, environment=world.environment(own.token)
+    ) as program:
+        await program.says("caught up")
+        made = await world.make()
+        await program.tells(made)
+        await cluster.logout(own)
+        await program.says("refused")
+        await world.make()
+        await program.tells(made)
+
+
+async def test_a_log_is_read_to_its_end(world: World, command: Sequence[str]) -> None:
+    """Begun in the midst of writing and cut once: every byte once, and the program ends."""
+    cluster = world.stack.sandbox.cluster
+    request = await cluster.container_request(owner=world.project, by=world.bob)
+    container = await cluster.run(request)
+    pieces = [b"piece %05d\n" % number * 50 for number in range(60)]
+    for piece in pieces[:20]:
+        await cluster.write_log(container, "stdout.txt", piece)
+    async with running(
+        command, "log", request.uuid, "stdout.txt", environment=world.environment()
+    ) as program:
+        await program.says("connected")
+        for number, piece in enumerate(pieces[20:]):
+            await cluster.write_log(container, "stdout.txt", piece)
+            if number == 20:
+                await world.kick()
+        await cluster.finish(request)
+        assert await program.ends() == 0
+        assert bytes(program.output) == b"".join(pieces)
