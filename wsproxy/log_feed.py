@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 
 from arvados_nats import events, log_chunks, subjects
-from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
+from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats_client import Message, Nats
 from wsproxy import log_end
@@ -37,6 +38,8 @@ _QUIET_SECONDS = 20.0
 _RETRY_SECONDS = 0.5
 _ASK_SECONDS = 5.0
 """Arvados is asked about the container of a feed at most this often."""
+_ASK_AT_MOST = 3
+"""Viewers with whose tokens it is tried at one time."""
 
 
 class LogFeed:
@@ -197,10 +200,13 @@ class LogFeed:
                 else:
                     self._finish(parsed)
         loop = asyncio.get_running_loop()
-        reader = next(iter(self.readers), None)
-        if self.end is None and reader and loop.time() - self._heard_at > _QUIET_SECONDS:
-            await asyncio.sleep(self._asked_at + _ASK_SECONDS - loop.time())
-            await self.settle(reader.access)
+        if self.end is not None or loop.time() - self._heard_at < _QUIET_SECONDS:
+            return
+        await asyncio.sleep(self._asked_at + _ASK_SECONDS - loop.time())
+        for reader in tuple(itertools.islice(self.readers, _ASK_AT_MOST)):
+            with contextlib.suppress(Refused):
+                await self.settle(reader.access)
+                return
 
     async def settle(self, access: Access) -> None:
         """Find out from Arvados whether a container is over whose end the stream does not tell.

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
-from wsproxy import log_tail
+from wsproxy import failures, log_tail
 from wsproxy.cursor import LogPlace
 from wsproxy.frames import Message
 from wsproxy.log_arvados import Access
@@ -128,6 +128,7 @@ class LogReader:
         """Look whether there is something to do."""
         if self._task is None and not self._stopped:
             self._task = asyncio.create_task(self._work(), name="log reader")
+            failures.end_with(self.outlet, self._task)
 
     def _follows(self, name: str) -> bool:
         return self._selection.files is None or name in self._selection.files

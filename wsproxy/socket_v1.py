@@ -19,7 +19,7 @@ from typing import Any
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.grant_subjects import Change
 from arvados_nats.tokens import Token
-from wsproxy import messages_v1, metrics
+from wsproxy import failures, messages_v1, metrics
 from wsproxy.close_codes import CloseCode
 from wsproxy.event_subscription import EventSubscription
 from wsproxy.frames import Message
@@ -246,6 +246,7 @@ class ConnectionV1:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name="v1")
+        failures.end_with(self.outlet, task)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -20,7 +20,7 @@ from typing import Any
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from arvados_nats.grant_subjects import Change
 from arvados_nats.tokens import Token
-from wsproxy import messages_v1, metrics
+from wsproxy import failures, messages_v1, metrics
 from wsproxy.cursor import LogCursor
 from wsproxy.frames import Message
 from wsproxy.incoming import Receive, Send
@@ -142,6 +142,7 @@ class LogEvents:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name="sse")
+        failures.end_with(self.outlet, task)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -32,6 +32,8 @@ TOKEN = Token("nobody")
 class MemoryWire:
     """A peer that takes what it is given, or nothing while it is stalled."""
 
+    joins = False
+
     def __init__(self, take: Callable[[bytes], None]) -> None:
         self.outlet: Outlet | None = None
         self.stalled = False

@@ -93,7 +93,6 @@ def _take(got: dict[str, bytes], body: dict[str, Any]) -> None:
 @given(writes=_writes, v1_cuts=_cuts, sse_cuts=_cuts, late=st.booleans())
 @settings(
     max_examples=12,
-    phases=[__import__("hypothesis").Phase.generate],
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
