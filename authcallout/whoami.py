@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answer `arvados.api.whoami`: who you are, what you may subscribe to, and how.
 
-A refused client can not ask, and the server tells it nothing; so the same answer is given for a
-token by `explain`, which `arvados-nats whoami` uses to say why a login would be refused.
+A refused client can not ask, and the server tells it nothing: `arvados-nats whoami` then looks at
+the token itself (terminal/nats_login.py).
 """
 
 from __future__ import annotations
