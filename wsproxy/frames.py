@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 _FIN_TEXT = 0x81
+_ODD_LINE_ENDS = tuple((chr(code).encode(), b"\\u%04x" % code) for code in (0x85, 0x2028, 0x2029))
 _encoder = msgspec.json.Encoder()
 
 
@@ -52,10 +53,17 @@ class Message:
 
     @property
     def sse(self) -> bytes:
-        """As the data of one server-sent event; JSON holds no line end of its own."""
+        """As the data of one server-sent event, which has no line end inside.
+
+        JSON escapes the line ends that count; those that only some clients take for one, as Python's
+        splitlines does, are escaped here.
+        """
         sse = self._sse
         if sse is None:
-            sse = self._sse = b"data: " + self.text + b"\n\n"
+            text = self.text
+            for character, escape in _ODD_LINE_ENDS:
+                text = text.replace(character, escape)
+            sse = self._sse = b"data: " + text + b"\n\n"
         return sse
 
     def __len__(self) -> int:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from websockets.frames import Frame, Opcode
 
@@ -33,3 +35,11 @@ def test_json_holds_no_line_end_that_would_cut_a_server_sent_event() -> None:
     """Line ends inside strings are escaped."""
     assert b"\n" not in frames.message({"text": "a\nb\r\nc"}).text
     assert Message(b"{}").frame == b"\x81\x02{}"
+
+
+def test_an_event_is_one_line_to_any_client() -> None:
+    """Also to those that split where Python's splitlines does; the JSON says the same."""
+    value = {"text": "".join(map(chr, range(0x3000)))}
+    (line, empty) = frames.message(value).sse.decode().splitlines()
+    assert not empty
+    assert json.loads(line.removeprefix("data: ")) == value
