@@ -27,6 +27,7 @@ from websockets.exceptions import WebSocketException
 from sandbox import backends
 from sandbox import sandbox as whole_sandbox
 from sandbox import stack as services
+from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.config import ClusterConfig
 from sandbox.model.refusal import Refusal
@@ -160,7 +161,7 @@ class Readers:
 
     async def _readable(self, actor: Actor) -> set[str]:
         cluster = self._stack.sandbox.cluster
-        others = tuple(kind for kind in cluster.tables if kind not in TRASHABLE)
+        others = tuple(kind for kind in told_kinds(cluster) if kind not in TRASHABLE)
         async with cluster.unit(actor) as unit:
             return await unit.all_readable(
                 *TRASHABLE, include_trash=True
@@ -169,6 +170,11 @@ class Readers:
     async def close(self) -> None:
         for ear in self.ears.values():
             await ear.close()
+
+
+def told_kinds(cluster: Cluster) -> tuple[str, ...]:
+    """Kinds that events are about. Log rows have none, and there are many."""
+    return tuple(kind for kind in cluster.tables if kind not in ("log", "api_client_authorization"))
 
 
 async def objects_of(replay: Replay, recording: Json) -> set[str]:
@@ -181,8 +187,7 @@ async def objects_of(replay: Replay, recording: Json) -> set[str]:
     }
     cluster = replay.cluster
     async with cluster.unit(cluster.root) as unit:
-        kinds = tuple(cluster.tables)
-        there = await unit.all_readable(*kinds, include_trash=True)
+        there = await unit.all_readable(*told_kinds(cluster), include_trash=True)
         rows = await unit.connection.fetch("SELECT uuid FROM container_requests")
     return known & (there | {row[0] for row in rows})
 
