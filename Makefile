@@ -20,6 +20,7 @@ demo: $(VENV)/.sandbox
 
 test: $(VENV)/.test
 	.ci/prepare browser
+	.ci/prepare helm
 	$(if $(filter tests,$(TESTS)),PYTHON=$(PYTHON) .ci/newest $(MAKE))
 	$(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
 
@@ -39,6 +40,7 @@ bench: $(VENV)/.test
 	$(BIN)/python -m bench $(BENCH)
 
 chart: $(VENV)/.test
+	.ci/prepare helm
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/chart
 
 clean:

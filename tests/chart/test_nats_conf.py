@@ -1,0 +1,172 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The NATS servers of the chart are told what `arvados_nats.nats_config` says, and take it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from arvados_nats import keys, nats_client, nats_config, streams
+from publishers.settings import Settings as PublisherSettings
+from sandbox import child, nats_server, ports
+from tests.chart.rendered import CHART, Helm, Rendered
+
+VARIABLES = {
+    "callout": "CALLOUT_USER",
+    "callout-service": "CALLOUT_SERVICE_USER",
+    "publisher": "PUBLISHER_USER",
+    "wsproxy": "WSPROXY_USER",
+    "sys": "SYS_USER",
+    "issuer": "CALLOUT_ISSUER",
+    "xkey": "CALLOUT_XKEY",
+}
+NATS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())["nats"]
+
+
+def unquoted(value: Any) -> Any:
+    """Sizes as the nats chart's values hold text that must not be quoted."""
+    match value:
+        case nats_config.Size():
+            return f"<< {value} >>"
+        case dict():
+            return {key: unquoted(item) for key, item in value.items()}
+        case list():
+            return [unquoted(item) for item in value]
+        case _:
+            return value
+
+
+def expected(limits: nats_config.Limits) -> dict[str, Any]:
+    """What the values must hold, made of the one description of who is who."""
+    public = {role: f"<< ${VARIABLES[role]} >>" for role in keys.ROLES}
+    settings = nats_config.settings(nats_config.Server("x"), public, limits)
+    names = ("system_account", "max_payload", "max_control_line", "authorization", "accounts")
+    found: dict[str, Any] = unquoted({name: settings[name] for name in names})
+    return found
+
+
+def test_accounts_and_logins_are_those_of_a_bare_server() -> None:
+    """Word for word, with three copies of each stream counted against the account."""
+    size = re.fullmatch(r"(\d+)Gi", NATS["config"]["jetstream"]["fileStore"]["maxSize"])
+    assert size is not None
+    copies = NATS["config"]["cluster"]["replicas"]
+    limits = nats_config.Limits(store=int(size[1]) * nats_config.GIB, copies=copies)
+    assert NATS["config"]["merge"] == expected(limits)
+
+
+def test_one_server_alone_has_a_third_of_it() -> None:
+    """The example for a small site counts one copy, and writes each message at once."""
+    single = yaml.safe_load((CHART / "ci" / "single-values.yaml").read_text())["nats"]["config"]
+    limits = nats_config.Limits(store=20 * nats_config.GIB, copies=1)
+    account = expected(limits)["accounts"]["ARVADOS"]["jetstream"]
+    mine = single["merge"]["accounts"]["ARVADOS"]["jetstream"]
+    assert mine == {"max_file": account["max_file"]}
+    assert single["jetstream"]["merge"]["sync_interval"] == "always"
+
+
+def test_the_streams_fit_the_account_and_the_volume() -> None:
+    """All copies of both, with their default limits; and the server stops before the volume."""
+    told = {**PublisherSettings.model_fields}
+    assert {"events_replicas", "logs_replicas"} <= set(told)
+    streamed = streams.DEFAULT_EVENT_LIMITS.max_bytes + streams.DEFAULT_LOG_LIMITS.max_bytes
+    store = NATS["config"]["jetstream"]["fileStore"]
+    size, volume = (
+        int(text.removesuffix("Gi")) for text in (store["maxSize"], store["pvc"]["size"])
+    )
+    assert streamed < size * nats_config.GIB * 0.9
+    assert size < volume
+
+
+def test_each_variable_is_the_public_key_it_is_named_after(helm: Helm) -> None:
+    """From the Secret that the hook completes, whatever the release is called."""
+    (server,) = helm.template("minimal", release="other").one("StatefulSet", "nats")["spec"][
+        "template"
+    ]["spec"]["containers"]
+    held = {
+        item["name"]: item["valueFrom"]["secretKeyRef"]
+        for item in server["env"]
+        if "secretKeyRef" in item.get("valueFrom", {})
+    }
+    assert held == {
+        variable: {"name": "other-nkeys", "key": f"{role}.pub"}
+        for role, variable in VARIABLES.items()
+    }
+
+
+def server_config(rendered: Rendered, folder: Path, environment: dict[str, str]) -> Path:
+    """nats.conf for this machine: the chart's own, listening on loopback, its data in `folder`."""
+    text = re.sub(r"\"store_dir\": \"[^\"]+\"", f'"store_dir": "{folder}"', rendered.nats_conf)
+    text = re.sub(r"\"pid_file\": \"[^\"]+\"", f'"pid_file": "{folder}/pid"', text)
+    text = re.sub(r"\"http_port\": \d+", '"http": "127.0.0.1:-1"', text)
+    text = re.sub(r"\n  \"port\": (\d+)", r'\n  "listen": "127.0.0.1:\1"', text)
+    for name, value in environment.items():
+        text = text.replace(f"${name}", value)
+    path = folder / "nats.conf"
+    path.write_text(text)
+    return path
+
+
+async def test_a_server_starts_with_it_and_knows_our_identities(helm: Helm, tmp_path: Path) -> None:
+    """Real keys in the variables: publishers log in by nkey, others are sent to the callout."""
+    keys.ensure(tmp_path / "keys")
+    public = keys.load_all_public(tmp_path / "keys")
+    port = next(ports.candidates())
+    rendered = helm.template("single", f"nats.config.nats.port={port}")
+    environment = {"SERVER_NAME": "one", **{VARIABLES[r]: key for r, key in public.items()}}
+    config = server_config(rendered, tmp_path, environment)
+    process = child.start([nats_server.executable(), "-c", config], log=tmp_path / "log")
+    try:
+
+        async def accepts() -> bool:
+            return not ports.is_free(port)
+
+        await child.ready(process, accepts, 20)
+        seed = keys.load(tmp_path / "keys", "publisher").text
+        async with nats_client.connect(
+            [f"nats://127.0.0.1:{port}"], name="publisher", seed=seed, timeout=10
+        ) as nats:
+            await streams.ensure(nats, streams.event_stream())
+            await streams.ensure(nats, streams.log_stream())
+            assert await nats.stream_config(streams.LOGS)
+    finally:
+        await process.stop(signal.SIGTERM)
+
+
+def test_a_cluster_member_takes_it(helm: Helm, tmp_path: Path) -> None:
+    """The whole text as three servers get it; `-t` reads all, and looks up no name."""
+    keys.ensure(tmp_path / "keys")
+    public = keys.load_all_public(tmp_path / "keys")
+    environment = {"SERVER_NAME": "one", **{VARIABLES[r]: key for r, key in public.items()}}
+    config = server_config(helm.template("minimal"), tmp_path, environment)
+    assert '"cluster"' in config.read_text()
+    done = subprocess.run(
+        [nats_server.executable(), "-t", "-c", config], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_routes_lead_to_every_server_of_the_cluster(helm: Helm) -> None:
+    """As many as there are pods, and none tells clients of addresses they can not reach."""
+    text = helm.template("minimal").nats_conf
+    (cluster,) = re.findall(r'"cluster": (\{.*?\})', text, re.DOTALL)
+    told = json.loads(cluster)
+    assert len(told["routes"]) == NATS["config"]["cluster"]["replicas"]
+    assert told["no_advertise"] is True
+
+
+@pytest.mark.parametrize("example", ["minimal", "full", "netpol"])
+def test_a_reload_never_happens(helm: Helm, example: str) -> None:
+    """A reload of accounts cuts all clients: the sidecar is off, the pods roll instead."""
+    server = helm.template(example).one("StatefulSet", "nats")["spec"]["template"]["spec"]
+    assert [container["name"] for container in server["containers"]] == ["nats"]
+    assert NATS["reloader"] == {"enabled": False}
+    assert NATS["podTemplate"]["configChecksumAnnotation"] is True

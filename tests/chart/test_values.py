@@ -1,0 +1,174 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What may be said in values: the schema, what is refused and how, and the README's tables."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from arvados_nats.settings import Block
+from authcallout.settings import Settings as CalloutSettings
+from publishers.settings import Settings as PublisherSettings
+from tests.chart.rendered import CHART, COMPONENTS, EXAMPLES, ROOT, Helm
+from wsproxy.settings import Settings as ProxySettings
+
+VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
+SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+SETTINGS: dict[str, type[Block]] = {
+    "authcallout": CalloutSettings,
+    "publishers": PublisherSettings,
+    "wsproxy": ProxySettings,
+}
+OWN = {
+    "arvados_api_host", "arvados_api_host_insecure", "arvados_ca_file", "drain_seconds", "keys_dir",
+    "listen", "log_token", "management_token", "nats_url", "ops_listen", "postgres_dsn",
+    "secrets_dir", "tls_certificate", "tls_key",
+}  # fmt: skip
+"""Settings that the chart itself gives, or that make no sense in a pod."""
+
+
+def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    reference = schema.get("$ref", "").removeprefix("#/definitions/")
+    return SCHEMA["definitions"][reference] if reference else schema
+
+
+def unknown(values: dict[str, Any], schema: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Keys of values that the schema does not name, below maps that are ours."""
+    known: dict[str, Any] = schema.get("properties", {})
+    for key, value in values.items() if known else ():
+        if key not in known:
+            yield f"{path}{key}"
+        elif isinstance(value, dict):
+            yield from unknown(value, _resolved(known[key]), f"{path}{key}.")
+
+
+def test_the_schema_names_every_value() -> None:
+    """And no other: a typo is refused."""
+    assert list(unknown(VALUES, SCHEMA)) == []
+    assert set(SCHEMA["properties"]) - set(VALUES) == {"enabled"}
+    assert SCHEMA["additionalProperties"] is False
+
+
+def _camel(name: str) -> str:
+    return re.sub(r"_(\w)", lambda found: found[1].upper(), name)
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_settings_in_values_are_those_of_the_service(component: str) -> None:
+    """A setting that is new or gone is so in the schema, too."""
+    known = SCHEMA["properties"][component]["properties"]["settings"]["properties"]
+    fields = set(SETTINGS[component].model_fields) - OWN
+    assert set(known) == {_camel(name) for name in fields}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("wsproxy.replica=3", "replica"),
+        ("wsproxy.replicas=three", "replicas"),
+        ("publishers.settings.logPollFast=1", "logPollFast"),
+        ("arvados.clusterID=toolong", "clusterID"),
+        ("wsproxy.externalURL=wss://ws.example.com", "externalURL"),
+        ("wsproxy.externalURL=https://ws.example.com/websocket", "externalURL"),
+        ("nkeys.mode=values", "mode"),
+        ("natsclient.url=x", "natsclient"),
+        ("image.digest=latest", "digest"),
+    ],
+)
+def test_a_wrong_value_is_refused_and_named(either_helm: Helm, wrong: str, told: str) -> None:
+    """By the schema, before anything is made."""
+    said = either_helm.refusal("minimal", wrong)
+    assert told in said
+    assert "schema" in said
+
+
+@pytest.mark.parametrize(
+    ("example", "sets", "told"),
+    [
+        ("minimal", "arvados.clusterID=", "arvados.clusterID: set it"),
+        ("minimal", "arvados.apiHost=", "arvados.apiHost: set it"),
+        ("minimal", "postgresql.existingSecret=", "postgresql.existingSecret: name the Secret"),
+        ("external-nats", "natsClient.url=", "natsClient.url: set it"),
+        ("gateway", "wsproxy.ingress.enabled=true", "not both"),
+        ("gateway", "wsproxy.httpRoute.parentRefs=null", "name the gateway"),
+        ("gateway", "wsproxy.externalURL=", "wsproxy.externalURL: ingress and httpRoute"),
+        ("hpa", "wsproxy.resources.requests.cpu=null", "autoscaling by CPU needs it"),
+        ("minimal", "metrics.serviceMonitor.enabled=true", "set arvados.existingSecret"),
+        ("minimal", "nats.config.cluster.replicas=2", "need as many NATS servers"),
+        ("minimal", "nats.config.cluster.enabled=false", "need as many NATS servers"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_to_do(
+    either_helm: Helm, example: str, sets: str, told: str
+) -> None:
+    """Combinations that a schema can not know."""
+    assert told in either_helm.refusal(example, sets)
+
+
+def test_global_values_of_others_are_borne(either_helm: Helm) -> None:
+    """A parent chart may put there what it likes."""
+    assert either_helm.template("minimal", "global.foo=1").objects
+
+
+def test_no_value_is_made_for_a_secret() -> None:
+    """Tokens, passwords and seeds are named by their Secret, so none can land in a release."""
+    secretive = re.compile("password|passphrase|seed|token|dsn|private", re.IGNORECASE)
+    text = (CHART / "values.yaml").read_text()
+    names = set(re.findall(r"(\w+):(?!/)", re.sub("#.*", "", text)))
+    assert {name for name in names if secretive.search(name)} == {
+        "logToken",
+        "managementToken",
+        "automountServiceAccountToken",
+    }
+    assert VALUES["arvados"]["keys"] == {
+        "logToken": "SystemRootToken",
+        "managementToken": "ManagementToken",
+    }
+
+
+def test_the_readme_says_what_the_values_say() -> None:
+    """Run `python docs/make_chart.py` after changing values.yaml."""
+    maker = runpy.run_path(str(ROOT / "docs" / "make_chart.py"))
+    assert (CHART / "README.md").read_text(encoding="utf-8") == maker["page"]()
+
+
+def test_every_value_of_ours_has_a_meaning() -> None:
+    """A row in the README for each leaf of values.yaml, but those of the nats chart."""
+    maker = runpy.run_path(str(ROOT / "docs" / "make_chart.py"))
+    told = {key for key, _ in maker["rows"]()}
+
+    def leaves(values: dict[str, Any], path: str) -> Iterator[str]:
+        for key, value in values.items():
+            if f"{path}{key}" in told:
+                continue
+            if isinstance(value, dict) and value:
+                yield from leaves(value, f"{path}{key}.")
+            else:
+                yield f"{path}{key}"
+
+    ours = {key: value for key, value in VALUES.items() if key != "nats"}
+    assert list(leaves(ours, "")) == []
+
+
+def test_versions_agree() -> None:
+    """The chart runs the image of this very release."""
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version is not None
+    assert chart["appVersion"] == version[1]
+    assert f"### {chart['version']}\n" in (CHART / "UPGRADING.md").read_text()
+
+
+def test_each_example_says_what_it_shows() -> None:
+    """One sentence after the licence."""
+    for example in EXAMPLES:
+        text = (CHART / "ci" / f"{example}-values.yaml").read_text()
+        assert re.match(r"# Copyright.*\n#\n# SPDX.*\n# [A-Z].*\.\n", text), example
