@@ -47,7 +47,9 @@ class GrantsLeader:
         self._watch = Watch()
         self._round_seconds = round_seconds
         self._wake = asyncio.Event()
-        self._touched: set[str] = set()
+        self._nodes: set[str] = set()
+        self._users: set[str] = set()
+        """What is near a change, as `grants_touched.Touched`."""
         self._due: set[str] = set()
         self._everybody = False
         self._moved_objects: frozenset[str] = frozenset()
@@ -91,16 +93,17 @@ class GrantsLeader:
         near = touched(events.decode(message.data))
         if near is None:
             self._everybody = True
-        elif near:
-            self._touched |= near
-        if near is None or near:
+        else:
+            self._nodes |= near.nodes
+            self._users |= near.users
+        if near is None or any(near):
             metrics.HINTS.inc()
             self._wake.set()
 
     async def _object_event(self, message: Message) -> None:
         uuid = message.subject.split(".")[_UUID_TOKEN]
         if uuid in self._moved_objects:
-            self._touched.add(uuid)
+            self._nodes.add(uuid)
             self._wake.set()
 
     def _connection_changed(self, connected: bool) -> None:
@@ -122,12 +125,14 @@ class GrantsLeader:
         self._wake.clear()
 
     async def _look(self) -> None:
-        near, self._touched = self._touched, set()
+        nodes, self._nodes = self._nodes, set()
+        users, self._users = self._users, set()
         due, self._due = self._due, set()
         everybody, self._everybody = self._everybody, False
-        cause = "event" if near or everybody else "answer" if due else "round"
-        if near:
-            due |= self._watch.affected(near, await self._query.reaching(near))
+        cause = "event" if nodes or users or everybody else "answer" if due else "round"
+        if nodes or users:
+            reaching = await self._query.reaching(nodes) if nodes else set()
+            due |= self._watch.affected(nodes, users | reaching)
         if everybody:
             due |= {*self._watch.users()}
         await self._read([*due, *await self._differing(self._turn() - due)], cause)

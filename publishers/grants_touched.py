@@ -10,8 +10,8 @@ narrows whose grants are read again, and what can not be narrowed is read for ev
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from arvados_nats.events import Event
 from arvados_nats.subjects import is_uuid, kind_of
@@ -22,23 +22,45 @@ OWNED_KINDS = ("collection", "container_request", "workflow")
 """Kinds that may be shared directly; where they are kept matters for NATS subjects."""
 
 _PERMISSION = "permission"
+_USER = "-tpzed-"
 
 
-def touched(event: Event) -> frozenset[str] | None:
-    """Uuids of the graph's nodes near the change; None where nothing can be left out.
+class Touched(NamedTuple):
+    """Where the graph may have moved.
+
+    Whoever reaches one of the `nodes` may be affected. Of `users` an edge begins, and since no path
+    leads through a user, it matters to themselves only (and to whom they stand in for): not to all
+    who can see them, who are many.
+    """
+
+    nodes: frozenset[str]
+    users: frozenset[str]
+
+
+_NOWHERE = Touched(frozenset(), frozenset())
+
+
+def touched(event: Event) -> Touched | None:
+    """The graph's nodes near the change; None where nothing can be left out.
 
     Empty where the graph is not concerned, as by a star or tag.
     """
     kind = kind_of(event.object_uuid)
     if kind is None:
-        return frozenset()
+        return _NOWHERE
     if kind.name != "link":
-        return frozenset({event.object_uuid or "", *_values(event, "owner_uuid")})
+        return _touched(_values(event, "owner_uuid"), [event.object_uuid or ""])
     classes = set(_values(event, "link_class"))
     if classes and _PERMISSION not in classes:
-        return frozenset()
-    ends = frozenset((*_values(event, "tail_uuid"), *_values(event, "head_uuid")))
-    return ends or None
+        return _NOWHERE
+    found = _touched(_values(event, "tail_uuid"), _values(event, "head_uuid"))
+    return found if any(found) else None
+
+
+def _touched(tails: Iterable[str], heads: Iterable[str]) -> Touched:
+    begins = frozenset(tails)
+    users = frozenset(uuid for uuid in begins if _USER in uuid)
+    return Touched(begins - users | frozenset(heads), users)
 
 
 def _values(event: Event, name: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from arvados_nats.events import Event
-from publishers.grants_touched import touched
+from publishers.grants_touched import Touched, touched
 
 USER = "zzzzz-tpzed-000000000000001"
 OTHER = "zzzzz-tpzed-000000000000002"
@@ -21,7 +21,7 @@ COLLECTION = "zzzzz-4zz18-000000000000001"
 PERMISSION = {"link_class": "permission", "tail_uuid": USER, "head_uuid": PROJECT}
 
 TOUCHED = [
-    # id, object, old_attributes, new_attributes, nodes (None: everybody)
+    # id, object, old_attributes, new_attributes, nodes and users (None: everybody)
     ("link made", LINK, None, PERMISSION, {USER, PROJECT}),
     ("link deleted", LINK, PERMISSION, None, {USER, PROJECT}),
     (
@@ -86,7 +86,9 @@ def test_the_nodes_near_a_change_are_named(
     sides = {"old_attributes": old, "new_attributes": new}
     properties = {side: found for side, found in sides.items() if found is not None}
 
-    assert touched(event(uuid, properties)) == expected, name
+    found = touched(event(uuid, properties))
+
+    assert (found and found.nodes | found.users) == expected, name
 
 
 @pytest.mark.parametrize("attributes", [[], "text", 7, None, {"tail_uuid": ["x"]}])
@@ -98,3 +100,23 @@ def test_posted_attributes_of_any_shape_concern_everybody(attributes: Any) -> No
 def test_a_truncated_event_concerns_everybody() -> None:
     """An event that lost its properties says nothing about its ends."""
     assert touched(event(LINK, {"truncated": True})) is None
+
+
+def test_who_can_see_a_user_is_not_concerned_by_what_begins_at_him() -> None:
+    """No path leads through a user: a link from him, or a project of his, is his own business."""
+    link = touched(event(LINK, {"new_attributes": PERMISSION}))
+    project = touched(event(PROJECT, {"new_attributes": {"owner_uuid": USER}}))
+
+    expected = Touched(frozenset({PROJECT}), frozenset({USER}))
+    assert (link, project) == (expected, expected)
+
+
+def test_who_can_see_a_user_is_concerned_by_what_leads_to_him() -> None:
+    """A link to a user, and a change of himself, matter to whoever has him among his targets."""
+    shown = {"link_class": "permission", "tail_uuid": PARENT, "head_uuid": USER}
+
+    link = touched(event(LINK, {"old_attributes": shown}))
+    himself = touched(event(USER, {"new_attributes": {"is_active": False}}))
+
+    assert link == Touched(frozenset({PARENT, USER}), frozenset())
+    assert himself == Touched(frozenset({USER}), frozenset())
