@@ -15,6 +15,7 @@ from tests.chart.rendered import CHART, EXAMPLES, Helm, RefusedByHelm, Rendered
 
 LONG = "a" * 53
 """As long as Helm lets a release's name be."""
+SHORT_NATS = "nats.fullnameOverride=broker"
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -37,22 +38,31 @@ def test_nothing_is_random(helm: Helm) -> None:
     assert helm.run("template", "r", *arguments) == helm.run("template", "r", *arguments)
 
 
-@pytest.mark.parametrize("release", ["r", "arvados-nats", LONG])
-def test_names_are_valid_and_distinct(helm: Helm, release: str) -> None:
+@pytest.mark.parametrize(
+    ("release", "sets"), [("r", ()), ("arvados-nats", ()), (LONG, (SHORT_NATS,))]
+)
+def test_names_are_valid_and_distinct(helm: Helm, release: str, sets: tuple[str, ...]) -> None:
     """63 characters at most, whatever the release is called, and no two objects share a name."""
-    rendered = helm.template("full", release=release)
+    rendered = helm.template("full", *sets, release=release)
     named = [(found["kind"], found["metadata"]["name"]) for found in rendered.objects]
     assert len(set(named)) == len(named)
-    ours = [name for kind, name in named if kind != "StatefulSet" and "nats-config" not in name]
-    assert [
-        name for name in ours if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name)
-    ] == []
+    valid = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+    assert [name for _, name in named if not valid.fullmatch(name)] == []
 
 
-@pytest.mark.parametrize("release", ["r", "arvados-nats", LONG])
-def test_services_connect_to_the_server_that_is_there(helm: Helm, release: str) -> None:
+def test_a_name_that_is_too_long_for_nats_is_refused(helm: Helm) -> None:
+    """NATS would be installed and never start a pod."""
+    assert "at most 52" in helm.refusal("minimal", f"nats.fullnameOverride={LONG}")
+
+
+@pytest.mark.parametrize(
+    ("release", "sets"), [("r", ()), ("arvados-nats", ()), (LONG, (SHORT_NATS,))]
+)
+def test_services_connect_to_the_server_that_is_there(
+    helm: Helm, release: str, sets: tuple[str, ...]
+) -> None:
     """Our name for the NATS service is the nats chart's own."""
-    rendered = helm.template("minimal", release=release)
+    rendered = helm.template("minimal", *sets, release=release)
     url = rendered.environment("publishers")["ARVADOS_NATS_NATS_URL"]
     assert url.removeprefix("nats://").removesuffix(":4222") in rendered.of("Service")
 

@@ -12,6 +12,10 @@ SPDX-License-Identifier: Apache-2.0
 {{- if not .Values.nats.enabled -}}
 {{- $_ := required "natsClient.url: set it, since nats.enabled is false" .Values.natsClient.url -}}
 {{- else -}}
+{{- /* A StatefulSet's name and 11 characters make a label of 63. */ -}}
+{{- if gt (len (include "arvados-nats.natsFullname" .)) 52 -}}
+{{- fail "nats.fullnameOverride: set a name of at most 52 characters, this release's is too long for NATS" -}}
+{{- end -}}
 {{- $servers := ternary (int .Values.nats.config.cluster.replicas) 1 .Values.nats.config.cluster.enabled -}}
 {{- range $key := list "eventsReplicas" "logsReplicas" -}}
 {{- $copies := index $.Values.publishers.settings $key | default 1 -}}
