@@ -79,7 +79,8 @@ async def follow(
             due.update(users)
             pause = min(pause, _RETRY)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(wake.wait(), max(pause, 0))
+            async with asyncio.timeout(max(pause, 0)):
+                await wake.wait()
 
 
 async def _renew(book: GrantBook, users: list[str], moved: Moved) -> bool:

@@ -58,7 +58,8 @@ async def follow(
         next_round = time.monotonic() + refresh
         await _check(nats, [*in_use()], gone)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(wake.wait(), max(next_round - time.monotonic(), 0))
+            async with asyncio.timeout(max(next_round - time.monotonic(), 0)):
+                await wake.wait()
         wake.clear()
 
 

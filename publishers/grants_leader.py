@@ -120,7 +120,8 @@ class GrantsLeader:
         if trash_at is not None:
             until.append(trash_at - self._clock_offset)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), max(min(until) - loop.time(), 0))
+            async with asyncio.timeout(max(min(until) - loop.time(), 0)):
+                await self._wake.wait()
             await asyncio.sleep(_GATHER)
         self._wake.clear()
 

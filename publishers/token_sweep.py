@@ -60,7 +60,8 @@ class TokenSweep:
             except ArvadosNatsError as error:
                 await attempts.failed(error)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(pause, _AT_LEAST))
+                async with asyncio.timeout(max(pause, _AT_LEAST)):
+                    await self._wake.wait()
             self._wake.clear()
 
     @asynccontextmanager

@@ -74,6 +74,7 @@ class Connections:
                 await asyncio.sleep(seconds / steps)
         if self._open:
             try:
-                await asyncio.wait_for(self._empty.wait(), grace)
+                async with asyncio.timeout(grace):
+                    await self._empty.wait()
             except TimeoutError:
                 return

@@ -233,7 +233,8 @@ class EventSource:
     async def _watch_the_end(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._check_now.wait(), _CHECK_SECONDS)
+                async with asyncio.timeout(_CHECK_SECONDS):
+                    await self._check_now.wait()
             self._check_now.clear()
             try:
                 await self._check_the_end()

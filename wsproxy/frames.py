@@ -55,8 +55,8 @@ class Message:
     def sse(self) -> bytes:
         """As the data of one server-sent event, which has no line end inside.
 
-        JSON escapes the line ends that count; those that only some clients take for one, as Python's
-        splitlines does, are escaped here.
+        JSON escapes the line ends that count; those that only some clients take for one, as
+        Python's splitlines does, are escaped here.
         """
         sse = self._sse
         if sse is None:

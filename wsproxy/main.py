@@ -154,7 +154,8 @@ async def serve(
         operations = tasks.create_task(ops.serve(settings.ops_listen, health, secret))
         async with running(settings, health) as shared:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(shared.source.ready.wait(), _START_SECONDS)
+                async with asyncio.timeout(_START_SECONDS):
+                    await shared.source.ready.wait()
             options = {**SERVER_OPTIONS, **_own_options(settings)}
             listening = sock or http_server.listen(settings.listen)
             serving = tasks.create_task(

@@ -13,6 +13,8 @@
 
 const SUBPROTOCOL = "arvados.events.v1.json";
 const TOKEN_INVALID = 4501;
+/** The server could not look at the token in time, because Arvados is away: not the client's fault. */
+const AUTH_TIMEOUT = 4502;
 const FIRST_DELAY_MS = 500;
 const MAX_DELAY_MS = 30_000;
 const SILENCE_FACTOR = 2.5;
@@ -84,6 +86,8 @@ class LogSubscription extends Subscription {
     if (this.places.size) {
       log.from = Object.fromEntries(this.places);
       log.container = this.container ?? this.options.container;
+      // Files that were not seen yet would otherwise begin at their first byte.
+      if (tail !== undefined && !this.caughtUp) log.tail = tail;
     } else if (from) {
       log.from = from;
       if (this.options.container) log.container = this.options.container;
@@ -94,6 +98,7 @@ class LogSubscription extends Subscription {
   }
 
   named(type, body) {
+    if (type === "caught_up") this.caughtUp = true;
     if (type === "attempt" && body.container !== this.container) {
       this.container = body.container;
       this.places.clear();
@@ -246,12 +251,15 @@ export class ArvadosEvents {
 
   async connect() {
     this.onstate("connecting");
+    this.connecting = true;
     let token;
     try {
       token = await this.token();
     } catch (error) {
       this.retry(backoff((this.attempt += 1)), `no token: ${error}`);
       return;
+    } finally {
+      this.connecting = false;
     }
     if (this.stopped) return;
     if (token === this.refusedToken) {
@@ -262,7 +270,8 @@ export class ArvadosEvents {
     this.socket = socket;
     this.pause = undefined;
     this.heard(10_000);
-    socket.onopen = () => socket.send(JSON.stringify({ auth: { token } }));
+    this.sendToken = () => socket.send(JSON.stringify({ auth: { token } }));
+    socket.onopen = this.sendToken;
     socket.onmessage = ({ data }) => this.receive(JSON.parse(data));
     socket.onclose = ({ code, reason }) => {
       if (this.socket === socket) this.lost(code, reason, token);
@@ -276,6 +285,7 @@ export class ArvadosEvents {
 
   dispatch(type, body) {
     if (type === "hello") this.welcomed(body);
+    else if (type === "error" && body.id === undefined) this.failed(body);
     else if (type === "ping") this.send({ pong: {} });
     else if (type === "goodbye") this.pause = body.reconnect_after_ms;
     else if (body.id !== undefined) this.subscriptions.get(body.id)?.named(type, body);
@@ -293,6 +303,15 @@ export class ArvadosEvents {
     for (const subscription of this.subscriptions.values()) this.subscribe(subscription);
   }
 
+  /** An error that names no subscription is about the token: ask again if that may help. */
+  failed(error) {
+    if (error.temporary && !this.open) setTimeout(() => this.sendTokenAgain(), backoff(2));
+  }
+
+  sendTokenAgain() {
+    if (!this.open && this.socket?.readyState === 1) this.sendToken();
+  }
+
   /** Something came; a line that stays silent longer than this is dead, whatever TCP says. */
   heard(silence) {
     clearTimeout(this.watchdog);
@@ -302,7 +321,7 @@ export class ArvadosEvents {
 
   /** A timer, the network or the tab woke us: timers of hidden tabs are late, so look at the clock. */
   lookAtLine() {
-    if (this.stopped) return;
+    if (this.stopped || this.connecting) return;
     if (this.timer !== undefined) {
       if (globalThis.navigator?.onLine !== false) this.retry(backoff(0), "woken");
       return;
@@ -328,7 +347,7 @@ export class ArvadosEvents {
     if (code === TOKEN_INVALID) {
       this.refusedToken = token;
       this.retry(backoff(0), reason);
-    } else if (code >= 4500 && code < 5000) {
+    } else if (code >= 4500 && code < 5000 && code !== AUTH_TIMEOUT) {
       this.stop(reason || `closed with code ${code}`);
     } else {
       const [least, most] = this.pause ?? [0, 0];
