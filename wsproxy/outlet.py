@@ -249,8 +249,9 @@ class Outlet:
         """Bytes waiting, and for how many seconds the peer has taken none of them."""
         unsent = self.wire.unsent
         taken = self._handed - unsent
-        if taken != self._taken or not unsent or not self._moved_at:
-            self._taken, self._moved_at = taken, now
+        if taken > self._taken or not unsent or not self._moved_at:
+            self._moved_at = now
+        self._taken = taken  # less than before: a ping stands in the wire's buffer
         return self._queued + unsent, now - self._moved_at
 
 

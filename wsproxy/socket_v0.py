@@ -37,7 +37,9 @@ MAX_MESSAGE = 2 * 1024 * 1024 - 1
 """arvados-ws closes on a frame of 2 MiB (services/ws/handler.go)."""
 
 _PING_SECONDS = 30.0
-_SILENT_SECONDS = 90.0
+_SILENT_SECONDS = 600.0
+"""A client whose program is too busy to answer a ping is not dead; whether its machine is, the
+kernel finds out much sooner (`websocket_protocol.VANISHED_SECONDS`)."""
 _GOING_AWAY = 1001
 _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -245,11 +247,11 @@ class ConnectionV0:
         return sent
 
     def _ping(self, now: float) -> None:
-        """Find peers that vanished; one that has much to read may be too busy to answer."""
+        """Find peers that vanished; one that has something to read needs no ping for that."""
         socket = self._incoming.socket
-        if socket is None or self._outlet.closed or now - socket.heard_at < _PING_SECONDS:
+        if socket is None or self._outlet.pending or now - socket.heard_at < _PING_SECONDS:
             return
-        if now - socket.heard_at > _SILENT_SECONDS and not self._outlet.pending:
+        if now - socket.heard_at > _SILENT_SECONDS:
             metrics.cut_sockets.labels("silent").inc()
             self._outlet.abort()
         elif now - self._pinged_at >= _PING_SECONDS:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import urllib.parse
 from collections.abc import Sequence
 from typing import Any, cast
@@ -35,6 +36,11 @@ from wsproxy.frames import Message
 from wsproxy.outlet import CLOSE_SECONDS, HIGH_WATER, Outlet
 
 EXTENSION = "arvados.socket"
+VANISHED_SECONDS = 90.0
+"""The kernel ends a connection whose peer's kernel acknowledges nothing for so long. A peer that is
+only busy is not meant: its kernel answers for it."""
+
+_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 
 _UTF8_TRACEBACK = "Invalid UTF-8 sequence"
 
@@ -131,6 +137,9 @@ class Socket(WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
+        sock = self.transport.get_extra_info("socket")
+        if _USER_TIMEOUT is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, int(VANISHED_SECONDS * 1000))
 
     def handle_connect(self, event: Request) -> None:
         path, _, query = event.path.partition("?")

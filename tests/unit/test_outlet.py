@@ -141,6 +141,19 @@ async def test_only_the_peer_that_takes_nothing_is_cut() -> None:
     assert len(outlets) == 2
 
 
+async def test_a_ping_in_the_buffer_is_no_progress() -> None:
+    """It is written past the outlet, and makes more wait, not less."""
+    outlets = Outlets()
+    wire = Pipe()
+    outlets.open(wire).write(Message(b"x" * 1000))
+    now = 1000.0
+    for _ in range(10):
+        outlets.sweep(now)
+        now += NO_PROGRESS_SECONDS / 8
+        wire.take(-2)
+    assert wire.aborted
+
+
 async def test_over_budget_the_fullest_without_progress_go_first() -> None:
     """Until the rest fits."""
     outlets = Outlets(budget=1500)
