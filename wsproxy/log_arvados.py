@@ -63,9 +63,18 @@ class SavedLogs:
         )
 
     async def sizes(self, container: str, access: Access) -> dict[str, int]:
-        """Names and sizes in bytes of all log files there are now."""
+        """Names and sizes in bytes of all log files there are now.
+
+        Refused if the saved log is gone; 404 alone is also what a log without files gives.
+        """
         request = await self._request(container, access)
-        return await self._arvados.log_sizes(access.token, request, container)
+        try:
+            return await self._arvados.log_sizes(access.token, request, container)
+        except Refused:
+            record = await self._arvados.record(access.token, request, select=["uuid", "log_uuid"])
+            if record.get("log_uuid"):
+                await self._arvados.record(access.token, record["log_uuid"], select=["uuid"])
+            return {}
 
     async def read(self, container: str, file: str, start: int, stop: int, access: Access) -> bytes:
         """Bytes from `start` up to before `stop`, fewer or none if the file has no more now."""

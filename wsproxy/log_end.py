@@ -38,14 +38,14 @@ def certain(state: ContainerState, *, heard: bool) -> bool:
 
 async def saved_sizes(
     saved: SavedLogs, container: str, state: ContainerState, access: Access
-) -> dict[str, int]:
-    """Sizes of the files of the saved log; none if there is no log, or it is gone."""
+) -> dict[str, int] | None:
+    """Sizes of the files of the saved log, none if none was saved; None if it is gone."""
     if not state.log:
         return {}
     try:
         return await saved.sizes(container, access)
     except Refused:
-        return {}
+        return None
 
 
 def of_saved_log(

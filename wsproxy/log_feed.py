@@ -58,6 +58,8 @@ class LogFeed:
         self.files: dict[str, LogFile] = {}
         self.readers: set[LogReader] = set()
         self.end: ContainerEnd | None = None
+        self.log_is_gone = False
+        """The log was saved once, and Arvados does not have it any more."""
         self.ready = asyncio.Event()
         self.check_now = asyncio.Event()
         self._nats = nats
@@ -223,7 +225,8 @@ class LogFeed:
                 return
             sizes = await log_end.saved_sizes(self._saved, self.container, state, access)
         known = {name: file.frontier for name, file in self.files.items()}
-        self._finish(log_end.of_saved_log(self.container, state, sizes, known))
+        self.log_is_gone = sizes is None
+        self._finish(log_end.of_saved_log(self.container, state, sizes or {}, known))
 
 
 def _cancelled() -> bool:

@@ -270,6 +270,9 @@ class LogReader:
                     )
                 )
         confirmed = all(last.confirmed for last in end.files.values())
+        if self._feed.log_is_gone:
+            confirmed = False
+            self._tell(Error("log_gone", "the saved log is not there any more", False, self._id))
         self._tell(
             End(
                 container=end.container_uuid,

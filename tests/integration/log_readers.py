@@ -134,6 +134,10 @@ class Received:
                 self.changed.clear()
                 await self.changed.wait()
 
+    async def until_at(self, file: str, offset: int) -> None:
+        """Wait until a file was sent up to before this offset, in its first epoch."""
+        await self.until(lambda: self.next.get((file, 0)) == offset)
+
     async def until_content(self, content: Mapping[str, bytes], within: float = 10.0) -> None:
         """Wait until exactly these files were sent, in their first epoch."""
         await self.until(

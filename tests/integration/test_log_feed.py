@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from tests.integration import log_world
 from tests.integration.log_readers import chunks, join, publish
+from tests.v0.site import background
 from wsproxy.log_arvados import Access
 from wsproxy.log_feeds import LogFeeds
 from wsproxy.log_reader import Selection
@@ -324,3 +326,47 @@ async def test_reads_are_shared_by_all_readers_of_a_container(
         await peer.received.until_content({"stdout.txt": content * 800 * 20})
     await world.nats.flush()
     assert 3 < len(asked) < 40
+
+
+async def test_a_saved_log_that_is_gone_is_told(
+    feeds: LogFeeds, world: log_world.World, access: Access
+) -> None:
+    """Gone is neither empty nor an error of the reader: the end comes, not confirmed."""
+    job = await world.job()
+    job.write("stdout.txt", b"hello\n")
+    await job.finish()
+    request = await world.cluster.reload(job.request_uuid)
+    await world.backend.rows("DELETE FROM collections WHERE uuid = $1", request["log_uuid"])
+    world.logs.empty_folder = False
+    peer = join(feeds.open(job.uuid), access=access)
+    await peer.received.until(lambda: peer.received.done)
+    assert [error["code"] for error in peer.received.of("error")] == ["log_gone"]
+    assert peer.received.of("end")[-1]["confirmed"] is False
+
+
+async def test_a_nats_server_that_was_away_loses_no_byte(
+    fresh_nats: NatsServer, keys_folder: Path, database: Database
+) -> None:
+    """What was stored while the connection was away is fetched when it is back, unasked."""
+    async with contextlib.AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        world = await enter(log_world.open_world(fresh_nats, keys_folder, database))
+        seed = keys.load(keys_folder, "wsproxy").text
+        nats = await enter(nats_client.connect([fresh_nats.url], name="wsproxy", seed=seed))
+        arvados = await enter(arvados_client.connect(world.api.url))
+        feeds = LogFeeds(nats, arvados)
+        await enter(background(feeds.run()))
+        await asyncio.sleep(0)
+        job = await world.job()
+        made = chunks(job.uuid, "stdout.txt", [b"%d\n" % n for n in range(10)])
+        await publish(world.nats, *made[:3])
+        root = Access(Token(world.cluster.config.system_root_token))
+        peer = join(feeds.open(job.uuid), access=root)
+        await peer.received.until(lambda: peer.received.of("caught_up"))
+        for part in (made[3:5], made[5:]):
+            await fresh_nats.kill()
+            await fresh_nats.start()
+            await world.nats.until_connected()
+            await publish(world.nats, *part)
+            await peer.received.until_at("stdout.txt", part[-1].end)
+        assert peer.received.content("stdout.txt") == b"".join(chunk.data for chunk in made)

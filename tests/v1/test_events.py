@@ -9,7 +9,9 @@ import pytest
 
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
+from tests.v0 import site as sites
 from tests.v0.site import Site
+from tests.v1 import client as clients
 from tests.v1.conftest import Connect
 from wsproxy.cursor import Codec, EventCursor
 
@@ -162,3 +164,23 @@ async def test_two_subscriptions_see_the_same_event_once_each(
         made = await cluster.collection("c", owner=alice)
         assert (await client.until("event"))["object_uuid"] == made.uuid
         await client.silence()
+
+
+async def test_a_cursor_works_on_every_replica(
+    connect: Connect, cluster: Cluster, alice: Actor, site: Site
+) -> None:
+    """One process gives it, another continues from it."""
+    filters = {"kinds": ["collection"]}
+    async with connect(alice) as client:
+        await client.subscribe("a", events=filters)
+        await cluster.collection("0", owner=alice)
+        cursor = (await client.until("event"))["cursor"]
+    missed = await cluster.collection("1", owner=alice)
+    async with (
+        sites.serving(sites.settings(site)) as other,
+        clients.connected(other, alice) as client,
+    ):
+        await client.subscribe("a", events={**filters, "cursor": cursor})
+        assert (await client.until("event"))["object_uuid"] == missed.uuid
+        await client.until("caught_up")
+        assert len(client.of("event")) == 1

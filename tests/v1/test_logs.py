@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
@@ -228,3 +230,54 @@ async def test_many_viewers_cost_arvados_no_more_than_one(
                 await client.subscribe("a", log={"uuid": request.uuid})
                 await client.until_content(container.uuid, "stdout.txt", b"line\n" * 1000)
         assert faults.count(path) == before
+
+
+async def test_a_job_that_ends_at_once_shows_its_line(
+    connect: Connect, cluster: Cluster, alice: Actor
+) -> None:
+    """One line, exit after 10 ms: watched before, and asked for just after
+    (facts/arvados-demand.md A33, G1, G2)."""
+    request = await cluster.container_request("job", owner=alice)
+    async with connect(alice) as early, connect(alice) as late:
+        await early.subscribe("a", log={"uuid": request.uuid})
+        container = await cluster.run(request)
+        await cluster.write_log(container, "stdout.txt", b"only line")
+        await asyncio.sleep(0.01)
+        await cluster.finish(container)
+        await late.subscribe("a", log={"uuid": request.uuid})
+        for client in (early, late):
+            await client.until("end", request=request.uuid)
+            assert client.logs.content(container.uuid, "stdout.txt") == b"only line"
+            assert all(end.get("confirmed", True) for end in client.of("end"))
+            assert not client.of("gap")
+
+
+async def test_a_job_without_output_ends(connect: Connect, cluster: Cluster, alice: Actor) -> None:
+    """Not "waiting" for ever (facts/arvados-demand.md G9)."""
+    request = await cluster.container_request("true", owner=alice)
+    container = await cluster.run(request)
+    await cluster.finish(container)
+    async with connect(alice) as client:
+        await client.subscribe("a", log={"uuid": request.uuid})
+        await client.until("end", request=request.uuid)
+        assert not client.of("log") and not client.of("error")
+
+
+async def test_what_was_streamed_of_a_dead_node_is_kept(
+    connect: Connect, cluster: Cluster, alice: Actor
+) -> None:
+    """Nothing was saved: the bytes stay readable, the end is not confirmed
+    (facts/arvados-demand.md A34)."""
+    request, container = await _running(cluster, alice)
+    async with connect(alice) as client:
+        await client.subscribe("a", log={"uuid": request.uuid})
+        await cluster.write_log(container, "stdout.txt", b"before the crash\n")
+        await client.until("log")
+        cluster.logs.kill_node(container.uuid)
+        await cluster.cancel(container)
+        end = await client.until("end", within=30, container=container.uuid, state="Cancelled")
+        assert end["confirmed"] is False
+    async with connect(alice) as late:
+        await late.subscribe("a", log={"uuid": request.uuid})
+        await late.until_content(container.uuid, "stdout.txt", b"before the crash\n")
+        assert (await late.until("end", file="stdout.txt"))["confirmed"] is False
