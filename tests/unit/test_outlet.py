@@ -17,6 +17,8 @@ from wsproxy.outlet import HIGH_WATER, NO_PROGRESS_SECONDS, Outlets
 class Pipe:
     """A wire whose other end takes what it is told to take."""
 
+    joins = True
+
     def __init__(self) -> None:
         self.writes: list[bytes] = []
         self.unsent = 0

@@ -1,0 +1,222 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What `websocket_protocol` relies on in uvicorn and websockets, held on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket as sockets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from arvados_nats import http_server
+from tests.v0.site import background
+from wsproxy.frames import Message
+from wsproxy.incoming import Incoming
+from wsproxy.main import SERVER_OPTIONS
+from wsproxy.outlet import HIGH_WATER, Outlet, Outlets
+from wsproxy.websocket_protocol import VANISHED_SECONDS, Socket
+
+Talk = Callable[[Incoming, Outlet], Awaitable[None]]
+
+
+@asynccontextmanager
+async def served(talk: Talk) -> AsyncIterator[tuple[str, list[Incoming]]]:
+    """`talk` on our protocol, with the options of `main`; its URL, and the connections so far."""
+    outlets, seen = Outlets(), []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        incoming = Incoming(scope, receive, send, outlets)
+        seen.append(incoming)
+        assert scope["query_string"] == b""
+        await incoming.connected()
+        outlet = await incoming.accept(max_message=1000)
+        try:
+            await talk(incoming, outlet)
+        finally:
+            outlet.gone()
+
+    sock = http_server.listen("127.0.0.1:0")
+    port = sock.getsockname()[1]
+    async with background(http_server.serve(app, sock, **SERVER_OPTIONS)):
+        yield f"ws://127.0.0.1:{port}", seen
+
+
+async def echo(incoming: Incoming, outlet: Outlet) -> None:
+    while (data := await incoming.receive()) is not None:
+        outlet.write(Message(data if isinstance(data, bytes) else data.encode()))
+
+
+def our(seen: list[Incoming]) -> Socket:
+    (incoming,) = seen
+    assert incoming.socket is not None
+    return incoming.socket
+
+
+async def test_frames_go_past_asgi_and_come_whole() -> None:
+    """Of every length form, also many in one write."""
+
+    async def burst(incoming: Incoming, outlet: Outlet) -> None:
+        await incoming.receive()
+        for length in (0, 125, 126, 65535, 65536, 3):
+            outlet.write(Message(b"x" * length))
+        await incoming.receive()
+
+    async with served(burst) as (url, _), connect(url) as client:
+        await client.send("go")
+        lengths = [len(await client.recv()) for _ in range(6)]
+        assert lengths == [0, 125, 126, 65535, 65536, 3]
+
+
+async def test_the_query_is_kept_from_everybody_but_the_application(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Neither uvicorn nor websockets can log it, at any level."""
+    caplog.set_level(logging.DEBUG)
+    async with (
+        served(echo) as (url, seen),
+        connect(f"{url}/websocket?api_token=se%20cret") as client,
+    ):
+        await client.send("hello")
+        assert await client.recv() == "hello"
+        assert seen[0].query == {"api_token": "se cret"}
+        assert our(seen).conn.debug is False
+    server_side = [r for r in caplog.records if not r.name.startswith("websockets.client")]
+    assert not any("cret" in record.getMessage() for record in server_side)
+
+
+async def test_no_extension_is_agreed_on_and_pings_are_answered() -> None:
+    """Frames are shared, so nothing may depend on the connection."""
+    async with served(echo) as (url, seen), connect(url) as client:
+        assert client.protocol.extensions == []
+        await asyncio.wait_for(await client.ping(), 5)
+        heard = our(seen).heard_at
+        our(seen).ping()
+        async with asyncio.timeout(5):
+            while our(seen).heard_at <= heard:  # noqa: ASYNC110  (the peer's pong)
+                await asyncio.sleep(0.01)
+
+
+async def test_too_long_a_message_closes_with_1009() -> None:
+    """In one frame or in fragments."""
+    for message in ("x" * 1001, ["x" * 400] * 3):
+        async with served(echo) as (url, _), connect(url) as client:
+            await client.send(message)
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+            assert client.close_code == 1009
+
+
+async def test_invalid_text_closes_with_1007_and_no_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whole or split over fragments."""
+    for message in (b"\xc3\x28", [b"\xc3", b"\x28"]):
+        async with served(echo) as (url, _), connect(url) as client:
+            await client.send(message, text=True)
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+            assert client.close_code == 1007
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_failures_of_the_application_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """They are ours to mend."""
+
+    async def fail(incoming: Incoming, outlet: Outlet) -> None:
+        raise RuntimeError("a fault of ours")
+
+    async with served(fail) as (url, _):
+        with pytest.raises(ConnectionClosed):
+            async with connect(url) as client:
+                await client.recv()
+    assert any(record.exc_info for record in caplog.records)
+
+
+async def test_a_full_transport_pauses_the_outlet_and_room_resumes_it() -> None:
+    """At our high-water mark."""
+    paused = asyncio.Event()
+
+    async def flood(incoming: Incoming, outlet: Outlet) -> None:
+        await incoming.receive()
+        while not outlet.lagging:
+            outlet.write(Message(b"x" * 10_000))
+            await asyncio.sleep(0)
+        assert HIGH_WATER < outlet.pending < 2 * HIGH_WATER + 10_100
+        paused.set()
+        await outlet.writable()
+        assert not outlet.lagging
+        outlet.write(Message(b"end"))
+        await incoming.receive()
+
+    async with served(flood) as (url, _), connect(url, max_queue=1) as client:
+        await client.send("go")
+        await asyncio.wait_for(paused.wait(), 20)
+        async with asyncio.timeout(20):
+            while await client.recv() != "end":
+                pass
+
+
+async def test_close_does_not_wait_for_room_and_abort_for_nothing() -> None:
+    """A peer that never reads can not keep its connection."""
+    ended = asyncio.Event()
+
+    async def flood(incoming: Incoming, outlet: Outlet) -> None:
+        await incoming.receive()
+        while not outlet.lagging:
+            outlet.write(Message(b"x" * 10_000))
+            await asyncio.sleep(0)
+        outlet.close(4008, "slow")
+        assert await incoming.receive() is None
+        outlet.abort()
+        ended.set()
+
+    async with served(flood) as (url, _), connect(url, max_queue=1, close_timeout=0.1) as client:
+        await client.send("go")
+        await asyncio.wait_for(ended.wait(), 20)
+
+
+async def test_the_close_handshake_carries_code_and_reason_both_ways() -> None:
+    """And everything written before it."""
+
+    async def goodbye(incoming: Incoming, outlet: Outlet) -> None:
+        await incoming.receive()
+        outlet.write(Message(b"last words"))
+        outlet.close(4000, "bye")
+        outlet.write(Message(b"too late"))
+        while await incoming.receive() is not None:
+            pass
+
+    async with served(goodbye) as (url, _), connect(url) as client:
+        await client.send("go")
+        assert await client.recv() == "last words"
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+        assert (client.close_code, client.close_reason) == (4000, "bye")
+
+
+async def test_vanished_machines_are_the_kernels_business() -> None:
+    """The option is set on every connection, where the system has it."""
+    async with served(echo) as (url, seen), connect(url) as client:
+        await client.send("hello")
+        await client.recv()
+        sock = our(seen).transport.get_extra_info("socket")
+        option = getattr(sockets, "TCP_USER_TIMEOUT", None)
+        if option is not None:
+            assert sock.getsockopt(sockets.IPPROTO_TCP, option) == VANISHED_SECONDS * 1000
+
+
+async def test_the_handshake_is_not_kept() -> None:
+    """Ten thousand connections would keep ten thousand sets of headers."""
+    async with served(echo) as (url, seen), connect(url) as client:
+        await client.send("hello")
+        await client.recv()
+        assert our(seen).scope["headers"] == []
+        assert not hasattr(our(seen), "request")
