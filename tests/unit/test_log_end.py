@@ -16,29 +16,32 @@ from wsproxy.log_frontier import Frontier
 
 
 def state(
-    state: str = "Complete", *, log: str | None = "pdh", ago: float | None = 1.0
+    state: str = "Complete", log: str | None = "pdh", ago: float | None = 1.0
 ) -> ContainerState:
+    """Ended so many seconds ago."""
     finished = datetime.now(UTC) - timedelta(seconds=ago) if ago is not None else None
     return ContainerState(state, 0, log, finished.isoformat() if finished else None)
 
 
 @pytest.mark.parametrize(
-    ("known", "heard", "certain"),
+    ("name", "log", "ago", "heard", "certain"),
     [
-        (state("Running"), False, False),
-        (state("Queued", log=None, ago=None), False, False),
-        (state("Locked", log=None, ago=None), False, False),
-        (state("Complete"), False, True),  # saved, and the stream has nothing: nobody is at work
-        (state("Complete"), True, False),  # its publisher is about to say so
-        (state("Complete", ago=61.0), True, True),
-        (state("Cancelled", log=None), False, False),  # streamed bytes may still come
-        (state("Cancelled", log=None, ago=61.0), False, True),
-        (state("Cancelled", log=None, ago=None), False, True),
+        ("Running", "pdh", None, False, False),
+        ("Queued", None, None, False, False),
+        ("Locked", None, None, False, False),
+        ("Complete", "pdh", 1, False, True),  # saved, and nobody is at work on it
+        ("Complete", "pdh", 1, True, False),  # its publisher is about to say so
+        ("Complete", "pdh", 61, True, True),
+        ("Cancelled", None, 1, False, False),  # streamed bytes may still come
+        ("Cancelled", None, 61, False, True),
+        ("Cancelled", None, None, False, True),
     ],
 )
-def test_when_it_is_certain(known: ContainerState, heard: bool, certain: bool) -> None:
+def test_when_it_is_certain(
+    name: str, log: str | None, ago: float | None, heard: bool, certain: bool
+) -> None:
     """A final state, and nobody left who would announce the end."""
-    assert log_end.certain(known, heard=heard) is certain
+    assert log_end.certain(state(name, log, ago), heard=heard) is certain
 
 
 def test_what_was_streamed_is_never_taken_back() -> None:
