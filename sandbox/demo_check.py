@@ -138,6 +138,7 @@ async def _unless_failed(
             watchers = [task for task in watchers if task not in done]
     finally:
         result.cancel()
+        await asyncio.gather(result, return_exceptions=True)
 
 
 async def _watch_v1(stack: Stack, user: Actor, request_uuid: str, logs: _Logs) -> None:
@@ -171,13 +172,11 @@ async def _watch_sse(stack: Stack, user: Actor, request_uuid: str, logs: _Logs) 
         client.stream("GET", url, headers=headers) as answer,
     ):
         answer.raise_for_status()
-        key = ""
         async for line in answer.aiter_lines():
             name, _, value = line.partition(": ")
-            if name == "event":
-                key = value
-            elif name == "data":
-                _take(logs, key, json.loads(value))
+            if name == "data":
+                for key, body in json.loads(value).items():
+                    _take(logs, key, body)
 
 
 async def _rows(stack: Stack, uuids: tuple[str, ...]) -> dict[str, float]:
