@@ -147,6 +147,7 @@ async def connected(base: str, who: Actor | str | None = None) -> AsyncIterator[
         subprotocols=[Subprotocol(SUBPROTOCOL)],
         compression=None,
         max_size=None,
+        max_queue=None,
     ) as socket:
         client = Client(socket)
         if who is not None:
