@@ -62,3 +62,27 @@ def connections(url: str | None) -> None:
     for part, wrong in found.items():
         click.echo(f"{part}: {wrong or 'ok'}")
     sys.exit(1 if any(found.values()) else 0)
+
+
+@check.command()
+@click.argument(
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=Path("/etc/arvados/config.yml"),
+)
+def config(file: Path) -> None:
+    """See whether a site's Arvados configuration lets events flow.
+
+    FILE is the site's own config.yml, as one writes it, without Arvados' defaults.
+    """
+    from arvados_nats.check_config import check as look
+    from arvados_nats.errors import BadInput
+
+    try:
+        clusters = look(file)
+    except BadInput as error:
+        click.echo(f"{file}: {error}", err=True)
+        sys.exit(2)
+    for name, findings in clusters.items():
+        click.echo("\n".join(f"{file}: {found}" for found in findings) or f"{name}: ok")
+    sys.exit(1 if any(clusters.values()) else 0)

@@ -1,10 +1,11 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Write helm/arvados-nats/README.md from its template and values: `python docs/make_chart.py`.
+"""Write what the chart says a second time: `python docs/make_chart.py`.
 
-Each `# -- text` line above a key of values.yaml is a row. What all three components share is one
-table. A test holds the page equal to what this makes.
+helm/arvados-nats/README.md comes from its template and values.yaml, where each `# -- text` line
+above a key is a row. In values.schema.json the names below `<component>.settings` come from the
+settings classes; the rest of it is written by hand. Tests hold both equal to what this makes.
 """
 
 from __future__ import annotations
@@ -18,8 +19,23 @@ from typing import Any
 
 import yaml
 
+from arvados_nats.settings import Block
+from authcallout.settings import Settings as CalloutSettings
+from publishers.settings import Settings as PublisherSettings
+from wsproxy.settings import Settings as ProxySettings
+
 CHART = Path(__file__).parents[1] / "helm" / "arvados-nats"
-COMPONENTS = ("authcallout", "publishers", "wsproxy")
+COMPONENTS: dict[str, type[Block]] = {
+    "authcallout": CalloutSettings,
+    "publishers": PublisherSettings,
+    "wsproxy": ProxySettings,
+}
+GIVEN = {
+    "arvados_api_host", "arvados_api_host_insecure", "arvados_ca_file", "drain_seconds", "keys_dir",
+    "listen", "log_token", "management_token", "nats_url", "ops_listen", "postgres_dsn",
+    "secrets_dir", "tls_certificate", "tls_key",
+}  # fmt: skip
+"""Settings that the chart gives by itself, or that make no sense in a pod."""
 _KEY = re.compile(r"( *)(\w+):")
 _TEXT = re.compile(r" *# -- (.*)")
 
@@ -74,6 +90,25 @@ def _default(key: str, values: Any) -> str:
     return "" if values in ("", None) else f"`{json.dumps(values)}`"
 
 
+def schema() -> str:
+    """The text of values.schema.json, with the settings as they are now."""
+    known = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    for component, settings in COMPONENTS.items():
+        names = [_camel(name) for name in settings.model_fields if name not in GIVEN]
+        known["properties"][component]["properties"]["settings"]["properties"] = {
+            name: {"type": ["string", "number", "boolean"]} for name in names
+        }
+    return json.dumps(known, indent=2) + "\n"
+
+
+def _camel(name: str) -> str:
+    return re.sub(r"_(\w)", lambda found: found[1].upper(), name)
+
+
 if __name__ == "__main__":
-    (CHART / "README.md").write_text(page(), encoding="utf-8")
-    sys.stdout.write(f"{CHART / 'README.md'} written\n")
+    for path, text in (
+        (CHART / "README.md", page()),
+        (CHART / "values.schema.json", schema()),
+    ):
+        path.write_text(text, encoding="utf-8")
+        sys.stdout.write(f"{path} written\n")

@@ -1,0 +1,154 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Image, units, nginx site and pages say what the commands, settings and keys say."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+
+from arvados_nats import keys
+from arvados_nats.cli import main
+from sandbox import schema
+
+ROOT = Path(__file__).parents[2]
+UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
+SERVICES = [unit for unit in UNITS if unit.stem != "arvados-nats-server"]
+PAGES = ("install.md", "operate.md", "threat-model.md")
+SECRETS = {"ARVADOS_NATS_LOG_TOKEN", "ARVADOS_NATS_POSTGRES_DSN", "ARVADOS_NATS_MANAGEMENT_TOKEN"}
+SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+
+
+def values(unit: Path, key: str) -> list[str]:
+    """All values of a key of a unit."""
+    return re.findall(rf"^{key}=(.*)$", unit.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def _resolves(words: list[str]) -> bool:
+    command: click.Command | None = main
+    for word in words:
+        if not isinstance(command, click.Group):
+            return False
+        command = command.get_command(click.Context(command), word)
+    return command is not None and not isinstance(command, click.Group)
+
+
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.stem)
+def test_a_unit_starts_a_command_that_exists(unit: Path) -> None:
+    """With the program of the documented place."""
+    program, *words = values(unit, "ExecStart")[0].split()
+    assert program == "/opt/arvados-nats/bin/arvados-nats"
+    assert _resolves(words)
+
+
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.stem)
+def test_a_unit_is_shown_its_own_secrets_only(unit: Path) -> None:
+    """By systemd, under the names that the service looks for, from the documented folders."""
+    shown = dict(entry.split(":") for entry in values(unit, "LoadCredential"))
+    for name, path in shown.items():
+        folder = "keys" if name.endswith(".nk") else "secrets"
+        assert path == f"/etc/arvados-nats/{folder}/{name}"
+        assert name in SECRETS or name.removesuffix(".nk") in keys.ROLES
+    told = dict(entry.split("=") for entry in values(unit, "Environment"))
+    assert told["ARVADOS_NATS_KEYS_DIR"] == "/run/credentials/%n"
+    assert told["ARVADOS_NATS_SECRETS_DIR"] == "/run/credentials/%n"
+    assert [name for name in told if f"`{name}`" not in SETTINGS] == []
+
+
+def test_every_seed_of_a_service_is_shown_to_one_unit() -> None:
+    """None is left out, and none is held twice."""
+    shown = [
+        entry.partition(".nk:")[0]
+        for unit in SERVICES
+        for entry in values(unit, "LoadCredential")
+        if ".nk:" in entry
+    ]
+    assert sorted(shown) == sorted(keys.ROLES)
+
+
+def test_a_socket_server_has_time_to_drain() -> None:
+    """SIGKILL comes well after the drain."""
+    unit = ROOT / "deploy" / "systemd" / "arvados-nats-wsproxy.service"
+    told = dict(entry.split("=") for entry in values(unit, "Environment"))
+    assert int(values(unit, "TimeoutStopSec")[0]) >= int(told["ARVADOS_NATS_DRAIN_SECONDS"]) + 10
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_systemd_takes_the_unit(unit: Path) -> None:
+    """systemd-analyze knows every key; that the program is not installed here is no fault."""
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("no systemd-analyze on this machine")
+    done = subprocess.run(
+        [program, "verify", "--man=no", unit], capture_output=True, text=True, check=False
+    )
+    faults = [line for line in done.stderr.splitlines() if unit.name in line]
+    assert [line for line in faults if "is not executable" not in line] == []
+
+
+def test_the_image_runs_without_privilege() -> None:
+    """As a numbered user, which Kubernetes can check, with a health check and no shell around."""
+    text = (ROOT / "Containerfile").read_text(encoding="utf-8")
+    assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", text, re.MULTILINE)
+    assert 'ENTRYPOINT ["arvados-nats"]' in text
+    assert "/livez" in text[text.index("HEALTHCHECK") :]
+    assert len(re.findall("^FROM ", text, re.MULTILINE)) == 2
+    assert [
+        name for name in set(re.findall(r"ARVADOS_NATS_\w+", text)) if name not in SETTINGS
+    ] == []
+
+
+def test_the_image_is_built_of_what_is_installed() -> None:
+    """The build context holds every package of the distribution, and nothing that is not ours."""
+    lines = (ROOT / ".containerignore").read_text(encoding="utf-8").splitlines()
+    kept = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    packages = re.search(r"^packages = \[(.*)\]$", project, re.MULTILINE)
+    assert packages is not None
+    needed = set(re.findall(r'"(\w+)"', packages[1]))
+    assert kept == needed | {"LICENSE", "README.md", "pyproject.toml"}
+
+
+def test_the_role_gets_the_grants_of_the_sandbox() -> None:
+    """What the tests read with is what a site is told to give."""
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    assert [grant for grant in schema.grants() if f"{grant};" not in page] == []
+    assert f"CREATE ROLE {schema.READER} " in page
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_settings_that_a_page_names_exist(page: str) -> None:
+    """Names change together."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"\bARVADOS_NATS_\w+", text))
+    assert [name for name in named if f"`{name}`" not in SETTINGS] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_that_a_page_names_exist(page: str) -> None:
+    """Each `arvados-nats …` in a block of commands or between ticks."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    groups = set(main.list_commands(click.Context(main)))
+    for line in re.findall(r"\barvados-nats ((?:[a-z-]+ ?)+)", text):
+        words = line.split()
+        if words[0] in groups:
+            assert any(_resolves(words[:length]) for length in (1, 2)), line
+
+
+def test_the_nginx_site_hands_on_what_sockets_need() -> None:
+    """The upgrade, who the client is, and server-sent events at once."""
+    text = (ROOT / "deploy" / "nginx" / "arvados-nats.conf").read_text(encoding="utf-8")
+    assert text.count("{") == text.count("}")
+    for line in (
+        "proxy_http_version 1.1;",
+        "proxy_set_header Upgrade $http_upgrade;",
+        "proxy_set_header X-Forwarded-For $remote_addr;",
+        "proxy_buffering off;",
+    ):
+        assert line in text
