@@ -103,7 +103,7 @@ class Recording:
 
     def _query(self, recorded: dict[str, str]) -> dict[str, str]:
         """A recorded query; ids of log rows differ by those that refused writes used up."""
-        query = self.mapped(recorded)
+        query: dict[str, str] = self.mapped(recorded)
         if self.log_shift and "filters" in query:
             moved = re.sub(
                 r'(?<=\["id",">",")\d{3}(?="\])',
@@ -115,7 +115,7 @@ class Recording:
 
     def token(self, label: str) -> str:
         """The token of a label, as the server under test knows it."""
-        return self.mapped(self.data["tokens"][label])
+        return str(self.mapped(self.data["tokens"][label]))
 
     def mapped(self, value: Any) -> Any:
         """A recorded value with the strings of the server under test in it."""

@@ -38,7 +38,8 @@ TIMES = ("trash_at", "delete_at", "expires_at", "refreshes_at")
 @pytest.fixture(scope="module")
 def recorded(golden: Path) -> dict[str, Any]:
     """The recording."""
-    return json.loads((golden / "permissions.json").read_text(encoding="utf-8"))
+    loaded: dict[str, Any] = json.loads((golden / "permissions.json").read_text(encoding="utf-8"))
+    return loaded
 
 
 class State:

@@ -99,7 +99,7 @@ CASES: list[tuple[str, Make, int, int, int]] = [
     ("inactive user", lambda w: w.inactive.token, OK, OK, MISSING),
     ("scoped", lambda w: w.scoped.token, OK, FORBIDDEN, FORBIDDEN),
     ("root", lambda w: w.root, OK, OK, MISSING),
-    ("root as v2", lambda w: f"v2/zzzzz-gj3su-000000000000000/{w.root}", *[REFUSED] * 3),
+    ("root as v2", lambda w: f"v2/zzzzz-gj3su-000000000000000/{w.root}", REFUSED, REFUSED, REFUSED),
     ("anonymous", lambda w: w.anonymous, OK, OK, MISSING),
     ("anonymous as v2", lambda w: f"v2/zzzzz-gj3su-anonymouspublic/{w.anonymous}", OK, OK, MISSING),
     ("container", lambda w: f"{w.container_token}/{w.container}", OK, OK, OK),

@@ -34,7 +34,7 @@ async def test_the_environment_is_what_the_services_need(
     async with whole.run(backend=backend) as sandbox:
         for name, value in sandbox.environment.items():
             monkeypatch.setenv(name, value)
-        settings = Settings()  # type: ignore[call-arg]
+        settings = Settings()
         user = await sandbox.cluster.user("ann")
         async with arvados_client.connect(
             settings.arvados_url, ca_file=settings.arvados_ca_file

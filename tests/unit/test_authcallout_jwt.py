@@ -167,7 +167,8 @@ def test_answers_are_sealed_to_the_server() -> None:
 def test_claims_of_other_forms_are_refused() -> None:
     """A JWT whose payload is no object is bad input, not a crash."""
     signer = Signer(SERVER)
-    for payload in ([], "x", 1, None):
+    payloads: list[Any] = [[], "x", 1, None]
+    for payload in payloads:
         token = nkey_jwt._jws.encode(
             msgspec.json.encode(payload), signer._key, "ed25519-nkey", headers={"typ": "JWT"}
         )

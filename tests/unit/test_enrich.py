@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -26,7 +27,7 @@ LINK = "zzzzz-o0j2j-aaaaaaaaaaaaaaa"
 TOKEN = "zzzzz-gj3su-aaaaaaaaaaaaaaa"
 MACHINE = "zzzzz-2x53u-aaaaaaaaaaaaaaa"
 
-RECORDS: dict[str, dict[str, Any]] = {
+RECORDS: dict[str, Mapping[str, Any]] = {
     COLLECTION: {
         "uuid": COLLECTION,
         "owner_uuid": PROJECT,
