@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-from arvados_nats.grants import Grants
+from arvados_nats.grants import OWNED, Grants
 from wsproxy.batch import Batch
 from wsproxy.reader import Reader, Sink
 from wsproxy.stored_event import StoredEvent
+
+_USER_INFIX = "-tpzed-"
 
 
 class Router:
@@ -78,11 +80,18 @@ class Router:
         elif not reader.holding:
             self._held.discard(reader)
 
-    def reaching(self, uuids: Iterable[str]) -> set[Reader]:
-        """Readers whose grants hold one of these, and those of whom nobody can tell."""
-        found = set(self._always)
+    def reaching(self, uuids: Iterable[str], *, admins: bool = False) -> set[Reader]:
+        """Readers whose rights may depend on the rights of one of these, perhaps all admins.
+
+        Whoever can merely see a user has no rights by that user.
+        """
+        found = {r for r in self._always if r.grants is not None} if admins else set()
         for uuid in uuids:
-            found |= self._by_uuid.get(uuid, set())
+            readers = self._by_uuid.get(uuid, ())
+            if _USER_INFIX in uuid:
+                found.update(reader for reader in readers if _stands_in(reader, uuid))
+            else:
+                found.update(readers)
         return found
 
     def prepare(self, batch: Sequence[StoredEvent]) -> None:
@@ -167,6 +176,11 @@ class Router:
 def _place(grants: Grants | None) -> tuple[int, bool] | None:
     """What the index depends on: answers that confirm what was known share their targets."""
     return (id(grants.targets), grants.is_admin) if grants else None
+
+
+def _stands_in(reader: Reader, user_uuid: str) -> bool:
+    targets = reader.grants.targets if reader.grants else {}
+    return reader.user_uuid == user_uuid or bool(targets.get(user_uuid, 0) & OWNED)
 
 
 def _keys(reader: Reader) -> Iterable[str]:

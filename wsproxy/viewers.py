@@ -15,7 +15,6 @@ A session is told when its token is dead, and when its reader may see less than 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import Counter
@@ -24,9 +23,8 @@ from typing import Protocol
 
 import msgspec
 
-from arvados_nats import grants_wire, subjects
-from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
-from arvados_nats.events import Event
+from arvados_nats import subjects, token_follow
+from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.grant_book import STALE, GrantBook
 from arvados_nats.grant_subjects import Change
 from arvados_nats.identities import Identities
@@ -34,6 +32,7 @@ from arvados_nats.nats_client import Message, Nats
 from arvados_nats.permissions import Identity
 from arvados_nats.tokens import Token
 from wsproxy import metrics
+from wsproxy.graph_changes import graph_change
 from wsproxy.permission_check import PermissionCheck
 from wsproxy.reader import Reader, ReaderKey
 from wsproxy.router import Router
@@ -42,10 +41,7 @@ from wsproxy.stored_event import StoredEvent
 logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
-_TOKENS_AT_ONCE = 1000
 _EXPIRED = "expired"
-_NO_ROWS = ("-gj3su-000000000000000", "-gj3su-anonymouspublic")
-"""SystemRootToken and AnonymousUserToken are no rows of the database (facts/arvados.md 2)."""
 
 
 class Session(Protocol):
@@ -154,17 +150,18 @@ class Viewers:
 
     def _hold_for(self, stored: StoredEvent) -> None:
         """What changes the graph waits, for those it can concern, until it is known how."""
-        uuids = graph_uuids(stored)
-        if uuids:
-            for reader in self._router.reaching(uuids):
+        change = graph_change(stored)
+        if change is not None:
+            for reader in self._router.reaching(change.uuids, admins=change.admins):
                 self._renew_soon(reader)
 
     async def run(self) -> None:
         """Follow grants and tokens until cancelled."""
         await self._nats.subscribe(f"{subjects.GRANTS_CHANGED}.*", self._grants_changed)
         await self._nats.subscribe(subjects.GRANTS_STARTED, self._publisher_started)
-        await self._nats.subscribe(f"{subjects.TOKENS_GONE}.*", self._token_gone)
+        self._nats.on_change(self._connection_changed)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(token_follow.follow(self._nats, self._by_token.keys, self._gone))
             tasks.create_task(self._renewing())
             tasks.create_task(self._rounds())
 
@@ -181,6 +178,11 @@ class Viewers:
     async def _publisher_started(self, _: Message) -> None:
         for reader in self._readers.values():
             self._renew_soon(reader)
+
+    def _connection_changed(self, connected: bool) -> None:
+        """What was told meanwhile was not heard."""
+        if connected:
+            self._again(tuple(self._readers.values()))
 
     async def _renewing(self) -> None:
         while True:
@@ -230,12 +232,7 @@ class Viewers:
 
     # Tokens.
 
-    async def _token_gone(self, message: Message) -> None:
-        token_uuid = message.subject.rpartition(".")[2]
-        try:
-            reason = msgspec.json.decode(message.data, type=grants_wire.TokenGone).reason
-        except msgspec.MsgspecError:
-            reason = "deleted"
+    async def _gone(self, token_uuid: str, reason: str) -> None:
         self._end(token_uuid, reason)
 
     def _end(self, token_uuid: str, reason: str) -> None:
@@ -255,7 +252,7 @@ class Viewers:
                 session.ended(reason)
 
     async def _rounds(self) -> None:
-        """Every second the tokens that expire; every minute all tokens and all grants."""
+        """Every second the tokens that expire; every minute all grants."""
         next_round = time.monotonic() + self._book.refresh
         while True:
             await asyncio.sleep(1.0)
@@ -265,8 +262,6 @@ class Viewers:
             next_round = time.monotonic() + self._book.refresh
             self._again(tuple(self._readers.values()))
             self._book.drop_unused(self._by_user.keys())
-            with contextlib.suppress(ArvadosNatsError):
-                await self._check_tokens()
 
     def _end_expired(self) -> None:
         now = self._book.now()
@@ -274,20 +269,6 @@ class Viewers:
             expires = viewer.identity.expires_at
             if expires is not None and expires <= now:
                 self._end(viewer.identity.token_uuid, _EXPIRED)
-
-    async def _check_tokens(self) -> None:
-        """Ask which tokens still live; a notice may have been lost."""
-        tokens = [token for token in self._by_token if not token.endswith(_NO_ROWS)]
-        for start in range(0, len(tokens), _TOKENS_AT_ONCE):
-            asked = tokens[start : start + _TOKENS_AT_ONCE]
-            answer = await self._nats.request(subjects.TOKENS_GET, msgspec.json.encode(asked))
-            grants_wire.check_answer(answer.headers)
-            try:
-                live = msgspec.json.decode(answer.data, type=grants_wire.TokensAnswer)
-            except msgspec.MsgspecError as error:
-                raise BadInput("not an answer about tokens") from error
-            for gone in set(asked) - {state.token_uuid for state in live.tokens}:
-                self._end(gone, "deleted")
 
 
 def _remove(index: dict[str, set[Viewer]], key: str, viewer: Viewer) -> None:
@@ -299,28 +280,3 @@ def _remove(index: dict[str, set[Viewer]], key: str, viewer: Viewer) -> None:
 
 class _Numbered(msgspec.Struct):
     generation: int
-
-
-def graph_uuids(stored: StoredEvent) -> tuple[str, ...]:
-    """Whoever has one of these in his grants may read more or less after this event; else empty.
-
-    A project or role: those who reach it or its owner. A permission link: those who reach its tail.
-    A user: the user himself. facts/arvados.md 1, Revocations.
-    """
-    facts, event = stored.facts, stored.event
-    if facts is None or stored.kind is None or not event.verified:
-        return ()
-    named: tuple[object, ...] = ()
-    match stored.kind.name:
-        case "group":
-            named = (facts.uuid, facts.owner_uuid, _old(event, "owner_uuid"))
-        case "link" if facts.is_permission is not False:
-            named = (facts.tail_uuid or _old(event, "tail_uuid"),)
-        case "user":
-            named = (facts.uuid,)
-    return tuple(uuid for uuid in named if isinstance(uuid, str) and uuid)
-
-
-def _old(event: Event, name: str) -> object:
-    attributes = event.properties.get("old_attributes")
-    return attributes.get(name) if isinstance(attributes, dict) else None

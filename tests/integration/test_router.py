@@ -281,6 +281,19 @@ async def test_role_groups_are_offered_to_everybody(router: Router, connect: Con
     assert inbox.sequences == [1]
 
 
+async def test_whose_rights_depend_on_whom(router: Router, connect: Connect) -> None:
+    """On a user: himself and who manages him, not everybody who can see his name."""
+    himself, _ = connect(USER, {USER: DIRECT | OWNED})
+    manager, _ = connect("manager", {USER: DIRECT | OWNED})
+    connect("acquaintance", {USER: DIRECT})
+    member, _ = connect("member", {PROJECT: DIRECT})
+    admin, _ = connect("admin", {}, is_admin=True)
+    assert router.reaching([USER]) == {himself, manager}
+    assert router.reaching([PROJECT]) == {member}
+    assert router.reaching([PROJECT], admins=True) == {member, admin}
+    assert router.reaching([ELSEWHERE]) == set()
+
+
 async def test_a_removed_reader_leaves_nothing_behind(router: Router, connect: Connect) -> None:
     """No event, and no place in the index."""
     reader, inbox = connect("a", {PROJECT: DIRECT | OWNED, COLLECTION: DIRECT})

@@ -12,7 +12,7 @@ import pytest
 from arvados_nats.errors import BadInput
 from tests.unit.made_events import COLLECTION, PROJECT, USER, made
 from wsproxy import stored_event
-from wsproxy.viewers import graph_uuids
+from wsproxy.graph_changes import graph_change
 
 LINK = "zzzzz-o0j2j-link00000000000"
 CONTAINER = "zzzzz-dz642-container000000"
@@ -148,4 +148,6 @@ def test_who_is_concerned_by_a_change_of_the_graph(
     uuid: str, changes: dict[str, Any], concerned: set[str]
 ) -> None:
     """Whoever reaches one of these may read more or less now."""
-    assert set(graph_uuids(made(1, uuid, **changes))) == concerned
+    change = graph_change(made(1, uuid, **changes))
+    assert set(change.uuids if change else ()) == concerned
+    assert change is None or change.admins is (uuid == OTHER)

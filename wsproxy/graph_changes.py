@@ -1,0 +1,52 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Which events change the permission graph, and whose grants they can change.
+
+Pure. The permission publisher tells of every change, but later than the event itself comes; until
+then whoever may be concerned is not judged by old grants (`viewers`). facts/arvados.md 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from arvados_nats.events import Event
+from wsproxy.stored_event import StoredEvent
+
+
+@dataclass(frozen=True, slots=True)
+class GraphChange:
+    """Whoever reaches one of `uuids` may read more or less now; `admins`: they as well."""
+
+    uuids: tuple[str, ...]
+    admins: bool = False
+
+
+def graph_change(stored: StoredEvent) -> GraphChange | None:
+    """What an event changes; None if nothing.
+
+    A project or role: for those who reach it or its owner, and, by its trash, for admins. A
+    permission link: for those who reach its tail. A user: for the user himself.
+    """
+    facts, event = stored.facts, stored.event
+    if facts is None or stored.kind is None or not event.verified:
+        return None
+    match stored.kind.name:
+        case "group":
+            named = _uuids(facts.uuid, facts.owner_uuid, _old(event, "owner_uuid"))
+            return GraphChange(named, admins=True)
+        case "link" if facts.is_permission is not False:
+            return GraphChange(_uuids(facts.tail_uuid or _old(event, "tail_uuid")))
+        case "user":
+            return GraphChange(_uuids(facts.uuid))
+    return None
+
+
+def _uuids(*named: object) -> tuple[str, ...]:
+    return tuple(uuid for uuid in named if isinstance(uuid, str) and uuid)
+
+
+def _old(event: Event, name: str) -> object:
+    attributes = event.properties.get("old_attributes")
+    return attributes.get(name) if isinstance(attributes, dict) else None
