@@ -151,9 +151,10 @@ class ObjectFeeds:
 
     def unwatch_requests(self, container: str, follower: Follower) -> None:
         """The reverse of `watch_requests`."""
-        self._of_container[container].discard(follower)
-        if not self._of_container[container]:
-            del self._of_container[container]
+        followers = self._of_container.get(container, set())
+        followers.discard(follower)
+        if not followers:
+            self._of_container.pop(container, None)
 
     def _dispatch(self, stored: StoredEvent) -> None:
         uuid = stored.event.object_uuid or ""

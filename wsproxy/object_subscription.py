@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from arvados_nats import subjects
 from arvados_nats.errors import Refused
 from arvados_nats.object_facts import ObjectFacts
+from arvados_nats.permissions import ALL, scopes_allow
 from wsproxy import object_state
 from wsproxy.cursor import EventCursor
 from wsproxy.frames import Message
@@ -56,6 +57,7 @@ class ObjectSubscription:
         if self._stopped:
             return
         feed.followers.add(self._changed)
+        self._services.objects.watch_requests(self._uuid, self._judge_anew)
         self._client.tell(Subscribed(self._id))
         self._flush()
 
@@ -66,12 +68,17 @@ class ObjectSubscription:
         self._leave_container()
         if self._feed:
             self._feed.followers.discard(self._changed)
+            self._services.objects.unwatch_requests(self._uuid, self._judge_anew)
             self._services.objects.close(self._uuid)
             self._feed = None
 
     async def recheck(self) -> None:
         if not await still_allowed(self._may_read) and not self._stopped:
             self._client.revoke(self._id, NOT_READABLE)
+
+    def _judge_anew(self) -> None:
+        """A request that shows this container may do so no longer."""
+        self._client.spawn(self.recheck())
 
     def renew(self) -> None:
         """The next read is made with the client's new token anyway."""
@@ -170,7 +177,7 @@ class ObjectSubscription:
     def _send(self, feed: ObjectFeed, state: dict[str, Any]) -> None:
         sequence, record = feed.sequence, state
         if "container_uuid" in state:
-            container = self._container
+            container = self._container if self._may_read_container() else None
             record = {**state, "container": container.state if container else None}
             if container and container.state:
                 sequence = min(sequence, max(container.sequence, 1))
@@ -180,6 +187,14 @@ class ObjectSubscription:
         self._etag = etag
         self._sent_at = asyncio.get_running_loop().time()
         self._client.send(self._message(feed, etag, record, sequence))
+
+    def _may_read_container(self) -> bool:
+        """Whoever may read a request may read its container, if his token's scopes allow it."""
+        scopes = self._client.viewer.identity.scopes
+        if ALL in scopes or self._container is None:
+            return True
+        path = f"/arvados/v1/containers/{self._container.uuid}"
+        return scopes_allow(scopes, "GET", path)
 
     def _message(
         self, feed: ObjectFeed, etag: str, record: dict[str, Any], sequence: int

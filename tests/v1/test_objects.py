@@ -165,3 +165,42 @@ async def test_a_forged_row_changes_no_state(
         await cluster.update(made, {"name": "also true"}, alice)
         await client.until_true(lambda: client.of("object")[-1]["record"]["name"] == "also true")
         assert "forged" not in {o["record"]["name"] for o in client.of("object")}
+
+
+async def test_a_container_is_shown_by_its_request_alone(
+    connect: Connect, cluster: Cluster, alice: Actor, bob: Actor
+) -> None:
+    """A container of its own uuid: live while a request shows it, and ended with that."""
+    project = await cluster.project("shared", owner=alice)
+    await cluster.share(project, bob, by=alice)
+    request = await cluster.container_request("job", owner=project, by=alice)
+    async with connect(bob) as client:
+        container = await cluster.run(request)
+        await client.subscribe("a", object={"uuid": container.uuid})
+        assert (await client.until("object"))["record"]["state"] == "Running"
+        await cluster.progress(container, 0.25)
+        assert (await client.until("object"))["record"]["progress"] == 0.25
+        await cluster.move(request, alice, by=alice)
+        await client.until("revoked", id="a")
+        await cluster.progress(container, 0.5)
+        await client.silence()
+
+
+async def test_a_scoped_token_sees_what_its_scopes_cover(
+    connect: Connect, cluster: Cluster, alice: Actor
+) -> None:
+    """Requests but not their logs, and no collections."""
+    request = await cluster.container_request("job", owner=alice)
+    made = await cluster.collection("c", owner=alice)
+    path = f"GET /arvados/v1/container_requests/{request.uuid}"
+    scoped = await cluster.token(alice, scopes=[path])
+    async with connect(scoped) as client:
+        await client.subscribe("a", object={"uuid": request.uuid})
+        assert (await client.until("object"))["record"]["container"] is None
+        for target in ({"object": {"uuid": made.uuid}}, {"log": {"uuid": request.uuid}}):
+            await client.send("subscribe", {"id": "b", **target})
+            await client.until("error", code="not_found", id="b")
+    logs = await cluster.token(alice, scopes=["GET /arvados/v1/container_requests/"])
+    async with connect(logs) as client:
+        await client.subscribe("a", log={"uuid": request.uuid})
+        await client.until("caught_up")
