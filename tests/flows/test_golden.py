@@ -5,8 +5,8 @@
 
 The pretend cluster is led from step to step; it is held to the recording elsewhere
 (test_sandbox_golden). After each step an event about every object is made, and every reader must
-hear exactly those about objects that he may read now: by protocol v0 on sockets that stay open, and
-by native NATS with the subjects that his token gets.
+hear exactly those about objects that he may read now: by protocols v0 and v1 on sockets that
+stay open, and by native NATS with the subjects that his token gets.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import asyncpg
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
+from websockets.typing import Subprotocol
 
 from sandbox import backends
 from sandbox import sandbox as whole_sandbox
@@ -39,6 +40,9 @@ from tests.integration.golden_replay import Json, Replay
 SETTLED = 15.0
 """Seconds within which every reader must hear exactly what he may; most take a fraction of one."""
 TRASHABLE = ("group", "collection")
+V1 = Subprotocol("arvados.events.v1.json")
+SUBSCRIBE_V0: Json = {"method": "subscribe"}
+SUBSCRIBE_V1: Json = {"subscribe": {"id": "all", "events": {}}}
 LIVE = ("collection", "container_request", "workflow", "container")
 """Kinds of the live tree whose readers all hear of them; role groups are not told natively."""
 
@@ -92,6 +96,8 @@ class Ear:
     """One reader's socket: uuids of the log rows that came, however often it was opened."""
 
     stack: Stack
+    label: str
+    protocol: str
     heard: dict[str, str] = field(default_factory=dict)
     token: str | None = None
     listening: bool = False
@@ -109,15 +115,19 @@ class Ear:
             await asyncio.wait_for(ready.wait(), 10)
 
     async def _listen(self, token: str, ready: asyncio.Event) -> None:
+        v0 = self.protocol == "v0"
+        url = f"{self.stack.websocket_url}?api_token={token}" if v0 else self.stack.stream_url
         try:
-            async with connect(f"{self.stack.websocket_url}?api_token={token}") as socket:
-                await socket.send('{"method":"subscribe"}')
+            async with connect(url, subprotocols=None if v0 else [V1]) as socket:
+                for message in [SUBSCRIBE_V0] if v0 else [{"auth": {"token": token}}, SUBSCRIBE_V1]:
+                    await socket.send(json.dumps(message))
                 async for frame in socket:
-                    message = json.loads(frame)
-                    if message.get("status") == 200:
+                    answer = json.loads(frame)
+                    if answer.get("status") == 200 or "caught_up" in answer:
                         ready.set()
-                    elif "uuid" in message:
-                        self.heard[message["uuid"]] = message["object_uuid"]
+                    event = answer.get("event", answer)
+                    if "uuid" in event and "object_uuid" in event:
+                        self.heard[event["uuid"]] = event["object_uuid"]
         except (OSError, WebSocketException):
             return
         finally:
@@ -136,12 +146,13 @@ class Readers:
         self._stack = stack
         self._replay = replay
         self._recording = recording
-        self.ears = {label: Ear(stack) for label in recording["matrix_user_uuid"]}
+        self.labels = list(recording["matrix_user_uuid"])
+        self.ears = [Ear(stack, label, how) for label in self.labels for how in ("v0", "v1")]
 
     async def actors(self) -> dict[str, Actor | None]:
         """Each reader by label; None where the token is not accepted."""
         found: dict[str, Actor | None] = {}
-        for label in self.ears:
+        for label in self.labels:
             try:
                 found[label] = await self._replay.actor(label)
             except Refusal:
@@ -149,8 +160,10 @@ class Readers:
         return found
 
     async def listen(self) -> None:
-        for label, actor in (await self.actors()).items():
-            await self.ears[label].use(actor.token if actor else None)
+        actors = await self.actors()
+        for ear in self.ears:
+            actor = actors[ear.label]
+            await ear.use(actor.token if actor else None)
 
     async def may(self, objects: set[str]) -> dict[str, set[str]]:
         """Who may read which of these objects now, as events are judged: with include_trash."""
@@ -168,7 +181,7 @@ class Readers:
             ) | await unit.all_readable(*others)
 
     async def close(self) -> None:
-        for ear in self.ears.values():
+        for ear in self.ears:
             await ear.close()
 
 
@@ -210,12 +223,12 @@ def differences(
 ) -> dict[str, dict[str, list[str]]]:
     """Per reader what he heard too much and too little of, of these rows."""
     found = {}
-    for label, ear in readers.ears.items():
+    for ear in readers.ears:
         heard = {uuid for row, uuid in rows.items() if row in ear.heard}
-        if heard != may[label]:
-            found[label] = {
-                "too much": sorted(heard - may[label]),
-                "missing": sorted(may[label] - heard),
+        if heard != may[ear.label]:
+            found[f"{ear.label} by {ear.protocol}"] = {
+                "too much": sorted(heard - may[ear.label]),
+                "missing": sorted(may[ear.label] - heard),
             }
     return found
 
@@ -276,7 +289,7 @@ async def natives(readers: Readers, stack: Stack, replay: Replay, recording: Jso
             tasks.create_task(one(label, actor, gate))
         await gate.wait()
         rows = await tell_of(replay, objects)
-        root = readers.ears["root"].heard
+        root = next(ear.heard for ear in readers.ears if ear.label == "root")
         last = {row for row, uuid in rows.items() if uuid in may["root"]}
         await until(lambda: last <= root.keys(), "the root token hears all")
         await asyncio.sleep(0.2)  # nothing says when a message that may not come did not come
@@ -307,7 +320,7 @@ async def follow(replay: Replay, step: Json) -> None:
 async def test_everybody_hears_exactly_what_he_may_after_every_step(
     stack: Stack, replay: Replay, recording: Json
 ) -> None:
-    """57 changes, 14 tokens, every object: v0 sockets that stay open, and native NATS logins."""
+    """57 changes, 14 tokens, every object: sockets that stay open, and native NATS logins."""
     readers = Readers(stack, replay, recording)
     told: list[tuple[dict[str, str], dict[str, set[str]]]] = []
     problems: list[str] = []

@@ -1,83 +1,109 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Each row of the Revocations table of facts/arvados.md 1, for a v0 connection that stays open."""
+"""What a socket's reader loses stops at once, and is told: `revoked` in v1, silence in v0."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
-from sandbox.cluster import Cluster
-from sandbox.model.records import Record
+from sandbox.model.actors import Actor
 from sandbox.stack import Stack
-from tests.flows.revocations import SCENES, Given
-from tests.v0.client import Client, client
+from tests.flows.native import connected, until
+from tests.flows.revocations import SCENES
 
 _names = itertools.count(1)
 
 
-async def _make(cluster: Cluster, given: Given, kind: str, name: str) -> Record:
-    make = cluster.collection if kind == "collection" else cluster.container_request
-    return await make(name, owner=given.project, by=given.owner)
+@dataclass
+class Reader:
+    """A socket, what came, and with which code it was closed."""
+
+    socket: ClientConnection
+    came: list[dict[str, Any]] = field(default_factory=list)
+    code: int | None = None
+
+    async def read(self) -> None:
+        try:
+            async for frame in self.socket:
+                self.came.append(json.loads(frame))
+        except ConnectionClosed as closed:
+            self.code = closed.rcvd.code if closed.rcvd else 1006
+        else:
+            self.code = self.socket.close_code
+
+    def about(self, uuid: str) -> int:
+        """How many messages name the object."""
+        return sum(uuid in json.dumps(message) for message in self.came)
+
+    def has(self, key: str) -> bool:
+        return any(key in message for message in self.came)
 
 
-async def _closed(socket: Client, within: float) -> int | None:
-    with pytest.raises(ConnectionClosed):
-        async with asyncio.timeout(within):
-            while True:
-                await socket.socket.recv()
-    return socket.socket.close_code
+@asynccontextmanager
+async def reading(url: str, *messages: dict[str, Any], v1: bool) -> AsyncIterator[Reader]:
+    subprotocols = [Subprotocol("arvados.events.v1.json")] if v1 else None
+    async with connect(url, subprotocols=subprotocols) as socket:
+        reader = Reader(socket)
+        task = asyncio.create_task(reader.read())
+        for message in messages:
+            await socket.send(json.dumps(message))
+        yield reader
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _ready(reader: Reader, key: str) -> None:
+    await until(lambda: reader.has(key), f"{key} comes")
 
 
 @pytest.mark.parametrize("name", SCENES)
-async def test_what_is_taken_is_not_shown(stack: Stack, name: str) -> None:
-    """Until then every change is shown; the very next change after it is not."""
+async def test_what_is_taken_is_told_and_not_shown(stack: Stack, name: str) -> None:
+    """v1 says `revoked` or closes for good, v0 goes silent; nothing about the object afterwards."""
     scene, within = SCENES[name]
     cluster = stack.sandbox.cluster
-    reader = await cluster.user(f"socket{next(_names)}")
+    reader: Actor = await cluster.user(f"socket{next(_names)}")
     given = await scene(cluster, reader)
-    kind = given.hides[-1]
+    request = await cluster.container_request("before", owner=given.project, by=given.owner)
+    subscribe = [
+        {"subscribe": {"id": "o", "object": {"uuid": request.uuid}}},
+        {"subscribe": {"id": "e", "events": {"objects": [request.uuid]}}},
+        {"subscribe": {"id": "l", "log": {"uuid": request.uuid}}},
+    ]
+    v0_url = f"{stack.websocket_url}?api_token={reader.token}"
     async with (
-        client(stack.websocket_url, reader.token) as socket,
-        client(stack.websocket_url, cluster.root.token) as other,
+        reading(stack.stream_url, {"auth": {"token": reader.token}}, *subscribe, v1=True) as v1,
+        reading(v0_url, {"method": "subscribe"}, v1=False) as v0,
     ):
-        await socket.subscribe()
-        await other.subscribe()
-        before = await _make(cluster, given, kind, "before")
-        await socket.event_about(before.uuid)
+        await _ready(v1, "object")
+        await _ready(v0, "status")
+        await cluster.update(request, {"name": "seen"}, cluster.root)
+        await until(lambda: v0.about(request.uuid) and v1.has("event"), "a change is shown")
         await given.take()
+        await until(lambda: v1.has("revoked") or v1.code, f"{name} is told", within)
+        shown = v0.about(request.uuid), v1.about(request.uuid)
+        async with connected(stack, cluster.root) as other:
+            await other.listen("arvados.stored.events.>")
+            await cluster.log(cluster.root, object_uuid=request.uuid, event_type="after")
+            await until(lambda: other.heard_of(f"{request.uuid}.after"), "others still hear")
+        assert (v0.about(request.uuid), v1.about(request.uuid)) == shown
         if given.ends_token:
-            assert await _closed(socket, within) == 4501
-            return
-        if name == "trash_time_passed":
-            await asyncio.sleep(1.2)  # the time itself, which nothing announces
-        about = before if kind == "request" else await _make(cluster, given, kind, "after")
-        await cluster.log(cluster.root, object_uuid=about.uuid, event_type="after")
-        if kind == "collection":
-            await other.event_about(about.uuid, "after")
-        await cluster.log(cluster.root, object_uuid=reader.uuid, event_type="sentinel")
-        shown = []
-        while (event := await socket.event())["event_type"] != "sentinel":
-            shown.append((event["object_uuid"], event["event_type"]))
-        assert (about.uuid, "after") not in shown
-        assert about is before or (about.uuid, "create") not in shown
-
-
-async def test_what_is_given_is_shown_from_then_on(stack: Stack) -> None:
-    """On the connection that is open, with the first change after it."""
-    cluster = stack.sandbox.cluster
-    reader, owner = await cluster.user("socketgains"), await cluster.user("owner")
-    project = await cluster.project(f"later {next(_names)}", owner=owner)
-    async with client(stack.websocket_url, reader.token) as socket:
-        await socket.subscribe()
-        await cluster.collection("unseen", owner=project, by=owner)
-        await cluster.share(project, reader)
-        made = await cluster.collection("seen", owner=project, by=owner)
-        shown = []
-        while (event := await socket.event())["object_uuid"] != made.uuid:
-            shown.append(event["object_kind"])
-        assert "arvados#collection" not in shown
+            await until(lambda: v1.code and v0.code, "both sockets are closed", within)
+            assert v1.code == 4501
+        else:
+            assert {m["revoked"].get("id") for m in v1.came if "revoked" in m} >= {"o", "l"}
+            assert v1.code is None
+            assert v0.code is None
