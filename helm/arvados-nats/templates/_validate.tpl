@@ -17,9 +17,8 @@ SPDX-License-Identifier: Apache-2.0
 {{- fail "nats.fullnameOverride: set a name of at most 52 characters, this release's is too long for NATS" -}}
 {{- end -}}
 {{- $servers := ternary (int .Values.nats.config.cluster.replicas) 1 .Values.nats.config.cluster.enabled -}}
-{{- range $key := list "eventsReplicas" "logsReplicas" -}}
-{{- $copies := index $.Values.publishers.settings $key | default 1 -}}
-{{- if gt (int $copies) $servers -}}
+{{- range $key, $copies := .Values.publishers.settings -}}
+{{- if and (hasSuffix "Replicas" $key) (gt (int $copies) $servers) -}}
 {{- fail (printf "publishers.settings.%s: %d copies need as many NATS servers, there are %d" $key (int $copies) $servers) -}}
 {{- end -}}
 {{- end -}}
