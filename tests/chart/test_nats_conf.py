@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 import re
 import signal
-import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import pytest
 import yaml
 
 from arvados_nats import keys, nats_client, nats_config, streams
+from arvados_nats.errors import Unavailable
 from publishers.settings import Settings as PublisherSettings
 from sandbox import child, nats_server, ports
 from tests.chart.rendered import CHART, Helm, Rendered
@@ -121,7 +125,7 @@ async def test_a_server_starts_with_it_and_knows_our_identities(helm: Helm, tmp_
     public = keys.load_all_public(tmp_path / "keys")
     port = next(ports.candidates())
     rendered = helm.template("single", f"nats.config.nats.port={port}")
-    environment = {"SERVER_NAME": "one", **{VARIABLES[r]: key for r, key in public.items()}}
+    environment = {"SERVER_NAME": "one", **_values(public)}
     config = server_config(rendered, tmp_path, environment)
     process = child.start([nats_server.executable(), "-c", config], log=tmp_path / "log")
     try:
@@ -141,17 +145,60 @@ async def test_a_server_starts_with_it_and_knows_our_identities(helm: Helm, tmp_
         await process.stop(signal.SIGTERM)
 
 
-def test_a_cluster_member_takes_it(helm: Helm, tmp_path: Path) -> None:
-    """The whole text as three servers get it; `-t` reads all, and looks up no name."""
+@asynccontextmanager
+async def three_servers(rendered: Rendered, folder: Path) -> AsyncIterator[list[str]]:
+    """The chart's cluster on loopback; its clients' addresses."""
+    public = keys.load_all_public(folder / "keys")
+    free = ports.candidates()
+    clients, routes = ([f"127.0.0.1:{next(free)}" for _ in range(3)] for _ in range(2))
+    processes = []
+    try:
+        for number, (client, route) in enumerate(zip(clients, routes, strict=True)):
+            place = folder / f"server-{number}"
+            place.mkdir()
+            environment = {"SERVER_NAME": f"n{number}", **_values(public)}
+            config = server_config(rendered, place, environment)
+            text = config.read_text().replace("127.0.0.1:4222", client)
+            text = re.sub(r'"routes": \[[^]]*\]', f'"routes": {_urls(routes)}', text)
+            config.write_text(text.replace('"port": 6222', f'"listen": "{route}"'))
+            program = nats_server.executable()
+            processes.append(child.start([program, "-c", config], log=place / "log"))
+        yield [f"nats://{client}" for client in clients]
+    finally:
+        await asyncio.gather(*(process.stop(signal.SIGTERM) for process in processes))
+
+
+def _urls(addresses: list[str]) -> str:
+    return json.dumps([f"nats://{address}" for address in addresses])
+
+
+def _values(public: dict[str, str]) -> dict[str, str]:
+    return {VARIABLES[role]: key for role, key in public.items()}
+
+
+async def test_three_servers_keep_three_copies(helm: Helm, tmp_path: Path) -> None:
+    """The default values, with the account's limit over three volumes, and streams as told."""
     keys.ensure(tmp_path / "keys")
-    public = keys.load_all_public(tmp_path / "keys")
-    environment = {"SERVER_NAME": "one", **{VARIABLES[r]: key for r, key in public.items()}}
-    config = server_config(helm.template("minimal"), tmp_path, environment)
-    assert '"cluster"' in config.read_text()
-    done = subprocess.run(
-        [nats_server.executable(), "-t", "-c", config], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    rendered = helm.template("minimal")
+    copies = int(rendered.environment("publishers")["ARVADOS_NATS_LOGS_REPLICAS"])
+    limits = dataclasses.replace(streams.DEFAULT_LOG_LIMITS, replicas=copies)
+    seed = keys.load(tmp_path / "keys", "publisher").text
+    async with (
+        three_servers(rendered, tmp_path) as servers,
+        nats_client.connect(servers, name="publisher", seed=seed, timeout=20) as nats,
+    ):
+        deadline = asyncio.get_running_loop().time() + 30
+        while True:
+            try:
+                await streams.ensure(nats, streams.log_stream(limits))
+                break
+            except Unavailable:  # no leader yet
+                assert asyncio.get_running_loop().time() < deadline
+                await asyncio.sleep(0.1)
+        info = await nats.stream_info(streams.LOGS)
+        assert info is not None
+        assert info["config"]["num_replicas"] == copies == 3
+        assert len(info["cluster"]["replicas"]) == 2
 
 
 def test_routes_lead_to_every_server_of_the_cluster(helm: Helm) -> None:
