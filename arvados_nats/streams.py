@@ -21,12 +21,16 @@ from arvados_nats.errors import ConfigError
 EVENTS = "ARVADOS_EVENTS"
 LOGS = "ARVADOS_LOGS"
 CURSORS = "ARVADOS_CURSORS"
+QUEUE = "KV_ARVADOS_QUEUE"
+"""The stream behind the key-value bucket ARVADOS_QUEUE."""
 
 MIN_SERVER_VERSION = (2, 14, 0)
 DUPLICATE_WINDOW = timedelta(minutes=2)
 
 _NANOSECONDS = 1_000_000_000
 _MIB = 1024 * 1024
+_QUEUE_BYTES = 512 * _MIB
+"""Over 100,000 containers; a bucket that is full refuses, and never drops the oldest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,30 @@ def require_version(version: Any) -> None:
     if found < MIN_SERVER_VERSION:
         wanted = ".".join(map(str, MIN_SERVER_VERSION))
         raise ConfigError(f"nats-server {text} is too old: upgrade it to {wanted} or newer")
+
+
+def queue_stream(replicas: int = 1) -> dict[str, Any]:
+    """Configuration of the bucket ARVADOS_QUEUE: the last value of each key, and no history.
+
+    As clients make a bucket themselves, so that theirs work on it. Deletions expire
+    (`queue_entries`), since every container that ever ran would leave one.
+    """
+    return {
+        "name": QUEUE,
+        "subjects": [f"{subjects.QUEUE}.>"],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "max_bytes": _QUEUE_BYTES,
+        "max_msgs_per_subject": 1,
+        "num_replicas": replicas,
+        "duplicate_window": int(DUPLICATE_WINDOW.total_seconds() * _NANOSECONDS),
+        "allow_direct": True,
+        "allow_rollup_hdrs": True,
+        "allow_msg_ttl": True,
+        "deny_delete": True,
+        "republish": {"src": f"{subjects.QUEUE}.>", "dest": f"{subjects.STORED_QUEUE}.>"},
+    }
 
 
 class JetStreamApi(Protocol):

@@ -42,7 +42,7 @@ CONTAINER = "container"
 """Fingerprint of a container's own token: what it gets depends on no grants."""
 
 _CONSUMER_CALLS = ("CONSUMER.CREATE", "CONSUMER.INFO", "CONSUMER.DELETE", "CONSUMER.MSG.NEXT")
-_ADMIN_STREAMS = (streams.EVENTS, streams.LOGS)
+_ADMIN_STREAMS = (streams.EVENTS, streams.LOGS, streams.QUEUE)
 
 
 def admission(
@@ -113,5 +113,8 @@ ADMIN_PUBLISH = (
     *(f"$JS.API.DIRECT.GET.{stream}" for stream in _ADMIN_STREAMS),
     *(f"$JS.API.DIRECT.GET.{stream}.>" for stream in _ADMIN_STREAMS),
     *(f"$JS.ACK.{stream}.>" for stream in _ADMIN_STREAMS),
+    # A client that watches the bucket has an ordered consumer, and answers its flow control.
+    f"$JS.API.CONSUMER.CREATE.{streams.QUEUE}",
+    f"$JS.FC.{streams.QUEUE}.>",
 )
 ADMIN_SUBSCRIBE = (f"{subjects.STORED}.>", f"{subjects.LIVE}.>")

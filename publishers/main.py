@@ -19,7 +19,7 @@ from arvados_nats import arvados_client, nats_client, ops
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health
 from arvados_nats.tokens import Token
-from publishers import container_logs, events, live, permissions, postgres
+from publishers import container_logs, events, live, permissions, postgres, queue
 from publishers.log_source import LogSource
 from publishers.postgres import Database
 from publishers.settings import Settings
@@ -91,11 +91,17 @@ async def _live(shared: Shared) -> None:
     await live.run(shared.nats, shared.database, shared.health, shared.settings.live_options)
 
 
+async def _queue(shared: Shared) -> None:
+    """Containers that wait or run, from Arvados' database to the bucket ARVADOS_QUEUE."""
+    await queue.run(shared.nats, shared.database, shared.health, shared.settings.queue_options)
+
+
 PARTS: Mapping[str, Callable[[Shared], Coroutine[Any, Any, None]]] = {
     "container-logs": _container_logs,
     "events": _events,
     "live": _live,
     "permissions": _permissions,
+    "queue": _queue,
 }
 
 

@@ -22,6 +22,7 @@ from publishers.event_source import Scans
 from publishers.events import Options
 from publishers.live_cursor import Options as LiveOptions
 from publishers.log_settings import LogSettings
+from publishers.queue import Options as QueueOptions
 
 
 class EventSettings(Block):
@@ -65,6 +66,21 @@ class EventSettings(Block):
         )
 
 
+class QueueSettings(Block):
+    """How the dispatch queue is followed."""
+
+    queue_scan_seconds: float = Field(1, gt=0)
+    """How long a change that leaves no log row, such as a priority, can go unnoticed while
+    containers wait. Shorter costs reads of the containers that wait or run."""
+
+    queue_replicas: int = Field(1, ge=1, le=5)
+    """On how many NATS servers the queue is kept: 3 in a cluster."""
+
+    @property
+    def queue_options(self) -> QueueOptions:
+        return QueueOptions(scan=self.queue_scan_seconds, replicas=self.queue_replicas)
+
+
 class PermissionSettings(Block):
     """How changes of permission are noticed."""
 
@@ -95,6 +111,7 @@ class Settings(
     OpsSettings,
     EventSettings,
     PermissionSettings,
+    QueueSettings,
     LogSettings,
 ):
     """Everything that `arvados-nats publishers` reads; each part uses what it needs."""

@@ -21,8 +21,8 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
 from arvados_nats.nats_acks import Ack
@@ -40,11 +40,12 @@ _LONGEST_PAUSE = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One message to be stored; `id` is unique in the stream."""
+    """One message to be stored; `id` is unique in the stream. `headers` go beside those of here."""
 
     subject: str
     id: str
     payload: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Overtaken(Unavailable):
@@ -72,6 +73,11 @@ class StreamWriter:
         self._on_dropped = on_dropped
         self._unsent: deque[Outgoing] = deque()
         self._sent: deque[tuple[Outgoing, asyncio.Future[Ack]]] = deque()
+
+    @property
+    def last_sequence(self) -> int:
+        """The end of the stream, as far as this writer knows."""
+        return self._last
 
     async def write(self, messages: Sequence[Outgoing]) -> None:
         """Store all messages; returns when the stream has them.
@@ -106,6 +112,7 @@ class StreamWriter:
 
     async def _send(self, message: Outgoing) -> None:
         headers = {
+            **message.headers,
             MSG_ID: message.id,
             "Nats-Expected-Stream": self._stream,
             "Nats-Expected-Last-Sequence": str(self._last + len(self._sent)),

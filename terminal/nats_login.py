@@ -18,12 +18,13 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats import grant_subjects, nats_client, nats_config, subjects
+from arvados_nats import arvados_client, grant_subjects, nats_client, nats_config, subjects
 from arvados_nats.arvados_client import Arvados
 from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
 from arvados_nats.nats_client import Nats
 from arvados_nats.permissions import ALL
 from arvados_nats.tokens import Token
+from terminal.arvados_settings import ArvadosSettings
 
 _LOGIN_SECONDS = 10.0
 _ANSWER_SECONDS = 1.5
@@ -78,6 +79,14 @@ async def holder(arvados: Arvados, token: Token) -> Holder:
     with contextlib.suppress(Refused):  # its scopes may not cover this
         user = await arvados.current_user(token)
     return Holder(record, user)
+
+
+async def holder_of(settings: ArvadosSettings) -> Holder:
+    """Who holds the token in the settings."""
+    async with arvados_client.connect(
+        settings.url, ca_file=settings.ca_file, insecure=settings.insecure
+    ) as arvados:
+        return await holder(arvados, settings.token)
 
 
 @asynccontextmanager

@@ -114,3 +114,16 @@ def watch_permissions(nats_url: str, as_json: bool) -> None:
     from terminal import watch_permissions as flow
 
     command.run(flow.watch_permissions(_watch(as_json, None), nats_url))
+
+
+@watch.command("queue")
+@click.option(
+    "--nats", "nats_url", envvar="ARVADOS_NATS_NATS_URL", required=True, help="NATS servers."
+)
+@_as_json
+def watch_queue(nats_url: str, as_json: bool) -> None:
+    """Follow the containers that wait or run; for administrators."""
+    from terminal import command
+    from terminal import watch_queue as flow
+
+    command.run(flow.watch_queue(_watch(as_json, None), nats_url))

@@ -15,12 +15,10 @@ import time
 
 import msgspec
 
-from arvados_nats import arvados_client
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.nats_client import Nats
 from terminal import nats_login
-from terminal.arvados_settings import ArvadosSettings
-from terminal.nats_login import Granted, Holder
+from terminal.nats_login import Granted
 from terminal.watch import Watch
 
 _BACK_SECONDS = 5.0
@@ -41,7 +39,7 @@ async def watch_permissions(watch: Watch, nats_url: str) -> None:
 
     Then raises Refused with the most likely reason.
     """
-    who = await _holder(watch.settings)
+    who = await nats_login.holder_of(watch.settings)
     before: frozenset[str] | None = None
     async with nats_login.login(nats_url, watch.settings.token, who) as nats:
         changed = asyncio.Event()
@@ -65,7 +63,7 @@ async def _connected(watch: Watch, nats: Nats) -> None:
                 return await nats.until_connected()
         except TimeoutError:
             with contextlib.suppress(Unavailable, BadInput):
-                await _holder(watch.settings)
+                await nats_login.holder_of(watch.settings)
             watch.notes.tell("NATS lets nobody in now; trying again")
 
 
@@ -86,10 +84,3 @@ def _tell(watch: Watch, granted: Granted, before: frozenset[str] | None) -> froz
 def _lines(change: PermissionChange) -> list[str]:
     gained = [f"{change.at} + {subject}" for subject in change.gained]
     return gained + [f"{change.at} - {subject}" for subject in change.lost]
-
-
-async def _holder(settings: ArvadosSettings) -> Holder:
-    async with arvados_client.connect(
-        settings.url, ca_file=settings.ca_file, insecure=settings.insecure
-    ) as arvados:
-        return await nats_login.holder(arvados, settings.token)

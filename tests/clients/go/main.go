@@ -6,6 +6,7 @@
 //
 //	live events PROJECT_UUID       one JSON line for each change, each once
 //	live log CONTAINER_UUID FILE   the bytes of the file, each once
+//	live queue                     a dispatcher's decisions, with an administrator's token
 //
 // Reads NATS_URL and ARVADOS_API_TOKEN. What happens to the connection is said on standard error.
 package main
@@ -41,7 +42,15 @@ func run(c *Connection, args []string) error {
 	case len(args) == 3 && args[0] == "log":
 		file := Log{UUID: args[1], File: args[2]}
 		return file.Follow(c, every, func(data []byte) { os.Stdout.Write(data) })
+	case len(args) == 1 && args[0] == "queue":
+		queue := Queue{}
+		return queue.Follow(c, every, func(decision []byte) {
+			os.Stdout.Write(append(decision, '\n'))
+			if next := queue.Next(1); len(next) == 1 {
+				log.Print("* next: ", next[0].UUID)
+			}
+		})
 	}
-	log.Fatal("usage: live events PROJECT_UUID | live log CONTAINER_UUID FILE")
+	log.Fatal("usage: live events PROJECT_UUID | log CONTAINER_UUID FILE | queue")
 	return nil
 }

@@ -67,11 +67,13 @@ class Connection {
 
   async #watch() {
     for await (const status of this.nats.status()) {
-      if (status.type === "disconnect") say("disconnected");
+      if (status.type === "disconnect") {
+        this.denied = false;
+        say("disconnected");
+      }
       if (status.type === "slowConsumer") this.#put(null);
       if (status.type === "error" && status.error instanceof AuthorizationError) say("refused");
       if (status.type === "reconnect") {
-        this.denied = false;
         for (const subject of this.#subjects) this.#subscribe(subject);
         say("connected");
         this.#put(null);

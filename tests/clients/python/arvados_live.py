@@ -105,11 +105,11 @@ class Connection:
             say("refused")
 
     async def _lost(self) -> None:
+        self.denied = False  # subscriptions are sent again with the next connection
         say("disconnected")
 
     async def _back(self) -> None:
-        self.denied = False  # subscriptions are sent again; a refusal comes before this answer:
-        await self.nats.flush()
+        await self.nats.flush()  # a refusal comes before the answer to this
         say("connected")
         await self.messages.put(None)
 
