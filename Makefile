@@ -37,7 +37,8 @@ check: $(VENV)/.check
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.test
-	$(BIN)/python -m bench $(BENCH)
+	$(if $(BENCH),$(BIN)/python -m bench $(BENCH),\
+		$(BIN)/python -m bench publish && $(BIN)/python -m bench latency)
 
 chart: $(VENV)/.test
 	.ci/prepare helm
