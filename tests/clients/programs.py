@@ -102,9 +102,13 @@ class Program:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The events told, in order; a line that is not whole yet is left out."""
-        whole = self.output[: self.output.rfind(b"\n") + 1]
-        return [json.loads(line) for line in whole.splitlines()]
+        """The events told, in order."""
+        return [json.loads(line) for line in self.lines]
+
+    @property
+    def lines(self) -> list[bytes]:
+        """What it has told; a line that is not whole yet is left out."""
+        return bytes(self.output[: self.output.rfind(b"\n") + 1]).splitlines()
 
     @property
     def objects(self) -> list[str]:
@@ -116,11 +120,11 @@ class Program:
 
     async def says(self, word: str, times: int = 1, within: float = 20.0) -> None:
         """Return when it has said so, that many times in all."""
-        await self._until(lambda: self.times(word) >= times, f"says {word} {times} times", within)
+        await self.until(lambda: self.times(word) >= times, f"says {word} {times} times", within)
 
     async def tells(self, objects: Sequence[str], within: float = 20.0) -> None:
         """Return when it has told of these objects and of no others, in this order, each once."""
-        await self._until(lambda: len(self.objects) >= len(objects), f"tells {objects}", within)
+        await self.until(lambda: len(self.objects) >= len(objects), f"tells {objects}", within)
         assert self.objects == list(objects), self.said
 
     async def ends(self, within: float = 40.0) -> int:
@@ -129,7 +133,8 @@ class Program:
             await asyncio.gather(*self._reading)
             return await self.process.wait()
 
-    async def _until(self, condition: Any, what: str, within: float) -> None:
+    async def until(self, condition: Any, what: str, within: float = 20.0) -> None:
+        """Return when the condition holds, which is looked at when the program says anything."""
         try:
             async with asyncio.timeout(within):
                 while not condition():
