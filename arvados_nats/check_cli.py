@@ -64,6 +64,23 @@ def connections(url: str | None) -> None:
     sys.exit(1 if any(found.values()) else 0)
 
 
+@check.command("streams")
+def streams_command() -> None:
+    """See whether the streams are there, whole, and fit the disk they are given.
+
+    Settings come from the environment, as for `check connections`.
+    """
+    from arvados_nats import check_streams
+    from arvados_nats.settings import NatsSettings
+
+    settings = process.load(NatsSettings)
+    seed = settings.seed("wsproxy")
+    found = asyncio.run(check_streams.check(settings.nats_servers, seed))
+    for part, wrong in found.items():
+        click.echo(f"{part}: {'; '.join(wrong) or 'ok'}")
+    sys.exit(1 if any(found.values()) else 0)
+
+
 @check.command()
 @click.argument(
     "file",

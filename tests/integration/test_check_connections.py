@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""`arvados-nats check connections`: what the chart's `helm test` runs, on a whole site."""
+"""`check connections`, which `helm test` runs, and `check streams`, on real servers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from arvados_nats import keys, streams
+from arvados_nats import keys, nats_client, streams
 from arvados_nats.cli import main
 from sandbox import ports
 from sandbox.nats_server import NatsServer
@@ -80,3 +80,31 @@ async def test_an_address_that_is_none_is_a_bad_setting(
     """Exit code 2, as for every wrong setting."""
     result = await check(fresh_nats.url, keys_folder, "--proxy", "https://ws.example")
     assert result.exit_code == 2
+
+
+async def test_streams_that_fit_are_ok(fresh_nats: NatsServer, keys_folder: Path) -> None:
+    """Exit code 1 until all are there, 0 then."""
+    environment = {
+        "ARVADOS_NATS_NATS_URL": fresh_nats.url,
+        "ARVADOS_NATS_KEYS_DIR": str(keys_folder),
+    }
+
+    async def look() -> Result:
+        command = ["check", "streams"]
+        return await asyncio.to_thread(CliRunner().invoke, main, command, env=environment)
+
+    before = await look()
+    assert before.exit_code == 1
+    assert before.output.count("does not exist yet") == 4
+    seed = keys.load(keys_folder, "publisher").text
+    async with nats_client.connect([fresh_nats.url], name="publisher", seed=seed) as nats:
+        for stream in (
+            streams.event_stream(),
+            streams.log_stream(),
+            streams.queue_stream(),
+            streams.cursor_stream(),
+        ):
+            await streams.ensure(nats, stream)
+    after = await look()
+    assert after.output.count(": ok\n") == 5, after.output
+    assert after.exit_code == 0
