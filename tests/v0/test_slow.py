@@ -85,8 +85,8 @@ async def test_a_slow_reader_gets_everything_in_order_and_costs_little(
             slowest = max(slowest, time.monotonic() - begun)
         (shared,) = seen_services
         most = max(outlet.pending for outlet in shared.outlets)
-        assert most < 2 * HIGH_WATER + 2500, "what waits for a slow reader is bounded"
-        assert slowest < 5, "a slow reader does not delay others"
+        assert most < 2 * HIGH_WATER + 3 * 2500, "what waits for a slow reader is bounded"
+        assert slowest < 10, "a slow reader does not delay others"
         assert [(await slow.event())["uuid"] for _ in wanted] == wanted
         late = shots(collection.uuid, 1)
         await raw_rows.insert(writer, late)
