@@ -5,7 +5,8 @@
 
 helm/arvados-nats/README.md comes from its template and values.yaml, where each `# -- text` line
 above a key is a row. In values.schema.json the names below `<component>.settings` come from the
-settings classes; the rest of it is written by hand. Tests hold both equal to what this makes.
+settings classes; the rest of it is written by hand. helm/nats-values.yaml is the map `nats` for a
+release of the official chart alone. Tests hold all equal to what this makes.
 """
 
 from __future__ import annotations
@@ -38,6 +39,15 @@ GIVEN = {
 """Settings that the chart gives by itself, or that make no sense in a pod."""
 _KEY = re.compile(r"( *)(\w+):")
 _TEXT = re.compile(r" *# -- (.*)")
+
+_NATS_HEAD = """\
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+#
+# Written by docs/make_chart.py from helm/arvados-nats/values.yaml; do not edit. For a release of
+# the official NATS chart alone, in our namespace; ours then has nats.enabled: false.
+"""
 
 Row = tuple[str, str]
 """A dotted path and what it is for."""
@@ -101,6 +111,22 @@ def schema() -> str:
     return json.dumps(known, indent=2) + "\n"
 
 
+def nats_values() -> str:
+    """The text of nats-values.yaml: the same servers as a release of their own."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))["nats"]
+    alone = {
+        "global": {"nkeysSecret": "arvados-nats-nkeys"},
+        **{name: value for name, value in values.items() if name != "enabled"},
+    }
+    text = yaml.dump(alone, Dumper=_NoAliases, sort_keys=False, width=120)
+    return _NATS_HEAD + str(text)
+
+
+class _NoAliases(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def _camel(name: str) -> str:
     return re.sub(r"_(\w)", lambda found: found[1].upper(), name)
 
@@ -109,6 +135,7 @@ if __name__ == "__main__":
     for path, text in (
         (CHART / "README.md", page()),
         (CHART / "values.schema.json", schema()),
+        (CHART.parent / "nats-values.yaml", nats_values()),
     ):
         path.write_text(text, encoding="utf-8")
         sys.stdout.write(f"{path} written\n")

@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import json
 import re
+import runpy
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +23,7 @@ from arvados_nats import keys, nats_client, nats_config, streams
 from arvados_nats.errors import Unavailable
 from publishers.settings import Settings as PublisherSettings
 from sandbox import child, nats_server, ports
-from tests.chart.rendered import CHART, Helm, Rendered
+from tests.chart.rendered import CHART, ROOT, Helm, Rendered
 
 VARIABLES = {
     "callout": "CALLOUT_USER",
@@ -217,3 +218,20 @@ def test_a_reload_never_happens(helm: Helm, example: str) -> None:
     assert [container["name"] for container in server["containers"]] == ["nats"]
     assert NATS["reloader"] == {"enabled": False}
     assert NATS["podTemplate"]["configChecksumAnnotation"] is True
+
+
+def test_a_release_of_nats_alone_is_told_the_same(helm: Helm, chart_copy: Path) -> None:
+    """Run `python docs/make_chart.py` after changing values.yaml."""
+    values = CHART.parent / "nats-values.yaml"
+    maker = runpy.run_path(str(ROOT / "docs" / "make_chart.py"))
+    assert values.read_text(encoding="utf-8") == maker["nats_values"]()
+    alone = Rendered(helm.run("template", "nats", chart_copy / "charts" / "nats", "-f", values))
+    beside = helm.template("minimal", "nats.fullnameOverride=nats")
+    assert alone.nats_conf == beside.nats_conf
+    (server,) = alone.one("StatefulSet", "nats")["spec"]["template"]["spec"]["containers"]
+    secrets = {
+        item["valueFrom"]["secretKeyRef"]["name"]
+        for item in server["env"]
+        if "secretKeyRef" in item.get("valueFrom", {})
+    }
+    assert secrets == {"arvados-nats-nkeys"}
