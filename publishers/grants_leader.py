@@ -136,6 +136,10 @@ class GrantsLeader:
             due |= self._watch.affected(nodes, users | reaching)
         if everybody:
             due |= {*self._watch.users()}
+        if named := due & (users | nodes):
+            # Whom a change is about should not wait until all who can see him are read.
+            await self._read([*named], cause)
+            due -= named
         await self._read([*due, *await self._differing(self._turn() - due)], cause)
         await self._tell(self._watch.time_passed(self._generation, self._now()))
 

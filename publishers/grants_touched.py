@@ -54,13 +54,16 @@ def touched(event: Event) -> Touched | None:
     if classes and _PERMISSION not in classes:
         return _NOWHERE
     found = _touched(_values(event, "tail_uuid"), _values(event, "head_uuid"))
+    if found.users and not found.nodes & frozenset(_values(event, "tail_uuid")):
+        # For a link from a user Arvados computes that user's rows anew, and nobody else's.
+        return Touched(frozenset(), found.users)
     return found if any(found) else None
 
 
-def _touched(tails: Iterable[str], heads: Iterable[str]) -> Touched:
+def _touched(tails: Iterable[str], ends: Iterable[str]) -> Touched:
     begins = frozenset(tails)
     users = frozenset(uuid for uuid in begins if _USER in uuid)
-    return Touched(begins - users | frozenset(heads), users)
+    return Touched(begins - users | frozenset(ends), users)
 
 
 def _values(event: Event, name: str) -> Iterator[str]:

@@ -178,7 +178,11 @@ class Watch:
         cause: str,
     ) -> Iterator[GrantsChanged]:
         for user, watched in self._users.items():
-            if watched.grants is None or not _in_cluster(watched.grants, groups):
+            if watched.grants is None:
+                # Answered, and not read here before it changed: what he relies on is not known.
+                yield GrantsChanged(user, generation, cause, narrows=True)
+                continue
+            if not _in_cluster(watched.grants, groups):
                 continue
             now = msgspec.structs.replace(watched.grants, cluster=state, generation=generation)
             change = compare(watched.grants, now, *times)

@@ -22,14 +22,21 @@ PERMISSION = {"link_class": "permission", "tail_uuid": USER, "head_uuid": PROJEC
 
 TOUCHED = [
     # id, object, old_attributes, new_attributes, nodes and users (None: everybody)
-    ("link made", LINK, None, PERMISSION, {USER, PROJECT}),
-    ("link deleted", LINK, PERMISSION, None, {USER, PROJECT}),
+    ("link made", LINK, None, PERMISSION, {USER}),
+    ("link deleted", LINK, PERMISSION, None, {USER}),
     (
         "link rewritten",
         LINK,
         PERMISSION,
         PERMISSION | {"tail_uuid": OTHER},
-        {USER, OTHER, PROJECT},
+        {USER, OTHER},
+    ),
+    (
+        "link from a group",
+        LINK,
+        None,
+        PERMISSION | {"tail_uuid": PARENT},
+        {PARENT, PROJECT},
     ),
     ("a star", LINK, None, PERMISSION | {"link_class": "star"}, set()),
     (
@@ -37,7 +44,7 @@ TOUCHED = [
         LINK,
         {"link_class": "star"},
         PERMISSION,
-        {USER, PROJECT},
+        {USER},
     ),
     ("link without ends", LINK, None, {"link_class": "permission"}, None),
     ("link without anything", LINK, None, None, None),
@@ -107,8 +114,8 @@ def test_who_can_see_a_user_is_not_concerned_by_what_begins_at_him() -> None:
     link = touched(event(LINK, {"new_attributes": PERMISSION}))
     project = touched(event(PROJECT, {"new_attributes": {"owner_uuid": USER}}))
 
-    expected = Touched(frozenset({PROJECT}), frozenset({USER}))
-    assert (link, project) == (expected, expected)
+    assert link == Touched(frozenset(), frozenset({USER}))
+    assert project == Touched(frozenset({PROJECT}), frozenset({USER}))
 
 
 def test_who_can_see_a_user_is_concerned_by_what_leads_to_him() -> None:

@@ -83,6 +83,16 @@ def test_a_change_between_the_answer_and_the_first_reading_is_told() -> None:
     ]
 
 
+def test_trash_between_the_answer_and_the_first_reading_is_told() -> None:
+    """The reader's own rows are as he was told; what is in the trash is not."""
+    watch = watching(reading(1))
+    watch.answered(note(reading(1, MINE)))
+
+    told = list(watch.take(reading(2, MINE, cluster=known(2, trashed={PROJECT: NOW})), "event"))
+
+    assert [(change.user_uuid, change.narrows) for change in told] == [(ME, True)]
+
+
 def test_a_difference_is_told_once() -> None:
     """With what was lost; the same reading again tells nothing."""
     watch = watching(reading(1, MINE))
