@@ -44,12 +44,7 @@ func run(c *Connection, args []string) error {
 		return file.Follow(c, every, func(data []byte) { os.Stdout.Write(data) })
 	case len(args) == 1 && args[0] == "queue":
 		queue := Queue{}
-		return queue.Follow(c, every, func(decision []byte) {
-			os.Stdout.Write(append(decision, '\n'))
-			if next := queue.Next(1); len(next) == 1 {
-				log.Print("* next: ", next[0].UUID)
-			}
-		})
+		return queue.Follow(c, every, func(line []byte) { os.Stdout.Write(append(line, '\n')) })
 	}
 	log.Fatal("usage: live events PROJECT_UUID | log CONTAINER_UUID FILE | queue")
 	return nil

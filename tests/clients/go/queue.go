@@ -28,14 +28,7 @@ type Container struct {
 	RuntimeConstraints map[string]any `json:"runtime_constraints"`
 	CreatedAt          time.Time      `json:"created_at"`
 	ModifiedAt         time.Time      `json:"modified_at"`
-}
-
-func (c Container) priority() *big.Int {
-	priority, _ := new(big.Int).SetString(c.Priority, 10)
-	if priority == nil {
-		return new(big.Int)
-	}
-	return priority
+	priority           *big.Int
 }
 
 // Decision is what a dispatcher would do about a container now.
@@ -48,11 +41,11 @@ func (c Container) decision() string {
 	switch {
 	case c.State == "Running":
 		return "watch"
-	case c.State == "Locked" && c.priority().Sign() <= 0:
+	case c.State == "Locked" && c.priority.Sign() <= 0:
 		return "unlock"
 	case c.State == "Locked":
 		return "start"
-	case c.priority().Sign() <= 0:
+	case c.priority.Sign() <= 0:
 		return "hold"
 	}
 	return "lock"
@@ -62,6 +55,7 @@ func (c Container) decision() string {
 type Queue struct {
 	containers map[string]Container
 	decided    map[string]string
+	next       string
 }
 
 // Follow keeps the queue, and tells each decision when it becomes another. The bucket is watched;
@@ -118,6 +112,9 @@ func (q *Queue) watch(c *Connection, reconcile time.Duration, tell func([]byte))
 			default:
 				q.remove(entry.Key(), tell)
 			}
+			if whole {
+				q.sayNext()
+			}
 		case <-again:
 			if whole {
 				return fmt.Errorf("listing anew")
@@ -128,10 +125,11 @@ func (q *Queue) watch(c *Connection, reconcile time.Duration, tell func([]byte))
 }
 
 func (q *Queue) put(value []byte, tell func([]byte)) error {
-	var container Container
+	container := Container{priority: new(big.Int)}
 	if err := json.Unmarshal(value, &container); err != nil {
 		return err
 	}
+	container.priority.SetString(container.Priority, 10)
 	q.containers[container.UUID] = container
 	q.decide(container.UUID, container.decision(), tell)
 	return nil
@@ -154,6 +152,13 @@ func (q *Queue) decide(uuid, what string, tell func([]byte)) {
 	tell(line)
 }
 
+func (q *Queue) sayNext() {
+	if next := q.Next(1); len(next) == 1 && next[0].UUID != q.next {
+		q.next = next[0].UUID
+		log.Print("* next: ", q.next)
+	}
+}
+
 // Next is the queued containers that a dispatcher would lock next, the most urgent first.
 func (q *Queue) Next(limit int) []Container {
 	var waiting []Container
@@ -163,7 +168,7 @@ func (q *Queue) Next(limit int) []Container {
 		}
 	}
 	slices.SortFunc(waiting, func(a, b Container) int {
-		return cmp.Or(b.priority().Cmp(a.priority()), a.CreatedAt.Compare(b.CreatedAt))
+		return cmp.Or(b.priority.Cmp(a.priority), a.CreatedAt.Compare(b.CreatedAt))
 	})
 	return waiting[:min(limit, len(waiting))]
 }
