@@ -39,7 +39,7 @@ def ready(language: str, folder: Path) -> Sequence[str]:
 
 def _go(folder: Path) -> Sequence[str]:
     program = folder / "live"
-    _run([_tool("go"), "build", "-trimpath", "-o", str(program), "."], HERE / "go")
+    run([_tool("go"), "build", "-trimpath", "-o", str(program), "."], HERE / "go")
     return [str(program)]
 
 
@@ -47,7 +47,7 @@ def _js(folder: Path) -> Sequence[str]:
     node, npm = _tool("node"), _tool("npm")
     for name in ("package.json", "package-lock.json", "arvados_live.mjs"):
         shutil.copy(HERE / "js" / name, folder)
-    _run([npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], folder)
+    run([npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], folder)
     return [node, str(folder / "arvados_live.mjs")]
 
 
@@ -68,7 +68,8 @@ def _tool(name: str) -> str:
 _NO_NETWORK = ("dial tcp", "ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "no such host", "ETIMEDOUT")
 
 
-def _run(command: Sequence[str], folder: Path) -> None:
+def run(command: Sequence[str], folder: Path) -> None:
+    """Run a build step; Missing where its libraries can not be fetched."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode and any(word in done.stderr for word in _NO_NETWORK):
         raise Missing(f"{Path(command[0]).name} can not fetch its libraries")
