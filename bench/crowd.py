@@ -158,6 +158,9 @@ class Crowd:
                     heard.numbers.append(int(found[1]) if found else -1)
                 elif kind is Kind.PING and not client.closed_at:
                     client.answer(frame, data)
+                elif kind is Kind.CLOSE:
+                    client.closed_at = moment
+                    client.transport.abort()
             client.rest = data[position:]
             heard.bytes -= len(client.rest)
         return heard

@@ -14,6 +14,7 @@ class Kind(Enum):
 
     TEXT = "text"
     PING = "ping"
+    CLOSE = "close"
     OTHER = "other"
 
 

@@ -82,7 +82,7 @@ class Native(asyncio.Protocol):
                 self._hear(time.monotonic(), self._number, rest)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.closed_at = time.monotonic()
+        self.closed_at = self.closed_at or time.monotonic()
         if self._open and not self._open.done():
             self._open.set_exception(ConnectionError(self.rest[-100:].decode()))
         self.rest = b""

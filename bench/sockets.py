@@ -20,7 +20,7 @@ from bench.frame import Frame, Kind
 
 _HEAD_END = b"\r\n\r\n"
 _TEXT, _PING, _PONG = 0x81, 0x89, 0x8A
-_KINDS = {_TEXT: Kind.TEXT, 0x82: Kind.TEXT, _PING: Kind.PING}
+_KINDS = {_TEXT: Kind.TEXT, 0x82: Kind.TEXT, _PING: Kind.PING, 0x88: Kind.CLOSE}
 
 
 def masked(payload: bytes, opcode: int = _TEXT) -> bytes:
@@ -80,7 +80,7 @@ class Socket(asyncio.Protocol):
             self._hear(time.monotonic(), self._number, rest)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.closed_at = time.monotonic()
+        self.closed_at = self.closed_at or time.monotonic()
         if self._open and not self._open.done():
             self._open.set_exception(ConnectionError("closed in the handshake"))
 
