@@ -141,12 +141,12 @@ async def _open_v1(clients: Clients, address: tuple[str, int], tokens: Sequence[
     await clients.open(address, ["/v1/stream"] * len(tokens), protocol="arvados.events.v1.json")
     for number, token in enumerate(tokens):
         await clients.send([json.dumps({"auth": {"token": token}}).encode()], [number])
-    await _answered(clients, len(tokens), b'{"hello"')
+    await answered(clients, len(tokens), b'{"hello"')
     await clients.send([b'{"subscribe":{"id":"bench","events":{}}}'])
-    await _answered(clients, len(tokens), b'{"caught_up"')
+    await answered(clients, len(tokens), b'{"caught_up"')
 
 
-async def _answered(clients: Clients, count: int, marker: bytes) -> None:
+async def answered(clients: Clients, count: int, marker: bytes) -> None:
     heard, _ = await clients.tally(marker, count)
     if heard < count:
         raise ConnectionError(f"{heard} of {count} clients were answered with {marker!r}")

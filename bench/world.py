@@ -109,9 +109,25 @@ async def _populate(made: World, projects: int, each: int) -> None:
     await made.writer.execute("ANALYZE")
 
 
+async def share(made: World, readers: tuple[int, ...]) -> Target:
+    """A new object in a project that these users can read by links of their own."""
+    cluster = made.sandbox.cluster
+    project = await cluster.project(f"for {len(readers)} readers", owner=cluster.root)
+    for number in readers:
+        await cluster.share(project, made.users[number])
+    target = Target(record(project.uuid), readers)
+    await insert(made.writer, [target.record])
+    return target
+
+
+def v0_paths(tokens: Sequence[str]) -> list[str]:
+    """What a v0 client asks for, by token."""
+    return [f"/websocket?api_token={quote(token)}" for token in tokens]
+
+
 async def open_v0(clients: Clients, address: tuple[str, int], tokens: Sequence[str]) -> None:
     """A v0 client for each token, subscribed to everything."""
-    await clients.open(address, [f"/websocket?api_token={quote(token)}" for token in tokens])
+    await clients.open(address, v0_paths(tokens))
     await clients.send([b'{"method":"subscribe"}'])
     heard = await clients.until(len(tokens))
     if len(heard.times) < len(tokens):
