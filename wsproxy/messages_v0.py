@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -112,8 +113,21 @@ class Unsubscribe:
     filters: str
 
 
+_SHORT = 1024
+"""Length up to which equal commands of all clients share one value: pages send the same ones."""
+
+
 def command(data: str | bytes) -> Subscribe | Unsubscribe:
     """What a frame of a client asks for; BadInput is answered with status 400."""
+    return _shared(data) if len(data) <= _SHORT else _command(data)
+
+
+@lru_cache(maxsize=1024)
+def _shared(data: str | bytes) -> Subscribe | Unsubscribe:
+    return _command(data)
+
+
+def _command(data: str | bytes) -> Subscribe | Unsubscribe:
     try:
         decoded = msgspec.json.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -66,6 +66,14 @@ def test_no_input_does_more_than_fail_cleanly(data: bytes | str) -> None:
         pass
 
 
+def test_equal_commands_of_all_clients_share_one_value() -> None:
+    """Ten thousand pages with the same ten filters hold them once."""
+    text = json.dumps({"method": "subscribe", "filters": [["event_type", "in", ["update"]]]})
+    assert messages_v0.command(text) is messages_v0.command(str(text.encode(), "utf-8"))
+    long = text + " " * 5000
+    assert messages_v0.command(long) == messages_v0.command(text)
+
+
 def test_deeply_nested_json_is_bad_input() -> None:
     """Not a crash of the parser."""
     with pytest.raises(BadInput):
