@@ -38,7 +38,7 @@ from wsproxy.stored_event import StoredEvent
 MAX_EVENTS = 1000
 _EXAMINED = 20_000
 """Events looked at for one answer: a rare kind takes several answers, each of them short."""
-_PAGE = 500
+_RUN = 500
 _BEHIND_SECONDS = 2.0
 _EXAMPLE = '{"owners": ["zzzzz-j7d0g-0123456789abcde"], "cursor": "…", "limit": 100}'
 
@@ -78,7 +78,7 @@ class NativeEvents:
         rights = await get_rights()
         if gap:
             yield Part(headers={native_reply.GAP: gap})
-        async for run, reached in self._runs(place, last, page.pattern):
+        async for run, reached in self._runs(place, last, page):
             for stored in run:
                 if page.full:
                     break
@@ -122,26 +122,28 @@ class NativeEvents:
         return info["created"], max(first, 1), last
 
     async def _runs(
-        self, place: int, last: int, pattern: str
+        self, place: int, last: int, page: _Page
     ) -> AsyncIterator[tuple[Sequence[StoredEvent], int]]:
         """Events after `place` and up to `last`, with the place that each run reaches."""
         recent = self._source.recent
+        count = min(page.wanted, _RUN)
         while place < last:
             begins = recent.begins
-            found = recent.after(place, _PAGE)
+            found = recent.after(place, _RUN)
             if found is None:
-                found, place = await self._stored(place, min(begins - 1, last), pattern)
+                found, place = await self._stored(place, min(begins - 1, last), page, count)
+                count = min(2 * count, _RUN)
             else:
-                place = last if len(found) < _PAGE else min(found[-1].sequence, last)
+                place = last if len(found) < _RUN else min(found[-1].sequence, last)
             yield [stored for stored in found if stored.sequence <= last], place
             await asyncio.sleep(0)
 
     async def _stored(
-        self, place: int, stop: int, pattern: str
+        self, place: int, stop: int, page: _Page, count: int
     ) -> tuple[Sequence[StoredEvent], int]:
-        """A page of the stream itself, and the place that it reaches, at most `stop`."""
-        body = {"seq": place + 1, "next_by_subj": pattern, "batch": _PAGE, "max_bytes": BATCH_BYTES}
-        messages, left = await self._nats.page(streams.EVENTS, body)
+        """A part of the stream itself, and the place that it reaches, at most `stop`."""
+        body = {"next_by_subj": page.pattern, "seq": place + 1, "batch": count}
+        messages, left = await self._nats.page(streams.EVENTS, {**body, "max_bytes": BATCH_BYTES})
         found = []
         for message in messages:
             with contextlib.suppress(BadInput):
@@ -161,6 +163,11 @@ class _Page:
         self._bytes_left = asked.max_bytes
         self._looks_left = _EXAMINED
         self.pattern = pattern(self._filters.kinds, asked.objects, asked.event_types)
+
+    @property
+    def wanted(self) -> int:
+        """How many more events there is room for."""
+        return self._events_left
 
     @property
     def full(self) -> bool:
