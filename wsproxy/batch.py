@@ -10,7 +10,7 @@ send the same object.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 
 from wsproxy.stored_event import StoredEvent
 
@@ -18,20 +18,19 @@ from wsproxy.stored_event import StoredEvent
 class Batch:
     """Events in stream order, at least one; never changed."""
 
-    __slots__ = ("_made", "events", "first", "last")
+    __slots__ = ("events", "first", "last", "made")
 
     def __init__(self, events: Sequence[StoredEvent]) -> None:
         self.events = events
         self.first = events[0].sequence
         self.last = events[-1].sequence
-        self._made: dict[Hashable, bytes] = {}
+        self.made: dict[Hashable, bytes] = {}
+        """All events as one piece of bytes, by form: looked up for every socket, so no call."""
 
     def __len__(self) -> int:
         return len(self.events)
 
-    def joined(self, form: Hashable, pieces: Callable[[], Sequence[bytes]]) -> bytes:
-        """All events in one form, as one piece of bytes; made when first asked for."""
-        made = self._made.get(form)
-        if made is None:
-            made = self._made[form] = b"".join(pieces())
-        return made
+    def keep(self, form: Hashable, pieces: Sequence[bytes]) -> bytes:
+        """The events in one form, joined for whoever asks for it next."""
+        piece = self.made[form] = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return piece

@@ -15,6 +15,8 @@ import random
 from collections.abc import Iterator
 from typing import Protocol
 
+from wsproxy import metrics
+
 _TICK_SECONDS = 1.0
 _STEP_SECONDS = 0.02
 
@@ -60,6 +62,7 @@ class Connections:
             now = loop.time()
             for connection in self:
                 connection.tick(now)
+            metrics.sent.tell()
 
     async def drain(self, seconds: float, grace: float = 2.0) -> None:
         """Close all, spread evenly over `seconds`; then give the last `grace` seconds to go."""

@@ -94,17 +94,17 @@ class EventSubscription:
     def _accept(self, batch: Batch) -> None:
         outlet = self._client.outlet
         if self._filters.everything and outlet.wire.joins:
-            encode = outlet.wire.encode
-            outlet.put(
-                batch.joined(
-                    type(outlet.wire), lambda: [encode(self._message(s)) for s in batch.events]
-                )
-            )
-            metrics.events_out.inc(len(batch))
+            form = type(outlet.wire)
+            piece = batch.made.get(form)
+            if piece is None:
+                encode = outlet.wire.encode
+                piece = batch.keep(form, [encode(self._message(s)) for s in batch.events])
+            outlet.put(piece)
+            metrics.sent.waiting += len(batch.events)
             return
         for stored in batch.events:
             if self._filters.everything or self._filters.match(stored, self._shown(stored)):
-                metrics.events_out.inc()
+                metrics.sent.waiting += 1
                 outlet.write(self._message(stored))
 
     def _message(self, stored: StoredEvent) -> Message:

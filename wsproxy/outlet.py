@@ -61,6 +61,9 @@ class Outlets:
         """Bytes waiting for all peers, as of the last sweep."""
         self._open: set[Outlet] = set()
         self._due: list[Outlet] = []
+        self._turning = False
+        self.turn = 1
+        """Number of the loop's turn, as far as anything was written in it."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -74,12 +77,19 @@ class Outlets:
         self._open.add(outlet)
         return outlet
 
-    def flush_later(self, outlet: Outlet) -> None:
-        if not self._due:
+    def begin(self) -> int:
+        """The number of this turn; at its end, what has gathered in it is flushed."""
+        if not self._turning:
+            self._turning = True
             asyncio.get_running_loop().call_soon(self._flush)
+        return self.turn
+
+    def flush_later(self, outlet: Outlet) -> None:
         self._due.append(outlet)
 
     def _flush(self) -> None:
+        self._turning = False
+        self.turn += 1
         due, self._due = self._due, []
         for outlet in due:
             outlet.flush()
@@ -132,7 +142,6 @@ class Outlet:
     """One connection's outgoing side; made by `Outlets.open`."""
 
     __slots__ = (
-        "_corked",
         "_handed",
         "_moved_at",
         "_outlets",
@@ -140,6 +149,7 @@ class Outlet:
         "_queue",
         "_queued",
         "_taken",
+        "_turn",
         "_waiters",
         "closed",
         "wire",
@@ -150,7 +160,7 @@ class Outlet:
         self.wire = wire
         self._queue: list[bytes] = []
         self._queued = 0
-        self._corked = False
+        self._turn = 0
         self._paused = False
         self._waiters: list[asyncio.Future[None]] = []
         self._handed = 0
@@ -167,18 +177,18 @@ class Outlet:
         """Send bytes that are in the wire's form already."""
         if self.closed:
             return
-        if self._corked:
+        if self._turn == self._outlets.turn:
+            if not self._queue:
+                self._outlets.flush_later(self)
             self._queue.append(piece)
             self._queued += len(piece)
             return
-        self._corked = True
-        self._outlets.flush_later(self)
+        self._turn = self._outlets.begin()
         self._handed += len(piece)
         self.wire.write((piece,))
 
     def flush(self) -> None:
         """Hand over what has gathered; called once a tick."""
-        self._corked = False
         if not self._queue:
             return
         queue, self._queue = self._queue, []

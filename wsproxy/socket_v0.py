@@ -208,15 +208,12 @@ class ConnectionV0:
         if self._incoming.socket and self._session.lets_all_through(batch.first):
             first = self._msg_id + 1
             self._msg_id += len(batch)
-            self._outlet.put(
-                batch.joined(
-                    first,
-                    lambda: [
-                        messages_v0.numbered(stored).frame(number)
-                        for number, stored in enumerate(batch.events, first)
-                    ],
-                )
-            )
+            piece = batch.made.get(first)
+            if piece is None:
+                numbered = enumerate(batch.events, first)
+                frames = [messages_v0.numbered(stored).frame(number) for number, stored in numbered]
+                piece = batch.keep(first, frames)
+            self._outlet.put(piece)
             return
         for stored in batch.events:
             if self._session.lets_through(stored):

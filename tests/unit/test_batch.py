@@ -18,15 +18,17 @@ def test_a_batch_knows_its_place_in_the_stream() -> None:
 
 def test_bytes_of_one_form_are_made_once_and_shared() -> None:
     """All who send the same get the very same object; another form is another one."""
-    batch, asked = Batch([made(1), made(2)]), []
+    batch = Batch([made(1), made(2)])
 
-    def pieces() -> list[bytes]:
-        asked.append(1)
-        return [b"one", b"two"]
-
-    first = batch.joined("frame", pieces)
+    first = batch.keep("frame", [b"one", b"two"])
 
     assert first == b"onetwo"
-    assert batch.joined("frame", pieces) is first
-    assert len(asked) == 1
-    assert batch.joined("text", lambda: [b"1", b"2"]) == b"12"
+    assert batch.made.get("frame") is first
+    assert batch.made.get("text") is None
+
+
+def test_a_single_event_is_not_copied() -> None:
+    """Its frame is shared as it is."""
+    frame = b"frame"
+
+    assert Batch([made(1)]).keep("frame", [frame]) is frame
