@@ -95,7 +95,7 @@ class Ours:
         tokens = [users[number % len(users)].token for number in range(count)]
         address = ("127.0.0.1", self.stack.proxy_port)
         if self.version == "v1":
-            await _open_v1(self.clients, address, tokens)
+            await open_v1(self.clients, address, tokens)
         else:
             await world.open_v0(self.clients, address, tokens)
         await self._until_heard(count)
@@ -137,13 +137,20 @@ class Ours:
         await self.clients.tally(b"")
 
 
-async def _open_v1(clients: Clients, address: tuple[str, int], tokens: Sequence[str]) -> None:
+async def open_v1(
+    clients: Clients,
+    address: tuple[str, int],
+    tokens: Sequence[str],
+    subscribe: str = '{"subscribe":{"id":"bench","events":{}}}',
+    begun: bytes = b'{"caught_up"',
+) -> None:
+    """A v1 client for each token, with one subscription, of which `begun` is heard once."""
     await clients.open(address, ["/v1/stream"] * len(tokens), protocol="arvados.events.v1.json")
     for number, token in enumerate(tokens):
         await clients.send([json.dumps({"auth": {"token": token}}).encode()], [number])
     await answered(clients, len(tokens), b'{"hello"')
-    await clients.send([b'{"subscribe":{"id":"bench","events":{}}}'])
-    await answered(clients, len(tokens), b'{"caught_up"')
+    await clients.send([subscribe.encode()])
+    await answered(clients, len(tokens), begun)
 
 
 async def answered(clients: Clients, count: int, marker: bytes) -> None:

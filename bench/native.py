@@ -40,7 +40,7 @@ def login(token: str, subjects: Sequence[str] = ()) -> bytes:
 class Native(asyncio.Protocol):
     """One client; its connection may end and be made again."""
 
-    __slots__ = ("_hear", "_number", "_open", "closed_at", "hello", "rest", "said", "transport")
+    __slots__ = ("_hear", "_number", "_open", "closed_at", "hello", "rest", "tail", "transport")
 
     def __init__(
         self, hear: Callable[[float, int, bytes], None], number: int, hello: bytes
@@ -50,8 +50,7 @@ class Native(asyncio.Protocol):
         self._open: asyncio.Future[None] | None = None
         self.hello = hello
         self.rest = b""
-        self.said = b""
-        """What the server said before it closed, without messages."""
+        self.tail = b""
         self.closed_at = 0.0
         self.transport: asyncio.Transport
 

@@ -38,7 +38,7 @@ def masked(payload: bytes, opcode: int = _TEXT) -> bytes:
 class Socket(asyncio.Protocol):
     """One client."""
 
-    __slots__ = ("_hear", "_number", "_open", "_request", "closed_at", "rest", "transport")
+    __slots__ = ("_hear", "_number", "_open", "_request", "closed_at", "rest", "tail", "transport")
 
     def __init__(
         self, hear: Callable[[float, int, bytes], None], number: int, request: bytes
@@ -49,6 +49,8 @@ class Socket(asyncio.Protocol):
         self._open: asyncio.Future[None] | None = None
         self.rest = b""
         """The beginning of a frame whose end has not come yet."""
+        self.tail = b""
+        """The last bytes that were counted, which may hold the beginning of what is counted."""
         self.closed_at = 0.0
         self.transport: asyncio.Transport
 

@@ -1,0 +1,273 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Container logs: one container that writes 1,000 lines a second, 500 viewers, and a log of 1 GB.
+
+`tailed`: the log publisher reads from the controller's log API. `pushed`: `push-log` publishes what
+the container writes. Delays are from the write to the viewer's socket, of the first line of each
+frame, which has waited longest. `calls_per_second` at Arvados' API with one viewer and with all.
+`polled`: what Workbench does today, `--pollers` clients that ask for more every 2 s; there each new
+line waits for the next poll. `replay`: one viewer reads a saved log of `--replay-mb` from its
+beginning, and what wsproxy grows by meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+from array import array
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx
+
+from bench import crowds, fans, figures, processes, world
+from bench.crowd import Heard
+from bench.crowds import Clients
+from bench.figures import Figures
+from bench.world import World
+from sandbox import stack
+from sandbox.log_files import NumberedLines
+from sandbox.model.records import Record
+from sandbox.stack import Stack
+
+FILE = "stdout.txt"
+_WIDTH = 100
+_TICK = 0.01
+_POLL = 2.0
+_OFFSET = rb'"offset":(\d+)'
+_MARKER = b'{"log":{"container"'
+Write = Callable[[bytes], Awaitable[None]]
+
+
+async def _write(write: Write, first: int, rate: float, seconds: float) -> array[float]:
+    """Write numbered lines at a rate; when each was written."""
+    lines, written = NumberedLines(10**9, _WIDTH), array("d")
+    began = time.monotonic()
+    while (elapsed := time.monotonic() - began) < seconds:
+        due = int(elapsed * rate) + 1 - len(written)
+        if due > 0:
+            number = first + len(written)
+            now = time.monotonic()
+            await write(lines.read(number * _WIDTH, (number + due) * _WIDTH))
+            written.extend([now] * due)
+        await asyncio.sleep(_TICK)
+    return written
+
+
+def _delays(heard: Heard, first: int, written: array[float]) -> list[float]:
+    found = []
+    for moment, offset in zip(heard.times, heard.numbers, strict=True):
+        line = offset // _WIDTH - first
+        if offset >= 0 and 0 <= line < len(written):
+            found.append(moment - written[line])
+    return found
+
+
+async def _watch(
+    clients: Clients, services: Stack, request: Record, viewers: int, tokens: list[str]
+) -> None:
+    await fans.open_v1(
+        clients,
+        ("127.0.0.1", services.proxy_port),
+        [tokens[number % len(tokens)] for number in range(viewers)],
+        json.dumps({"subscribe": {"id": "b", "log": {"uuid": request.uuid, "files": [FILE]}}}),
+        b'{"subscribed"',
+    )
+
+
+class _Bench:
+    def __init__(self, made: World, services: Stack, options: argparse.Namespace) -> None:
+        self.made = made
+        self.services = services
+        self.options = options
+        process = services.services["wsproxy"].process
+        self.proxy = process.pid if process else 0
+        self.tokens = [user.token for user in made.users]
+
+    async def container(self, name: str) -> tuple[Record, Record]:
+        """A request that all users can read, and its running container."""
+        cluster = self.made.sandbox.cluster
+        project = await cluster.project(name, owner=cluster.root)
+        await cluster.share(project, cluster.config.all_users)
+        request = await cluster.container_request(name, owner=project, by=cluster.root)
+        return request, await cluster.run(request)
+
+    async def live(self, viewers: int, pushed: bool) -> Figures:
+        """One container, so many viewers."""
+        request, container = await self.container(f"{viewers} {pushed}")
+        logs = self.made.sandbox.cluster.logs
+        faults = self.made.sandbox.backend.faults
+        options = self.options
+        async with AsyncExitStack() as exits:
+            clients = await exits.enter_async_context(crowds.clients())
+            push = None
+            if pushed:
+                push = await exits.enter_async_context(self.pushing(container))
+
+            async def write(data: bytes) -> None:
+                logs.append(container.uuid, FILE, data)
+                if push:
+                    push.write(data)
+
+            await write(NumberedLines(1, _WIDTH).line(0))
+            await _watch(clients, self.services, request, viewers, self.tokens)
+            await clients.tally(_MARKER, viewers)
+            warm = await _write(write, 1, options.rate, 3.0)
+            await clients.take()
+            first = 1 + len(warm)
+            faults.reset()
+            cpu, began = processes.cpu_seconds(self.proxy), time.monotonic()
+            written = await _write(write, first, options.rate, options.seconds)
+            elapsed = time.monotonic() - began
+            calls, used = faults.count(), processes.cpu_seconds(self.proxy) - cpu
+            await asyncio.sleep(2)
+            heard = await clients.take(_OFFSET)
+            await clients.close()
+        await self.made.sandbox.cluster.finish(container)
+        return {
+            **figures.delays(_delays(heard, first, written)),
+            "frames": len(heard.times),
+            "proxy_cpu_percent": used / elapsed * 100,
+            "calls_per_second": calls / elapsed,
+            "lines_per_second": len(written) / elapsed,
+        }
+
+    @asynccontextmanager
+    async def pushing(self, container: Record) -> AsyncIterator[asyncio.StreamWriter]:
+        """The push-log command, with a pipe to it."""
+        actor = await self.made.sandbox.cluster.container_token(container)
+        with tempfile.TemporaryDirectory() as spool:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "arvados_nats", "publishers", "push-log"),
+                *("-c", container.uuid, "-f", FILE),
+                stdin=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env={
+                    **{key: value for key, value in os.environ.items() if "ARVADOS" not in key},
+                    "ARVADOS_API_TOKEN": actor.token,
+                    "ARVADOS_NATS_NATS_URL": self.made.sandbox.nats.url,
+                    "ARVADOS_NATS_PUSH_SPOOL": spool,
+                },
+            )
+            assert process.stdin
+            try:
+                yield process.stdin
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                await process.wait()
+
+    async def polled(self, pollers: int) -> Figures:
+        """Clients that poll the log API."""
+        request, container = await self.container("polled")
+        sandbox = self.made.sandbox
+        options = self.options
+        path = f"/arvados/v1/container_requests/{request.uuid}/log/{container.uuid}/{FILE}"
+        seen: list[tuple[float, int]] = []
+
+        async def poll(api: httpx.AsyncClient, number: int) -> None:
+            offset = 0
+            await asyncio.sleep(number / pollers * _POLL)
+            while True:
+                began = time.monotonic()
+                headers = {
+                    "Authorization": f"Bearer {self.tokens[number % len(self.tokens)]}",
+                    "Range": f"bytes={offset}-",
+                }
+                answer = await api.get(path, headers=headers)
+                if answer.status_code == 206 and answer.content:
+                    seen.append((time.monotonic(), offset))
+                    offset += len(answer.content)
+                await asyncio.sleep(max(0.0, began + _POLL - time.monotonic()))
+
+        async def write(data: bytes) -> None:
+            sandbox.cluster.logs.append(container.uuid, FILE, data)
+
+        await write(NumberedLines(1, _WIDTH).line(0))
+        limits = httpx.Limits(max_connections=pollers)
+        async with httpx.AsyncClient(base_url=sandbox.api.url, limits=limits, timeout=30) as api:
+            tasks = [asyncio.create_task(poll(api, number)) for number in range(pollers)]
+            sandbox.backend.faults.reset()
+            began = time.monotonic()
+            written = await _write(write, 1, options.rate, options.seconds)
+            calls = sandbox.backend.faults.count() / (time.monotonic() - began)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        late = [
+            moment - written[offset // _WIDTH - 1]
+            for moment, offset in seen
+            if 0 < offset // _WIDTH <= len(written)
+        ]
+        return {**figures.delays(late), "calls_per_second": calls, "pollers": pollers}
+
+    async def replay(self, megabytes: int) -> Figures:
+        """One viewer, from the first byte of a saved log to its end."""
+        request, container = await self.container("replay")
+        cluster = self.made.sandbox.cluster
+        source = NumberedLines(megabytes * 10_000, _WIDTH)
+        cluster.logs.put(container.uuid, FILE, source)
+        await cluster.finish(container)
+        await asyncio.sleep(1)
+        async with crowds.clients() as clients:
+            before, cpu = processes.resident(self.proxy), processes.cpu_seconds(self.proxy)
+            began = time.monotonic()
+            await _watch(clients, self.services, request, 1, self.tokens)
+            text, most, last = 0, before, began
+            while text < source.size and time.monotonic() < began + 240:
+                found, tally = await clients.tally(b" " + b"." * 40)
+                text += found * _WIDTH
+                last = tally.last or last
+                most = max(most, processes.resident(self.proxy))
+                await asyncio.sleep(0.02)
+            used = processes.cpu_seconds(self.proxy) - cpu
+        return {
+            "mb": text / 1e6,
+            "mb_per_second": text / 1e6 / (last - began),
+            "proxy_cpu_s": used,
+            "proxy_growth_mib": (most - before) / 2**20,
+        }
+
+
+async def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All figures."""
+    report: dict[str, Any] = {"bench": "logs", "viewers": options.viewers, "rate": options.rate}
+    async with AsyncExitStack() as exits:
+        made = await exits.enter_async_context(world.world(options.users, 0))
+        services = await exits.enter_async_context(stack.beside(made.sandbox))
+        bench = _Bench(made, services, options)
+        parts: dict[str, Callable[[], Awaitable[Figures]]] = {
+            "tailed_one": lambda: bench.live(1, False),
+            "tailed": lambda: bench.live(options.viewers, False),
+            "pushed": lambda: bench.live(options.viewers, True),
+            "polled": lambda: bench.polled(options.pollers),
+            "replay": lambda: bench.replay(options.replay_mb),
+        }
+        for name, work in parts.items():
+            if name in options.only.split(","):
+                report |= (found := figures.medians([await work()], f"{name}_"))
+                for line in figures.lines(found):
+                    print(line)
+        stack.require(services)
+    report["load"] = processes.load()
+    return report
+
+
+def main(arguments: list[str]) -> dict[str, Any]:
+    """Options: viewers, rate, length, pollers, size of the replay, which parts."""
+    parser = argparse.ArgumentParser(prog="python -m bench logs", description=__doc__)
+    parser.add_argument("--viewers", type=int, default=500)
+    parser.add_argument("--users", type=int, default=100)
+    parser.add_argument("--rate", type=float, default=1000.0)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--pollers", type=int, default=100)
+    parser.add_argument("--replay-mb", type=int, default=1000)
+    parser.add_argument("--only", default="tailed_one,tailed,pushed,polled,replay")
+    return asyncio.run(measure(parser.parse_args(arguments)))
