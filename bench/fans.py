@@ -13,8 +13,10 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import time
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from arvados_nats import events, subjects
@@ -70,7 +72,8 @@ class Ours:
     version: str = "v1"
     name: str = "ours"
     owner: str = ""
-    _number: int = 0
+    published: array[float] = field(default_factory=lambda: array("d"))
+    """When each event was published; the first has id 1."""
 
     @property
     def marker(self) -> bytes:
@@ -112,11 +115,12 @@ class Ours:
         await asyncio.gather(*acks)
 
     async def _publish_one(self, size: int) -> asyncio.Future[object]:
-        self._number += 1
-        uuid = f"zzzzz-4zz18-{self._number:015d}"
+        self.published.append(time.monotonic())
+        number = len(self.published)
+        uuid = f"zzzzz-4zz18-{number:015d}"
         event = Event(
-            id=self._number,
-            uuid=f"zzzzz-57u5n-{self._number:015d}",
+            id=number,
+            uuid=f"zzzzz-57u5n-{number:015d}",
             event_type="update",
             event_at=_NOW,
             created_at=_NOW,
