@@ -60,9 +60,34 @@ class Answer:
 
 
 async def ask(nats: Nats, subject: str, payload: bytes | None = None, **request: Any) -> Answer:
-    """One answer to its end. `payload` instead of `request` for what is no JSON."""
-    answer = Answer()
+    """One answer to its end, asked for again if the connection is cut meanwhile, as it is when
+    grants have changed. `payload` instead of `request` for what is no JSON."""
     data = json.dumps(request).encode() if payload is None else payload
+    while True:
+        asking = asyncio.create_task(_ask(nats, subject, data))
+        cutting = asyncio.create_task(_cut(nats))
+        try:
+            await asyncio.wait((asking, cutting), return_when=asyncio.FIRST_COMPLETED)
+            if asking.done():
+                return asking.result()
+        finally:
+            asking.cancel()
+            cutting.cancel()
+        await nats.until_connected()
+
+
+async def _cut(nats: Nats) -> None:
+    """Return when the connection is lost."""
+    lost = asyncio.Event()
+    forget = nats.on_change(lambda connected: None if connected else lost.set())
+    try:
+        await lost.wait()
+    finally:
+        forget()
+
+
+async def _ask(nats: Nats, subject: str, data: bytes) -> Answer:
+    answer = Answer()
     replies = cast(AsyncGenerator[Message, None], nats.request_all(subject, data, window=10))
     async with aclosing(replies) as messages:
         async for message in messages:
