@@ -8,7 +8,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 TESTS ?= tests
-PYTEST_ARGS ?=
+# Most tests wait for servers: two at a time, a file of tests in one process. Real servers on a busy
+# machine now and then miss a deadline: such a test is run again, and the report says so.
+PYTEST_ARGS ?= -n 2 --dist loadfile --reruns 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
