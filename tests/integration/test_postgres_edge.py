@@ -204,21 +204,26 @@ async def test_one_session_has_the_lock_and_the_next_gets_it(edge: postgres.Data
     assert stood_by == ["second"]
 
 
-async def test_a_hot_standby_is_refused() -> None:
-    """LISTEN does not work there: the setting is wrong, and the error says what to give."""
-    # PostgreSQL may run as another user, who can not enter the folders of pytest.
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """PostgreSQL may run as another user, who can not enter the folders of pytest."""
     with tempfile.TemporaryDirectory(prefix="arvados-nats-standby-") as place:
         Path(place).chmod(0o711)
-        async with sandbox.run(folder=Path(place) / "server") as server:
-            database = await server.clone("standby")
-            await server.stop()
-            (server.folder / "standby.signal").touch()
-            await server.start()
-            async with postgres.connect(database.reader_dsn) as edge:
-                assert await edge.fetch_value("SELECT 1") == 1
-                with pytest.raises(ConfigError, match="hot standby"):
-                    async with edge.session():
-                        pass
+        yield Path(place)
+
+
+async def test_a_hot_standby_is_refused(open_folder: Path) -> None:
+    """LISTEN does not work there: the setting is wrong, and the error says what to give."""
+    async with sandbox.run(folder=open_folder / "server") as server:
+        database = await server.clone("standby")
+        await server.stop()
+        (server.folder / "standby.signal").touch()
+        await server.start()
+        async with postgres.connect(database.reader_dsn) as edge:
+            assert await edge.fetch_value("SELECT 1") == 1
+            with pytest.raises(ConfigError, match="hot standby"):
+                async with edge.session():
+                    pass
 
 
 @pytest.mark.skipif(not shutil.which("pgbouncer"), reason="pgbouncer is not installed")
