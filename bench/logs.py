@@ -42,6 +42,7 @@ _WIDTH = 100
 _TICK = 0.01
 _POLL = 2.0
 _OFFSET = rb'"offset":(\d+)'
+_NEXT = rb'"next":(\d+)'
 _MARKER = b'{"log":{"container"'
 Write = Callable[[bytes], Awaitable[None]]
 
@@ -220,16 +221,18 @@ class _Bench:
             before, cpu = processes.resident(self.proxy), processes.cpu_seconds(self.proxy)
             began = time.monotonic()
             await _watch(clients, self.services, request, 1, self.tokens)
-            text, most, last = 0, before, began
+            text, bytes_, most, last = 0, 0, before, began
             while text < source.size and time.monotonic() < began + 240:
-                found, tally = await clients.tally(b" " + b"." * 40)
-                text += found * _WIDTH
-                last = tally.last or last
+                heard = await clients.take(_NEXT)
+                text = max(text, max(heard.numbers, default=0))
+                bytes_ += heard.bytes
+                last = heard.times[-1] if heard.times else last
                 most = max(most, processes.resident(self.proxy))
                 await asyncio.sleep(0.02)
             used = processes.cpu_seconds(self.proxy) - cpu
         return {
             "mb": text / 1e6,
+            "received_mb": bytes_ / 1e6,
             "mb_per_second": text / 1e6 / (last - began),
             "proxy_cpu_s": used,
             "proxy_growth_mib": (most - before) / 2**20,

@@ -5,7 +5,7 @@
 
 100 normal v0 clients get every event of `--rate` a second, published at the stream; first alone,
 then together with 1,000 clients that subscribe and never read again. Delays are from publishing to
-the normal clients' sockets; memory is wsproxy's, looked at every second. What a client that does
+the normal clients' sockets; memory is wsproxy's. What a client that does
 not read has waiting is bounded by a high-water mark, so memory grows at first by that much for each
 and must then stay.
 """
@@ -20,6 +20,7 @@ from typing import Any
 
 from arvados_nats import nats_client
 from bench import crowds, figures, processes, world
+from bench.crowd import Heard
 from bench.crowds import Clients
 from bench.fans import Ours
 from bench.figures import Figures
@@ -27,6 +28,8 @@ from bench.sides import ROW_ID
 from sandbox import stack
 
 _TICK = 0.02
+_LOOK = 0.05
+"""Seconds of frames that the clients' process takes apart at once: it reads nothing meanwhile."""
 _SETTLE = 10.0
 """Seconds in which the buffers of those who do not read fill up."""
 
@@ -45,23 +48,22 @@ async def _watch(fan: Ours, normal: Clients, rate: float, seconds: float) -> Fig
     first = len(fan.published)
     cpu, began = processes.cpu_seconds(fan.server), time.monotonic()
     publishing = asyncio.create_task(_publish(fan, rate, seconds))
-    late: list[float] = []
+    every = Heard()
     memory: list[float] = []
-    frames = 0
-    while not publishing.done() or frames < (len(fan.published) - first) * normal.count:
-        await asyncio.sleep(1)
-        heard = await normal.take(ROW_ID)
-        frames += sum(number > first for number in heard.numbers)
-        late += [
-            moment - fan.published[number - 1]
-            for moment, number in zip(heard.times, heard.numbers, strict=True)
-            if number > first
-        ]
+    while not publishing.done() or len(every.times) < (len(fan.published) - first) * normal.count:
+        await asyncio.sleep(_LOOK)
+        every.add(await normal.take(ROW_ID))
         memory.append(processes.resident(fan.server) / 2**20)
         if time.monotonic() > began + seconds + 30:
             break
     await publishing
-    settled = memory[int(_SETTLE) :] or memory
+    late = [
+        moment - fan.published[number - 1]
+        for moment, number in zip(every.times, every.numbers, strict=True)
+        if number > first
+    ]
+    frames = len(late)
+    settled = memory[int(_SETTLE / _LOOK) :] or memory
     return {
         **figures.delays(late),
         "frames": frames,
