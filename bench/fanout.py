@@ -86,7 +86,7 @@ async def _rows(options: argparse.Namespace, peer: bool) -> dict[str, Any]:
             for side in everything:
                 async with sides.turn(side, everything):
                     found = await _saturate(side, target, options.seconds, options.window)
-                    if side.name == "ours":
+                    if not peer:
                         free = await _saturate(side, target, options.seconds, 10_000)
                         found |= {f"free_{name}": value for name, value in free.items()}
                 if number:

@@ -94,7 +94,7 @@ class Side:
         """No client wants updates any more."""
         await self._told([_command("unsubscribe", "update")], range(self.crowd.count))
 
-    async def caught_up(self, within: float = 60.0) -> None:
+    async def caught_up(self, within: float = 180.0) -> None:
         """Return when a row committed now has come through."""
         target = self.world.private[0]
         marker = replace(target.row(), event_type=_MARKER)
