@@ -41,6 +41,7 @@ _PENDING_MESSAGES = 1_000_000
 _PENDING_BYTES = 256 * 1024 * 1024
 _OUTGOING_BYTES = 64 * 1024 * 1024
 _STREAM_NOT_FOUND = 10059
+_PING = b"PING\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,14 +164,17 @@ class Nats:
     async def flush(self, timeout: float = _REQUEST_TIMEOUT) -> None:
         """Return when the server has handled all that was sent before: subscriptions are active.
 
-        The library's own flush, cancelled or too late, lets the late answer end its read loop.
+        The library's own flush, cancelled or too late, lets the late answer end its read loop; and
+        its ping overtakes commands that wait to be written, so here it is one of them.
         """
         if not self.connected:
             raise Unavailable("NATS is not connected")
         pong: asyncio.Future[bool] = asyncio.Future()
         with _translate():
             async with asyncio.timeout(timeout):
-                await self._client._send_ping(pong)
+                self._client._pongs.append(pong)
+                await self._client._send_command(_PING)
+                await self._client._flush_pending()
                 await asyncio.shield(pong)
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:

@@ -117,3 +117,25 @@ async def test_a_flush_that_is_given_up_leaves_the_connection_alive(
         await asyncio.wait([given_up])
         await nats.flush(timeout=2.0)
         assert await nats.stream_info("NONE") is None
+
+
+async def test_a_flush_follows_what_was_sent_before(
+    fresh_nats: NatsServer, keys_folder: Path
+) -> None:
+    """After it, a subscription is known to the server: another connection's request finds it. The
+    library's own ping overtakes a subscription that waits to be written."""
+
+    async def answer(message: Message) -> None:
+        await here.publish(message.reply, b"found")
+
+    publisher = seed(keys_folder, "publisher")
+    async with (
+        nats_client.connect([fresh_nats.url], name="here", seed=publisher) as here,
+        nats_client.connect([fresh_nats.url], name="there", seed=publisher) as there,
+    ):
+        for number in range(300):
+            subject = f"test.flush.{number}"
+            subscription = await here.subscribe(subject, answer)
+            await here.flush()
+            assert (await there.request(subject)).data == b"found"
+            await subscription.unsubscribe()
