@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Native logins through the auth callout: new tokens, known tokens, everybody back after a restart.
 
-`cold`: each token for the first time, so Arvados is asked twice (token, user). `cached`: the same
+`cold`: each token for the first time, so Arvados is asked. `cached`: the same
 tokens again. `storm`: so many clients, in turn over the tokens, are cut by a restart of the NATS
 server and all try again until they are in; the callout service has lost its own connection, and
 known tokens must not send anybody to Arvados. `wrong`: tokens that Arvados does not know.
