@@ -17,6 +17,7 @@ from pathlib import Path
 import asyncpg
 
 from arvados_nats import events, keys, nats_client, streams
+from arvados_nats.errors import Unavailable
 from arvados_nats.events import Event
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health
@@ -87,7 +88,13 @@ class EventWorld:
 
     async def count(self) -> int:
         """How many events the stream has."""
-        info = await self.nats.stream_info(streams.EVENTS)
+        # A question that was on its way when the server was killed is lost: ask again.
+        async with asyncio.timeout(30):
+            while True:
+                with contextlib.suppress(Unavailable):
+                    info = await self.nats.stream_info(streams.EVENTS)
+                    break
+                await asyncio.sleep(0.1)
         return info["state"]["messages"] if info else 0
 
     async def until_stored(self, rows: Sequence[RawRow], within: float = 15.0) -> None:
