@@ -53,7 +53,7 @@ def recording(golden: Path) -> Json:
     return loaded
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 async def stack(
     backend: backends.Backend,
     postgres_server: PostgresServer,
@@ -82,7 +82,7 @@ async def stack(
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 async def replay(stack: Stack, recording: Json) -> AsyncIterator[Replay]:
     listener = await asyncpg.connect(stack.sandbox.database.dsn)
     following = Replay(stack.sandbox.cluster, listener, recording)
