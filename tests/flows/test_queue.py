@@ -123,7 +123,8 @@ async def test_watch_queue(stack: Stack, admin: Actor, alice: Actor, tmp_path: P
     async with started(*arguments, env=env) as command, _lines(stack, env) as lines:
         await command.shows(first["container_uuid"].encode())
         second = await cluster.container_request(owner=alice)
-        await command.shows(second["container_uuid"].encode())
+        for watcher in (command, lines):  # who never saw it is not told that it is gone
+            await watcher.shows(second["container_uuid"].encode())
         container = await cluster.run(second)
         await eventually(lambda: _value(_last(command, container.uuid).get("state") == "Running"))
         await stack.sandbox.nats.restart()
