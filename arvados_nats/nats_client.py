@@ -373,6 +373,7 @@ async def connect(
         "token": token,
         "inbox_prefix": inbox_prefix.encode(),
         "max_reconnect_attempts": -1,
+        "connect_timeout": 5,  # the server itself says no after 2 s: let it be heard
         "reconnect_time_wait": 0.25,
         "ping_interval": 20,
         "pending_size": _OUTGOING_BYTES,
