@@ -3,24 +3,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Show the logs of a container, or of a container request and all its attempts.
 
-What the stream brings goes to standard output as soon as its turn has come (`merge`); one file
-alone into a pipe is copied byte for byte. Everything else that is said goes to standard error.
+What the stream brings goes to standard output as soon as its turn has come (`log_printers`).
+Everything else that is said goes to standard error.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from arvados_nats import arvados_client
 from arvados_nats.errors import Refused
 from terminal import proxy_connection
 from terminal.arvados_settings import ArvadosSettings
 from terminal.command import Notes
-from terminal.log_output import LogOutput, Look
-from terminal.merge import Merge
+from terminal.log_printers import Printer
 from terminal.messages import Attempt, CaughtUp, End, Error, Gap, Log, Message, Subscribed
 from terminal.reading import Reading
 
@@ -44,105 +41,6 @@ class Wanted:
     follow: bool = False
 
 
-class Printer(Protocol):
-    """Where bytes of log files go."""
-
-    def add(self, file: str, data: bytes) -> None:
-        """More of a file."""
-
-    def behind(self) -> None:
-        """What follows is history, also again after a lost connection."""
-
-    def caught_up(self) -> None:
-        """What follows is live."""
-
-    def wait(self) -> float | None:
-        """Seconds after which `flush` is to be called even if nothing comes."""
-
-    def flush(self) -> None:
-        """Print what can be printed now."""
-
-    def part(self, *, anew: bool) -> None:
-        """Print all; what follows does not join it. `anew`: it is of another container."""
-
-    def end(self) -> None:
-        """Print all; nothing follows."""
-
-
-class Copy:
-    """The bytes of one file as they are."""
-
-    def __init__(self, write: Callable[[bytes], None]) -> None:
-        self._write = write
-
-    def add(self, file: str, data: bytes) -> None:
-        self._write(data)
-
-    def behind(self) -> None:
-        """Nothing is put in order."""
-
-    def caught_up(self) -> None:
-        """Nothing waited."""
-
-    def wait(self) -> float | None:
-        return None
-
-    def flush(self) -> None:
-        """Nothing waits."""
-
-    def part(self, *, anew: bool) -> None:
-        """Nothing waits, and nothing is added."""
-
-    def end(self) -> None:
-        """Nothing waits."""
-
-
-class Merged:
-    """Lines of several files by time stamp, or of one on a terminal."""
-
-    def __init__(self, write: Callable[[bytes], None], look: Look, notes: Notes) -> None:
-        self._write = write
-        self._output = LogOutput(look)
-        self._notes = notes
-        self._merge = Merge()
-        self._told = False
-
-    def add(self, file: str, data: bytes) -> None:
-        self._merge.add(file, data, time.monotonic())
-
-    def behind(self) -> None:
-        self._merge.behind()
-
-    def caught_up(self) -> None:
-        self._merge.caught_up()
-
-    def wait(self) -> float | None:
-        due = self._merge.due()
-        return None if due is None else max(due - time.monotonic(), 0)
-
-    def flush(self) -> None:
-        self._print(self._output.render(self._merge.take(time.monotonic())))
-        if not self._merge.exact and not self._told:
-            self._told = True
-            self._notes.tell("the log is too large to be merged exactly; see files with --file")
-
-    def part(self, *, anew: bool) -> None:
-        self._print(self._rest() + self._output.part())
-        if anew:
-            self._merge = Merge()
-
-    def end(self) -> None:
-        self._print(self._rest() + self._output.close())
-
-    def _rest(self) -> bytes:
-        return self._output.render(self._merge.end(time.monotonic()))
-
-    def _print(self, data: bytes) -> None:
-        if data:
-            self._notes.clear()
-            self._write(data)
-
-
 class Show:
     """One run of the command."""
 
@@ -151,18 +49,23 @@ class Show:
         self._printer = printer
         self._notes = notes
         self._received = 0
-        self._over = False
-        """What comes next, if it does not come at once, is the future."""
+        self._over_at: float | None = None
+        """What comes after this moment is the future."""
         self._live = False
+        self._container: str | None = None
+        self._told: set[str] = set()
+        """Containers of which it was said that they are of an earlier attempt."""
         self._began = time.monotonic()
 
     async def run(self, reading: Reading) -> None:
         """Print until the end: of what is there, or of everything when following."""
         try:
             while True:
-                message = await reading.get(self._wait())
-                waited_enough = self._over and not self._wanted.follow
-                if message is None and (reading.done or waited_enough):
+                left = self._left()
+                if left is not None and left <= 0:
+                    break
+                message = await reading.get(left or self._printer.wait())
+                if message is None and reading.done:
                     break
                 if message is not None:
                     self._take(message)
@@ -173,17 +76,22 @@ class Show:
         if not self._received:
             self._notes.tell("nothing has been logged" + (" yet" if not reading.done else ""))
 
-    def _wait(self) -> float | None:
-        if self._over and not self._wanted.follow:
-            return _MORE_SECONDS
-        return self._printer.wait()
+    def _left(self) -> float | None:
+        """Seconds until all has come that is asked for; None if that is not known."""
+        if self._over_at is None or self._wanted.follow:
+            return None
+        return self._over_at - time.monotonic()
 
     def _take(self, message: Message) -> None:
-        self._over = self._is_last(message)
+        if self._is_last(message):
+            self._over_at = time.monotonic() + _MORE_SECONDS
+        elif not (self._live and isinstance(message, Log)):
+            self._over_at = None
         match message:
             case Log():
                 self._received += len(message.data)
-                self._printer.add(message.file, message.data)
+                self._tell_former(message.container)
+                self._printer.add(message.container, message.file, message.data)
                 self._tell_progress()
             case Subscribed():
                 self._printer.behind()
@@ -192,12 +100,12 @@ class Show:
                 self._printer.caught_up()
                 self._notes.clear()
             case Gap():
-                self._printer.part(anew=False)
+                self._printer.part(message.container or "")
                 self._notes.tell(_gap(message))
             case Attempt():
                 self._begin_attempt(message)
-            case End() if message.file and message.confirmed is False:
-                self._notes.tell(f"{message.file}: no saved log confirms that this was all")
+            case End():
+                self._take_end(message)
             case Error(temporary=True):
                 self._notes.tell(f"{message.message}; trying again")
 
@@ -208,10 +116,25 @@ class Show:
         return isinstance(message, CaughtUp | End)
 
     def _begin_attempt(self, attempt: Attempt) -> None:
-        self._printer.part(anew=True)
+        self._printer.begin(attempt.container)
         self._live = False
+        self._container = attempt.container
         if attempt.n > 1:
             self._notes.tell(f"attempt {attempt.n}: container {attempt.container}")
+
+    def _tell_former(self, container: str) -> None:
+        """Say once that more comes of an earlier attempt."""
+        if self._container not in (None, container) and container not in self._told:
+            self._told.add(container)
+            self._notes.tell(f"more of the log of the attempt before: container {container}")
+
+    def _take_end(self, end: End) -> None:
+        if end.container is not None and end.file is None:
+            self._printer.over(end.container)
+        if end.file and end.confirmed is False:
+            former = end.container if self._container not in (None, end.container) else ""
+            name = f"{former} {end.file}" if former else end.file
+            self._notes.tell(f"{name}: no saved log confirms that this was all")
 
     def _tell_progress(self) -> None:
         if not self._live and time.monotonic() - self._began > _PROGRESS_SECONDS:

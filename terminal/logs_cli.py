@@ -15,7 +15,7 @@ from arvados_nats import subjects
 
 if TYPE_CHECKING:
     from terminal.command import Notes
-    from terminal.logs import Printer
+    from terminal.log_printers import Printer
 
 
 class _Options(TypedDict):
@@ -94,7 +94,7 @@ def logs(uuid: str, **options: Unpack[_Options]) -> None:
 def _printer(options: _Options, notes: Notes) -> Printer:
     from terminal import command
     from terminal.log_output import Look
-    from terminal.logs import Copy, Merged
+    from terminal.log_printers import Copy, Merged
 
     terminal, alone = sys.stdout.isatty(), len(options["files"]) == 1
     names, color = options["names"], options["color"]

@@ -24,7 +24,8 @@ class LogSubscription:
     """Log files of a container, or of a container request and all its attempts.
 
     `files`: names, None for all. Each begins at byte 0, or `tail` lines before its end.
-    `places` is (epoch, offset) of the next byte of each file of `container`.
+    `places` is (epoch, offset) of the next byte of each file of `container`, `former` the same of
+    earlier attempts whose end has not come.
     """
 
     uuid: str
@@ -32,7 +33,9 @@ class LogSubscription:
     tail: int | None = None
     container: str | None = None
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    former: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     ended: bool = False
+    _container_ended: bool = False
 
     def __post_init__(self) -> None:
         if "-dz642-" in self.uuid:
@@ -48,10 +51,9 @@ class LogSubscription:
         if self.container is not None and self.container != self.uuid:
             log["container"] = self.container
         if self.places:
-            log["from"] = {
-                file: {"epoch": epoch, "offset": offset}
-                for file, (epoch, offset) in self.places.items()
-            }
+            log["from"] = _from(self.places)
+        if self.former:
+            log["former"] = {container: _from(places) for container, places in self.former.items()}
         return {"log": log}
 
     def take(self, message: Message) -> Message | None:
@@ -60,12 +62,9 @@ class LogSubscription:
             case Log():
                 return self._take_log(message)
             case Attempt():
-                if message.container == self.container:
-                    return None  # told again on resuming
-                self.container = message.container
-                self.places.clear()
-            case Gap(file=str(file), to=int(to)):
-                self.places[file] = (message.epoch, to)
+                return self._take_attempt(message)
+            case Gap():
+                self._take_gap(message)
             case CaughtUp():
                 # A file that appears from now on is new, and wanted from its beginning.
                 self.tail = None
@@ -75,10 +74,29 @@ class LogSubscription:
                 return None
         return message
 
+    def _take_attempt(self, attempt: Attempt) -> Attempt | None:
+        if attempt.container == self.container:
+            return None  # told again on resuming
+        if self.container is not None and not self._container_ended:
+            self.former[self.container] = self.places
+        self.container, self.places, self._container_ended = attempt.container, {}, False
+        return attempt
+
+    def _places_of(self, container: str | None) -> dict[str, tuple[int, int]] | None:
+        return self.places if container == self.container else self.former.get(container or "")
+
+    def _take_gap(self, gap: Gap) -> None:
+        places = self._places_of(gap.container)
+        if gap.file is None:
+            self.former.pop(gap.container or "", None)
+        elif places is not None and gap.to is not None:
+            places[gap.file] = (gap.epoch, gap.to)
+
     def _take_log(self, log: Log) -> Log | None:
-        if log.container != self.container or not self._wants(log.file):
+        places = self._places_of(log.container)
+        if places is None or not self._wants(log.file):
             return None
-        epoch, offset = self.places.get(log.file, (log.epoch, log.offset))
+        epoch, offset = places.get(log.file, (log.epoch, log.offset))
         if log.epoch < epoch:
             return None
         if log.epoch == epoch:
@@ -87,7 +105,7 @@ class LogSubscription:
             if offset > log.offset:
                 rest = log.data[offset - log.offset :]
                 log = msgspec.structs.replace(log, offset=offset, data=rest)
-        self.places[log.file] = (log.epoch, log.next)
+        places[log.file] = (log.epoch, log.next)
         return log
 
     def _wants(self, file: str) -> bool:
@@ -97,11 +115,17 @@ class LogSubscription:
         if end.request is not None:
             self.ended = self.ended or end.request == self.uuid
             return end if end.request == self.uuid else None
-        if end.container != self.container or (end.file and not self._wants(end.file)):
+        if self._places_of(end.container) is None or (end.file and not self._wants(end.file)):
             return None
-        if end.file is None and self.container == self.uuid:
-            self.ended = True
+        if end.file is None:
+            self.former.pop(end.container or "", None)
+            self._container_ended = self._container_ended or end.container == self.container
+            self.ended = self.ended or end.container == self.uuid
         return end
+
+
+def _from(places: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, int]]:
+    return {file: {"epoch": epoch, "offset": offset} for file, (epoch, offset) in places.items()}
 
 
 @dataclass(slots=True)

@@ -39,11 +39,15 @@ class LogPlace(msgspec.Struct, frozen=True, order=True, array_like=True):
 
 
 class LogCursor(msgspec.Struct, frozen=True, tag="l", array_like=True):
-    """The next byte of each log file of a container; `done`: no byte will follow, of anything."""
+    """The next byte of each log file of a container; `done`: no byte will follow, of anything.
+
+    `former`: the same of earlier attempts of a request whose end is not known yet, by container.
+    """
 
     container: str
     places: dict[str, LogPlace]
     done: bool = False
+    former: dict[str, dict[str, LogPlace]] = msgspec.field(default_factory=dict)
 
 
 Cursor = EventCursor | LogCursor

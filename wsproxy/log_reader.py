@@ -40,12 +40,14 @@ class Selection:
     """What a reader wants of a container's logs.
 
     `files`: None for all. `places` gives (epoch or None for the present one, offset) of where to
-    begin; other files begin at 0, or `tail` lines before their end.
+    begin; other files begin at 0, or `tail` lines before their end. `former`: of an earlier
+    attempt, beside which the present one is sent; `caught_up` is about that one.
     """
 
     files: frozenset[str] | None = None
     places: Mapping[str, tuple[int | None, int]] = field(default_factory=dict)
     tail: int | None = None
+    former: bool = False
 
 
 class LogReader:
@@ -94,6 +96,16 @@ class LogReader:
                     readers.remove(self)
         if self._task is not None:
             self._task.cancel()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing will be sent any more: the end was, or `stop` was called."""
+        return self._stopped
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all that there is has been sent."""
+        return self._caught_up and not self._behind
 
     @property
     def places(self) -> dict[str, LogPlace] | None:
@@ -253,7 +265,8 @@ class LogReader:
         """All that was there is sent."""
         if not self._caught_up:
             self._caught_up = True
-            self._tell(CaughtUp(self._id))
+            if not self._selection.former:
+                self._tell(CaughtUp(self._id))
         end = self._feed.end
         if end is None:
             return

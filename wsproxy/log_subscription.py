@@ -3,24 +3,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """The logs of a container, or of a container request through all its attempts.
 
-A request's record tells which container is its present one. When a retry gives it another, what is
-left of the old container's log comes first, then `attempt`, then the new one's log from its
-beginning (facts/arvados-demand.md A37, W2, G12). The permission comes from the request.
+A request's record tells which container is its present one. When a retry gives it another, all
+that there is of the old container's log comes first, then `attempt`, then the new one's log from
+its beginning (facts/arvados-demand.md A37, W2, G12). The end of a container whose node died takes
+its time: the next attempt does not wait for it, and what still comes of the former is sent beside
+it. The permission comes from the request.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from arvados_nats import subjects
 from arvados_nats.errors import BadInput, Refused
 from arvados_nats.object_facts import ObjectFacts
 from wsproxy import object_history, object_state
+from wsproxy.cursor import LogCursor
 from wsproxy.frames import Message
 from wsproxy.log_arvados import Access
 from wsproxy.log_reader import LogReader, Selection
-from wsproxy.messages_v1 import Attempt, End, Gap, LogTarget, Subscribed
+from wsproxy.messages_v1 import Attempt, End, From, Gap, LogTarget, Subscribed
 from wsproxy.object_feed import ObjectFeed
 from wsproxy.object_state import State
 from wsproxy.subscription import NOT_READABLE, Client, still_allowed
@@ -28,8 +33,8 @@ from wsproxy.subscription import NOT_READABLE, Client, still_allowed
 if TYPE_CHECKING:
     from wsproxy.services import Services
 
-OLD_END_SECONDS = 30.0
-"""How long the end of a former attempt is waited for before the next one is shown."""
+OLD_END_SECONDS = 1.0
+"""How long an attempt's end is waited for, once all of it was sent, before the next is shown."""
 _FINAL = "Final"
 
 
@@ -44,9 +49,12 @@ class LogSubscription:
         self._request: ObjectFeed | None = None
         self._facts: ObjectFacts | None = None
         self._container: str | None = None
-        self._reader: LogReader | None = None
-        self._next: Selection = _selection(target)
-        self._moving_on: asyncio.TimerHandle | None = None
+        """The container whose log was begun last."""
+        self._readers: dict[str, LogReader] = {}
+        """Who reads this container, also after its end, and former ones that have not ended."""
+        self._next = _selection(target, target.from_)
+        self._waiting: asyncio.TimerHandle | None = None
+        self._waited = False
         self._stopped = False
 
     async def start(self) -> None:
@@ -60,9 +68,12 @@ class LogSubscription:
 
     def stop(self) -> None:
         self._stopped = True
-        self._end_reader()
-        if self._moving_on:
-            self._moving_on.cancel()
+        for container, reader in self._readers.items():
+            if not reader.stopped:
+                reader.stop()
+                self._services.logs.close(container)
+        if self._waiting:
+            self._waiting.cancel()
         if self._request:
             self._request.followers.discard(self._look)
             self._services.objects.close(self._target.uuid)
@@ -73,15 +84,16 @@ class LogSubscription:
 
     _watching = False
 
-    @property
-    def reader(self) -> LogReader | None:
-        """Who reads the present container, if anybody does."""
-        return self._reader
-
-    @property
-    def container(self) -> str | None:
-        """The container whose log was begun last."""
-        return self._container
+    def cursor(self, *, done: bool) -> LogCursor | None:
+        """The next byte of every file; None while that is not known of all that is read."""
+        former = {container: reader.places for container, reader in self._readers.items()}
+        if self._container is None:
+            return None
+        places = former.pop(self._container)
+        known = {container: found for container, found in former.items() if found is not None}
+        if places is None or len(known) < len(former):
+            return None
+        return LogCursor(self._container, places, done, known)
 
     async def recheck(self) -> None:
         if not await still_allowed(self._may_read) and not self._stopped:
@@ -89,8 +101,8 @@ class LogSubscription:
 
     def renew(self) -> None:
         """The client has a new token."""
-        if self._reader:
-            self._reader.access = self._access()
+        for reader in self._readers.values():
+            reader.access = self._access()
 
     async def _may_read(self, *, fresh: bool = True) -> bool:
         return await self._services.readable.logs(
@@ -108,7 +120,8 @@ class LogSubscription:
         self._watching = True
         self._services.objects.watch_requests(self._target.uuid, self._judge_anew)
         self._client.tell(Subscribed(self._id))
-        self._read(self._target.uuid)
+        self._container = self._target.uuid
+        self._read(self._container, self._next)
 
     async def _start_request(self) -> None:
         feed = self._request = self._services.objects.open(self._target.uuid)
@@ -116,27 +129,40 @@ class LogSubscription:
         self._facts = object_state.facts(state)
         if not await self._may_read(fresh=False):
             raise Refused(NOT_READABLE)
-        former = await self._former(state)
+        known = await self._known_attempts(state)
         if self._stopped:
             return
         feed.followers.add(self._look)
         self._client.tell(Subscribed(self._id))
-        if former is not None:
-            self._attempt(*former)
+        self._resume(known, state["container_uuid"])
         self._look()
 
-    async def _former(self, state: State) -> tuple[str, int] | None:
-        """The earlier attempt that the client was reading, if it is one of this request."""
+    async def _known_attempts(self, state: State) -> Mapping[str, int]:
+        """The containers that the request has had, as far as the client names any former one."""
+        named = {self._target.container, *(self._target.former or {})} - {None}
+        if named <= {state["container_uuid"]}:
+            return {}
+        return await object_history.attempts(self._services.nats, self._target.uuid)
+
+    def _resume(self, known: Mapping[str, int], present: str | None) -> None:
+        """Read on in the attempts that the client was reading, those of this request."""
+        for container, places in (self._target.former or {}).items():
+            if container in known and container not in (present, self._target.container):
+                self._read(container, _selection(self._target, places, former=True))
+            else:
+                self._tell_unknown(container)
         wanted = self._target.container
-        if wanted is None or wanted == state["container_uuid"]:
-            return None
-        known = await object_history.attempts(self._services.nats, self._target.uuid)
+        if wanted is None or wanted == present:
+            return
         if wanted in known:
-            return wanted, known[wanted]
-        gap = Gap(self._id, "this attempt is not known any more", container=wanted)
-        self._client.tell(gap)
-        self._next = _selection(self._target, places=False)
-        return None
+            self._attempt(wanted, known[wanted])
+        else:
+            self._tell_unknown(wanted)
+            self._next = _selection(self._target, {})
+
+    def _tell_unknown(self, container: str) -> None:
+        reason = "this attempt is not known any more"
+        self._client.tell(Gap(self._id, reason, container=container))
 
     def _look(self) -> None:
         """See what the request's record means for what is sent."""
@@ -171,32 +197,42 @@ class LogSubscription:
             self._client.spawn(self.recheck())
         container = state["container_uuid"]
         if container and container != self._container:
-            if self._reader is None:
-                self._attempt(container, max(state["container_count"] or 1, 1))
-            elif self._moving_on is None:
-                loop = asyncio.get_running_loop()
-                self._moving_on = loop.call_later(OLD_END_SECONDS, self._container_ended)
-        elif state["state"] == _FINAL and self._reader is None:
+            self._go_on_to(container, max(state["container_count"] or 1, 1))
+        elif state["state"] == _FINAL and all(one.stopped for one in self._readers.values()):
             self._client.tell(End(request=self._target.uuid, state=_FINAL))
             self._client.finished(self._id)
 
+    def _go_on_to(self, container: str, n: int) -> None:
+        """Begin the next attempt, unless there is more of the former one, or its end, at once."""
+        former = self._readers.get(self._container or "")
+        if former is None or former.stopped or (self._waited and former.caught_up):
+            self._attempt(container, n)
+        elif self._waiting is None:
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.call_later(OLD_END_SECONDS, self._wait_is_over)
+
+    def _wait_is_over(self) -> None:
+        self._waiting, self._waited = None, True
+        self._look()
+
     def _attempt(self, container: str, n: int) -> None:
         self._client.tell(Attempt(self._id, self._target.uuid, container, n))
-        self._read(container)
+        self._readers = {uuid: one for uuid, one in self._readers.items() if not one.stopped}
+        self._container, self._waited = container, False
+        self._read(container, self._next)
+        self._next = Selection(files=self._next.files)
 
-    def _read(self, container: str) -> None:
-        self._container = container
-        self._reader = LogReader(
+    def _read(self, container: str, selection: Selection) -> None:
+        reader = self._readers[container] = LogReader(
             self._services.logs.open(container),
             self._client.outlet,
             self._access(),
-            self._next,
+            selection,
             id=self._id,
             send=self._send,
-            ended=self._container_ended,
+            ended=partial(self._container_ended, container),
         )
-        self._next = Selection(files=self._next.files)
-        self._reader.start()
+        reader.start()
 
     def _send(self, message: Message) -> None:
         self._client.send(message)
@@ -205,27 +241,22 @@ class LogSubscription:
         request = self._target.uuid if self._request else None
         return Access(self._client.viewer.token, request)
 
-    def _container_ended(self) -> None:
-        self._end_reader()
-        if self._moving_on:
-            self._moving_on.cancel()
-            self._moving_on = None
+    def _container_ended(self, container: str) -> None:
+        self._services.logs.close(container)
         if self._request is None:
             self._client.finished(self._id)
-        else:
-            self._look()
-
-    def _end_reader(self) -> None:
-        if self._reader is not None and self._container is not None:
-            self._reader.stop()
-            self._reader = None
-            self._services.logs.close(self._container)
+            return
+        if container != self._container:
+            del self._readers[container]
+        self._look()
 
 
-def _selection(target: LogTarget, *, places: bool = True) -> Selection:
-    named = target.from_ or {} if places else {}
+def _selection(
+    target: LogTarget, places: Mapping[str, From] | None, *, former: bool = False
+) -> Selection:
     return Selection(
         files=frozenset(target.files) if target.files is not None else None,
-        places={file: (place.epoch, place.offset) for file, place in named.items()},
-        tail=target.tail,
+        places={file: (place.epoch, place.offset) for file, place in (places or {}).items()},
+        tail=None if former else target.tail,
+        former=former,
     )

@@ -50,7 +50,8 @@ class LogTarget(Struct, frozen=True):
 
     `files`: names, all if absent. Where to begin: `from` holds a place per file, and files it does
     not name begin at 0; `tail` is a number of last lines of each file; with neither, all is sent.
-    `container` says which attempt of a request the places in `from` belong to.
+    `container` says which attempt of a request the places in `from` belong to, and `former` holds
+    the places of earlier attempts, by container, whose `end` has not come.
     """
 
     uuid: Text
@@ -60,6 +61,7 @@ class LogTarget(Struct, frozen=True):
     )
     tail: Annotated[int, Meta(ge=0, le=10_000)] | None = None
     container: Text | None = None
+    former: Annotated[dict[Text, dict[Text, From]], Meta(max_length=10)] | None = None
 
 
 class ObjectTarget(Struct, frozen=True):

@@ -21,7 +21,7 @@ from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from arvados_nats.grant_subjects import Change
 from arvados_nats.tokens import Token
 from wsproxy import failures, messages_v1, metrics
-from wsproxy.cursor import LogCursor
+from wsproxy.cursor import LogPlace
 from wsproxy.frames import Message
 from wsproxy.incoming import Receive, Send
 from wsproxy.log_subscription import LogSubscription
@@ -122,11 +122,9 @@ class LogEvents:
 
     def _event_id(self) -> bytes:
         """The place of all files after the message that is being written, if it has moved."""
-        reader, container = self._subscription.reader, self._subscription.container
-        places = reader.places if reader else None
-        if container is None or (places is None and not self._done):
+        cursor = self._subscription.cursor(done=self._done)
+        if cursor is None:
             return b""
-        cursor = LogCursor(container, places or {}, self._done)
         return b"id: " + self._services.cursors.encode(cursor).encode() + b"\n"
 
     def revoke(self, id: str, reason: str) -> None:
@@ -176,11 +174,20 @@ def target_of(
     files = query["files"].split(",") if query.get("files") else None
     if last_event_id:
         cursor = services.cursors.log(last_event_id)
-        places = {file: From(place.offset, place.epoch) for file, place in cursor.places.items()}
-        target = LogTarget(uuid, files=files, from_=places, container=cursor.container)
+        target = LogTarget(
+            uuid,
+            files=files,
+            from_=_from(cursor.places),
+            container=cursor.container,
+            former={container: _from(places) for container, places in cursor.former.items()},
+        )
         return target, cursor.done
     tail = _number(query["tail"]) if query.get("tail") else None
     return LogTarget(uuid, files=files, from_=_places(query.get("from")), tail=tail), False
+
+
+def _from(places: Mapping[str, LogPlace]) -> dict[str, From]:
+    return {file: From(place.offset, place.epoch) for file, place in places.items()}
 
 
 def _places(text: str | None) -> dict[str, From] | None:

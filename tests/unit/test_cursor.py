@@ -24,6 +24,11 @@ cursors = st.one_of(
         st.text(max_size=30),
         st.dictionaries(st.text(max_size=20), places, max_size=12),
         st.booleans(),
+        st.dictionaries(
+            st.text(max_size=20),
+            st.dictionaries(st.text(max_size=20), places, max_size=3),
+            max_size=2,
+        ),
     ),
 )
 

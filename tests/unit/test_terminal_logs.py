@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 from terminal import logs
 from terminal.command import Notes
 from terminal.log_output import Look
-from terminal.logs import Copy, Merged, Show, Wanted
+from terminal.log_printers import Copy, Merged
+from terminal.logs import Show, Wanted
 from terminal.messages import Attempt, CaughtUp, End, Gap, Log, Message, Subscribed
 from terminal.messages import Error as ServerError
 from terminal.reading import Reading
@@ -99,6 +101,24 @@ async def test_without_following_it_ends_when_all_is_shown() -> None:
     assert await shown(Wanted(C1), messages) == b"one\ntw"
 
 
+async def test_without_following_it_ends_though_lines_go_on_coming() -> None:
+    """A container that never stops writing does not keep the command from its end."""
+
+    async def write(reading: Reading) -> None:
+        for number in itertools.count():
+            await reading.put(log(5 * number, b"line\n"))
+            await asyncio.sleep(0.01)
+
+    screen, notes = Screen(), Notes()
+    reading = Reading("1", LogSubscription(C1), _nothing)
+    await reading.put(CaughtUp("1"))
+    writing = asyncio.create_task(write(reading))
+    async with asyncio.timeout(10):
+        await Show(Wanted(C1), Copy(screen.write), notes).run(reading)
+    writing.cancel()
+    assert bytes(screen.printed).startswith(b"line\n")
+
+
 async def test_history_that_is_late_is_waited_for() -> None:
     """A subscription that is there and silent has not said that there is nothing."""
 
@@ -138,6 +158,39 @@ async def test_retry_while_reading_shows_both(capsys: pytest.CaptureFixture[str]
     ]
     assert await shown(Wanted(REQUEST), messages) == b"first, half\nsecond\n"
     assert capsys.readouterr().err == f"arvados-nats: attempt 2: container {C2}\n"
+
+
+LATE: list[Message] = [
+    Subscribed("1"),
+    Attempt("1", REQUEST, C1, 1),
+    log(0, b"first, ha"),
+    CaughtUp("1"),
+    Attempt("1", REQUEST, C2, 2),
+    log(0, b"second\n", container=C2),
+    CaughtUp("1"),
+    log(9, b"lf\nlast words"),
+    End(container=C1, file="a", size=22, confirmed=False),
+    End(container=C1, state="Cancelled"),
+    log(7, b"third\n", container=C2),
+    End(container=C2, state="Complete"),
+    End(request=REQUEST),
+]
+
+
+async def test_late_bytes_of_a_former_attempt(capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines are shown when they come and stay whole; a copy has one attempt after the other."""
+    wanted = Wanted(REQUEST, follow=True)
+    lines = (await shown(wanted, LATE)).splitlines()
+    assert sorted(lines) == [b"first, half", b"last words", b"second", b"third"]
+    assert capsys.readouterr().err.splitlines() == [
+        f"arvados-nats: attempt 2: container {C2}",
+        f"arvados-nats: more of the log of the attempt before: container {C1}",
+        f"arvados-nats: {C1} a: no saved log confirms that this was all",
+    ]
+    copied = await shown(wanted, LATE, copy=True)
+    assert copied == b"first, half\nlast wordssecond\nthird\n"
+    cut = await shown(Wanted(REQUEST), LATE[:8], copy=True)
+    assert cut == b"first, half\nlast wordssecond\n"
 
 
 async def test_what_is_missing_is_said_where_it_is_missing(

@@ -131,6 +131,37 @@ def test_request_follows_attempts() -> None:
     assert subscription.ended
 
 
+def test_former_attempt_is_read_to_its_end() -> None:
+    """The next one does not wait for it; on resuming, the places of both are named."""
+    subscription = LogSubscription(REQUEST)
+    subscription.take(Attempt("1", REQUEST, C1, 1))
+    subscription.take(log(0, b"text"))
+    subscription.take(Attempt("1", REQUEST, C2, 2))
+    assert subscription.take(log(4, b"late")) == log(4, b"late")
+    assert subscription.take(log(4, b"late")) is None
+    subscription.take(log(0, b"new", container=C2))
+    subscription.take(Gap("1", "lost", C1, "a", 0, 8, 10))
+    assert target(subscription) == messages_v1.LogTarget(
+        REQUEST,
+        from_={"a": messages_v1.From(3, 0)},
+        container=C2,
+        former={C1: {"a": messages_v1.From(10, 0)}},
+    )
+    assert subscription.take(End(container=C1, state="Cancelled"))
+    assert target(subscription).former is None
+    assert subscription.take(log(10, b"x")) is None
+    assert not subscription.ended
+
+
+def test_former_attempt_that_is_not_known_any_more() -> None:
+    """Told as a gap without a file: it is not asked for again."""
+    subscription = LogSubscription(REQUEST)
+    subscription.take(Attempt("1", REQUEST, C1, 1))
+    subscription.take(Attempt("1", REQUEST, C2, 2))
+    assert subscription.take(Gap("1", "this attempt is not known any more", C1))
+    assert target(subscription).former is None
+
+
 def test_container_ends_after_its_files() -> None:
     """The end of a file is not the end; ends of files that are not wanted are not told."""
     subscription = LogSubscription(C1, ["a"])

@@ -46,8 +46,8 @@ async def site(
             dsn=database.reader_dsn,
             fast=0.05,
             slow=0.2,
-            confirm=1.0,
-            give_up=3.0,
+            confirm=2.5,
+            give_up=4.0,
             push=1.0,
             scan=0.1,
         )

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from tests.v0.site import Site
+from tests.v1.client import Client
 from tests.v1.conftest import Connect
 
 
@@ -81,8 +83,8 @@ async def test_forbidden_and_missing_look_alike(
 
 
 async def test_a_retry_is_followed(connect: Connect, cluster: Cluster, alice: Actor) -> None:
-    """The old attempt's log to its end, then `attempt`, then the new one from its beginning: byte
-    offsets of one never count for the other (facts/arvados-demand.md W2, G11, G12)."""
+    """All there is of the old attempt's log, then `attempt`, then the new one from its beginning:
+    byte offsets of one never count for the other (facts/arvados-demand.md A37, W2, G11, G12)."""
     request, first = await _running(cluster, alice, attempts=3)
     async with connect(alice) as client:
         await client.subscribe("a", log={"uuid": request.uuid})
@@ -92,8 +94,6 @@ async def test_a_retry_is_followed(connect: Connect, cluster: Cluster, alice: Ac
         attempt = await client.until("attempt", n=2)
         second = attempt["container"]
         assert second != first.uuid
-        keys = [(key, body.get("container")) for key, body in client.seen]
-        assert keys.index(("end", first.uuid)) < keys.index(("attempt", second))
         container = await cluster.run(request)
         assert container.uuid == second
         await cluster.write_log(container, "stdout.txt", b"2nd\n")
@@ -101,6 +101,90 @@ async def test_a_retry_is_followed(connect: Connect, cluster: Cluster, alice: Ac
         await client.until("end", request=request.uuid)
         assert client.logs.content(first.uuid, "stdout.txt") == b"first attempt\n"
         assert client.logs.content(second, "stdout.txt") == b"2nd\n"
+        ends = [body["container"] for body in client.of("end") if "exit_code" in body]
+        assert sorted(ends) == sorted([first.uuid, second])
+
+
+async def _retried(cluster: Cluster, owner: Actor, client: Client) -> tuple[Record, Record, Record]:
+    """A request whose first node has died, watched by `client` since before; both containers."""
+    request, first = await _running(cluster, owner, attempts=2)
+    await client.subscribe("a", log={"uuid": request.uuid})
+    await cluster.write_log(first, "stdout.txt", b"first\n")
+    await client.until_content(first.uuid, "stdout.txt", b"first\n")
+    await cluster.cancel(first)
+    return request, first, await cluster.run(request)
+
+
+async def test_a_retry_does_not_wait_for_the_end_of_the_former_attempt(
+    connect: Connect, cluster: Cluster, alice: Actor
+) -> None:
+    """The node died and its end is not settled for a while: lines of the next attempt are there at
+    once, and the former's end comes beside them (facts/arvados-demand.md A34, A37)."""
+    async with connect(alice) as client:
+        request, first, second = await _retried(cluster, alice, client)
+        began = time.monotonic()
+        await cluster.write_log(second, "stdout.txt", b"second\n")
+        await client.until_content(second.uuid, "stdout.txt", b"second\n")
+        assert time.monotonic() - began < 2.0
+        assert not client.of("end")
+        end = await client.until("end", container=first.uuid, state="Cancelled")
+        assert end["confirmed"] is False
+        await cluster.finish(second)
+        await client.until("end", request=request.uuid)
+        assert [body["n"] for body in client.of("attempt")] == [1, 2]
+
+
+async def test_resuming_between_two_attempts(
+    connect: Connect, cluster: Cluster, alice: Actor
+) -> None:
+    """With the places of the present attempt and of a former one that has not ended, each byte and
+    each end comes once."""
+    async with connect(alice) as client:
+        request, first, second = await _retried(cluster, alice, client)
+        await cluster.write_log(second, "stdout.txt", b"0123456789\n")
+        await client.until_content(second.uuid, "stdout.txt", b"0123456789\n")
+    target = {
+        "uuid": request.uuid,
+        "container": second.uuid,
+        "from": {"stdout.txt": {"epoch": 0, "offset": 4}},
+        "former": {first.uuid: {"stdout.txt": {"epoch": 0, "offset": 2}}},
+    }
+    async with connect(alice) as client:
+        await client.subscribe("a", log=target)
+        await client.until("end", container=first.uuid, state="Cancelled")
+        await cluster.finish(second)
+        await client.until("end", request=request.uuid)
+        assert client.logs.content(first.uuid, "stdout.txt") == b"rst\n"
+        assert client.logs.content(second.uuid, "stdout.txt") == b"456789\n"
+        assert [(a["container"], a["n"]) for a in client.of("attempt")] == [(second.uuid, 2)]
+        assert len(client.of("caught_up")) == 1
+
+
+async def test_attempts_in_the_middle_without_output(
+    connect: Connect, cluster: Cluster, alice: Actor
+) -> None:
+    """Three attempts, the second empty: each is named, and no text is shown under the wrong one
+    (facts/arvados-demand.md G12)."""
+    request, first = await _running(cluster, alice, attempts=3)
+    async with connect(alice) as client:
+        await client.subscribe("a", log={"uuid": request.uuid})
+        await cluster.write_log(first, "stderr.txt", b"one\n")
+        await client.until_content(first.uuid, "stderr.txt", b"one\n")
+        await cluster.cancel(first)
+        second = await cluster.run(request)
+        await client.until("attempt", n=2)
+        await cluster.cancel(second)
+        third = await cluster.run(request)
+        await cluster.write_log(third, "stderr.txt", b"three\n")
+        await cluster.finish(third)
+        await client.until("end", request=request.uuid)
+        assert [body["container"] for body in client.of("attempt")] == [
+            one.uuid for one in (first, second, third)
+        ]
+        assert client.logs.bytes_of == {
+            (first.uuid, "stderr.txt", 0): b"one\n",
+            (third.uuid, "stderr.txt", 0): b"three\n",
+        }
 
 
 async def test_resuming_at_a_place_of_a_former_attempt(

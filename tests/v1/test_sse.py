@@ -140,6 +140,33 @@ async def test_any_event_id_resumes_exactly(site: Site, cluster: Cluster, alice:
     assert got == {"stdout.txt": out, "stderr.txt": err}
 
 
+async def test_an_event_id_between_two_attempts_resumes_both(
+    site: Site, cluster: Cluster, alice: Actor
+) -> None:
+    """Cut while the former attempt's end is not settled: what comes of either comes once."""
+    request = await cluster.container_request("job", owner=alice, container_count_max=2)
+    first = await cluster.run(request)
+    await cluster.write_log(first, "stdout.txt", b"first\n")
+    async with opened(site, request.uuid, alice) as events:
+        await events.until("log")
+        await cluster.cancel(first)
+        second = await cluster.run(request)
+        await cluster.write_log(second, "stdout.txt", b"second\n")
+        await events.until("log", container=second.uuid)
+        last = events.last_id
+    async with opened(site, request.uuid, alice, last=last) as events:
+        end = await events.until("end", container=first.uuid, state="Cancelled")
+        assert end["confirmed"] is False
+        await cluster.write_log(second, "stdout.txt", b"more\n")
+        await cluster.finish(second)
+        await events.rest()
+        assert events.logs.content(second.uuid, "stdout.txt") == b"more\n"
+        assert not events.logs.content(first.uuid, "stdout.txt")
+        done = events.last_id
+    async with opened(site, request.uuid, alice, last=done) as events:
+        assert events.answer.status_code == 204
+
+
 async def test_a_container_some_files_and_the_last_lines(
     site: Site, cluster: Cluster, alice: Actor
 ) -> None:
