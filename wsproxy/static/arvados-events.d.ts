@@ -4,6 +4,7 @@
 
 /** Bytes `offset` up to before `next` of a log file: `text` where all is UTF-8, `bytes` otherwise. */
 export interface LogMessage {
+  /** With a container request: of the present attempt, or of a former one that has not ended. */
   container: string;
   file: string;
   epoch: number;

@@ -72,9 +72,12 @@ class LogSubscription extends Subscription {
     super(connection, id, handlers);
     this.uuid = uuid;
     this.options = options;
-    this.container = uuid.includes("-dz642-") ? uuid : null;
+    this.container = uuid.includes("-dz642-") ? uuid : (options.container ?? null);
+    this.containerEnded = false;
     /** file -> {epoch, offset}: where the next byte is to come from. */
     this.places = new Map();
+    /** container -> such places, of earlier attempts whose end has not come. */
+    this.former = new Map();
     for (const [file, { offset, epoch }] of Object.entries(options.from ?? {})) {
       if (epoch !== undefined) this.places.set(file, { offset, epoch });
     }
@@ -83,45 +86,63 @@ class LogSubscription extends Subscription {
   request() {
     const { files, tail, from } = this.options;
     const log = { uuid: this.uuid, ...(files ? { files } : {}) };
-    if (this.places.size) {
-      log.from = Object.fromEntries(this.places);
-      log.container = this.container ?? this.options.container;
-      // Files that were not seen yet would otherwise begin at their first byte.
-      if (tail !== undefined && !this.caughtUp) log.tail = tail;
-    } else if (from) {
-      log.from = from;
-      if (this.options.container) log.container = this.options.container;
-    } else if (tail !== undefined) {
-      log.tail = tail;
+    // Files that were not seen yet would otherwise begin at their first byte.
+    if (tail !== undefined && !this.caughtUp) log.tail = tail;
+    if (this.places.size) log.from = Object.fromEntries(this.places);
+    else if (from) log.from = from;
+    if (this.container && this.container !== this.uuid) log.container = this.container;
+    if (this.former.size) {
+      log.former = {};
+      for (const [container, places] of this.former) log.former[container] = Object.fromEntries(places);
     }
     return { log };
   }
 
+  placesOf(container) {
+    return container === this.container ? this.places : this.former.get(container);
+  }
+
   named(type, body) {
     if (type === "caught_up") this.caughtUp = true;
-    if (type === "attempt" && body.container !== this.container) {
-      this.container = body.container;
-      this.places.clear();
-    }
-    if (type === "gap" && body.file !== undefined && body.to != null) {
-      this.places.set(body.file, { epoch: body.epoch, offset: body.to });
+    if (type === "attempt") this.begin(body.container);
+    if (type === "gap" && body.file === undefined) this.former.delete(body.container);
+    else if (type === "gap" && body.to != null) {
+      this.placesOf(body.container)?.set(body.file, { epoch: body.epoch, offset: body.to });
     }
     super.named(type, body);
   }
 
+  begin(container) {
+    if (container === this.container) return;
+    if (this.container && !this.containerEnded) this.former.set(this.container, this.places);
+    // Where to begin was said of the first one only.
+    if (this.container) this.options = { ...this.options, from: undefined };
+    this.container = container;
+    this.containerEnded = false;
+    this.places = new Map();
+  }
+
   shared(type, body) {
-    if (type === "end") {
-      if (body.container === this.container || body.request === this.uuid) this.tell("end", body);
-      return;
-    }
-    if (type !== "log" || body.container !== this.container) return;
-    if (this.options.files && !this.options.files.includes(body.file)) return;
-    const place = this.places.get(body.file);
+    if (type === "end") this.ended(body);
+    if (type !== "log") return;
+    const places = this.placesOf(body.container);
+    if (!places || (this.options.files && !this.options.files.includes(body.file))) return;
+    const place = places.get(body.file);
     if (place && body.epoch < place.epoch) return;
     const fresh = place && place.epoch === body.epoch ? cutFront(body, place.offset) : body;
     if (!fresh) return;
-    this.places.set(body.file, { epoch: body.epoch, offset: body.next });
+    places.set(body.file, { epoch: body.epoch, offset: body.next });
     this.tell("log", fresh.base64 === undefined ? fresh : { ...fresh, bytes: bytesOf(fresh.base64) });
+  }
+
+  ended(end) {
+    if (end.container !== undefined && !this.placesOf(end.container)) return;
+    if (end.container === undefined && end.request !== this.uuid) return;
+    if (end.container !== undefined && end.file === undefined) {
+      this.former.delete(end.container);
+      if (end.container === this.container) this.containerEnded = true;
+    }
+    this.tell("end", end);
   }
 }
 

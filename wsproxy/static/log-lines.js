@@ -12,13 +12,47 @@
 
 import { plain, spans } from "./ansi.js";
 
+/** Characters of a line; what is longer, for instance progress without a line end, goes on in another. */
+const LINE_LIMIT = 256 * 1024;
+/** Characters that are held of a file, or of all files in one list. */
+const TEXT_LIMIT = 16 * 1024 * 1024;
+/** Lines beyond the limit that are let go at once: adding up what is held is not for every line. */
+const SLACK = 1000;
 const STAMP = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z) /;
 const encoder = new TextEncoder();
+const decoder = new TextDecoder();
 
 /** Bytes of a text in UTF-8; most log text is ASCII, which is counted without encoding. */
 export function byteLength(text) {
   // eslint-disable-next-line no-control-regex
   return /^[\x00-\x7f]*$/.test(text) ? text.length : encoder.encode(text).length;
+}
+
+/** What stands between line ends in a text or in bytes: `{text, bytes, whole}`, the last one not whole. */
+function* partsOf(run) {
+  if (typeof run === "string") {
+    const parts = run.split("\n");
+    for (let index = 0; index < parts.length; index += 1) {
+      const text = parts[index];
+      yield { text, bytes: byteLength(text), whole: index < parts.length - 1 };
+    }
+    return;
+  }
+  let from = 0;
+  for (let to = run.indexOf(10); to >= 0; to = run.indexOf(10, from)) {
+    yield { text: decoder.decode(run.subarray(from, to)), bytes: to - from, whole: true };
+    from = to + 1;
+  }
+  yield { text: decoder.decode(run.subarray(from)), bytes: run.length - from, whole: false };
+}
+
+/** How many lines at the front are too many, or too long together. */
+function surplus(lines, limit) {
+  let count = Math.max(0, lines.length - limit);
+  let size = lines.reduce((sum, line) => sum + line.text.length, 0);
+  for (let index = 0; index < count; index += 1) size -= lines[index].text.length;
+  for (; size > TEXT_LIMIT && count < lines.length - 1; count += 1) size -= lines[count].text.length;
+  return count;
 }
 
 /** What a terminal shows of a line with carriage returns: the last that was written over it. */
@@ -41,13 +75,18 @@ class Line {
     return overwritten(this.text);
   }
 
+  /** The text without colours; worked out once, since every line is measured at each layout. */
   get searchable() {
-    return plain(this.shown);
+    if (this.plainOf !== this.text) {
+      this.plainOf = this.text;
+      this.plainText = plain(this.shown);
+    }
+    return this.plainText;
   }
 }
 
 export class LogLines {
-  /** At most `limit` lines are held; when more come at one end, the other end gives way. */
+  /** At most `limit` lines are held, and 16 Mi characters; the other end gives way to what comes. */
   constructor(file, limit = 20_000) {
     this.file = file;
     this.limit = limit;
@@ -64,24 +103,24 @@ export class LogLines {
     /** Whether the newest bytes of the file are held; if not, live text is not added. */
     this.atEnd = true;
     this.states = new WeakMap();
+    this.added = 0;
   }
 
-  /** Add a run that begins at byte `offset`; returns the lines that are new. */
-  append(text, offset, length) {
+  /** Add a run, text or bytes, that begins at byte `offset`; returns the lines that are new. */
+  append(run, offset, length) {
     if (offset !== this.end) this.breakLine(offset);
     const fresh = [];
     let at = offset;
-    const parts = text.split("\n");
-    parts.forEach((part, index) => {
-      const last = index === parts.length - 1;
-      if (!last || part !== "") {
-        const line = this.extend(part, at);
+    for (const { text, bytes, whole } of partsOf(run)) {
+      if (whole || text !== "") {
+        const line = this.extend(text, at);
         if (line) fresh.push(line);
-        this.open = last;
+        this.open = !whole;
       }
-      at += byteLength(part) + 1;
-    });
+      at += bytes + 1;
+    }
     this.end = offset + length;
+    this.added += length;
     this.trimFront();
     return fresh;
   }
@@ -89,7 +128,7 @@ export class LogLines {
   /** Text of the open line grows; otherwise a new line begins. The new line, or null. */
   extend(part, offset) {
     const before = this.lines[this.lines.length - 1];
-    if (this.open && before) {
+    if (this.open && before && before.text.length < LINE_LIMIT) {
       before.text += part;
       return null;
     }
@@ -104,17 +143,18 @@ export class LogLines {
     if (!this.lines.length) this.first = offset;
   }
 
-  /** Put whole lines that end where the window begins before it; the far end gives way. */
-  prepend(text, offset) {
+  /** Put a run that ends where the window begins before it; the far end gives way. */
+  prepend(run, offset, length) {
     const older = new LogLines(this.file, Infinity);
     older.clear(offset, this.epoch);
-    older.append(text, offset, byteLength(text));
+    older.append(run, offset, length);
     // More than half would push the lines that are being read out at the other end.
     older.lines.splice(0, Math.max(0, older.lines.length - this.limit / 2));
     this.lines = older.lines.concat(this.lines);
     this.first = this.lines.length ? this.lines[0].offset : offset;
-    if (this.lines.length > this.limit) {
-      const cut = this.lines.splice(this.limit);
+    const excess = surplus([...this.lines].reverse(), this.limit);
+    if (excess > 0) {
+      const cut = this.lines.splice(this.lines.length - excess);
       this.end = cut[0].offset;
       this.atEnd = false;
       this.open = false;
@@ -123,7 +163,9 @@ export class LogLines {
   }
 
   trimFront() {
-    const excess = this.lines.length - this.limit;
+    if (this.lines.length <= this.limit + SLACK && this.added < TEXT_LIMIT / 4) return;
+    this.added = 0;
+    const excess = surplus(this.lines, this.limit);
     if (excess <= 0) return;
     this.lines.splice(0, excess);
     this.first = this.lines[0].offset;
@@ -155,6 +197,7 @@ export class MergedLines {
     this.lines = [];
     this.keys = [];
     this.newest = new Map();
+    this.added = 0;
   }
 
   add(line) {
@@ -165,10 +208,15 @@ export class MergedLines {
     while (at > 0 && this.keys[at - 1] > key) at -= 1;
     this.keys.splice(at, 0, key);
     this.lines.splice(at, 0, line);
-    if (this.lines.length > this.limit) {
-      this.keys.shift();
-      this.lines.shift();
-    }
+    this.added += 1;
+    if (this.lines.length > this.limit + SLACK || this.added > SLACK) this.trim();
+  }
+
+  trim() {
+    this.added = 0;
+    const excess = surplus(this.lines, this.limit);
+    this.keys.splice(0, excess);
+    this.lines.splice(0, excess);
   }
 
   spansOf(index) {
