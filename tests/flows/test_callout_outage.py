@@ -13,6 +13,8 @@ import pytest
 
 from arvados_nats import nats_client
 from arvados_nats.errors import Refused, Unavailable
+from bench import crowds as clients_of_their_own
+from bench import native
 from sandbox import crowds
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
@@ -104,3 +106,26 @@ async def test_arvados_is_never_asked_more_than_it_should_be(
         outcomes = await asyncio.gather(*(_lets_in(stack, token) for token in tokens))
     assert outcomes == [True] * 120 + [False] * 120
     assert faults.count(LOOK_UP) <= 2 * len(fresh) + len(wrong)
+
+
+async def test_two_thousand_logins_side_by_side_half_of_them_wrong(stack: Stack) -> None:
+    """None waits for another. Whoever could not be decided about in time is refused and comes
+    again; in the end exactly the good ones are in, and Arvados never saw more calls than set."""
+    users = await crowds.users(stack.sandbox.cluster, 250, "many")
+    good = [native.login(user.token) for user in users] * 4
+    wrong = [native.login(f"{user.token}x{number}") for number in range(4) for user in users]
+    faults = stack.sandbox.backend.faults
+    faults.reset()
+    host, _, port = stack.sandbox.nats.url.rpartition("//")[2].rpartition(":")
+    address = host, int(port)
+    async with clients_of_their_own.clients() as clients, asyncio.timeout(90):
+        hellos = [hello for pair in zip(good, wrong, strict=True) for hello in pair]
+        took = await clients.login(address, hellos, len(hellos))
+        assert max(took[1::2]) < 0
+        out = [hello for hello, seconds in zip(good, took[::2], strict=True) if seconds < 0]
+        while out:
+            took = await clients.login(address, out, len(out))
+            out = [hello for hello, seconds in zip(out, took, strict=True) if seconds < 0]
+        assert len([moment for moment in await clients.closed() if not moment]) == len(good)
+        await clients.close()
+    assert faults.most <= CALLS
