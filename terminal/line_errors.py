@@ -20,6 +20,8 @@ from arvados_nats.errors import BadInput, ConfigError, Refused
 TOKEN_INVALID = 4501
 _AUTH_TIMEOUT = 4502
 """The token was sent at once: the server could not look at it in time, which may pass."""
+_NO_UPGRADE = b"not websocket protocol"
+"""What wsproxy and arvados-ws answer to plain HTTP."""
 _FINAL = frozenset(range(4500, 5000)) - {_AUTH_TIMEOUT}
 
 
@@ -50,6 +52,8 @@ def why_not_open(error: Exception, *, first: bool) -> str:
             if status >= 500 or status == 429:
                 return f"the server answers {status}"
             reason = f"the server answers {status} instead of opening a WebSocket"
+            if _NO_UPGRADE in (error.response.body or b""):
+                reason = "a proxy on the way does not forward WebSockets (its Upgrade header)"
         case InvalidURI() | NegotiationError() | BadInput():
             reason = str(error)
         case _:

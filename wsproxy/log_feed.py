@@ -113,13 +113,14 @@ class LogFeed:
                 await asyncio.sleep(_RETRY_SECONDS)
         else:
             return
+        self._sequence = max((sequence for sequence, _ in starts), default=0)
+        ends = [(sequence, end) for sequence, end in starts if isinstance(end, ContainerEnd)]
+        end_at = ends[0][0] if ends else self._sequence
         for sequence, parsed in starts:
-            self._sequence = max(self._sequence, sequence)
-            if isinstance(parsed, Chunk):
+            if isinstance(parsed, Chunk) and sequence <= end_at:
                 self._file(parsed.file).frontier.begin(parsed, sequence)
-        for _, parsed in starts:
-            if isinstance(parsed, ContainerEnd):
-                self._finish(parsed)
+        for _, end in ends:
+            self._finish(end)  # what was stored after it is not of the log
         early, self._early = self._early or [], None
         for message in early:
             self._handle(message)

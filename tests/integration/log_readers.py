@@ -134,6 +134,10 @@ class Received:
                 self.changed.clear()
                 await self.changed.wait()
 
+    async def until_told(self, key: str) -> None:
+        """Wait until a message of this type was sent."""
+        await self.until(lambda: self.of(key))
+
     async def until_at(self, file: str, offset: int) -> None:
         """Wait until a file was sent up to before this offset, in its first epoch."""
         await self.until(lambda: self.next.get((file, 0)) == offset)

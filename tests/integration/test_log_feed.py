@@ -204,6 +204,48 @@ async def test_a_slow_reader_goes_back_to_history_and_holds_nobody_up(
     await slow.received.until(lambda: slow.received.content("stdout.txt").endswith(b"bye\n"))
 
 
+async def test_many_that_never_read_cost_a_bounded_number_of_bytes(
+    feeds: LogFeeds, world: log_world.World, access: Access
+) -> None:
+    """300 stalled peers and 6 MB: none holds more than its share, and the one that reads has all
+    of it meanwhile (facts/arvados-demand.md G25)."""
+    job = await world.job()
+    reader = join(feeds.open(job.uuid), access=access)
+    stalled = [join(feeds.open(job.uuid), access=access) for _ in range(300)]
+    for peer in (reader, *stalled):
+        await peer.received.until_told("caught_up")
+    for peer in stalled:
+        peer.wire.stall()
+    made = chunks(job.uuid, "stdout.txt", [b"%08d\n" % n * 2000 for n in range(350)])
+    await publish(world.nats, *made)
+    await reader.received.until_content({"stdout.txt": b"".join(chunk.data for chunk in made)})
+    assert max(peer.wire.most for peer in stalled) < 2 * 64 * 1024
+
+
+async def test_bytes_after_the_end_change_nothing(
+    feeds: LogFeeds, world: log_world.World, access: Access
+) -> None:
+    """A chunk that comes after "complete", to who was there and to who comes later: the log is
+    what the end says it is (facts/arvados-demand.md G29)."""
+    job = await world.job()
+    (said,) = chunks(job.uuid, "stdout.txt", [b"all\n"])
+    (late,) = chunks(job.uuid, "stdout.txt", [b"too late\n"], offset=4)
+    (other,) = chunks(job.uuid, "stderr.txt", [b"too late\n"])
+    early = join(feeds.open(job.uuid), access=access)
+    await early.received.until(lambda: early.received.of("caught_up"))
+    await publish(world.nats, said, _end(job.uuid, stdout=4), late, other)
+    await early.received.until(lambda: early.received.done)
+    fresh = LogFeeds(world.nats, feeds._saved._arvados)
+    async with background(fresh.run()):
+        await asyncio.sleep(0)
+        after = join(fresh.open(job.uuid), access=access)
+        await after.received.until(lambda: after.received.done)
+    for peer in (early, after):
+        assert peer.received.content("stdout.txt") == b"all\n"
+        assert not peer.received.content("stderr.txt")
+        assert [end.get("size") for end in peer.received.of("end")] == [4, None]
+
+
 async def test_a_file_that_shrinks_begins_a_new_epoch(
     feeds: LogFeeds, world: log_world.World, access: Access
 ) -> None:
@@ -331,7 +373,8 @@ async def test_reads_are_shared_by_all_readers_of_a_container(
 async def test_a_saved_log_that_is_gone_is_told(
     feeds: LogFeeds, world: log_world.World, access: Access
 ) -> None:
-    """Gone is neither empty nor an error of the reader: the end comes, not confirmed."""
+    """Gone is neither empty nor an error of the reader: the end comes, not confirmed
+    (facts/arvados-demand.md A38)."""
     job = await world.job()
     job.write("stdout.txt", b"hello\n")
     await job.finish()

@@ -114,6 +114,21 @@ def test_stamp_that_goes_back_reorders_nothing() -> None:
     assert texts(merged.end(0)) == ["other", "first", "second"]
 
 
+def test_lines_of_one_millisecond_alternate_as_they_were_written() -> None:
+    """stdout and stderr in turns, each flushed: their stamps have nanoseconds
+    (facts/arvados-demand.md G19)."""
+    stamp = b"2026-01-02T03:04:05.000%06dZ "
+    merged = Merge()
+    merged.add("stdout.txt", stamp % 100 + b"out 1\n" + stamp % 300 + b"out 3\n", 0)
+    merged.add("stderr.txt", stamp % 200 + b"err 2\n" + stamp % 400 + b"err 4\n", 0)
+    assert [line.data[31:] for line in merged.end(0)] == [
+        b"out 1\n",
+        b"err 2\n",
+        b"out 3\n",
+        b"err 4\n",
+    ]
+
+
 def test_equal_stamps_keep_each_file_together() -> None:
     """Lines of one time come file by file, in the order the files appeared."""
     merged = Merge()

@@ -70,15 +70,16 @@ class Events:
 
 @asynccontextmanager
 async def opened(
-    site: Site, uuid: str, who: Actor, query: str = "", last: str = ""
+    site: Site | str, uuid: str, who: Actor, query: str = "", last: str = ""
 ) -> AsyncIterator[Events]:
-    """The stream of a request's or container's logs."""
+    """The stream of a request's or container's logs, of a site or at an address."""
     kind = "containers" if "-dz642-" in uuid else "container_requests"
     headers = {"Authorization": f"Bearer {who.token}"}
     if last:
         headers["Last-Event-ID"] = last
+    base = site if isinstance(site, str) else site.http_url
     async with (
-        httpx.AsyncClient(base_url=site.http_url, timeout=WITHIN) as http,
+        httpx.AsyncClient(base_url=base, timeout=WITHIN) as http,
         http.stream("GET", f"/arvados/v1/{kind}/{uuid}/log_events{query}", headers=headers) as got,
     ):
         yield Events(got)

@@ -1,0 +1,54 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""An nginx with its default settings in front of a server: it buffers, and forwards no Upgrade."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sandbox import child, ports
+
+_CONF = """
+daemon off; master_process off; pid nginx.pid;
+events {{}}
+http {{
+  access_log access.log; client_body_temp_path body; proxy_temp_path proxy;
+  fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {behind}; }} }}
+}}
+"""
+
+
+@contextlib.asynccontextmanager
+async def in_front(behind: str, folder: Path) -> AsyncIterator[str]:
+    """The address of an nginx that passes everything to `behind`; its access.log is in `folder`."""
+    program = shutil.which("nginx")
+    if program is None:
+        pytest.skip("no nginx on this machine: apt-get install nginx-light")
+    port = next(port for port in ports.candidates() if ports.is_free(port))
+    conf = folder / "nginx.conf"
+    conf.write_text(_CONF.format(port=port, behind=behind))
+    words = [program, "-p", str(folder), "-c", str(conf), "-e", str(folder / "error.log")]
+    running = child.start(words, log=folder / "nginx.out")
+    url = f"http://127.0.0.1:{port}"
+    try:
+        async with httpx.AsyncClient(base_url=url) as http:
+            await child.ready(running, lambda: _answers(http), 10)
+        yield url
+    finally:
+        await running.stop(signal.SIGTERM)
+
+
+async def _answers(http: httpx.AsyncClient) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        await http.get("/")
+        return True
+    return False
