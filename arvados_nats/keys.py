@@ -47,13 +47,14 @@ ROLES: Mapping[str, Kind] = {
     "callout-service": Kind.USER,
     "publisher": Kind.USER,
     "wsproxy": Kind.USER,
+    "system-logs": Kind.USER,
     "sys": Kind.USER,
     "issuer": Kind.ACCOUNT,
     "xkey": Kind.CURVE,
 }
-"""Every identity: the callout service in account AUTH and again in ARVADOS, the publishers and
-wsproxy in ARVADOS, the one that cuts connections in SYS; the key that signs user JWTs, and the
-key that the servers seal callout requests to."""
+"""Every identity: the callout service in account AUTH and again in ARVADOS, the publishers,
+wsproxy and the machines that send their system logs in ARVADOS, the one that cuts connections in
+SYS; the key that signs user JWTs, and the key that the servers seal callout requests to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from arvados_nats import streams, subjects
+
 AUTH, SYS, ARVADOS, USERS = "AUTH", "SYS", "ARVADOS", "USERS"
-STATIC_USERS = ("callout", "callout-service", "publisher", "wsproxy", "sys")
+STATIC_USERS = ("callout", "callout-service", "publisher", "wsproxy", "system-logs", "sys")
 """Identities that log in by nkey, without the callout: they work while it is down."""
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
@@ -122,7 +124,8 @@ def accounts(public: Mapping[str, str], limits: Limits) -> dict[str, Any]:
                 "max_consumers": limits.max_consumers,
             },
             "users": [{"nkey": public[name]} for name in ("publisher", "wsproxy")]
-            + [{"nkey": public["callout-service"]}],
+            + [{"nkey": public["callout-service"]}]
+            + [{"nkey": public["system-logs"], "permissions": _system_log_permissions()}],
             "exports": [
                 {"stream": "arvados.live.>", "accounts": [USERS]},
                 {
@@ -155,6 +158,17 @@ def _callout_permissions() -> dict[str, Any]:
         "subscribe": ["$SYS.REQ.USER.AUTH"],
         "publish": {"deny": [">"]},
         "allow_responses": {"max": 1, "expires": "5s"},
+    }
+
+
+def _system_log_permissions() -> dict[str, Any]:
+    """The seed is on every machine, so it may append to this one stream and read it, no more."""
+    return {
+        "publish": [
+            f"{subjects.SYSTEM_LOGS}.>",
+            f"$JS.API.DIRECT.GET.{streams.SYSTEM_LOGS}",
+        ],
+        "subscribe": [f"{subjects.inbox_prefix('system-logs')}.>"],
     }
 
 

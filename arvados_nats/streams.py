@@ -20,6 +20,7 @@ from arvados_nats.errors import ConfigError
 
 EVENTS = "ARVADOS_EVENTS"
 LOGS = "ARVADOS_LOGS"
+SYSTEM_LOGS = "ARVADOS_SYSLOG"
 CURSORS = "ARVADOS_CURSORS"
 QUEUE = "KV_ARVADOS_QUEUE"
 """The stream behind the key-value bucket ARVADOS_QUEUE."""
@@ -44,6 +45,8 @@ class Limits:
 
 DEFAULT_EVENT_LIMITS = Limits(max_age=timedelta(hours=336), max_bytes=2048 * _MIB)
 DEFAULT_LOG_LIMITS = Limits(max_age=timedelta(hours=336), max_bytes=8192 * _MIB)
+
+DEFAULT_SYSTEM_LOG_LIMITS = Limits(max_age=timedelta(hours=336), max_bytes=1024 * _MIB)
 
 
 def _stream(name: str, subject: str, stored: str, limits: Limits) -> dict[str, Any]:
@@ -72,6 +75,11 @@ def event_stream(limits: Limits = DEFAULT_EVENT_LIMITS) -> dict[str, Any]:
 def log_stream(limits: Limits = DEFAULT_LOG_LIMITS) -> dict[str, Any]:
     """Configuration of ARVADOS_LOGS: runs of bytes of container log files."""
     return _stream(LOGS, subjects.LOGS, subjects.STORED_LOGS, limits)
+
+
+def system_log_stream(limits: Limits = DEFAULT_SYSTEM_LOG_LIMITS) -> dict[str, Any]:
+    """Configuration of ARVADOS_SYSLOG: records of the system logs of machines."""
+    return _stream(SYSTEM_LOGS, subjects.SYSTEM_LOGS, subjects.STORED_SYSTEM_LOGS, limits)
 
 
 def cursor_stream(replicas: int = 1) -> dict[str, Any]:

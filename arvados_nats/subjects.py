@@ -22,6 +22,8 @@ LIVE = "arvados.live"
 QUEUE = "$KV.ARVADOS_QUEUE"
 """Keys of the bucket ARVADOS_QUEUE, as all clients name them."""
 STORED_QUEUE = "arvados.stored.queue"
+SYSTEM_LOGS = "arvados.syslog"
+STORED_SYSTEM_LOGS = "arvados.stored.syslog"
 CURSORS = "arvados.cursors"
 """Inside ARVADOS: how far a service that carries a stream on has come."""
 API = "arvados.api"
@@ -104,7 +106,7 @@ def kind_of(uuid: str | None) -> Kind | None:
 
 
 def file_token(file: str) -> str:
-    """A log file's name as one subject token: `stdout.txt` becomes `stdout_txt`."""
+    """A name from outside as one subject token: `stdout.txt` becomes `stdout_txt`."""
     return _UNSAFE.sub("_", file)[:_MAX_FILE_TOKEN] or "_"
 
 
@@ -135,6 +137,16 @@ def log(container_uuid: str, file: str) -> str:
 def logs_of(container_uuid: str) -> str:
     """Pattern of the bytes of all log files of one container."""
     return f"{LOGS}.{container_uuid}.*"
+
+
+def system_log(host: str, unit: str) -> str:
+    """Subject of a machine's system log records: `arvados.syslog.<host>.<unit>`."""
+    return f"{SYSTEM_LOGS}.{file_token(host)}.{file_token(unit)}"
+
+
+def system_logs_of(host: str) -> str:
+    """Pattern of all system log records of one machine."""
+    return f"{SYSTEM_LOGS}.{file_token(host)}.>"
 
 
 def stored(subject: str) -> str:

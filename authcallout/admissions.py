@@ -42,7 +42,7 @@ CONTAINER = "container"
 """Fingerprint of a container's own token: what it gets depends on no grants."""
 
 _CONSUMER_CALLS = ("CONSUMER.CREATE", "CONSUMER.INFO", "CONSUMER.DELETE", "CONSUMER.MSG.NEXT")
-_ADMIN_STREAMS = (streams.EVENTS, streams.LOGS, streams.QUEUE)
+_ADMIN_STREAMS = (streams.EVENTS, streams.LOGS, streams.QUEUE, streams.SYSTEM_LOGS)
 
 
 def admission(

@@ -22,6 +22,7 @@ from arvados_nats.settings import Block
 from authcallout.settings import Settings as CalloutSettings
 from publishers.push_log_cli import PushSettings
 from publishers.settings import Settings as PublisherSettings
+from publishers.system_logs_cli import SystemLogSettings
 from wsproxy.settings import Settings as ProxySettings
 
 PAGE = Path(__file__).parent / "settings.md"
@@ -50,6 +51,11 @@ def page() -> str:
         parts += [f"## {name}\n", _table(fields, set(fields) - common)]
     push = _fields(PushSettings)
     parts += ["## publishers push-log, on a compute node\n", _table(push, set(push))]
+    system = _fields(SystemLogSettings)
+    parts += [
+        "## publishers system-logs, on every machine\n",
+        _table(system, set(system) - common),
+    ]
     return "\n".join(parts)
 
 

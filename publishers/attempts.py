@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from arvados_nats.errors import ArvadosNatsError, ConfigError
 from arvados_nats.ops import Health
 from publishers import metrics
+
+T = TypeVar("T")
 
 _LONGEST_PAUSE = 5.0
 
@@ -43,3 +47,11 @@ class Attempts:
         metrics.DEGRADED.labels(self._part).set(1)
         await asyncio.sleep(random.uniform(0.5, 1) * min(0.1 * 2**self._failures, _LONGEST_PAUSE))
         self._failures = min(self._failures + 1, 16)
+
+    async def until_done(self, act: Callable[[], Awaitable[T]]) -> T:
+        """What `act` gives, as soon as it does not fail."""
+        while True:
+            try:
+                return await act()
+            except ArvadosNatsError as error:
+                await self.failed(error)

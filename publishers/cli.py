@@ -13,6 +13,7 @@ from arvados_nats import process
 from publishers.main import PARTS, main
 from publishers.push_log_cli import push_log_command
 from publishers.settings import Settings
+from publishers.system_logs_cli import system_logs_command
 
 
 @click.group()
@@ -46,3 +47,4 @@ def _add_part(name: str) -> None:
 for _name in PARTS:
     _add_part(_name)
 publishers.add_command(push_log_command)
+publishers.add_command(system_logs_command)

@@ -15,7 +15,6 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from arvados_nats import streams
-from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health
 from publishers import log_assignments, log_containers, log_interest
@@ -46,7 +45,7 @@ async def run(
 ) -> None:
     """Publish container logs until cancelled."""
     attempts = Attempts(health, "container logs")
-    await _ensure_stream(nats, options.limits, attempts)
+    await attempts.until_done(lambda: streams.ensure(nats, streams.log_stream(options.limits)))
     replicas, interest, ready = Replicas(), Interest(), asyncio.Event()
 
     async with asyncio.TaskGroup() as tasks:
@@ -64,15 +63,6 @@ async def run(
         await ready.wait()
         tasks.create_task(scanner.follow_events())
         tasks.create_task(scanner.run())
-
-
-async def _ensure_stream(nats: Nats, limits: streams.Limits, attempts: Attempts) -> None:
-    while True:
-        try:
-            await streams.ensure(nats, streams.log_stream(limits))
-            return
-        except ArvadosNatsError as error:
-            await attempts.failed(error)
 
 
 class _Look:

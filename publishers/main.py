@@ -15,11 +15,12 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from arvados_nats import arvados_client, nats_client, ops
+from arvados_nats import arvados_client, nats_client, ops, streams
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health
 from arvados_nats.tokens import Token
 from publishers import container_logs, events, live, permissions, postgres, queue
+from publishers.attempts import Attempts
 from publishers.log_source import LogSource
 from publishers.postgres import Database
 from publishers.settings import Settings
@@ -96,12 +97,25 @@ async def _queue(shared: Shared) -> None:
     await queue.run(shared.nats, shared.database, shared.health, shared.settings.queue_options)
 
 
+async def _system_log_stream(shared: Shared) -> None:
+    """The stream ARVADOS_SYSLOG, to which machines add with `publishers system-logs`."""
+    limits = shared.settings.system_log_limits
+    if not limits.max_bytes:
+        return
+    attempts = Attempts(shared.health, "system logs")
+    await attempts.until_done(
+        lambda: streams.ensure(shared.nats, streams.system_log_stream(limits))
+    )
+    attempts.succeeded()
+
+
 PARTS: Mapping[str, Callable[[Shared], Coroutine[Any, Any, None]]] = {
     "container-logs": _container_logs,
     "events": _events,
     "live": _live,
     "permissions": _permissions,
     "queue": _queue,
+    "system-log-stream": _system_log_stream,
 }
 
 

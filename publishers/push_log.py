@@ -14,11 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
-import os
-import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -30,11 +27,10 @@ from arvados_nats.tokens import Token
 from publishers.cancelled import raise_if_cancelled
 from publishers.log_file import Stored
 from publishers.log_writer import Fenced, LogWriter
-from publishers.push_spool import Spool
+from publishers.push_pipe import Pipe
 
 logger = logging.getLogger(__name__)
 
-_READ_BYTES = 64 * 1024
 _LINE_PATIENCE = 0.25
 _GAP_PATIENCE = 1.0
 _RECONNECT_SECONDS = 2.0
@@ -48,56 +44,6 @@ class Target:
     token: Token
     container_uuid: str
     file: str
-
-
-class Pipe:
-    """What came in by a pipe and is not in the stream yet."""
-
-    def __init__(self, spool: Spool) -> None:
-        self.spool = spool
-        self.closed = False
-        self._news = asyncio.Event()
-
-    async def fill(self, source: int) -> None:
-        """Read a file descriptor to its end."""
-        async with _opened(source) as read:
-            while data := await read():
-                if not self.spool.append(data):
-                    logger.warning(
-                        "no room for log bytes, the log publisher has to read them",
-                        extra={"action": "push.no_room", "bytes": len(data)},
-                    )
-                self._news.set()
-        self.closed = True
-        self._news.set()
-
-    async def until_beyond(self, offset: int) -> None:
-        """Return when there are bytes from `offset` on, or nothing more can come."""
-        while self.spool.end <= offset and not self.closed:
-            self._news.clear()
-            await self._news.wait()
-
-    async def take(self, offset: int) -> bytes:
-        """The next bytes from `offset`, whole lines if one ends soon; none at the end.
-
-        None also, after a while, where there was no room for them.
-        """
-        await self.until_beyond(offset)
-        data = self.spool.read(offset, MAX_CHUNK_BYTES + 1)
-        if not data and offset < self.spool.end:
-            await asyncio.sleep(_GAP_PATIENCE)
-        if data and b"\n" not in data and len(data) <= MAX_CHUNK_BYTES:
-            await self._line_end(offset + len(data))
-            data = self.spool.read(offset, MAX_CHUNK_BYTES + 1)
-        if len(data) > MAX_CHUNK_BYTES:
-            return cut(data)[0]
-        lines = data.rfind(b"\n") + 1
-        return data[:lines] if lines else data
-
-    async def _line_end(self, offset: int) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LINE_PATIENCE):
-                await self.until_beyond(offset)
 
 
 async def push(target: Target, pipe: Pipe) -> None:
@@ -142,7 +88,7 @@ async def send(nats: Nats, target: Target, pipe: Pipe) -> None:
         pipe.spool.discard(last.offset)
         if pipe.closed and last.offset >= pipe.spool.end:
             return
-        data = await pipe.take(last.offset)
+        data = await _take(pipe, last.offset)
         last = await _append(writer, target, last, data)
 
 
@@ -158,18 +104,25 @@ async def _append(writer: LogWriter, target: Target, last: Stored, data: bytes) 
     return Stored(last.sequence, chunk.epoch, chunk.end, pushed=True)
 
 
-@asynccontextmanager
-async def _opened(source: int) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
-    """A function that reads from a file descriptor without stopping the loop."""
-    if stat.S_ISREG(os.fstat(source).st_mode):
-        yield functools.partial(asyncio.to_thread, os.read, source, _READ_BYTES)
-        return
-    reader = asyncio.StreamReader(limit=_READ_BYTES)
-    with os.fdopen(os.dup(source), "rb", buffering=0) as pipe:
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), pipe
-        )
-        try:
-            yield functools.partial(reader.read, _READ_BYTES)
-        finally:
-            transport.close()
+async def _take(pipe: Pipe, offset: int) -> bytes:
+    """The next bytes from `offset`, whole lines if one ends soon; none at the end.
+
+    None also, after a while, where there was no room for them.
+    """
+    await pipe.until_beyond(offset)
+    data = pipe.spool.read(offset, MAX_CHUNK_BYTES + 1)
+    if not data and offset < pipe.spool.end:
+        await asyncio.sleep(_GAP_PATIENCE)
+    if data and b"\n" not in data and len(data) <= MAX_CHUNK_BYTES:
+        await _line_end(pipe, offset + len(data))
+        data = pipe.spool.read(offset, MAX_CHUNK_BYTES + 1)
+    if len(data) > MAX_CHUNK_BYTES:
+        return cut(data)[0]
+    lines = data.rfind(b"\n") + 1
+    return data[:lines] if lines else data
+
+
+async def _line_end(pipe: Pipe, offset: int) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINE_PATIENCE):
+            await pipe.until_beyond(offset)

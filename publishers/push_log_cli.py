@@ -24,7 +24,8 @@ from arvados_nats.errors import BadInput, ConfigError, Unavailable
 from arvados_nats.settings import NatsSettings
 from arvados_nats.tokens import Token
 from publishers import log_file, push_log
-from publishers.push_log import Pipe, Target
+from publishers.push_log import Target
+from publishers.push_pipe import Pipe
 from publishers.push_spool import Spool
 
 logger = logging.getLogger(__name__)

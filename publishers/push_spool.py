@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes of one log file that wait on the disk of a compute node until NATS has them.
+"""Bytes of one log file, or of one pipe, that wait on a machine's disk until NATS has them.
 
 A folder of segments; the name of each is the offset of its first byte in the log file, so that a
 process that was killed finds its place again. When the folder is full, new bytes are let go and
@@ -73,6 +73,10 @@ class Spool:
                     segment.seek(at - start)
                     found += segment.read(limit - len(found))
         return found
+
+    def next(self, offset: int) -> int:
+        """Where bytes are again after a place at which there are none."""
+        return min((start for start in self._sizes if start > offset), default=self.end)
 
     def discard(self, before: int) -> None:
         """Bytes before this offset are not needed any more."""

@@ -81,6 +81,28 @@ class QueueSettings(Block):
         return QueueOptions(scan=self.queue_scan_seconds, replicas=self.queue_replicas)
 
 
+class SystemLogStreamSettings(Block):
+    """How much of the system logs of machines is kept."""
+
+    system_logs_max_age_hours: int = Field(336, gt=0)
+    """System log records older than this leave the stream."""
+
+    system_logs_max_bytes: int = Field(streams.DEFAULT_SYSTEM_LOG_LIMITS.max_bytes, ge=0)
+    """The oldest records leave the stream when it grows beyond so many bytes; 0: there is no such
+    stream."""
+
+    system_logs_replicas: int = Field(1, ge=1, le=5)
+    """On how many NATS servers each record is kept: 3 in a cluster."""
+
+    @property
+    def system_log_limits(self) -> streams.Limits:
+        return streams.Limits(
+            max_age=timedelta(hours=self.system_logs_max_age_hours),
+            max_bytes=self.system_logs_max_bytes,
+            replicas=self.system_logs_replicas,
+        )
+
+
 class PermissionSettings(Block):
     """How changes of permission are noticed."""
 
@@ -112,6 +134,7 @@ class Settings(
     EventSettings,
     PermissionSettings,
     QueueSettings,
+    SystemLogStreamSettings,
     LogSettings,
 ):
     """Everything that `arvados-nats publishers` reads; each part uses what it needs."""

@@ -150,6 +150,12 @@ async def granted(nats: Nats, token: Token, who: Holder) -> Granted:
     )
 
 
+async def require_admin(nats: Nats, token: Token, who: Holder, what: str) -> None:
+    """Refused unless the login may read our streams."""
+    if f"{subjects.STORED}.>" not in (await granted(nats, token, who)).subscribe:
+        raise Refused(f"only administrators may watch {what}, with a token whose scope is all")
+
+
 async def _whoami(nats: Nats) -> Mapping[str, Any]:
     """The callout service's own word; empty where it has none, as for admins."""
     try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from arvados_nats import subjects
+from arvados_nats.system_log_records import PRIORITIES
 
 if TYPE_CHECKING:
     from terminal.watch import Watch
@@ -127,3 +128,32 @@ def watch_queue(nats_url: str, as_json: bool) -> None:
     from terminal import watch_queue as flow
 
     command.run(flow.watch_queue(_watch(as_json, None), nats_url))
+
+
+@watch.command("system-logs")
+@click.option("--host", help="Only this machine.")
+@click.option("--unit", "units", multiple=True, help="Only this systemd unit (again).")
+@click.option(
+    "--priority",
+    type=click.Choice([*PRIORITIES, *map(str, range(len(PRIORITIES)))]),
+    default=PRIORITIES[-1],
+    metavar="LEVEL",
+    help=f"This bad and worse: {', '.join(PRIORITIES)}, or 0 to 7.",
+)
+@click.option("--oldest", is_flag=True, help="Begin with the oldest record that is kept.")
+@click.option(
+    "--nats", "nats_url", envvar="ARVADOS_NATS_NATS_URL", required=True, help="NATS servers."
+)
+@_as_json
+def watch_system_logs(
+    *, units: tuple[str, ...], priority: str, nats_url: str, as_json: bool, **options: Any
+) -> None:
+    """Follow the system logs of the cluster's machines; for administrators."""
+    from terminal import command
+    from terminal import watch_system_logs as flow
+
+    level = int(priority) if priority.isdigit() else PRIORITIES.index(priority)
+    wanted = flow.Wanted(options["host"], units, level)
+    command.run(
+        flow.watch_system_logs(_watch(as_json, None), nats_url, wanted, oldest=options["oldest"])
+    )

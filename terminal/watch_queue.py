@@ -15,7 +15,7 @@ import asyncio
 import msgspec
 
 from arvados_nats import queue_entries, streams, subjects
-from arvados_nats.errors import Refused, Unavailable
+from arvados_nats.errors import Unavailable
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.queue_entries import QueueEntry
 from terminal import nats_login
@@ -78,14 +78,8 @@ async def watch_queue(watch: Watch, nats_url: str) -> None:
     """Show the queue and its changes until interrupted; Refused without an admin's token."""
     who = await nats_login.holder_of(watch.settings)
     async with nats_login.login(nats_url, watch.settings.token, who) as nats:
-        await _require_admin(nats, watch, who)
+        await nats_login.require_admin(nats, watch.settings.token, who, "the queue")
         await _follow(nats, watch, QueueView(watch))
-
-
-async def _require_admin(nats: Nats, watch: Watch, who: nats_login.Holder) -> None:
-    granted = await nats_login.granted(nats, watch.settings.token, who)
-    if f"{subjects.STORED}.>" not in granted.subscribe:
-        raise Refused("only administrators may watch the queue, with a token whose scope is all")
 
 
 async def _follow(nats: Nats, watch: Watch, view: QueueView) -> None:

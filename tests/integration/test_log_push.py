@@ -18,7 +18,8 @@ from arvados_nats.log_chunks import Chunk, FileEnd
 from arvados_nats.tokens import Token
 from publishers import push_log
 from publishers.log_writer import LogWriter
-from publishers.push_log import Pipe, Target
+from publishers.push_log import Target
+from publishers.push_pipe import Pipe
 from publishers.push_spool import Spool
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database

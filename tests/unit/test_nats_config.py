@@ -22,7 +22,7 @@ def test_static_users_are_spread_over_the_accounts_and_skip_the_callout() -> Non
     assert users == {
         "SYS": ["<sys>"],
         "AUTH": ["<callout>"],
-        "ARVADOS": ["<publisher>", "<wsproxy>", "<callout-service>"],
+        "ARVADOS": ["<publisher>", "<wsproxy>", "<callout-service>", "<system-logs>"],
         "USERS": [],
     }
     exempt = nats_config.authorization(PUBLIC)["auth_callout"]["auth_users"]

@@ -1,0 +1,135 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Lines of a machine's journal, from `journalctl`, which is started again whenever it ends.
+
+The journal is the overflow queue: what NATS can not take now is read later, from the cursor of the
+last line. Where the journal has dropped what comes after a cursor (it was rotated away), reading
+goes on with the oldest record there is, and the loss is counted and told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import msgspec
+
+from arvados_nats import system_log_records
+from arvados_nats.errors import ConfigError
+from publishers import system_log_lines
+from publishers import system_log_metrics as metrics
+
+logger = logging.getLogger(__name__)
+
+_ARGUMENTS = ("--output=json", "--all", "--follow", "--no-tail", "--quiet")
+_AGAIN_SECONDS = 1.0
+_BAD_CURSOR = b"cursor"
+
+
+class _Cursor(msgspec.Struct):
+    cursor: str = msgspec.field(name="__CURSOR", default="")
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """Which journal to read: the machine's own, or that of a namespace of journald."""
+
+    journalctl: tuple[str, ...] = ("journalctl",)
+    namespace: str = ""
+
+    async def lines(self, cursor: str) -> AsyncIterator[tuple[str, bytes]]:
+        """(cursor, line) of each record after `cursor`, for ever; without one, of this boot."""
+        while True:
+            async for found, line in self._read(cursor):
+                cursor = found
+                yield found, line
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    def stored(self, cursor: str) -> None:
+        """The journal keeps what it keeps."""
+
+    async def _read(self, after: str) -> AsyncIterator[tuple[str, bytes]]:
+        """Until journalctl ends."""
+        # Not --after-cursor: where the cursor is gone, that leaves out the record in its place.
+        begin = [f"--cursor={after}"] if after else ["--boot"]
+        first = True
+        async with self._running(begin) as (process, complaining):
+            assert process.stdout
+            async for line in system_log_lines.of(process.stdout):
+                cursor = _cursor_of(line)
+                if first and after and cursor == after:
+                    first = False
+                    continue
+                if first and after:
+                    _tell_lost(after, cursor)
+                first = False
+                yield cursor or after, line
+            complaint = await complaining
+        if first and after and _BAD_CURSOR in complaint:
+            _tell_lost(after, "")
+            async for item in self._read_oldest():
+                yield item
+        elif complaint:
+            logger.warning(
+                "journalctl ended, it is started again",
+                extra={
+                    "action": "system_logs.journalctl",
+                    "error": complaint.decode(errors="replace"),
+                },
+            )
+
+    async def _read_oldest(self) -> AsyncIterator[tuple[str, bytes]]:
+        async with self._running([]) as (process, _):
+            assert process.stdout
+            async for line in system_log_lines.of(process.stdout):
+                yield _cursor_of(line), line
+
+    @asynccontextmanager
+    async def _running(
+        self, begin: Sequence[str]
+    ) -> AsyncIterator[tuple[Process, asyncio.Task[bytes]]]:
+        namespace = [f"--namespace={self.namespace}"] if self.namespace else []
+        program, *options = self.journalctl
+        arguments = [*options, *_ARGUMENTS, *namespace, *begin]
+        try:
+            process = await asyncio.create_subprocess_exec(
+                program, *arguments, stdout=PIPE, stderr=PIPE
+            )
+        except OSError as error:
+            raise ConfigError(f"can not start {program}: {error.strerror}") from error
+        metrics.JOURNAL_STARTS.inc()
+        assert process.stderr
+        complaining = asyncio.create_task(process.stderr.read())
+        try:
+            yield process, complaining
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            await complaining
+
+
+def _cursor_of(line: bytes) -> str:
+    """The cursor in a line; empty if it has none, which the reader of records will tell."""
+    try:
+        return msgspec.json.decode(line, type=_Cursor).cursor
+    except msgspec.MsgspecError:
+        return ""
+
+
+def _tell_lost(cursor: str, found: str) -> None:
+    metrics.CURSOR_LOST.inc()
+    logger.warning(
+        "the journal has dropped records that were not read; reading goes on with its oldest",
+        extra={
+            "action": "system_logs.cursor_lost",
+            "after": system_log_records.cursor_time(cursor),
+            "oldest": system_log_records.cursor_time(found),
+        },
+    )

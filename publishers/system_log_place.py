@@ -1,0 +1,57 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Where a machine keeps its place in its system log: the last record that is in the stream.
+
+A small file, written anew after each batch. The journal itself keeps what was not read, so this is
+all that a restart needs.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+import msgspec
+
+from arvados_nats.errors import ConfigError
+
+
+class Place(msgspec.Struct, frozen=True):
+    """`cursor` of the last record stored and its `sequence` in the stream; empty and 0: none yet.
+
+    `source` names this folder's pipe, whose cursors are byte offsets.
+    """
+
+    source: str
+    cursor: str = ""
+    sequence: int = 0
+
+
+class PlaceFile:
+    """The file in a folder of ours; ConfigError says what is wrong with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "place.json"
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.place = self._read()
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ConfigError(f"system_log_state: {self._path}: {error}") from error
+
+    def _read(self) -> Place:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=Place)
+        except FileNotFoundError:
+            return Place(source=uuid.uuid4().hex)
+
+    def save(self, place: Place) -> None:
+        """Keep it, over a crash too."""
+        new = self._path.with_suffix(".new")
+        with new.open("wb") as file:
+            file.write(msgspec.json.encode(place))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._path)
+        self.place = place

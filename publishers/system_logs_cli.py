@@ -1,0 +1,97 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""`arvados-nats publishers system-logs`: on each machine whose system log is to be seen.
+
+It needs the seed `system-logs`, which may append to ARVADOS_SYSLOG and do nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+
+import click
+from pydantic import Field
+
+from arvados_nats import nats_client, ops, process, subjects
+from arvados_nats.ops import Health
+from arvados_nats.settings import NatsSettings, OpsSettings
+from publishers import system_log_metrics as metrics
+from publishers.attempts import Attempts
+from publishers.push_pipe import Pipe
+from publishers.push_spool import Spool
+from publishers.system_log_journal import Journal
+from publishers.system_log_pipe import PipeLines
+from publishers.system_log_place import PlaceFile
+from publishers.system_logs import Sender, Source
+
+IDENTITY = "system-logs"
+
+
+class SystemLogSettings(NatsSettings, OpsSettings):
+    """How a machine sends its system log. Reads the seed `system-logs`."""
+
+    system_log_host: str = Field(default_factory=socket.gethostname, min_length=1)
+    """What the machine is called in `arvados.syslog.<host>.…`; by default its host name."""
+
+    system_log_state: Path = Path("/var/lib/arvados-nats/system-logs")
+    """Folder for the place of the last record stored, and for what waits of a pipe."""
+
+    system_log_namespace: str = ""
+    """Namespace of journald to read instead of the machine's own journal."""
+
+    system_log_spool_bytes: int = Field(256 << 20, gt=0)
+    """Bytes of a pipe (`--stdin`) that may wait on disk while NATS is away; what comes when it is
+    full is left out and counted. The journal needs no spool: it is one."""
+
+
+@click.command("system-logs")
+@click.option("--stdin", "piped", is_flag=True, help="Lines of JSON from a pipe, not the journal.")
+def system_logs_command(piped: bool) -> None:
+    """Send this machine's system log to NATS, each record once.
+
+    Reads the journal from where the last run ended, or from this boot on. ARVADOS_NATS_NATS_URL
+    names the servers, ARVADOS_NATS_KEYS_DIR the folder with the seed `system-logs`.
+    """
+    sys.exit(process.run(lambda settings: send(settings, piped=piped), SystemLogSettings))
+
+
+async def send(settings: SystemLogSettings, *, piped: bool = False, source: int = 0) -> None:
+    """Send the journal until cancelled, or the file descriptor `source` to its end."""
+    health = Health()
+    seed = settings.seed(IDENTITY)
+    places = PlaceFile(settings.system_log_state)
+    async with AsyncExitStack() as exits, asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(
+            ops.serve(settings.ops_listen, health, settings.management_secret)
+        )
+        lines: Source = Journal(namespace=settings.system_log_namespace)
+        if piped:  # its writer must not wait for NATS
+            pipe = Pipe(
+                exits.enter_context(_spool(settings)), metrics.SKIPPED.labels("no_room").inc
+            )
+            tasks.create_task(pipe.fill(source))
+            lines = PipeLines(pipe, places.place.source)
+        attempts = Attempts(health, "system logs")
+        async with nats_client.connect(
+            settings.nats_servers,
+            name=f"arvados-nats system-logs {settings.system_log_host}",
+            seed=seed,
+            inbox_prefix=subjects.inbox_prefix(IDENTITY),
+        ) as nats:
+            await Sender(nats, settings.system_log_host, places, attempts).run(lines)
+        serving.cancel()
+
+
+@contextmanager
+def _spool(settings: SystemLogSettings) -> Iterator[Spool]:
+    spool = Spool(settings.system_log_state / "pipe", max_bytes=settings.system_log_spool_bytes)
+    try:
+        yield spool
+    finally:
+        spool.close()
