@@ -30,6 +30,8 @@ from bench.world import World
 from sandbox.stack import Stack
 
 _CHANNEL = "bench"
+_REST_SECONDS = 0.3
+"""Time to read a sign of life of every client: what follows is to cost publications only."""
 _NOW = "2026-01-01T00:00:00.000000Z"
 
 
@@ -138,6 +140,7 @@ class Ours:
 
     async def keep_alive(self) -> None:
         await self.clients.send([b'{"pong":{}}' if self.version == "v1" else b"{}"])
+        await asyncio.sleep(_REST_SECONDS)
         await self.clients.tally(b"")
 
 
@@ -205,4 +208,5 @@ class OfPeer:
             await self.peer.publish(_CHANNEL, texts)
 
     async def keep_alive(self) -> None:
+        await asyncio.sleep(_REST_SECONDS)
         await self.clients.tally(b"")

@@ -37,7 +37,10 @@ class EventSubscription:
         self._feed: Feed | None = None
         self._caught_up = False
         self._stopped = False
-        self._sent = 0
+        self._outlet = client.outlet
+        shared = self._filters.everything and client.outlet.wire.joins
+        self._form = type(client.outlet.wire) if shared else None
+        """What all subscriptions with the same bytes for the same events have in common."""
 
     async def start(self) -> None:
         await self._services.source.ready.wait()
@@ -92,9 +95,8 @@ class EventSubscription:
         return max(int(info["state"]["first_seq"]), 1)
 
     def _accept(self, batch: Batch) -> None:
-        outlet = self._client.outlet
-        if self._filters.everything and outlet.wire.joins:
-            form = type(outlet.wire)
+        outlet, form = self._outlet, self._form
+        if form is not None:
             piece = batch.made.get(form)
             if piece is None:
                 encode = outlet.wire.encode

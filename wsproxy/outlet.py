@@ -61,7 +61,8 @@ class Outlets:
         """Bytes waiting for all peers, as of the last sweep."""
         self._open: set[Outlet] = set()
         self._due: list[Outlet] = []
-        self._turning = False
+        self.turning = False
+        """Whether anything was written in this turn of the loop."""
         self.turn = 1
         """Number of the loop's turn, as far as anything was written in it."""
 
@@ -77,18 +78,16 @@ class Outlets:
         self._open.add(outlet)
         return outlet
 
-    def begin(self) -> int:
-        """The number of this turn; at its end, what has gathered in it is flushed."""
-        if not self._turning:
-            self._turning = True
-            asyncio.get_running_loop().call_soon(self._flush)
-        return self.turn
+    def begin(self) -> None:
+        """Flush at the end of this turn what has gathered in it."""
+        self.turning = True
+        asyncio.get_running_loop().call_soon(self._flush)
 
     def flush_later(self, outlet: Outlet) -> None:
         self._due.append(outlet)
 
     def _flush(self) -> None:
-        self._turning = False
+        self.turning = False
         self.turn += 1
         due, self._due = self._due, []
         for outlet in due:
@@ -152,6 +151,7 @@ class Outlet:
         "_turn",
         "_waiters",
         "closed",
+        "lagging",
         "wire",
     )
 
@@ -168,6 +168,8 @@ class Outlet:
         self._moved_at = 0.0
         self.closed = False
         """Nothing is written any more: closing, or the peer is gone."""
+        self.lagging = False
+        """Whether the peer takes less than it is given: stop, and wait for `writable`."""
 
     def write(self, message: Message) -> None:
         """Send one message, behind all written before it."""
@@ -177,13 +179,18 @@ class Outlet:
         """Send bytes that are in the wire's form already."""
         if self.closed:
             return
-        if self._turn == self._outlets.turn:
+        outlets = self._outlets
+        if self._turn == outlets.turn:
             if not self._queue:
-                self._outlets.flush_later(self)
+                outlets.flush_later(self)
             self._queue.append(piece)
             self._queued += len(piece)
+            if self._queued > HIGH_WATER:
+                self.lagging = True
             return
-        self._turn = self._outlets.begin()
+        if not outlets.turning:
+            outlets.begin()
+        self._turn = outlets.turn
         self._handed += len(piece)
         self.wire.write((piece,))
 
@@ -191,21 +198,22 @@ class Outlet:
         """Hand over what has gathered; called once a tick."""
         if not self._queue:
             return
-        queue, self._queue = self._queue, []
-        self._handed += self._queued
-        self._queued = 0
+        handed = self._queued
+        queue = self._take()
+        self._handed += handed
         if not self.closed:
             self.wire.write(queue)
+
+    def _take(self) -> list[bytes]:
+        queue, self._queue = self._queue, []
+        self._queued = 0
+        self.lagging = self._paused
+        return queue
 
     @property
     def pending(self) -> int:
         """Bytes that wait for this peer in the process."""
         return self._queued + self.wire.unsent
-
-    @property
-    def lagging(self) -> bool:
-        """Whether the peer takes less than it is given: stop, and wait for `writable`."""
-        return self._paused or self._queued > HIGH_WATER
 
     async def writable(self) -> None:
         """Return when the peer has taken most of what it was given, or is gone."""
@@ -219,20 +227,19 @@ class Outlet:
 
     def paused(self) -> None:
         """The wire's buffer is above its high-water mark."""
-        self._paused = True
+        self._paused = self.lagging = True
 
     def resumed(self) -> None:
         """The wire's buffer is below its low-water mark."""
         self._paused = False
+        self.lagging = self._queued > HIGH_WATER
         waiters, self._waiters = self._waiters, []
         for future in waiters:
             _wake(future)
 
     def discard(self) -> int:
         """Drop what was written and not yet handed to the transport; how many messages."""
-        dropped = len(self._queue)
-        self._queue, self._queued = [], 0
-        return dropped
+        return len(self._take())
 
     def close(self, code: int, reason: str = "") -> None:
         """Close after what was written."""
@@ -251,7 +258,7 @@ class Outlet:
     def gone(self) -> None:
         """The connection is no more."""
         self.closed = True
-        self._queue, self._queued = [], 0
+        self._take()
         self.resumed()
         self._outlets.forget(self)
 

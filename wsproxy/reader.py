@@ -67,6 +67,8 @@ class Reader:
         self._working: asyncio.Task[None] | None = None
         self._generation = 0
         self._holds = 0
+        self.busy = False
+        """Every event must `wait`: behind others, or until new grants are there."""
         self._released = asyncio.Event()
         self._released.set()
 
@@ -81,12 +83,14 @@ class Reader:
     def hold(self) -> None:
         """Judge nothing until as many are released: new grants are on their way."""
         self._holds += 1
+        self.busy = True
         self._released.clear()
 
     def release(self, holds: int = 1) -> None:
         """End as many `hold`s."""
         self._holds -= holds
         if not self._holds:
+            self.busy = self._working is not None
             self._released.set()
 
     async def settled(self) -> None:
@@ -112,9 +116,18 @@ class Reader:
         elif verdict is None:
             self.wait(stored, sinks)
 
+    def judged_by_owner(self, owner_uuid: str) -> bool:
+        """Whether the answer for one object of this owner holds for all his (`alike`)."""
+        grants = self.grants
+        return (
+            ALL in self.identity.scopes
+            and grants is not None
+            and owner_uuid not in grants.cluster.trashed
+        )
+
     def sees(self, stored: StoredEvent) -> bool | None:
         """Whether the event may be shown; None: it must `wait`, behind others or for an answer."""
-        if self._working is not None or self._holds:
+        if self.busy:
             return None
         decision = self.decide(stored)
         if decision is _YES:
@@ -164,6 +177,7 @@ class Reader:
         """Judge the event, and deliver it to `sinks`, after those that wait already."""
         self._waiting.append((stored, sinks))
         if self._working is None:
+            self.busy = True
             self._working = asyncio.create_task(self._work(), name="reader")
         elif len(self._waiting) > MAX_WAITING:
             self._give_up()
@@ -192,6 +206,7 @@ class Reader:
                         sink.deliver(batch)
         finally:
             self._working = None
+            self.busy = self.holding
 
     def end(self) -> None:
         """Nobody reads any more."""

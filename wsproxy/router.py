@@ -15,11 +15,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from arvados_nats.grants import OWNED, Grants
+from arvados_nats.permissions import Decision
 from wsproxy.batch import Batch
 from wsproxy.reader import Reader, Sink
 from wsproxy.stored_event import StoredEvent
 
 _USER_INFIX = "-tpzed-"
+_MAX_AUDIENCES = 4096
+
+Audience = tuple[Sequence[Reader], Sequence[Reader]]
+"""Readers who see an event for sure, and readers who must be asked."""
+
+
+Seen = defaultdict[Reader, list[StoredEvent]]
 
 
 class Router:
@@ -36,6 +44,8 @@ class Router:
         self._held: set[Reader] = set()
         self._by_uuid: defaultdict[str, set[Reader]] = defaultdict(set)
         self._watches: dict[str, dict[Reader, list[Sink]]] = {}
+        self._audiences: dict[tuple[str, str], Audience] = {}
+        """Of events that are judged alike, until any reader or any grants change."""
 
     def add(self, reader: Reader) -> None:
         """Know a reader from now on."""
@@ -65,6 +75,7 @@ class Router:
     def hold(self, reader: Reader) -> None:
         """New grants of `reader` are on their way: keep every event for him until `regrant`."""
         reader.hold()
+        self._audiences.clear()
         if reader in self._readers:
             self._held.add(reader)
 
@@ -73,6 +84,7 @@ class Router:
         moved = reader in self._readers and _place(reader.grants) != _place(grants)
         if moved:
             self._exit(reader)
+        self._audiences.clear()
         reader.set_grants(grants)
         reader.release(holds)
         if moved:
@@ -109,33 +121,38 @@ class Router:
 
         What a reader sees is delivered at the end in one batch; who see the same share it.
         """
-        seen: dict[Reader, list[StoredEvent]] = {}
+        seen: Seen = defaultdict(list)
         for stored in events:
             for listener in self.before_dispatch:
                 listener(stored)
             if stored.facts is None:
                 continue
-            for reader in self._found(stored.keys):
-                if reader.sinks:
+            certain, others = self._audience(stored)
+            for reader in certain:
+                if reader.busy:
                     self._offer(stored, reader, seen)
+                elif reader.sinks:
+                    seen[reader].append(stored)
+            for reader in others:
+                self._offer(stored, reader, seen)
             watches = self._watches.get(stored.facts.uuid)
             if watches:
                 for reader, sinks in tuple(watches.items()):
                     reader.offer(stored, sinks)
         self._deliver(seen)
 
-    def _offer(
-        self, stored: StoredEvent, reader: Reader, seen: dict[Reader, list[StoredEvent]]
-    ) -> None:
+    def _offer(self, stored: StoredEvent, reader: Reader, seen: Seen) -> None:
+        if not reader.sinks:
+            return
         verdict = reader.sees(stored)
         if verdict:
-            seen.setdefault(reader, []).append(stored)
+            seen[reader].append(stored)
         elif verdict is None:
             if before := seen.pop(reader, None):
                 reader.deliver(Batch(before))
             reader.wait(stored, reader.sinks)
 
-    def _deliver(self, seen: dict[Reader, list[StoredEvent]]) -> None:
+    def _deliver(self, seen: Seen) -> None:
         batches: dict[tuple[int, ...], Batch] = {}
         for reader, events in seen.items():
             key = tuple([stored.sequence for stored in events])
@@ -143,6 +160,30 @@ class Router:
             if batch is None:
                 batch = batches[key] = Batch(events)
             reader.deliver(batch)
+
+    def _audience(self, stored: StoredEvent) -> Audience:
+        facts, alike = stored.facts, stored.alike
+        if facts is None or alike is None or facts.uuid in self._by_uuid:
+            return (), tuple(self._found(stored.keys))
+        audience = self._audiences.get(alike)
+        if audience is None:
+            if len(self._audiences) >= _MAX_AUDIENCES:
+                self._audiences.clear()
+            audience = self._audiences[alike] = self._judged(stored, facts.owner_uuid)
+        return audience
+
+    def _judged(self, stored: StoredEvent, owner_uuid: str) -> Audience:
+        certain, others = [], []
+        for reader in self._found(stored.keys):
+            if reader.holding or not reader.judged_by_owner(owner_uuid):
+                others.append(reader)
+                continue
+            decision = reader.decide(stored)
+            if decision is Decision.YES:
+                certain.append(reader)
+            elif decision is Decision.ASK:
+                others.append(reader)
+        return certain, others
 
     def _found(self, keys: tuple[str, ...] | None) -> set[Reader]:
         if keys is None:
@@ -155,6 +196,7 @@ class Router:
         return found
 
     def _enter(self, reader: Reader) -> None:
+        self._audiences.clear()
         if reader.grants is None or reader.grants.is_admin or reader.identity.is_root:
             self._always.add(reader)
         if reader.holding:
@@ -163,6 +205,7 @@ class Router:
             self._by_uuid[uuid].add(reader)
 
     def _exit(self, reader: Reader) -> None:
+        self._audiences.clear()
         self._always.discard(reader)
         self._held.discard(reader)
         for uuid in _keys(reader):

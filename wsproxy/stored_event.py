@@ -23,6 +23,7 @@ DELETE = "delete"
 
 _OWN_ONLY = "api_client_authorization"
 _LIKE_A_COLLECTION = "collection"
+_JUDGED_BY_OWNER = frozenset({"collection", "container_request", "workflow"})
 _UNKNOWN_TO_PUBLISHER = frozenset(
     {"authorized_key", "credential", "keep_service", "log", "virtual_machine"}
 )
@@ -32,7 +33,7 @@ _UNKNOWN_TO_PUBLISHER = frozenset(
 class StoredEvent:
     """An event, its place in the stream, and what all its readers share."""
 
-    __slots__ = ("event", "facts", "keys", "kind", "sequence", "size", "v0", "v1")
+    __slots__ = ("alike", "event", "facts", "keys", "kind", "sequence", "size", "v0", "v1")
 
     def __init__(self, sequence: int, event: Event, size: int) -> None:
         self.sequence = sequence
@@ -44,6 +45,8 @@ class StoredEvent:
         """What the read rule judges; None where nobody could read the object."""
         self.keys = index_keys(self.facts) if self.facts else ()
         """Uuids one of which every possible reader has in its grants; None: anybody may be one."""
+        self.alike = alike(self.facts, self.kind)
+        """Equal for events that a reader sees or does not see alike; None: judge it by itself."""
         self.v0: object | None = None
         """Its form in protocol v0, once somebody needed it (`messages_v0`)."""
         self.v1: Message | None = None
@@ -85,6 +88,17 @@ def facts_of_event(event: Event, kind: Kind | None) -> ObjectFacts | None:
     if kind.name in _UNKNOWN_TO_PUBLISHER:
         return ObjectFacts(kind.name, uuid, event.object_owner_uuid or "")
     return None
+
+
+def alike(facts: ObjectFacts | None, kind: Kind | None) -> tuple[str, str] | None:
+    """What decides for a reader whose grants do not name the object: its kind and its owner.
+
+    None where the rule looks at more. Only for tokens of all scopes, and while the owner is in no
+    trash of a certain time.
+    """
+    if facts is None or kind is None or facts.kind != kind.name or facts.trash_at is not None:
+        return None
+    return (facts.kind, facts.owner_uuid) if facts.kind in _JUDGED_BY_OWNER else None
 
 
 def index_keys(facts: ObjectFacts) -> tuple[str, ...] | None:

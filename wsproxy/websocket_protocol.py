@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import urllib.parse
 from collections.abc import Sequence
@@ -40,7 +41,18 @@ VANISHED_SECONDS = 90.0
 """The kernel ends a connection whose peer's kernel acknowledges nothing for so long. A peer that is
 only busy is not meant: its kernel answers for it."""
 
-_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
+UNSENT_BYTES = 128 * 1024
+"""What the kernel takes for one peer beyond what is on its way. Its own limit is some megabytes,
+which a thousand peers that do not read would fill."""
+
+_TCP_OPTIONS: dict[int, int] = {
+    getattr(socket, name): value
+    for name, value in (
+        ("TCP_USER_TIMEOUT", int(VANISHED_SECONDS * 1000)),
+        ("TCP_NOTSENT_LOWAT", UNSENT_BYTES),
+    )
+    if hasattr(socket, name)
+}
 
 _UTF8_TRACEBACK = "Invalid UTF-8 sequence"
 
@@ -133,13 +145,18 @@ class Socket(WebSocketsSansIOProtocol):
         self.outlet: Outlet | None = None
         self.heard_at = self.loop.time()
         """Loop time at which the peer last sent anything."""
+        self._file: int | None = None
+        """The socket's number where its bytes are ours as they are, that is, without TLS."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
         sock = self.transport.get_extra_info("socket")
-        if _USER_TIMEOUT is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, int(VANISHED_SECONDS * 1000))
+        if self.transport.get_extra_info("ssl_object") is None:
+            self._file = sock.fileno()
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            for option, value in _TCP_OPTIONS.items():
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def handle_connect(self, event: Request) -> None:
         path, _, query = event.path.partition("?")
@@ -190,9 +207,25 @@ class Socket(WebSocketsSansIOProtocol):
         return message.frame
 
     def write(self, pieces: Sequence[bytes]) -> None:
+        """Past the transport while it holds nothing back: what it would do first is do the same."""
         if self.close_sent or self.disconnected:
             return
-        self.transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        transport, file = self.transport, self._file
+        # A closing transport has given its number back, perhaps to another connection.
+        if (
+            file is not None
+            and not transport.is_closing()
+            and not transport.get_write_buffer_size()
+        ):
+            try:
+                sent = os.write(file, piece)
+            except OSError:  # full, or broken: the transport finds that out as well
+                sent = 0
+            if sent == len(piece):
+                return
+            piece = piece[sent:]
+        transport.write(piece)
 
     def ping(self) -> None:
         """Send a ping frame; the pong only moves `heard_at`."""

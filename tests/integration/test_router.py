@@ -127,6 +127,58 @@ async def test_events_of_a_turn_come_together_and_are_shared(
     assert one.batches[0] is other.batches[0]
 
 
+async def test_what_was_judged_once_is_judged_anew_after_any_change(
+    router: Router, connect: Connect
+) -> None:
+    """New grants, a new reader and a lost one count from the next event on."""
+    reader, inbox = connect("a", {PROJECT: DIRECT | OWNED})
+    router.dispatch([made(1)])
+    router.regrant(reader, Grants("a", targets={ELSEWHERE: DIRECT | OWNED}), 0)
+    router.dispatch([made(2)])
+    assert inbox.sequences == [1]
+    router.regrant(reader, Grants("a", targets={PROJECT: DIRECT | OWNED}), 0)
+    _, late = connect("b", {PROJECT: DIRECT | OWNED})
+    router.dispatch([made(3)])
+    router.remove(reader)
+    router.dispatch([made(4)])
+    assert (inbox.sequences, late.sequences) == ([1, 3], [3, 4])
+
+
+async def test_a_grant_of_the_object_itself_is_not_taken_for_its_siblings(
+    router: Router, connect: Connect
+) -> None:
+    """Nor its absence."""
+    other = "zzzzz-4zz18-other0000000000"
+    _, by_object = connect("a", {COLLECTION: DIRECT})
+    _, by_owner = connect("b", {PROJECT: DIRECT | OWNED})
+    router.dispatch([made(1, other)])
+    router.dispatch([made(2), made(3, other)])
+    router.dispatch([made(4)])
+    assert by_object.sequences == [2, 4]
+    assert by_owner.sequences == [1, 2, 3, 4]
+
+
+async def test_trash_and_narrow_scopes_are_looked_at_for_each_event(
+    router: Router, check: PermissionCheck
+) -> None:
+    """Time alone ends what a trash time allows, and a scope names single objects."""
+    now = 100.0
+    scope = f"GET /arvados/v1/collections/{COLLECTION}"
+    narrow = Reader(Identity("t", "a", scopes=(scope,)), check, lambda: now)
+    wide = Reader(Identity("u", "b"), check, lambda: now)
+    narrow.set_grants(Grants("a", targets={PROJECT: DIRECT | OWNED}))
+    trashed = ClusterState(trashed={PROJECT: 200.0}, frozen=frozenset({PROJECT}))
+    wide.set_grants(Grants("b", targets={PROJECT: DIRECT | OWNED}, cluster=trashed))
+    inboxes = Inbox(), Inbox()
+    for reader, inbox in zip((narrow, wide), inboxes, strict=True):
+        reader.sinks.append(inbox)
+        router.add(reader)
+    router.dispatch([made(1), made(2, "zzzzz-4zz18-other0000000000")])
+    now = 300.0
+    router.dispatch([made(3)])
+    assert [inbox.sequences for inbox in inboxes] == [[1, 3], [1, 2]]
+
+
 async def test_what_must_wait_comes_behind_what_was_seen_in_the_same_turn(
     router: Router, connect: Connect
 ) -> None:

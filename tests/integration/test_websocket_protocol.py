@@ -22,7 +22,7 @@ from wsproxy.frames import Message
 from wsproxy.incoming import Incoming
 from wsproxy.main import SERVER_OPTIONS
 from wsproxy.outlet import HIGH_WATER, Outlet, Outlets
-from wsproxy.websocket_protocol import VANISHED_SECONDS, Socket
+from wsproxy.websocket_protocol import UNSENT_BYTES, VANISHED_SECONDS, Socket
 
 Talk = Callable[[Incoming, Outlet], Awaitable[None]]
 
@@ -202,8 +202,62 @@ async def test_the_close_handshake_carries_code_and_reason_both_ways() -> None:
         assert (client.close_code, client.close_reason) == (4000, "bye")
 
 
+async def test_what_the_transport_holds_back_goes_first() -> None:
+    """Frames go past the transport only while it holds nothing."""
+    full = asyncio.Event()
+
+    async def flood(incoming: Incoming, outlet: Outlet) -> None:
+        number = 0
+        await incoming.receive()
+        while not outlet.lagging:
+            outlet.write(Message(b"%d " % number + b"x" * 10_000))
+            number += 1
+            await asyncio.sleep(0)
+        full.set()
+        for _ in range(300):
+            outlet.write(Message(b"%d " % number))
+            number += 1
+            await asyncio.sleep(0.001)
+        outlet.write(Message(b"%d end" % number))
+        await incoming.receive()
+
+    async with served(flood) as (url, _), connect(url, max_queue=1) as client:
+        await client.send("go")
+        await asyncio.wait_for(full.wait(), 20)
+        numbers = []
+        async with asyncio.timeout(20):
+            while True:
+                number, _, rest = str(await client.recv()).partition(" ")
+                numbers.append(int(number))
+                if rest == "end":
+                    break
+        assert numbers == list(range(len(numbers)))
+
+
+async def test_nothing_is_written_to_a_connection_that_was_dropped() -> None:
+    """Its number may be another connection's by then."""
+    checked = asyncio.Event()
+
+    async def drop(incoming: Incoming, outlet: Outlet) -> None:
+        await incoming.receive()
+        wire = outlet.wire
+        wire.abort()
+        here, there = sockets.socketpair()
+        with here, there:
+            there.setblocking(False)
+            wire.write([Message(b"secret").frame])
+            for sock in (here, there):
+                with pytest.raises(BlockingIOError):
+                    sock.recv(1, sockets.MSG_DONTWAIT)
+        checked.set()
+
+    async with served(drop) as (url, _), connect(url) as client:
+        await client.send("go")
+        await asyncio.wait_for(checked.wait(), 20)
+
+
 async def test_vanished_machines_are_the_kernels_business() -> None:
-    """The option is set on every connection, where the system has it."""
+    """The options are set on every connection, where the system has them."""
     async with served(echo) as (url, seen), connect(url) as client:
         await client.send("hello")
         await client.recv()
@@ -211,6 +265,9 @@ async def test_vanished_machines_are_the_kernels_business() -> None:
         option = getattr(sockets, "TCP_USER_TIMEOUT", None)
         if option is not None:
             assert sock.getsockopt(sockets.IPPROTO_TCP, option) == VANISHED_SECONDS * 1000
+        option = getattr(sockets, "TCP_NOTSENT_LOWAT", None)
+        if option is not None:
+            assert sock.getsockopt(sockets.IPPROTO_TCP, option) == UNSENT_BYTES
 
 
 async def test_the_handshake_is_not_kept() -> None:
