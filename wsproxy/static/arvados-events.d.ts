@@ -123,6 +123,7 @@ export class ArvadosEvents {
     url: string;
     /** Asked at each connect, so it may have been renewed meanwhile. */
     token: string | (() => string | Promise<string>);
+    /** Of "waiting", `detail.reached` says whether there was a WebSocket at all. */
     onstate?(state: State, detail?: unknown): void;
   });
   log(uuid: string, handlers: LogHandlers, options?: LogOptions): Subscription;

@@ -291,8 +291,12 @@ export class ArvadosEvents {
     this.socket = socket;
     this.pause = undefined;
     this.heard(10_000);
+    this.reached = false;
     this.sendToken = () => socket.send(JSON.stringify({ auth: { token } }));
-    socket.onopen = this.sendToken;
+    socket.onopen = () => {
+      this.reached = true;
+      this.sendToken();
+    };
     socket.onmessage = ({ data }) => this.receive(JSON.parse(data));
     socket.onclose = ({ code, reason }) => {
       if (this.socket === socket) this.lost(code, reason, token);
@@ -326,11 +330,8 @@ export class ArvadosEvents {
 
   /** An error that names no subscription is about the token: ask again if that may help. */
   failed(error) {
-    if (error.temporary && !this.open) setTimeout(() => this.sendTokenAgain(), backoff(2));
-  }
-
-  sendTokenAgain() {
-    if (!this.open && this.socket?.readyState === 1) this.sendToken();
+    const again = () => !this.open && this.socket?.readyState === 1 && this.sendToken();
+    if (error.temporary && !this.open) setTimeout(again, backoff(2));
   }
 
   /** Something came; a line that stays silent longer than this is dead, whatever TCP says. */
@@ -380,7 +381,7 @@ export class ArvadosEvents {
   retry(delay, reason) {
     clearTimeout(this.timer);
     if (this.stopped) return;
-    this.onstate("waiting", { delay, reason });
+    this.onstate("waiting", { delay, reason, reached: this.reached });
     this.timer = setTimeout(() => {
       this.timer = undefined;
       this.connect();

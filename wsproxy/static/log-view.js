@@ -69,6 +69,10 @@ export class LogView {
     this.sought = "";
     this.picked = null;
     element.addEventListener("scroll", () => this.scrolled());
+    element.addEventListener("wheel", ({ deltaY }) => {
+      // There is no scroll event for who is at the top already.
+      if (deltaY < 0 && element.scrollTop === 0) handlers.ontop?.();
+    });
     element.addEventListener("click", (event) => this.clicked(event));
     new ResizeObserver(() => this.measured()).observe(element);
     this.measure();
@@ -78,7 +82,7 @@ export class LogView {
   show(source) {
     this.source = source;
     this.starts = [0];
-    this.setFollowing(true);
+    this.setFollowing(!this.handlers.isBehind?.());
     this.changed();
   }
 
@@ -103,7 +107,14 @@ export class LogView {
     const columns = this.columns;
     this.measure();
     if (columns !== this.columns) this.changed();
-    else this.draw();
+    else if (this.following) this.moveTo(this.element.scrollHeight);
+    this.draw();
+  }
+
+  /** Scroll by ourselves: it says nothing about what the reader wants. */
+  moveTo(top) {
+    this.element.scrollTop = top;
+    this.placed = this.element.scrollTop;
   }
 
   /** The lines have changed: lay out again, once per frame. `older` lines were put before them. */
@@ -129,8 +140,8 @@ export class LogView {
     }
     this.starts[lines.length] = row;
     this.space.style.height = `${row * this.rowHeight}px`;
-    if (this.following) this.element.scrollTop = this.element.scrollHeight;
-    else if (moved) this.element.scrollTop = this.starts[Math.min(anchor, lines.length)] * this.rowHeight;
+    if (this.following) this.moveTo(this.element.scrollHeight);
+    else if (moved) this.moveTo(this.starts[Math.min(anchor, lines.length)] * this.rowHeight);
     this.draw();
   }
 
@@ -179,7 +190,8 @@ export class LogView {
   scrolled() {
     const { scrollTop, scrollHeight, clientHeight } = this.element;
     const atBottom = scrollTop + clientHeight >= scrollHeight - 2;
-    this.setFollowing(atBottom && !this.handlers.isBehind?.());
+    // The view may have become lower since we scrolled: a message above it takes its room.
+    if (scrollTop !== this.placed) this.setFollowing(atBottom && !this.handlers.isBehind?.());
     if (scrollTop < clientHeight) this.handlers.ontop?.();
     if (atBottom) this.handlers.onbottom?.();
     this.draw();
@@ -214,13 +226,13 @@ export class LogView {
     this.foundAt = index;
     this.picked = this.source.lines[index];
     this.setFollowing(false);
-    this.element.scrollTop = this.starts[index] * this.rowHeight - this.element.clientHeight / 3;
+    this.moveTo(this.starts[index] * this.rowHeight - this.element.clientHeight / 3);
     this.draw();
   }
 
   toEnd() {
     this.setFollowing(true);
-    this.element.scrollTop = this.element.scrollHeight;
+    this.moveTo(this.element.scrollHeight);
     this.draw();
   }
 }

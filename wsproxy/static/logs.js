@@ -243,7 +243,10 @@ export class Logs {
     lines.clear(offset, lines.epoch);
     lines.atEnd = false;
     this.view.setFollowing(false);
-    this.loadNewer(go);
+    this.loadNewer(() => {
+      go();
+      this.loadOlder();
+    });
   }
 
   /** A line that is clicked is named in the address, for a link to it. */

@@ -56,6 +56,16 @@ function drawState({ record }) {
   find("state").replaceChildren(...facts);
 }
 
+/** The server is there, and says that what reaches it is no WebSocket: a proxy on the way strips it. */
+async function explain() {
+  const answer = await fetch("v1/stream").catch(() => undefined);
+  if (answer?.status === 400 && (await answer.text()).includes("not websocket protocol")) {
+    if (document.body.dataset.line !== "open") {
+      say("A proxy on the way does not forward WebSockets (its Upgrade header).", true);
+    }
+  }
+}
+
 let events;
 let logs;
 
@@ -70,7 +80,10 @@ function watch(uuid, token, place = {}) {
     onstate: (state, detail) => {
       document.body.dataset.line = state;
       if (state === "open") say("");
-      if (state === "waiting") say("Connecting again …");
+      if (state === "waiting") {
+        say("Connecting again …");
+        if (!detail.reached) explain();
+      }
       if (state === "stopped" && detail.reason) say(`Stopped: ${detail.reason}`, true);
     },
   });

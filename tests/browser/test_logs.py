@@ -1,0 +1,214 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Large and odd logs on the page: fetched by range as one scrolls, with bounded memory."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, expect
+
+from sandbox.log_files import NumberedLines
+from sandbox.model.actors import Actor
+from sandbox.model.records import Record
+from sandbox.stack import Stack
+from tests.browser.test_page import open_page, running_request, user
+from tests.v1 import nginx
+
+__all__ = ["user"]  # the fixture
+
+_FIRST = "() => document.querySelector('#log .row')?.textContent"
+
+
+async def scroll_up(page: Page) -> str:
+    """Scroll to the top of what is held, until older lines are there; the first row."""
+    first = await page.evaluate(_FIRST)
+    await page.wait_for_function(
+        "first => { const log = document.querySelector('#log'); log.scrollTop = 0;"
+        " const row = log.querySelector('.row'); return row && row.textContent !== first; }",
+        arg=first,
+    )
+    return str(await page.evaluate(_FIRST))
+
+
+async def test_a_gigabyte_is_read_by_range(page: Page, stack: Stack, user: Actor) -> None:
+    """Its end is there at once, a link goes to a line in its middle, and as one scrolls from there
+    the window moves; the page holds a small part of it."""
+    source = NumberedLines(10_000_000, 100)
+    request = await ended_long_ago(stack, user, source)
+    offset = 500_000_000
+    await open_page(page, stack, request.uuid, user, f"&file=stdout.txt&offset={offset}")
+    wanted = source.line(offset // 100).decode().rstrip("\n")
+    await expect(page.locator("#log .picked")).to_have_text(wanted, timeout=20_000)
+    assert await scroll_up(page) < wanted
+    for _ in range(3):
+        await scroll_up(page)
+    await page.locator("#log").evaluate("log => { log.scrollTop = log.scrollHeight; }")
+    await page.locator("#follow").click()
+    await expect(page.locator("#log")).to_contain_text(
+        source.line(9_999_999).decode().rstrip("\n"), timeout=20_000
+    )
+    assert await page.locator("#log .row").count() < 200
+    assert await heap(page) < 60e6
+
+
+async def ended_long_ago(stack: Stack, owner: Actor, source: NumberedLines) -> Record:
+    """A request whose log is in Arvados alone, since nobody published it in time."""
+    sandbox = stack.sandbox
+    await stack.services["publishers"].stop()
+    request = await sandbox.cluster.container_request("long ago", owner=owner)
+    container = await sandbox.cluster.run(request)
+    sandbox.cluster.logs.put(container.uuid, "stdout.txt", source)
+    await sandbox.cluster.finish(container)
+    await sandbox.backend.rows(
+        "UPDATE containers SET finished_at = finished_at - interval '3 h' WHERE uuid = $1",
+        container.uuid,
+    )
+    await stack.services["publishers"].start()
+    return request
+
+
+async def heap(page: Page) -> float:
+    """Bytes of JavaScript objects that are in use, after a collection of what is not."""
+    session = await page.context.new_cdp_session(page)
+    await session.send("HeapProfiler.enable")
+    await session.send("HeapProfiler.collectGarbage")
+    used = await session.send("Runtime.getHeapUsage")
+    return float(used["usedSize"])
+
+
+async def test_a_line_has_a_link(page: Page, stack: Stack, user: Actor) -> None:
+    """A click puts file and byte offset into the address; opened again, that line is shown."""
+    lines = "".join(f"zeile {n} é\n" for n in range(400))
+    request, _ = await running_request(stack, user, lines)
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log")).to_contain_text("zeile 399")
+    await page.get_by_text("zeile 390 é", exact=True).click()
+    offset = len("".join(f"zeile {n} é\n" for n in range(390)).encode())
+    assert f"file=stdout.txt&offset={offset}" in page.url
+    assert user.token not in page.url
+    await page.reload()
+    await expect(page.locator("#log .picked")).to_have_text("zeile 390 é")
+
+
+async def test_offsets_are_those_of_the_file_whatever_its_bytes(
+    page: Page, stack: Stack, user: Actor
+) -> None:
+    """Broken bytes, NUL and long lines, read live and read back as one scrolls up: each line's link
+    names its first byte."""
+    cluster = stack.sandbox.cluster
+    request, container = await running_request(stack, user)
+    odd = b"\xff\xfe odd \0 \xc3( " * 20
+    written = b"".join(b"%06d " % n + odd + b"\n" for n in range(9000))
+    written += b"long " + b"x" * 300_000 + b"\n" + b"".join(b"tail %d\n" % n for n in range(6000))
+    await cluster.write_log(container, "stdout.txt", written)
+    await cluster.finish(container)
+    await open_page(page, stack, request.uuid, user)
+    await page.get_by_role("tab", name="stdout.txt").click()
+    await expect(page.locator("#log")).to_contain_text("tail 5999")
+    seen = False
+    for _ in range(12):
+        first = await scroll_up(page)
+        if seen := first.startswith("00"):
+            break
+    assert seen, "the long line stops nobody"
+    row = page.locator("#log .row").filter(has_text=re.compile(r"^\d{6} ")).nth(5)
+    number = int((await row.inner_text())[:6])
+    await row.click()
+    await page.wait_for_function("() => location.hash.includes('offset')")
+    offset = int(page.url.rpartition("offset=")[2])
+    assert offset == number * (7 + len(odd) + 1)
+
+
+async def test_memory_is_bounded_whatever_comes(page: Page, stack: Stack, user: Actor) -> None:
+    """200 MB that follow each other: short lines, long ones, and progress without a line end."""
+    await page.goto(f"{stack.page_url}/")
+    held = await page.evaluate(
+        """async () => {
+          const { LogLines, MergedLines } = await import("/static/log-lines.js");
+          const texts = ["x".repeat(99) + "\\n", "y".repeat(50_000) + "\\n", "50 %\\r"];
+          const found = [];
+          for (const text of texts) {
+            const lines = new LogLines("f"), merged = new MergedLines();
+            const run = text.repeat(Math.ceil(32_000 / text.length));
+            let offset = 0;
+            for (; offset < 70e6; offset += run.length) {
+              for (const line of lines.append(run, offset, run.length)) merged.add(line);
+            }
+            const size = (all) => all.reduce((sum, line) => sum + line.text.length, 0);
+            found.push([lines.end === offset, lines.lines.length, size(lines.lines),
+              size(merged.lines), lines.lines.at(-1).shown.slice(0, 4)]);
+          }
+          return found;
+        }"""
+    )
+    for complete, lines, characters, merged, _ in held:
+        assert complete
+        assert lines <= 21_000
+        assert characters < 24e6
+        assert merged < 80e6
+    assert [last for *_, last in held] == ["xxxx", "yyyy", "50 %"]
+
+
+async def test_the_attempt_that_failed_stays_in_sight(
+    page: Page, stack: Stack, user: Actor
+) -> None:
+    """The next attempt is shown when it begins, and its former one is a click away, with what came
+    of it later (facts/arvados-demand.md W2, G12)."""
+    cluster = stack.sandbox.cluster
+    request = await cluster.container_request("retried", owner=user, container_count_max=2)
+    first = await cluster.run(request)
+    await cluster.write_log(first, "stderr.txt", b"why it failed\n")
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log")).to_contain_text("why it failed")
+    await expect(page.locator("#attempts")).to_be_hidden()
+    await cluster.cancel(first)
+    second = await cluster.run(request)
+    await cluster.write_log(second, "stdout.txt", b"second\n")
+    await expect(page.locator("#log .row")).to_have_text("second", timeout=3_000)
+    await page.get_by_role("tab", name="Attempt 1").click()
+    await expect(page.locator("#log .row")).to_have_text("why it failed")
+    await expect(page.locator("#line")).to_contain_text("attempt 1 is complete", timeout=15_000)
+    await page.get_by_role("tab", name="Attempt 2").click()
+    await expect(page.locator("#log .row")).to_have_text("second")
+
+
+@pytest.mark.parametrize("text", ["print(type(b''))", "<script>alert(1)</script>", "&amp;<b>x"])
+async def test_what_looks_like_html_is_text(
+    page: Page, stack: Stack, user: Actor, text: str
+) -> None:
+    """Shown as it was written (facts/arvados-demand.md G13)."""
+    request, _ = await running_request(stack, user, text + "\n")
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log .row")).to_have_text(text)
+    await page.locator("#sought").fill(text[:5])
+    await expect(page.locator("#log mark")).to_have_text(text[:5])
+
+
+async def test_seven_tabs_are_served(page: Page, stack: Stack, user: Actor) -> None:
+    """A browser opens six connections to a server over HTTP/1.1; the seventh tab is live as well
+    (facts/arvados-demand.md G24)."""
+    cluster = stack.sandbox.cluster
+    request, _ = await running_request(stack, user, "before\n")
+    tabs = [page, *[await page.context.new_page() for _ in range(6)]]
+    for tab in tabs:
+        await open_page(tab, stack, request.uuid, user)
+        await expect(tab.locator("#log")).to_contain_text("before")
+    await cluster.write_log(request, "stdout.txt", b"for all\n")
+    for tab in tabs:
+        await expect(tab.locator("#log")).to_contain_text("for all")
+
+
+async def test_a_proxy_that_strips_upgrade_is_named(
+    page: Page, stack: Stack, user: Actor, tmp_path: Path
+) -> None:
+    """Where no WebSocket is possible the page says so (facts/arvados-demand.md G23)."""
+    request, _ = await running_request(stack, user, "x\n")
+    async with nginx.in_front(stack.page_url, tmp_path) as url:
+        await page.goto(f"{url}/#request={request.uuid}&token={user.token}")
+        await expect(page.locator("#line")).to_contain_text(
+            "does not forward WebSockets", timeout=15_000
+        )
