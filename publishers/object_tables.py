@@ -36,16 +36,19 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
 """What is compared with a row's new_attributes. Not a container's priority: Arvados changes it by
 raw SQL that logs nothing (facts/arvados.md 0.1)."""
 
+_COMMON = ("uuid", "owner_uuid", "created_at", "modified_at")
 _EXTRA = {
     "container": """ARRAY(
         SELECT ARRAY[request.uuid, request.owner_uuid] FROM container_requests AS request
         WHERE request.container_uuid = object.uuid ORDER BY request.uuid) AS requests""",
     "user": "redirect_to_user_uuid",
 }
+_UNCHECKED = {"container": ("priority",)}
+"""Read, but not compared with rows."""
 
 
 def _select(kind: str, table: str) -> str:
-    columns = ["uuid", "owner_uuid", "modified_at", *ATTRIBUTES[kind]]
+    columns = [*_COMMON, *ATTRIBUTES[kind], *_UNCHECKED.get(kind, ())]
     listed = ", ".join(f"object.{column}" for column in columns)
     extra = f", {_EXTRA[kind]}" if kind in _EXTRA else ""
     return f"SELECT {listed}{extra} FROM {table} AS object WHERE object.uuid = ANY($1::varchar[])"

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Answer what a container or container request is now: who sees it, and how far it has run.
+"""Answer what an object is now, and how far a container or container request has run.
 
 Every replica, in one queue group. Read from the database for each question: an answer decides who
 reads a log, and an event tells late, or not at all, that a request was moved.
@@ -10,14 +10,17 @@ reads a log, and an event tells late, or not at all, that a request was moved.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from typing import Any, NoReturn
 
-from arvados_nats import runs_wire, subjects
+from arvados_nats import objects_wire, runs_wire, subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.events import timestamp
 from arvados_nats.grants_wire import FAILED
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.object_facts import facts_of
+from arvados_nats.objects_wire import Snapshot
 from arvados_nats.runs_wire import Run
 from publishers import object_tables
 from publishers.object_tables import Record
@@ -36,11 +39,12 @@ async def answer(nats: Nats, database: Database) -> NoReturn:
         async def take(message: Message) -> None:
             questions.create_task(_in_turn(nats, database, turn, message))
 
-        heard = await nats.subscribe(subjects.RUNS_GET, take, queue=QUEUE)
+        heard = [await nats.subscribe(subject, take, queue=QUEUE) for subject in _ANSWERS]
         try:
             await nats.until_closed()
         finally:
-            await heard.unsubscribe()
+            for subscription in heard:
+                await subscription.unsubscribe()
     raise AssertionError("the connection does not end without an error")
 
 
@@ -49,7 +53,7 @@ async def _in_turn(nats: Nats, database: Database, turn: asyncio.Semaphore, aske
     payload = b""
     async with turn:
         try:
-            payload = runs_wire.encode(await read(database, asked.data.decode(errors="replace")))
+            payload = await _ANSWERS[asked.subject](database, asked.data.decode(errors="replace"))
         except ArvadosNatsError as error:
             headers = {FAILED: str(error)}
     if asked.reply:
@@ -86,3 +90,42 @@ def _progress(record: Record) -> dict[str, Any]:
         "log": record.get("log"),
         "finished_at": timestamp(finished) if finished else None,
     }
+
+
+async def read_object(database: Database, uuid: str) -> Snapshot:
+    """The object that a uuid names, as it is now."""
+    record = (await object_tables.read(database, [uuid])).get(uuid)
+    if record is None:
+        return Snapshot()
+    container = record.get("container_uuid")
+    shown = (await object_tables.read(database, [container])).get(container) if container else None
+    return Snapshot(
+        facts_of(record, requests=_requests(record)),
+        _as_api(record),
+        None if shown is None else _as_api(shown),
+    )
+
+
+def _as_api(record: Record) -> dict[str, Any]:
+    """Attributes with values as Arvados' API writes them."""
+    return {
+        name: f"{value.isoformat(timespec='microseconds')}000Z"
+        if isinstance(value, datetime)
+        else value
+        for name, value in record.items()
+        if name != "requests"
+    }
+
+
+async def _run(database: Database, uuid: str) -> bytes:
+    return runs_wire.encode(await read(database, uuid))
+
+
+async def _object(database: Database, uuid: str) -> bytes:
+    return objects_wire.encode(await read_object(database, uuid))
+
+
+_ANSWERS: Mapping[str, Callable[[Database, str], Awaitable[bytes]]] = {
+    subjects.RUNS_GET: _run,
+    subjects.OBJECTS_GET: _object,
+}

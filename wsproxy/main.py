@@ -30,6 +30,7 @@ from wsproxy.log_stream import StoredLogs
 from wsproxy.native_api import NativeApi
 from wsproxy.native_events import NativeEvents
 from wsproxy.native_logs import NativeLogs
+from wsproxy.native_objects import NativeObjects
 from wsproxy.object_feed import ObjectFeeds
 from wsproxy.outlet import Outlets
 from wsproxy.permission_check import PermissionCheck
@@ -62,7 +63,10 @@ def services(settings: Settings, nats: Nats, arvados: Arvados, health: Health) -
     identities = Identities(arvados, calls=settings.max_calls)
     cursors = Codec(settings.seed("wsproxy").encode())
     native = NativeApi(
-        nats, NativeEvents(nats, source, cursors), NativeLogs(nats, StoredLogs(nats))
+        nats,
+        NativeEvents(nats, source, cursors),
+        NativeLogs(nats, StoredLogs(nats)),
+        NativeObjects(nats, source, cursors),
     )
     metrics.queue_cap.set(settings.queue_budget)
     return Services(

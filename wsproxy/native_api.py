@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Answer native clients of account USERS: `arvados.api.events` and `arvados.api.logs`.
+"""Answer native clients of account USERS: `arvados.api.events`, `.logs` and `.object.<uuid>`.
 
 A request is believed to come from whom the server names (`request_info`); what its token may read
 is asked of the permission publisher for each request, so nothing here has to be revoked. While
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import NoReturn, cast
 
@@ -27,7 +27,8 @@ from arvados_nats.request_info import Holder
 from wsproxy import metrics, native_reply
 from wsproxy.native_events import NativeEvents
 from wsproxy.native_logs import NativeLogs
-from wsproxy.native_reply import Answer, Busy, Part, Rights
+from wsproxy.native_objects import NativeObjects
+from wsproxy.native_reply import Answer, Busy, GetRights, Part, Rights
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +47,16 @@ _ANONYMOUS = "-anonymouspublic"
 class NativeApi:
     """All requests under way; `serve` until cancelled."""
 
-    def __init__(self, nats: Nats, events: NativeEvents, logs: NativeLogs) -> None:
+    def __init__(
+        self, nats: Nats, events: NativeEvents, logs: NativeLogs, objects: NativeObjects
+    ) -> None:
         self._nats = nats
         self._grants = GrantBook(nats)
         self._answers: Mapping[str, Answer] = {
             subjects.API_EVENTS: events.answer,
             subjects.API_LOGS: logs.answer,
         }
+        self._objects = objects
         self._turn = asyncio.Semaphore(_AT_ONCE)
         self._of_user: Counter[str] = Counter()
 
@@ -65,7 +69,8 @@ class NativeApi:
                     tasks.create_task(self._take(message), name="native request")
 
             heard = [
-                await self._nats.subscribe(subject, take, queue=QUEUE) for subject in self._answers
+                await self._nats.subscribe(subject, take, queue=QUEUE)
+                for subject in (*self._answers, f"{subjects.API_OBJECT}.*")
             ]
             try:
                 await self._nats.until_closed()
@@ -83,7 +88,8 @@ class NativeApi:
             logger.warning(
                 "native request lost", extra={"action": "native.lost", "error": str(error)}
             )
-        metrics.native_requests.labels(message.subject.rpartition(".")[2], outcome).inc()
+        what = message.subject.removeprefix(f"{subjects.API}.").partition(".")[0]
+        metrics.native_requests.labels(what, outcome).inc()
 
     async def _in_turn(self, message: Message) -> str:
         """Answer when there is room; what it came to."""
@@ -110,7 +116,7 @@ class NativeApi:
         outcome = "ok"
         try:
             async with asyncio.timeout(_SECONDS):
-                parts = self._answers[message.subject](message.data, rights)
+                parts = self._parts(message, rights)
                 async with aclosing(cast(AsyncGenerator[Part, None], parts)) as answer:
                     async for part in answer:
                         outcome = await self._send(message.reply, part)
@@ -123,6 +129,12 @@ class NativeApi:
         # The next answer begins when the server has this one, so little waits here.
         await self._nats.flush()
         return outcome
+
+    def _parts(self, message: Message, rights: GetRights) -> AsyncIterator[Part]:
+        answer = self._answers.get(message.subject)
+        if answer is not None:
+            return answer(message.data, rights)
+        return self._objects.answer(message.subject.rpartition(".")[2], message.data, rights)
 
     async def _send(self, reply: str, part: Part) -> str:
         await self._nats.publish(reply, part.data, headers=part.headers)

@@ -73,7 +73,7 @@ class NativeEvents:
         asked = native_reply.request(payload, EventsRequest, _EXAMPLE)
         page = _Page(asked)
         cursor = None if asked.cursor is None else self._cursors.events(asked.cursor)
-        created, first, last = await self._extent()
+        created, first, last = await extent(self._nats, self._source)
         gap, place = _begin(asked, cursor, created, first, last)
         rights = await get_rights()
         if gap:
@@ -100,26 +100,6 @@ class NativeEvents:
 
     def _cursor(self, created: str, sequence: int) -> str:
         return self._cursors.encode(EventCursor(created, sequence))
-
-    async def _extent(self) -> tuple[str, int, int]:
-        """Which life of the stream it is, and its first and last sequence.
-
-        The last one is what the stream itself says, and this process has come so far: what was
-        live before the request is in the answer.
-        """
-        info = await self._nats.stream_info(streams.EVENTS)
-        if info is None:
-            raise Unavailable("there is no stream of events")
-        first, last = info["state"]["first_seq"], info["state"]["last_seq"]
-        try:
-            async with asyncio.timeout(_BEHIND_SECONDS):
-                await self._source.ready.wait()
-                await self._source.reached(last)
-        except TimeoutError as error:
-            raise Unavailable("the stream is ahead of this process") from error
-        if info["created"] != self._source.created:
-            raise Unavailable(ANEW)
-        return info["created"], max(first, 1), last
 
     async def _runs(
         self, place: int, last: int, page: _Page
@@ -151,6 +131,27 @@ class NativeEvents:
         if messages and left and messages[-1].sequence < stop:
             return found, messages[-1].sequence
         return [stored for stored in found if stored.sequence <= stop], stop
+
+
+async def extent(nats: Nats, source: EventSource) -> tuple[str, int, int]:
+    """Which life of the stream it is, and its first and last sequence.
+
+    The last one is what the stream itself says, and this process has come so far: what was
+    live before the request is in the answer.
+    """
+    info = await nats.stream_info(streams.EVENTS)
+    if info is None:
+        raise Unavailable("there is no stream of events")
+    first, last = info["state"]["first_seq"], info["state"]["last_seq"]
+    try:
+        async with asyncio.timeout(_BEHIND_SECONDS):
+            await source.ready.wait()
+            await source.reached(last)
+    except TimeoutError as error:
+        raise Unavailable("the stream is ahead of this process") from error
+    if info["created"] != source.created:
+        raise Unavailable(ANEW)
+    return info["created"], max(first, 1), last
 
 
 class _Page:
