@@ -7,14 +7,16 @@
 the container writes. Delays are from the write to the viewer's socket, of the first line of each
 frame, which has waited longest. `calls_per_second` at Arvados' API with one viewer and with all.
 `polled`: what Workbench does today, `--pollers` clients that ask for more every 2 s; there each new
-line waits for the next poll. `replay`: one viewer reads a saved log of `--replay-mb` from its
-beginning, and what wsproxy grows by meanwhile.
+line waits for the next poll. `replay`: one viewer reads a log of `--replay-mb` from its beginning,
+which only Arvados has any more, and what wsproxy grows by meanwhile; `replay_stored`: one of
+`--stored-mb` that is in the stream. `exact`: count and SHA-256 of what came are those of the log.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
 import sys
@@ -27,6 +29,8 @@ from typing import Any
 
 import httpx
 
+from arvados_nats import nats_client, streams, subjects
+from arvados_nats.nats_client import Message
 from bench import crowds, fans, figures, processes, world
 from bench.crowd import Heard
 from bench.crowds import Clients
@@ -42,7 +46,7 @@ _WIDTH = 100
 _TICK = 0.01
 _POLL = 2.0
 _OFFSET = rb'"offset":(\d+)'
-_NEXT = rb'"next":(\d+)'
+_LONG_AGO = "UPDATE containers SET finished_at = finished_at - interval '3 h' WHERE uuid = $1"
 _MARKER = b'{"log":{"container"'
 Write = Callable[[bytes], Awaitable[None]]
 
@@ -209,34 +213,64 @@ class _Bench:
         ]
         return {**figures.delays(late), "calls_per_second": calls, "pollers": pollers}
 
-    async def replay(self, megabytes: int) -> Figures:
-        """One viewer, from the first byte of a saved log to its end."""
-        request, container = await self.container("replay")
-        cluster = self.made.sandbox.cluster
+    async def replay(self, megabytes: int, stored: bool) -> Figures:
+        """One viewer, from the first byte of a log to its end: from the stream, or from Arvados."""
         source = NumberedLines(megabytes * 10_000, _WIDTH)
+        publishers = self.services.services["publishers"]
+        if not stored:
+            await publishers.stop()
+        request, container = await self.container(f"replay {stored}")
+        cluster = self.made.sandbox.cluster
         cluster.logs.put(container.uuid, FILE, source)
         await cluster.finish(container)
-        await asyncio.sleep(1)
-        async with crowds.clients() as clients:
-            before, cpu = processes.resident(self.proxy), processes.cpu_seconds(self.proxy)
-            began = time.monotonic()
-            await _watch(clients, self.services, request, 1, self.tokens)
-            text, bytes_, most, last = 0, 0, before, began
-            while text < source.size and time.monotonic() < began + 240:
-                heard = await clients.take(_NEXT)
-                text = max(text, max(heard.numbers, default=0))
-                bytes_ += heard.bytes
-                last = heard.times[-1] if heard.times else last
-                most = max(most, processes.resident(self.proxy))
-                await asyncio.sleep(0.02)
-            used = processes.cpu_seconds(self.proxy) - cpu
+        if stored:
+            await self._until_stored(container)
+        else:
+            await self.made.sandbox.backend.rows(_LONG_AGO, container.uuid)
+            await publishers.start()
+        before, cpu = processes.resident(self.proxy), processes.cpu_seconds(self.proxy)
+        reader = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bench.replay", self.services.stream_url, request.uuid, FILE),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        ending = asyncio.create_task(reader.communicate(f"{self.tokens[0]}\n".encode()))
+        most = before
+        while not ending.done():
+            most = max(most, processes.resident(self.proxy))
+            await asyncio.sleep(0.05)
+        read = json.loads((await ending)[0])
+        whole = await asyncio.to_thread(_sha256, source)
         return {
-            "mb": text / 1e6,
-            "received_mb": bytes_ / 1e6,
-            "mb_per_second": text / 1e6 / (last - began),
-            "proxy_cpu_s": used,
+            "mb": read["bytes"] / 1e6,
+            "exact": float(read["bytes"] == source.size and read["sha256"] == whole),
+            "mb_per_second": read["bytes"] / 1e6 / read["seconds"],
+            "proxy_cpu_s": processes.cpu_seconds(self.proxy) - cpu,
+            "proxy_before_mib": before / 2**20,
             "proxy_growth_mib": (most - before) / 2**20,
         }
+
+    async def _until_stored(self, container: Record) -> None:
+        """Wait until all of its log and its end are in the stream."""
+        sandbox = self.made.sandbox
+        seed = sandbox.seed("publisher")
+        ended = asyncio.Event()
+
+        async def end(_: Message) -> None:
+            ended.set()
+
+        async with nats_client.connect([sandbox.nats.url], name="bench", seed=seed) as nats:
+            subject = subjects.log(container.uuid, "end")
+            await nats.subscribe(subjects.stored(subject), end)
+            if await nats.last(streams.LOGS, subject) is None:
+                await ended.wait()
+
+
+def _sha256(source: NumberedLines) -> str:
+    found, portion = hashlib.sha256(), 1_000_000
+    for start in range(0, source.size, portion):
+        found.update(source.read(start, start + portion))
+    return found.hexdigest()
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -251,7 +285,8 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             "tailed": lambda: bench.live(options.viewers, False),
             "pushed": lambda: bench.live(options.viewers, True),
             "polled": lambda: bench.polled(options.pollers),
-            "replay": lambda: bench.replay(options.replay_mb),
+            "replay": lambda: bench.replay(options.replay_mb, False),
+            "replay_stored": lambda: bench.replay(options.stored_mb, True),
         }
         for name, work in parts.items():
             if name in options.only.split(","):
@@ -272,5 +307,6 @@ def main(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--pollers", type=int, default=100)
     parser.add_argument("--replay-mb", type=int, default=1000)
-    parser.add_argument("--only", default="tailed_one,tailed,pushed,polled,replay")
+    parser.add_argument("--stored-mb", type=int, default=200)
+    parser.add_argument("--only", default="tailed_one,tailed,pushed,polled,replay,replay_stored")
     return asyncio.run(measure(parser.parse_args(arguments)))

@@ -4,12 +4,14 @@
 """The bytes of any log file from any place on, from wherever they still are, read once for all.
 
 First the stream; what is not there is asked of Arvados at the same offset; what neither has is a
-hole with exact borders. Readers at the same place share one read and one encoded frame.
+hole with exact borders. Readers at the same place share one read and one encoded frame. While the
+pieces of one read are sent, the next is under way: one, so that who stops reading costs no more.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections import OrderedDict
@@ -23,7 +25,7 @@ from wsproxy.log_stream import StoredLogs
 
 logger = logging.getLogger(__name__)
 
-_CACHE_BYTES = 16 * 1024 * 1024
+_CACHE_BYTES = 32 * 1024 * 1024
 _COPIES = 3
 """A piece is held as bytes, as text and as a frame."""
 _SAVED_BYTES = 512 * 1024
@@ -73,6 +75,19 @@ class LogHistory:
         Raises Unavailable when it can not be told now, Refused when Arvados does not let this
         viewer read what only Arvados has.
         """
+        step = await self._step(wanted, access)
+        if isinstance(step, Piece) and step.ahead is not None:
+            self._read_ahead(dataclasses.replace(wanted, place=step.ahead), access)
+            step.ahead = None
+        return step
+
+    def _read_ahead(self, wanted: Wanted, access: Access) -> None:
+        """Begin a read that will be asked for."""
+        key = (wanted.container, wanted.file, wanted.place)
+        if wanted.place < wanted.goal and self._known(key) is None and key not in self._flights:
+            self._start(key, wanted, access)
+
+    async def _step(self, wanted: Wanted, access: Access) -> Step:
         key = (wanted.container, wanted.file, wanted.place)
         while True:
             known = self._known(key)
@@ -143,6 +158,7 @@ class LogHistory:
             if found.data and not made and found.after is After.MORE:
                 made = pieces(wanted.container, wanted.file, place, found.data, whole=True)
             if made:
+                made[0].ahead = made[-1].next if found.after is After.MORE else None
                 for piece in made:
                     self.keep(piece)
                 self._stored.remember(wanted.container, wanted.file, made[-1].next, page)
@@ -167,6 +183,7 @@ class LogHistory:
             key = (wanted.container, wanted.file, place)
             self._holes[key] = (hole, time.monotonic() + _HOLE_SECONDS)
             return hole
+        made[0].ahead = made[-1].next if made[-1].next.offset < end else None
         for piece in made:
             self.keep(piece)
         return made[0]

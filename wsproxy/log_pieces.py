@@ -25,13 +25,17 @@ PIECE_BYTES = 32 * 1024
 
 @dataclass(slots=True)
 class Piece:
-    """Bytes `offset` up to before `next` of a file; the message is built once, when asked for."""
+    """Bytes `offset` up to before `next` of a file; the message is built once, when asked for.
+
+    `ahead`: where the next read begins, if this is the first of several pieces that one read gave.
+    """
 
     container: str
     file: str
     epoch: int
     offset: int
     data: bytes
+    ahead: LogPlace | None = field(default=None, repr=False, compare=False)
     _message: Message | None = field(default=None, repr=False)
 
     @property

@@ -22,9 +22,13 @@ from sandbox.postgres import Database
 from tests.integration import log_world
 from tests.integration.log_readers import chunks, join, publish
 from tests.v0.site import background
-from wsproxy.log_arvados import Access
+from wsproxy.cursor import LogPlace
+from wsproxy.log_arvados import Access, SavedLogs
 from wsproxy.log_feeds import LogFeeds
+from wsproxy.log_history import LogHistory, Wanted
+from wsproxy.log_pieces import Piece
 from wsproxy.log_reader import Selection
+from wsproxy.log_stream import StoredLogs
 
 
 @pytest.fixture
@@ -280,6 +284,30 @@ async def test_what_left_the_stream_is_read_from_arvados(
         await peer.received.until_content({"stdout.txt": content})
         assert not peer.received.of("gap")
     assert 1 <= world.backend.faults.count("GET") - before <= 3
+
+
+async def test_one_read_is_under_way_while_the_last_is_sent(
+    nats: Nats, world: log_world.World, access: Access
+) -> None:
+    """A long log is read one portion ahead of its reader, not more, and each portion once."""
+    job = await world.job()
+    content = b"".join(b"%09d\n" % n for n in range(200_000))
+    job.write("stdout.txt", content)
+    faults, route = world.backend.faults, "GET /arvados/v1/container_requests/{uuid}/log"
+    async with arvados_client.connect(world.api.url) as arvados:
+        stored, saved = StoredLogs(nats), SavedLogs(arvados)
+        history = LogHistory(stored, saved)
+        place, read, reads = LogPlace(0, 0), b"", []
+        while len(read) < len(content):
+            wanted = Wanted(job.uuid, "stdout.txt", place, LogPlace(0, len(content)))
+            piece = await history.read(wanted, access)
+            assert isinstance(piece, Piece)
+            read, place = read + piece.data, piece.next
+            await asyncio.gather(*history._flights.values())
+            reads.append(faults.count(route))
+    assert read == content
+    assert reads[0] == 2
+    assert reads[-1] == -(-len(content) // (512 * 1024))
 
 
 async def test_bytes_that_nobody_has_are_a_gap_with_exact_borders(
