@@ -38,21 +38,26 @@ async def site(
         nats_sandbox.run(keys_folder) as server,
         sites.open_site(server, keys_folder, database) as opened,
     ):
-        place = log_replica.Place(
-            nats_url=server.url,
-            seed=(keys_folder / "publisher.nk").read_text().strip(),
-            api_url=opened.api.url,
-            token=opened.cluster.config.system_root_token,
-            dsn=database.reader_dsn,
-            fast=0.05,
-            slow=0.2,
-            confirm=2.5,
-            give_up=4.0,
-            push=1.0,
-            scan=0.1,
-        )
-        async with sites.background(log_replica.publish(place, Health())):
+        async with publisher(opened):
             yield opened
+
+
+def publisher(site: Site) -> AbstractAsyncContextManager[object]:
+    """One replica of the container log publisher."""
+    place = log_replica.Place(
+        nats_url=site.server.url,
+        seed=(site.keys_folder / "publisher.nk").read_text().strip(),
+        api_url=site.api.url,
+        token=site.cluster.config.system_root_token,
+        dsn=site.database.reader_dsn,
+        fast=0.05,
+        slow=0.2,
+        confirm=2.5,
+        give_up=4.0,
+        push=1.0,
+        scan=0.1,
+    )
+    return sites.background(log_replica.publish(place, Health()))
 
 
 @pytest.fixture

@@ -152,6 +152,20 @@ async def test_logout_ends_the_connection_and_says_why(
         assert client.of("revoked")[0]["reason"].startswith("token ")
 
 
+async def test_a_token_that_lives_for_a_moment_ends_its_connection(
+    connect: Connect, cluster: Cluster, alice: Actor
+) -> None:
+    """Logged out of before the sweep saw it alive: it is asked about, not found a minute later."""
+    async with contextlib.AsyncExitStack() as stack:
+        opened = []
+        for _ in range(5):
+            brief = await cluster.token(alice)
+            opened.append(await stack.enter_async_context(connect(brief)))
+            await cluster.logout(brief)
+        for client in opened:
+            assert await client.closed() == CloseCode.TOKEN_INVALID
+
+
 async def test_other_subprotocols_are_not_spoken(site: Site) -> None:
     """The client learns which one is."""
     base = site.websocket_url.removesuffix("/websocket")
