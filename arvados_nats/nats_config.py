@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What the NATS servers of a cluster must be told: four accounts, and who may do what in them.
+"""What the NATS servers of a cluster must be told: five accounts, and who may do what in them.
 
 Pure. `accounts` and `authorization` are the one description of who is who: a bare server's
 nats.conf, the sandbox and the chart's values all come from them or are tested equal to them.
@@ -10,6 +10,7 @@ Reasons: facts/nats-callout.md 1.7 and 9, facts/helm.md 2.
 AUTH     the callout service alone: whoever can publish here can refuse logins
 SYS      the system account, for the one identity that cuts connections
 ARVADOS  streams and our services, one trust zone
+SENDERS  who adds to one stream: containers with their own token, machines with their system log
 USERS    everybody who comes with an Arvados token; no configured user, no JetStream
 """
 
@@ -21,7 +22,7 @@ from typing import Any
 
 from arvados_nats import streams, subjects
 
-AUTH, SYS, ARVADOS, USERS = "AUTH", "SYS", "ARVADOS", "USERS"
+AUTH, SYS, ARVADOS, SENDERS, USERS = "AUTH", "SYS", "ARVADOS", "SENDERS", "USERS"
 STATIC_USERS = ("callout", "callout-service", "publisher", "wsproxy", "system-logs", "sys")
 """Identities that log in by nkey, without the callout: they work while it is down."""
 
@@ -111,8 +112,25 @@ class Server:
     default the disk is told every two minutes (facts/nats-callout.md 3, row 29)."""
 
 
+_SENT: tuple[tuple[str, Mapping[str, str]], ...] = (
+    (f"{subjects.LOGS}.>", {}),
+    (f"$JS.API.DIRECT.GET.{streams.LOGS}.{subjects.LOGS}.>", {}),
+    (f"{subjects.SYSTEM_LOGS}.>", {}),
+    (
+        f"$JS.API.DIRECT.GET.{streams.SYSTEM_LOGS}",
+        {"response": "stream", "threshold": "30s"},
+    ),
+)
+"""What SENDERS may be permitted to publish, as services of ARVADOS.
+
+Not as clients in ARVADOS: no permission covers the reply subject of a message, and JetStream
+answers there with what a sender has stored, as itself. So who may publish anything in ARVADOS can
+forge events. The answer to a service stays in the account that asked.
+"""
+
+
 def accounts(public: Mapping[str, str], limits: Limits) -> dict[str, Any]:
-    """The four accounts; `public` gives the public key of each identity."""
+    """The five accounts; `public` gives the public key of each identity."""
     return {
         SYS: {"users": [{"nkey": public["sys"]}]},
         AUTH: {"users": [{"nkey": public["callout"], "permissions": _callout_permissions()}]},
@@ -124,8 +142,7 @@ def accounts(public: Mapping[str, str], limits: Limits) -> dict[str, Any]:
                 "max_consumers": limits.max_consumers,
             },
             "users": [{"nkey": public[name]} for name in ("publisher", "wsproxy")]
-            + [{"nkey": public["callout-service"]}]
-            + [{"nkey": public["system-logs"], "permissions": _system_log_permissions()}],
+            + [{"nkey": public["callout-service"]}],
             "exports": [
                 {"stream": "arvados.live.>", "accounts": [USERS]},
                 {
@@ -134,7 +151,16 @@ def accounts(public: Mapping[str, str], limits: Limits) -> dict[str, Any]:
                     "response": "stream",
                     "threshold": "30s",
                 },
+                *({"service": subject, "accounts": [SENDERS], **more} for subject, more in _SENT),
             ],
+        },
+        SENDERS: {
+            "limits": {
+                "max_connections": limits.user_connections,
+                "max_subscriptions": limits.user_subscriptions,
+            },
+            "users": [{"nkey": public["system-logs"], "permissions": _system_log_permissions()}],
+            "imports": [{"service": {"account": ARVADOS, "subject": s}} for s, _ in _SENT],
         },
         USERS: {
             "limits": {

@@ -8,7 +8,7 @@ Pure.
 ====================  =======  ==========================================================
 token                 account  gets
 ====================  =======  ==========================================================
-container's own       ARVADOS  publish its own log subjects, but not the end marker, and read its
+container's own       SENDERS  publish its own log subjects, but not the end marker, and read its
                                own last chunk
 SystemRootToken,      ARVADOS  read the streams and what they republish, the API
 admin, scope `all`
@@ -19,7 +19,8 @@ scopes read nothing   -        refused
 
 Everyone has a private inbox and may ask the server who he is. Nobody in USERS gets `$JS`,
 `_INBOX.>`, responses or queue entries (facts/nats-callout.md 4, 9.6). Whoever is placed in ARVADOS
-is trusted there: a consumer may deliver anywhere in the account (facts/nats.md).
+is trusted there: consumers deliver, and JetStream answers, anywhere in the account (facts/nats.md,
+`nats_config`).
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def admission(
         name = Holder(identity.user_uuid, identity.token_uuid, CONTAINER).name
         publish = _container_publish(identity.container_uuid)
         end = subjects.log(identity.container_uuid, "end")
-        return Admission(nats_config.ARVADOS, name, publish, own, publish_denied=(end,))
+        return Admission(nats_config.SENDERS, name, publish, own, publish_denied=(end,))
     account, publish, subscribe = _rights(identity, grants, now, limit)
     name = Holder(identity.user_uuid, identity.token_uuid, _digest(account, subscribe)).name
     return Admission(account, name, publish, (*own, *subscribe))

@@ -21,7 +21,7 @@ from authcallout.callout_request import CalloutRequest
 from authcallout.nkey_jwt import Signer
 
 _SUBJECT = re.compile(r"(?:[A-Za-z0-9_$-]+|\*)(?:\.(?:[A-Za-z0-9_$-]+|\*))*(?:\.>)?")
-_ACCOUNTS = (nats_config.USERS, nats_config.ARVADOS)
+_ACCOUNTS = (nats_config.USERS, nats_config.SENDERS, nats_config.ARVADOS)
 _UNLIMITED = -1
 _LIFETIME = 8 * 3600.0
 _JITTER = 2 * 3600.0

@@ -26,7 +26,7 @@ from authcallout import metrics
 
 logger = logging.getLogger(__name__)
 
-ACCOUNTS = (nats_config.USERS, nats_config.ARVADOS)
+ACCOUNTS = (nats_config.USERS, nats_config.SENDERS, nats_config.ARVADOS)
 
 _PAGE = 1000
 _RECONCILE_SECONDS = 300.0

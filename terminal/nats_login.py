@@ -135,7 +135,7 @@ async def granted(nats: Nats, token: Token, who: Holder) -> Granted:
     inbox = subjects.inbox_prefix(who.token_uuid)
     if token.container_uuid:  # it may not even ask
         logs = subjects.logs_of(token.container_uuid)
-        return Granted(nats_config.ARVADOS, inbox, (f"{inbox}.>",), (logs,), 0)
+        return Granted(nats_config.SENDERS, inbox, (f"{inbox}.>",), (logs,), 0)
     info = msgspec.json.decode((await nats.request(_USER_INFO)).data)["data"]
     permissions = info.get("permissions") or {}
     subscribe = _allowed(permissions, "subscribe")

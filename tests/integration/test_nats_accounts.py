@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The four accounts on the real nats-server: what each identity may, and what never crosses.
+"""The five accounts on the real nats-server: what each identity may, and what never crosses.
 
 The callout service here is as small as the protocol allows, so that what is tested is the
 server's configuration and nothing else: it gives every token the permissions of `GRANTS`.
@@ -25,15 +25,21 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeout
 
-from arvados_nats import keys, nats_config
+from arvados_nats import keys, nats_config, streams
 from sandbox import nats_server as sandbox
 
 INBOX = "_INBOX_test"
+LAST_CHUNK = f"$JS.API.DIRECT.GET.{streams.LOGS}"
 GRANTS: dict[str, dict[str, Any]] = {
     "reader": {
         "aud": nats_config.USERS,
         "sub": {"allow": ["arvados.live.alice.>", f"{INBOX}.>"]},
         "pub": {"allow": ["arvados.api.>"]},
+    },
+    "container": {
+        "aud": nats_config.SENDERS,
+        "sub": {"allow": [f"{INBOX}.>"]},
+        "pub": {"allow": ["arvados.logs.own.>", f"{LAST_CHUNK}.arvados.logs.own.>"]},
     },
     "no-lists": {"aud": nats_config.USERS, "sub": {}, "pub": {}},
     "dispatcher": {
@@ -102,10 +108,10 @@ class World:
         self._clients: list[Client] = []
         self.refusals: asyncio.Queue[str] = asyncio.Queue()
 
-    async def service(self, name: str) -> Client:
+    async def service(self, name: str, inbox: str = "_INBOX") -> Client:
         """A client with a static identity."""
         seed = keys.load(self._folder, name).text
-        return await self._connect(nkeys_seed_str=seed, inbox_prefix="_INBOX")
+        return await self._connect(nkeys_seed_str=seed, inbox_prefix=inbox)
 
     async def user(self, token: str, **options: Any) -> Client:
         """A client with a token."""
@@ -248,6 +254,59 @@ async def test_a_dispatcher_is_placed_beside_the_streams(world: World) -> None:
     assert json.loads(answer.data)["config"]["name"] == "X"
     await dispatcher.publish("$JS.API.STREAM.DELETE.X", b"")
     assert "permissions violation for publish" in await world.refusal()
+
+
+VICTIMS = (
+    "arvados.events.container.zzzzz-dz642-000000000000001.update",
+    "arvados.live.alice.x",
+    "arvados.logs.other.stdout_txt",
+    "arvados.syslog.other.sshd_service",
+    "arvados.grants.changed.alice",
+    "arvados.api.whoami",
+    "$KV.ARVADOS_QUEUE.zzzzz-dz642-000000000000001",
+    "_INBOX.victim",
+)
+
+
+@pytest.mark.parametrize("who", ["container", "machine"])
+async def test_a_sender_can_not_have_the_server_speak_for_it(world: World, who: str) -> None:
+    """It stores what it may and gets its own back, and no answer goes where it likes.
+
+    No permission covers the reply subject of a message; in ARVADOS the server itself would publish
+    there what the sender has stored: forged events, queue entries and other containers' logs.
+    """
+    publisher = await world.service("publisher")
+    for config in (
+        *(streams.event_stream(), streams.log_stream()),
+        *(streams.system_log_stream(), streams.queue_stream()),
+    ):
+        call = f"$JS.API.STREAM.CREATE.{config['name']}"
+        made = await publisher.request(call, json.dumps(config).encode())
+        assert "error" not in json.loads(made.data)
+    heard: list[str] = []
+
+    async def hear(message: Msg) -> None:
+        heard.append(message.subject)
+
+    for victim in VICTIMS:
+        await publisher.subscribe(victim, cb=hear)
+    await publisher.flush()
+    if who == "container":
+        sender, own = await world.user("container"), "arvados.logs.own.stdout_txt"
+        again, question = f"{LAST_CHUNK}.{own}", b""
+    else:
+        sender = await world.service("system-logs", "_INBOX_system-logs")
+        own, question = "arvados.syslog.host.unit", b'{"seq": 1}'
+        again = f"$JS.API.DIRECT.GET.{streams.SYSTEM_LOGS}"
+    assert json.loads((await sender.request(own, b"forged")).data)["seq"] == 1
+    for victim in VICTIMS:
+        await sender.publish(again, question, reply=victim)
+        await sender.publish(own, b"forged", reply=victim)
+    assert (await sender.request(again, question)).data == b"forged"
+    assert json.loads((await sender.request(own, b"last")).data)["seq"] == len(VICTIMS) + 2
+    await publisher.flush()
+    assert heard == []
+    assert world.refusals.empty()
 
 
 async def test_the_callout_identity_hears_logins_alone(world: World) -> None:

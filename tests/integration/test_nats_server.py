@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded NATS server and its four accounts, on the real nats-server."""
+"""The embedded NATS server and its five accounts, on the real nats-server."""
 
 from __future__ import annotations
 

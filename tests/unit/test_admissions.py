@@ -83,7 +83,7 @@ def test_a_containers_own_token() -> None:
     """Publishes its own logs and reads nothing but their last chunk."""
     identity = changed(IDENTITY, container_uuid=RUNNING)
     found = admission(Token(f"v2/{TOKEN}/secret/{RUNNING}"), identity, GRANTS, NOW)
-    assert found.account == nats_config.ARVADOS
+    assert found.account == nats_config.SENDERS
     assert found.subscribe == (f"_INBOX_{TOKEN}.>",)
     assert all(RUNNING in subject for subject in found.publish)
     owner = holder(found.name)

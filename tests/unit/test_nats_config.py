@@ -22,7 +22,8 @@ def test_static_users_are_spread_over_the_accounts_and_skip_the_callout() -> Non
     assert users == {
         "SYS": ["<sys>"],
         "AUTH": ["<callout>"],
-        "ARVADOS": ["<publisher>", "<wsproxy>", "<callout-service>", "<system-logs>"],
+        "ARVADOS": ["<publisher>", "<wsproxy>", "<callout-service>"],
+        "SENDERS": ["<system-logs>"],
         "USERS": [],
     }
     exempt = nats_config.authorization(PUBLIC)["auth_callout"]["auth_users"]
@@ -39,15 +40,25 @@ def test_callout_is_encrypted_and_bound_to_users() -> None:
 
 
 def test_what_is_imported_is_what_is_exported() -> None:
-    """USERS imports each export of ARVADOS; requests carry who asks."""
+    """USERS and SENDERS import what ARVADOS exports to them; users' requests carry who asks."""
     accounts = nats_config.accounts(PUBLIC, nats_config.Limits())
-    exports = accounts["ARVADOS"]["exports"]
-    imports = accounts["USERS"]["imports"]
-    assert all(export["accounts"] == ["USERS"] for export in exports)
-    assert [{k: v for k, v in e.items() if k in ("stream", "service")} for e in exports] == [
-        {kind: i[kind]["subject"] for kind in ("stream", "service") if kind in i} for i in imports
-    ]
-    assert all(i["share"] for i in imports if "service" in i)
+    for name in ("USERS", "SENDERS"):
+        exports = [e for e in accounts["ARVADOS"]["exports"] if e["accounts"] == [name]]
+        imports = accounts[name]["imports"]
+        assert [{k: v for k, v in e.items() if k in ("stream", "service")} for e in exports] == [
+            {kind: i[kind]["subject"] for kind in ("stream", "service") if kind in i}
+            for i in imports
+        ]
+    assert all(i["share"] for i in accounts["USERS"]["imports"] if "service" in i)
+    assert len(accounts["ARVADOS"]["exports"]) == 6
+
+
+def test_only_our_services_and_admins_are_clients_of_arvados() -> None:
+    """Who may publish there chooses where JetStream answers: never a container or a machine."""
+    accounts = nats_config.accounts(PUBLIC, nats_config.Limits())
+    assert all("permissions" not in user for user in accounts["ARVADOS"]["users"])
+    assert all("permissions" in user for user in accounts["SENDERS"]["users"])
+    assert all("service" in one for one in accounts["SENDERS"]["imports"])
 
 
 def test_streams_are_kept_in_arvados_alone_and_fit_the_disk() -> None:
