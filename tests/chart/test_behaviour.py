@@ -3,32 +3,47 @@
 # SPDX-License-Identifier: Apache-2.0
 """The chart's pods as processes of this machine: their arguments, variables and mounted files.
 
-Only addresses are changed. What the chart forgets or misnames, a service would miss here.
+Three NATS servers and one pod of each service, with keys that our own command has made. Only
+addresses are changed: what the chart forgets or misnames, a service would miss here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.frames import CloseCode
 
+from arvados_nats import nats_client, subjects
+from arvados_nats.errors import Refused
 from sandbox import ports
+from sandbox.model.actors import Actor
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
 from sandbox.stack import Service
+from tests.chart import nats_servers
+from tests.chart.nats_servers import Held, Servers
 from tests.chart.rendered import COMPONENTS, Helm, Pod, Rendered
+from tests.flows.native import Native, until
 
-SETS = ("wsproxy.drainSeconds=2", "arvados.caBundle.existingConfigMap=site-ca")
+SETS = (
+    "arvados.existingSecret=arvados-cluster",
+    "arvados.caBundle.existingConfigMap=site-ca",
+    "wsproxy.drainSeconds=2",
+)
 
 
-def mounted(pod: Pod, root: Path, held: dict[tuple[str, str], str]) -> dict[str, str]:
+def mounted(pod: Pod, root: Path, held: Held) -> dict[str, str]:
     """Write the volumes of a pod below `root`; mount path -> folder."""
     folders: dict[str, str] = {}
     for mount in pod.spec["containers"][0]["volumeMounts"]:
@@ -51,7 +66,7 @@ def _sources(volume: dict[str, Any]) -> list[dict[str, Any]]:
     return plain + [source["secret"] for source in projected]
 
 
-def process(pod: Pod, folder: Path, held: dict[tuple[str, str], str], **there: str) -> Service:
+def process(pod: Pod, folder: Path, held: Held, **there: str) -> Service:
     """The first container of a pod; `there` gives addresses of this machine."""
     container = pod.spec["containers"][0]
     folders = mounted(pod, folder, held)
@@ -66,17 +81,48 @@ def process(pod: Pod, folder: Path, held: dict[tuple[str, str], str], **there: s
     return Service(container["name"], container["args"], environment, folder / "log", port)
 
 
-@pytest.fixture
-def rendered(helm: Helm) -> Rendered:
-    """One copy of each stream, as there is one NATS server here."""
-    return helm.template("single", *SETS)
+@dataclass(frozen=True)
+class Pods:
+    """What runs, and what it was made of."""
+
+    rendered: Rendered
+    held: Held
+    nats: Servers
+    services: dict[str, Service]
+    sandbox: Sandbox
+
+    @property
+    def proxy(self) -> str:
+        """Where sockets connect."""
+        return f"ws://{self.services['wsproxy'].environment['ARVADOS_NATS_LISTEN']}"
 
 
-@pytest.fixture
-def held(sandbox: Sandbox) -> dict[tuple[str, str], str]:
-    """(Secret or ConfigMap, key) -> value: what an operator and the key hook have made."""
+@pytest.fixture(scope="module")
+async def pods(
+    helm: Helm, sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Pods]:
+    """All of them, well by their own word: `start` waits for it."""
+    rendered = helm.template("minimal", *SETS)
+    held = {**nats_servers.generated_keys("r-nkeys"), **secrets_of_the_operator(sandbox)}
+    folder = tmp_path_factory.mktemp("pods")
+    async with nats_servers.running(rendered, held, folder) as servers:
+        addresses = {
+            "ARVADOS_NATS_NATS_URL": ",".join(servers.urls),
+            "ARVADOS_API_HOST": sandbox.api_tls.host,
+        }
+        services = {
+            name: service(rendered.pod(name), folder, held, addresses) for name in COMPONENTS
+        }
+        try:
+            await asyncio.gather(*(each.start() for each in services.values()))
+            yield Pods(rendered, held, servers, services, sandbox)
+        finally:
+            await asyncio.gather(*(each.stop() for each in services.values()))
+
+
+def secrets_of_the_operator(sandbox: Sandbox) -> Held:
+    """What docs/install.md has people make before they install."""
     return {
-        **{("r-nkeys", path.name): path.read_text() for path in sandbox.keys_folder.iterdir()},
         ("arvados-cluster", "SystemRootToken"): sandbox.cluster.config.system_root_token + "\n",
         ("arvados-cluster", "ManagementToken"): MANAGEMENT_TOKEN + "\n",
         ("arvados-postgresql", "dsn"): sandbox.database.reader_dsn,
@@ -84,66 +130,108 @@ def held(sandbox: Sandbox) -> dict[tuple[str, str], str]:
     }
 
 
-@pytest.fixture
-async def running(
-    rendered: Rendered, sandbox: Sandbox, held: dict[tuple[str, str], str], tmp_path: Path
-) -> AsyncIterator[dict[str, Service]]:
-    """All three, well by their own word: `start` waits for it."""
+def service(pod: Pod, folder: Path, held: Held, addresses: dict[str, str]) -> Service:
+    """One of the three, with ports of its own."""
     free = ports.candidates()
-    services = {
-        component: process(
-            rendered.pod(component),
-            tmp_path / component,
-            held,
-            ARVADOS_NATS_NATS_URL=sandbox.nats.url,
-            ARVADOS_API_HOST=sandbox.api_tls.host,
-            ARVADOS_NATS_OPS_LISTEN=f"127.0.0.1:{next(free)}",
-            ARVADOS_NATS_LISTEN=f"127.0.0.1:{next(free)}",
-        )
-        for component in COMPONENTS
+    listens = {
+        name: f"127.0.0.1:{next(free)}"
+        for name in ("ARVADOS_NATS_OPS_LISTEN", "ARVADOS_NATS_LISTEN")
     }
-    try:
-        await asyncio.gather(*(service.start() for service in services.values()))
-        yield services
-    finally:
-        await asyncio.gather(*(service.stop() for service in services.values()))
+    name = pod.labels["app.kubernetes.io/component"]
+    return process(pod, folder / name, held, **addresses, **listens)
 
 
-async def test_the_pods_work_together_and_end_in_time(
-    running: dict[str, Service],
-    rendered: Rendered,
-    held: dict[tuple[str, str], str],
-    sandbox: Sandbox,
-    tmp_path: Path,
-) -> None:
-    """Probes say ready, the test pod is content, and SIGTERM ends a socket within the grace."""
+async def test_every_probe_of_every_pod_is_answered(pods: Pods) -> None:
+    """At the paths that the chart names, without a token."""
     async with httpx.AsyncClient() as client:
-        for service in running.values():
-            for path in ("/livez", "/readyz"):
-                answer = await client.get(f"http://127.0.0.1:{service.ops_port}{path}")
-                assert answer.status_code == 200, (service.name, path)
+        for name, running in pods.services.items():
+            container = pods.rendered.pod(name).containers[0]
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                path = container[probe]["httpGet"]["path"]
+                answer = await client.get(f"http://127.0.0.1:{running.ops_port}{path}")
+                assert answer.status_code == 200, (name, probe)
 
-    proxy = f"ws://{running['wsproxy'].environment['ARVADOS_NATS_LISTEN']}"
-    there = {"ARVADOS_NATS_NATS_URL": sandbox.nats.url}
-    test = process(rendered.pod("test"), tmp_path / "test", held, **there)
+
+async def test_helm_test_is_content(pods: Pods, tmp_path: Path) -> None:
+    """The test pod's own command, with its own seed."""
+    addresses = {"ARVADOS_NATS_NATS_URL": ",".join(pods.nats.urls)}
+    test = process(pods.rendered.pod("test"), tmp_path / "test", pods.held, **addresses)
     *command, url = test.arguments
     assert url == "ws://r-arvados-nats-wsproxy:80"
     checked = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "arvados_nats", *command, proxy,
+        sys.executable, "-m", "arvados_nats", *command, pods.proxy,
         env=dict(test.environment), stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     said, _ = await checked.communicate()
     assert checked.returncode == 0, said.decode()
 
-    pod = rendered.pod("wsproxy")
-    pause = pod.containers[0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-    grace = pod.spec["terminationGracePeriodSeconds"] - pause
-    user = await sandbox.cluster.user("reader")
-    async with connect(f"{proxy}/websocket?api_token={user.token}") as socket:
-        started = time.monotonic()
-        await running["wsproxy"].stop(within=grace)
-        assert time.monotonic() - started < grace
+
+@asynccontextmanager
+async def native(pods: Pods, token: str, inbox: str) -> AsyncIterator[Native]:
+    """A client of the chart's NATS servers with an Arvados token."""
+    async with nats_client.connect(
+        pods.nats.urls, name="test", token=token, inbox_prefix=inbox, timeout=10
+    ) as connection:
+        yield Native(connection)
+
+
+@asynccontextmanager
+async def subscribed(pods: Pods, user: Actor) -> AsyncIterator[ClientConnection]:
+    """A socket of the old protocol that gets everything its user may read."""
+    async with connect(f"{pods.proxy}/websocket?api_token={user.token}") as socket:
+        await socket.send('{"method": "subscribe"}')
+        assert json.loads(await socket.recv()) == {"status": 200}
+        yield socket
+
+
+async def hear(socket: ClientConnection, uuid: str) -> None:
+    """Wait for an event about an object; the making of the user may come before it."""
+    async with asyncio.timeout(20):
+        while json.loads(await socket.recv())["object_uuid"] != uuid:
+            pass
+
+
+async def test_a_token_opens_nats_and_the_socket(pods: Pods) -> None:
+    """The callout lets it in, wsproxy too, and one event reaches both; a wrong one is refused."""
+    user = await pods.sandbox.cluster.user("reader")
+    inbox = subjects.inbox_prefix(user.token_uuid or user.uuid)
+    with pytest.raises(Refused):
+        async with native(pods, f"{user.token}x", inbox):
+            raise AssertionError("let in")
+    async with native(pods, user.token, inbox) as client, subscribed(pods, user) as socket:
+        await client.listen(f"arvados.live.{user.uuid}.>")
+        project = await pods.sandbox.cluster.project("seen by both", owner=user)
+        await until(lambda: client.heard_of(project.uuid), "the native client hears it")
+        await hear(socket, project.uuid)
+
+
+async def test_a_drained_node_takes_one_nats_server_along(pods: Pods) -> None:
+    """The other two go on: what is written meanwhile is stored, and reaches the socket."""
+    user = await pods.sandbox.cluster.user("unmoved")
+    async with subscribed(pods, user) as socket:
+        await pods.nats.roll(0)
+        project = await pods.sandbox.cluster.project("while one is away", owner=user)
+        await hear(socket, project.uuid)
+
+
+def seconds_to_end(pod: Pod) -> float:
+    """From SIGTERM to SIGKILL, as Kubernetes counts: the grace less the pause before."""
+    stop = pod.containers[0].get("lifecycle")
+    pause = stop["preStop"]["sleep"]["seconds"] if stop else 0
+    return float(pod.spec["terminationGracePeriodSeconds"] - pause)
+
+
+async def test_every_pod_ends_within_its_grace(pods: Pods) -> None:
+    """SIGTERM, with a socket open: all closed in order and exit code 0, before Kubernetes kills."""
+    user = await pods.sandbox.cluster.user("leaver")
+    async with subscribed(pods, user) as socket:
+        for name in ("wsproxy", "authcallout", "publishers"):
+            running, grace = pods.services[name], seconds_to_end(pods.rendered.pod(name))
+            started = time.monotonic()
+            await running.stop(within=grace)
+            assert time.monotonic() - started < grace
+            assert running.process is not None
+            assert running.process.exit_code == 0, running.output[-2000:]
         await socket.wait_closed()
-    ended = running["wsproxy"].process
-    assert ended is not None
-    assert ended.exit_code == 0
+        assert socket.close_code == CloseCode.GOING_AWAY
+    await asyncio.gather(*(running.start() for running in pods.services.values()))

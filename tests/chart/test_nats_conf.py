@@ -10,7 +10,6 @@ import dataclasses
 import json
 import re
 import runpy
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,8 +20,9 @@ import yaml
 
 from arvados_nats import keys, nats_client, nats_config, streams
 from arvados_nats.errors import Unavailable
+from arvados_nats.nats_client import Nats
 from publishers.settings import Settings as PublisherSettings
-from sandbox import child, nats_server, ports
+from tests.chart import nats_servers
 from tests.chart.rendered import CHART, ROOT, Helm, Rendered
 
 VARIABLES = {
@@ -108,87 +108,32 @@ def test_each_variable_is_the_public_key_it_is_named_after(helm: Helm) -> None:
     }
 
 
-def server_config(rendered: Rendered, folder: Path, environment: dict[str, str]) -> Path:
-    """nats.conf for this machine: the chart's own, listening on loopback, its data in `folder`."""
-    text = re.sub(r"\"store_dir\": \"[^\"]+\"", f'"store_dir": "{folder}"', rendered.nats_conf)
-    text = re.sub(r"\"pid_file\": \"[^\"]+\"", f'"pid_file": "{folder}/pid"', text)
-    text = re.sub(r"\"http_port\": \d+", '"http": "127.0.0.1:-1"', text)
-    text = re.sub(r"\n  \"port\": (\d+)", r'\n  "listen": "127.0.0.1:\1"', text)
-    for name, value in environment.items():
-        text = text.replace(f"${name}", value)
-    path = folder / "nats.conf"
-    path.write_text(text)
-    return path
-
-
 async def test_a_server_starts_with_it_and_knows_our_identities(helm: Helm, tmp_path: Path) -> None:
     """Real keys in the variables: publishers log in by nkey, others are sent to the callout."""
-    keys.ensure(tmp_path / "keys")
-    public = keys.load_all_public(tmp_path / "keys")
-    port = next(ports.candidates())
-    rendered = helm.template("single", f"nats.config.nats.port={port}")
-    environment = {"SERVER_NAME": "one", **_values(public)}
-    config = server_config(rendered, tmp_path, environment)
-    process = child.start([nats_server.executable(), "-c", config], log=tmp_path / "log")
-    try:
-
-        async def accepts() -> bool:
-            return not ports.is_free(port)
-
-        await child.ready(process, accepts, 20)
-        seed = keys.load(tmp_path / "keys", "publisher").text
-        async with nats_client.connect(
-            [f"nats://127.0.0.1:{port}"], name="publisher", seed=seed, timeout=10
-        ) as nats:
-            await streams.ensure(nats, streams.event_stream())
-            await streams.ensure(nats, streams.log_stream())
-            assert await nats.stream_config(streams.LOGS)
-    finally:
-        await process.stop(signal.SIGTERM)
+    async with publisher(helm.template("single"), tmp_path) as nats:
+        await streams.ensure(nats, streams.event_stream())
+        await streams.ensure(nats, streams.log_stream())
+        assert await nats.stream_config(streams.LOGS)
 
 
 @asynccontextmanager
-async def three_servers(rendered: Rendered, folder: Path) -> AsyncIterator[list[str]]:
-    """The chart's cluster on loopback; its clients' addresses."""
-    public = keys.load_all_public(folder / "keys")
-    free = ports.candidates()
-    clients, routes = ([f"127.0.0.1:{next(free)}" for _ in range(3)] for _ in range(2))
-    processes = []
-    try:
-        for number, (client, route) in enumerate(zip(clients, routes, strict=True)):
-            place = folder / f"server-{number}"
-            place.mkdir()
-            environment = {"SERVER_NAME": f"n{number}", **_values(public)}
-            config = server_config(rendered, place, environment)
-            text = config.read_text().replace("127.0.0.1:4222", client)
-            text = re.sub(r'"routes": \[[^]]*\]', f'"routes": {_urls(routes)}', text)
-            config.write_text(text.replace('"port": 6222', f'"listen": "{route}"'))
-            program = nats_server.executable()
-            processes.append(child.start([program, "-c", config], log=place / "log"))
-        yield [f"nats://{client}" for client in clients]
-    finally:
-        await asyncio.gather(*(process.stop(signal.SIGTERM) for process in processes))
-
-
-def _urls(addresses: list[str]) -> str:
-    return json.dumps([f"nats://{address}" for address in addresses])
-
-
-def _values(public: dict[str, str]) -> dict[str, str]:
-    return {VARIABLES[role]: key for role, key in public.items()}
+async def publisher(rendered: Rendered, folder: Path) -> AsyncIterator[Nats]:
+    """A connection of the publishers to the chart's servers."""
+    held = nats_servers.generated_keys("r-nkeys")
+    seed = held["r-nkeys", "publisher.nk"]
+    async with (
+        nats_servers.running(rendered, held, folder) as servers,
+        nats_client.connect(servers.urls, name="publisher", seed=seed, timeout=20) as nats,
+    ):
+        yield nats
 
 
 async def test_three_servers_keep_three_copies(helm: Helm, tmp_path: Path) -> None:
     """The default values, with the account's limit over three volumes, and streams as told."""
-    keys.ensure(tmp_path / "keys")
     rendered = helm.template("minimal")
     copies = int(rendered.environment("publishers")["ARVADOS_NATS_LOGS_REPLICAS"])
     limits = dataclasses.replace(streams.DEFAULT_LOG_LIMITS, replicas=copies)
-    seed = keys.load(tmp_path / "keys", "publisher").text
-    async with (
-        three_servers(rendered, tmp_path) as servers,
-        nats_client.connect(servers, name="publisher", seed=seed, timeout=20) as nats,
-    ):
+    async with publisher(rendered, tmp_path) as nats:
         deadline = asyncio.get_running_loop().time() + 30
         while True:
             try:
