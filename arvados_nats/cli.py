@@ -10,6 +10,7 @@ and it names them as text, so that importing the kernel imports no service.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import click
@@ -53,5 +54,13 @@ class _Lazy(click.Group):
 
 @click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="arvados-nats")
-def main() -> None:
+@click.option(
+    "--arvados-config",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Arvados' own config.yml, for all that is set nowhere else.",
+)
+def main(arvados_config: str | None) -> None:
     """The message facility of an Arvados cluster, on NATS JetStream."""
+    if arvados_config:
+        os.environ["ARVADOS_NATS_ARVADOS_CONFIG"] = arvados_config

@@ -22,6 +22,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from arvados_nats.arvados_config_source import ArvadosConfigSource
 from arvados_nats.errors import ConfigError
 
 DEFAULT_SECRETS_DIR = Path("/etc/arvados-nats/secrets")
@@ -45,6 +46,13 @@ class Block(BaseSettings):
     """Folder, if it exists, of files that are named like these variables and hold their values. A
     variable of the environment comes before its file."""
 
+    arvados_config: Path | None = None
+    """Arvados' own /etc/arvados/config.yml, if it is on this machine: what is set nowhere else is
+    taken from there."""
+
+    arvados_cluster: str = ""
+    """Which of the clusters in that file; needed where there are several."""
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -54,12 +62,16 @@ class Block(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then the folder of secrets."""
-        named = init_settings().get("secrets_dir") or env_settings().get("secrets_dir")
-        folder = Path(named or DEFAULT_SECRETS_DIR)
-        if not folder.is_dir():
-            return init_settings, env_settings
-        return init_settings, env_settings, SecretsSettingsSource(settings_cls, folder)
+        """Arguments, then the environment, then the folder of secrets, then Arvados' own file."""
+        given = {**env_settings(), **init_settings()}
+        sources = [init_settings, env_settings]
+        folder = Path(given.get("secrets_dir") or DEFAULT_SECRETS_DIR)
+        if folder.is_dir():
+            sources.append(SecretsSettingsSource(settings_cls, folder))
+        if file := given.get("arvados_config"):
+            name = str(given.get("arvados_cluster") or "")
+            sources.append(ArvadosConfigSource(settings_cls, Path(file), name))
+        return tuple(sources)
 
 
 class NatsSettings(Block):

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from arvados_nats import check_config
+from arvados_nats import arvados_config, check_config
 from arvados_nats.cli import main
 from arvados_nats.errors import BadInput
 
@@ -44,12 +43,15 @@ OTHER = SITE.partition("\n")[2].replace("xurid", "yurid")
 
 def wrong(text: str) -> list[str]:
     """What is found in the first cluster, as lines."""
-    return [str(found) for found in next(iter(check_config.examine(text).values()))]
+    return [
+        str(found)
+        for found in next(iter(check_config.examine(arvados_config.parse(text)).values()))
+    ]
 
 
 def test_a_site_as_the_guide_writes_it_is_ok() -> None:
     """Several clusters, secrets, InternalURLs with ListenURL, flow style and quotes."""
-    assert check_config.examine(SITE + OTHER) == {"xurid": [], "yurid": []}
+    assert check_config.examine(arvados_config.parse(SITE + OTHER)) == {"xurid": [], "yurid": []}
 
 
 @pytest.mark.parametrize(
@@ -110,25 +112,6 @@ def test_a_pooler_is_told() -> None:
     assert "port of a pooler" in found
 
 
-@pytest.mark.parametrize(
-    ("text", "line", "reason"),
-    [
-        (SITE.replace("    PostgreSQL:", "\t  PostgreSQL:"), 5, "character"),
-        (SITE.replace('"x:y"}', '"x:y"'), 7, "expected"),
-        (SITE.replace("MaxDeleteBatch", "MaxAge"), 19, "MaxAge is written twice"),
-        (SITE + SITE.partition("\n")[2], 22, "xurid is written twice"),
-        ("Cluster: {}\n", 1, "no map `Clusters`"),
-        ("# nothing\n", 1, "no map `Clusters`"),
-        ("Clusters: [xurid]\n", 1, "no map `Clusters`"),
-    ],
-)
-def test_a_broken_file_gives_line_and_reason(text: str, line: int, reason: str) -> None:
-    """What an editor can jump to."""
-    with pytest.raises(BadInput, match=reason) as error:
-        check_config.examine(text)
-    assert str(error.value).startswith(f"line {line}: ")
-
-
 def test_settings_that_are_no_map_are_told() -> None:
     """Also a cluster's name that is none."""
     assert wrong("Clusters:\n  Example:\n") == [
@@ -157,18 +140,3 @@ def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
     path.write_bytes(b"Clusters: \xff")
     with pytest.raises(BadInput, match="byte 10"):
         check_config.check(path)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("0", 0), ("336h", 1_209_600), ("1h30m", 5400), ("1.5h", 5400), ("100ms", 0.1)],
-)
-def test_durations_are_read_as_go_writes_them(text: str, seconds: float) -> None:
-    """With units, several of them, and fractions."""
-    assert check_config.duration(text) == timedelta(seconds=seconds)
-
-
-@pytest.mark.parametrize("text", ["", "1", "1d", "h", "1 h", "-1h"])
-def test_what_is_no_duration_is_none(text: str) -> None:
-    """Arvados would not start with it."""
-    assert check_config.duration(text) is None

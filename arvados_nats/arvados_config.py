@@ -1,0 +1,131 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A site's Arvados configuration, /etc/arvados/config.yml, as one writes it.
+
+Pure but for reading the file. It is read as nodes, so that whatever is wrong has a line. Arvados'
+defaults are not in it. No text made here shows a value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from arvados_nats.errors import BadInput
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:h|ms|us|µs|ns|m|s))+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)")
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The settings of one cluster, found by their path; absent ones are the empty text."""
+
+    name: str
+    node: MappingNode
+
+    def find(self, path: str) -> Node | None:
+        """The node at `A.B.C`, or None."""
+        found: Node | None = self.node
+        for name in path.split("."):
+            found = entries(found).get(name) if isinstance(found, MappingNode) else None
+        return found
+
+    def text(self, path: str) -> str:
+        """The value at a path as it is written; empty where there is none."""
+        found = self.find(path)
+        if not isinstance(found, ScalarNode) or found.tag == "tag:yaml.org,2002:null":
+            return ""
+        return str(found.value)
+
+    def line(self, path: str) -> int:
+        """The line of a setting, or of the nearest one above it that is written; from 1."""
+        found, near = None, path
+        while found is None and near:
+            found, near = self.find(near), near.rpartition(".")[0]
+        return (found or self.node).start_mark.line + 1
+
+    def texts(self, path: str) -> dict[str, str]:
+        """The scalars of the map at a path, by name; empty where there is none."""
+        found = self.find(path)
+        names = entries(found) if isinstance(found, MappingNode) else {}
+        return {name: text for name in names if (text := self.text(f"{path}.{name}"))}
+
+
+def read(path: Path) -> Mapping[str, Node]:
+    """Clusters by name. `BadInput` gives line and reason where a file is broken."""
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise BadInput(f"byte {error.start} is not UTF-8") from error
+    except OSError as error:
+        raise BadInput(f"it can not be read: {error.strerror}") from error
+
+
+def parse(text: str) -> Mapping[str, Node]:
+    """The same for the text of a file."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise BadInput(f"line {mark.line + 1 if mark else '?'}: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise BadInput("it holds a character that YAML does not allow") from error
+    _require_unique(root)
+    clusters = entries(root).get("Clusters") if isinstance(root, MappingNode) else None
+    if not isinstance(clusters, MappingNode):
+        near = clusters or root
+        line = near.start_mark.line + 1 if near else 1
+        raise BadInput(f"line {line}: there is no map `Clusters`")
+    return entries(clusters)
+
+
+def choose(clusters: Mapping[str, Node], name: str = "") -> Cluster:
+    """The cluster of this name, or the only one; `BadInput` says which there are."""
+    if not name and len(clusters) == 1:
+        (name,) = clusters
+    node = clusters.get(name)
+    if isinstance(node, MappingNode):
+        return Cluster(name, node)
+    if node is not None:
+        raise BadInput(f"line {node.start_mark.line + 1}: {name}: this is no map of settings")
+    there = ", ".join(sorted(clusters)) or "none"
+    raise BadInput(f"name one of its clusters ({there})" + (f", not {name}" if name else ""))
+
+
+def _require_unique(node: Node | None) -> None:
+    """BadInput where a name is written twice, anywhere: one of the two would be lost."""
+    children: Iterable[Node] = ()
+    if isinstance(node, MappingNode):
+        children = entries(node).values()
+    elif isinstance(node, SequenceNode):
+        children = node.value
+    for child in children:
+        _require_unique(child)
+
+
+def entries(node: MappingNode) -> dict[str, Node]:
+    """Name -> node; `BadInput` for a name that is written twice: one of them would be lost."""
+    found: dict[str, Node] = {}
+    for key, value in node.value:
+        if key.value in found:
+            raise BadInput(f"line {key.start_mark.line + 1}: {key.value} is written twice")
+        found[str(key.value)] = value
+    return found
+
+
+def duration(text: str) -> timedelta | None:
+    """What Go's duration text means, such as `336h` or `1h30m`; None if it is none."""
+    if text == "0":
+        return timedelta()
+    if not _DURATION.fullmatch(text):
+        return None
+    return timedelta(seconds=sum(float(n) * _UNITS[unit] for n, unit in _PART.findall(text)))

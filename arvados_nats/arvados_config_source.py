@@ -1,0 +1,121 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Settings that stand in Arvados' own config.yml already, so that nobody writes them twice.
+
+The last source of every service's settings: what the environment and the folder of secrets have
+comes before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from arvados_nats import arvados_config
+from arvados_nats.arvados_config import Cluster
+from arvados_nats.errors import BadInput, ConfigError
+
+
+class ArvadosConfigSource(PydanticBaseSettingsSource):
+    """What one cluster's part of the file says; ConfigError gives the line and the reason."""
+
+    def __init__(self, settings_cls: type[BaseSettings], file: Path, cluster: str) -> None:
+        super().__init__(settings_cls)
+        self._file = file
+        self._name = cluster
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Part of the interface; `__call__` does all of it."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        try:
+            cluster = arvados_config.choose(arvados_config.read(self._file), self._name)
+            found = {name: read(cluster) for name, read in _SETTINGS.items()}
+        except BadInput as error:
+            raise ConfigError(f"arvados_config: {self._file}: {error}") from error
+        fields = self.settings_cls.model_fields
+        return {
+            name: value
+            for name, value in found.items()
+            if value is not None and name in fields and not self._is_set(name, fields[name])
+        }
+
+    def _is_set(self, name: str, field: FieldInfo) -> bool:
+        alias = field.validation_alias
+        names = {name, *(map(str, alias.choices) if isinstance(alias, AliasChoices) else ())}
+        return any(known.lower() in {n.lower() for n in names} for known in self.current_state)
+
+
+def _text(path: str) -> Callable[[Cluster], str | None]:
+    return lambda cluster: cluster.text(path) or None
+
+
+def _host(cluster: Cluster) -> str | None:
+    """Where API calls go: the address that everybody uses, whose certificate is right."""
+    path = "Services.Controller.ExternalURL"
+    url = cluster.text(path)
+    if not url:
+        return None
+    parts = urlsplit(url)
+    if not parts.netloc:
+        raise BadInput(f"line {cluster.line(path)}: {cluster.name}.{path}: it names no host")
+    return parts.netloc if parts.scheme == "https" else f"{parts.scheme}://{parts.netloc}"
+
+
+def _database(cluster: Cluster) -> str | None:
+    """A libpq connection string."""
+    return (
+        " ".join(
+            f"{name}='{value.translate(_QUOTED)}'"
+            for name, value in cluster.texts("PostgreSQL.Connection").items()
+        )
+        or None
+    )
+
+
+_QUOTED = str.maketrans({"\\": "\\\\", "'": "\\'"})
+
+
+def _flag(path: str) -> Callable[[Cluster], bool | None]:
+    def read(cluster: Cluster) -> bool | None:
+        text = cluster.text(path).lower()
+        if text not in ("", "true", "false"):
+            raise BadInput(
+                f"line {cluster.line(path)}: {cluster.name}.{path}: it is neither true nor false"
+            )
+        return None if not text else text == "true"
+
+    return read
+
+
+def _seconds(path: str) -> Callable[[Cluster], float | None]:
+    def read(cluster: Cluster) -> float | None:
+        text = cluster.text(path)
+        found = arvados_config.duration(text) if text else None
+        if text and found is None:
+            raise BadInput(
+                f"line {cluster.line(path)}: {cluster.name}.{path}: it is no duration such as 60s"
+            )
+        return found.total_seconds() if found else None
+
+    return read
+
+
+_SETTINGS: Mapping[str, Callable[[Cluster], Any]] = {
+    "arvados_api_host": _host,
+    "arvados_api_host_insecure": _flag("TLS.Insecure"),
+    "postgres_dsn": _database,
+    "management_token": _text("ManagementToken"),
+    "log_token": _text("SystemRootToken"),
+    "role_groups_visible_to_all": _flag("Users.RoleGroupsVisibleToAll"),
+    "send_timeout": _seconds("API.SendTimeout"),
+}
+"""Field of a settings class -> where its value stands (Arvados' config.default.yml)."""

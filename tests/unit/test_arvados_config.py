@@ -1,0 +1,146 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A site's config.yml is read as it is written: each setting where a service looks for it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from arvados_nats import arvados_config, process
+from arvados_nats.errors import BadInput, ConfigError
+from publishers.settings import Settings as PublisherSettings
+from tests.unit.test_check_config import OTHER, ROOT_TOKEN, SITE
+from wsproxy.settings import Settings as ProxySettings
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        (SITE.replace("    PostgreSQL:", "\t  PostgreSQL:"), 5, "character"),
+        (SITE.replace('"x:y"}', '"x:y"'), 7, "expected"),
+        (SITE.replace("MaxDeleteBatch", "MaxAge"), 19, "MaxAge is written twice"),
+        (SITE + SITE.partition("\n")[2], 22, "xurid is written twice"),
+        ("Cluster: {}\n", 1, "no map `Clusters`"),
+        ("# nothing\n", 1, "no map `Clusters`"),
+        ("Clusters: [xurid]\n", 1, "no map `Clusters`"),
+    ],
+)
+def test_a_broken_file_gives_line_and_reason(text: str, line: int, reason: str) -> None:
+    """What an editor can jump to."""
+    with pytest.raises(BadInput, match=reason) as error:
+        arvados_config.parse(text)
+    assert str(error.value).startswith(f"line {line}: ")
+
+
+MORE = (
+    SITE
+    + """\
+    API:
+      SendTimeout: 90s
+    TLS:
+      Insecure: true
+    Users:
+      RoleGroupsVisibleToAll: false
+"""
+)
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file, and an environment that has it and nothing else."""
+    path = tmp_path / "config.yml"
+    path.write_text(MORE)
+    for name in ("ARVADOS_API_HOST", "ARVADOS_MANAGEMENT_TOKEN", "ARVADOS_NATS_POSTGRES_DSN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ARVADOS_NATS_ARVADOS_CONFIG", str(path))
+    return path
+
+
+def test_services_take_what_arvados_has_already(config: Path) -> None:
+    """Each its own part: where the API and the database are, tokens, and how Arvados is set."""
+    publishers = process.load(PublisherSettings)
+    assert publishers.arvados_url == "https://xurid.example.com"
+    assert publishers.arvados_api_host_insecure
+    assert publishers.postgres_dsn.get_secret_value() == (
+        "host='localhost' port='5432' dbname='arvados' user='arvados' password='x:y'"
+    )
+    assert publishers.log_token.get_secret_value() == ROOT_TOKEN
+    assert publishers.management_secret == "managementtokenthatmustneverbeprinted"
+    assert publishers.role_groups_visible_to_all is False
+    assert process.load(ProxySettings).send_timeout == 90
+    assert "mustneverbeprinted" not in repr(publishers)
+
+
+def test_the_environment_comes_first(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under whichever of its names a setting is given."""
+    monkeypatch.setenv("ARVADOS_API_HOST", "elsewhere.example.com")
+    monkeypatch.setenv("ARVADOS_MANAGEMENT_TOKEN", "other")
+    monkeypatch.setenv("ARVADOS_NATS_POSTGRES_DSN", "host=x")
+    found = process.load(PublisherSettings)
+    assert found.arvados_url == "https://elsewhere.example.com"
+    assert found.management_secret == "other"
+    assert found.postgres_dsn.get_secret_value() == "host=x"
+
+
+def test_secrets_with_quotes_arrive_whole(config: Path) -> None:
+    """libpq's own quoting."""
+    config.write_text(MORE.replace('"x:y"', r"""'it''s \\ so'"""))
+    dsn = process.load(PublisherSettings).postgres_dsn.get_secret_value()
+    assert r"password='it\'s \\\\ so'" in dsn
+
+
+def test_one_of_several_clusters_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the error says which there are."""
+    config.write_text(SITE + OTHER)
+    with pytest.raises(ConfigError, match=r"name one of its clusters \(xurid, yurid\)"):
+        process.load(PublisherSettings)
+    monkeypatch.setenv("ARVADOS_NATS_ARVADOS_CLUSTER", "yurid")
+    assert process.load(PublisherSettings).arvados_url == "https://yurid.example.com"
+    monkeypatch.setenv("ARVADOS_NATS_ARVADOS_CLUSTER", "zurid")
+    with pytest.raises(ConfigError, match=r"\(xurid, yurid\), not zurid"):
+        process.load(PublisherSettings)
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "told"),
+    [
+        ("SendTimeout: 90s", "SendTimeout: 90", "line 23: xurid.API.SendTimeout: it is no dur"),
+        ("Insecure: true", "Insecure: yes", "line 25: xurid.TLS.Insecure: it is neither"),
+        ("https://xurid.example.com", "xurid", "line 9: xurid.Services.Controller.ExternalURL"),
+        ("    TLS:", "\t TLS:", "line 24: found character"),
+    ],
+)
+def test_a_wrong_value_gives_line_and_reason(
+    config: Path, was: str, becomes: str, told: str
+) -> None:
+    """And the file, but not the value."""
+    config.write_text(MORE.replace(was, becomes))
+    with pytest.raises(ConfigError) as error:
+        process.load(ProxySettings)
+    assert str(error.value).startswith(f"arvados_config: {config}: {told}")
+
+
+def test_a_file_that_is_not_there(config: Path) -> None:
+    """Is told as well: somebody has asked for it."""
+    config.unlink()
+    with pytest.raises(ConfigError, match="it can not be read: No such file"):
+        process.load(ProxySettings)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("336h", 1_209_600), ("1h30m", 5400), ("1.5h", 5400), ("100ms", 0.1)],
+)
+def test_durations_are_read_as_go_writes_them(text: str, seconds: float) -> None:
+    """With units, several of them, and fractions."""
+    assert arvados_config.duration(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "1", "1d", "h", "1 h", "-1h"])
+def test_what_is_no_duration_is_none(text: str) -> None:
+    """Arvados would not start with it."""
+    assert arvados_config.duration(text) is None
