@@ -80,16 +80,29 @@ def test_one_server_alone_has_a_third_of_it() -> None:
 
 
 def test_the_streams_fit_the_account_and_the_volume() -> None:
-    """All copies of both, with their default limits; and the server stops before the volume."""
-    told = {**PublisherSettings.model_fields}
-    assert {"events_replicas", "logs_replicas"} <= set(told)
-    streamed = streams.DEFAULT_EVENT_LIMITS.max_bytes + streams.DEFAULT_LOG_LIMITS.max_bytes
+    """All copies of all, with their default limits; and the server stops before the volume."""
+    settings = PublisherSettings.model_fields
+    streamed = sum(
+        settings[f"{name}_max_bytes"].default for name in ("events", "logs", "system_logs")
+    )
     store = NATS["config"]["jetstream"]["fileStore"]
     size, volume = (
         int(text.removesuffix("Gi")) for text in (store["maxSize"], store["pvc"]["size"])
     )
     assert streamed < size * nats_config.GIB * 0.9
     assert size < volume
+
+
+@pytest.mark.parametrize(("example", "servers"), [("minimal", "3"), ("single", "1")])
+def test_every_stream_has_a_copy_on_each_server(helm: Helm, example: str, servers: str) -> None:
+    """One that is left out would be gone with its server, and its publisher would not be well."""
+    copies = {
+        name: value
+        for name, value in helm.template(example).environment("publishers").items()
+        if name.endswith("_REPLICAS")
+    }
+    known = [name for name in PublisherSettings.model_fields if name.endswith("_replicas")]
+    assert copies == {f"ARVADOS_NATS_{name.upper()}": servers for name in known}
 
 
 def test_each_variable_is_the_public_key_it_is_named_after(helm: Helm) -> None:
