@@ -16,6 +16,7 @@ import contextlib
 import itertools
 import logging
 import random
+from collections.abc import Mapping
 
 from arvados_nats import events, log_chunks, subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
@@ -68,6 +69,7 @@ class LogFeed:
         self._early: list[Message] | None = []
         self._sequence = 0
         self._asking = asyncio.Lock()
+        self._listing: dict[str, int] | None = None
         self._asked_at = self._heard_at = float("-inf")
 
     async def run(self) -> None:
@@ -210,6 +212,17 @@ class LogFeed:
             with contextlib.suppress(Refused):
                 await self.settle(reader.access)
                 return
+
+    async def listed(self, access: Access) -> Mapping[str, int]:
+        """Sizes of the files at Arvados when they were asked for first, which is once.
+
+        The stream may not have as much yet: then what it brings is not new.
+        """
+        async with self._asking:
+            if self._listing is None and self.end is None:
+                with contextlib.suppress(ArvadosNatsError):
+                    self._listing = await self._saved.sizes(self.container, access)
+        return self._listing or {}
 
     async def settle(self, access: Access) -> None:
         """Find out from Arvados whether a container is over whose end the stream does not tell.

@@ -77,6 +77,8 @@ class LogReader:
         self._ended = ended
         self._behind: dict[str, LogPlace] = {}
         self._ahead: set[str] = set()
+        self._tails: dict[str, LogPlace] = {}
+        """Where the last lines begin, of each file there was and no place was named for."""
         self._begun = False
         self._caught_up = False
         self._stopped = False
@@ -105,7 +107,7 @@ class LogReader:
     @property
     def caught_up(self) -> bool:
         """Whether all that there is has been sent."""
-        return self._caught_up and not self._behind
+        return self._caught_up and self._behind.keys() <= self._ahead
 
     @property
     def places(self) -> dict[str, LogPlace] | None:
@@ -113,7 +115,7 @@ class LogReader:
         if not self._begun:
             return None
         found = {name: file.place for name, file in self._feed.files.items() if self._follows(name)}
-        return found | self._behind
+        return self._tails | found | self._behind
 
     def enter(self, file: LogFile) -> None:
         """Follow a file that has appeared, if it is one of those chosen."""
@@ -146,6 +148,8 @@ class LogReader:
         return self._selection.files is None or name in self._selection.files
 
     def _first_place(self, file: LogFile) -> LogPlace:
+        if file.name in self._tails:
+            return self._tails[file.name]
         epoch, offset = self._selection.places.get(file.name, (None, 0))
         if epoch is None or not file.frontier.sequence:  # no epoch is known outside the stream
             epoch = file.frontier.epoch
@@ -184,25 +188,23 @@ class LogReader:
         if self._feed.end is None and not self._feed.files:
             with contextlib.suppress(Refused):  # then its permission ends elsewhere
                 await self._feed.settle(self.access)
-        tails = await self._tails()
+        if self._selection.tail is not None:
+            await self._find_tails(self._selection.tail)
         self._begun = True
         self._feed.readers.add(self)
         for file in self._feed.files.values():
-            if file.name in tails:
-                self._behind[file.name] = tails[file.name]
-            else:
-                self.enter(file)
+            self.enter(file)
 
-    async def _tails(self) -> dict[str, LogPlace]:
-        """Where the last lines begin, of each file there is now and no place was named for."""
-        lines = self._selection.tail
-        if lines is None:
-            return {}
-        found: dict[str, LogPlace] = {}
-        for name, file in tuple(self._feed.files.items()):
+    async def _find_tails(self, lines: int) -> None:
+        listed = await self._feed.listed(self.access)
+        for name in {*self._feed.files, *listed}:
             if self._follows(name) and name not in self._selection.places:
-                found[name] = await log_tail.place(self._feed, file, lines, self.access)
-        return found
+                file, size = self._feed.files.get(name), listed.get(name, 0)
+                end = file.place if file else LogPlace(0, 0)
+                if file is None or size > file.frontier.edge:
+                    end = LogPlace(end.epoch, size)
+                place = await log_tail.place(self._feed, name, end, lines, self.access)
+                self._tails[name] = place
 
     async def _later(self, error: ArvadosNatsError, pause: float) -> float:
         """Tell once that history has to wait, and wait; the next pause."""

@@ -19,18 +19,16 @@ from wsproxy.log_pieces import Hole, Piece
 
 if TYPE_CHECKING:
     from wsproxy.log_feed import LogFeed
-    from wsproxy.log_file import LogFile
 
 _LINE_BYTES = 160
 _MAX_BYTES = 8 * 1024 * 1024
 
 
-async def place(feed: LogFeed, file: LogFile, lines: int, access: Access) -> LogPlace:
-    """The place of the last `lines` lines of a file as it is now; an open line counts as one.
+async def place(feed: LogFeed, file: str, end: LogPlace, lines: int, access: Access) -> LogPlace:
+    """The place of the last `lines` lines before `end` of a file; an open line counts as one.
 
     Raises Unavailable as history does.
     """
-    end = file.place
     reach = max(lines, 1) * _LINE_BYTES
     while lines:
         start = max(end.offset - min(reach, _MAX_BYTES), 0)
@@ -53,15 +51,17 @@ def start_of_last(data: bytes, lines: int) -> int:
 
 
 async def _bytes(
-    feed: LogFeed, file: LogFile, start: LogPlace, end: LogPlace, access: Access
+    feed: LogFeed, file: str, start: LogPlace, end: LogPlace, access: Access
 ) -> tuple[int, bytes]:
     """The bytes up to `end` that join, and the offset of their first."""
     first, data = start.offset, bytearray()
     place = start
     while place.offset < end.offset:
-        wanted = Wanted(feed.container, file.name, place, end)
+        wanted = Wanted(feed.container, file, place, end)
+        known = feed.files.get(file)
+        recent = known.recent(place) if known else None
         try:
-            step = file.recent(place) or await feed.history.read(wanted, access)
+            step = recent or await feed.history.read(wanted, access)
         except Refused:
             return end.offset, b""
         if isinstance(step, Piece):

@@ -171,6 +171,28 @@ async def test_only_the_chosen_files_from_the_chosen_places(
     assert set(peer.received.bytes_of) == {("stdout.txt", 0), ("stderr.txt", 0)}
 
 
+async def test_last_lines_are_those_of_the_log_not_of_the_stream(
+    feeds: LogFeeds, world: log_world.World, access: Access
+) -> None:
+    """A file that the publisher has not read yet, or not all of: what comes of it later is not new.
+    Arvados is asked once for all readers."""
+    job = await world.job()
+    lines = [b"line %d\n" % number for number in range(1000)]
+    for name in ("stdout.txt", "stderr.txt"):
+        job.write(name, b"".join(lines))
+    await publish(world.nats, *chunks(job.uuid, "stderr.txt", lines[:5]))
+    peers = [join(feeds.open(job.uuid), Selection(tail=2), access) for _ in range(3)]
+    for peer in peers:
+        await peer.received.until_told("caught_up")
+    out = chunks(job.uuid, "stdout.txt", [*lines, b"new\n"])
+    err = chunks(job.uuid, "stderr.txt", [*lines, b"new\n"])[5:]
+    await publish(world.nats, *out, *err)
+    last = b"line 998\nline 999\nnew\n"
+    for peer in peers:
+        await peer.received.until_content({"stdout.txt": last, "stderr.txt": last})
+    assert world.backend.faults.count("PROPFIND") == 1
+
+
 async def test_a_place_that_is_not_there_yet_is_waited_for(
     feeds: LogFeeds, world: log_world.World, access: Access
 ) -> None:
