@@ -5,7 +5,9 @@
 
 The sibling of `grant_follow` for tokens: a notice on `arvados.tokens.gone.<token>` acts at once; at
 intervals, when a publisher takes over and when the connection is back, all tokens in use are asked
-about. Tokens that are no rows of the database (SystemRootToken, the anonymous one) are left out.
+about. So is each token soon after it came into use: it may be dead since it was let in, and what is
+asked about the publisher knows of, however briefly the token has lived. Tokens that are no rows of
+the database (SystemRootToken, the anonymous one) are left out.
 """
 
 from __future__ import annotations
@@ -27,6 +29,10 @@ from arvados_nats.nats_client import Message, Nats
 logger = logging.getLogger(__name__)
 
 REFRESH = 60.0
+NEW = 1.0
+"""Seconds between two looks for tokens that came into use."""
+RETRY = 5.0
+"""Seconds after which an unanswered question is asked again."""
 _AT_ONCE = 500
 _NO_ROWS = ("-000000000000000", "-anonymouspublic")
 
@@ -54,12 +60,18 @@ async def follow(
     nats.on_change(connection_changed)
     await nats.subscribe(f"{subjects.TOKENS_GONE}.*", told)
     await nats.subscribe(subjects.GRANTS_STARTED, started)
+    asked: set[str] = set()
+    next_round = 0.0
     while True:
-        next_round = time.monotonic() + refresh
-        await _check(nats, [*in_use()], gone)
+        using = set(in_use())
+        if time.monotonic() >= next_round:
+            asked, next_round = set(), time.monotonic() + refresh
+        answered = await _check(nats, using - asked, gone)
+        asked = using if answered else asked & using
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(next_round - time.monotonic(), 0)):
+            async with asyncio.timeout(NEW if answered else RETRY):
                 await wake.wait()
+                next_round = 0.0
         wake.clear()
 
 
@@ -79,7 +91,8 @@ async def live(nats: Nats, token_uuids: Iterable[str]) -> dict[str, TokenState]:
     return found
 
 
-async def _check(nats: Nats, tokens: list[str], gone: Gone) -> None:
+async def _check(nats: Nats, tokens: Collection[str], gone: Gone) -> bool:
+    """Whether there was an answer; acts on it."""
     asked = [token for token in tokens if not token.endswith(_NO_ROWS)]
     try:
         found = await live(nats, asked)
@@ -88,10 +101,11 @@ async def _check(nats: Nats, tokens: list[str], gone: Gone) -> None:
             "tokens not checked",
             extra={"action": "tokens.stale", "tokens": len(asked), "error": str(error)},
         )
-        return
+        return False
     for token in asked:
         if token not in found:
             await gone(token, "expired")
+    return True
 
 
 def _reason(payload: bytes) -> str:

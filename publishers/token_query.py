@@ -23,14 +23,16 @@ _LIVES = f"""
 (a.expires_at IS NULL OR a.expires_at > {_NOW})
 AND (a.refreshes_at IS NULL OR a.refreshes_at > {_NOW})
 """
+_HASH = "hashtextextended(concat(uuid, user_id, scopes), 0)"
 _DIGEST = f"""
 SELECT extract(epoch FROM statement_timestamp())::float8 AS now,
-       concat_ws(' ', count(*), sum(hashtextextended(concat(uuid, user_id, scopes), 0))) AS digest,
+       concat_ws(' ', count(*), sum({_HASH})) AS digest,
        extract(epoch FROM min(least(expires_at, refreshes_at)))::float8 AS next_end
 FROM api_client_authorizations AS a WHERE {_LIVES}
 """
 _ALL = f"""
-SELECT uuid, user_id, coalesce(scopes, '') AS scopes
+SELECT uuid, user_id, coalesce(scopes, '') AS scopes,
+       concat_ws(' ', count(*) OVER (), sum({_HASH}) OVER ()) AS digest
 FROM api_client_authorizations AS a WHERE {_LIVES}
 """
 _SOME = f"""
@@ -63,10 +65,14 @@ class TokenQuery:
         row = (await self._database.fetch(_DIGEST))[0]
         return Digest(row["now"], row["digest"], row["next_end"])
 
-    async def all_live(self) -> dict[str, tuple[int, str]]:
-        """Every live token's uuid, with the user's id and the scopes as stored."""
+    async def all_live(self) -> tuple[dict[str, tuple[int, str]], str]:
+        """Every live token's uuid, with the user's id and the scopes as stored; and their digest.
+
+        In one statement: a token that lived between two would be in the one and not in the other.
+        """
         rows = await self._database.fetch(_ALL)
-        return {uuid: (user_id, scopes) for uuid, user_id, scopes in rows}
+        digest = rows[0]["digest"] if rows else "0"
+        return {uuid: (user_id, scopes) for uuid, user_id, scopes, _ in rows}, digest
 
     async def live(self, uuids: Iterable[str]) -> TokensAnswer:
         """The live ones among these tokens."""

@@ -7,6 +7,10 @@ Every replica looks every few seconds, at the moment when the next token ends, a
 a token comes; the one that leads tells. Whoever takes over tells once more what it saw end just
 before, since the one that led may not have. A token that has another user or other scopes than
 before is told gone as well: its holder comes back and is asked about anew.
+
+A token may be made and logged out of between two looks. So every replica also hears which tokens
+are asked about (`token_follow` asks about each that comes into use), and the next look finds them
+alive, and so remembers them, or tells that they are gone.
 """
 
 from __future__ import annotations
@@ -18,8 +22,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NoReturn
 
+import msgspec
+
 from arvados_nats import grants_wire, subjects
-from arvados_nats.errors import ArvadosNatsError
+from arvados_nats.errors import ArvadosNatsError, BadInput
 from arvados_nats.grants_wire import TokenGone
 from arvados_nats.nats_client import Message, Nats
 from publishers import grants_metrics as metrics
@@ -46,12 +52,14 @@ class TokenSweep:
         self._wake = asyncio.Event()
         self._live: dict[str, tuple[int, str]] | None = None
         self._digest = ""
+        self._asked: set[str] = set()
         self._leading = False
         self._untold: list[tuple[float, TokenGone]] = []
 
     async def run(self, attempts: Attempts) -> NoReturn:
         """Look until cancelled; while the database is away, try again."""
         await self._nats.subscribe(_TOKEN_EVENTS, self._token_event)
+        await self._nats.subscribe(subjects.TOKENS_GET, self._question)
         while True:
             pause = 0.0
             try:
@@ -79,18 +87,28 @@ class TokenSweep:
     async def _token_event(self, _: Message) -> None:
         self._wake.set()
 
+    async def _question(self, message: Message) -> None:
+        try:
+            self._asked.update(msgspec.json.decode(message.data, type=list[str]))
+        except msgspec.MsgspecError as error:
+            raise BadInput(f"not a list of tokens: {error}") from error
+
     async def _look(self) -> float:
         """Note what is gone; the seconds until the next look."""
+        asked = frozenset(self._asked)  # what is asked from now on may be younger than the answer
         seen = await self._query.digest()
         metrics.SWEEPS.inc()
-        if seen.digest != self._digest:
-            live = await self._query.all_live()
-            # A first look has nothing to compare with; readers ask about their tokens themselves.
-            if self._live is not None:
-                now = asyncio.get_running_loop().time()
-                gone = await self._difference(self._live, live)
-                self._untold += [(now, told) for told in gone]
-            self._live, self._digest = live, seen.digest
+        before = self._live
+        if before is None or seen.digest != self._digest:
+            live, digest = await self._query.all_live()
+        else:
+            live, digest = before, self._digest
+        now = asyncio.get_running_loop().time()
+        # A first look has nothing to compare with; readers ask about their tokens themselves.
+        gone = await self._difference(before or {}, live, asked)
+        self._untold += [(now, told) for told in gone]
+        self._live, self._digest = live, digest
+        self._asked -= asked
         if self._leading:
             await self._tell_untold()
         if seen.next_end is None:
@@ -98,12 +116,15 @@ class TokenSweep:
         return min(max(seen.next_end - seen.now, 0), self._every)
 
     async def _difference(
-        self, before: dict[str, tuple[int, str]], now: dict[str, tuple[int, str]]
+        self,
+        before: dict[str, tuple[int, str]],
+        now: dict[str, tuple[int, str]],
+        asked: frozenset[str],
     ) -> list[TokenGone]:
-        gone = before.keys() - now.keys()
+        gone = (before.keys() | asked) - now.keys()
         left = await self._query.left(gone) if gone else set()
         ended = [TokenGone(uuid, "expired" if uuid in left else "deleted") for uuid in gone]
-        both = before.keys() & now.keys()
+        both = () if before is now else before.keys() & now.keys()
         return ended + [TokenGone(u, "changed") for u in both if before[u] != now[u]]
 
     async def _tell_untold(self) -> None:

@@ -361,3 +361,27 @@ async def test_dead_tokens_reach_their_follower(here: PermissionWorld) -> None:
 
     assert {uuid for uuid, _ in gone} == {first.token_uuid, second.token_uuid}
     assert live.keys() == {kept.token_uuid}
+
+
+async def test_a_token_is_asked_about_soon_after_it_came_into_use(here: PermissionWorld) -> None:
+    """It died before the question and no notice was told of it: the answer ends it."""
+    alice = await here.cluster.user("alice")
+    mine: set[str] = set()
+    gone: list[str] = []
+
+    async def ended(token_uuid: str, _: str) -> None:
+        gone.append(token_uuid)
+        mine.discard(token_uuid)
+
+    async with (
+        here.publishing(SLOW),
+        running(token_follow.follow(here.reader, lambda: mine, ended)),
+    ):
+        brief, kept = [await here.cluster.token(alice) for _ in range(2)]
+        await here.watch(alice)
+        await here.cluster.logout(brief)
+        mine |= {str(brief.token_uuid), str(kept.token_uuid)}
+        await eventually(lambda: gone, "it is asked about")
+
+    assert gone == [brief.token_uuid]
+    assert mine == {kept.token_uuid}

@@ -314,8 +314,10 @@ async def test_tokens_are_read_without_their_secrets(
         await cluster.logout(dead)
         asked = [alice.token_uuid, scoped.token_uuid, dead.token_uuid, "zzzzz-gj3su-unknown"]
         answer = await query.live([uuid for uuid in asked if uuid])
-        everything = await query.all_live()
+        everything, digest = await query.all_live()
+        seen = await query.digest()
 
+    assert digest == seen.digest, "the two would be told apart at each look"
     found = {state.token_uuid: state for state in answer.tokens}
     assert found.keys() == {alice.token_uuid, scoped.token_uuid}
     assert {state.user_uuid for state in answer.tokens} == {alice.uuid}

@@ -14,6 +14,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from arvados_nats import subjects, token_follow
 from arvados_nats.grants import DIRECT, OWNED
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
@@ -365,6 +366,49 @@ async def test_an_event_of_a_token_makes_the_sweep_look(here: PermissionWorld) -
     assert {(told.token_uuid, told.reason) for told in here.gone} == {
         (extra.token_uuid, "deleted"),
         (narrowed.token_uuid, "changed"),
+    }
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_a_token_that_lived_between_two_looks_is_told_if_it_was_asked_about(
+    here: PermissionWorld, asked: bool
+) -> None:
+    """No look saw it alive, and it left no trace; whoever let it in has asked about it since."""
+    cluster = here.cluster
+    alice = await cluster.user("alice")
+    witness = await cluster.token(alice)
+    async with here.publishing(with_events=False):
+        brief = await cluster.token(alice)
+        if asked:
+            assert await token_follow.live(here.reader, [str(brief.token_uuid)])
+        await cluster.logout(brief)
+        await cluster.logout(witness)
+        await here.nats.publish(f"{subjects.STORED_EVENTS}.api_client_authorization.x.update")
+        await eventually(lambda: len(here.gone) > asked, "a look was taken, and all is told")
+
+    told = {brief.token_uuid, witness.token_uuid} if asked else {witness.token_uuid}
+    assert {gone.token_uuid for gone in here.gone} == told
+
+
+async def test_whoever_leads_has_heard_what_another_replica_was_asked(
+    here: PermissionWorld,
+) -> None:
+    """The replica that answered need not be the one that tells; all of them hear the question."""
+    alice = await here.cluster.user("alice")
+    brief: list[str] = []
+    async with (
+        here.publishing(FAST, with_events=False),
+        here.publishing(FAST, leads=False, with_events=False),
+    ):
+        for _ in range(6):
+            token = await here.cluster.token(alice)
+            brief.append(str(token.token_uuid))
+            assert await token_follow.live(here.reader, brief[-1:])
+            await here.cluster.logout(token)
+        await eventually(lambda: len(here.gone) >= len(brief), "all are told gone")
+
+    assert {(gone.token_uuid, gone.reason) for gone in here.gone} == {
+        (uuid, "expired") for uuid in brief
     }
 
 
