@@ -3,12 +3,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clients that never read beside normal ones: what they cost the others, and in memory.
 
-100 normal v0 clients get every event of `--rate` a second, published at the stream; first alone,
-then together with 1,000 clients that subscribe and never read again. Delays are from publishing to
-the normal clients' sockets; memory is wsproxy's. What a client that does
-not read has waiting is bounded by a high-water mark, so memory grows at first by that much for each
-and must then stay. The first twenty seconds count apart (`settling`): the kernel's buffers of those
-who never read fill up then, a million frames a second, which is load and not slowness.
+100 normal v0 clients get every event of `--rate` a second, published at the stream: alone, then
+beside 1,000 clients that subscribe and never read again, then alone once more, so that a machine
+that grows busier or quieter weighs on both. Delays are from publishing to the sockets of ten of
+the normal clients, which have a process of their own: the frames of the others are only counted,
+since taking frames apart would itself be the delay. p50 and p99 are medians of those of each
+`--window` seconds. Memory is wsproxy's. A client that does not read is given some data before that
+shows, a million frames a second for 1,000 of them, which is load and not slowness: these first
+seconds count apart (`settling`).
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ import argparse
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from arvados_nats import nats_client
-from bench import crowds, figures, processes, world
+from bench import command, crowds, figures, processes, world
 from bench.crowd import Heard
 from bench.crowds import Clients
 from bench.fans import Ours
@@ -30,9 +33,23 @@ from sandbox import stack
 
 _TICK = 0.02
 _LOOK = 0.05
-"""Seconds of frames that the clients' process takes apart at once: it reads nothing meanwhile."""
-_SETTLE = 20.0
-"""Seconds in which the buffers of those who do not read fill up."""
+_TIMED = 10
+"""Normal clients whose frames are timed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """Those who are there, and how it is measured."""
+
+    fan: Ours
+    """Its clients are those who are timed."""
+    counted: Clients
+    rate: float
+    window: float
+
+    @property
+    def readers(self) -> int:
+        return self.fan.clients.count + self.counted.count
 
 
 async def _publish(fan: Ours, rate: float, seconds: float) -> None:
@@ -44,73 +61,97 @@ async def _publish(fan: Ours, rate: float, seconds: float) -> None:
         await asyncio.sleep(_TICK)
 
 
-async def _watch(fan: Ours, normal: Clients, rate: float, seconds: float) -> Figures:
-    """Publish for so long; delays of the normal clients, and memory second by second."""
+async def _watch(scene: _Scene, seconds: float, settle: float = 0.0) -> list[Figures]:
+    """Publish for so long; figures of each window after `settle` seconds, and of the whole."""
+    fan = scene.fan
     first = len(fan.published)
     cpu, began = processes.cpu_seconds(fan.server), time.monotonic()
-    publishing = asyncio.create_task(_publish(fan, rate, seconds))
-    every = Heard()
-    memory: list[float] = []
-    while not publishing.done() or len(every.times) < (len(fan.published) - first) * normal.count:
+    publishing = asyncio.create_task(_publish(fan, scene.rate, seconds))
+    timed, counted, memory = Heard(), 0, list[float]()
+
+    def missing() -> int:
+        return (len(fan.published) - first) * scene.readers - counted - len(timed.times)
+
+    while not publishing.done() or missing():
         await asyncio.sleep(_LOOK)
-        every.add(await normal.take(ROW_ID))
+        timed.add(await fan.clients.take(ROW_ID))
+        counted += (await scene.counted.tally(b'"msgID":'))[0]
         memory.append(processes.resident(fan.server) / 2**20)
         if time.monotonic() > began + seconds + 30:
             break
     await publishing
-    late: list[float] = []
-    settling: list[float] = []
-    for moment, number in zip(every.times, every.numbers, strict=True):
-        if number > first:
-            published = fan.published[number - 1]
-            when = late if published > began + _SETTLE else settling
-            when.append(moment - published)
-    frames = len(late) + len(settling)
-    settled = memory[int(_SETTLE / _LOOK) :] or memory
-    return {
-        **figures.delays(late),
-        **figures.delays(settling, "settling_"),
-        "frames": frames,
-        "missing": (len(fan.published) - first) * normal.count - frames,
-        "proxy_cpu_percent": (processes.cpu_seconds(fan.server) - cpu)
-        / (time.monotonic() - began)
-        * 100,
+    used = processes.cpu_seconds(fan.server) - cpu
+    settled = memory[int(settle / (time.monotonic() - began) * len(memory)) :]
+    whole = {
+        "missing": missing(),
+        "proxy_cpu_percent": used / (time.monotonic() - began) * 100,
         "rss_first_mib": settled[0],
         "rss_last_mib": settled[-1],
         "rss_most_mib": max(memory),
     }
+    return _windows(fan, timed, began, settle, scene.window, whole)
+
+
+def _windows(
+    fan: Ours, timed: Heard, began: float, settle: float, window: float, whole: Figures
+) -> list[Figures]:
+    late: dict[int, list[float]] = {}
+    settling: list[float] = []
+    for moment, number in zip(timed.times, timed.numbers, strict=True):
+        published = fan.published[number - 1]
+        since = published - began - settle
+        if since >= 0:
+            late.setdefault(int(since / window), []).append(moment - published)
+        elif since >= -settle:
+            settling.append(moment - published)
+    whole |= figures.delays(settling, "settling_")
+    return [figures.delays(delays) | whole for delays in late.values()]
+
+
+async def _connected(exits: AsyncExitStack, options: argparse.Namespace) -> tuple[_Scene, Any]:
+    made = await exits.enter_async_context(world.world(options.users, 0))
+    services = await exits.enter_async_context(stack.beside(made.sandbox))
+    nats = await exits.enter_async_context(
+        nats_client.connect(
+            [made.sandbox.nats.url], name="bench", seed=made.sandbox.seed("publisher")
+        )
+    )
+    timed = await exits.enter_async_context(crowds.clients())
+    counted = await exits.enter_async_context(crowds.clients())
+    fan = Ours(made, services, nats, timed, version="v0")
+    await fan.connect(min(_TIMED, options.normal))
+    await world.open_v0(
+        counted,
+        ("127.0.0.1", services.proxy_port),
+        [made.users[n % len(made.users)].token for n in range(timed.count, options.normal)],
+    )
+    await timed.take()
+    return _Scene(fan, counted, options.rate, options.window), services
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
     report: dict[str, Any] = {"bench": "slow", "rate": options.rate, "slow": options.slow}
+    report["load"] = processes.load()
     async with AsyncExitStack() as exits:
-        made = await exits.enter_async_context(world.world(options.users, 0))
-        services = await exits.enter_async_context(stack.beside(made.sandbox))
-        nats = await exits.enter_async_context(
-            nats_client.connect(
-                [made.sandbox.nats.url], name="bench", seed=made.sandbox.seed("publisher")
-            )
-        )
-        normal = await exits.enter_async_context(crowds.clients())
+        scene, services = await _connected(exits, options)
+        alone = await _watch(scene, options.alone)
         slow = await exits.enter_async_context(crowds.clients())
-        fan = Ours(made, services, nats, normal, version="v0")
-        await fan.connect(options.normal)
-        await normal.take()
-        alone = await _watch(fan, normal, options.rate, options.alone)
-        print(f"  alone: p99 {alone['p99_ms']} ms")
-        tokens = [made.users[n % len(made.users)].token for n in range(options.slow)]
+        users = scene.fan.world.users
+        tokens = [users[n % len(users)].token for n in range(options.slow)]
         await world.open_v0(slow, ("127.0.0.1", services.proxy_port), tokens)
         await slow.pause(range(options.slow))
-        beside = await _watch(fan, normal, options.rate, options.seconds)
-        print(f"  beside {options.slow} that never read: p99 {beside['p99_ms']} ms")
+        beside = await _watch(scene, options.seconds, min(options.settle, options.seconds / 2))
         cut = sum(1 for moment in await slow.closed() if moment)
+        await slow.close()
+        alone += await _watch(scene, options.alone)
         stack.require(services)
-    report |= figures.medians([alone], "alone_") | figures.medians([beside], "beside_")
+    report |= figures.medians(alone, "alone_") | figures.medians(beside, "beside_")
     report["slow_cut"] = cut
-    report["ratio_p99"] = figures.ratio(beside["p99_ms"], alone["p99_ms"])
-    report["rss_growth_mib"] = round(beside["rss_last_mib"] - beside["rss_first_mib"], 1)
-    report["load"] = processes.load()
+    report["ratio_p99"] = figures.ratio(report["beside_p99_ms"], report["alone_p99_ms"])
+    growth = report["beside_rss_last_mib"] - report["beside_rss_first_mib"]
+    report["rss_growth_mib"] = round(growth, 1)
+    report["load_after"] = processes.load()
     for line in figures.lines(report):
         print(line)
     return report
@@ -118,11 +159,13 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> dict[str, Any]:
     """Options: normal and slow clients, the rate, how long alone and together."""
-    parser = argparse.ArgumentParser(prog="python -m bench slow", description=__doc__)
-    parser.add_argument("--normal", type=int, default=100)
-    parser.add_argument("--slow", type=int, default=1000)
+    parser = command.parser("slow", __doc__, alone=6.0, seconds=12.0, settle=6.0, window=2.0)
+    parser.add_argument("--normal", type=int, default=100, help="clients that read")
+    parser.add_argument("--slow", type=int, default=1000, help="clients that never read")
     parser.add_argument("--users", type=int, default=100)
-    parser.add_argument("--rate", type=float, default=1000.0)
-    parser.add_argument("--alone", type=float, default=20.0)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--rate", type=float, default=1000.0, help="events a second")
+    parser.add_argument("--alone", type=float, default=20.0, help="seconds before, and after")
+    parser.add_argument("--seconds", type=float, default=60.0, help="seconds together")
+    parser.add_argument("--settle", type=float, default=10.0, help="of them, counted apart")
+    parser.add_argument("--window", type=float, default=5.0, help="seconds of each p99")
     return asyncio.run(measure(parser.parse_args(arguments)))

@@ -38,6 +38,8 @@ class Connections:
         self._open: set[Connection] = set()
         self._empty = asyncio.Event()
         self.draining = False
+        self.gone = 0
+        """How many have ended so far."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -51,6 +53,7 @@ class Connections:
 
     def remove(self, connection: Connection) -> None:
         self._open.discard(connection)
+        self.gone += 1
         if not self._open:
             self._empty.set()
 

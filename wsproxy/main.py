@@ -18,7 +18,7 @@ from arvados_nats.grant_book import GrantBook
 from arvados_nats.identities import Identities
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health
-from wsproxy import metrics
+from wsproxy import garbage, metrics
 from wsproxy.app import App
 from wsproxy.connections import Connections
 from wsproxy.cursor import Codec
@@ -179,4 +179,4 @@ async def serve(
 
 async def main(settings: Settings) -> None:
     """Run wsproxy until cancelled."""
-    await serve(settings)
+    await serve(settings, ready=lambda shared: garbage.collect_seldom(shared.connections))
