@@ -37,7 +37,7 @@ class App:
     """The ASGI application: `http` is the FastAPI part, for further routes."""
 
     def __init__(self, services: Services, management_token: str | None) -> None:
-        self.http = FastAPI(title="arvados-nats wsproxy", docs_url=None, redoc_url=None)
+        self.http = FastAPI(openapi_url=None)
         self._sockets = Sockets(services, PROTOCOLS)
         ops.add_routes(self.http, services.health, management_token, HEALTH_CHECKS)
         log_events_route.add_routes(self.http, services)

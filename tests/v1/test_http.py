@@ -1,0 +1,162 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""docs/openapi.yaml says what wsproxy answers over HTTP: each answer is asked of the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+import yaml
+from starlette.routing import Mount, Route
+
+from sandbox.cluster import Cluster
+from sandbox.model.actors import Actor
+from sandbox.sandbox import MANAGEMENT_TOKEN
+from tests.v0 import site as sites
+from tests.v0.site import Site
+from tests.v1 import test_sse
+from wsproxy.app import App
+from wsproxy.services import Services
+
+DOCUMENT: dict[str, Any] = yaml.safe_load(
+    (Path(__file__).parents[2] / "docs" / "openapi.yaml").read_text(encoding="utf-8")
+)
+REQUESTS = "/arvados/v1/container_requests/{uuid}/log_events"
+CONTAINERS = "/arvados/v1/containers/{uuid}/log_events"
+GUARDED = ("/_health/ping", "/_health/db", "/metrics")
+PLAIN = ("/websocket", "/v1/stream", "/arvados/v1/events.ws")
+HIDDEN = "zzzzz-{}-000000000000001"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request, and the answer that the document promises. `server`: which of the wsproxies."""
+
+    path: str
+    status: int
+    method: str = "get"
+    token: str | None = None
+    values: dict[str, str] = field(default_factory=dict)
+    query: str = ""
+    server: str = "usual"
+    last: str = ""
+
+
+def described() -> set[tuple[str, str, int]]:
+    """(path, method, status) of all answers in the document."""
+    return {
+        (path, method, int(status))
+        for path, item in DOCUMENT["paths"].items()
+        for method, operation in item.items()
+        if method != "parameters"
+        for status in operation["responses"]
+    }
+
+
+def resolved(node: dict[str, Any]) -> dict[str, Any]:
+    """What a `$ref` leads to."""
+    found: Any = node
+    if "$ref" in node:
+        found = DOCUMENT
+        for part in node["$ref"].removeprefix("#/").split("/"):
+            found = found[part]
+    return cast("dict[str, Any]", found)
+
+
+@pytest.fixture
+async def asks(site: Site, cluster: Cluster, alice: Actor) -> list[Ask]:
+    """A request for each answer, with a container that has ended."""
+    request = await cluster.container_request("job", owner=alice)
+    container = await cluster.run(request)
+    await cluster.write_log(container, "stdout.txt", b"line\n")
+    await cluster.finish(container)
+    made = []
+    for path, uuid, other in (
+        (REQUESTS, request.uuid, HIDDEN.format("xvhdp")),
+        (CONTAINERS, container.uuid, HIDDEN.format("dz642")),
+    ):
+        here, token = {"uuid": uuid}, alice.token
+        async with test_sse.opened(site, uuid, alice) as events:
+            await events.rest()
+        made += [
+            Ask(path, 200, token=token, values=here),
+            Ask(path, 204, token=token, values=here, last=events.last_id),
+            Ask(path, 204, "options", values=here),
+            Ask(path, 400, token=token, values=here, query="?tail=many"),
+            Ask(path, 401, values=here),
+            Ask(path, 404, token=token, values={"uuid": other}),
+            Ask(path, 503, token=token, values=here, server="without Arvados"),
+        ]
+    return [*made, *_other_asks()]
+
+
+def _other_asks() -> Iterator[Ask]:
+    for path in GUARDED:
+        yield Ask(path, 200, token=MANAGEMENT_TOKEN)
+        yield Ask(path, 401)
+        yield Ask(path, 403, token="wrong")
+        yield Ask(path, 404, token=MANAGEMENT_TOKEN, server="without ManagementToken")
+    for path in PLAIN:
+        yield Ask(path, 400)
+        yield Ask(path, 400, "head")
+    yield Ask("/", 200)
+    for file in ("arvados-events.js", "page.css"):
+        yield Ask("/static/{file}", 200, values={"file": file})
+    yield Ask("/static/{file}", 404, values={"file": "none.js"})
+
+
+async def answered(base: str, ask: Ask) -> None:
+    """The answer has the status, type and headers that are promised."""
+    headers = {"Authorization": f"Bearer {ask.token}"} if ask.token else {}
+    if ask.last:
+        headers["Last-Event-ID"] = ask.last
+    url = base.replace("ws", "http", 1) + ask.path.format(**ask.values) + ask.query
+    async with httpx.AsyncClient() as http, http.stream(ask.method, url, headers=headers) as answer:
+        assert answer.status_code == ask.status, ask
+        promised = resolved(DOCUMENT["paths"][ask.path][ask.method]["responses"][str(ask.status)])
+        for name in promised.get("headers", {}):
+            assert name.lower() in answer.headers, ask
+        types = promised.get("content")
+        if types:
+            found = answer.headers["content-type"].partition(";")[0]
+            assert found in types, ask
+            if found == "application/json" and "errors" in str(types):
+                body = yaml.safe_load(await answer.aread())
+                assert all(isinstance(text, str) for text in body["errors"]), ask
+                assert body["errors"]
+
+
+async def test_every_answer_is_as_described(site: Site, asks: list[Ask]) -> None:
+    """By servers in the states that they can be in; none is left out."""
+    assert {(ask.path, ask.method, ask.status) for ask in asks} == described()
+    nowhere = sites.settings(site, arvados_api_host="http://127.0.0.1:9")
+    unguarded = sites.settings(site, management_token=None)
+    async with sites.serving(nowhere) as first, sites.serving(unguarded) as second:
+        bases = {
+            "usual": site.websocket_url.removesuffix("/websocket"),
+            "without Arvados": first,
+            "without ManagementToken": second,
+        }
+        for ask in asks:
+            await answered(bases[ask.server], ask)
+
+
+async def test_nothing_is_served_that_is_not_described(site: Site) -> None:
+    """Each route of the program is a path of the document."""
+    seen: list[Services] = []
+    async with sites.serving(sites.settings(site), seen.append):
+        routes = App(seen[0], None).http.routes
+    served = set()
+    for route in routes:
+        if isinstance(route, Mount):
+            served.add((f"{route.path}/{{file}}", "get"))
+        elif isinstance(route, Route):
+            methods = {method.lower() for method in route.methods or ()}
+            served |= {(route.path, method) for method in methods}
+    assert served == {(path, method) for path, method, _ in described()}
