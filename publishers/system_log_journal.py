@@ -22,14 +22,17 @@ import msgspec
 
 from arvados_nats import system_log_records
 from arvados_nats.errors import ConfigError
+from arvados_nats.ops import Health
 from publishers import system_log_lines
 from publishers import system_log_metrics as metrics
 
 logger = logging.getLogger(__name__)
 
+_PROGRAM = "journalctl"
 _ARGUMENTS = ("--output=json", "--all", "--follow", "--no-tail", "--quiet")
 _AGAIN_SECONDS = 1.0
 _BAD_CURSOR = b"cursor"
+_PART = "journal"
 
 
 class _Cursor(msgspec.Struct):
@@ -38,9 +41,12 @@ class _Cursor(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """Which journal to read: the machine's own, or that of a namespace of journald."""
+    """Which journal to read: the machine's own, or that of a namespace of journald.
 
-    journalctl: tuple[str, ...] = ("journalctl",)
+    `health` is told while it can not be read.
+    """
+
+    health: Health
     namespace: str = ""
 
     async def lines(self, cursor: str) -> AsyncIterator[tuple[str, bytes]]:
@@ -55,34 +61,28 @@ class Journal:
         """The journal keeps what it keeps."""
 
     async def _read(self, after: str) -> AsyncIterator[tuple[str, bytes]]:
-        """Until journalctl ends."""
+        """Until journalctl ends. A line that is no record has the cursor of the one before it."""
         # Not --after-cursor: where the cursor is gone, that leaves out the record in its place.
         begin = [f"--cursor={after}"] if after else ["--boot"]
-        first = True
+        cursor, joined = after, not after
         async with self._running(begin) as (process, complaining):
             assert process.stdout
             async for line in system_log_lines.of(process.stdout):
-                cursor = _cursor_of(line)
-                if first and after and cursor == after:
-                    first = False
-                    continue
-                if first and after:
-                    _tell_lost(after, cursor)
-                first = False
-                yield cursor or after, line
+                self.health.well(_PART)
+                found = _cursor_of(line)
+                if found and not joined:
+                    joined = True
+                    if found == after:
+                        continue
+                    _tell_lost(after, found)
+                cursor = found or cursor
+                yield cursor, line
             complaint = await complaining
-        if first and after and _BAD_CURSOR in complaint:
+        if not joined and _BAD_CURSOR in complaint:
             _tell_lost(after, "")
             async for item in self._read_oldest():
                 yield item
-        elif complaint:
-            logger.warning(
-                "journalctl ended, it is started again",
-                extra={
-                    "action": "system_logs.journalctl",
-                    "error": complaint.decode(errors="replace"),
-                },
-            )
+        self.health.fault(_PART, complaint.decode(errors="replace") or "journalctl has ended")
 
     async def _read_oldest(self) -> AsyncIterator[tuple[str, bytes]]:
         async with self._running([]) as (process, _):
@@ -95,14 +95,13 @@ class Journal:
         self, begin: Sequence[str]
     ) -> AsyncIterator[tuple[Process, asyncio.Task[bytes]]]:
         namespace = [f"--namespace={self.namespace}"] if self.namespace else []
-        program, *options = self.journalctl
-        arguments = [*options, *_ARGUMENTS, *namespace, *begin]
+        arguments = [*_ARGUMENTS, *namespace, *begin]
         try:
             process = await asyncio.create_subprocess_exec(
-                program, *arguments, stdout=PIPE, stderr=PIPE
+                _PROGRAM, *arguments, stdout=PIPE, stderr=PIPE
             )
         except OSError as error:
-            raise ConfigError(f"can not start {program}: {error.strerror}") from error
+            raise ConfigError(f"can not start {_PROGRAM}: {error.strerror}") from error
         metrics.JOURNAL_STARTS.inc()
         assert process.stderr
         complaining = asyncio.create_task(process.stderr.read())

@@ -70,7 +70,7 @@ async def send(settings: SystemLogSettings, *, piped: bool = False, source: int 
         serving = tasks.create_task(
             ops.serve(settings.ops_listen, health, settings.management_secret)
         )
-        lines: Source = Journal(namespace=settings.system_log_namespace)
+        lines: Source = Journal(health, settings.system_log_namespace)
         if piped:  # its writer must not wait for NATS
             pipe = Pipe(
                 exits.enter_context(_spool(settings)), metrics.SKIPPED.labels("no_room").inc

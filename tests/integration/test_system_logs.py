@@ -7,110 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from arvados_nats import nats_client, streams, system_log_records
 from arvados_nats.errors import Unavailable
-from arvados_nats.nats_client import Nats
-from arvados_nats.system_log_records import SystemLogRecord
 from publishers import system_log_metrics as metrics
-from publishers import system_logs_cli
-from publishers.system_logs_cli import SystemLogSettings
 from sandbox.nats_server import NatsServer
 from tests.integration.journald import Journald, journald
 from tests.integration.log_world import until
-
-HOST = "node1.example.com"
-
-
-class World:
-    """A stream, and a machine that sends to it."""
-
-    def __init__(self, server: NatsServer, keys: Path, state: Path, nats: Nats) -> None:
-        self.server = server
-        self.nats = nats
-        self._keys = keys
-        self._state = state
-
-    def settings(self, **more: object) -> SystemLogSettings:
-        return SystemLogSettings.model_validate(
-            {
-                "nats_url": self.server.url,
-                "keys_dir": self._keys,
-                "system_log_host": HOST,
-                "system_log_state": self._state,
-                **more,
-            }
-        )
-
-    async def records(self) -> list[SystemLogRecord]:
-        """What is in the stream."""
-        history = self.nats.history(streams.SYSTEM_LOGS, "arvados.syslog.>")
-        return [system_log_records.decode(stored.data) async for stored in history]
-
-    async def until(self, done: Callable[[list[SystemLogRecord]], bool]) -> list[SystemLogRecord]:
-        """The records, as soon as they are as they should be."""
-        found: list[SystemLogRecord] = []
-        try:
-            async with asyncio.timeout(20):
-                while True:
-                    with contextlib.suppress(Unavailable):
-                        found = await self.records()
-                        if done(found):
-                            return found
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
-            raise AssertionError([record.message[:80] for record in found]) from None
-
-    async def until_said(self, *messages: str) -> list[SystemLogRecord]:
-        """All of what programs said, each once and in order."""
-        return await self.until(lambda found: said(found) == [*messages])
-
-    @asynccontextmanager
-    async def sending(self, journal: Journald) -> AsyncIterator[None]:
-        """The command, until the block ends."""
-        task = asyncio.create_task(
-            system_logs_cli.send(self.settings(system_log_namespace=journal.name))
-        )
-        try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-    async def piped(self, data: bytes, **more: object) -> None:
-        """The command at the end of a pipe, to the pipe's end."""
-        reading, writing = os.pipe()
-        task = asyncio.create_task(
-            system_logs_cli.send(self.settings(**more), piped=True, source=reading)
-        )
-        try:
-            await asyncio.to_thread(os.write, writing, data)
-            os.close(writing)
-            await task
-        finally:
-            os.close(reading)
-
-
-def said(records: list[SystemLogRecord]) -> list[str]:
-    """Messages of test programs, not journald's own."""
-    return [record.message for record in records if record.identifier == "test"]
+from tests.integration.system_log_world import HOST, World, open_world, said
 
 
 @pytest.fixture
 async def world(fresh_nats: NatsServer, keys_folder: Path, tmp_path: Path) -> AsyncIterator[World]:
-    seed = (keys_folder / "publisher.nk").read_text()
-    async with nats_client.connect([fresh_nats.url], name="test", seed=seed) as nats:
-        await streams.ensure(nats, streams.system_log_stream())
-        yield World(fresh_nats, keys_folder, tmp_path / "state", nats)
+    async with open_world(fresh_nats, keys_folder, tmp_path / "state") as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -130,7 +46,7 @@ async def test_records_of_the_journal_are_stored_by_host_and_unit(
 ) -> None:
     """With priority, time, and the fields that the program gave itself."""
     journal.write(b"one", SYSLOG_IDENTIFIER="test", UNIT="a@b.service", PRIORITY="3", CONTAINER="c")
-    async with world.sending(journal):
+    async with world.sending(journal.name):
         (found,) = [r for r in await world.until_said("one") if r.identifier == "test"]
     stored = await world.nats.last(
         streams.SYSTEM_LOGS, "arvados.syslog.node1_example_com.a_b_service"
@@ -151,10 +67,10 @@ async def test_nothing_is_lost_or_doubled_when_anything_restarts(
 ) -> None:
     """The command, NATS and journald, each with records written while it was away."""
     write(journal, "1", "2")
-    async with world.sending(journal):
+    async with world.sending(journal.name):
         await world.until_said("1", "2")
     write(journal, "3")
-    async with world.sending(journal):
+    async with world.sending(journal.name):
         await world.until_said("1", "2", "3")
         await world.server.stop()
         write(journal, "4")
@@ -167,7 +83,7 @@ async def test_nothing_is_lost_or_doubled_when_anything_restarts(
         await world.server.kill()
         write(journal, "7")
     await world.server.start()
-    async with world.sending(journal):
+    async with world.sending(journal.name):
         await world.until_said(*"1234567")
 
 
@@ -176,11 +92,11 @@ async def test_a_lost_place_is_asked_of_the_stream(
 ) -> None:
     """A machine that was set up anew doubles nothing."""
     write(journal, "1", "2")
-    async with world.sending(journal):
+    async with world.sending(journal.name):
         await world.until_said("1", "2")
     (tmp_path / "state" / "place.json").unlink()
     write(journal, "3")
-    async with world.sending(journal):
+    async with world.sending(journal.name):
         await world.until_said("1", "2", "3")
 
 
@@ -189,31 +105,31 @@ async def test_a_batch_whose_acknowledgement_was_lost_is_not_doubled(
 ) -> None:
     """The place on disk is older than the stream, and by more than the server remembers ids."""
     write(journal, "1")
-    async with world.sending(journal):
+    async with world.sending(journal.name):
         await world.until_said("1")
     place = (tmp_path / "state" / "place.json").read_bytes()
     write(journal, "2", "3")
-    async with world.sending(journal):
+    async with world.sending(journal.name):
         await world.until_said("1", "2", "3")
     config = streams.system_log_stream() | {"duplicate_window": 100_000_000}
     await world.nats.js_api(f"STREAM.UPDATE.{streams.SYSTEM_LOGS}", config)
     (tmp_path / "state" / "place.json").write_bytes(place)
     write(journal, "4")
-    async with world.sending(journal):
+    async with world.sending(journal.name):
         await world.until_said("1", "2", "3", "4")
 
 
 async def test_a_cursor_that_was_rotated_away(world: World, journal: Journald) -> None:
     """Reading goes on with the oldest record there is, and the loss is counted."""
     write(journal, "1")
-    async with world.sending(journal):
+    async with world.sending(journal.name):
         await world.until_said("1")
     write(journal, "lost")
     journal.control("--rotate")
     journal.control("--vacuum-files=1")
     write(journal, "2")
     before = metrics.CURSOR_LOST._value.get()
-    async with world.sending(journal):
+    async with world.sending(journal.name):
         await world.until_said("1", "2")
     assert metrics.CURSOR_LOST._value.get() == before + 1
 
@@ -227,7 +143,7 @@ async def test_a_place_that_journald_does_not_understand(
     (tmp_path / "state" / "place.json").write_text(json.dumps(place))
     write(journal, "1")
     before = metrics.CURSOR_LOST._value.get()
-    async with world.sending(journal):
+    async with world.sending(journal.name):
         await world.until_said("1")
     assert metrics.CURSOR_LOST._value.get() == before + 1
 
@@ -239,7 +155,7 @@ async def test_any_bytes_and_a_megabyte(world: World, journal: Journald) -> None
     journal.write(big.encode(), SYSLOG_IDENTIFIER="test")
     journal.write(huge.encode(), SYSLOG_IDENTIFIER="test")
     before = metrics.SHORTENED._value.get()
-    async with world.sending(journal):
+    async with world.sending(journal.name):
         found = await world.until(lambda records: len(said(records)) == 3)
     binary, large, cut = (record for record in found if record.identifier == "test")
     assert base64.b64decode(binary.message_base64) == b"\xff\x00caf\xc3\xa9"

@@ -1,0 +1,107 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A machine that sends its system log, and the stream that it is sent to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from arvados_nats import nats_client, streams, system_log_records
+from arvados_nats.errors import Unavailable
+from arvados_nats.nats_client import Nats
+from arvados_nats.system_log_records import SystemLogRecord
+from publishers import system_logs_cli
+from publishers.system_logs_cli import SystemLogSettings
+from sandbox.nats_server import NatsServer
+
+HOST = "node1.example.com"
+
+
+class World:
+    """A stream, and a machine that sends to it."""
+
+    def __init__(self, server: NatsServer, keys: Path, state: Path, nats: Nats) -> None:
+        self.server = server
+        self.nats = nats
+        self._keys = keys
+        self._state = state
+
+    def settings(self, **more: object) -> SystemLogSettings:
+        return SystemLogSettings.model_validate(
+            {
+                "nats_url": self.server.url,
+                "keys_dir": self._keys,
+                "system_log_host": HOST,
+                "system_log_state": self._state,
+                **more,
+            }
+        )
+
+    async def records(self) -> list[SystemLogRecord]:
+        """What is in the stream."""
+        history = self.nats.history(streams.SYSTEM_LOGS, "arvados.syslog.>")
+        return [system_log_records.decode(stored.data) async for stored in history]
+
+    async def until(self, done: Callable[[list[SystemLogRecord]], bool]) -> list[SystemLogRecord]:
+        """The records, as soon as they are as they should be."""
+        found: list[SystemLogRecord] = []
+        try:
+            async with asyncio.timeout(20):
+                while True:
+                    with contextlib.suppress(Unavailable):
+                        found = await self.records()
+                        if done(found):
+                            return found
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError([record.message[:80] for record in found]) from None
+
+    async def until_said(self, *messages: str) -> list[SystemLogRecord]:
+        """All of what programs said, each once and in order."""
+        return await self.until(lambda found: said(found) == [*messages])
+
+    @asynccontextmanager
+    async def sending(self, namespace: str = "") -> AsyncIterator[None]:
+        """The command, until the block ends."""
+        task = asyncio.create_task(
+            system_logs_cli.send(self.settings(system_log_namespace=namespace))
+        )
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def piped(self, data: bytes, **more: object) -> None:
+        """The command at the end of a pipe, to the pipe's end."""
+        reading, writing = os.pipe()
+        task = asyncio.create_task(
+            system_logs_cli.send(self.settings(**more), piped=True, source=reading)
+        )
+        try:
+            await asyncio.to_thread(os.write, writing, data)
+            os.close(writing)
+            await task
+        finally:
+            os.close(reading)
+
+
+def said(records: list[SystemLogRecord]) -> list[str]:
+    """Messages of test programs, not journald's own."""
+    return [record.message for record in records if record.identifier == "test"]
+
+
+@asynccontextmanager
+async def open_world(server: NatsServer, keys: Path, state: Path) -> AsyncIterator[World]:
+    """A server with the stream, and a machine whose place is kept in `state`."""
+    seed = (keys / "publisher.nk").read_text()
+    async with nats_client.connect([server.url], name="test", seed=seed) as nats:
+        await streams.ensure(nats, streams.system_log_stream())
+        yield World(server, keys, state, nats)
