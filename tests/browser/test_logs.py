@@ -13,9 +13,9 @@ from playwright.async_api import Page, expect
 
 from sandbox.log_files import NumberedLines
 from sandbox.model.actors import Actor
-from sandbox.model.records import Record
 from sandbox.stack import Stack
 from tests.browser.test_page import open_page, running_request, user
+from tests.flows import long_ago
 from tests.v1 import nginx
 
 __all__ = ["user"]  # the fixture
@@ -38,7 +38,7 @@ async def test_a_gigabyte_is_read_by_range(page: Page, stack: Stack, user: Actor
     """Its end is there at once, a link goes to a line in its middle, and as one scrolls from there
     the window moves; the page holds a small part of it."""
     source = NumberedLines(10_000_000, 100)
-    request = await ended_long_ago(stack, user, source)
+    request = await long_ago.ended(stack, user, source)
     offset = 500_000_000
     await open_page(page, stack, request.uuid, user, f"&file=stdout.txt&offset={offset}")
     wanted = source.line(offset // 100).decode().rstrip("\n")
@@ -53,22 +53,6 @@ async def test_a_gigabyte_is_read_by_range(page: Page, stack: Stack, user: Actor
     )
     assert await page.locator("#log .row").count() < 200
     assert await heap(page) < 60e6
-
-
-async def ended_long_ago(stack: Stack, owner: Actor, source: NumberedLines) -> Record:
-    """A request whose log is in Arvados alone, since nobody published it in time."""
-    sandbox = stack.sandbox
-    await stack.services["publishers"].stop()
-    request = await sandbox.cluster.container_request("long ago", owner=owner)
-    container = await sandbox.cluster.run(request)
-    sandbox.cluster.logs.put(container.uuid, "stdout.txt", source)
-    await sandbox.cluster.finish(container)
-    await sandbox.backend.rows(
-        "UPDATE containers SET finished_at = finished_at - interval '3 h' WHERE uuid = $1",
-        container.uuid,
-    )
-    await stack.services["publishers"].start()
-    return request
 
 
 async def heap(page: Page) -> float:

@@ -134,7 +134,8 @@ async def test_files_are_tabs_and_a_merged_view(page: Page, stack: Stack, user: 
 
 
 async def test_following_can_be_left_and_taken_up(page: Page, stack: Stack, user: Actor) -> None:
-    """Scrolled up, the view stays where it is while lines come; Follow goes to the end again."""
+    """Scrolled up, the view stays where it is while lines come; Follow goes to the end again
+    (facts/arvados-demand.md 2, "auto-follow cannot be left")."""
     cluster = stack.sandbox.cluster
     request, _ = await running_request(stack, user, "".join(f"line {n}\n" for n in range(500)))
     await open_page(page, stack, request.uuid, user)
@@ -196,7 +197,7 @@ async def test_progress_lines_show_what_a_terminal_would(
 
 
 async def test_long_lines_do_not_scroll_sideways(page: Page, stack: Stack, user: Actor) -> None:
-    """130 kB in one line are broken at the width of the view."""
+    """130 kB in one line are broken at the width of the view (facts/arvados-demand.md A38)."""
     request, _ = await running_request(stack, user, "x" * 130_000 + "END\n")
     await open_page(page, stack, request.uuid, user)
     await expect(page.locator("#log")).to_contain_text("END")
@@ -205,17 +206,18 @@ async def test_long_lines_do_not_scroll_sideways(page: Page, stack: Stack, user:
 
 
 async def test_a_long_log_keeps_the_document_small(page: Page, stack: Stack, user: Actor) -> None:
-    """200,000 lines: the newest are shown at once, and the rest is read as one scrolls up."""
+    """8 MB in 200,000 lines: the newest are shown at once, and the rest is read as one scrolls up
+    (facts/arvados-demand.md G18)."""
     cluster = stack.sandbox.cluster
     request, _ = await running_request(stack, user)
-    text = "".join(f"line {n:07d}\n" for n in range(200_000))
+    text = "".join(f"line {n:07d} {'.' * 27}\n" for n in range(200_000))
     await cluster.write_log(request, "stdout.txt", text.encode())
     await open_page(page, stack, request.uuid, user)
     await expect(page.locator("#log")).to_contain_text("line 0199999", timeout=20_000)
     await page.get_by_role("tab", name="stdout.txt").click()
     assert await page.locator("#log .row").count() < 200
     top = (await shown(page))[0]
-    for _ in range(3):
+    for _ in range(5):
         await page.locator("#log").evaluate("log => { log.scrollTop = 0; }")
         await page.wait_for_function(
             "top => { const log = document.querySelector('#log'); log.scrollTop = 0;"
@@ -223,7 +225,7 @@ async def test_a_long_log_keeps_the_document_small(page: Page, stack: Stack, use
             arg=top,
         )
         top = (await shown(page))[0]
-    assert top < "line 0176000"
+    assert top < "line 0185000"
     assert await page.locator("#log .row").count() < 200
 
 
@@ -244,7 +246,8 @@ async def test_a_retry_is_followed(page: Page, stack: Stack, user: Actor) -> Non
 
 
 async def test_a_lost_line_is_taken_up_again(page: Page, stack: Stack, user: Actor) -> None:
-    """Offline and back, and the proxy restarted: nothing is missing and nothing comes twice."""
+    """Offline and back, and the proxy restarted with the tab open: nothing is missing and nothing
+    comes twice (facts/arvados-demand.md W7, G5)."""
     cluster = stack.sandbox.cluster
     request, _ = await running_request(stack, user, "one\n")
     await open_page(page, stack, request.uuid, user)

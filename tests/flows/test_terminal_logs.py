@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import signal
 from pathlib import Path
@@ -13,10 +14,13 @@ from pathlib import Path
 import pytest
 
 from arvados_nats.subjects import is_uuid
+from bench import processes
 from sandbox import ports
+from sandbox.log_files import NumberedLines
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
+from tests.flows import long_ago
 from tests.flows.terminal_command import environment, ran, started
 
 STAMP = "2026-01-02T03:04:{:02d}.000000000Z {}\n"
@@ -204,6 +208,20 @@ async def test_short_container_that_ended_before(
     for arguments in (("-f",), ()):
         for uuid in (container.uuid, request.uuid):
             assert await ran("logs", *arguments, uuid, env=env) == (0, b"last words\n", "")
+
+
+async def test_a_large_log_costs_no_memory(stack: Stack, alice: Actor, env: dict[str, str]) -> None:
+    """100 MB that only Arvados has, to one reader: every byte, and the proxy stays as it is
+    (facts/arvados-demand.md G17; `python -m bench logs` reads 1 GB)."""
+    source = NumberedLines(1_000_000)
+    request = await long_ago.ended(stack, alice, source)
+    proxy = stack.services["wsproxy"].process
+    assert proxy is not None
+    before = processes.resident(proxy.pid)
+    code, out, said = await ran("logs", request.uuid, "--file", "stdout", env=env)
+    assert (code, said) == (0, "")
+    assert hashlib.sha256(out).digest() == hashlib.sha256(source.read(0, source.size)).digest()
+    assert processes.resident(proxy.pid) - before < 64 * 2**20
 
 
 async def test_nothing_there_is_said(stack: Stack, alice: Actor, env: dict[str, str]) -> None:

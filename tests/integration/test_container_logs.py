@@ -69,7 +69,7 @@ async def test_container_that_ran_while_no_publisher_did(world: World) -> None:
 
 
 async def test_container_without_output_ends(world: World) -> None:
-    """Empty files are told with size 0, so that nobody waits for more (G9)."""
+    """Empty files are told with size 0, so that nobody waits for more (A35, G9)."""
     async with world.replica():
         job = await world.job()
         job.write("stdout.txt", b"")

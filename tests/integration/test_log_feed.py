@@ -78,7 +78,8 @@ def _end(container: str, **sizes: int) -> ContainerEnd:
 async def test_history_then_live_without_seam(
     feeds: LogFeeds, world: log_world.World, access: Access
 ) -> None:
-    """What was stored comes first, then `caught_up`, then what is stored from now on."""
+    """What was stored comes first, then `caught_up`, then what is stored from now on; no event is
+    published here, so a mute one does not stop logs (facts/arvados-demand.md W4)."""
     job = await world.job()
     await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"one\n", b"two\n"]))
     peer = join(feeds.open(job.uuid), access=access)

@@ -69,7 +69,8 @@ async def test_bad_rows_reach_nobody_and_end_nothing(
 async def test_rows_of_any_size_arrive_or_are_cut_to_what_travels(
     site: Site, active: Actor
 ) -> None:
-    """A manifest of 5 MB is not sent at all; a text of 5 MB is too long for any message."""
+    """A manifest of 5 MB is not sent at all; a text of 5 MB is too long for any message
+    (facts/arvados-demand.md A19, G30)."""
     collection = await site.cluster.collection("large", owner=active)
     await settled(site.websocket_url, site.api.url, active)
     manifest = {"name": "large", "manifest_text": "x" * LONG}

@@ -95,7 +95,8 @@ async def test_logout_ends_the_connections(site: Site, active: Actor) -> None:
 
 
 async def test_a_token_that_expires_ends_its_connections(site: Site, active: Actor) -> None:
-    """At its time, without anybody's doing."""
+    """At its time, without anybody's doing; Arvados' IdleTimeout sets that time
+    (facts/arvados-demand.md A41)."""
     soon = datetime.now(UTC) + timedelta(seconds=2)
     short = await site.cluster.token(active, expires_at=soon)
     async with client(site.websocket_url, short.token) as socket:

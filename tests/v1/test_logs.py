@@ -235,7 +235,8 @@ async def test_a_made_up_attempt_shows_nothing(
 async def test_what_may_not_be_read_any_more_stops(
     connect: Connect, cluster: Cluster, alice: Actor, bob: Actor
 ) -> None:
-    """Unshared: `revoked` with the subscription's id, and no byte written afterwards."""
+    """Unshared: `revoked` with the subscription's id, and no byte written afterwards
+    (facts/arvados-demand.md G26)."""
     project = await cluster.project("shared", owner=alice)
     request = await cluster.container_request("job", owner=project, by=alice)
     container = await cluster.run(request)
@@ -350,8 +351,8 @@ async def test_a_job_without_output_ends(connect: Connect, cluster: Cluster, ali
 async def test_what_was_streamed_of_a_dead_node_is_kept(
     connect: Connect, cluster: Cluster, alice: Actor
 ) -> None:
-    """Nothing was saved: the bytes stay readable, the end is not confirmed
-    (facts/arvados-demand.md A34)."""
+    """One line, then SIGKILL, and nothing was saved: the bytes stay readable, the end is not
+    confirmed (facts/arvados-demand.md A34, G1)."""
     request, container = await _running(cluster, alice)
     async with connect(alice) as client:
         await client.subscribe("a", log={"uuid": request.uuid})

@@ -184,7 +184,8 @@ async def test_a_frame_over_the_limit_closes(connect: Connect, alice: Actor) -> 
 
 
 async def test_draining_says_goodbye_and_when_to_come_back(site: Site, alice: Actor) -> None:
-    """Before the server stops, each client is told a range to wait in, and closed to come back."""
+    """Before the server stops, each client is told a range to wait in, and closed to come back
+    (facts/arvados-demand.md G28)."""
     server = contextlib.AsyncExitStack()
     base = await server.enter_async_context(sites.serving(sites.settings(site)))
     async with clients.connected(base, alice) as client:
