@@ -19,10 +19,10 @@ from arvados_nats.errors import ArvadosNatsError, ConfigError
 
 COMMANDS = {
     "authcallout": "authcallout.cli:authcallout",
-    "check": "arvados_nats.check_cli:check",
-    "config": "arvados_nats.nats_config_cli:config",
+    "check": "siteadmin.check_cli:check",
+    "config": "siteadmin.nats_config_cli:config",
     "demo": "sandbox.demo:demo",
-    "keys": "arvados_nats.keys_cli:keys",
+    "keys": "siteadmin.keys_cli:keys",
     "logs": "terminal.logs_cli:logs",
     "publishers": "publishers.cli:publishers",
     "watch": "terminal.watch_cli:watch",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from arvados_nats import nats_config, subjects
+from arvados_nats import accounts, subjects
 from arvados_nats.errors import BadInput
 
 _HEADER = "Nats-Request-Info"
@@ -68,6 +68,6 @@ def sender(headers: Mapping[str, str]) -> Holder:
     except msgspec.MsgspecError as error:
         raise BadInput("the request's sender can not be read") from error
     found = holder(info.user)
-    if info.acc != nats_config.USERS or found is None:
+    if info.acc != accounts.USERS or found is None:
         raise BadInput("the request did not come from a user of the facility")
     return found

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import hashlib
 
-from arvados_nats import grant_subjects, nats_config, streams, subjects
+from arvados_nats import accounts, grant_subjects, streams, subjects
 from arvados_nats.errors import Refused
 from arvados_nats.grants import Grants
 from arvados_nats.permissions import ALL, Identity
@@ -55,7 +55,7 @@ def admission(
         name = Holder(identity.user_uuid, identity.token_uuid, CONTAINER).name
         publish = _container_publish(identity.container_uuid)
         end = subjects.log(identity.container_uuid, "end")
-        return Admission(nats_config.SENDERS, name, publish, own, publish_denied=(end,))
+        return Admission(accounts.SENDERS, name, publish, own, publish_denied=(end,))
     account, publish, subscribe = _rights(identity, grants, now, limit)
     name = Holder(identity.user_uuid, identity.token_uuid, _digest(account, subscribe)).name
     return Admission(account, name, publish, (*own, *subscribe))
@@ -77,11 +77,11 @@ def _rights(
 ) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """Account, what may be published, and what may be subscribed to beyond the inbox."""
     if identity.is_root or (grants.is_admin and ALL in identity.scopes):
-        return nats_config.ARVADOS, ADMIN_PUBLISH, ADMIN_SUBSCRIBE
+        return accounts.ARVADOS, ADMIN_PUBLISH, ADMIN_SUBSCRIBE
     if not grant_subjects.covered_branches(identity.scopes):
         raise Refused("the token's scopes cover no kind of object that can be watched")
     live = grant_subjects.subscriptions(identity, grants, now, limit)
-    return nats_config.USERS, (f"{subjects.API}.>", USER_INFO), live.patterns
+    return accounts.USERS, (f"{subjects.API}.>", USER_INFO), live.patterns
 
 
 def _digest(account: str, subscribe: tuple[str, ...]) -> str:

@@ -16,12 +16,12 @@ import re
 import time
 from dataclasses import dataclass
 
-from arvados_nats import nats_config
+from arvados_nats import accounts
 from authcallout.callout_request import CalloutRequest
 from authcallout.nkey_jwt import Signer
 
 _SUBJECT = re.compile(r"(?:[A-Za-z0-9_$-]+|\*)(?:\.(?:[A-Za-z0-9_$-]+|\*))*(?:\.>)?")
-_ACCOUNTS = (nats_config.USERS, nats_config.SENDERS, nats_config.ARVADOS)
+_ACCOUNTS = (accounts.USERS, accounts.SENDERS, accounts.ARVADOS)
 _UNLIMITED = -1
 _LIFETIME = 8 * 3600.0
 _JITTER = 2 * 3600.0

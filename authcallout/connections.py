@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from arvados_nats import nats_config
+from arvados_nats import accounts
 from arvados_nats.errors import ArvadosNatsError, Unavailable
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.request_info import Holder, holder
@@ -26,7 +26,7 @@ from authcallout import metrics
 
 logger = logging.getLogger(__name__)
 
-ACCOUNTS = (nats_config.USERS, nats_config.SENDERS, nats_config.ARVADOS)
+ACCOUNTS = (accounts.USERS, accounts.SENDERS, accounts.ARVADOS)
 
 _PAGE = 1000
 _RECONCILE_SECONDS = 300.0

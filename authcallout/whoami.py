@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from arvados_nats import nats_config, request_info, subjects
+from arvados_nats import accounts, request_info, subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.grant_book import GrantBook
 from arvados_nats.grant_subjects import subscriptions
@@ -70,7 +70,7 @@ async def _whoami(
     return Whoami(
         user_uuid=held.user_uuid,
         token_uuid=sender.token_uuid,
-        account=nats_config.USERS,
+        account=accounts.USERS,
         is_admin=held.is_admin,
         is_active=held.is_active,
         inbox_prefix=subjects.inbox_prefix(sender.token_uuid),

@@ -17,10 +17,10 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats import check_permissions
-from arvados_nats.permission_recording import PLAIN, Recording, World
 from arvados_nats.permissions import decide
 from bench import figures, processes
+from siteadmin import check_permissions
+from siteadmin.permission_recording import PLAIN, Recording, World
 
 _RECORDING = Path(__file__).parents[1] / "tests" / "golden" / "permissions.json"
 

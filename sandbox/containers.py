@@ -21,8 +21,9 @@ import docker
 import docker.errors
 from testcontainers.core.container import DockerContainer
 
-from arvados_nats import keys, nats_config
+from arvados_nats import keys
 from sandbox import child, nats_server, ports, postgres
+from siteadmin import nats_config
 
 NATS_IMAGE = "nats:2.14-alpine"
 POSTGRES_IMAGE = "postgres:15-alpine"

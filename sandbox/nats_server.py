@@ -26,9 +26,10 @@ from pathlib import Path
 
 import httpx
 
-from arvados_nats import keys, nats_config
+from arvados_nats import keys
 from arvados_nats.errors import ConfigError
 from sandbox import child, ports
+from siteadmin import nats_config
 
 OLDEST = (2, 14)
 """Older servers lack fixes that the product's security rests on (facts/nats-callout.md 3, 9)."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats import arvados_client, grant_subjects, nats_client, nats_config, subjects
+from arvados_nats import accounts, arvados_client, grant_subjects, nats_client, subjects
 from arvados_nats.arvados_client import Arvados
 from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
 from arvados_nats.nats_client import Nats
@@ -135,7 +135,7 @@ async def granted(nats: Nats, token: Token, who: Holder) -> Granted:
     inbox = subjects.inbox_prefix(who.token_uuid)
     if token.container_uuid:  # it may not even ask
         logs = subjects.logs_of(token.container_uuid)
-        return Granted(nats_config.SENDERS, inbox, (f"{inbox}.>",), (logs,), 0)
+        return Granted(accounts.SENDERS, inbox, (f"{inbox}.>",), (logs,), 0)
     info = msgspec.json.decode((await nats.request(_USER_INFO)).data)["data"]
     permissions = info.get("permissions") or {}
     subscribe = _allowed(permissions, "subscribe")

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The NATS servers of the chart are told what `arvados_nats.nats_config` says, and take it."""
+"""The NATS servers of the chart are told what `siteadmin.nats_config` says, and take it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 import yaml
 
-from arvados_nats import keys, nats_client, nats_config, streams
+from arvados_nats import keys, nats_client, streams
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats_client import Nats
 from publishers.settings import Settings as PublisherSettings
+from siteadmin import nats_config
 from tests.chart import nats_servers
 from tests.chart.rendered import CHART, ROOT, Helm, Rendered
 

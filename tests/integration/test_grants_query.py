@@ -16,13 +16,13 @@ import pytest
 
 from arvados_nats.grants import DIRECT, OWNED
 from arvados_nats.object_facts import timestamp
-from arvados_nats.permission_recording import PLAIN, WITH_TRASH, Recording, World
 from arvados_nats.permissions import Decision, decide
 from publishers import postgres
 from publishers.grants_query import GrantsQuery
 from publishers.token_query import TokenQuery
 from sandbox.cluster import open_cluster
 from sandbox.postgres import Database
+from siteadmin.permission_recording import PLAIN, WITH_TRASH, Recording, World
 
 
 @pytest.fixture

@@ -25,25 +25,26 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeout
 
-from arvados_nats import keys, nats_config, streams
+from arvados_nats import accounts, keys, streams
 from sandbox import nats_server as sandbox
+from siteadmin import nats_config
 
 INBOX = "_INBOX_test"
 LAST_CHUNK = f"$JS.API.DIRECT.GET.{streams.LOGS}"
 GRANTS: dict[str, dict[str, Any]] = {
     "reader": {
-        "aud": nats_config.USERS,
+        "aud": accounts.USERS,
         "sub": {"allow": ["arvados.live.alice.>", f"{INBOX}.>"]},
         "pub": {"allow": ["arvados.api.>"]},
     },
     "container": {
-        "aud": nats_config.SENDERS,
+        "aud": accounts.SENDERS,
         "sub": {"allow": [f"{INBOX}.>"]},
         "pub": {"allow": ["arvados.logs.own.>", f"{LAST_CHUNK}.arvados.logs.own.>"]},
     },
-    "no-lists": {"aud": nats_config.USERS, "sub": {}, "pub": {}},
+    "no-lists": {"aud": accounts.USERS, "sub": {}, "pub": {}},
     "dispatcher": {
-        "aud": nats_config.ARVADOS,
+        "aud": accounts.ARVADOS,
         "sub": {"allow": [f"{INBOX}.>"]},
         "pub": {"allow": ["$JS.API.STREAM.INFO.X"]},
     },
@@ -206,7 +207,7 @@ async def test_requests_cross_with_a_header_the_server_wrote(world: World) -> No
     await reader.publish("arvados.api.echo", b"", reply=inbox, headers=forged)
     assert [(await answers.next_msg(timeout=5)).data for _ in range(3)] == [b"1", b"2", b"3"]
     caller = json.loads((seen[0] or {})["Nats-Request-Info"])
-    assert (caller["acc"], caller["user"]) == (nats_config.USERS, "test")
+    assert (caller["acc"], caller["user"]) == (accounts.USERS, "test")
     assert isinstance(caller["id"], int)
 
 

@@ -13,8 +13,9 @@ import nats
 import pytest
 from nats.aio.client import Client
 
-from arvados_nats import keys, nats_config
+from arvados_nats import keys
 from sandbox import nats_server, tls
+from siteadmin import nats_config
 
 
 async def _connect(server: nats_server.NatsServer, folder: Path, name: str) -> Client:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from arvados_nats import nats_config
+from arvados_nats import accounts
 from arvados_nats.errors import Refused
 from arvados_nats.grants import DIRECT, OWNED, Grants
 from arvados_nats.permissions import Identity
@@ -35,7 +35,7 @@ def changed(identity: Identity, **changes: object) -> Identity:
 def test_an_ordinary_token() -> None:
     """Live patterns of its grants, its own inbox, the API; never `$JS` or `_INBOX.>`."""
     found = admission(V2, IDENTITY, GRANTS, NOW)
-    assert found.account == nats_config.USERS
+    assert found.account == accounts.USERS
     assert set(found.subscribe) == {
         f"_INBOX_{TOKEN}.>",
         f"arvados.live.{USER}.>",
@@ -55,14 +55,14 @@ def test_a_bare_secret_has_the_inbox_of_its_user() -> None:
 @pytest.mark.parametrize(
     ("identity", "grants", "account"),
     [
-        (IDENTITY, msgspec.structs.replace(GRANTS, is_admin=True), nats_config.ARVADOS),
-        (changed(IDENTITY, is_root=True), GRANTS, nats_config.ARVADOS),
+        (IDENTITY, msgspec.structs.replace(GRANTS, is_admin=True), accounts.ARVADOS),
+        (changed(IDENTITY, is_root=True), GRANTS, accounts.ARVADOS),
         (
             changed(IDENTITY, scopes=("GET /",)),
             msgspec.structs.replace(GRANTS, is_admin=True),
-            nats_config.USERS,
+            accounts.USERS,
         ),
-        (changed(IDENTITY, is_admin=True), GRANTS, nats_config.USERS),
+        (changed(IDENTITY, is_admin=True), GRANTS, accounts.USERS),
     ],
     ids=["admin", "root", "scoped admin", "admin once"],
 )
@@ -83,7 +83,7 @@ def test_a_containers_own_token() -> None:
     """Publishes its own logs and reads nothing but their last chunk."""
     identity = changed(IDENTITY, container_uuid=RUNNING)
     found = admission(Token(f"v2/{TOKEN}/secret/{RUNNING}"), identity, GRANTS, NOW)
-    assert found.account == nats_config.SENDERS
+    assert found.account == accounts.SENDERS
     assert found.subscribe == (f"_INBOX_{TOKEN}.>",)
     assert all(RUNNING in subject for subject in found.publish)
     owner = holder(found.name)
@@ -108,7 +108,7 @@ def test_scopes_narrow_the_patterns() -> None:
 def test_beyond_the_limit_the_api_is_left() -> None:
     """Not refused silently: history and whoami work, and whoami says so."""
     found = admission(V2, IDENTITY, GRANTS, NOW, limit=1)
-    assert found.account == nats_config.USERS
+    assert found.account == accounts.USERS
     assert found.subscribe == (f"_INBOX_{TOKEN}.>",)
     assert "arvados.api.>" in found.publish
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from nacl.public import Box, PrivateKey, PublicKey
 
-from arvados_nats import keys, nats_config
+from arvados_nats import accounts, keys
 from arvados_nats.errors import BadInput
 from authcallout import callout_request, callout_response, nkey_jwt
 from authcallout.callout_request import CalloutRequest
@@ -96,7 +96,7 @@ def parsed_request() -> CalloutRequest:
 
 def test_an_admission_writes_both_sides() -> None:
     """A side with nothing is a denial of everything: left out it would be open (1.3)."""
-    admission = Admission(nats_config.USERS, "name", (), ("arvados.live.a.>",))
+    admission = Admission(accounts.USERS, "name", (), ("arvados.live.a.>",))
     outer, user = answer_claims(
         callout_response.admit(parsed_request(), admission, Signer(ISSUER), until=None)
     )
@@ -111,7 +111,7 @@ def test_an_admission_writes_both_sides() -> None:
 def test_a_bad_subject_locks_nobody_out() -> None:
     """The server refuses a login for one malformed entry, so such an entry is left out."""
     bad = ("", "a..b", ".a", "a.", "a b", "a.>.b", "a\n", "good.*.>")
-    admission = Admission(nats_config.USERS, "name", bad, bad)
+    admission = Admission(accounts.USERS, "name", bad, bad)
     _, user = answer_claims(
         callout_response.admit(parsed_request(), admission, Signer(ISSUER), until=None)
     )
@@ -121,7 +121,7 @@ def test_a_bad_subject_locks_nobody_out() -> None:
 def test_a_token_that_expires_bounds_the_login() -> None:
     """`exp` is the token's own end where that is sooner."""
     soon = time.time() + 100
-    admission = Admission(nats_config.USERS, "name", (), ())
+    admission = Admission(accounts.USERS, "name", (), ())
     _, user = answer_claims(
         callout_response.admit(parsed_request(), admission, Signer(ISSUER), until=soon)
     )
@@ -131,7 +131,7 @@ def test_a_token_that_expires_bounds_the_login() -> None:
 def test_no_other_account_is_possible() -> None:
     """The server places a user wherever `aud` says: only two accounts may be said."""
     with pytest.raises(ValueError, match="SYS"):
-        Admission(nats_config.SYS, "name", (), ())
+        Admission(accounts.SYS, "name", (), ())
 
 
 def test_a_refusal_says_why() -> None:

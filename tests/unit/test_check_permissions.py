@@ -14,10 +14,10 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from arvados_nats.check_cli import check as check_group
-from arvados_nats.check_permissions import Report, check, replay
 from arvados_nats.errors import BadInput
-from arvados_nats.permission_recording import Recording
+from siteadmin.check_cli import check as check_group
+from siteadmin.check_permissions import Report, check, replay
+from siteadmin.permission_recording import Recording
 
 Document = dict[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from arvados_nats.check_streams import examine
+from siteadmin.check_streams import examine
 
 GIB = 1024**3
 

@@ -35,8 +35,8 @@ from arvados_nats.grants import (
     with_live_owner,
 )
 from arvados_nats.object_facts import ObjectFacts
-from arvados_nats.permission_recording import WITH_TRASH, Recording, World
 from arvados_nats.permissions import Decision, Identity, decide
+from siteadmin.permission_recording import WITH_TRASH, Recording, World
 
 NOW = 1_800_000_000.0
 ME = "zzzzz-tpzed-000000000000me0"

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from arvados_nats import keys, nats_config
+from arvados_nats import keys
+from siteadmin import nats_config
 
 PUBLIC = {name: f"<{name}>" for name in keys.ROLES}
 

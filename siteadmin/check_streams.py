@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from arvados_nats import nats_client, streams
-from arvados_nats.nats_config import Size
+from siteadmin.nats_config import Size
 
 _WITHIN_SECONDS = 10.0
 _NAMES = (streams.EVENTS, streams.LOGS, streams.QUEUE, streams.CURSORS)

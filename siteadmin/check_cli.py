@@ -32,8 +32,8 @@ def permissions(file: Path) -> None:
     FILE has the format of tests/golden/permissions.json. Prints one JSON object; exits 1 if our
     rule is looser or stricter than Arvados in any cell.
     """
-    from arvados_nats.check_permissions import check as replay
     from arvados_nats.errors import BadInput
+    from siteadmin.check_permissions import check as replay
 
     try:
         report = replay(file)
@@ -52,8 +52,8 @@ def connections(url: str | None) -> None:
     Settings come from the environment, as for wsproxy: ARVADOS_NATS_NATS_URL and a folder with
     the seed `wsproxy`, ARVADOS_NATS_KEYS_DIR.
     """
-    from arvados_nats import check_connections
     from arvados_nats.settings import NatsSettings
+    from siteadmin import check_connections
 
     settings = process.load(NatsSettings)
     found = asyncio.run(check_connections.nats(settings.nats_servers, settings.seed("wsproxy")))
@@ -70,8 +70,8 @@ def streams_command() -> None:
 
     Settings come from the environment, as for `check connections`.
     """
-    from arvados_nats import check_streams
     from arvados_nats.settings import NatsSettings
+    from siteadmin import check_streams
 
     settings = process.load(NatsSettings)
     seed = settings.seed("wsproxy")
@@ -92,8 +92,8 @@ def config(file: Path) -> None:
 
     FILE is the site's own config.yml, as one writes it, without Arvados' defaults.
     """
-    from arvados_nats.check_config import check as look
     from arvados_nats.errors import BadInput
+    from siteadmin.check_config import check as look
 
     try:
         clusters = look(file)

@@ -22,8 +22,8 @@ import msgspec
 
 from arvados_nats.errors import BadInput
 from arvados_nats.object_facts import ObjectFacts
-from arvados_nats.permission_recording import PLAIN, WITH_TRASH, Recording, World
 from arvados_nats.permissions import Decision, decide
+from siteadmin.permission_recording import PLAIN, WITH_TRASH, Recording, World
 
 _MAX_EXAMPLES = 20
 

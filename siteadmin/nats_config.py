@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from arvados_nats import streams, subjects
+from arvados_nats.accounts import ARVADOS, AUTH, SENDERS, SYS, USERS
 
-AUTH, SYS, ARVADOS, SENDERS, USERS = "AUTH", "SYS", "ARVADOS", "SENDERS", "USERS"
 STATIC_USERS = ("callout", "callout-service", "publisher", "wsproxy", "system-logs", "sys")
 """Identities that log in by nkey, without the callout: they work while it is down."""
 

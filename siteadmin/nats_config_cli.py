@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
-from arvados_nats import keys, nats_config
+from arvados_nats import keys
 from arvados_nats.errors import ConfigError
-from arvados_nats.keys_cli import DEFAULT_FOLDER
+from siteadmin import nats_config
+from siteadmin.keys_cli import DEFAULT_FOLDER
 
 _UNITS = {"": 1, "KB": nats_config.KIB, "MB": nats_config.MIB, "GB": nats_config.GIB}
 

@@ -1,0 +1,8 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What the NATS accounts are called; who may do what in them is in `siteadmin/nats_config.py`."""
+
+from __future__ import annotations
+
+AUTH, SYS, ARVADOS, SENDERS, USERS = "AUTH", "SYS", "ARVADOS", "SENDERS", "USERS"
