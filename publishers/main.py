@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The publishers as one process: each part runs until it is cancelled, over shared connections.
 
-A new part is one line in `PARTS`: a name, which is also its command, and a function.
+A new part is one line in `PARTS`: a name, which is also its command, and a function, which tells
+health that it is well when what others ask of it is answered.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ async def _container_logs(shared: Shared) -> None:
     token = Token(settings.log_token.get_secret_value())
     if not token.secret:
         logger.warning("container logs are not read", extra={"action": "logs.no_token"})
+        shared.health.well("container logs")
         return
     async with arvados_client.connect(
         settings.arvados_url,
@@ -100,12 +102,11 @@ async def _queue(shared: Shared) -> None:
 async def _system_log_stream(shared: Shared) -> None:
     """The stream ARVADOS_SYSLOG, to which machines add with `publishers system-logs`."""
     limits = shared.settings.system_log_limits
-    if not limits.max_bytes:
-        return
-    attempts = Attempts(shared.health, "system logs")
-    await attempts.until_done(
-        lambda: streams.ensure(shared.nats, streams.system_log_stream(limits))
-    )
+    attempts = Attempts(shared.health, "system log stream")
+    if limits.max_bytes:
+        await attempts.until_done(
+            lambda: streams.ensure(shared.nats, streams.system_log_stream(limits))
+        )
     attempts.succeeded()
 
 
@@ -121,7 +122,9 @@ PARTS: Mapping[str, Callable[[Shared], Coroutine[Any, Any, None]]] = {
 
 async def main(settings: Settings, parts: Iterable[str] = tuple(PARTS)) -> None:
     """Run parts by name until cancelled."""
-    health = Health()
+    health, parts = Health(), tuple(parts)
+    for name in parts:
+        health.starting(name.replace("-", " "))
     token = settings.management_token
     seed = settings.seed("publisher")
     async with (

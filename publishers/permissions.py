@@ -72,8 +72,12 @@ async def run(
     async with asyncio.TaskGroup() as tasks:
         if options.role_groups_visible is None and arvados is not None:
             tasks.create_task(role_visibility.follow(arvados, grants))
-        tasks.create_task(grants_answers.answer(nats, grants, tokens))
-        tasks.create_task(runs_answers.answer(nats, database))
+        answering = asyncio.Event(), asyncio.Event()
+        tasks.create_task(grants_answers.answer(nats, grants, tokens, answering[0].set))
+        tasks.create_task(runs_answers.answer(nats, database, answering[1].set))
+        # Whoever hears that this replica leads, or is well, asks it.
+        for event in answering:
+            await event.wait()
         tasks.create_task(sweep.run(Attempts(health, "tokens")))
         tasks.create_task(_lead(database, Attempts(health, "permissions"), leading, sweep, ready))
 

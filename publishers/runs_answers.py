@@ -31,7 +31,9 @@ _AT_ONCE = 2
 _KINDS = ("container", "container_request")
 
 
-async def answer(nats: Nats, database: Database) -> NoReturn:
+async def answer(
+    nats: Nats, database: Database, ready: Callable[[], None] = lambda: None
+) -> NoReturn:
     """Answer until cancelled."""
     turn = asyncio.Semaphore(_AT_ONCE)
     async with asyncio.TaskGroup() as questions:
@@ -41,6 +43,8 @@ async def answer(nats: Nats, database: Database) -> NoReturn:
 
         heard = [await nats.subscribe(subject, take, queue=QUEUE) for subject in _ANSWERS]
         try:
+            await nats.flush()
+            ready()
             await nats.until_closed()
         finally:
             for subscription in heard:

@@ -32,6 +32,7 @@ class Answer:
 
     @property
     def events(self) -> list[dict[str, Any]]:
+        assert not self.error, self.error
         return [json.loads(part.data) for part in self.parts]
 
     @property

@@ -1,0 +1,60 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A service that says it is well does what is asked of it: a rolling update relies on that."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import sys
+
+import pytest
+
+from arvados_nats import grants_wire, objects_wire, subjects, token_follow
+from arvados_nats.grant_book import GrantBook
+from sandbox import child
+from sandbox.sandbox import MANAGEMENT_TOKEN
+from sandbox.stack import Service, Stack
+from tests.flows.native_answers import trusted
+
+pytestmark = pytest.mark.timeout(120)
+_WELL = {"health": "OK"}
+
+
+async def started(service: Service) -> None:
+    """Start it, and return at the very moment when it says that it is well."""
+    command = [sys.executable, "-m", "arvados_nats", *service.arguments]
+    service.process = child.start(command, log=service.log, environment=service.environment)
+    await asyncio.to_thread(_until_well, service)
+
+
+def _until_well(service: Service) -> None:
+    """Without a pause, over one connection: not a moment late."""
+    headers = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}"}
+    asking = http.client.HTTPConnection("127.0.0.1", service.ops_port, timeout=5)
+    body = None
+    while body != _WELL:
+        assert service.process and service.process.running, service.output
+        try:
+            asking.request("GET", "/_health/ping", headers=headers)
+            body = json.load(asking.getresponse())
+        except ConnectionRefusedError:
+            asking.close()
+    asking.close()
+
+
+async def test_publishers_answer_as_soon_as_they_are_well(stack: Stack) -> None:
+    """Grants, tokens and objects, whenever it is asked: at several starts."""
+    alice = await stack.sandbox.cluster.user("alice")
+    publishers = stack.services["publishers"]
+    async with trusted(stack) as nats:
+        for _ in range(5):
+            await publishers.stop()
+            await started(publishers)
+            assert await token_follow.live(nats, [str(alice.token_uuid)])
+            assert (await GrantBook(nats).of(alice.uuid)).is_active
+            answer = await nats.request(subjects.OBJECTS_GET, alice.uuid.encode())
+            grants_wire.check_answer(answer.headers)
+            assert objects_wire.decode(answer.headers, answer.data).record
