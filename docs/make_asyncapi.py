@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 import yaml
 
-from wsproxy import messages_v1, socket_v1
+from arvados_nats import messages_v1, requests_v1
+from wsproxy import socket_v1
 from wsproxy.close_codes import CloseCode
 
 PATH = Path(__file__).with_name("asyncapi.yaml")
@@ -24,7 +25,7 @@ _HEAD = """\
 #
 # SPDX-License-Identifier: Apache-2.0
 #
-# Written by docs/make_asyncapi.py from wsproxy/messages_v1.py; do not edit.
+# Written by docs/make_asyncapi.py from arvados_nats/messages_v1.py and requests_v1.py; do not edit.
 """
 _ABOUT = """\
 One JSON object per text frame, with one key that names its type; both sides ignore keys they do not
@@ -37,7 +38,7 @@ _REF = "#/components/schemas/{name}"
 
 def document() -> dict[str, Any]:
     """The AsyncAPI 3.0 document."""
-    kinds = {**messages_v1.CLIENT_KEYS, **messages_v1.SERVER_KEYS}
+    kinds = {**requests_v1.CLIENT_KEYS, **messages_v1.SERVER_KEYS}
     _, schemas = msgspec.json.schema_components(kinds.values(), ref_template=_REF)
     for schema in schemas.values():
         if "description" in schema:
@@ -68,7 +69,7 @@ def document() -> dict[str, Any]:
             }
         },
         "operations": {
-            "fromClient": _operation("receive", messages_v1.CLIENT_KEYS),
+            "fromClient": _operation("receive", requests_v1.CLIENT_KEYS),
             "fromServer": _operation("send", messages_v1.SERVER_KEYS),
         },
         "components": {

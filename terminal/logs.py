@@ -14,11 +14,20 @@ from dataclasses import dataclass
 
 from arvados_nats import arvados_client
 from arvados_nats.errors import Refused
+from arvados_nats.messages_v1 import (
+    Attempt,
+    CaughtUp,
+    End,
+    Error,
+    Gap,
+    Log,
+    ServerMessage,
+    Subscribed,
+)
 from terminal import proxy_connection
 from terminal.arvados_settings import ArvadosSettings
 from terminal.command import Notes
 from terminal.log_printers import Printer
-from terminal.messages import Attempt, CaughtUp, End, Error, Gap, Log, Message, Subscribed
 from terminal.reading import Reading
 
 NOT_ENDED = 75
@@ -82,7 +91,7 @@ class Show:
             return None
         return self._over_at - time.monotonic()
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: ServerMessage) -> None:
         if self._is_last(message):
             self._over_at = time.monotonic() + _MORE_SECONDS
         elif not (self._live and isinstance(message, Log)):
@@ -109,7 +118,7 @@ class Show:
             case Error(temporary=True):
                 self._notes.tell(f"{message.message}; trying again")
 
-    def _is_last(self, message: Message) -> bool:
+    def _is_last(self, message: ServerMessage) -> bool:
         """Whether this may be the last of what there is; a request may have no container."""
         if isinstance(message, Subscribed):
             return "-xvhdp-" in self._wanted.uuid
@@ -129,10 +138,10 @@ class Show:
             self._notes.tell(f"more of the log of the attempt before: container {container}")
 
     def _take_end(self, end: End) -> None:
-        if end.container is not None and end.file is None:
+        if end.container and not end.file:
             self._printer.over(end.container)
         if end.file and end.confirmed is False:
-            former = end.container if self._container not in (None, end.container) else ""
+            former = "" if self._container in (None, end.container) else end.container
             name = f"{former} {end.file}" if former else end.file
             self._notes.tell(f"{name}: no saved log confirms that this was all")
 
@@ -142,9 +151,9 @@ class Show:
 
 
 def _gap(gap: Gap) -> str:
-    if gap.file is None:
+    if not gap.file:
         return f"container {gap.container}: {gap.reason}"
-    to = "the end" if gap.to is None else str(gap.to)
+    to = gap.to if isinstance(gap.to, int) else "the end"
     return f"{gap.file}: bytes {gap.from_} to {to} are missing: {gap.reason}"
 
 

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-from terminal.messages import Message
+from arvados_nats.messages_v1 import ServerMessage
 from terminal.subscriptions import Subscription
 
 _WAITING_MESSAGES = 64
@@ -27,20 +27,20 @@ class Reading:
         self.id = id
         self.subscription = subscription
         self._drop = drop
-        self._queue: asyncio.Queue[Message | None] = asyncio.Queue(_WAITING_MESSAGES)
+        self._queue: asyncio.Queue[ServerMessage | None] = asyncio.Queue(_WAITING_MESSAGES)
         self._end: BaseException | None = None
         self._closed = False
 
     def __aiter__(self) -> Reading:
         return self
 
-    async def __anext__(self) -> Message:
+    async def __anext__(self) -> ServerMessage:
         message = None if self.done else await self._queue.get()
         if message is None:
             raise self._end or StopAsyncIteration
         return message
 
-    async def get(self, within: float | None) -> Message | None:
+    async def get(self, within: float | None) -> ServerMessage | None:
         """The next message; None if none comes in time or the subscription has ended (`done`)."""
         with contextlib.suppress(TimeoutError, StopAsyncIteration):
             async with asyncio.timeout(within):
@@ -60,7 +60,7 @@ class Reading:
             self._queue.get_nowait()
         await self._drop(self)
 
-    async def put(self, message: Message) -> None:
+    async def put(self, message: ServerMessage) -> None:
         """Hand over to the one who reads, and wait while too much waits for him already."""
         if self._end is None:
             await self._queue.put(message)

@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A client of protocol v1: logs, object states and events of a cluster, live, over one WebSocket.
 
-Usable by other programs; of this project it needs `messages`, `subscriptions` and the kernel's
+Usable by other programs; of this project it needs `subscriptions` and the kernel's messages and
 errors, otherwise msgspec and websockets::
 
     async with stream.connect("wss://ws.example.com/v1/stream", lambda: token) as events:
         log = await events.log("zzzzz-dz642-0123456789abcde", files=["stderr.txt"])
         async for message in log:
-            if isinstance(message, messages.Log):
+            if isinstance(message, messages_v1.Log):
                 sys.stdout.buffer.write(message.data)
 
 A lost connection costs nothing: the client comes back with full jitter, asks for the token anew and
@@ -25,7 +25,7 @@ import math
 import random
 import ssl as tls
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -35,18 +35,27 @@ from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
+from arvados_nats import messages_v1, requests_v1
 from arvados_nats.errors import BadInput, Refused, Unavailable
-from terminal import line_errors, messages
-from terminal.messages import (
+from arvados_nats.messages_v1 import (
     SUBPROTOCOL,
     Error,
     Goodbye,
     Hello,
-    Message,
     Ping,
     Revoked,
+    ServerMessage,
     Subscribed,
 )
+from arvados_nats.requests_v1 import (
+    Auth,
+    ClientMessage,
+    EventsTarget,
+    Pong,
+    Subscribe,
+    Unsubscribe,
+)
+from terminal import line_errors
 from terminal.reading import Reading
 from terminal.subscriptions import (
     EventsSubscription,
@@ -110,7 +119,7 @@ class Stream:
         self._pause = (0.0, 0.0)
         self._greeted = self._stood = False
         self._failure: BaseException | None = None
-        self._auth: Mapping[str, str] = {}
+        self._auth = Auth("")
         self._trouble = ""
         """Why the server took the token's permission away."""
 
@@ -132,7 +141,7 @@ class Stream:
         subscriptions = (reading.subscription for reading in self._readings.values())
         if any(isinstance(one, EventsSubscription) for one in subscriptions):
             raise BadInput("a connection carries one subscription to events")
-        return await self._add(EventsSubscription(filters, cursor))
+        return await self._add(EventsSubscription(EventsTarget(**filters), cursor))
 
     async def _add(self, subscription: Subscription) -> Reading:
         self._count += 1
@@ -147,7 +156,7 @@ class Stream:
     async def _drop(self, reading: Reading) -> None:
         """End a subscription."""
         if self._readings.pop(reading.id, None) and self._line is not None:
-            await self._say(self._line, "unsubscribe", {"id": reading.id})
+            await self._say(self._line, Unsubscribe(reading.id))
 
     def ended(self, running: asyncio.Task[None]) -> None:
         """`run` has ended: so does every reading, with the reason."""
@@ -212,8 +221,8 @@ class Stream:
                 raise BadInput("the server does not speak protocol v1")
             self._silence = _HANDSHAKE_SECONDS
             try:
-                self._auth = {"token": token}
-                await self._say(line, "auth", self._auth)
+                self._auth = Auth(token)
+                await self._say(line, self._auth)
                 while True:
                     await self._receive(line)
             finally:
@@ -226,19 +235,19 @@ class Stream:
         except TimeoutError as error:
             line.transport.abort()  # no closing handshake with a dead line
             raise OSError("the server fell silent") from error
-        message = messages.decode(frame)
+        message = messages_v1.decode(frame)
         match message:
             case Hello():
                 await self._welcomed(line, message)
             case Ping():
-                await self._say(line, "pong", {})
+                await self._say(line, Pong())
             case Goodbye():
                 self._pause = message.reconnect_after_ms
-            case Revoked(id=None):
+            case Revoked() if not message.id:
                 self._trouble = message.reason
-            case Error(id=None):
+            case Error() if not message.id:
                 if message.temporary and self._line is None:
-                    self._later(_AGAIN_SECONDS, lambda: self._say(line, "auth", self._auth))
+                    self._later(_AGAIN_SECONDS, lambda: self._say(line, self._auth))
             case None:
                 pass
             case _:
@@ -255,8 +264,8 @@ class Stream:
         for reading in tuple(self._readings.values()):
             await self._subscribe(line, reading)
 
-    async def _dispatch(self, message: Message) -> None:
-        id = getattr(message, "id", None) if not isinstance(message, messages.Event) else None
+    async def _dispatch(self, message: ServerMessage) -> None:
+        id = getattr(message, "id", None) if not isinstance(message, messages_v1.Event) else None
         if id is not None:
             reading = self._readings.get(id)
             if reading is not None:
@@ -265,7 +274,7 @@ class Stream:
         for reading in tuple(self._readings.values()):
             await self._hand_over(reading, message)
 
-    async def _hand_over(self, reading: Reading, message: Message) -> None:
+    async def _hand_over(self, reading: Reading, message: ServerMessage) -> None:
         subscription = reading.subscription
         fresh = subscription.take(message)
         if fresh is None:
@@ -298,14 +307,14 @@ class Stream:
             await self._subscribe(line, reading)
 
     async def _subscribe(self, line: ClientConnection, reading: Reading) -> None:
-        await self._say(line, "subscribe", {"id": reading.id, **reading.subscription.request()})
+        await self._say(line, Subscribe.to(reading.id, reading.subscription.request()))
 
-    async def _say(self, line: ClientConnection, key: str, body: Mapping[str, Any]) -> None:
+    async def _say(self, line: ClientConnection, message: ClientMessage) -> None:
         with contextlib.suppress(ConnectionClosed):  # whoever receives learns of it
-            await line.send(messages.encode(key, dict(body)))
+            await line.send(requests_v1.encode(message))
 
 
-def _over(message: Message) -> Exception | None:
+def _over(message: ServerMessage) -> Exception | None:
     """Why a subscription can not go on after this message."""
     match message:
         case Revoked():

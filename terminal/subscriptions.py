@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
+from msgspec import UnsetType
 
-from terminal.messages import Attempt, CaughtUp, End, Event, Gap, Log, Message, Object
+from arvados_nats.messages_v1 import Attempt, CaughtUp, End, Event, Gap, Log, Object, ServerMessage
+from arvados_nats.requests_v1 import EventsTarget, From, LogTarget, ObjectTarget
 
 
 @dataclass(slots=True)
@@ -41,22 +42,19 @@ class LogSubscription:
         if "-dz642-" in self.uuid:
             self.container = self.uuid
 
-    def request(self) -> dict[str, Any]:
+    def request(self) -> LogTarget:
         """The target to subscribe to now."""
-        log: dict[str, Any] = {"uuid": self.uuid}
-        if self.files is not None:
-            log["files"] = list(self.files)
-        if self.tail is not None:
-            log["tail"] = self.tail
-        if self.container is not None and self.container != self.uuid:
-            log["container"] = self.container
-        if self.places:
-            log["from"] = _from(self.places)
-        if self.former:
-            log["former"] = {container: _from(places) for container, places in self.former.items()}
-        return {"log": log}
+        former = {container: _from(places) for container, places in self.former.items()}
+        return LogTarget(
+            self.uuid,
+            None if self.files is None else list(self.files),
+            _from(self.places) or None,
+            self.tail,
+            None if self.container == self.uuid else self.container,
+            former or None,
+        )
 
-    def take(self, message: Message) -> Message | None:
+    def take(self, message: ServerMessage) -> ServerMessage | None:
         """What of a message is new to this subscription."""
         match message:
             case Log():
@@ -82,15 +80,15 @@ class LogSubscription:
         self.container, self.places, self._container_ended = attempt.container, {}, False
         return attempt
 
-    def _places_of(self, container: str | None) -> dict[str, tuple[int, int]] | None:
+    def _places_of(self, container: str | UnsetType) -> dict[str, tuple[int, int]] | None:
         return self.places if container == self.container else self.former.get(container or "")
 
     def _take_gap(self, gap: Gap) -> None:
         places = self._places_of(gap.container)
-        if gap.file is None:
+        if not gap.file:
             self.former.pop(gap.container or "", None)
-        elif places is not None and gap.to is not None:
-            places[gap.file] = (gap.epoch, gap.to)
+        elif places is not None and isinstance(gap.to, int):
+            places[gap.file] = (gap.epoch or 0, gap.to)
 
     def _take_log(self, log: Log) -> Log | None:
         places = self._places_of(log.container)
@@ -104,7 +102,7 @@ class LogSubscription:
                 return None
             if offset > log.offset:
                 rest = log.data[offset - log.offset :]
-                log = msgspec.structs.replace(log, offset=offset, data=rest)
+                log = Log.of(log.container, log.file, log.epoch, offset, rest)
         places[log.file] = (log.epoch, log.next)
         return log
 
@@ -112,20 +110,20 @@ class LogSubscription:
         return self.files is None or file in self.files
 
     def _take_end(self, end: End) -> End | None:
-        if end.request is not None:
+        if end.request:
             self.ended = self.ended or end.request == self.uuid
             return end if end.request == self.uuid else None
         if self._places_of(end.container) is None or (end.file and not self._wants(end.file)):
             return None
-        if end.file is None:
+        if not end.file:
             self.former.pop(end.container or "", None)
             self._container_ended = self._container_ended or end.container == self.container
             self.ended = self.ended or end.container == self.uuid
         return end
 
 
-def _from(places: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, int]]:
-    return {file: {"epoch": epoch, "offset": offset} for file, (epoch, offset) in places.items()}
+def _from(places: Mapping[str, tuple[int, int]]) -> dict[str, From]:
+    return {file: From(offset, epoch) for file, (epoch, offset) in places.items()}
 
 
 @dataclass(slots=True)
@@ -136,12 +134,11 @@ class ObjectSubscription:
     etag: str | None = None
     ended: bool = False
 
-    def request(self) -> dict[str, Any]:
+    def request(self) -> ObjectTarget:
         """The target to subscribe to now."""
-        known = {"etag": self.etag} if self.etag else {}
-        return {"object": {"uuid": self.uuid, **known}}
+        return ObjectTarget(self.uuid, self.etag)
 
-    def take(self, message: Message) -> Message | None:
+    def take(self, message: ServerMessage) -> ServerMessage | None:
         """What of a message is new to this subscription."""
         match message:
             case Object():
@@ -155,24 +152,23 @@ class ObjectSubscription:
 
 @dataclass(slots=True)
 class EventsSubscription:
-    """Changes of objects. `filters`: owners, objects, kinds, event_types, cursor, begin."""
+    """Changes of objects."""
 
-    filters: Mapping[str, Any] = field(default_factory=dict)
+    wanted: EventsTarget
     cursor: str | None = None
     ended: bool = False
 
-    def request(self) -> dict[str, Any]:
+    def request(self) -> EventsTarget:
         """The target to subscribe to now."""
         if self.cursor is None:
-            return {"events": dict(self.filters)}
-        filters = {name: value for name, value in self.filters.items() if name != "begin"}
-        return {"events": {**filters, "cursor": self.cursor}}
+            return self.wanted
+        return msgspec.structs.replace(self.wanted, cursor=self.cursor, begin="now")
 
-    def take(self, message: Message) -> Message | None:
+    def take(self, message: ServerMessage) -> ServerMessage | None:
         """What of a message is new to this subscription."""
         match message:
-            case Event() | CaughtUp(cursor=str()) | Gap(cursor=str()):
-                self.cursor = message.cursor
+            case Event(cursor=cursor) | CaughtUp(cursor=str(cursor)) | Gap(cursor=str(cursor)):
+                self.cursor = cursor
             case Log() | Object() | End():
                 return None
         return message

@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 
 from arvados_nats.errors import Refused
+from arvados_nats.messages_v1 import Error, Event, Gap, Object
 from terminal import proxy_connection, watch_text
 from terminal.arvados_settings import ArvadosSettings
 from terminal.command import Notes
-from terminal.messages import Error, Event, Gap, Object
 
 
 @dataclass(frozen=True, slots=True)

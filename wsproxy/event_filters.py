@@ -14,8 +14,8 @@ from arvados_nats.errors import BadInput
 from arvados_nats.grants import Grants
 from arvados_nats.object_facts import ObjectFacts
 from arvados_nats.permissions import Decision, Identity, decide
+from arvados_nats.requests_v1 import EventsTarget
 from arvados_nats.subjects import KIND_OF_NAME, KINDS
-from wsproxy.messages_v1 import EventsTarget
 from wsproxy.stored_event import StoredEvent
 
 _ARVADOS_KINDS = {kind.arvados: kind.name for kind in KINDS}

@@ -13,13 +13,14 @@ import time
 
 from arvados_nats import streams
 from arvados_nats.errors import Unavailable
+from arvados_nats.messages_v1 import CaughtUp, Event, Gap, Subscribed, encode
+from arvados_nats.requests_v1 import EventsTarget
 from wsproxy import metrics
 from wsproxy.batch import Batch
 from wsproxy.cursor import EventCursor
 from wsproxy.event_filters import ANEW, GONE, Filters, requests_shown
 from wsproxy.feed import Feed
 from wsproxy.frames import Message
-from wsproxy.messages_v1 import CaughtUp, Event, EventsTarget, Gap, Subscribed, encode
 from wsproxy.services import Services
 from wsproxy.stored_event import StoredEvent
 from wsproxy.subscription import Client

@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from arvados_nats import log_chunks
+from arvados_nats import log_chunks, messages_v1
 from arvados_nats.log_chunks import Chunk
-from wsproxy import log_text, messages_v1
+from wsproxy import log_text
 from wsproxy.cursor import LogPlace
 from wsproxy.frames import Message
 
@@ -47,7 +47,7 @@ class Piece:
     def message(self) -> Message:
         """The `log` message of these bytes, one for all readers."""
         if self._message is None:
-            text = log_text.message(self.container, self.file, self.epoch, self.offset, self.data)
+            text = messages_v1.Log.of(self.container, self.file, self.epoch, self.offset, self.data)
             self._message = Message(messages_v1.encode(text))
         return self._message
 

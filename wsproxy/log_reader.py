@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
+from arvados_nats.messages_v1 import CaughtUp, End, Error, Gap, ServerMessage, encode
 from wsproxy import failures, log_tail
 from wsproxy.cursor import LogPlace
 from wsproxy.frames import Message
 from wsproxy.log_arvados import Access
 from wsproxy.log_history import Step, Wanted
 from wsproxy.log_pieces import Hole, NewEpoch, Piece
-from wsproxy.messages_v1 import CaughtUp, End, Error, Gap, ServerMessage, encode
 from wsproxy.outlet import Outlet
 
 if TYPE_CHECKING:

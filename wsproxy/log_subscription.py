@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING
 
 from arvados_nats import subjects
 from arvados_nats.errors import BadInput, Refused
+from arvados_nats.messages_v1 import Attempt, End, Gap, Subscribed
 from arvados_nats.object_facts import ObjectFacts
+from arvados_nats.requests_v1 import From, LogTarget
 from wsproxy import object_history, object_state
 from wsproxy.cursor import LogCursor
 from wsproxy.frames import Message
 from wsproxy.log_arvados import Access
 from wsproxy.log_reader import LogReader, Selection
-from wsproxy.messages_v1 import Attempt, End, From, Gap, LogTarget, Subscribed
 from wsproxy.object_feed import ObjectFeed
 from wsproxy.object_state import State
 from wsproxy.subscription import NOT_READABLE, Client, still_allowed

@@ -1,17 +1,13 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes of a log file as JSON can carry them, without cutting a character.
+"""Where bytes of a log file may be cut, so that no character is.
 
 Pure. A frame ends inside a UTF-8 character only where the file does (facts/arvados-demand.md W1,
 G14): up to three bytes at the end of a run are held back until the rest of the character is there.
 """
 
 from __future__ import annotations
-
-import base64
-
-from wsproxy import messages_v1
 
 _LONGEST_TAIL = 3
 
@@ -33,15 +29,3 @@ def _character_length(lead: int) -> int:
     if lead & 0xF0 == 0xE0:
         return 3
     return 4 if 0xF0 <= lead <= 0xF4 else 1
-
-
-def message(container: str, file: str, epoch: int, offset: int, data: bytes) -> messages_v1.Log:
-    """The `log` message of a run of bytes: text if all of it is UTF-8, base64 otherwise."""
-    stop = offset + len(data)
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return messages_v1.Log(
-            container, file, epoch, offset, stop, base64=base64.b64encode(data).decode()
-        )
-    return messages_v1.Log(container, file, epoch, offset, stop, text=text)

@@ -26,11 +26,11 @@ from arvados_nats.events import Event
 from arvados_nats.nats_client import Nats
 from arvados_nats.nats_history import BATCH_BYTES
 from arvados_nats.permissions import Decision
+from arvados_nats.requests_v1 import EventsTarget, Words
 from wsproxy import native_reply, stored_event
 from wsproxy.cursor import Codec, EventCursor
 from wsproxy.event_filters import ANEW, GONE, Filters, requests_shown
 from wsproxy.event_source import EventSource
-from wsproxy.messages_v1 import EventsTarget, Words
 from wsproxy.native_reply import DEFAULT_BYTES, GetRights, Part, Rights
 from wsproxy.reader import decide_event
 from wsproxy.stored_event import StoredEvent
@@ -44,7 +44,7 @@ _EXAMPLE = '{"owners": ["zzzzz-j7d0g-0123456789abcde"], "cursor": "…", "limit"
 
 
 class EventsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Lists are alternatives, different lists must all match; see `messages_v1.EventsTarget`.
+    """Lists are alternatives, different lists must all match; see `requests_v1.EventsTarget`.
 
     Without a cursor the answer begins with the oldest event that is kept, or with `begin` `now`
     gives the present place alone.

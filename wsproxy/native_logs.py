@@ -25,6 +25,7 @@ from arvados_nats.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats_client import Nats
 from arvados_nats.object_facts import ObjectFacts
 from arvados_nats.permissions import Decision, decide
+from arvados_nats.requests_v1 import Offset, Text
 from arvados_nats.runs_wire import Run
 from wsproxy import log_end, native_reply, object_history
 from wsproxy.cursor import LogPlace
@@ -32,7 +33,6 @@ from wsproxy.event_filters import requests_shown
 from wsproxy.log_arvados import ContainerState
 from wsproxy.log_pieces import After, Found, join
 from wsproxy.log_stream import StoredLogs
-from wsproxy.messages_v1 import Offset, Text
 from wsproxy.native_reply import DEFAULT_BYTES, GetRights, Part, Rights
 from wsproxy.readable import covers_logs
 

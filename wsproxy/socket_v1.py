@@ -16,17 +16,18 @@ import random
 from collections.abc import Coroutine
 from typing import Any
 
+from arvados_nats import messages_v1, requests_v1
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.grant_subjects import Change
+from arvados_nats.requests_v1 import Auth, EventsTarget, LogTarget, Pong, Subscribe, Unsubscribe
 from arvados_nats.tokens import Token
-from wsproxy import failures, messages_v1, metrics
+from wsproxy import failures, metrics
 from wsproxy.close_codes import CloseCode
 from wsproxy.event_subscription import EventSubscription
 from wsproxy.frames import Message
 from wsproxy.incoming import Incoming
 from wsproxy.limits import Pace
 from wsproxy.log_subscription import LogSubscription
-from wsproxy.messages_v1 import Auth, EventsTarget, LogTarget, Pong, Subscribe, Unsubscribe
 from wsproxy.object_subscription import ObjectSubscription
 from wsproxy.outlet import Outlet
 from wsproxy.services import Services
@@ -114,7 +115,7 @@ class ConnectionV1:
         try:
             if isinstance(data, bytes):
                 raise BadInput("messages are text frames")
-            message = messages_v1.decode(data)
+            message = requests_v1.decode(data)
         except BadInput as error:
             self._error("bad_message", str(error))
             return

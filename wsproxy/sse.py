@@ -17,15 +17,16 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+from arvados_nats import messages_v1
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from arvados_nats.grant_subjects import Change
+from arvados_nats.requests_v1 import From, LogTarget
 from arvados_nats.tokens import Token
-from wsproxy import failures, messages_v1, metrics
+from wsproxy import failures, metrics
 from wsproxy.cursor import LogPlace
 from wsproxy.frames import Message
 from wsproxy.incoming import Receive, Send
 from wsproxy.log_subscription import LogSubscription
-from wsproxy.messages_v1 import From, LogTarget
 from wsproxy.outlet import Outlet
 from wsproxy.services import Services
 from wsproxy.sse_wire import SseWire

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from terminal.messages import SUBPROTOCOL
+from arvados_nats.messages_v1 import SUBPROTOCOL
 
 
 class Peer:
@@ -41,9 +41,19 @@ class Peer:
     async def welcome(self, *, ping_seconds: float = 30) -> Any:
         """Take the token and greet; the token."""
         auth = await self.heard()
-        hello = {"user_uuid": "u", "token_uuid": "t", "ping_seconds": ping_seconds}
-        await self.say(hello=hello)
+        await self.greet(ping_seconds)
         return auth["auth"]["token"]
+
+    async def greet(self, ping_seconds: float = 30) -> None:
+        """Accept whatever token there was."""
+        limits = {"subscriptions": 10, "frame_bytes": 1000}
+        hello = {
+            "user_uuid": "u",
+            "token_uuid": "t",
+            "ping_seconds": ping_seconds,
+            "limits": limits,
+        }
+        await self.say(hello=hello)
 
     async def close(self, code: int = 1001, reason: str = "") -> None:
         await self._socket.close(code, reason)

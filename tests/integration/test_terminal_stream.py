@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from arvados_nats.errors import BadInput, ConfigError, Refused, Unavailable
+from arvados_nats.messages_v1 import CaughtUp, Event, Log, Object, ServerMessage, Subscribed
 from terminal import stream
 from terminal.line_errors import TokenRefused
-from terminal.messages import CaughtUp, Event, Log, Message, Object, Subscribed
 from terminal.reading import Reading
 from terminal.stream import Connected, Options, State, Stream, Waiting
 from tests.integration import scripted_proxy
@@ -46,7 +46,7 @@ async def begun(proxy: Proxy, reading: Reading) -> Peer:
     return peer
 
 
-async def soon(reading: Reading) -> Message:
+async def soon(reading: Reading) -> ServerMessage:
     """The next message, which has to come."""
     message = await reading.get(5)
     assert message is not None
@@ -65,7 +65,7 @@ async def test_token_is_sent_in_a_message(proxy: Proxy) -> None:
         reading = await events.log(C1, files=["a"], tail=3)
         peer = await proxy.next()
         assert await peer.heard() == {"auth": {"token": "token"}}
-        await peer.say(hello={"user_uuid": "u", "token_uuid": "t", "ping_seconds": 30})
+        await peer.greet()
         wanted = {"uuid": C1, "files": ["a"], "tail": 3}
         assert await peer.heard() == {"subscribe": {"id": reading.id, "log": wanted}}
         later = await events.object(C1)
@@ -81,7 +81,7 @@ async def test_lost_connection_is_resumed(proxy: Proxy, how: str) -> None:
         reading = await events.log(C1)
         peer = await begun(proxy, reading)
         await peer.say(log=log(0, "one\n"))
-        assert await soon(reading) == Log(C1, "a", 0, 0, b"one\n")
+        assert await soon(reading) == Log.of(C1, "a", 0, 0, b"one\n")
         match how:
             case "abort":
                 peer.abort()
@@ -97,7 +97,7 @@ async def test_lost_connection_is_resumed(proxy: Proxy, how: str) -> None:
         wanted = {"uuid": C1, "from": place}
         assert await peer.heard() == {"subscribe": {"id": reading.id, "log": wanted}}
         await peer.say(log=log(0, "one\ntwo\n"))
-        assert await soon(reading) == Log(C1, "a", 0, 4, b"two\n")
+        assert await soon(reading) == Log.of(C1, "a", 0, 4, b"two\n")
 
 
 async def test_silent_line_is_given_up(proxy: Proxy) -> None:

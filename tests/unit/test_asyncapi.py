@@ -14,7 +14,7 @@ import msgspec
 import pytest
 import yaml
 
-from wsproxy import messages_v1
+from arvados_nats import messages_v1, requests_v1
 from wsproxy.close_codes import CloseCode
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -47,7 +47,7 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 def test_every_field_of_every_message_is_described(document: dict[str, Any]) -> None:
     """By the names that travel."""
     schemas = document["components"]["schemas"]
-    for key, kind in {**messages_v1.CLIENT_KEYS, **messages_v1.SERVER_KEYS}.items():
+    for key, kind in {**requests_v1.CLIENT_KEYS, **messages_v1.SERVER_KEYS}.items():
         assert document["components"]["messages"][key]["summary"]
         names = {field.encode_name for field in msgspec.structs.fields(kind)}
         assert set(schemas[kind.__name__].get("properties", {})) == names
@@ -56,7 +56,7 @@ def test_every_field_of_every_message_is_described(document: dict[str, Any]) -> 
 def test_the_page_names_every_message_and_code() -> None:
     """docs/protocol-v1.md leaves none out."""
     text = (DOCS / "protocol-v1.md").read_text(encoding="utf-8")
-    for key in {**messages_v1.CLIENT_KEYS, **messages_v1.SERVER_KEYS}:
+    for key in {**requests_v1.CLIENT_KEYS, **messages_v1.SERVER_KEYS}:
         if key != "unsubscribe":
             assert f"`{key}`" in text or f'"{key}"' in text, key
     assert str(CloseCode.TOKEN_INVALID.value) in text

@@ -1,11 +1,9 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes as JSON can carry them, and never half a character."""
+"""Never half a character."""
 
 from __future__ import annotations
-
-import base64
 
 import pytest
 from hypothesis import given
@@ -44,16 +42,3 @@ def test_text_without_its_tail_is_text(text: str, cut: int) -> None:
     data = text.encode()
     data = data[: max(len(data) - cut, 0)]
     data[: len(data) - log_text.incomplete_tail(data)].decode()
-
-
-@given(st.binary(max_size=200), st.integers(0, 2**50))
-def test_any_bytes_come_back(data: bytes, offset: int) -> None:
-    """Text if all of it is UTF-8, base64 otherwise; `next` is the offset after it."""
-    message = log_text.message("c", "f", 1, offset, data)
-    if isinstance(message.text, str):
-        back = message.text.encode()
-    else:
-        assert isinstance(message.base64, str)
-        back = base64.b64decode(message.base64)
-    assert back == data
-    assert message.next == offset + len(data)

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arvados_nats.messages_v1 import Attempt, CaughtUp, End, Gap, Log, ServerMessage, Subscribed
+from arvados_nats.messages_v1 import Error as ServerError
 from terminal import logs
 from terminal.command import Notes
 from terminal.log_output import Look
 from terminal.log_printers import Copy, Merged
 from terminal.logs import Show, Wanted
-from terminal.messages import Attempt, CaughtUp, End, Gap, Log, Message, Subscribed
-from terminal.messages import Error as ServerError
 from terminal.reading import Reading
 from terminal.subscriptions import LogSubscription
 
@@ -43,7 +43,7 @@ async def _nothing(_: Reading) -> None:
     """Nobody to unsubscribe at."""
 
 
-async def shown(wanted: Wanted, messages: Sequence[Message], *, copy: bool = False) -> bytes:
+async def shown(wanted: Wanted, messages: Sequence[ServerMessage], *, copy: bool = False) -> bytes:
     """What is printed of these messages, as they come from a server."""
     screen = Screen()
     notes = Notes()
@@ -67,7 +67,7 @@ async def shown(wanted: Wanted, messages: Sequence[Message], *, copy: bool = Fal
 
 
 def log(offset: int, data: bytes, *, file: str = "a", container: str = C1) -> Log:
-    return Log(container, file, 0, offset, data)
+    return Log.of(container, file, 0, offset, data)
 
 
 CUTS = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 90)), max_size=12)
@@ -79,7 +79,7 @@ async def test_bytes_survive_any_cutting(
 ) -> None:
     """Frames that overlap and repeat, as reconnects make them: each file is printed exactly."""
     files = {"a": one, "b": two}
-    messages: list[Message] = []
+    messages: list[ServerMessage] = []
     for file, data in files.items():
         messages.extend([log(0, data[:1], file=file)] if data else [])
         messages.extend([log(o, data[o : o + n], file=file) for o, n in cuts if o < len(data)])
@@ -88,7 +88,7 @@ async def test_bytes_survive_any_cutting(
             place.take(message)
         behind = place.places.get(file, (0, 0))[1]
         messages.append(log(max(behind - 5, 0), data[max(behind - 5, 0) :], file=file))
-    end: list[Message] = [CaughtUp("1"), End(container=C1, state="Complete")]
+    end: list[ServerMessage] = [CaughtUp("1"), End(container=C1, state="Complete")]
     for file, data in files.items():
         wanted = Wanted(C1, files=(file,), follow=True)
         assert await shown(wanted, [*messages, *end], copy=True) == data
@@ -97,7 +97,7 @@ async def test_bytes_survive_any_cutting(
 
 async def test_without_following_it_ends_when_all_is_shown() -> None:
     """The container still runs; what it has written is printed, half lines too."""
-    messages: list[Message] = [Subscribed("1"), log(0, b"one\ntw"), CaughtUp("1")]
+    messages: list[ServerMessage] = [Subscribed("1"), log(0, b"one\ntw"), CaughtUp("1")]
     assert await shown(Wanted(C1), messages) == b"one\ntw"
 
 
@@ -146,7 +146,7 @@ async def test_request_without_a_container_is_not_waited_for(
 
 async def test_retry_while_reading_shows_both(capsys: pytest.CaptureFixture[str]) -> None:
     """The end of one attempt is not the end; the other's history is waited for."""
-    messages: list[Message] = [
+    messages: list[ServerMessage] = [
         Subscribed("1"),
         Attempt("1", REQUEST, C1, 1),
         log(0, b"first, half"),
@@ -160,7 +160,7 @@ async def test_retry_while_reading_shows_both(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == f"arvados-nats: attempt 2: container {C2}\n"
 
 
-LATE: list[Message] = [
+LATE: list[ServerMessage] = [
     Subscribed("1"),
     Attempt("1", REQUEST, C1, 1),
     log(0, b"first, ha"),
@@ -197,7 +197,7 @@ async def test_what_is_missing_is_said_where_it_is_missing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Bytes that nobody has, an end that nobody confirmed, a server that has to wait."""
-    messages: list[Message] = [
+    messages: list[ServerMessage] = [
         log(0, b"one\n"),
         Gap("1", "the node is gone", C1, "a", 0, 4, 10),
         ServerError("unavailable", "Arvados is away", True, "1"),
@@ -225,7 +225,7 @@ async def test_progress_is_shown_on_a_terminal_and_taken_away(
 ) -> None:
     """While long history loads; into a file nothing is written of it."""
     monkeypatch.setattr(logs, "_PROGRESS_SECONDS", 0.0)
-    messages: list[Message] = [log(0, b"x" * 2_000_000), CaughtUp("1"), End(container=C1)]
+    messages: list[ServerMessage] = [log(0, b"x" * 2_000_000), CaughtUp("1"), End(container=C1)]
     await shown(Wanted(C1, follow=True), messages)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terminal.messages import (
+from arvados_nats import requests_v1
+from arvados_nats.messages_v1 import (
     Attempt,
     CaughtUp,
     End,
     Event,
     Gap,
     Log,
-    Message,
     Object,
+    ServerMessage,
     Subscribed,
 )
 from terminal.subscriptions import (
@@ -28,21 +28,20 @@ from terminal.subscriptions import (
     ObjectSubscription,
     Subscription,
 )
-from wsproxy import messages_v1
 
 C1, C2 = "zzzzz-dz642-000000000000001", "zzzzz-dz642-000000000000002"
 REQUEST = "zzzzz-xvhdp-000000000000001"
 
 
 def log(offset: int, data: bytes, *, file: str = "a", container: str = C1, epoch: int = 0) -> Log:
-    return Log(container, file, epoch, offset, data)
+    return Log.of(container, file, epoch, offset, data)
 
 
 def target(subscription: Subscription) -> Any:
     """What the server understands of a request."""
-    frame = msgspec.json.encode({"subscribe": {"id": "1", **subscription.request()}})
-    message = messages_v1.decode(frame)
-    assert isinstance(message, messages_v1.Subscribe)
+    frame = requests_v1.encode(requests_v1.Subscribe.to("1", subscription.request()))
+    message = requests_v1.decode(frame)
+    assert isinstance(message, requests_v1.Subscribe)
     return message.target
 
 
@@ -64,13 +63,13 @@ def test_bytes_come_once_however_frames_overlap(data: bytes, cuts: list[tuple[in
             assert message.offset == len(taken)
             taken += message.data
     assert taken == data
-    assert target(subscription).from_ == {"a": messages_v1.From(len(data), 0)}
+    assert target(subscription).from_ == {"a": requests_v1.From(len(data), 0)}
 
 
 def test_log_begins_where_its_first_frame_does() -> None:
     """With `tail`, only the server knows where that is."""
     subscription = LogSubscription(C1, tail=5)
-    assert target(subscription) == messages_v1.LogTarget(C1, tail=5)
+    assert target(subscription) == requests_v1.LogTarget(C1, tail=5)
     assert subscription.take(log(700, b"last\n")) == log(700, b"last\n")
 
 
@@ -78,10 +77,10 @@ def test_resume_in_the_middle_of_a_tail_keeps_it_for_the_other_files() -> None:
     """A file of which nothing came before the line broke is not sent from its beginning."""
     subscription = LogSubscription(C1, ["a", "b"], 5)
     subscription.take(log(700, b"last\n"))
-    places = {"a": messages_v1.From(705, 0)}
-    assert target(subscription) == messages_v1.LogTarget(C1, ["a", "b"], places, 5)
+    places = {"a": requests_v1.From(705, 0)}
+    assert target(subscription) == requests_v1.LogTarget(C1, ["a", "b"], places, 5)
     subscription.take(CaughtUp("1"))
-    assert target(subscription) == messages_v1.LogTarget(C1, ["a", "b"], places)
+    assert target(subscription) == requests_v1.LogTarget(C1, ["a", "b"], places)
 
 
 def test_other_containers_and_files_are_not_taken() -> None:
@@ -99,7 +98,7 @@ def test_new_epoch_begins_at_its_own_offset() -> None:
     subscription.take(log(0, b"old old"))
     assert subscription.take(log(0, b"new", epoch=1)) == log(0, b"new", epoch=1)
     assert subscription.take(log(7, b"late")) is None
-    assert target(subscription).from_ == {"a": messages_v1.From(3, 1)}
+    assert target(subscription).from_ == {"a": requests_v1.From(3, 1)}
 
 
 def test_gap_moves_the_place() -> None:
@@ -119,14 +118,14 @@ def test_request_follows_attempts() -> None:
     for number, container in enumerate((C1, C2), start=1):
         assert subscription.take(Attempt("1", REQUEST, container, number))
         assert subscription.take(log(0, b"text", container=container))
-        expected = messages_v1.LogTarget(
-            REQUEST, from_={"a": messages_v1.From(4, 0)}, container=container
+        expected = requests_v1.LogTarget(
+            REQUEST, from_={"a": requests_v1.From(4, 0)}, container=container
         )
         assert target(subscription) == expected
         assert subscription.take(End(container=container))
         assert not subscription.ended
     assert subscription.take(Attempt("1", REQUEST, C2, 2)) is None, "told again on resuming"
-    assert target(subscription).from_ == {"a": messages_v1.From(4, 0)}
+    assert target(subscription).from_ == {"a": requests_v1.From(4, 0)}
     assert subscription.take(End(request=REQUEST))
     assert subscription.ended
 
@@ -141,11 +140,11 @@ def test_former_attempt_is_read_to_its_end() -> None:
     assert subscription.take(log(4, b"late")) is None
     subscription.take(log(0, b"new", container=C2))
     subscription.take(Gap("1", "lost", C1, "a", 0, 8, 10))
-    assert target(subscription) == messages_v1.LogTarget(
+    assert target(subscription) == requests_v1.LogTarget(
         REQUEST,
-        from_={"a": messages_v1.From(3, 0)},
+        from_={"a": requests_v1.From(3, 0)},
         container=C2,
-        former={C1: {"a": messages_v1.From(10, 0)}},
+        former={C1: {"a": requests_v1.From(10, 0)}},
     )
     assert subscription.take(End(container=C1, state="Cancelled"))
     assert target(subscription).former is None
@@ -175,21 +174,21 @@ def test_container_ends_after_its_files() -> None:
 def test_object_is_taken_when_it_is_another() -> None:
     """The state that the client has already is not told again after a reconnect."""
     subscription = ObjectSubscription(C1, etag="e1")
-    assert target(subscription) == messages_v1.ObjectTarget(C1, "e1")
-    assert subscription.take(Object(C1, "e1", {})) is None
-    assert subscription.take(Object(C2, "e2", {})) is None
-    assert subscription.take(Object(C1, "e2", {}))
-    assert target(subscription) == messages_v1.ObjectTarget(C1, "e2")
+    assert target(subscription) == requests_v1.ObjectTarget(C1, "e1")
+    assert subscription.take(Object(C1, "e1", {}, "c")) is None
+    assert subscription.take(Object(C2, "e2", {}, "c")) is None
+    assert subscription.take(Object(C1, "e2", {}, "c"))
+    assert target(subscription) == requests_v1.ObjectTarget(C1, "e2")
 
 
 def test_events_resume_after_the_last_cursor() -> None:
     """Every message that carries a cursor counts."""
-    subscription = EventsSubscription({"kinds": ["container"], "begin": "oldest"})
-    assert target(subscription) == messages_v1.EventsTarget(kinds=["container"], begin="oldest")
-    cursors: list[Message] = [event("c1"), CaughtUp("1", "c2"), Gap("1", "old", cursor="c3")]
+    subscription = EventsSubscription(requests_v1.EventsTarget(kinds=["container"], begin="oldest"))
+    assert target(subscription) == requests_v1.EventsTarget(kinds=["container"], begin="oldest")
+    cursors: list[ServerMessage] = [event("c1"), CaughtUp("1", "c2"), Gap("1", "old", cursor="c3")]
     for number, message in enumerate(cursors, start=1):
         assert subscription.take(message) is message
-        assert target(subscription) == messages_v1.EventsTarget(
+        assert target(subscription) == requests_v1.EventsTarget(
             kinds=["container"], cursor=f"c{number}"
         )
     assert subscription.take(Subscribed("1"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from terminal.messages import Event, Object
+from arvados_nats.messages_v1 import Event, Object
 from terminal.watch_text import event_line, object_lines
 
 C1 = "zzzzz-dz642-000000000000001"
@@ -19,7 +19,7 @@ def event(properties: dict[str, Any], *, verified: bool = True, kind: str = "upd
 
 
 def state(etag: str, **record: Any) -> Object:
-    return Object(C1, etag, {"uuid": C1, "modified_at": "12:00", **record})
+    return Object(C1, etag, {"uuid": C1, "modified_at": "12:00", **record}, "c")
 
 
 def test_event_says_what_is_different() -> None:

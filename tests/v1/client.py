@@ -19,9 +19,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from arvados_nats import messages_v1
+from arvados_nats.messages_v1 import SUBPROTOCOL
 from sandbox.model.actors import Actor
-from wsproxy import messages_v1
-from wsproxy.messages_v1 import SUBPROTOCOL
 
 WITHIN = 15.0
 """Seconds that something may take on a busy machine."""

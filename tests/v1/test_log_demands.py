@@ -18,6 +18,7 @@ from websockets.asyncio.client import connect as connect_raw
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
+from arvados_nats.messages_v1 import SUBPROTOCOL
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
@@ -28,7 +29,6 @@ from tests.v1.conftest import Connect
 from tests.v1.test_sse import opened
 from wsproxy import socket_v1, sse
 from wsproxy.log_pieces import PIECE_BYTES
-from wsproxy.messages_v1 import SUBPROTOCOL
 
 EMOJI = "\N{GRINNING FACE}".encode()
 STAMP = b"2026-01-02T03:04:05.000000000Z "

@@ -10,13 +10,13 @@ import socket
 from websockets.asyncio.client import connect as connect_raw
 from websockets.typing import Subprotocol
 
+from arvados_nats.messages_v1 import SUBPROTOCOL
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from tests.v0.site import Site
 from tests.v1.client import Client
 from tests.v1.conftest import Connect
 from wsproxy import metrics
-from wsproxy.messages_v1 import SUBPROTOCOL
 
 LINE = b"%07d " + b"." * 91 + b"\n"
 
