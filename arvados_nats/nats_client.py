@@ -1,46 +1,38 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""A connection to NATS: the one place that knows the client library and its exceptions.
+"""A connection to NATS: messages out, requests, and live messages in.
 
-Everything here either works or raises one of the four kinds of `errors`. History is read by batched
-direct get, which leaves no consumer on the server (facts/nats.md); live messages are plain
-subscriptions to what the streams republish.
+Everything here either works or raises one of the four kinds of `errors`; this module and
+`nats_streams` are all that knows the client library, and `nats_failures` its exceptions.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import nats
 import nats.aio.client
 import nats.aio.msg
 import nats.aio.subscription
 import nats.errors
-from nats.nuid import NUID
 
-from arvados_nats import nats_acks, nats_history, streams
-from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
-from arvados_nats.nats_acks import Ack, JetStreamError
-from arvados_nats.nats_history import StoredMessage
+from arvados_nats import streams
+from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
+from arvados_nats.nats_failures import translated
+from arvados_nats.nats_standing import Standing
+from arvados_nats.nats_streams import PENDING_BYTES, PENDING_MESSAGES, REQUEST_TIMEOUT, JetStream
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[["Message"], Awaitable[None]]
 
-_REQUEST_TIMEOUT = 5.0
-_PENDING_MESSAGES = 1_000_000
-_PENDING_BYTES = 256 * 1024 * 1024
 _OUTGOING_BYTES = 64 * 1024 * 1024
-_STREAM_NOT_FOUND = 10059
 _PING = b"PING\r\n"
 
 
@@ -54,61 +46,16 @@ class Message:
     reply: str
 
 
-@contextlib.contextmanager
-def _translate() -> Iterator[None]:
-    try:
-        yield
-    except nats.errors.MaxPayloadError as error:
-        raise BadInput("the message is larger than the server's max_payload") from error
-    except (nats.errors.Error, OSError, TimeoutError) as error:
-        raise Unavailable(f"NATS: {error or type(error).__name__}") from error
-
-
-class Nats:
+class Nats(JetStream):
     """An open connection; get one from `connect`."""
 
-    def __init__(self, client: nats.aio.client.Client, inbox_prefix: str) -> None:
-        self._client = client
-        self._acks = nats_acks.Acks(f"{inbox_prefix}.{NUID().next().decode()}")
-        self._ack_subscription: nats.aio.subscription.Subscription | None = None
-        self._closed = asyncio.Event()
-        self._standing = asyncio.Event()
-        self._listeners: list[Callable[[bool], None]] = []
-
-    def on_change(self, listener: Callable[[bool], None]) -> Callable[[], None]:
-        """Call `listener(connected)` when the connection is lost and when it is back.
-
-        Gives a function that ends it.
-        """
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
-
-    async def until_closed(self) -> None:
-        """Wait until the server has shut us out for good, then raise Unavailable."""
-        await self._closed.wait()
-        raise Unavailable("the NATS server has ended the connection for good")
-
-    async def until_connected(self) -> None:
-        """Return when the connection stands; at once if it does."""
-        await self._standing.wait()
-
-    async def _lost(self) -> None:
-        self._standing.clear()
-        self._tell(False)
-
-    async def _regained(self) -> None:
-        self._standing.set()
-        self._tell(True)
-
-    async def _ended(self) -> None:
-        self._closed.set()
-
-    def _tell(self, connected: bool) -> None:
-        logger.warning(
-            "NATS connection changed", extra={"action": "nats.connection", "connected": connected}
-        )
-        for listener in self._listeners:
-            listener(connected)
+    def __init__(
+        self, client: nats.aio.client.Client, inbox_prefix: str, standing: Standing
+    ) -> None:
+        super().__init__(client, inbox_prefix)
+        self.on_change = standing.on_change
+        self.until_closed = standing.until_closed
+        self.until_connected = standing.until_connected
 
     @property
     def connected(self) -> bool:
@@ -126,7 +73,7 @@ class Nats:
         headers: dict[str, str] | None = None,
         reply: str = "",
     ) -> None:
-        with _translate():
+        with translated():
             await self._client.publish(subject, data, reply=reply, headers=headers)
 
     async def request(
@@ -134,10 +81,10 @@ class Nats:
         subject: str,
         data: bytes = b"",
         *,
-        timeout: float = _REQUEST_TIMEOUT,
+        timeout: float = REQUEST_TIMEOUT,
         headers: dict[str, str] | None = None,
     ) -> Message:
-        with _translate():
+        with translated():
             return _message(
                 await self._client.request(subject, data, timeout=timeout, headers=headers)
             )
@@ -147,7 +94,7 @@ class Nats:
     ) -> AsyncIterator[Message]:
         """Every answer to one request that comes within `window` seconds of the one before."""
         inbox = self._client.new_inbox()
-        with _translate():
+        with translated():
             subscription = await self._client.subscribe(inbox)
             try:
                 await self._client.publish(subject, data, reply=inbox)
@@ -161,7 +108,7 @@ class Nats:
                 with contextlib.suppress(nats.errors.Error):
                     await subscription.unsubscribe()
 
-    async def flush(self, timeout: float = _REQUEST_TIMEOUT) -> None:
+    async def flush(self, timeout: float = REQUEST_TIMEOUT) -> None:
         """Return when the server has handled all that was sent before: subscriptions are active.
 
         The library's own flush, cancelled or too late, lets the late answer end its read loop; and
@@ -170,7 +117,7 @@ class Nats:
         if not self.connected:
             raise Unavailable("NATS is not connected")
         pong: asyncio.Future[bool] = asyncio.Future()
-        with _translate():
+        with translated():
             async with asyncio.timeout(timeout):
                 self._client._pongs.append(pong)
                 await self._client._send_command(_PING)
@@ -192,130 +139,15 @@ class Nats:
                     extra={"action": "nats.skip", "subject": raw.subject, "error": str(error)},
                 )
 
-        with _translate():
+        with translated():
             raw = await self._client.subscribe(
                 subject,
                 queue=queue,
                 cb=call,
-                pending_msgs_limit=_PENDING_MESSAGES,
-                pending_bytes_limit=_PENDING_BYTES,
+                pending_msgs_limit=PENDING_MESSAGES,
+                pending_bytes_limit=PENDING_BYTES,
             )
         return Subscription(raw)
-
-    async def publish_stored(
-        self, subject: str, data: bytes, headers: dict[str, str] | None = None
-    ) -> asyncio.Future[Ack]:
-        """Publish to a stream without waiting; the future gives the server's acknowledgement.
-
-        A refusal (for example a failed expectation of the last sequence) sets `JetStreamError`.
-        The future has no deadline: the caller waits for it with one and cancels it, which frees
-        its place.
-        """
-        if self._ack_subscription is None:
-            with _translate():
-                self._ack_subscription = await self._client.subscribe(
-                    self._acks.pattern, cb=self._acknowledge
-                )
-        reply, future = self._acks.expect()
-        try:
-            await self.publish(subject, data, headers=headers, reply=reply)
-        except ArvadosNatsError:
-            future.cancel()
-            raise
-        return future
-
-    async def _acknowledge(self, raw: nats.aio.msg.Msg) -> None:
-        self._acks.arrived(raw.subject, raw.headers or {}, raw.data)
-
-    async def js_api(
-        self, name: str, body: Any = None, *, api_level: int | None = None
-    ) -> dict[str, Any]:
-        """Call the JetStream API `$JS.API.<name>`; JetStreamError if it refuses."""
-        headers = {"Nats-Required-Api-Level": str(api_level)} if api_level else None
-        payload = b"" if body is None else json.dumps(body).encode()
-        answer = await self.request(f"$JS.API.{name}", payload, headers=headers)
-        decoded: dict[str, Any] = json.loads(answer.data)
-        if error := decoded.get("error"):
-            raise nats_acks.error_of(error)
-        return decoded
-
-    async def stream_info(self, name: str) -> dict[str, Any] | None:
-        """STREAM.INFO: `config`, `state`, `created`; None if there is no such stream."""
-        try:
-            return await self.js_api(f"STREAM.INFO.{name}")
-        except JetStreamError as error:
-            if error.code == _STREAM_NOT_FOUND:
-                return None
-            raise
-
-    async def stream_config(self, name: str) -> dict[str, Any] | None:
-        info = await self.stream_info(name)
-        return info["config"] if info else None
-
-    async def last(self, stream: str, subject: str) -> StoredMessage | None:
-        """The last stored message of one subject (wildcards allowed), or None.
-
-        A plain subject is asked for by its name in the request, since only that form can be
-        permitted to a client that is not trusted (facts/nats-callout.md 3, row 15).
-        """
-        call = f"$JS.API.DIRECT.GET.{stream}"
-        if "*" in subject or ">" in subject:
-            answer = await self.request(call, json.dumps({"last_by_subj": subject}).encode())
-        else:
-            answer = await self.request(f"{call}.{subject}")
-        return nats_history.parse(answer.headers, answer.data)
-
-    async def next(self, stream: str, subject: str, first: int) -> StoredMessage | None:
-        """The first stored message of `subject` (wildcards allowed) from sequence `first` on."""
-        body = json.dumps({"seq": max(first, 1), "next_by_subj": subject})
-        answer = await self.request(f"$JS.API.DIRECT.GET.{stream}", body.encode())
-        return nats_history.parse(answer.headers, answer.data)
-
-    def history(
-        self,
-        stream: str,
-        subject: str,
-        *,
-        first: int = 1,
-        since: str | None = None,
-        batch: int = 1000,
-        max_bytes: int = nats_history.BATCH_BYTES,
-    ) -> AsyncIterator[StoredMessage]:
-        """Stored messages of `subject` (wildcards allowed) in order, until none is left now.
-
-        From sequence `first`, or from the time `since` (RFC 3339). Read in pages of at most `batch`
-        messages and `max_bytes` bytes.
-        """
-        return nats_history.read(
-            functools.partial(self.page, stream),
-            {"start_time": since} if since else {"seq": first},
-            {"next_by_subj": subject, "batch": batch, "max_bytes": max_bytes},
-        )
-
-    async def page(self, stream: str, body: dict[str, Any]) -> nats_history.Page:
-        """One batched direct get: `{"seq", "next_by_subj", "batch"}` or `{"multi_last", …}`."""
-        inbox = self._client.new_inbox()
-        page: list[StoredMessage] = []
-        with _translate():
-            subscription = await self._client.subscribe(
-                inbox,
-                pending_msgs_limit=_PENDING_MESSAGES,
-                pending_bytes_limit=_PENDING_BYTES,
-            )
-            try:
-                await self._client.publish(
-                    f"$JS.API.DIRECT.GET.{stream}", json.dumps(body).encode(), reply=inbox
-                )
-                while True:
-                    raw = await subscription.next_msg(timeout=_REQUEST_TIMEOUT)
-                    headers = raw.headers or {}
-                    stored = nats_history.parse(headers, raw.data)
-                    if stored is None:
-                        return page, nats_history.pending(headers)
-                    page.append(stored)
-            finally:
-                with contextlib.suppress(nats.errors.Error):
-                    await subscription.unsubscribe()
 
     async def _close(self) -> None:
         """Everything sent is delivered if a server is there, then the connection is closed."""
@@ -357,7 +189,8 @@ async def connect(
     `streams.MIN_SERVER_VERSION`.
     """
     client = nats.aio.client.Client()
-    connection = Nats(client, inbox_prefix)
+    standing = Standing()
+    connection = Nats(client, inbox_prefix, standing)
     refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def failed(error: Exception) -> None:
@@ -378,9 +211,9 @@ async def connect(
         "ping_interval": 20,
         "pending_size": _OUTGOING_BYTES,
         "error_cb": failed,
-        "disconnected_cb": connection._lost,
-        "reconnected_cb": connection._regained,
-        "closed_cb": connection._ended,
+        "disconnected_cb": standing.lost,
+        "reconnected_cb": standing.regained,
+        "closed_cb": standing.ended,
     }
     if seed:
         options["nkeys_seed_str"] = seed
@@ -389,10 +222,10 @@ async def connect(
     try:
         if not connecting.done():
             raise (Refused if refused.done() else Unavailable)("no NATS server lets us in")
-        with _translate():
+        with translated():
             await connecting
         streams.require_version(client.connected_server_version)
-        connection._standing.set()
+        standing.begun()
         yield connection
     finally:
         connecting.cancel()

@@ -79,6 +79,17 @@ def _outward(path: Path) -> set[str]:
     return {module for module in modules if RINGS.get(module, 99) < RINGS.get(path.stem, 99)}
 
 
+def test_the_nats_library_is_known_at_its_edge_only() -> None:
+    """Its exceptions and quirks end in these modules."""
+    knowing = {
+        _name(path)
+        for path in MODULES
+        if re.search(r"^\s*(import|from) nats\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    edge = ("nats_client", "nats_failures", "nats_streams")
+    assert knowing == {f"arvados_nats/{module}.py" for module in edge}
+
+
 def test_every_kernel_module_has_a_place() -> None:
     """A new module is given a layer in pyproject.toml; a removed one leaves none behind."""
     modules = {path.stem for path in (ROOT / "arvados_nats").glob("*.py")} - {"__init__"}

@@ -1,0 +1,167 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""JetStream over an open connection: messages into streams, and what streams hold.
+
+History is read by batched direct get, which leaves no consumer on the server (facts/nats.md); live
+messages are plain subscriptions to what the streams republish (`nats_client`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import nats.aio.client
+import nats.aio.msg
+import nats.aio.subscription
+import nats.errors
+from nats.nuid import NUID
+
+from arvados_nats import nats_acks, nats_history
+from arvados_nats.errors import ArvadosNatsError
+from arvados_nats.nats_acks import Ack, JetStreamError
+from arvados_nats.nats_failures import translated
+from arvados_nats.nats_history import StoredMessage
+
+REQUEST_TIMEOUT = 5.0
+PENDING_MESSAGES = 1_000_000
+PENDING_BYTES = 256 * 1024 * 1024
+_STREAM_NOT_FOUND = 10059
+
+
+class JetStream:
+    """The streams that a connection reaches; it is a `nats_client.Nats`."""
+
+    def __init__(self, client: nats.aio.client.Client, inbox_prefix: str) -> None:
+        self._client = client
+        self._acks = nats_acks.Acks(f"{inbox_prefix}.{NUID().next().decode()}")
+        self._ack_subscription: nats.aio.subscription.Subscription | None = None
+
+    async def publish_stored(
+        self, subject: str, data: bytes, headers: dict[str, str] | None = None
+    ) -> asyncio.Future[Ack]:
+        """Publish to a stream without waiting; the future gives the server's acknowledgement.
+
+        A refusal (for example a failed expectation of the last sequence) sets `JetStreamError`.
+        The future has no deadline: the caller waits for it with one and cancels it, which frees
+        its place.
+        """
+        if self._ack_subscription is None:
+            with translated():
+                self._ack_subscription = await self._client.subscribe(
+                    self._acks.pattern, cb=self._acknowledge
+                )
+        reply, future = self._acks.expect()
+        try:
+            with translated():
+                await self._client.publish(subject, data, reply=reply, headers=headers)
+        except ArvadosNatsError:
+            future.cancel()
+            raise
+        return future
+
+    async def _acknowledge(self, raw: nats.aio.msg.Msg) -> None:
+        self._acks.arrived(raw.subject, raw.headers or {}, raw.data)
+
+    async def js_api(
+        self, name: str, body: Any = None, *, api_level: int | None = None
+    ) -> dict[str, Any]:
+        """Call the JetStream API `$JS.API.<name>`; JetStreamError if it refuses."""
+        headers = {"Nats-Required-Api-Level": str(api_level)} if api_level else None
+        payload = b"" if body is None else json.dumps(body).encode()
+        answer = await self._ask(f"$JS.API.{name}", payload, headers)
+        decoded: dict[str, Any] = json.loads(answer.data)
+        if error := decoded.get("error"):
+            raise nats_acks.error_of(error)
+        return decoded
+
+    async def stream_info(self, name: str) -> dict[str, Any] | None:
+        """STREAM.INFO: `config`, `state`, `created`; None if there is no such stream."""
+        try:
+            return await self.js_api(f"STREAM.INFO.{name}")
+        except JetStreamError as error:
+            if error.code == _STREAM_NOT_FOUND:
+                return None
+            raise
+
+    async def stream_config(self, name: str) -> dict[str, Any] | None:
+        info = await self.stream_info(name)
+        return info["config"] if info else None
+
+    async def last(self, stream: str, subject: str) -> StoredMessage | None:
+        """The last stored message of one subject (wildcards allowed), or None.
+
+        A plain subject is asked for by its name in the request, since only that form can be
+        permitted to a client that is not trusted (facts/nats-callout.md 3, row 15).
+        """
+        call = f"$JS.API.DIRECT.GET.{stream}"
+        if "*" in subject or ">" in subject:
+            answer = await self._ask(call, json.dumps({"last_by_subj": subject}).encode())
+        else:
+            answer = await self._ask(f"{call}.{subject}")
+        return nats_history.parse(answer.headers or {}, answer.data)
+
+    async def next(self, stream: str, subject: str, first: int) -> StoredMessage | None:
+        """The first stored message of `subject` (wildcards allowed) from sequence `first` on."""
+        body = json.dumps({"seq": max(first, 1), "next_by_subj": subject})
+        answer = await self._ask(f"$JS.API.DIRECT.GET.{stream}", body.encode())
+        return nats_history.parse(answer.headers or {}, answer.data)
+
+    def history(
+        self,
+        stream: str,
+        subject: str,
+        *,
+        first: int = 1,
+        since: str | None = None,
+        batch: int = 1000,
+        max_bytes: int = nats_history.BATCH_BYTES,
+    ) -> AsyncIterator[StoredMessage]:
+        """Stored messages of `subject` (wildcards allowed) in order, until none is left now.
+
+        From sequence `first`, or from the time `since` (RFC 3339). Read in pages of at most `batch`
+        messages and `max_bytes` bytes.
+        """
+        return nats_history.read(
+            functools.partial(self.page, stream),
+            {"start_time": since} if since else {"seq": first},
+            {"next_by_subj": subject, "batch": batch, "max_bytes": max_bytes},
+        )
+
+    async def page(self, stream: str, body: dict[str, Any]) -> nats_history.Page:
+        """One batched direct get: `{"seq", "next_by_subj", "batch"}` or `{"multi_last", …}`."""
+        inbox = self._client.new_inbox()
+        page: list[StoredMessage] = []
+        with translated():
+            subscription = await self._client.subscribe(
+                inbox,
+                pending_msgs_limit=PENDING_MESSAGES,
+                pending_bytes_limit=PENDING_BYTES,
+            )
+            try:
+                await self._client.publish(
+                    f"$JS.API.DIRECT.GET.{stream}", json.dumps(body).encode(), reply=inbox
+                )
+                while True:
+                    raw = await subscription.next_msg(timeout=REQUEST_TIMEOUT)
+                    headers = raw.headers or {}
+                    stored = nats_history.parse(headers, raw.data)
+                    if stored is None:
+                        return page, nats_history.pending(headers)
+                    page.append(stored)
+            finally:
+                with contextlib.suppress(nats.errors.Error):
+                    await subscription.unsubscribe()
+
+    async def _ask(
+        self, subject: str, data: bytes = b"", headers: dict[str, str] | None = None
+    ) -> nats.aio.msg.Msg:
+        with translated():
+            return await self._client.request(
+                subject, data, timeout=REQUEST_TIMEOUT, headers=headers
+            )
