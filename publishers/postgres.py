@@ -20,20 +20,17 @@ from typing import Any
 
 import asyncpg
 
-from arvados_nats.errors import ConfigError, Unavailable
-from publishers import postgres_codecs, postgres_dsn
-from publishers.postgres_errors import DOWN, NO_POOLER, translate
+from arvados_nats import postgres_dsn, postgres_primary
+from arvados_nats.errors import Unavailable
+from arvados_nats.postgres_errors import DOWN, translate
+from arvados_nats.postgres_primary import CONNECT_TIMEOUT, STATEMENT_TIMEOUT
+from publishers import postgres_codecs
 
 logger = logging.getLogger(__name__)
 
-_CONNECT_TIMEOUT = 10.0
-_STATEMENT_TIMEOUT = 60.0
 _HEARTBEAT = 10.0
-_SAME_BACKEND_TRIES = 5
 
 Row = asyncpg.Record
-
-_NO_STANDBY = "postgres_dsn: the server is a hot standby, where nobody can LISTEN; give the primary"
 
 
 class Session:
@@ -132,7 +129,7 @@ class Database:
         self._dsn = dsn
 
     async def fetch(
-        self, sql: str, *arguments: Any, timeout: float = _STATEMENT_TIMEOUT
+        self, sql: str, *arguments: Any, timeout: float = STATEMENT_TIMEOUT
     ) -> Sequence[Row]:
         """Rows of one statement."""
         with translate():
@@ -140,7 +137,7 @@ class Database:
             return rows
 
     async def fetch_value(
-        self, sql: str, *arguments: Any, timeout: float = _STATEMENT_TIMEOUT
+        self, sql: str, *arguments: Any, timeout: float = STATEMENT_TIMEOUT
     ) -> Any:
         """First column of the first row, or None."""
         with translate():
@@ -161,44 +158,13 @@ class Database:
     async def session(self) -> AsyncIterator[Session]:
         """A connection of its own, straight to the primary; ConfigError if it is neither."""
         with translate():
-            connection = await _connect(self._dsn)
+            connection = await postgres_primary.connect(self._dsn)
         try:
             with translate():
-                await self._require_primary(connection)
+                await postgres_primary.require(connection, self._dsn)
             yield Session(connection)
         finally:
-            await _close(connection)
-
-    async def _require_primary(self, connection: asyncpg.Connection) -> None:
-        """A pooler answers with a process id of its own; one that pools by transaction serves two
-        of its clients, each with an open connection, from one process of PostgreSQL."""
-        if await connection.fetchval("SELECT pg_is_in_recovery()"):
-            raise ConfigError(_NO_STANDBY)
-        ask = "SELECT pg_backend_pid()"
-        if await connection.fetchval(ask) == connection.get_server_pid():
-            return
-        other = await _connect(self._dsn)
-        try:
-            for _ in range(_SAME_BACKEND_TRIES):
-                if await connection.fetchval(ask) == await other.fetchval(ask):
-                    raise ConfigError(NO_POOLER)
-        finally:
-            await _close(other)
-
-
-async def _connect(dsn: str) -> asyncpg.Connection:
-    connection: asyncpg.Connection = await asyncpg.connect(
-        dsn,
-        timeout=_CONNECT_TIMEOUT,
-        command_timeout=_STATEMENT_TIMEOUT,
-        server_settings={"application_name": "arvados-nats"},
-    )
-    return connection
-
-
-async def _close(connection: asyncpg.Connection) -> None:
-    with contextlib.suppress(*DOWN):
-        await connection.close(timeout=1)
+            await postgres_primary.close(connection)
 
 
 @asynccontextmanager
@@ -213,8 +179,8 @@ async def connect(dsn: str, *, size: int = 4) -> AsyncIterator[Database]:
             url,
             min_size=0,
             max_size=size,
-            timeout=_CONNECT_TIMEOUT,
-            command_timeout=_STATEMENT_TIMEOUT,
+            timeout=CONNECT_TIMEOUT,
+            command_timeout=STATEMENT_TIMEOUT,
             init=postgres_codecs.install,
             server_settings={"application_name": "arvados-nats"},
         )

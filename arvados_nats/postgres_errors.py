@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What asyncpg raises, in our own four words (`arvados_nats.errors`).
 
-Part of the edge `publishers.postgres`; nothing else sees asyncpg's exceptions.
+Part of the edge to PostgreSQL (`postgres_primary`, `publishers.postgres`); nothing else sees
+asyncpg's exceptions.
 """
 
 from __future__ import annotations
