@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A program that follows events with the Python SDK, unchanged: one JSON line per callback.
 
-It finds the server by the discovery document. Commands come on standard input, a JSON object each:
+It finds the server by the discovery document, and polls every `poll` seconds, if not 0, where
+there is none. Commands come on standard input, a JSON object each:
 `{"subscribe": filters, "last_log_id": id}`, `{"unsubscribe": filters}`, `{"close": true}`.
 """
 
@@ -19,14 +20,14 @@ import arvados.events  # type: ignore[import-untyped]
 
 def main() -> None:
     """Follow until standard input ends."""
-    filters, last_log_id = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+    filters, last_log_id, poll = map(json.loads, sys.argv[1:])
     api = arvados.api("v1", cache=False)
 
     def told(event: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(event) + "\n")
         sys.stdout.flush()
 
-    client = arvados.events.subscribe(api, filters, told, poll_fallback=0, last_log_id=last_log_id)
+    client = arvados.events.subscribe(api, filters, told, poll, last_log_id)
     for line in sys.stdin:
         command = json.loads(line)
         if "subscribe" in command:

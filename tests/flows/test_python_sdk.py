@@ -83,7 +83,11 @@ class Listener:
 
 @asynccontextmanager
 async def listening(
-    sandbox: Sandbox, user: Actor, filters: Any = None, last_log_id: int | None = None
+    sandbox: Sandbox,
+    user: Actor,
+    filters: Any = None,
+    last_log_id: int | None = None,
+    poll: float = 0,
 ) -> AsyncIterator[Listener]:
     """A running program whose first subscription was accepted."""
     process = await asyncio.create_subprocess_exec(
@@ -92,6 +96,7 @@ async def listening(
         "tests.flows.sdk_listener",
         json.dumps(filters),
         json.dumps(last_log_id),
+        json.dumps(poll),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, **sandbox.client_environment(user.token)},
@@ -198,3 +203,19 @@ async def test_subscriptions_survive_a_reconnect(
         await sandbox.cluster.update(collection, {"name": "changed"}, user)
         event = await listener.event()
         assert (event["object_uuid"], event["event_type"]) == (collection.uuid, "update")
+
+
+async def test_polling_where_there_is_no_websocket(
+    sandbox: Sandbox, site: Stack, user: Actor
+) -> None:
+    """The SDK's PollClient takes over when wsproxy is away at its start, as without arvados-ws."""
+    proxy = site.services["wsproxy"]
+    await proxy.stop()
+    try:
+        creates = [["event_type", "in", ["create"]]]
+        async with listening(sandbox, user, creates, 1, poll=0.2) as listener:
+            made = await sandbox.cluster.collection("polled", owner=user)
+            event = await listener.event(made.uuid)
+            assert (event["event_type"], event["object_owner_uuid"]) == ("create", user.uuid)
+    finally:
+        await proxy.start()
