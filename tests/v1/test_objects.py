@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from tests.v0.site import Site
+from tests.v1.client import Client
 from tests.v1.conftest import Connect
 
 
@@ -96,6 +99,30 @@ async def test_many_changes_are_coalesced_to_the_latest(
         await client.silence()
 
 
+async def test_500_changes_at_once_end_on_the_final_state(
+    connect: Connect, cluster: Cluster, site: Site, alice: Actor, bob: Actor
+) -> None:
+    """In few messages, never an older state after a newer one, and without another read."""
+    project = await cluster.project("shared", owner=alice)
+    await cluster.share(project, bob, by=alice)
+    made = await cluster.collection("0", owner=project, by=alice)
+    reads = site.backend.faults.count("GET /arvados/v1/collections")
+    async with connect(alice) as one, connect(bob) as other:
+        for client in (one, other):
+            await client.subscribe("a", object={"uuid": made.uuid})
+            await client.until("object")
+        async with cluster.transaction() as burst:
+            for number in range(1, 501):
+                await burst.update(made, {"name": str(number)}, alice)
+        for client in (one, other):
+            await client.until_true(_shows(client, "500"))
+            names = [int(state["record"]["name"]) for state in client.of("object")]
+            assert names == sorted(set(names))
+            assert len(names) < 50
+            await client.silence()
+    assert site.backend.faults.count("GET /arvados/v1/collections") == reads + 1
+
+
 async def test_one_read_serves_all_viewers(
     connect: Connect, cluster: Cluster, site: Site, alice: Actor, bob: Actor
 ) -> None:
@@ -110,6 +137,10 @@ async def test_one_read_serves_all_viewers(
         await other.subscribe("b", object={"uuid": made.uuid})
         assert await other.until("object") == first
         assert site.backend.faults.count("GET /arvados/v1/collections") == before
+
+
+def _shows(client: Client, name: str) -> Callable[[], bool]:
+    return lambda: client.of("object")[-1]["record"]["name"] == name
 
 
 async def test_deletion_and_loss_of_permission_look_alike(
