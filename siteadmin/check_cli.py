@@ -13,10 +13,15 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from arvados_nats import process
+
+if TYPE_CHECKING:
+    from siteadmin.check_connections import Findings
+    from siteadmin.settings import Settings
 
 
 @click.group()
@@ -47,21 +52,35 @@ def permissions(file: Path) -> None:
 @check.command()
 @click.option("--proxy", "url", help="Also look at a wsproxy, ws[s]://host[:port].")
 def connections(url: str | None) -> None:
-    """See whether NATS, the streams and wsproxy are there, and refuse whom they should.
+    """See whether the parts are there, tell the right time, and refuse whom they should.
 
-    Settings come from the environment, as for wsproxy: ARVADOS_NATS_NATS_URL and a folder with
-    the seed `wsproxy`, ARVADOS_NATS_KEYS_DIR.
+    Settings come from the environment, as for the services: NATS at ARVADOS_NATS_NATS_URL with the
+    seed `wsproxy` from ARVADOS_NATS_KEYS_DIR; Arvados' API if ARVADOS_API_HOST is set, PostgreSQL
+    if ARVADOS_NATS_POSTGRES_DSN is. --arvados-config gives both.
     """
-    from arvados_nats.settings import NatsSettings
-    from siteadmin import check_connections
+    from siteadmin.settings import Settings
 
-    settings = process.load(NatsSettings)
-    found = asyncio.run(check_connections.nats(settings.nats_servers, settings.seed("wsproxy")))
-    if url:
-        found |= asyncio.run(check_connections.proxy(url))
+    found = asyncio.run(_connections(process.load(Settings), url))
     for part, wrong in found.items():
         click.echo(f"{part}: {wrong or 'ok'}")
     sys.exit(1 if any(found.values()) else 0)
+
+
+async def _connections(settings: Settings, proxy: str | None) -> Findings:
+    from siteadmin import check_arvados, check_connections, check_postgres
+
+    found = await check_connections.nats(settings.nats_servers, settings.seed("wsproxy"))
+    if settings.arvados_api_host:
+        found |= await check_arvados.check(
+            settings.arvados_url,
+            ca_file=settings.arvados_ca_file,
+            insecure=settings.arvados_api_host_insecure,
+        )
+    if dsn := settings.postgres_dsn.get_secret_value():
+        found |= await check_postgres.check(dsn)
+    if proxy:
+        found |= await check_connections.proxy(proxy)
+    return found
 
 
 @check.command("streams")

@@ -67,24 +67,27 @@ def _finding(cluster: Cluster, path: str, wrong: str) -> Finding:
 
 def _websocket(cluster: Cluster) -> Iterator[Finding]:
     setting = "Services.Websocket.ExternalURL"
-    url = cluster.text(setting)
+    controller = cluster.text("Services.Controller.ExternalURL")
+    for wrong in websocket_faults(cluster.text(setting), controller):
+        yield _finding(cluster, setting, wrong)
+
+
+def websocket_faults(url: str, controller_url: str) -> Iterator[str]:
+    """What is wrong with the address of WebSockets, where the API has this other one."""
     if not url:
-        yield _finding(cluster, setting, "it is not set: no client looks for events")
+        yield "it is not set: no client looks for events"
         return
     parts = urlsplit(url)
-    secure = urlsplit(cluster.text("Services.Controller.ExternalURL")).scheme == "https"
     if parts.scheme not in ("ws", "wss"):
-        yield _finding(cluster, setting, f"it begins with {parts.scheme}://, and must with wss://")
-    elif parts.scheme == "ws" and secure:
-        yield _finding(
-            cluster, setting, "it begins with ws://: pages that came by https:// may not open it"
-        )
+        yield f"it begins with {parts.scheme}://, and must with wss://"
+    elif parts.scheme == "ws" and urlsplit(controller_url).scheme == "https":
+        yield "it begins with ws://: pages that came by https:// may not open it"
     if not parts.hostname:
-        yield _finding(cluster, setting, "it names no host")
+        yield "it names no host"
     if parts.path in ("", "/"):
-        yield _finding(cluster, setting, f"it has no path, and must end in {_PATH}")
+        yield f"it has no path, and must end in {_PATH}"
     elif parts.path != _PATH:
-        yield _finding(cluster, setting, f"its path is {parts.path}, and must be {_PATH}")
+        yield f"its path is {parts.path}, and must be {_PATH}"
 
 
 def _controller(cluster: Cluster) -> Iterator[Finding]:

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether the parts of a running installation find each other: what `helm test` runs.
 
-Three looks: a message goes to NATS and comes back as one of our identities; both streams are there;
-wsproxy answers like arvados-ws, and sends away a token that nobody has.
+A message goes to NATS and comes back as one of our identities; both streams are there, and the
+server has the right time; wsproxy answers like arvados-ws, and sends away a token that nobody has.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import secrets
+import time
 from urllib.parse import urlsplit
 
 import httpx
@@ -20,11 +21,13 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
-from arvados_nats import nats_client, streams
+from arvados_nats import nats_client, object_facts, streams
 from arvados_nats.errors import ArvadosNatsError, ConfigError, Unavailable
 from arvados_nats.nats_client import Message, Nats
+from siteadmin import clocks
 
 _WITHIN_SECONDS = 10.0
+_CLOCK = "clock of NATS"
 _PROTOCOL = Subprotocol("arvados.events.v1.json")
 _TOKEN_INVALID = 4501
 _FALSE_TOKEN = "v2/zzzzz-gj3su-" + "0" * 15 + "/" + "0" * 40
@@ -42,8 +45,12 @@ async def nats(servers: list[str], seed: str) -> Findings:
         ) as connection:
             await _round_trip(connection)
             for stream in (streams.EVENTS, streams.LOGS):
-                if await connection.stream_config(stream) is None:
+                asked = time.time()
+                info = await connection.stream_info(stream)
+                if info is None:
                     found[stream] = "does not exist yet: do the publishers run?"
+                elif theirs := object_facts.timestamp(info.get("ts")):
+                    found[_CLOCK] = clocks.wrong(clocks.ahead(asked, theirs, time.time()))
     except ArvadosNatsError as error:
         found["NATS"] = str(error)
     return found

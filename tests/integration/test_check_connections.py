@@ -41,7 +41,7 @@ async def test_a_whole_site_is_ok(site: Site) -> None:
     proxy = site.websocket_url.removesuffix("/websocket")
     result = await check(site.server.url, site.keys_folder, "--proxy", proxy)
     assert result.exit_code == 0, result.output
-    assert result.output.count(": ok\n") == 5
+    assert result.output.count(": ok\n") == 6
 
 
 async def test_each_missing_part_is_named(fresh_nats: NatsServer, keys_folder: Path) -> None:

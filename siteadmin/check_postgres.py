@@ -1,0 +1,62 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Whether PostgreSQL is one that events can be heard from: a part of `check connections`.
+
+Not a standby, not behind a pooler by transaction, and what one connection notifies another hears.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+
+import asyncpg
+
+from arvados_nats import postgres_dsn, postgres_primary
+from arvados_nats.errors import ArvadosNatsError, ConfigError
+from arvados_nats.postgres_errors import NO_POOLER, translate
+from siteadmin import clocks
+from siteadmin.check_connections import Findings
+
+_HEARD_WITHIN_SECONDS = 5.0
+_CLOCK = "clock of PostgreSQL"
+
+
+async def check(dsn: str) -> Findings:
+    """`dsn` is a URL or a libpq connection string."""
+    found: Findings = {"PostgreSQL": None}
+    try:
+        with translate():
+            found[_CLOCK] = await _look(postgres_dsn.to_url(dsn))
+    except ArvadosNatsError as error:
+        found["PostgreSQL"] = str(error)
+    return found
+
+
+async def _look(url: str) -> str | None:
+    """What is wrong with the clock; ConfigError for what is wrong with the connection."""
+    connection = await postgres_primary.connect(url)
+    try:
+        await postgres_primary.require(connection, url)
+        await _require_hearing(connection, url)
+        asked = time.time()
+        theirs = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+        return clocks.wrong(clocks.ahead(asked, theirs, time.time()))
+    finally:
+        await postgres_primary.close(connection)
+
+
+async def _require_hearing(connection: asyncpg.Connection, url: str) -> None:
+    heard = asyncio.Event()
+    channel = f"arvados_nats_check_{secrets.token_hex(4)}"
+    await connection.add_listener(channel, lambda *_: heard.set())
+    other = await postgres_primary.connect(url)
+    try:
+        await other.execute(f"NOTIFY {channel}")
+        await asyncio.wait_for(heard.wait(), _HEARD_WITHIN_SECONDS)
+    except TimeoutError as error:
+        raise ConfigError(NO_POOLER) from error
+    finally:
+        await postgres_primary.close(other)
