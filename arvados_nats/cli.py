@@ -60,7 +60,12 @@ class _Lazy(click.Group):
     metavar="FILE",
     help="Arvados' own config.yml, for all that is set nowhere else.",
 )
-def main(arvados_config: str | None) -> None:
+@click.option(
+    "--cluster-id", metavar="NAME", help="Which cluster of that file, where it has several."
+)
+def main(arvados_config: str | None, cluster_id: str | None) -> None:
     """The message facility of an Arvados cluster, on NATS JetStream."""
     if arvados_config:
         os.environ["ARVADOS_NATS_ARVADOS_CONFIG"] = arvados_config
+    if cluster_id:
+        os.environ["ARVADOS_NATS_ARVADOS_CLUSTER"] = cluster_id

@@ -84,8 +84,13 @@ async def _connections(settings: Settings, proxy: str | None) -> Findings:
 
 
 @check.command("streams")
-def streams_command() -> None:
-    """See whether the streams are there, whole, and fit the disk they are given.
+@click.option(
+    "--store-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Also look at the disk: the folder of a NATS server on this machine.",
+)
+def streams_command(store_dir: Path | None) -> None:
+    """See whether the streams are there, whole, and fit what they are given.
 
     Settings come from the environment, as for `check connections`.
     """
@@ -94,7 +99,7 @@ def streams_command() -> None:
 
     settings = process.load(NatsSettings)
     seed = settings.seed("wsproxy")
-    found = asyncio.run(check_streams.check(settings.nats_servers, seed))
+    found = asyncio.run(check_streams.check(settings.nats_servers, seed, store_dir))
     for part, wrong in found.items():
         click.echo(f"{part}: {'; '.join(wrong) or 'ok'}")
     sys.exit(1 if any(found.values()) else 0)
@@ -105,8 +110,16 @@ def streams_command() -> None:
     "file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     default=Path("/etc/arvados/config.yml"),
+    envvar="ARVADOS_NATS_ARVADOS_CONFIG",
 )
-def config(file: Path) -> None:
+@click.option(
+    "--cluster-id",
+    "name",
+    default="",
+    envvar="ARVADOS_NATS_ARVADOS_CLUSTER",
+    help="Only this one of its clusters.",
+)
+def config(file: Path, name: str) -> None:
     """See whether a site's Arvados configuration lets events flow.
 
     FILE is the site's own config.yml, as one writes it, without Arvados' defaults.
@@ -115,10 +128,10 @@ def config(file: Path) -> None:
     from siteadmin.check_config import check as look
 
     try:
-        clusters = look(file)
+        clusters = look(file, name)
     except BadInput as error:
         click.echo(f"{file}: {error}", err=True)
         sys.exit(2)
-    for name, findings in clusters.items():
-        click.echo("\n".join(f"{file}: {found}" for found in findings) or f"{name}: ok")
+    for cluster, findings in clusters.items():
+        click.echo("\n".join(f"{file}: {found}" for found in findings) or f"{cluster}: ok")
     sys.exit(1 if any(clusters.values()) else 0)

@@ -39,9 +39,15 @@ class Finding:
         return f"line {self.line}: {self.setting}: {self.wrong}"
 
 
-def check(path: Path) -> dict[str, list[Finding]]:
-    """Cluster -> what is wrong with it. `BadInput` gives line and reason where a file is broken."""
-    return examine(arvados_config.read(path))
+def check(path: Path, name: str = "") -> dict[str, list[Finding]]:
+    """Cluster -> what is wrong with it, of all or of the one that is named.
+
+    `BadInput` gives line and reason where a file is broken, and says which clusters there are.
+    """
+    clusters = arvados_config.read(path)
+    if name:
+        clusters = {name: arvados_config.choose(clusters, name).node}
+    return examine(clusters)
 
 
 def examine(clusters: Mapping[str, Node]) -> dict[str, list[Finding]]:

@@ -4,17 +4,20 @@
 """Whether the streams can keep what they are told to: `arvados-nats check streams`.
 
 `examine` is pure: it looks at what JetStream says about each stream (STREAM.INFO) and about the
-account (INFO). A stream that may grow beyond the account's limit refuses messages one day, and a
-copy that is away is the one that is missing when the next server goes.
+account (INFO), and at the disk of a server if it is on this machine. A stream that may grow beyond
+the account's limit or the disk refuses messages one day, and a copy that is away is the one that is
+missing when the next server goes.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from arvados_nats import nats_client, streams
-from siteadmin.nats_config import Size
+from siteadmin.nats_config import GIB, Size
 
 _WITHIN_SECONDS = 10.0
 _NAMES = (streams.EVENTS, streams.LOGS, streams.QUEUE, streams.CURSORS)
@@ -22,22 +25,37 @@ _NAMES = (streams.EVENTS, streams.LOGS, streams.QUEUE, streams.CURSORS)
 Info = Mapping[str, Any]
 
 
-async def check(servers: list[str], seed: str) -> dict[str, list[str]]:
-    """What was looked at -> what is wrong with it; logs in as an identity of account ARVADOS."""
+async def check(servers: list[str], seed: str, store: Path | None = None) -> dict[str, list[str]]:
+    """What was looked at -> what is wrong with it; logs in as an identity of account ARVADOS.
+
+    `store` is the folder of a NATS server that runs on this machine.
+    """
     async with nats_client.connect(
         servers, name="arvados-nats check", seed=seed, timeout=_WITHIN_SECONDS
     ) as nats:
         found = {name: await nats.stream_info(name) for name in _NAMES}
-        return examine(found, await nats.js_api("INFO"))
+        if system_logs := await nats.stream_info(streams.SYSTEM_LOGS):
+            found[streams.SYSTEM_LOGS] = system_logs
+        free = shutil.disk_usage(store).free if store else None
+        return examine(found, await nats.js_api("INFO"), free)
 
 
-def examine(found: Mapping[str, Info | None], account: Info) -> dict[str, list[str]]:
-    """The same for what JetStream has answered; None is a stream that does not exist."""
+def examine(
+    found: Mapping[str, Info | None], account: Info, free: int | None = None
+) -> dict[str, list[str]]:
+    """The same for what JetStream has answered; None is a stream that does not exist.
+
+    `free` is how many bytes more fit on the disk of a server.
+    """
     wrong = {
         name: _stream_faults(info) if info else ["it does not exist yet: do the publishers run?"]
         for name, info in found.items()
     }
-    return {**wrong, "storage": _storage_faults([i for i in found.values() if i], account)}
+    there = [info for info in found.values() if info]
+    wrong["storage"] = _storage_faults(there, account)
+    if free is not None:
+        wrong["disk"] = _disk_faults(there, free)
+    return wrong
 
 
 def _stream_faults(info: Info) -> list[str]:
@@ -68,4 +86,16 @@ def _storage_faults(found: list[Info], account: Info) -> list[str]:
     return [
         f"the streams may grow to {Size(wanted)} with their copies, and the account may keep"
         f" {Size(limit)}: lower max_bytes or raise max_file of account ARVADOS"
+    ]
+
+
+def _disk_faults(found: list[Info], free: int) -> list[str]:
+    """A server has at most one copy of each stream."""
+    wanted = sum(max(0, info["config"]["max_bytes"]) for info in found)
+    room = free + sum(info["state"]["bytes"] for info in found)
+    if wanted <= room:
+        return []
+    return [
+        f"the streams may grow to {wanted / GIB:.1f} GB, and have room for {room / GIB:.1f} GB:"
+        " lower their max_bytes or give NATS a larger disk"
     ]

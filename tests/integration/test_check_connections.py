@@ -89,8 +89,8 @@ async def test_streams_that_fit_are_ok(fresh_nats: NatsServer, keys_folder: Path
         "ARVADOS_NATS_KEYS_DIR": str(keys_folder),
     }
 
-    async def look() -> Result:
-        command = ["check", "streams"]
+    async def look(*more: str) -> Result:
+        command = ["check", "streams", *more]
         return await asyncio.to_thread(CliRunner().invoke, main, command, env=environment)
 
     before = await look()
@@ -105,6 +105,9 @@ async def test_streams_that_fit_are_ok(fresh_nats: NatsServer, keys_folder: Path
             streams.cursor_stream(),
         ):
             await streams.ensure(nats, stream)
-    after = await look()
-    assert after.output.count(": ok\n") == 5, after.output
+    after = await look("--store-dir", str(fresh_nats.folder))
+    assert after.output.count(": ok\n") == 6, after.output
     assert after.exit_code == 0
+    on_a_full_disk = await look("--store-dir", "/proc")
+    assert "disk: the streams may grow to" in on_a_full_disk.output
+    assert on_a_full_disk.exit_code == 1

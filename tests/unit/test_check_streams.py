@@ -16,7 +16,11 @@ GIB = 1024**3
 
 def info(cluster: dict[str, Any] | None = None, *, copies: int = 3, size: int = GIB) -> Any:
     """STREAM.INFO as a server of a cluster gives it, or without `cluster` as one alone."""
-    return {"config": {"num_replicas": copies, "max_bytes": size}, "cluster": cluster}
+    return {
+        "config": {"num_replicas": copies, "max_bytes": size},
+        "state": {"bytes": 1000},
+        "cluster": cluster,
+    }
 
 
 def account(limit: int = -1) -> Any:
@@ -65,3 +69,16 @@ def test_every_copy_counts_against_the_account(limit: int, fits: bool) -> None:
 def test_a_stream_without_a_bound_counts_nothing() -> None:
     """-1 is no size."""
     assert examine({"A": info(WHOLE, size=-1)}, account(0))["storage"] == []
+
+
+@pytest.mark.parametrize(("free", "fits"), [(2 * GIB - 2000, True), (2 * GIB - 2001, False)])
+def test_one_copy_of_each_stream_must_fit_the_disk(free: int, fits: bool) -> None:
+    """What is stored already takes no more room."""
+    wrong = examine({"A": info(WHOLE), "B": info(WHOLE)}, account(), free)["disk"]
+    assert bool(wrong) is not fits
+    assert fits or "may grow to 2.0 GB, and have room for 2.0 GB" in wrong[0]
+
+
+def test_a_disk_that_is_elsewhere_is_not_looked_at() -> None:
+    """Only who runs on the server's machine can."""
+    assert "disk" not in examine({"A": info(WHOLE)}, account())
