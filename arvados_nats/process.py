@@ -15,12 +15,14 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import uvloop
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
+from arvados_nats import tracing
 from arvados_nats.errors import ArvadosNatsError, ConfigError
 
 logger = logging.getLogger(__name__)
@@ -74,10 +76,18 @@ def run(main: Callable[[S], Awaitable[None]], settings: Callable[[], S]) -> int:
     try:
         loaded = load(settings)
         log_to_stderr(getattr(loaded, "log_level", "INFO"))
-        uvloop.run(_until_signal(main(loaded)))
+        with _tracing(loaded):
+            uvloop.run(_until_signal(main(loaded)))
     except Exception as error:
         return _report(error)
     return 0
+
+
+def _tracing(settings: BaseSettings) -> AbstractContextManager[None]:
+    """As the settings say, if they say anything; the service is called like its room."""
+    room = type(settings).__module__.partition(".")[0]
+    url, share = getattr(settings, "traces_url", ""), getattr(settings, "traces_share", 0.0)
+    return tracing.exported(url, f"arvados-nats-{room}", share)
 
 
 def _report(error: BaseException) -> int:

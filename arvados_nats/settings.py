@@ -139,6 +139,14 @@ class OpsSettings(Block):
     )
     """Arvados' ManagementToken; without it health and metrics answer 404."""
 
+    traces_url: str = ""
+    """Where an OpenTelemetry collector takes traces by OTLP over HTTP, such as
+    `http://collector:4318/v1/traces`; empty: there are none. Needs the extra `otel` of the package,
+    which the image has."""
+
+    traces_share: float = Field(0.1, ge=0, le=1)
+    """Share of rows, logins and replays that are traced, from 0 to 1."""
+
     @property
     def management_secret(self) -> str | None:
         return self.management_token.get_secret_value() if self.management_token else None

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from arvados_nats import tracing
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.grant_book import GrantBook
 from arvados_nats.identities import Identities
@@ -78,8 +79,10 @@ class Callout:
         """The signed answer to one request; Unavailable if there is none in time."""
         try:
             async with asyncio.timeout(self._limits.budget):
-                identity = await self._identify(request)
-                grants = await self._grants.of(identity.user_uuid)
+                with tracing.span("token identified"):
+                    identity = await self._identify(request)
+                with tracing.span("grants read"):
+                    grants = await self._grants.of(identity.user_uuid)
             found = admission(
                 request.token, identity, grants, self._grants.now(), limit=self._limits.patterns
             )
@@ -90,6 +93,7 @@ class Callout:
             raise Unavailable("no decision about the login in time") from error
         self._admitted(Connection(request.server_id, request.cid), identity, found)
         metrics.logins.labels("admitted").inc()
+        tracing.note(outcome="admitted", user_uuid=identity.user_uuid)
         return callout_response.admit(request, found, self._signer, until=identity.expires_at)
 
     async def _identify(self, request: CalloutRequest) -> Identity:
@@ -113,6 +117,7 @@ class Callout:
         self._of_token.count(request.token.digest)
         self._of_address.count(request.host)
         metrics.logins.labels("refused").inc()
+        tracing.note(outcome="refused")
         logger.info(
             "login refused",
             extra={
@@ -151,6 +156,11 @@ async def serve(
 
 
 async def _handle(auth: Nats, callout: Callout, envelope: Envelope, message: Message) -> None:
+    with tracing.span("login decided"):
+        await _decide(auth, callout, envelope, message)
+
+
+async def _decide(auth: Nats, callout: Callout, envelope: Envelope, message: Message) -> None:
     started = time.perf_counter()
     try:
         server_xkey = message.headers.get("Nats-Server-Xkey", "")
@@ -161,6 +171,7 @@ async def _handle(auth: Nats, callout: Callout, envelope: Envelope, message: Mes
         await auth.publish(message.reply, envelope.seal(answer, server_xkey))
     except ArvadosNatsError as error:
         metrics.logins.labels("dropped").inc()
+        tracing.note(outcome="dropped")
         logger.warning(
             "login not decided", extra={"action": "callout.dropped", "reason": str(error)}
         )

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from arvados_nats import events, streams, subjects
+from arvados_nats import events, streams, subjects, tracing
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health
@@ -119,7 +119,14 @@ def _count(rows: Sequence[LogRow]) -> None:
     now = time.time()
     for row in rows:
         metrics.EVENT_LAG.observe(now - _seconds(row.created_at))
+        if tracing.on():
+            _trace(row, now)
     metrics.EVENT_NEWEST.set(_seconds(rows[-1].created_at))
+
+
+def _trace(row: LogRow, stored: float) -> None:
+    began, kind = _seconds(row.created_at), row.kind
+    tracing.record("row stored", began, stored, row_uuid=row.uuid, object_kind=kind)
 
 
 def _seconds(moment: datetime) -> float:

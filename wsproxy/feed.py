@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from arvados_nats import tracing
 from arvados_nats.errors import Unavailable
 from wsproxy import metrics
 from wsproxy.batch import Batch
@@ -128,6 +129,10 @@ class Feed:
 
     async def _catch_up(self) -> None:
         metrics.sinks_blocked.inc()
+        with tracing.span("events replayed", after=self.position):
+            await self._replay()
+
+    async def _replay(self) -> None:
         try:
             while not self._outlet.closed:
                 await self._outlet.writable()

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from arvados_nats import streams, subjects
+from arvados_nats import streams, subjects, tracing
 from arvados_nats.errors import BadInput
 from arvados_nats.nats_client import Nats
 from arvados_nats.nats_history import BATCH_BYTES
@@ -76,7 +76,8 @@ class History:
         following = number * _BLOCK + 1
         found: list[StoredEvent] = []
         while following <= last:
-            messages, left = await self._nats.page(streams.EVENTS, _page(following))
+            with tracing.span("stream read", stream=streams.EVENTS, first=following):
+                messages, left = await self._nats.page(streams.EVENTS, _page(following))
             for message in messages:
                 following = message.sequence + 1
                 if message.sequence > last:

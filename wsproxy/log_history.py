@@ -17,6 +17,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from arvados_nats import tracing
 from arvados_nats.errors import Refused
 from wsproxy.cursor import LogPlace
 from wsproxy.log_arvados import Access, SavedLogs
@@ -134,6 +135,13 @@ class LogHistory:
             task.exception()  # every reader that waited has it, or has gone
 
     async def _find(self, wanted: Wanted, access: Access) -> Step:
+        container, offset = wanted.container, wanted.place.offset
+        with tracing.span("log read", container_uuid=container, offset=offset):
+            step = await self._look(wanted, access)
+            tracing.note(found=type(step).__name__)
+            return step
+
+    async def _look(self, wanted: Wanted, access: Access) -> Step:
         found = await self._from_stream(wanted)
         for pause in _LATE_PAUSES if wanted.live else ():
             if isinstance(found, Piece) or found.after is not After.DRY:
@@ -173,7 +181,8 @@ class LogHistory:
         if found.after is After.HOLE and found.met is not None:
             end = min(found.met.offset, goal)
         stop = min(end, place.offset + _SAVED_BYTES)
-        data = await self._saved.read(wanted.container, wanted.file, place.offset, stop, access)
+        with tracing.span("log asked of Arvados"):
+            data = await self._saved.read(wanted.container, wanted.file, place.offset, stop, access)
         whole = place.offset + len(data) >= end
         made = pieces(wanted.container, wanted.file, place, data, whole=whole)
         if not made:
