@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, generate_latest
 
 from arvados_nats import http_server
 
@@ -29,6 +29,12 @@ logger = logging.getLogger(__name__)
 
 
 STARTING, STOPPING = "starting", "stopping"
+
+DEGRADED = Gauge(
+    "arvados_nats_degraded",
+    "1 while a part of this process can not do its work and tries again, by part.",
+    ["part"],
+)
 
 
 @dataclass(slots=True)
@@ -47,9 +53,12 @@ class Health:
                 "degraded", extra={"action": "ops.degraded", "part": part, "error": str(error)}
             )
         self.faults[part] = str(error)
+        if error not in (STARTING, STOPPING):
+            DEGRADED.labels(part).set(1)
 
     def well(self, part: str) -> None:
         if self.faults.pop(part, None) is not None:
+            DEGRADED.labels(part).set(0)
             logger.info("recovered", extra={"action": "ops.recovered", "part": part})
 
     @property

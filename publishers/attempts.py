@@ -16,7 +16,6 @@ from typing import TypeVar
 
 from arvados_nats.errors import ArvadosNatsError, ConfigError
 from arvados_nats.ops import Health
-from publishers import metrics
 
 T = TypeVar("T")
 
@@ -37,14 +36,12 @@ class Attempts:
         self._failures = 0
         self._proven = True
         self._health.well(self._part)
-        metrics.DEGRADED.labels(self._part).set(0)
 
     async def failed(self, error: ArvadosNatsError) -> None:
         """Report the fault and pause, longer each time; raises a ConfigError seen at the start."""
         if isinstance(error, ConfigError) and not self._proven:
             raise error
         self._health.fault(self._part, error)
-        metrics.DEGRADED.labels(self._part).set(1)
         await asyncio.sleep(random.uniform(0.5, 1) * min(0.1 * 2**self._failures, _LONGEST_PAUSE))
         self._failures = min(self._failures + 1, 16)
 

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator
 
 import msgspec
 
-from arvados_nats import events, log_chunks, streams, subjects
+from arvados_nats import events, log_chunks, object_facts, streams, subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
 from arvados_nats.events import Event
 from arvados_nats.nats_client import Nats
@@ -102,6 +103,7 @@ class _Live:
                 while True:
                     async for batch in follower.batches(begin):
                         await deliver(batch)
+                        _observe(stream, batch[0])
                         await cursor.reached(batch[-1].sequence)
                     begin = await cursor.start()
             finally:
@@ -142,6 +144,12 @@ class _Live:
                 for owner, obj in pairs:
                     subject = subjects.live_log(owner, obj, container, file)
                     await self.nats.publish(subject, message.data, headers=_headers(message))
+
+
+def _observe(stream: str, oldest: StoredMessage) -> None:
+    stored = object_facts.timestamp(oldest.time)
+    what = "event" if stream == streams.EVENTS else "log"
+    metrics.LIVE_LAG.labels(what).observe(max(0.0, time.time() - (stored or 0.0)))
 
 
 def _count(what: str, pairs: list[Pair]) -> None:

@@ -9,11 +9,6 @@ from prometheus_client import Counter, Gauge, Histogram
 
 _LAG_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800)
 
-DEGRADED = Gauge(
-    "arvados_nats_publishers_degraded",
-    "1 while a part of the publishers can not do its work and tries again, by part.",
-    ["part"],
-)
 EVENTS_READ = Counter(
     "arvados_nats_publishers_events_read_total",
     "Rows of Arvados' logs table that were read; each is published or counted as skipped.",
@@ -47,6 +42,13 @@ EVENTS_LEADING = Gauge(
 EVENT_RESENDS = Counter(
     "arvados_nats_publishers_event_resends_total",
     "Times that messages had to be sent to the stream again after a failure.",
+)
+LIVE_LAG = Histogram(
+    "arvados_nats_publishers_live_lag_seconds",
+    "Time from a message's place in the stream until it is on its way below arvados.live, of the"
+    " oldest of each batch, by what it carries.",
+    ["what"],
+    buckets=_LAG_BUCKETS,
 )
 LIVE_PUBLISHED = Counter(
     "arvados_nats_publishers_live_published_total",

@@ -160,6 +160,7 @@ class EventSource:
                 self.recent.add(stored)
             with metrics.dispatch_seconds.time():
                 self.router.dispatch(together)
+            metrics.event_lag.observe(age(together[0]))
             await self._give_way()
         if run:
             self._move_to(run[-1][0])

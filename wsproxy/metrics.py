@@ -43,6 +43,12 @@ queue_cap = Gauge("arvados_ws_queue_cap", "Bytes that may wait for all connectio
 queue_delay = Gauge(
     "arvados_ws_queue_delay_seconds", "Age of the newest event when it was dispatched, by its row."
 )
+event_lag = Histogram(
+    f"{_OURS}_event_lag_seconds",
+    "Time from an event's row until it was handed to the sockets, of the oldest of those that were"
+    " handed over together; long transactions of Arvados count in.",
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300),
+)
 db_max_connections = Gauge(
     "arvados_ws_db_max_connections", "Always 0: this service has no database connection."
 )

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import promql_parser
@@ -83,6 +86,16 @@ def test_each_alert_says_how_bad_and_what() -> None:
 def test_what_is_asked_for_is_promql(name: str) -> None:
     """Prometheus' grammar, functions and types."""
     promql_parser.parse(EXPRESSIONS[name])
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
+def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
+    """Prometheus' own tool takes the file, and plays the stories of alerts_test.yaml."""
+    for file in (CHART / "alerts.yaml", Path(__file__).with_name("alerts_test.yaml")):
+        shutil.copy(file, tmp_path)
+    for command in (("check", "rules", "alerts.yaml"), ("test", "rules", "alerts_test.yaml")):
+        done = subprocess.run(["promtool", *command], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_grammar_itself_sees_faults() -> None:

@@ -107,3 +107,22 @@ async def test_probes_tell_the_start_and_the_drain_and_nothing_else() -> None:
         serving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await serving
+
+
+async def test_what_fails_is_a_metric_until_it_works_again() -> None:
+    """By part; a part that has merely not begun is not degraded."""
+    health = Health()
+    health.starting("slow part")
+    health.fault("odd part", "no connection")
+    async with served(health, "x") as client:
+
+        async def degraded() -> str:
+            answer = await client.get("/metrics", headers={"Authorization": "Bearer x"})
+            return "\n".join(line for line in answer.text.splitlines() if "_degraded{" in line)
+
+        before = await degraded()
+        health.well("odd part")
+        after = await degraded()
+    assert 'arvados_nats_degraded{part="odd part"} 1.0' in before
+    assert 'arvados_nats_degraded{part="odd part"} 0.0' in after
+    assert "slow part" not in before
