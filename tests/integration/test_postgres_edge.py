@@ -231,12 +231,12 @@ async def test_a_hot_standby_is_refused(open_folder: Path) -> None:
 async def test_a_transaction_pooler_is_refused(
     postgres_server: sandbox.PostgresServer,
     database: Database,
-    tmp_path: Path,
+    open_folder: Path,
     mode: str,
     works: bool,
 ) -> None:
     """One that pools by session is as good as PostgreSQL itself."""
-    with _pgbouncer(postgres_server.port, database, tmp_path, mode) as port:
+    with _pgbouncer(postgres_server.port, database, open_folder, mode) as port:
         dsn = database.reader_dsn.replace(f":{postgres_server.port}/", f":{port}/")
         async with postgres.connect(dsn) as edge:
 
@@ -269,8 +269,6 @@ def _pgbouncer(server_port: int, database: Database, folder: Path, mode: str) ->
         f"auth_type=scram-sha-256\nauth_file={users}\npool_mode={mode}\n"
         "ignore_startup_parameters=extra_float_digits\n"
     )
-    for path in (folder, *folder.parents[:2]):
-        path.chmod(0o711)
     for path in (users, settings):
         path.chmod(0o644)
     command = [shutil.which("pgbouncer") or "", "-q", str(settings)]
