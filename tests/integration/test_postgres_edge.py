@@ -24,6 +24,7 @@ from arvados_nats.errors import ArvadosNatsError, BadInput, ConfigError, Unavail
 from publishers import leader, postgres
 from sandbox import postgres as sandbox
 from sandbox.postgres import Database
+from siteadmin import check_postgres
 from tests.integration.event_world import until
 
 LOCK = leader.Lock("test")
@@ -235,7 +236,7 @@ async def test_a_transaction_pooler_is_refused(
     mode: str,
     works: bool,
 ) -> None:
-    """One that pools by session is as good as PostgreSQL itself."""
+    """One that pools by session is as good as PostgreSQL itself; the check says the same."""
     with _pgbouncer(postgres_server.port, database, open_folder, mode) as port:
         dsn = database.reader_dsn.replace(f":{postgres_server.port}/", f":{port}/")
         async with postgres.connect(dsn) as edge:
@@ -252,6 +253,8 @@ async def test_a_transaction_pooler_is_refused(
             else:
                 with pytest.raises(ConfigError, match="transaction pooler"):
                     await until(answers, "pgbouncer")
+        checked = await check_postgres.check(dsn)
+        assert (checked["PostgreSQL"] is None) is works
 
 
 @contextmanager
