@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from arvados_nats.errors import ConfigError
 
@@ -25,6 +26,21 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def application() -> FastAPI:
+    """An application without pages about itself, which tells no telemetry of its requests.
+
+    FastAPI by itself hands the query string to whatever OpenTelemetry provider a process has, and
+    clients of arvados-ws have their token in there. Versions without telemetry ignore the option.
+    """
+    silent: Any = {
+        "tracing": False,
+        "metrics": False,
+        "logs": False,
+        "auto_configure": False,
+    }
+    return FastAPI(openapi_url=None, telemetry=silent)
 
 
 def listen(address: str) -> socket.socket:

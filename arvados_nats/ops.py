@@ -119,7 +119,7 @@ def _add_probes(app: FastAPI, health: Health) -> None:
 
 async def serve(address: str, health: Health, management_token: str | None) -> None:
     """Serve health and metrics on an address of their own until cancelled."""
-    app = FastAPI(openapi_url=None)
+    app = http_server.application()
     add_routes(app, health, management_token)
     _add_probes(app, health)
     await http_server.serve(app, http_server.listen(address))

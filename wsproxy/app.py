@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 
-from arvados_nats import ops
+from arvados_nats import http_server, ops
 from wsproxy import log_events_route, socket_v0, socket_v1
 from wsproxy.incoming import Receive, Scope, Send
 from wsproxy.services import Services
@@ -37,7 +37,7 @@ class App:
     """The ASGI application: `http` is the FastAPI part, for further routes."""
 
     def __init__(self, services: Services, management_token: str | None) -> None:
-        self.http = FastAPI(openapi_url=None)
+        self.http = http_server.application()
         self._sockets = Sockets(services, PROTOCOLS)
         ops.add_routes(self.http, services.health, management_token, HEALTH_CHECKS)
         log_events_route.add_routes(self.http, services)

@@ -130,3 +130,36 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         tracing.exported("http://127.0.0.1:1", "test", 1.0),
     ):
         raise AssertionError("nothing is traced")
+
+
+SILENCE = """
+from fastapi import FastAPI
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+import asyncio, httpx
+from arvados_nats import http_server
+
+spans = InMemorySpanExporter()
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(spans))
+trace.set_tracer_provider(provider)
+
+async def ask(app):
+    app.add_api_route("/websocket", lambda: "not websocket protocol")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        assert (await client.get("/websocket?api_token=secret")).status_code == 200
+
+asyncio.run(ask(http_server.application()))
+assert not spans.get_finished_spans()
+asyncio.run(ask(FastAPI()))
+print(len(spans.get_finished_spans()))
+"""
+
+
+def test_requests_are_told_to_nobody() -> None:
+    """FastAPI left alone hands out the query string, which may hold a token."""
+    done = subprocess.run([sys.executable, "-c", SILENCE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0
