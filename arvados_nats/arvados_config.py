@@ -24,6 +24,8 @@ _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6,
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:h|ms|us|µs|ns|m|s))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)")
 
+_ARVADOS_WS = frozenset({"Client", "Postgres", "PingTimeout", "ClientEventQueue"})
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
@@ -84,8 +86,19 @@ def parse(text: str) -> Mapping[str, Node]:
     if not isinstance(clusters, MappingNode):
         near = clusters or root
         line = near.start_mark.line + 1 if near else 1
-        raise BadInput(f"line {line}: there is no map `Clusters`")
+        raise BadInput(f"line {line}: there is no map `Clusters`{_older(root)}")
     return entries(clusters)
+
+
+def _older(root: Node | None) -> str:
+    """What to do with a file that arvados-ws alone read (`arvados-ws -legacy-ws-config`)."""
+    names = entries(root).keys() if isinstance(root, MappingNode) else ()
+    if not _ARVADOS_WS.intersection(names):
+        return ""
+    return (
+        ": this is a file of arvados-ws from before Arvados 1.4. Give Arvados' config.yml instead"
+        " (`arvados-server config-dump -legacy-ws-config` of this file writes one)"
+    )
 
 
 def choose(clusters: Mapping[str, Node], name: str = "") -> Cluster:

@@ -36,6 +36,35 @@ def test_a_broken_file_gives_line_and_reason(text: str, line: int, reason: str) 
     assert str(error.value).startswith(f"line {line}: ")
 
 
+LEGACY = """\
+Client:
+  APIHost: example.com
+  AuthToken: tokenthatmustneverbeprinted
+Postgres: {dbname: arvados_production, host: localhost, password: xyzzy}
+PostgresPool: 63
+Listen: ":8765"
+LogLevel: debug
+LogFormat: text
+PingTimeout: 61s
+ClientEventQueue: 62
+ServerEventQueue: 5
+ManagementToken: qqqqq
+"""
+
+
+def test_load_legacy_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of arvados-ws from before Arvados 1.4 is named as one, with what to give instead;
+    nothing of it is shown."""
+    path = tmp_path / "ws.yml"
+    path.write_text(LEGACY)
+    monkeypatch.setenv("ARVADOS_NATS_ARVADOS_CONFIG", str(path))
+    with pytest.raises(
+        ConfigError, match=r"ws\.yml: .* before Arvados 1\.4\. Give .*config\.yml"
+    ) as e:
+        process.load(ProxySettings)
+    assert "mustneverbeprinted" not in str(e.value) and "xyzzy" not in str(e.value)
+
+
 MORE = (
     SITE
     + """\

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 
+from sandbox import raw_rows
 from sandbox.model.actors import Actor
 from tests.v0.client import Api, client, settled
 from tests.v0.site import Site
+
+EMPTY = "d41d8cd98f00b204e9800998ecf8427e+0"
+"""The portable data hash of a collection without files."""
 
 
 @pytest.mark.parametrize("token", [None, "", "undefined", "v2/zzzzz-gj3su-000/none", "ö", "a%20b"])
@@ -48,6 +53,30 @@ async def test_anonymous_hears_of_public_objects_only(site: Site, active: Actor)
         shown = await site.cluster.collection("shown", owner=public, by=active)
         event = await socket.event()
         assert event["object_uuid"] == shown.uuid
+
+
+@pytest.mark.ours("arvados-ws shows rows about a portable data hash")
+async def test_check_of_a_public_collection_by_uuid_and_by_pdh(
+    site: Site, active: Actor, admin: Actor
+) -> None:
+    """By uuid yes, private no. A portable data hash is no object: a row about one, which only a
+    user can post, reaches nobody (docs/compatibility.md)."""
+    config = site.cluster.config
+    public = await site.cluster.project("public", owner=active)
+    await site.cluster.share(public, config.anonymous_group)
+    shown = await site.cluster.collection("shown", owner=public, by=active)
+    private = await site.cluster.collection("private", owner=active)
+    await settled(site.websocket_url, site.api.url, active)
+    connection = await asyncpg.connect(site.database.dsn)
+    try:
+        async with client(site.websocket_url, config.anonymous_user_token) as socket:
+            await socket.subscribe()
+            about = (private.uuid, EMPTY, shown.uuid)
+            rows = [raw_rows.row(uuid, event_type="blip") for uuid in about]
+            await raw_rows.insert(connection, rows)
+            assert (await socket.event())["object_uuid"] == shown.uuid
+    finally:
+        await connection.close()
 
 
 async def test_admin_hears_of_everything(site: Site, admin: Actor, active_api: Api) -> None:

@@ -313,7 +313,8 @@ export class ArvadosEvents {
     else if (type === "error" && body.id === undefined) this.failed(body);
     else if (type === "ping") this.send({ pong: {} });
     else if (type === "goodbye") this.pause = body.reconnect_after_ms;
-    else if (body.id !== undefined) this.subscriptions.get(body.id)?.named(type, body);
+    // The id of an event is that of its row.
+    else if (body.id !== undefined && type !== "event") this.subscriptions.get(body.id)?.named(type, body);
     else for (const one of [...this.subscriptions.values()]) one.shared(type, body);
   }
 

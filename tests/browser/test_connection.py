@@ -1,0 +1,226 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""arvados-events.js in a browser whose line, token or server fails."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+from playwright.async_api import Page
+
+from sandbox import raw_rows
+from sandbox.model.actors import Actor
+from sandbox.raw_rows import RawRow
+from sandbox.stack import Stack
+
+_OPEN = """
+async ({url, tokens}) => {
+    const {ArvadosEvents} = await import(new URL("static/arvados-events.js", location.href));
+    Object.assign(window, {states: [], seen: [], asked: 0});
+    const token = () => tokens[Math.min(window.asked++, tokens.length - 1)];
+    const onstate = (state, detail) => window.states.push([state, detail?.reason ?? ""]);
+    window.events = new ArvadosEvents({url, token, onstate});
+    window.all = window.events.events(
+        {onevent: (event) => window.seen.push(event.object_uuid)}, {kinds: ["collection"]});
+}
+"""
+_numbers = itertools.count(1)
+_DEAD_AFTER = 70.0
+"""Seconds: more than 2.5 times `ping_seconds`."""
+
+
+class Line:
+    """A TCP proxy. What is open when it freezes gets no byte more, and no end either."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._thawed = [asyncio.Event()]
+        self.connections = 0
+        self.url = ""
+
+    def freeze(self) -> None:
+        """Connections made later are sound."""
+        self._thawed.append(asyncio.Event())
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        self.connections += 1
+        age = len(self._thawed)
+        there, to = await asyncio.open_connection("127.0.0.1", self._port)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._pump(reader, to, age))
+            tasks.create_task(self._pump(there, writer, age))
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, age: int
+    ) -> None:
+        try:
+            while data := await reader.read(65536):
+                if age == len(self._thawed):
+                    writer.write(data)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def line_to(stack: Stack) -> AsyncIterator[Line]:
+    """A line to the proxy."""
+    line = Line(stack.proxy_port)
+    tasks: set[asyncio.Task[None]] = set()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.create_task(line.serve(reader, writer)))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    line.url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/stream"
+    try:
+        yield line
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def open_events(page: Page, stack: Stack, url: str, *tokens: str) -> None:
+    """The page with a connection of its own; the token callback gives one after the other."""
+    await page.goto(stack.page_url)
+    await page.evaluate(_OPEN, {"url": url, "tokens": tokens})
+
+
+async def until_seen(page: Page, uuids: list[str]) -> None:
+    """Exactly these events have come."""
+    await page.wait_for_function("wanted => window.seen.length >= wanted", arg=len(uuids))
+    assert await page.evaluate("window.seen") == uuids
+
+
+async def states(page: Page) -> list[Any]:
+    return [state for state, _ in await page.evaluate("window.states")]
+
+
+@pytest.fixture
+async def user(stack: Stack) -> Actor:
+    return await stack.sandbox.cluster.user(f"viewer{next(_numbers)}")
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+async def test_a_half_open_line_is_given_up(
+    page: Page, stack: Stack, user: Actor, hidden: bool
+) -> None:
+    """No byte and no end for longer than pings allow: a new connection, and what was missed, once.
+    Timers of a hidden tab do not run; it looks at the clock when it is shown again
+    (facts/arvados-demand.md A15)."""
+    cluster = stack.sandbox.cluster
+    await page.clock.install()
+    async with line_to(stack) as line:
+        await open_events(page, stack, line.url, user.token)
+        await page.wait_for_function("() => window.all?.live")
+        first = await cluster.collection("first", owner=user)
+        await until_seen(page, [first.uuid])
+        line.freeze()
+        missed = await cluster.collection("missed", owner=user)
+        if hidden:
+            await page.clock.set_system_time(time.time() + _DEAD_AFTER)
+            assert (await states(page))[-1] == "open"
+            await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        else:
+            await page.clock.fast_forward(int(_DEAD_AFTER * 1000))
+        await until_seen(page, [first.uuid, missed.uuid])
+        assert await states(page) == ["connecting", "open", "waiting", "connecting", "open"]
+        assert line.connections == 2
+        assert await page.evaluate("window.asked") == 2, "the token is asked for at each connect"
+
+
+async def test_a_refused_token_is_tried_again_only_when_it_is_another(
+    page: Page, stack: Stack, user: Actor
+) -> None:
+    """Closed with 4501: the callback is asked once more; a new token opens, the same one stops."""
+    async with line_to(stack) as line:
+        await open_events(page, stack, line.url, "bad", user.token)
+        await page.wait_for_function("() => window.all?.live")
+        assert line.connections == 2
+    async with line_to(stack) as line:
+        await open_events(page, stack, line.url, "bad")
+        await page.wait_for_function("() => window.states.at(-1)?.[0] === 'stopped'")
+        assert line.connections == 1
+
+
+async def test_offline_and_a_restart_lose_nothing(page: Page, stack: Stack, user: Actor) -> None:
+    """Events made while the machine had no network, and while the server was away, come once."""
+    cluster = stack.sandbox.cluster
+    url = stack.stream_url
+    await open_events(page, stack, url, user.token)
+    await page.wait_for_function("() => window.all?.live")
+    made = [(await cluster.collection("0", owner=user)).uuid]
+    await until_seen(page, made)
+    await page.context.set_offline(True)
+    await page.wait_for_function("() => window.states.at(-1)?.[0] === 'waiting'")
+    made.append((await cluster.collection("1", owner=user)).uuid)
+    await page.context.set_offline(False)
+    await until_seen(page, made)
+    proxy = stack.services["wsproxy"]
+    await proxy.kill()
+    made.append((await cluster.collection("2", owner=user)).uuid)
+    await proxy.start()
+    await until_seen(page, made)
+    made.append((await cluster.collection("3", owner=user)).uuid)
+    await until_seen(page, made)
+
+
+_WORKBENCH = """
+url => {
+    window.changed = [];
+    window.failed = [];
+    window.socket = new WebSocket(url);
+    window.socket.onopen = () => window.socket.send(JSON.stringify({method: "subscribe"}));
+    window.socket.onmessage = (frame) => {
+        try {
+            const message = JSON.parse(frame.data);
+            if (!["create", "update"].includes(message.event_type)) return;
+            const {requesting_container_uuid, state} = message.properties.new_attributes;
+            const parent = requesting_container_uuid ?? null;
+            window.changed.push([message.object_uuid, state ?? null, parent]);
+        } catch (error) {
+            window.failed.push(String(error));
+        }
+    };
+}
+"""
+
+
+async def post(stack: Stack, row: RawRow) -> None:
+    """A row as a user can post it."""
+    connection = await asyncpg.connect(stack.sandbox.database.dsn)
+    try:
+        await raw_rows.insert(connection, [row])
+    finally:
+        await connection.close()
+
+
+async def test_workbenchs_reading_of_v0(page: Page, stack: Stack, user: Actor) -> None:
+    """What its websocket service does with each frame: JSON, then fields of `new_attributes`, also
+    of a row that a user posted without any (facts/arvados-demand.md 3a, A11)."""
+    cluster = stack.sandbox.cluster
+    await page.goto(stack.page_url)
+    await page.evaluate(_WORKBENCH, f"{stack.websocket_url}?api_token={user.token}")
+    await page.wait_for_function("() => window.socket.readyState === WebSocket.OPEN")
+    request = await cluster.container_request("job", owner=user)
+    await page.wait_for_function(
+        "uuid => window.changed.some(([changed]) => changed === uuid)", arg=request.uuid
+    )
+    await post(stack, raw_rows.row(request.uuid, event_type="update", properties="{}"))
+    await page.wait_for_function(
+        "uuid => window.changed.filter(([changed]) => changed === uuid).length === 2",
+        arg=request.uuid,
+    )
+    assert await page.evaluate("window.failed") == []

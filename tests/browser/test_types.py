@@ -1,0 +1,90 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""arvados-events.d.ts as TypeScript's own compiler reads it, and as the module is.
+
+Runs where `tsc` is on the PATH or named by `TSC` (`npm install typescript`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from wsproxy.app import STATIC
+
+TSC = os.environ.get("TSC") or shutil.which("tsc")
+NODE = shutil.which("node")
+_USE = """
+import { ArvadosEvents, LogMessage, State } from "./arvados-events.js";
+
+const places: Record<string, { epoch: number; offset: number }> = {};
+const line = new ArvadosEvents({
+  url: "wss://ws.example/v1/stream",
+  token: async () => "v2/...",
+  onstate: (state: State) => console.log(state === "stopped"),
+});
+const log = line.log("zzzzz-xvhdp-000000000000000", {
+  onlog: ({ file, epoch, next, text, bytes }: LogMessage) => {
+    places[file] = { epoch, offset: next };
+    console.log(text?.length ?? bytes?.length);
+  },
+  onend: ({ size, confirmed }) => console.log((size ?? 0) + 1, confirmed === true),
+  ongap: ({ from, to }) => console.log(from, to),
+}, { from: places, tail: 10, files: ["stderr.txt"] });
+log.close();
+line.object("zzzzz-4zz18-000000000000000", { onobject: ({ record }) => console.log(record.name) });
+line.events({ onevent: (event) => console.log(event.cursor) }, { begin: "oldest" });
+line.renew().then(() => line.close());
+
+// @ts-expect-error no address
+new ArvadosEvents({ token: "v2/..." });
+// @ts-expect-error no such place to begin at
+line.events({}, { begin: "yesterday" });
+// @ts-expect-error files are names
+line.log("zzzzz-dz642-000000000000000", {}, { files: [1] });
+// @ts-expect-error read only
+log.live = true;
+// @ts-expect-error no such handler
+line.object("zzzzz-4zz18-000000000000000", { onlog: () => {} });
+"""
+
+
+async def ran(*command: str, folder: Path) -> str:
+    """What a command prints; it has to succeed."""
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    return output.decode()
+
+
+@pytest.mark.skipif(TSC is None, reason="no tsc on this machine: npm install typescript")
+async def test_the_types_allow_right_use_and_refuse_wrong_use(tmp_path: Path) -> None:
+    """Under `strict`, without `skipLibCheck`."""
+    for name in ("arvados-events.d.ts", "arvados-events.js"):
+        shutil.copy(STATIC / name, tmp_path)
+    (tmp_path / "use.ts").write_text(_USE)
+    options = "--noEmit --strict --target es2022 --module es2022 --moduleResolution bundler"
+    assert TSC is not None
+    await ran(TSC, *options.split(), "--lib", "es2022,dom", "use.ts", folder=tmp_path)
+
+
+@pytest.mark.skipif(NODE is None, reason="no node on this machine")
+async def test_each_method_that_is_declared_is_there(tmp_path: Path) -> None:
+    """Names in the types are names in the module."""
+    shutil.copy(STATIC / "arvados-events.js", tmp_path / "module.mjs")
+    declared = (STATIC / "arvados-events.d.ts").read_text().partition("class ArvadosEvents")[2]
+    names = set(re.findall(r"^  (\w+)\(", declared, re.MULTILINE)) - {"constructor"}
+    names_of = "Object.getOwnPropertyNames(module.ArvadosEvents.prototype)"
+    ask = f"import('./module.mjs').then(module => console.log(...{names_of}))"
+    assert NODE is not None
+    found = set((await ran(NODE, "-e", ask, folder=tmp_path)).split())
+    assert names >= {"log", "object", "events", "renew", "close"}
+    assert names <= found
