@@ -97,7 +97,7 @@ def _older(root: Node | None) -> str:
         return ""
     return (
         ": this is a file of arvados-ws from before Arvados 1.4. Give Arvados' config.yml instead"
-        " (`arvados-server config-dump -legacy-ws-config` of this file writes one)"
+        ' ("Migrating Configuration" in Arvados\' guide says how to make one of it)'
     )
 
 
