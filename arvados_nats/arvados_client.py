@@ -99,6 +99,10 @@ class Arvados:
         """The token's user: uuid, is_active, is_admin, is_invited, …"""
         return await self.get(token, "users/current")
 
+    async def current_container(self, token: Token) -> dict[str, Any]:
+        """The container whose own token this is; NotFound if it is none's."""
+        return await self.get(token, "containers/current")
+
     async def exported_config(self) -> dict[str, Any]:
         """The part of Arvados' configuration that it shows to everybody, without a token."""
         return await self._public(f"{_API}/config")

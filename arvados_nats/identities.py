@@ -18,7 +18,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from arvados_nats import subjects
-from arvados_nats.arvados_client import Arvados
+from arvados_nats.arvados_client import Arvados, NotFound
 from arvados_nats.errors import BadInput, Refused, Unavailable
 from arvados_nats.object_facts import timestamp
 from arvados_nats.permissions import Identity
@@ -107,7 +107,8 @@ class Identities:
         try:
             async with self._calls:
                 record = await self._arvados.current_token(token)
-            identity = _identity(token, record)
+                container = await self._own_container(token)
+            identity = _identity(record, container)
         except (Refused, BadInput) as error:
             refusal = Refused(f"Arvados does not know the token, or it has expired ({error})")
             self._remember(token, refusal)
@@ -116,6 +117,20 @@ class Identities:
         if generation == self._generation:
             self._remember(token, identity)
         return identity
+
+    async def _own_container(self, token: Token) -> str | None:
+        """The container that the token names, if it is that one's own.
+
+        Arvados takes any user's token with the uuid of a container it does not have.
+        """
+        named = token.container_uuid
+        if named is None:
+            return None
+        try:
+            found = await self._arvados.current_container(token)
+        except NotFound:
+            return None
+        return named if found.get("uuid") == named else None
 
     def _remember(self, token: Token, outcome: Identity | Refused) -> None:
         self._answers[token.digest] = _Answer(outcome)
@@ -130,7 +145,7 @@ def _outcome(answer: _Answer) -> Identity:
     raise Refused(str(answer.outcome))
 
 
-def _identity(token: Token, record: dict[str, object]) -> Identity:
+def _identity(record: dict[str, object], container_uuid: str | None) -> Identity:
     token_uuid, user_uuid, scopes = (record.get(k) for k in ("uuid", "owner_uuid", "scopes"))
     if not (isinstance(token_uuid, str) and subjects.is_uuid(token_uuid)):
         raise Unavailable("Arvados tells no uuid of the token")
@@ -143,5 +158,5 @@ def _identity(token: Token, record: dict[str, object]) -> Identity:
         is_root=token_uuid.endswith(_ROOT_TOKEN),
         scopes=tuple(map(str, scopes)) if isinstance(scopes, list) else (),
         expires_at=timestamp(expires) if isinstance(expires, str) else None,
-        container_uuid=token.container_uuid,
+        container_uuid=container_uuid,
     )
