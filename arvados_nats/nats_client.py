@@ -188,9 +188,6 @@ async def connect(
     the credentials, Unavailable if none answers in time, ConfigError if the server is older than
     `streams.MIN_SERVER_VERSION`.
     """
-    client = nats.aio.client.Client()
-    standing = Standing()
-    connection = Nats(client, inbox_prefix, standing)
     refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def failed(error: Exception) -> None:
@@ -202,6 +199,7 @@ async def connect(
             refused.set_result(None)
 
     options: dict[str, Any] = {
+        "servers": servers,
         "name": name,
         "token": token,
         "inbox_prefix": inbox_prefix.encode(),
@@ -211,23 +209,42 @@ async def connect(
         "ping_interval": 20,
         "pending_size": _OUTGOING_BYTES,
         "error_cb": failed,
-        "disconnected_cb": standing.lost,
-        "reconnected_cb": standing.regained,
-        "closed_cb": standing.ended,
     }
     if seed:
         options["nkeys_seed_str"] = seed
-    connecting = asyncio.ensure_future(client.connect(servers, **options))
-    await asyncio.wait((connecting, refused), timeout=timeout, return_when="FIRST_COMPLETED")
+    entering = asyncio.ensure_future(_enter(options, inbox_prefix))
+    await asyncio.wait((entering, refused), timeout=timeout, return_when="FIRST_COMPLETED")
     try:
-        if not connecting.done():
+        if not entering.done():
             raise (Refused if refused.done() else Unavailable)("no NATS server lets us in")
-        with translated():
-            await connecting
-        streams.require_version(client.connected_server_version)
-        standing.begun()
-        yield connection
+        yield await entering
     finally:
-        connecting.cancel()
         refused.cancel()
+        entering.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ArvadosNatsError):
+            await (await entering)._close()
+
+
+async def _enter(options: dict[str, Any], inbox_prefix: str) -> Nats:
+    """Connect until a server has let us in."""
+    while True:
+        client, standing = nats.aio.client.Client(), Standing()
+        connection = Nats(client, inbox_prefix, standing)
+        try:
+            with translated():
+                await client.connect(
+                    **options,
+                    disconnected_cb=standing.lost,
+                    reconnected_cb=standing.regained,
+                    closed_cb=standing.ended,
+                )
+            # The library takes for the answer a ping that the server sends while it has none yet,
+            # and is then never connected (facts/nats-callout.md 1.5).
+            if client.is_connected:
+                streams.require_version(client.connected_server_version)
+                standing.begun()
+                return connection
+        except BaseException:
+            await connection._close()
+            raise
         await connection._close()

@@ -17,7 +17,7 @@ from arvados_nats import nats_client
 from arvados_nats.errors import Refused, Unavailable
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
-from tests.flows.native import Native, connected, until
+from tests.flows.native import Native, connected, lets_in, lets_in_at_last, until
 
 
 @pytest.fixture
@@ -258,22 +258,33 @@ async def test_a_container_publishes_its_own_logs_only(
             raise AssertionError("let in")
 
 
+async def test_the_name_of_a_strange_container_gives_no_right(
+    stack: Stack, alice: Actor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Arvados takes any token with the uuid of a container it does not have; here it is alice's
+    token and no more."""
+    strange = "zzzzz-dz642-nobodyhasthis00"
+    named = replace(alice, token=f"{alice.token}/{strange}")
+    async with connected(stack, named) as client:
+        await client.listen(f"arvados.live.{alice.uuid}.>")
+        assert _refusals(caplog) == []
+        await client.nats.publish(f"arvados.logs.{strange}.stdout_txt", b"forged")
+        await client.flush()
+        assert len(_refusals(caplog)) == 1
+
+
 async def test_half_the_logins_are_wrong_and_the_counts_are_right(
     stack: Stack, alice: Actor
 ) -> None:
     """200 logins side by side, every second one wrong: each gets its own answer."""
 
-    async def login(number: int) -> bool:
-        token = alice.token if number % 2 else f"v2/{alice.token_uuid}/wrong{number}"
-        try:
-            async with nats_client.connect(
-                [stack.sandbox.nats.url], name=f"n{number}", token=token, timeout=10
-            ):
-                return True
-        except Refused:
-            return False
-
-    outcomes = await asyncio.gather(*(login(number) for number in range(200)))
+    wrong = [f"v2/{alice.token_uuid}/wrong{number}" for number in range(100)]
+    logins = [
+        login
+        for token in wrong
+        for login in (lets_in(stack, token), lets_in_at_last(stack, alice.token))
+    ]
+    outcomes = await asyncio.gather(*logins)
     assert outcomes == [bool(number % 2) for number in range(200)]
     log = stack.services["authcallout"]
     await until(

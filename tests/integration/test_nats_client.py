@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,39 @@ async def test_wrong_credentials_are_refused_at_once(nats_server: NatsServer) ->
     with pytest.raises(Refused):
         async with nats_client.connect([nats_server.url], name="stranger", seed=stranger):
             raise AssertionError("let in")
+
+
+@contextlib.asynccontextmanager
+async def hesitating(verdicts: list[bytes]) -> AsyncIterator[str]:
+    """A server that sends one of these to each client that wants to log in."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        info = {"server_id": "N", "version": "2.15.1", "max_payload": 1000, "headers": True}
+        writer.write(b"INFO " + json.dumps(info).encode() + b"\r\n")
+        while line := await reader.readline():
+            if line.startswith(b"CONNECT"):
+                await reader.readline()
+                writer.write(verdicts.pop(0))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("late", [b"", b"-ERR 'Authorization Violation'\r\n", b"PONG\r\n"])
+async def test_a_ping_before_the_verdict_is_no_yes(late: bytes) -> None:
+    """While the callout decides, the server may ping; nobody is in before it has answered
+    (facts/nats-callout.md 1.5)."""
+    ping, yes, no = b"PING\r\n", b"PONG\r\n", b"-ERR 'Authorization Violation'\r\n"
+    async with hesitating([ping + late, no]) as url:
+        with pytest.raises(Refused):
+            async with nats_client.connect([url], name="early", token="t", timeout=5):
+                raise AssertionError("let in")
+    async with (
+        hesitating([ping + late, yes]) as url,
+        nats_client.connect([url], name="early", token="t", timeout=5) as nats,
+    ):
+        assert nats.connected
 
 
 async def test_nobody_there_is_unavailable_in_time() -> None:
