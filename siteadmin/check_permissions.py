@@ -92,7 +92,7 @@ def replay(recording: Recording) -> Report:
     for step in recording.steps:
         world.advance(step)
         for question in (PLAIN, WITH_TRASH):
-            for label, readable in step.get(question, {}).items():
+            for label, readable in (step.get(question) or {}).items():
                 if readable is not None:  # null: the token was refused
                     _compare(report, world, (step, label, question), stale)
     return report

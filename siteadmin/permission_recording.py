@@ -53,7 +53,7 @@ class World:
             found["uuid"]: index
             for index, found in enumerate(recording.objects)
             # The server made these links itself and they were asked for some users only.
-            if not (found["type"] == "links" and found.get("name") is None)
+            if not (found.get("type") == "links" and found.get("name") is None)
         }
         self._records: dict[str, dict[str, Any]] = {}
         self._rows: dict[str, dict[str, PermissionRow]] = defaultdict(dict)
@@ -65,16 +65,16 @@ class World:
     def advance(self, step: dict[str, Any]) -> None:
         """Apply the differences of one step."""
         self.now = timestamp(step["time"]) or 0.0
-        self._records.update(step["records_changed"])
-        for uuid in step["records_deleted"]:
+        self._records.update(step.get("records_changed") or {})
+        for uuid in step.get("records_deleted") or ():
             self._records.pop(uuid, None)
-        for row in map(PermissionRow._make, step["permissions_set"]):
+        for row in (PermissionRow(*found[:4]) for found in step.get("permissions_set") or ()):
             self._rows[row.user_uuid][row.target_uuid] = row
-        for user, target in step["permissions_removed"]:
+        for user, target in step.get("permissions_removed") or ():
             self._rows[user].pop(target, None)
         self._cluster = ClusterState(
-            {group: timestamp(at) or 0.0 for group, at in step["trashed_groups"].items()},
-            frozenset(step["frozen_groups"]),
+            {g: timestamp(at) or 0.0 for g, at in (step.get("trashed_groups") or {}).items()},
+            frozenset(step.get("frozen_groups") or ()),
             _role_groups_visible(self._recording.config),
         )
         self._grouped = grants_of.grouped(
@@ -89,7 +89,7 @@ class World:
         identity = Identity(
             _token_uuid(self._recording.token_strings.get(label, "")) or label,
             user,
-            is_root=label == ROOT_LABEL,
+            is_root=self._is_root(label),
             scopes=self._scopes_of(label) or (ALL,),
         )
         if user not in self._grants:
@@ -108,7 +108,7 @@ class World:
         A 403 is a token's scope at work: a cell like any other when the scopes are recorded.
         """
         prefix = _OTHER_STATUS_PREFIX[question]
-        answers = step.get("other_status", {}).get(label, {})
+        answers = (step.get("other_status") or {}).get(label) or {}
         knows_scopes = self._scopes_of(label) is not None
         return {
             index
@@ -124,6 +124,10 @@ class World:
         token = _token_uuid(self._recording.token_strings.get(label, "")) or ""
         owner: str = self._records[token]["owner_uuid"]
         return owner
+
+    def _is_root(self, label: str) -> bool:
+        token, root = self._recording.token_strings.get(label), self._recording.config
+        return label == ROOT_LABEL or (token is not None and token == root.get("SystemRootToken"))
 
     def _scopes_of(self, label: str) -> tuple[str, ...] | None:
         token = self._recording.token_strings.get(label, "")

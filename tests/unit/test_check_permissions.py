@@ -243,6 +243,28 @@ def test_names_and_cluster_id_do_not_matter(recorded: bytes) -> None:
     assert report.cells == replay(msgspec.json.decode(recorded, type=Recording)).cells
 
 
+def test_what_is_empty_may_be_left_out_and_more_may_be_said(recorded: bytes) -> None:
+    """Keys of a later recorder, absent empty ones, and another label for the SystemRootToken."""
+
+    def change(document: Document) -> None:
+        document["more"] = {"said": True}
+        document["stale_cells"] = [{**cell, "more": 1} for cell in document["stale_cells"]]
+        for key in ("matrix_user_uuid", "token_strings"):
+            document[key]["system"] = document[key].pop("root")
+        for step in document["steps"]:
+            for question in ("readable", "readable_include_trash"):
+                step[question]["system"] = step[question].pop("root")
+            for key in [key for key, value in step.items() if value in ([], {}, None)]:
+                del step[key]
+            step["permissions_set"] = [[*r, "more"] for r in step.get("permissions_set", ())]
+
+    report = replay_mutated(recorded, change)
+
+    assert report.passed
+    assert report.asked == 0
+    assert report.cells == replay_mutated(recorded, lambda document: None).cells
+
+
 # --- tokens that are refused, or only let in here and there ---------------------------------------
 
 
