@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from arvados_nats import nats_client
-from bench import crowds, figures, processes, sides, world
+from bench import command, crowds, figures, processes, sides, world
 from bench.fans import Fan, OfPeer, Ours
 from bench.figures import Figures
 from bench.peers import centrifugo, nexus
@@ -189,15 +189,11 @@ def _short(name: str, found: Figures) -> str:
     return f"  {name}: {single:.0f} single, {burst:.0f} burst frames per CPU-s"
 
 
-_RATIOS = {
-    "ratio_deliveries": "deliveries_per_second",
-    "ratio_frames_per_cpu": "frames_per_cpu_s",
-    "ratio_frames_per_all_cpu": "frames_per_all_cpu_s",
+_RATIOS = figures.RATIOS | {
     "ratio_single_frames_per_cpu": "single_frames_per_cpu_s",
     "ratio_single_frames_per_all_cpu": "single_frames_per_all_cpu_s",
     "ratio_burst_frames_per_cpu": "burst_frames_per_cpu_s",
     "ratio_burst_deliveries": "burst_deliveries_per_second",
-    "ratio_memory": "rss_mib",
 }
 
 
@@ -231,12 +227,12 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> dict[str, Any]:
     """Options: the peer, numbers of users and sockets, rounds, their length, the window."""
-    parser = argparse.ArgumentParser(prog="python -m bench fanout", description=__doc__)
-    parser.add_argument("--peer", choices=PEERS)
-    parser.add_argument("--users", type=int, default=200)
-    parser.add_argument("--sockets", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser = command.parser("fanout", __doc__, rounds=1, seconds=2.0, sockets=400)
+    parser.add_argument("--peer", choices=PEERS, help="measure this server in turn with ours")
+    parser.add_argument("--users", type=int, default=200, help="who share the sockets")
+    parser.add_argument("--sockets", type=int, default=1000, help="subscribers")
+    parser.add_argument("--rounds", type=int, default=3, help="counted, after one that is not")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of a round fed by rows")
     parser.add_argument("--window", type=int, default=32, help="rows under way at most")
     parser.add_argument("--protocol", choices=("v0", "v1"), default="v1", help="of ours, published")
     parser.add_argument("--content", type=int, default=10, help="bytes of text in our events")

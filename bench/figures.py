@@ -12,6 +12,17 @@ from collections.abc import Iterable, Mapping, Sequence
 Figures = dict[str, float]
 
 
+RATIOS = {
+    "ratio_p50": "p50_ms",
+    "ratio_p99": "p99_ms",
+    "ratio_deliveries": "deliveries_per_second",
+    "ratio_frames_per_cpu": "frames_per_cpu_s",
+    "ratio_frames_per_all_cpu": "frames_per_all_cpu_s",
+    "ratio_memory": "rss_mib",
+}
+"""Ratios that every benchmark with a peer tells as far as both sides have the figure."""
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that at least this share of the values does not exceed (nearest rank)."""
     ordered = sorted(values)

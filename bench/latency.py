@@ -17,12 +17,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import figures, processes, sides, world
+from bench import command, figures, fresh, processes, sides, world
 from bench.figures import Figures
 from bench.sides import Cost, Side
 from bench.world import Target, World
@@ -40,32 +41,15 @@ async def _round(side: Side, targets: Sequence[Target], rate: float, seconds: fl
     written = await side.world.stream(targets, rate, count)
     expected = sum(side.readers(target) for _, target, _ in written)
     heard = await side.crowd.until(expected, sides.ROW_ID, within=20.0)
+    took = max(heard.times, default=math.inf) - written[0][2]
     used = cost.figures(len(heard.times), count)
     return {
         **figures.delays(sides.delays(heard, written)),
         "deliveries": len(heard.times),
+        "deliveries_per_second": len(heard.times) / took,
         "missing": expected - len(heard.times),
         **used,
     }
-
-
-async def _fresh(side: Side, everything: Sequence[Side]) -> Figures:
-    """Objects that were never told of, one after the other."""
-    found: list[Figures] = []
-    async with sides.turn(side, everything):
-        for target in await world.more(side.world, _FRESH):
-            cost = Cost(side)
-            cost.begin()
-            written = await side.world.commit([target])
-            heard = await side.crowd.until(side.readers(target), sides.ROW_ID, within=60.0)
-            await sides.quiet(side.world)
-            found.append(
-                {
-                    **figures.delays(sides.delays(heard, written)),
-                    "api_calls_per_event": cost.figures(1, 1)["api_calls_per_event"],
-                }
-            )
-    return figures.medians(found)
 
 
 async def _situation(
@@ -97,7 +81,7 @@ async def _all(everything: Sequence[Side], options: argparse.Namespace) -> dict[
         print(name)
         found = await _situation(everything, targets, options)
         report |= _named(found, name)
-    found = {side.name: await _fresh(side, everything) for side in everything}
+    found = {side.name: await fresh.turn(side, everything, _FRESH) for side in everything}
     return report | _named(found, "fresh")
 
 
@@ -112,21 +96,11 @@ def _named(found: dict[str, Figures], situation: str) -> dict[str, Any]:
     for side, values in found.items():
         if side == "ours":
             continue
-        for short, name in _RATIOS.items():
+        for short, name in figures.RATIOS.items():
             if name in values and name in ours:
                 key = short if situation == "shared" else f"{situation}_{short}"
                 report[key] = figures.ratio(ours[name], values[name])
     return report
-
-
-_RATIOS = {
-    "ratio_p50": "p50_ms",
-    "ratio_p99": "p99_ms",
-    "ratio_deliveries": "deliveries",
-    "ratio_frames_per_cpu": "frames_per_cpu_s",
-    "ratio_frames_per_all_cpu": "frames_per_all_cpu_s",
-    "ratio_memory": "rss_mib",
-}
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -156,15 +130,15 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> dict[str, Any]:
     """Options: the peer, numbers of users and sockets, the rate, rounds and their length."""
-    parser = argparse.ArgumentParser(prog="python -m bench latency", description=__doc__)
-    parser.add_argument("--peer", choices=PEERS)
-    parser.add_argument("--users", type=int, default=200)
-    parser.add_argument("--sockets", type=int, default=1000)
-    parser.add_argument("--projects", type=int, default=16)
+    parser = command.parser("latency", __doc__, rounds=1, seconds=3.0, sockets=200, users=40)
+    parser.add_argument("--peer", choices=PEERS, help="measure this server in turn with ours")
+    parser.add_argument("--users", type=int, default=200, help="who share the sockets")
+    parser.add_argument("--sockets", type=int, default=1000, help="of each side")
+    parser.add_argument("--projects", type=int, default=16, help="that are shared")
     parser.add_argument(
         "--private", type=int, default=8, help="private objects that rows are about"
     )
-    parser.add_argument("--rate", type=float, default=100.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--rate", type=float, default=100.0, help="rows a second")
+    parser.add_argument("--rounds", type=int, default=3, help="counted, after one that is not")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of a round")
     return asyncio.run(measure(parser.parse_args(arguments)))

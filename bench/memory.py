@@ -6,8 +6,8 @@
 Ours: 10,000 v0 sockets of 200 users with 10 subscriptions each at one wsproxy; memory before and
 after; then rows about an object that two users can read, so 100 sockets, and what each costs in
 wsproxy's CPU. The same with a tenth of the sockets, of which as many are readers, says whether the
-cost follows the readers or the sockets. Centrifugo (`--peer centrifugo`): as many clients with 10
-channels each. RSS is the server's; the kernel keeps some 4 KiB more for each socket.
+cost follows the readers or the sockets. The peer: as many clients with 10 channels or topics each.
+RSS is the server's; the kernel keeps some 4 KiB more for each socket.
 The open-file limit must hold twice the sockets in one process; it is raised as far as allowed.
 """
 
@@ -19,18 +19,25 @@ import json
 import resource
 import tempfile
 import time
-from contextlib import AsyncExitStack
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from bench import crowds, fans, figures, processes, world
+from bench import command, crowds, fans, figures, processes, world
 from bench.crowds import Clients
 from bench.figures import Figures
-from bench.peers import centrifugo
+from bench.peers import centrifugo, nexus
+from bench.peers.centrifugo import Centrifugo
+from bench.peers.nexus import Nexus
 from bench.world import Target, World
 from sandbox import stack
 from sandbox.stack import Stack
 
+PEERS: dict[str, Callable[[Path], AbstractAsyncContextManager[Centrifugo | Nexus]]] = {
+    "centrifugo": centrifugo.run,
+    "nexus": nexus.run,
+}
 _FRAME = b'"msgID":'
 _AT_ONCE = 100
 _EVENTS = 100
@@ -112,20 +119,20 @@ async def _ours(options: argparse.Namespace, sockets: int, readers: tuple[int, .
         return found
 
 
-async def _centrifugo(options: argparse.Namespace) -> Figures:
+async def _peer(options: argparse.Namespace) -> Figures:
     async with AsyncExitStack() as exits:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory()))
-        peer = await exits.enter_async_context(centrifugo.run(folder))
+        peer = await exits.enter_async_context(PEERS[options.peer](folder))
         clients = await exits.enter_async_context(crowds.clients())
         pid, count = peer.process.pid, options.sockets
         before, began = processes.resident(pid), time.monotonic()
-        await clients.open(peer.address, [peer.path] * count, _AT_ONCE)
+        await clients.open(peer.address, [peer.path] * count, _AT_ONCE, peer.protocol)
         took = time.monotonic() - began
-        hello = peer.hello([f"channel {number}" for number in range(options.subscriptions)])
+        hello = peer.hello([f"channel.{number}" for number in range(options.subscriptions)])
         await clients.send(hello[:1])
-        await fans.answered(clients, count, b'"connect":')
+        await fans.answered(clients, count, peer.welcome)
         await clients.send(hello[1:])
-        await fans.answered(clients, count * options.subscriptions, b'"subscribe":')
+        await fans.answered(clients, count * options.subscriptions, peer.subscribed)
         await asyncio.sleep(3)
         return {
             "connects_per_second": count / took,
@@ -145,8 +152,8 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         ours["event_cpu_us"], few["event_cpu_us"]
     )
     if options.peer:
-        theirs = await _centrifugo(options)
-        report |= figures.medians([theirs], "centrifugo_")
+        theirs = await _peer(options)
+        report |= figures.medians([theirs], f"{options.peer}_")
         name = "rss_per_socket_kib"
         report["ratio_memory"] = figures.ratio(ours[name], theirs[name])
     report["load"] = processes.load()
@@ -157,11 +164,11 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> dict[str, Any]:
     """Options: sockets, subscriptions of each, users, the peer."""
-    parser = argparse.ArgumentParser(prog="python -m bench memory", description=__doc__)
-    parser.add_argument("--peer", choices=("centrifugo",))
-    parser.add_argument("--sockets", type=int, default=10_000)
-    parser.add_argument("--subscriptions", type=int, default=10)
-    parser.add_argument("--users", type=int, default=200)
+    parser = command.parser("memory", __doc__, sockets=1000)
+    parser.add_argument("--peer", choices=PEERS, help="measure this server as well")
+    parser.add_argument("--sockets", type=int, default=10_000, help="at once")
+    parser.add_argument("--subscriptions", type=int, default=10, help="of each socket")
+    parser.add_argument("--users", type=int, default=200, help="who share the sockets")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return asyncio.run(measure(parser.parse_args(arguments)))

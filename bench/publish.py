@@ -14,7 +14,6 @@ What it does not show: other load on the database, a network between the servers
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import statistics
@@ -32,6 +31,7 @@ import asyncpg
 
 from arvados_nats import keys, nats_client, streams, subjects
 from arvados_nats.nats_client import Message, Nats
+from bench import command, processes
 from sandbox import child, nats_server, postgres, raw_rows
 from sandbox.raw_rows import SYSTEM_USER, RawRow, change, new_uuid, row
 
@@ -155,7 +155,7 @@ async def _backlog(world: _World, folder: Path, count: int) -> dict[str, float]:
     began = await _until_stored(world, 1)
     already = await world.stored()
     ended = await _until_stored(world, count)
-    cpu = _cpu_seconds(publisher.pid)
+    cpu = processes.cpu_seconds(publisher.pid)
     await publisher.kill()
     return {
         "backlog_rows": count,
@@ -240,12 +240,6 @@ async def _until_live(world: _World, live: _Arrivals) -> None:
         await asyncio.sleep(0.1)
 
 
-def _cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 async def measure(rows: int, latency_rows: int, rate: float) -> dict[str, Any]:
     """All figures."""
     figures: dict[str, Any] = {"bench": "publish"}
@@ -264,9 +258,9 @@ async def measure(rows: int, latency_rows: int, rate: float) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> dict[str, Any]:
     """Options: rows, latency rows and their rate."""
-    parser = argparse.ArgumentParser(prog="python -m bench publish", description=__doc__)
-    parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--latency-rows", type=int, default=1_000)
-    parser.add_argument("--rate", type=float, default=100.0)
+    parser = command.parser("publish", __doc__, rows=2000, latency_rows=200)
+    parser.add_argument("--rows", type=int, default=20_000, help="of a backlog, and sustained")
+    parser.add_argument("--latency-rows", type=int, default=1_000, help="whose delay is measured")
+    parser.add_argument("--rate", type=float, default=100.0, help="of those, a second")
     options = parser.parse_args(arguments)
     return asyncio.run(measure(options.rows, options.latency_rows, options.rate))

@@ -25,7 +25,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from bench import figures
+from bench import command, figures
 from bench.figures import Figures
 from sandbox import sandbox, stack
 from sandbox.cluster import Cluster
@@ -163,10 +163,10 @@ async def _run(options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> dict[str, Any]:
     """Medians over the rounds; `skipped` says why there are none."""
-    parser = argparse.ArgumentParser(prog="python -m bench queue")
+    parser = command.parser("queue", __doc__, waiting=100, count=5, rounds=1)
     parser.add_argument("--waiting", type=int, default=1000, help="containers in the queue")
     parser.add_argument("--count", type=int, default=40, help="changes of each kind in a round")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="whose medians are told")
     options = parser.parse_args(arguments)
     if shutil.which("go") is None:
         return {"skipped": "go is not installed"}

@@ -24,7 +24,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench import crowds, figures, native, processes, world
+from bench import command, crowds, figures, native, processes, world
 from bench.crowds import Clients
 from bench.figures import Figures
 from bench.sides import ROW_ID
@@ -191,9 +191,9 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> dict[str, Any]:
     """Options: users, sockets, repetitions."""
-    parser = argparse.ArgumentParser(prog="python -m bench revocation", description=__doc__)
+    parser = command.parser("revocation", __doc__, users=20, sockets=100, times=4, logouts=2)
     parser.add_argument("--users", type=int, default=200, help="each with one native connection")
-    parser.add_argument("--sockets", type=int, default=1000)
+    parser.add_argument("--sockets", type=int, default=1000, help="of all users together")
     parser.add_argument("--times", type=int, default=40, help="of each situation but logout")
-    parser.add_argument("--logouts", type=int, default=5)
+    parser.add_argument("--logouts", type=int, default=5, help="tokens that die without a row")
     return asyncio.run(measure(parser.parse_args(arguments)))

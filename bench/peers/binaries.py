@@ -31,8 +31,9 @@ class NotToBeHad(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One program. `package` is built when the module is the main program's own, else `program`,
-    a file of this folder, is compiled as if it stood in the module as `cmd/<name>/main.go`."""
+    """One program. `package`, a folder of the module, is built when that is the program, else
+    `program`, a file of this folder, is compiled as if it stood in the module as
+    `cmd/<name>/main.go`."""
 
     name: str
     module: str
@@ -58,7 +59,7 @@ PEERS = {
     for peer in (
         Peer("arvados-ws", "git.arvados.org/arvados.git", "latest", program="arvados_ws.go.txt"),
         Peer("centrifugo", "github.com/centrifugal/centrifugo/v6", "v6.9.1", package="."),
-        Peer("nexus", "github.com/gammazero/nexus/v3", "v3.2.2", program="nexus.go.txt"),
+        Peer("nexus", "github.com/gammazero/nexus/v3", "v3.2.2", package="./nexusd"),
     )
 }
 
@@ -82,15 +83,9 @@ def build(peer: Peer) -> Path:
     BIN.mkdir(exist_ok=True)
     if peer.source:
         _from_source(go, peer, peer.source)
-    elif peer.package:
-        _from_module(go, peer)
     else:
-        _from_module_with_program(go, peer)
+        _from_module(go, peer)
     return BIN / peer.name
-
-
-def _from_module(go: str, peer: Peer) -> None:
-    _run(peer, [go, "install", f"{peer.module}@{peer.version}"], BIN, GOBIN=str(BIN))
 
 
 def _from_source(go: str, peer: Peer, source: Path) -> None:
@@ -107,14 +102,18 @@ def _from_source(go: str, peer: Peer, source: Path) -> None:
         _run(peer, command, source)
 
 
-def _from_module_with_program(go: str, peer: Peer) -> None:
+def _from_module(go: str, peer: Peer) -> None:
+    package = peer.module + peer.package.removeprefix(".")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        (folder / "main.go").write_text((_HERE / peer.program).read_text())
         _run(peer, [go, "mod", "init", f"bench.invalid/{peer.name}"], folder)
-        _run(peer, [go, "get", f"{peer.module}@{peer.version}"], folder)
-        _run(peer, [go, "mod", "tidy"], folder)
-        _run(peer, [go, "build", "-o", str(BIN / peer.name), "."], folder)
+        if peer.program:
+            (folder / "main.go").write_text((_HERE / peer.program).read_text())
+        _run(peer, [go, "get", f"{package}@{peer.version}"], folder)
+        if peer.program:
+            _run(peer, [go, "mod", "tidy"], folder)
+            package = "."
+        _run(peer, [go, "build", "-o", str(BIN / peer.name), package], folder)
 
 
 def _run(peer: Peer, command: Sequence[str], folder: Path, **environment: str) -> None:

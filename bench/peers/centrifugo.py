@@ -40,6 +40,8 @@ class Centrifugo:
 
     path = "/connection/websocket"
     marker = b'"pub":{'
+    welcome = b'"connect":'
+    subscribed = b'"subscribe":'
     protocol = ""
 
     def __init__(self, process: Child, port: int, api: httpx.AsyncClient) -> None:

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""nexus, a WAMP router: one realm, JSON over WebSocket, anonymous clients.
+"""nexusd, a WAMP router: one realm, JSON over WebSocket, anonymous clients.
 
 Its queue per client is made longer than the default of 64 messages, since it drops what does not
 fit, and bursts would not arrive.
@@ -21,10 +21,24 @@ from sandbox import child, ports
 from sandbox.child import Child
 
 _START_SECONDS = 20.0
+_REALM = "bench"
+_QUEUE = 1024
+"""Messages that may wait for one client."""
 _ROLES: dict[str, dict[str, str]] = {"publisher": {}, "subscriber": {}}
 _PUBLISH = 16
 _SUBSCRIBE = 32
 _HELLO = 1
+
+
+def _config(port: int) -> dict[str, object]:
+    return {
+        "websocket": {
+            "address": f"127.0.0.1:{port}",
+            "allow_origins": ["*"],
+            "out_queue_size": _QUEUE,
+        },
+        "router": {"realms": [{"uri": _REALM, "anonymous_auth": True}]},
+    }
 
 
 class Nexus:
@@ -32,6 +46,8 @@ class Nexus:
 
     path = "/"
     marker = b"[36,"
+    welcome = b"[2,"
+    subscribed = b"[33,"
     protocol = "wamp.2.json"
 
     def __init__(self, process: Child, port: int) -> None:
@@ -41,7 +57,7 @@ class Nexus:
     @staticmethod
     def hello(channels: Sequence[str]) -> list[bytes]:
         """What a client says to be subscribed to these; each is answered with one frame."""
-        messages: list[list[object]] = [[_HELLO, "bench", {"roles": _ROLES}]]
+        messages: list[list[object]] = [[_HELLO, _REALM, {"roles": _ROLES}]]
         messages += [[_SUBSCRIBE, number, {}, name] for number, name in enumerate(channels, 1)]
         return [json.dumps(message).encode() for message in messages]
 
@@ -56,8 +72,10 @@ async def run(folder: Path) -> AsyncIterator[Nexus]:
     """Start it, and wait until it listens; NotToBeHad if there is none."""
     program = binaries.find("nexus")
     port = next(ports.candidates())
+    settings = folder / "nexus.json"
+    settings.write_text(json.dumps(_config(port)))
     process = child.start(
-        [program, f"127.0.0.1:{port}", "long-queues"],
+        [program, "-c", settings],
         log=folder / "nexus.log",
         environment={"PATH": os.defpath},
     )
