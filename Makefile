@@ -15,7 +15,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile --reruns 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-newest check bench chart clean
+.PHONY: demo test test-newest test-k8s check bench chart clean
 
 demo: $(VENV)/.sandbox
 	$(BIN)/arvados-nats demo $(DEMO_ARGS)
@@ -45,6 +45,13 @@ bench: $(VENV)/.test
 chart: $(VENV)/.test
 	.ci/prepare helm
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/chart
+
+# The chart on a real Kubernetes API server, with admission and controllers; needs Go, and time to
+# build it once.
+test-k8s: $(VENV)/.test
+	.ci/prepare helm
+	.ci/prepare kubernetes
+	$(BIN)/python -m pytest -m kubernetes tests/k8s
 
 clean:
 	rm -rf .venv .venv-newest .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
