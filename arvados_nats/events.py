@@ -74,6 +74,12 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
 
 
+GRAPH_KINDS = ("group", "link", "user")
+"""Kinds of objects that rights follow from."""
+GRAPH_FOLLOWS = "Arvados-Graph-Follows"
+"""Header of an event behind which, read together with it, one of these kinds was stored: what one
+transaction made, and then shared, is to be judged by what it shares."""
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)
 

@@ -100,13 +100,25 @@ class _Publisher:
         source = EventSource(database, notified, position.known, settled, scans)
         async for rows in source.batches():
             found = await enrich.events_of(database, rows)
-            await writer.write([_outgoing(event) for event in found])
+            await writer.write(outgoing(found))
             _count(rows)
 
 
-def _outgoing(event: events.Event) -> Outgoing:
+def outgoing(found: Sequence[events.Event]) -> list[Outgoing]:
+    """Messages of events that were read together, marked where a change of rights follows."""
+    last = max((n for n, event in enumerate(found) if _changes_rights(event)), default=0)
+    return [_outgoing(event, follows=number < last) for number, event in enumerate(found)]
+
+
+def _changes_rights(event: events.Event) -> bool:
+    kind = subjects.kind_of(event.object_uuid)
+    return kind is not None and kind.name in events.GRAPH_KINDS
+
+
+def _outgoing(event: events.Event, *, follows: bool) -> Outgoing:
     subject = subjects.event(event.object_uuid, event.event_type)
-    return Outgoing(subject, event.uuid, events.encode(event))
+    headers = {events.GRAPH_FOLLOWS: "1"} if follows else {}
+    return Outgoing(subject, event.uuid, events.encode(event), headers)
 
 
 def _dropped(message: Outgoing) -> None:

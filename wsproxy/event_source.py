@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from arvados_nats import object_facts, streams, subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
+from arvados_nats.events import GRAPH_FOLLOWS
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.nats_history import BATCH_BYTES
 from arvados_nats.ops import Health
@@ -41,6 +42,8 @@ _BATCH = 500
 _TOGETHER = 64
 _TOGETHER_BYTES = 64 * 1024
 """Events, and bytes of them, that are dispatched in one go at most."""
+_GRAPH_SECONDS = 0.25
+"""How long events wait for the change of rights that is announced behind them."""
 _MAX_ARRIVED = 50_000
 """Messages that may wait while the stream is read."""
 
@@ -68,6 +71,7 @@ class EventSource:
         self._turn_began = 0.0
         self._arrived: list[Arrival] = []
         self._arrival = asyncio.Event()
+        self._graph_follows = False
         self._moved: asyncio.Future[None] | None = None
 
     @property
@@ -120,16 +124,29 @@ class EventSource:
         if len(self._arrived) < _MAX_ARRIVED:  # the rest is a hole, and read from the stream
             sequence = int(message.headers.get("Nats-Sequence", 0))
             self._arrived.append((sequence, message.data))
+        self._graph_follows = GRAPH_FOLLOWS in message.headers
         self._arrival.set()
 
     async def _dispatch_arrived(self) -> None:
         while True:
             await self._arrival.wait()
+            await self._until_graph_came()
             self._arrival.clear()
             arrived, self._arrived = self._arrived, []
             async with self._lock:
                 for start in range(0, len(arrived), _BATCH):
                     await self._join(arrived[start : start + _BATCH])
+
+    async def _until_graph_came(self) -> None:
+        """Have a change of rights at hand with the events that it was stored behind."""
+        if not self._graph_follows:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRAPH_SECONDS):
+                while self._graph_follows:
+                    self._arrival.clear()
+                    await self._arrival.wait()
+        self._graph_follows = False
 
     async def _join(self, arrived: list[Arrival]) -> None:
         """Dispatch what continues the sequence; read what is missing before what follows it."""

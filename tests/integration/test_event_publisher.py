@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from arvados_nats import streams
+from arvados_nats import events, streams
 from arvados_nats.events import Event
 from publishers import events as publisher
 from publishers.event_source import Scans
@@ -62,6 +62,19 @@ async def test_a_row_becomes_a_message_that_says_what_it_is(scene: EventWorld) -
     message = await scene.nats.last(streams.EVENTS, subject)
     assert message is not None
     assert message.headers["Nats-Msg-Id"] == one.uuid
+
+
+async def test_a_change_of_rights_is_announced_by_what_it_was_committed_with(
+    scene: EventWorld,
+) -> None:
+    """Whoever gets rights by it can be shown what was made before it in the same transaction."""
+    async with scene.publishing():
+        rows = [row(new_uuid(kind)) for kind in ("4zz18", "7fd4e", "o0j2j", "4zz18")]
+        await scene.insert(*rows)
+        await scene.until_stored(rows)
+    history = scene.nats.history(streams.EVENTS, "arvados.events.>")
+    announced = [events.GRAPH_FOLLOWS in message.headers async for message in history]
+    assert announced == [True, True, False, False]
 
 
 async def test_a_row_that_commits_late_is_published_once(scene: EventWorld) -> None:

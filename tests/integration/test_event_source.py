@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from arvados_nats import events, keys, nats_client, streams, subjects
+from arvados_nats.nats_acks import Ack
 from arvados_nats.nats_client import Handler, Message, Nats, Subscription
 from arvados_nats.ops import Health
 from sandbox.nats_server import NatsServer
@@ -38,12 +39,24 @@ async def nats(fresh_nats: NatsServer, keys_folder: Path) -> AsyncIterator[Nats]
 
 async def store(nats: Nats, *row_ids: int) -> list[int]:
     """Store events with these row ids; their sequences."""
-    acks = []
-    for row_id in row_ids:
-        event = made(row_id).event
-        subject = subjects.event(event.object_uuid, event.event_type)
-        acks.append(await nats.publish_stored(subject, events.encode(event)))
-    return [(await ack)["seq"] for ack in acks]
+    acks = [await _published(nats, row_id) for row_id in row_ids]
+    return [await _stored(nats, *pair) for pair in zip(row_ids, acks, strict=True)]
+
+
+async def _published(nats: Nats, row_id: int) -> asyncio.Future[Ack]:
+    event = made(row_id).event
+    subject = subjects.event(event.object_uuid, event.event_type)
+    headers = {"Nats-Msg-Id": event.uuid}
+    return await nats.publish_stored(subject, events.encode(event), headers)
+
+
+async def _stored(nats: Nats, row_id: int, ack: asyncio.Future[Ack]) -> int:
+    """The sequence; sent again where a connection took the message with it."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            return int((await asyncio.wait_for(ack, 3))["seq"])
+        await nats.until_connected()
+        ack = await _published(nats, row_id)
 
 
 class Watched:
@@ -85,6 +98,31 @@ async def test_begins_at_the_end_and_remembers_what_is_before_it(nats: Nats) -> 
         last = await store(nats, 51)
         await watch.until(lambda: watch.sequences == last)
         assert [s.sequence for s in watch.source.recent.after(0, 100) or ()] == list(range(1, 52))
+
+
+async def test_what_is_announced_behind_an_event_is_waited_for(nats: Nats) -> None:
+    """What one transaction made and shared is looked at together, however NATS delivers it; when
+    the change of rights does not come, the event is not kept for long."""
+    batches: list[int] = []
+    event = made(1).event
+    subject = subjects.event(event.object_uuid, event.event_type)
+    announced = {events.GRAPH_FOLLOWS: "1"}
+    async with watched(nats) as watch:
+        prepare = watch.source.router.prepare
+
+        def note(batch: Sequence[StoredEvent]) -> None:
+            batches.append(len(batch))
+            prepare(batch)
+
+        watch.source.router.prepare = note  # type: ignore[method-assign]
+        await (await nats.publish_stored(subject, events.encode(event), announced))
+        await nats.flush()
+        await store(nats, 2)
+        await watch.until(lambda: len(watch.sequences) == 2)
+        assert batches == [2]
+        await (await nats.publish_stored(subject, events.encode(event), announced))
+        await watch.until(lambda: len(watch.sequences) == 3)
+        assert batches == [2, 1]
 
 
 async def test_a_message_that_is_lost_is_read_from_the_stream(
