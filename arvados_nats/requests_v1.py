@@ -67,12 +67,14 @@ class ObjectTarget(Struct, frozen=True, omit_defaults=True):
 class EventsTarget(Struct, frozen=True, omit_defaults=True):
     """Changes of objects. Lists are alternatives; different lists must all match.
 
-    `owners` matches the owner of the object, or of a container's requests; `objects` the object, or
-    a container's requests. `cursor` continues after a cursor of this stream; without one, `begin`
+    `owners` matches the owner of the object, or of a container's requests, and with `below` also
+    the projects at any depth below it, as they are now; `objects` the object, or a container's
+    requests. `cursor` continues after a cursor of this stream; without one, `begin`
     says whether to begin with the oldest change still kept or with the next.
     """
 
     owners: Words | None = None
+    below: bool = False
     objects: Words | None = None
     kinds: Words | None = None
     event_types: Words | None = None

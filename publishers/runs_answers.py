@@ -14,8 +14,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, NoReturn
 
+import msgspec
+
 from arvados_nats import objects_wire, runs_wire, subjects
-from arvados_nats.errors import ArvadosNatsError
+from arvados_nats.errors import ArvadosNatsError, BadInput
 from arvados_nats.events import timestamp
 from arvados_nats.grants_wire import FAILED
 from arvados_nats.nats_client import Message, Nats
@@ -121,6 +123,27 @@ def _as_api(record: Record) -> dict[str, Any]:
     }
 
 
+async def projects_below(database: Database, owners: list[str]) -> list[str]:
+    """Uuids of the projects at any depth below these."""
+    return [row[0] for row in await database.fetch(_BELOW, owners)]
+
+
+_BELOW = """
+    WITH RECURSIVE below(uuid) AS (
+        SELECT uuid FROM groups WHERE owner_uuid = ANY($1::varchar[])
+        UNION SELECT child.uuid FROM groups AS child JOIN below ON child.owner_uuid = below.uuid
+    ) SELECT uuid FROM below
+"""
+
+
+async def _below(database: Database, asked: str) -> bytes:
+    try:
+        owners = msgspec.json.decode(asked, type=list[str])
+    except msgspec.MsgspecError as error:
+        raise BadInput(f"not a list of uuids: {error}") from error
+    return msgspec.json.encode(await projects_below(database, owners))
+
+
 async def _run(database: Database, uuid: str) -> bytes:
     return runs_wire.encode(await read(database, uuid))
 
@@ -132,4 +155,5 @@ async def _object(database: Database, uuid: str) -> bytes:
 _ANSWERS: Mapping[str, Callable[[Database, str], Awaitable[bytes]]] = {
     subjects.RUNS_GET: _run,
     subjects.OBJECTS_GET: _object,
+    subjects.PROJECTS_BELOW: _below,
 }

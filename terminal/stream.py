@@ -136,7 +136,8 @@ class Stream:
     async def events(self, *, cursor: str | None = None, **filters: Any) -> Reading:
         """Changes of objects; a connection carries one of these.
 
-        `owners`, `objects`, `kinds` and `event_types` are lists; `begin` is "now" or "oldest".
+        `owners`, `objects`, `kinds` and `event_types` are lists, `below` stands for the projects
+        below the owners too; `begin` is "now" or "oldest".
         """
         subscriptions = (reading.subscription for reading in self._readings.values())
         if any(isinstance(one, EventsSubscription) for one in subscriptions):

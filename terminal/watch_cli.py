@@ -77,6 +77,7 @@ def watch_object(uuid: str, as_json: bool, proxy: str | None) -> None:
 
 @watch.command("project")
 @click.argument("uuid", callback=_uuid)
+@click.option("--below", is_flag=True, help="Also in all projects below it.")
 @_event_options
 def watch_project(uuid: str, **options: Any) -> None:
     """Follow what happens to the objects in a project, or in a user's home."""
@@ -93,12 +94,20 @@ def watch_events(owners: tuple[str, ...], objects: tuple[str, ...], **options: A
 
 
 def _run_events(
-    *, as_json: bool, proxy: str | None, oldest: bool, cursor: str | None, **lists: Any
+    *,
+    as_json: bool,
+    proxy: str | None,
+    oldest: bool,
+    cursor: str | None,
+    below: bool = False,
+    **lists: Any,
 ) -> None:
     from terminal import command
     from terminal import watch as flow
 
     filters: dict[str, Any] = {name: list(words) for name, words in lists.items() if words}
+    if below:
+        filters["below"] = True
     if oldest and cursor is None:
         filters["begin"] = "oldest"
     command.run(flow.watch_events(_watch(as_json, proxy), cursor=cursor, **filters))

@@ -9,6 +9,7 @@ Pure. Nothing here decides who may see an event; that is the rule's business (`r
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 from arvados_nats.errors import BadInput
 from arvados_nats.grants import Grants
@@ -27,13 +28,19 @@ class Filters:
     """What a client wants to see; None is everything."""
 
     def __init__(self, target: EventsTarget) -> None:
-        self._owners = _set(target.owners)
+        if target.below and not target.owners:
+            raise BadInput("below: name the owners below which to look")
+        self._owners: AbstractSet[str] | None = _set(target.owners)
         self._objects = _set(target.objects)
         self._event_types = _set(target.event_types)
         self._kinds = _kinds(target.kinds) if target.kinds is not None else None
         wanted = (self._owners, self._objects, self._event_types, self._kinds)
         self.everything = all(words is None for words in wanted)
         """Whether nothing is left out."""
+
+    def follow(self, owners: AbstractSet[str]) -> None:
+        """Want the objects of these owners from now on."""
+        self._owners = owners
 
     def match(self, stored: StoredEvent, shown: Iterable[tuple[str, str]]) -> bool:
         """Whether an event is wanted; `shown`: (owner, request) pairs that count for it."""
@@ -81,5 +88,5 @@ def _kinds(words: list[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _names(wanted: frozenset[str] | None, own: str | None, others: Iterable[str]) -> bool:
+def _names(wanted: AbstractSet[str] | None, own: str | None, others: Iterable[str]) -> bool:
     return wanted is None or own in wanted or any(other in wanted for other in others)

@@ -21,6 +21,7 @@ from wsproxy.cursor import EventCursor
 from wsproxy.event_filters import ANEW, GONE, Filters, requests_shown
 from wsproxy.feed import Feed
 from wsproxy.frames import Message
+from wsproxy.project_trees import Tree
 from wsproxy.services import Services
 from wsproxy.stored_event import StoredEvent
 from wsproxy.subscription import Client
@@ -35,6 +36,7 @@ class EventSubscription:
         self._id = id
         self._target = target
         self._filters = Filters(target)
+        self._tree: Tree | None = None
         self._feed: Feed | None = None
         self._caught_up = False
         self._stopped = False
@@ -45,6 +47,10 @@ class EventSubscription:
 
     async def start(self) -> None:
         await self._services.source.ready.wait()
+        if self._target.below:
+            owners = frozenset(self._target.owners or ())
+            self._tree = self._services.trees.open(owners, self._tree_moves)
+            await self._follow_tree(self._tree)
         gap, place = await self._place()
         if self._stopped:
             return
@@ -61,6 +67,25 @@ class EventSubscription:
         self._services.source.on_reset.discard(self._reset)
         if self._feed:
             self._feed.stop()
+        if self._tree:
+            self._services.trees.close(self._tree, self._tree_moves)
+            self._tree = None
+
+    def _tree_moves(self) -> None:
+        """Deliver nothing until it is known which projects are below the owners."""
+        feed, tree = self._feed, self._tree
+        if feed and tree and feed.running:
+            feed.halt()
+            self._client.spawn(self._go_on(feed, feed.position))
+
+    async def _go_on(self, feed: Feed, place: int) -> None:
+        if self._tree:
+            await self._follow_tree(self._tree)
+        feed.start(place)
+
+    async def _follow_tree(self, tree: Tree) -> None:
+        await tree.loaded()
+        self._filters.follow(tree.members)
 
     async def recheck(self) -> None:
         """Each event is judged when it is sent."""
@@ -71,8 +96,11 @@ class EventSubscription:
             place = self._feed.position
             self._feed.stop()
             source, reader = self._services.source, self._client.viewer.reader
-            self._feed = Feed(source, reader, self._client.outlet, self._accept, self._live)
-            self._feed.start(place)
+            feed = self._feed = Feed(source, reader, self._client.outlet, self._accept, self._live)
+            if self._tree:
+                self._client.spawn(self._go_on(feed, place))
+            else:
+                feed.start(place)
 
     async def _place(self) -> tuple[str | None, int]:
         """What is missing, if anything, and after which sequence to begin."""

@@ -34,6 +34,7 @@ from wsproxy.native_objects import NativeObjects
 from wsproxy.object_feed import ObjectFeeds
 from wsproxy.outlet import Outlets
 from wsproxy.permission_check import PermissionCheck
+from wsproxy.project_trees import ProjectTrees
 from wsproxy.readable import Readable
 from wsproxy.router import Router
 from wsproxy.services import Services
@@ -79,6 +80,7 @@ def services(settings: Settings, nats: Nats, arvados: Arvados, health: Health) -
         places=LogPlaces(nats, source.recent),
         logs=LogFeeds(nats, arvados),
         objects=ObjectFeeds(source, nats, arvados),
+        trees=ProjectTrees(nats, router),
         readable=Readable(arvados, settings.max_calls),
         cursors=cursors,
         native=native,

@@ -158,7 +158,12 @@ class _Page:
     """What one request wants, and how much of it is there already."""
 
     def __init__(self, asked: EventsRequest) -> None:
-        target = EventsTarget(asked.owners, asked.objects, asked.kinds, asked.event_types)
+        target = EventsTarget(
+            owners=asked.owners,
+            objects=asked.objects,
+            kinds=asked.kinds,
+            event_types=asked.event_types,
+        )
         self._filters = Filters(target)
         self._events_left = asked.limit
         self._bytes_left = asked.max_bytes

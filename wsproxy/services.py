@@ -19,6 +19,7 @@ from wsproxy.log_places import LogPlaces
 from wsproxy.native_api import NativeApi
 from wsproxy.object_feed import ObjectFeeds
 from wsproxy.outlet import Outlets
+from wsproxy.project_trees import ProjectTrees
 from wsproxy.readable import Readable
 from wsproxy.router import Router
 from wsproxy.viewers import Viewers
@@ -37,6 +38,7 @@ class Services:
     places: LogPlaces
     logs: LogFeeds
     objects: ObjectFeeds
+    trees: ProjectTrees
     native: NativeApi
     readable: Readable
     cursors: Codec

@@ -196,6 +196,22 @@ async def test_watch_of_what_may_not_be_read_is_refused(stack: Stack, env: dict[
     )
 
 
+async def test_watch_project_shows_what_happens_below_it(
+    stack: Stack, alice: Actor, env: dict[str, str]
+) -> None:
+    """At any depth, if asked for."""
+    cluster = stack.sandbox.cluster
+    top = await cluster.project(owner=alice)
+    bottom = await cluster.project(owner=await cluster.project(owner=top, by=alice), by=alice)
+    async with started("watch", "project", top.uuid, "--below", "--json", env=env) as command:
+        async for _ in _until_shown(command, stack, alice, bottom):
+            break
+        elsewhere = await cluster.collection(owner=alice)
+        last = await cluster.collection(owner=bottom, by=alice)
+        await command.shows(last.uuid.encode())
+        assert elsewhere.uuid.encode() not in command.out
+
+
 async def test_watch_project_shows_what_happens_in_it(
     stack: Stack, alice: Actor, env: dict[str, str]
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
+from sandbox.model.records import Record
 from tests.v0 import site as sites
 from tests.v0.site import Site
 from tests.v1 import client as clients
@@ -184,3 +185,44 @@ async def test_a_cursor_works_on_every_replica(
         assert (await client.until("event"))["object_uuid"] == missed.uuid
         await client.until_true(lambda: bool(client.of("caught_up")))
         assert len(client.of("event")) == 1
+
+
+async def test_a_tree_of_projects_is_followed_as_it_changes(
+    connect: Connect, cluster: Cluster, alice: Actor
+) -> None:
+    """Objects at any depth; in projects that are made, moved in with all that is in them, and moved
+    out, from the very next object on."""
+    top = await cluster.project(owner=alice)
+    middle = await cluster.project(owner=top, by=alice)
+    bottom = await cluster.project(owner=middle, by=alice)
+    apart = await cluster.project(owner=alice)
+    inside_apart = await cluster.project(owner=apart, by=alice)
+    async with connect(alice) as client:
+        events = {"owners": [top.uuid], "below": True, "kinds": ["collection"]}
+        await client.subscribe("a", events=events)
+        await client.until("caught_up")
+        seen: list[str] = []
+        unseen: list[str] = []
+
+        async def make(owner: Record, into: list[str]) -> None:
+            into.append((await cluster.collection(owner=owner, by=alice)).uuid)
+
+        for project in (top, middle, bottom):
+            await make(project, seen)
+        await make(inside_apart, unseen)
+        newest = await cluster.project(owner=bottom, by=alice)
+        await make(newest, seen)
+        await cluster.move(apart, bottom, by=alice)
+        await make(inside_apart, seen)
+        await cluster.move(middle, alice, by=alice)
+        await make(newest, unseen)
+        await make(top, seen)
+        await client.until_true(lambda: len(client.of("event")) >= len(seen))
+        assert [event["object_uuid"] for event in client.of("event")] == seen
+
+
+async def test_below_needs_owners(connect: Connect, alice: Actor) -> None:
+    """Everything is below nobody."""
+    async with connect(alice) as client:
+        await client.send("subscribe", {"id": "a", "events": {"below": True}})
+        assert "name the owners" in (await client.until("error"))["message"]

@@ -108,6 +108,8 @@ export interface LogOptions {
 
 export interface EventsOptions {
   owners?: string[];
+  /** Also projects at any depth below the owners. */
+  below?: boolean;
   objects?: string[];
   kinds?: string[];
   event_types?: string[];
