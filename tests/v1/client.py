@@ -23,7 +23,7 @@ from arvados_nats import messages_v1
 from arvados_nats.messages_v1 import SUBPROTOCOL
 from sandbox.model.actors import Actor
 
-WITHIN = 15.0
+WITHIN = 30.0
 """Seconds that something may take on a busy machine."""
 
 Json = dict[str, Any]
