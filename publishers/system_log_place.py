@@ -36,6 +36,7 @@ class PlaceFile:
         self._path = folder / "place.json"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.is_new = not self._path.exists()
             self.place = self._read()
         except (OSError, msgspec.MsgspecError) as error:
             raise ConfigError(f"system_log_state: {self._path}: {error}") from error
@@ -54,4 +55,4 @@ class PlaceFile:
             file.flush()
             os.fsync(file.fileno())
         new.replace(self._path)
-        self.place = place
+        self.place, self.is_new = place, False

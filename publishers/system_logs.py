@@ -77,15 +77,17 @@ class Sender:
                 source.stored(batch[-1].cursor)
 
     async def _begin(self) -> None:
-        """Without a place on disk, go on after what the stream has last of this machine."""
+        """Without a place on disk begin after what the stream has of this machine, and keep that
+        before anything is sent: what a crash interrupts is then looked for behind it."""
         pattern = subjects.system_logs_of(self._host)
         last = await self._attempts.until_done(
             lambda: self._nats.last(streams.SYSTEM_LOGS, pattern)
         )
         self._attempts.succeeded()
-        place = self._places.place
-        if last and not place.cursor and _is_of_a_journal(last.headers.get(_ID, "")):
-            self._places.save(Place(place.source, last.headers[_ID], last.sequence))
+        if self._places.is_new:
+            cursor = last.headers.get(_ID, "") if last else ""
+            known = cursor if _is_of_a_journal(cursor) else ""
+            self._places.save(Place(self._places.place.source, known, last.sequence if last else 0))
 
     async def _read(self, source: Source, queue: asyncio.Queue[Outgoing | None]) -> None:
         async for cursor, line in source.lines(self._places.place.cursor):

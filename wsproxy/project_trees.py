@@ -45,7 +45,7 @@ class Tree:
     async def loaded(self) -> None:
         """Return when the members are those of now."""
         while self._loading is not None:
-            await asyncio.shield(self._loading)
+            await asyncio.wait((self._loading,))
 
     def reload(self) -> None:
         """Read the tree again; whoever follows it has to wait."""
@@ -75,6 +75,7 @@ class Tree:
         """Nobody follows it any more."""
         if self._loading is not None:
             self._loading.cancel()
+            self._loading = None
 
     async def _load(self) -> None:
         done = 0

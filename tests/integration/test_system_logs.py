@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -208,6 +209,34 @@ async def test_a_pipe_waits_on_disk_while_nats_is_away(world: World) -> None:
     await until(no_room)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_pipe_whose_first_place_was_not_kept_is_not_doubled(
+    world: World, tmp_path: Path
+) -> None:
+    """A crash between the first batch and its place, later than the server remembers ids."""
+    await world.server.stop()
+    state = world.settings().system_log_state
+    task = asyncio.create_task(world.piped(b'{"message": "1"}\n{"message": "2"}\n'))
+
+    async def spooled() -> bool:
+        return any(path.stat().st_size for path in state.glob("pipe/*.part"))
+
+    await until(spooled)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    shutil.copytree(state, tmp_path / "crashed")
+    await world.server.start()
+    await world.piped(b"")
+    assert [record.message for record in await world.records()] == ["1", "2"]
+    source = json.loads((state / "place.json").read_bytes())["source"]
+    (tmp_path / "crashed" / "place.json").write_text(json.dumps({"source": source}))
+    config = streams.system_log_stream() | {"duplicate_window": 100_000_000}
+    await world.nats.js_api(f"STREAM.UPDATE.{streams.SYSTEM_LOGS}", config)
+    shutil.rmtree(state)
+    shutil.copytree(tmp_path / "crashed", state)
+    await world.piped(b'{"message": "3"}\n')
+    assert [record.message for record in await world.records()] == ["1", "2", "3"]
 
 
 async def test_the_seed_of_the_machines_can_do_nothing_else(
