@@ -15,11 +15,14 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Mapping
 from sys import intern
+from typing import TypeVar
 
 import msgspec
 
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.grants import ClusterState, Grants
+
+T = TypeVar("T")
 
 PART = "Arvados-Part"
 """Header of each part of an answer: `<number>/<of how many>`, numbers from 1."""
@@ -224,6 +227,17 @@ def check_answer(headers: Mapping[str, str]) -> None:
         raise Unavailable("no permission publisher answers")
     if reason := headers.get(FAILED):
         raise Unavailable(f"the permission publisher can not say: {reason}")
+
+
+def answer(
+    headers: Mapping[str, str], payload: bytes, decoder: msgspec.json.Decoder[T], what: str
+) -> T:
+    """A publisher's answer in one message; Unavailable if it says that nobody can tell."""
+    check_answer(headers)
+    try:
+        return decoder.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise BadInput(f"not an answer about {what}: {error}") from error
 
 
 def _unpack(packed: bytes) -> GrantsAnswer:

@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 
 from arvados_nats import grants_wire
-from arvados_nats.errors import BadInput
 from arvados_nats.object_facts import ObjectFacts
 
 Record = dict[str, Any]
@@ -43,8 +42,4 @@ def encode(snapshot: Snapshot) -> bytes:
 
 def decode(headers: Mapping[str, str], payload: bytes) -> Snapshot:
     """The answer in a message; Unavailable if it says that nobody can tell."""
-    grants_wire.check_answer(headers)
-    try:
-        return _decoder.decode(payload)
-    except msgspec.MsgspecError as error:
-        raise BadInput(f"not an answer about an object: {error}") from error
+    return grants_wire.answer(headers, payload, _decoder, "an object")

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 import msgspec
 
 from arvados_nats import grants_wire
-from arvados_nats.errors import BadInput
 from arvados_nats.object_facts import ObjectFacts
 
 
@@ -46,8 +45,4 @@ def encode(run: Run) -> bytes:
 
 def decode(headers: Mapping[str, str], payload: bytes) -> Run:
     """The answer in a message; Unavailable if it says that nobody can tell."""
-    grants_wire.check_answer(headers)
-    try:
-        return _decoder.decode(payload)
-    except msgspec.MsgspecError as error:
-        raise BadInput(f"not an answer about a container: {error}") from error
+    return grants_wire.answer(headers, payload, _decoder, "a container")

@@ -26,6 +26,7 @@ from wsproxy.stored_event import DELETE, StoredEvent
 logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
+_uuids = msgspec.json.Decoder(list[str])
 
 Follower = Callable[[], None]
 """Called when a tree is being read again. Never waits, never raises."""
@@ -95,11 +96,8 @@ class Tree:
     async def _below(self) -> set[str]:
         asked = msgspec.json.encode(sorted(self.owners))
         answer = await self._nats.request(subjects.PROJECTS_BELOW, asked)
-        grants_wire.check_answer(answer.headers)
-        try:
-            return set(msgspec.json.decode(answer.data, type=list[str]))
-        except msgspec.MsgspecError as error:
-            raise BadInput(f"not an answer about projects: {error}") from error
+        below = grants_wire.answer(answer.headers, answer.data, _uuids, "projects")
+        return set(below)
 
 
 class ProjectTrees:
