@@ -117,7 +117,10 @@ async def test_replay_goes_back_further_than_ten_minutes(
     connection = await asyncpg.connect(site.database.dsn)
     try:
         collection = await site.cluster.collection("old", owner=active)
-        marker = await active_api.post("logs", object_uuid=collection.uuid, event_type="begin")
+        async with client(site.websocket_url, active.token) as socket:
+            await socket.subscribe()
+            marker = await active_api.post("logs", object_uuid=collection.uuid, event_type="begin")
+            await socket.event_about(collection.uuid, "begin")  # a scan takes both in their order
         eleven = raw_rows.utc_now() - timedelta(minutes=11)
         old = raw_rows.row(collection.uuid, event_type="old", created_at=eleven)
         await raw_rows.insert(connection, [old])
