@@ -73,10 +73,13 @@ class EventSource:
         self._ran("wide")
         self._due["near"] = 0.0
         while True:
-            # Commits are better ordered by NOTIFY: what it has named goes before what is found.
+            # Commits are better ordered by NOTIFY: what it has named goes before what is found, and
+            # all that a scan up to the clock may find was named by now.
+            if due := self._is_due("near"):
+                self._clock = await log_rows.now(self._database)
             async for rows in self._drain(len(self._notified)):
                 yield rows
-            if self._is_due("near"):
+            if due:
                 async for rows in self._scan():
                     yield rows
             await self._notified.wait(self._due["near"] - time.monotonic())
@@ -105,8 +108,7 @@ class EventSource:
                 return
 
     async def _scan(self) -> AsyncIterator[list[LogRow]]:
-        """What is new, then the widest look back that is due."""
-        self._clock = await log_rows.now(self._database)
+        """What is new up to the clock, then the widest look back that is due."""
         begin = max(self._high - self._scans.near, self._known.floor)
         async for rows in self._span(begin, self._clock - self._scans.grace):
             yield rows
