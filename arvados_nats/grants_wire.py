@@ -128,8 +128,8 @@ def cluster_version(state: ClusterState) -> str:
     return _digest([str(state.role_groups_visible), *lines, "", *sorted(state.frozen)])
 
 
-def user_grants(asked_about: str, grants: Grants) -> UserGrants:
-    """The form in which grants travel."""
+def user_grants(asked_about: str, grants: Grants, version: str) -> UserGrants:
+    """The form in which grants travel; `version` is theirs."""
     targets: dict[int, list[str]] = {}
     for uuid, bits in grants.targets.items():
         targets.setdefault(bits, []).append(uuid)
@@ -140,7 +140,7 @@ def user_grants(asked_about: str, grants: Grants) -> UserGrants:
         grants.is_active,
         targets,
         grants.owner_of,
-        grants_version(grants),
+        version,
     )
 
 

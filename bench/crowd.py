@@ -27,7 +27,7 @@ class Heard:
     times: array[float] = field(default_factory=lambda: array("d"))
     sockets: array[int] = field(default_factory=lambda: array("i"))
     numbers: array[int] = field(default_factory=lambda: array("q"))
-    """What the pattern found in the frame; -1 where it found nothing."""
+    """What the pattern found in the frame; -1 where none was asked for."""
     bytes: int = 0
 
     def add(self, more: Heard) -> None:
@@ -140,7 +140,10 @@ class Crowd:
         return found, size, chunks[-1][0] if chunks else 0.0
 
     def take(self, pattern: bytes = b"") -> Heard:
-        """All frames since the last time; `pattern` has one group, a number to find in each."""
+        """Frames since the last time: all, or those with `pattern`, whose one group is a number.
+
+        Keep-alive frames have none.
+        """
         heard = Heard()
         chunks, self.chunks = self.chunks, []
         search = re.compile(pattern).search if pattern else None
@@ -154,9 +157,10 @@ class Crowd:
                 kind, start, end, position = frame
                 if kind is Kind.TEXT:
                     found = search(data, start, end) if search else None
-                    heard.times.append(moment)
-                    heard.sockets.append(number)
-                    heard.numbers.append(int(found[1]) if found else -1)
+                    if found or not search:
+                        heard.times.append(moment)
+                        heard.sockets.append(number)
+                        heard.numbers.append(int(found[1]) if found else -1)
                 elif kind is Kind.PING and not client.closed_at:
                     client.answer(frame, data)
                 elif kind is Kind.CLOSE:

@@ -67,10 +67,9 @@ class _Scene:
             await self._commit()
         committed = time.monotonic()
         finals = await self._until_final(heard, committed)
-        states = [number for number in heard.numbers if number >= 0]
         found = {
             "pace_s": committed - began,
-            "frames": len(states) / self._clients.count,
+            "frames": len(heard.numbers) / self._clients.count,
             "round_reads": self.reads - before,
             "wrong": self._clients.count - len(finals) + _backwards(heard),
         }

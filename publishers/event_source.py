@@ -7,16 +7,20 @@ NOTIFY wakes us and names rows to read at once, in the order of their commits. I
 it is lost with a connection, some rows never send it, and anybody may send anything. The scan is
 the truth. It goes forward by created_at, which no user can set, and looks back a little every
 second, over minutes every few seconds and over half an hour every minute, since a transaction may
-commit long after it wrote its rows (facts/arvados.md 0.2, 3, 10). Ids are never a cursor.
+commit long after it wrote its rows (facts/arvados.md 0.2, 3, 10). Ids are never a cursor. What
+NOTIFY names does not wait for the answers that a scan waits for.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
+from arvados_nats.postgres_primary import STATEMENT_TIMEOUT
 from arvados_nats.subjects import is_uuid
 from publishers import log_rows, metrics
 from publishers.known_rows import KnownRows, slice_of, start_of
@@ -65,10 +69,11 @@ class EventSource:
         self._high = known.floor
         self._due = {"near": 0.0, "middle": 0.0, "wide": 0.0}
 
-    async def batches(self) -> AsyncIterator[list[LogRow]]:
+    async def batches(self) -> AsyncGenerator[list[LogRow], None]:
         """Batches of new rows, for ever; a row handed out once is not handed out again."""
         self._clock = await log_rows.now(self._database)
-        async for rows in self._differing(self._known.floor):
+        known, counts = self._known.counts(), await self._count(self._known.floor)
+        async for rows in self._differing(counts, known):
             yield rows
         self._ran("wide")
         self._due["near"] = 0.0
@@ -120,26 +125,57 @@ class EventSource:
         else:
             self._ran("near")
             return
-        async for rows in self._differing(since):
+        known, asking = self._known.counts(), asyncio.ensure_future(self._count(since))
+        async for rows in self._meanwhile(asking):
+            yield rows
+        async for rows in self._differing(asking.result(), known):
             yield rows
         self._ran(scan)
 
-    async def _differing(self, since: datetime) -> AsyncIterator[list[LogRow]]:
-        """Unknown rows of all slices of time in which PostgreSQL counts other than we do."""
-        counts = await log_rows.count_rows(self._database, start_of(slice_of(since)))
-        for begin, end in list(self._known.differing(counts)):
+    async def _meanwhile(self, asking: asyncio.Future[Any]) -> AsyncIterator[list[LogRow]]:
+        """The rows that NOTIFY names until PostgreSQL has answered a scan."""
+        try:
+            while not asking.done():
+                async for rows in self._drain(len(self._notified)):
+                    yield rows
+                news = asyncio.create_task(self._notified.wait(STATEMENT_TIMEOUT))
+                try:
+                    await asyncio.wait((asking, news), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    news.cancel()
+        finally:
+            asking.cancel()
+
+    async def _differing(
+        self, counts: Mapping[int, int], known: Mapping[int, int]
+    ) -> AsyncIterator[list[LogRow]]:
+        """Unknown rows of all slices of time in which PostgreSQL counts other than we do.
+
+        `known` are our own counts from before PostgreSQL was asked.
+        """
+        for begin, end in list(self._known.differing(counts, known)):
             listed: set[str] = set()
             async for rows in self._span(begin, end, listed):
                 yield rows
             self._known.keep_only(begin, end, listed)
 
+    def _count(self, since: datetime) -> Awaitable[dict[int, int]]:
+        return log_rows.count_rows(self._database, start_of(slice_of(since)))
+
     async def _span(
         self, begin: datetime, end: datetime, listed: set[str] | None = None
     ) -> AsyncIterator[list[LogRow]]:
-        """Unknown rows with begin <= created_at < end, in that order."""
+        """Unknown rows with begin <= created_at < end, in that order.
+
+        All that are there are added to `listed`; nothing else is read meanwhile, so it is whole.
+        """
         after = (begin, "")
         while True:
-            page = await log_rows.list_rows(self._database, after, end, _LIST_PAGE)
+            asking = asyncio.create_task(log_rows.list_rows(self._database, after, end, _LIST_PAGE))
+            if listed is None:
+                async for rows in self._meanwhile(asking):
+                    yield rows
+            page = await asking
             if listed is not None:
                 listed.update(uuid for _, uuid in page)
             unknown = [uuid for created, uuid in page if not self._known.has(uuid, created)]

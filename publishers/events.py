@@ -14,6 +14,7 @@ import functools
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -98,10 +99,11 @@ class _Publisher:
         )
         settled = functools.partial(resume.is_settled, nats)
         source = EventSource(database, notified, position.known, settled, scans)
-        async for rows in source.batches():
-            found = await enrich.events_of(database, rows)
-            await writer.write(outgoing(found))
-            _count(rows)
+        async with aclosing(source.batches()) as batches:
+            async for rows in batches:
+                found = await enrich.events_of(database, rows)
+                await writer.write(outgoing(found))
+                _count(rows)
 
 
 def outgoing(found: Sequence[events.Event]) -> list[Outgoing]:

@@ -23,7 +23,6 @@ from arvados_nats.grants_wire import (
     GrantsAnswer,
     GrantsAnswered,
     GrantsQuestion,
-    UserGrants,
 )
 from arvados_nats.nats_client import Message, Nats
 from publishers import grants_metrics as metrics
@@ -102,26 +101,28 @@ async def _answer_grants(nats: Nats, query: GrantsQuery, message: Message) -> No
     if len(question.users) > MAX_ASKED:
         raise BadInput(f"more than {MAX_ASKED} users in one question")
     reading = await query.read(question.users)
-    found = [grants_wire.user_grants(user, grants) for user, grants in reading.grants.items()]
-    answer = _without_known(question, reading, found)
+    answer = _without_known(question, reading)
     for headers, piece in grants_wire.parts(answer):
         await nats.publish(message.reply, piece, headers=headers)
-    versions = {user.user_uuid: user.version for user in found}
-    note = GrantsAnswered(reading.generation, reading.cluster.version, versions)
+    note = GrantsAnswered(reading.generation, reading.cluster.version, dict(reading.versions))
     await nats.publish(subjects.GRANTS_ANSWERED, grants_wire.encode(note))
 
 
-def _without_known(
-    question: GrantsQuestion, reading: Reading, found: list[UserGrants]
-) -> GrantsAnswer:
+def _without_known(question: GrantsQuestion, reading: Reading) -> GrantsAnswer:
     cluster = reading.cluster
+    same = [user for user, version in reading.versions.items() if question.users[user] == version]
+    changed = reading.grants.keys() - same
     return GrantsAnswer(
         reading.generation,
         reading.now,
         cluster.version,
         None if question.cluster == cluster.version else cluster.state,
-        [user for user in found if question.users[user.user_uuid] != user.version],
-        [user.user_uuid for user in found if question.users[user.user_uuid] == user.version],
+        [
+            grants_wire.user_grants(user, grants, reading.versions[user])
+            for user, grants in reading.grants.items()
+            if user in changed
+        ],
+        same,
     )
 
 

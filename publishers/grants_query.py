@@ -11,6 +11,7 @@ that are still open. Times are the database's, in seconds since 1970.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from sys import intern
@@ -98,14 +99,16 @@ class Known:
 class Reading:
     """What the database said of some users at one moment.
 
-    `grants` is keyed by who was asked about; `sources` gives, for each, the users whose rows went
-    in, and `digests` a text that is the same as long as those rows are.
+    `grants` is keyed by who was asked about, and so are the `versions` of them; `sources` gives,
+    for each, the users whose rows went in, and `digests` a text that is the same as long as those
+    rows are.
     """
 
     generation: int
     now: float
     cluster: Known
     grants: Mapping[str, Grants] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
     sources: Sources = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
 
@@ -130,8 +133,12 @@ class GrantsQuery:
             sources = _sources(asked, people, rows)
             seen = await _digests(snapshot, sources) if digests else {}
         reading = Reading(moment["generation"], moment["now"], known)
-        grants = {user: _grants(people.get(user), user, rows, owners, reading) for user in asked}
-        return replace(reading, grants=grants, sources=sources, digests=seen)
+        grants, versions = {}, {}
+        for user in asked:
+            grants[user] = _grants(people.get(user), user, rows, owners, reading)
+            versions[user] = grants_wire.grants_version(grants[user])
+            await asyncio.sleep(0)  # events do not wait for two hundred users
+        return replace(reading, grants=grants, versions=versions, sources=sources, digests=seen)
 
     async def differing(self, known: Mapping[str, tuple[frozenset[str], str]]) -> set[str]:
         """Those of the users whose rows are not what they were: by sources and digest as read."""

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from arvados_nats import grants_wire
 from arvados_nats.grant_subjects import Change, compare
 from arvados_nats.grants import ClusterState, Grants
 from arvados_nats.grants_wire import MAX_LISTED, GrantsAnswered, GrantsChanged
@@ -128,7 +127,7 @@ class Watch:
             watched = self._users.get(user)
             if watched is None or grants.generation < watched.generation:
                 continue
-            version = grants_wire.grants_version(grants)
+            version = reading.versions[user]
             if version != watched.version:
                 yield self._told(user, watched, grants, reading.now, cause)
             watched.version, watched.generation = version, grants.generation

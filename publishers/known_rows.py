@@ -86,12 +86,21 @@ class KnownRows:
         for number in [number for number in self._slices if number < first]:
             self._ids.difference_update(self._slices.pop(number).ids)
 
-    def differing(self, counts: Mapping[int, int]) -> Iterable[tuple[datetime, datetime]]:
-        """Spans [from, to) of neighbouring slices whose counts in PostgreSQL are not ours."""
-        span: list[int] = []
+    def counts(self) -> dict[int, int]:
+        """How many rows of each slice are known."""
+        return {number: len(one.uuids) for number, one in self._slices.items()}
+
+    def differing(
+        self, counts: Mapping[int, int], before: Mapping[int, int]
+    ) -> Iterable[tuple[datetime, datetime]]:
+        """Spans [from, to) of neighbouring slices whose counts in PostgreSQL are not ours.
+
+        `before` is what `counts()` was when PostgreSQL was asked: rows were added while it counted.
+        """
+        now, span = self.counts(), list[int]()
         for number in sorted(counts):
-            one = self._slices.get(number)
-            if number < self._first or counts[number] == (len(one.uuids) if one else 0):
+            known = before.get(number, 0) <= counts[number] <= now.get(number, 0)
+            if number < self._first or known:
                 continue
             if span and number != span[1]:
                 yield start_of(span[0]), start_of(span[1])

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from wsproxy import metrics
+from wsproxy.spread import spread
 
 _TICK_SECONDS = 1.0
 _STEP_SECONDS = 0.02
@@ -61,10 +62,11 @@ class Connections:
         """Tick until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(_TICK_SECONDS)
-            now = loop.time()
-            for connection in self:
-                connection.tick(now)
+            async for portion in spread(tuple(self._open), _TICK_SECONDS):
+                now = loop.time()
+                for connection in portion:
+                    if connection in self._open:
+                        connection.tick(now)
             metrics.sent.tell()
 
     async def drain(self, seconds: float, grace: float = 2.0) -> None:

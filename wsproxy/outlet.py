@@ -13,10 +13,11 @@ holds more than twice its high-water mark and one message or batch.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from wsproxy.frames import Message
+from wsproxy.spread import spread
 
 HIGH_WATER = 64 * 1024
 """Bytes waiting for one peer from which on it is behind. Each slow peer may cost this much."""
@@ -97,30 +98,14 @@ class Outlets:
         self._open.discard(outlet)
 
     def sweep(self, now: float) -> list[Outlet]:
-        """Cut the peers that are stuck; those that were cut.
+        """Look at all peers at once and cut those that are stuck; those that were cut.
 
-        Call it every second or so; `now` is the loop's time. Over the process' budget, the peers
-        with most bytes waiting and no progress since the last sweep are cut as well.
+        `now` is the loop's time. Over the process' budget, the peers with most bytes waiting and no
+        progress since the last sweep are cut as well.
         """
-        cut: list[Outlet] = []
-        idle: list[tuple[int, Outlet]] = []
-        self.pending = 0
-        for outlet in self._open:
-            waiting, still_for = outlet.progress(now)
-            self.pending += waiting
-            if still_for > NO_PROGRESS_SECONDS:
-                cut.append(outlet)
-            elif waiting and still_for:
-                idle.append((waiting, outlet))
-        excess = self.pending - self.budget
-        idle.sort(key=lambda item: item[0])
-        while excess > 0 and idle:
-            waiting, outlet = idle.pop()
-            excess -= waiting
-            cut.append(outlet)
-        for outlet in cut:
-            outlet.abort()
-        return cut
+        sweep = _Sweep()
+        sweep.look(self._open, now)
+        return self._cut(sweep)
 
     async def watch(
         self,
@@ -128,13 +113,53 @@ class Outlets:
         queued: Callable[[int], None] = lambda _: None,
         interval: float = 1.0,
     ) -> None:
-        """Sweep until cancelled; tells how many peers were `cut`, and the bytes `queued`."""
+        """Sweep until cancelled, each time spread over `interval` seconds.
+
+        Tells how many peers were `cut`, and the bytes `queued`.
+        """
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(interval)
-            if stuck := self.sweep(loop.time()):
+            sweep = _Sweep()
+            async for portion in spread(tuple(self._open), interval):
+                sweep.look(portion, loop.time())
+            if stuck := self._cut(sweep):
                 cut(len(stuck))
             queued(self.pending)
+
+    def _cut(self, sweep: _Sweep) -> list[Outlet]:
+        self.pending = sweep.pending
+        for outlet in (cut := sweep.chosen(self.budget)):
+            outlet.abort()
+        return cut
+
+
+class _Sweep:
+    """What was seen in one look at every outlet."""
+
+    def __init__(self) -> None:
+        self.pending = 0
+        self._stuck: list[Outlet] = []
+        self._idle: list[tuple[int, Outlet]] = []
+
+    def look(self, outlets: Iterable[Outlet], now: float) -> None:
+        for outlet in outlets:
+            waiting, still_for = outlet.progress(now)
+            self.pending += waiting
+            if still_for > NO_PROGRESS_SECONDS:
+                self._stuck.append(outlet)
+            elif waiting and still_for:
+                self._idle.append((waiting, outlet))
+
+    def chosen(self, budget: int) -> list[Outlet]:
+        """Peers to cut: the stuck ones, and the fullest idle ones while there is too much."""
+        excess = self.pending - budget
+        chosen = self._stuck
+        self._idle.sort(key=lambda item: item[0])
+        while excess > 0 and self._idle:
+            waiting, outlet = self._idle.pop()
+            excess -= waiting
+            chosen.append(outlet)
+        return chosen
 
 
 class Outlet:

@@ -17,7 +17,9 @@ import pytest
 from arvados_nats import events, streams
 from arvados_nats.events import Event
 from publishers import events as publisher
+from publishers import log_rows
 from publishers.event_source import Scans
+from publishers.postgres import Database as PublishersDatabase
 from sandbox import raw_rows
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
@@ -107,6 +109,30 @@ async def test_a_late_row_without_notify_is_found_by_the_scan(scene: EventWorld)
         await scene.insert(old, notify=False)
         await scene.until_stored([old])
     assert await scene.stored_uuids() == [recent.uuid, old.uuid]
+
+
+async def test_what_notify_names_does_not_wait_for_a_scan(
+    scene: EventWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL may take its time to count half an hour; a row without NOTIFY is found by it."""
+    prompt, silent = _rows(2)
+    count, counting, go_on = log_rows.count_rows, asyncio.Event(), asyncio.Event()
+
+    async def slow(database: PublishersDatabase, since: datetime) -> dict[int, int]:
+        counting.set()
+        await go_on.wait()
+        return await count(database, since)
+
+    async with scene.publishing(publisher.Options(scans=QUICK)):
+        monkeypatch.setattr(log_rows, "count_rows", slow)
+        await asyncio.wait_for(counting.wait(), 20)
+        silent = RawRow(silent.uuid, silent.object_uuid, created_at=_minutes_ago(1))
+        await scene.insert(silent, notify=False)
+        await scene.insert(prompt)
+        await scene.until_stored([prompt])
+        go_on.set()
+        await scene.until_stored([silent])
+    assert await scene.stored_uuids() == [prompt.uuid, silent.uuid]
 
 
 async def test_a_late_row_committed_while_nobody_published_is_found(scene: EventWorld) -> None:

@@ -168,7 +168,7 @@ async def test_a_database_that_went_back_is_believed(
     alice = "zzzzz-tpzed-0000000000alice"
     project = "zzzzz-j7d0g-000000000000001"
     answers = [
-        GrantsAnswer(generation, 0.0, "", None, [user_grants(alice, grants)], [])
+        GrantsAnswer(generation, 0.0, "", None, [user_grants(alice, grants, f"{grants}")], [])
         for generation, grants in (
             (9, Grants(alice, targets={project: OWNED})),
             (5, Grants(alice)),

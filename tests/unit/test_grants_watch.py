@@ -42,12 +42,13 @@ def reading(
         for g in grants
     }
     found = {user: frozenset({user, *sources.values()}) for user in numbered}
-    return Reading(generation, now, cluster, numbered, found, dict.fromkeys(found, "digest"))
+    versions = {user: grants_wire.grants_version(grants) for user, grants in numbered.items()}
+    digests = dict.fromkeys(found, "digest")
+    return Reading(generation, now, cluster, numbered, versions, found, digests)
 
 
 def note(found: Reading) -> GrantsAnswered:
-    versions = {user: grants_wire.grants_version(grants) for user, grants in found.grants.items()}
-    return GrantsAnswered(found.generation, found.cluster.version, versions)
+    return GrantsAnswered(found.generation, found.cluster.version, dict(found.versions))
 
 
 def watching(found: Reading) -> Watch:

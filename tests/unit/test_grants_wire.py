@@ -36,7 +36,8 @@ STATES = st.builds(
 
 
 def answer(grants: Grants, state: ClusterState) -> GrantsAnswer:
-    users = [grants_wire.user_grants("zzzzz-tpzed-000000000asked0", grants)]
+    version = grants_wire.grants_version(grants)
+    users = [grants_wire.user_grants("zzzzz-tpzed-000000000asked0", grants, version)]
     return GrantsAnswer(7, 1.5, grants_wire.cluster_version(state), state, users, ["same"])
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,11 +63,24 @@ def test_only_slices_with_other_counts_differ_and_neighbours_are_one_span() -> N
     first = slice_of(NOON)
     known.add(1, "a", NOON)
     counts = {first - 1: 9, first: 1, first + 1: 2, first + 2: 1, first + 5: 1}
-    assert list(known.differing(counts)) == [
+    assert list(known.differing(counts, known.counts())) == [
         (start_of(first + 1), start_of(first + 3)),
         (start_of(first + 5), start_of(first + 6)),
     ]
-    assert list(known.differing({first: 0})) == [(NOON, NOON + SLICE)]
+    assert list(known.differing({first: 0}, known.counts())) == [(NOON, NOON + SLICE)]
+
+
+@pytest.mark.parametrize(("count", "differs"), [(0, True), (1, False), (3, False), (4, True)])
+def test_rows_that_were_added_while_postgresql_counted_are_no_difference(
+    count: int, differs: bool
+) -> None:
+    """One row before and three after: what lies between is not worth a list."""
+    known = KnownRows(NOON)
+    known.add(1, "a", NOON)
+    before = known.counts()
+    known.add(2, "b", NOON)
+    known.add(3, "c", NOON)
+    assert bool(list(known.differing({slice_of(NOON): count}, before))) is differs
 
 
 def test_a_row_that_postgresql_no_longer_has_is_forgotten() -> None:
@@ -76,7 +90,7 @@ def test_a_row_that_postgresql_no_longer_has_is_forgotten() -> None:
     known.add(2, "b", NOON)
     known.keep_only(NOON, NOON + SLICE, {"b"})
     assert not known.has("a", NOON)
-    assert list(known.differing({slice_of(NOON): 1})) == []
+    assert list(known.differing({slice_of(NOON): 1}, known.counts())) == []
 
 
 moments = st.datetimes(NOON - timedelta(hours=1), NOON + timedelta(hours=1))
