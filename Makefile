@@ -13,6 +13,8 @@ TESTS ?= tests
 PYTEST_ARGS ?= -n 2 --dist loadfile --reruns 2
 
 BIN := $(VENV)/bin
+# What the image would hold, installed anew for the tests of the chart's pods.
+IMAGE := .venv-image
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test test-newest test-k8s check bench chart clean
@@ -23,8 +25,9 @@ demo: $(VENV)/.sandbox
 test: $(VENV)/.test
 	.ci/prepare browser
 	.ci/prepare helm
+	.ci/image $(IMAGE) $(PYTHON)
 	$(if $(filter tests,$(TESTS)),PYTHON=$(PYTHON) .ci/newest $(MAKE))
-	$(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
+	ARVADOS_NATS_IMAGE=$(IMAGE) $(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
 
 # The suite on another Python, in an environment of its own: make test-newest PYTHON=python3.13
 test-newest:
@@ -44,7 +47,8 @@ bench: $(VENV)/.test
 
 chart: $(VENV)/.test
 	.ci/prepare helm
-	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/chart
+	.ci/image $(IMAGE) $(PYTHON)
+	ARVADOS_NATS_IMAGE=$(IMAGE) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/chart
 
 # The chart on a real Kubernetes API server, with admission and controllers; needs Go, and time to
 # build it once.
@@ -54,7 +58,7 @@ test-k8s: $(VENV)/.test
 	$(BIN)/python -m pytest -m kubernetes tests/k8s
 
 clean:
-	rm -rf .venv .venv-newest .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-newest .venv-image .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.sandbox: pyproject.toml
 	.ci/prepare venv $(PYTHON)

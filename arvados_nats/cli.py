@@ -29,6 +29,8 @@ COMMANDS = {
     "whoami": "terminal.whoami_cli:whoami",
     "wsproxy": "wsproxy.cli:wsproxy",
 }
+EXTRAS = {"demo": "sandbox"}
+"""Commands that need an extra of the distribution, which a service host does without."""
 
 
 class _Lazy(click.Group):
@@ -40,7 +42,12 @@ class _Lazy(click.Group):
         if place is None:
             return None
         module, _, attribute = place.partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        try:
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError:
+            if name not in EXTRAS:
+                raise
+            return _not_installed(name)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -50,6 +57,17 @@ class _Lazy(click.Group):
         except ArvadosNatsError as error:
             click.echo(f"arvados-nats: {error}", err=True)
             ctx.exit(2 if isinstance(error, ConfigError) else 1)
+
+
+def _not_installed(name: str) -> click.Command:
+    """Stands where a command would be that needs an extra."""
+    reason = f"Not installed here: pip install 'arvados-nats[{EXTRAS[name]}]'"
+
+    def refuse() -> None:
+        raise ConfigError(f"{name}: {reason}")
+
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return click.Command(name, callback=refuse, help=reason, context_settings=anything)
 
 
 @click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})

@@ -38,12 +38,13 @@ class Service:
     environment: Mapping[str, str]
     log: Path
     ops_port: int
+    program: Sequence[str | Path] = (sys.executable, "-m", "arvados_nats")
     process: Child | None = None
 
     async def start(self) -> None:
         """Start it, and wait until it says that it is well."""
         self.process = child.start(
-            [sys.executable, "-m", "arvados_nats", *self.arguments],
+            [*self.program, *self.arguments],
             log=self.log,
             environment=self.environment,
         )

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The chart's pods as processes of this machine: their arguments, variables and mounted files.
 
-Three NATS servers and one pod of each service, with keys that our own command has made. Only
-addresses are changed: what the chart forgets or misnames, a service would miss here.
+Three NATS servers and one pod of each service, with keys that our own command has made, out of what
+the image holds where `make` has installed that. Only addresses are changed: what the chart forgets
+or misnames, a service would miss here.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from sandbox import ports
 from sandbox.model.actors import Actor
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
 from sandbox.stack import Service
+from tests.chart import image as images
 from tests.chart import nats_servers
 from tests.chart.nats_servers import Held, Servers
 from tests.chart.rendered import COMPONENTS, Helm, Pod, Rendered
@@ -67,7 +68,7 @@ def _sources(volume: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def process(pod: Pod, folder: Path, held: Held, **there: str) -> Service:
-    """The first container of a pod; `there` gives addresses of this machine."""
+    """The first container of a pod, of the image where there is one; `there`: addresses here."""
     container = pod.spec["containers"][0]
     folders = mounted(pod, folder, held)
     told = {item["name"]: item["value"] for item in container["env"]}
@@ -77,8 +78,11 @@ def process(pod: Pod, folder: Path, held: Held, **there: str) -> Service:
                 told[name] = place + value.removeprefix(path)
     told |= {name: value for name, value in there.items() if name in told}
     port = int(told.get("ARVADOS_NATS_OPS_LISTEN", ":0").rpartition(":")[2])
-    environment = {"PATH": os.defpath, "TMPDIR": folders["/tmp"], **told}
-    return Service(container["name"], container["args"], environment, folder / "log", port)
+    image = images.find()
+    environment = image.environment if image else {"PATH": os.defpath}
+    environment |= {"TMPDIR": folders["/tmp"], **told}
+    made = Service(container["name"], container["args"], environment, folder / "log", port)
+    return replace(made, program=[image.program]) if image else made
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class Pods:
     nats: Servers
     services: dict[str, Service]
     sandbox: Sandbox
+    image_files: dict[Path, float]
 
     @property
     def proxy(self) -> str:
@@ -105,6 +110,8 @@ async def pods(
     rendered = helm.template("minimal", *SETS)
     held = {**nats_servers.generated_keys("r-nkeys"), **secrets_of_the_operator(sandbox)}
     folder = tmp_path_factory.mktemp("pods")
+    image = images.find()
+    before = image.files() if image else {}
     async with nats_servers.running(rendered, held, folder) as servers:
         addresses = {
             "ARVADOS_NATS_NATS_URL": ",".join(servers.urls),
@@ -115,7 +122,7 @@ async def pods(
         }
         try:
             await asyncio.gather(*(each.start() for each in services.values()))
-            yield Pods(rendered, held, servers, services, sandbox)
+            yield Pods(rendered, held, servers, services, sandbox, before)
         finally:
             await asyncio.gather(*(each.stop() for each in services.values()))
 
@@ -159,7 +166,7 @@ async def test_helm_test_is_content(pods: Pods, tmp_path: Path) -> None:
     *command, url = test.arguments
     assert url == "ws://r-arvados-nats-wsproxy:80"
     checked = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "arvados_nats", *command, pods.proxy,
+        *test.program, *command, pods.proxy,
         env=dict(test.environment), stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     said, _ = await checked.communicate()
@@ -235,3 +242,11 @@ async def test_every_pod_ends_within_its_grace(pods: Pods) -> None:
         await socket.wait_closed()
         assert socket.close_code == CloseCode.GOING_AWAY
     await asyncio.gather(*(running.start() for running in pods.services.values()))
+
+
+async def test_nothing_is_written_into_the_image(pods: Pods) -> None:
+    """The chart mounts its root read-only; all of them have run by now."""
+    image = images.find()
+    if image is None:
+        pytest.skip(images.ABSENT)
+    assert image.files() == pods.image_files
