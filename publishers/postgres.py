@@ -182,6 +182,7 @@ async def connect(dsn: str, *, size: int = 4) -> AsyncIterator[Database]:
             timeout=CONNECT_TIMEOUT,
             command_timeout=STATEMENT_TIMEOUT,
             init=postgres_codecs.install,
+            reset=_leave_as_it_is,
             server_settings={"application_name": "arvados-nats"},
         )
     try:
@@ -192,3 +193,7 @@ async def connect(dsn: str, *, size: int = 4) -> AsyncIterator[Database]:
                 await pool.close()
         except DOWN:
             pool.terminate()
+
+
+async def _leave_as_it_is(_: asyncpg.Connection) -> None:
+    """These connections only read: asyncpg's round trip after each use has nothing to undo."""
