@@ -20,7 +20,8 @@ T = TypeVar("T")
 
 async def spread(items: Sequence[T], seconds: float) -> AsyncIterator[Sequence[T]]:
     """Every item once, in portions spread evenly over `seconds`, which it takes in any case."""
-    steps = max(1, min(len(items), round(seconds / _STEP_SECONDS)))
+    count = len(items)
+    steps = max(1, min(count, round(seconds / _STEP_SECONDS)))
     for step in range(steps):
         await asyncio.sleep(seconds / steps)
-        yield items[step::steps]
+        yield items[count * step // steps : count * (step + 1) // steps]
