@@ -25,6 +25,7 @@ demo: $(VENV)/.sandbox
 test: $(VENV)/.test
 	.ci/prepare browser
 	.ci/prepare helm
+	.ci/prepare promtool
 	.ci/image $(IMAGE) $(PYTHON)
 	$(if $(filter tests,$(TESTS)),PYTHON=$(PYTHON) .ci/newest $(MAKE))
 	ARVADOS_NATS_IMAGE=$(IMAGE) $(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
@@ -47,6 +48,7 @@ bench: $(VENV)/.test
 
 chart: $(VENV)/.test
 	.ci/prepare helm
+	.ci/prepare promtool
 	.ci/image $(IMAGE) $(PYTHON)
 	ARVADOS_NATS_IMAGE=$(IMAGE) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/chart
 

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.rendered import CHART, Helm
+from tests.chart.rendered import CHART, TOOLS, Helm
 
 STUB = Path(__file__).parent / "nats_stub"
-TOOLS = Path(os.environ.get("ARVADOS_NATS_TOOLS") or Path.home() / ".cache" / "arvados-nats")
 
 
 def _program(name: str) -> Path:

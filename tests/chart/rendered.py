@@ -17,6 +17,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "arvados-nats"
+TOOLS = Path(os.environ.get("ARVADOS_NATS_TOOLS") or Path.home() / ".cache" / "arvados-nats")
+"""Where `.ci/prepare` puts Helm and promtool."""
 EXAMPLES = sorted(path.name.removesuffix("-values.yaml") for path in CHART.glob("ci/*.yaml"))
 COMPONENTS = ("authcallout", "publishers", "wsproxy")
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.conftest import TOOLS, chart_copy, helm
+from tests.chart.conftest import chart_copy, helm
+from tests.chart.rendered import TOOLS
 from tests.k8s import control_plane
 from tests.k8s.control_plane import PROGRAMS, Kubernetes
 
