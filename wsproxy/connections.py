@@ -26,7 +26,7 @@ class Connection(Protocol):
     """One open connection."""
 
     def tick(self, now: float) -> None:
-        """Called every second with the loop's time: keep-alives, limits of age. Never waits."""
+        """Called about every second, first within two, with the loop's time. Never waits."""
 
     def drain(self) -> None:
         """Say goodbye and close: the client is to connect again, elsewhere. Never waits."""

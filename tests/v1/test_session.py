@@ -206,12 +206,28 @@ async def test_an_old_connection_is_asked_to_come_back(site: Site, alice: Actor)
         assert client.of("goodbye")
 
 
+async def test_connections_of_one_moment_do_not_all_end_in_another(
+    site: Site, alice: Actor
+) -> None:
+    """Ages differ by a fifth each way; the look at them alone spreads over a second."""
+    loop, ends = asyncio.get_running_loop(), list[float]()
+
+    async def live(base: str) -> None:
+        async with clients.connected(base, alice) as client:
+            assert await client.closed() == CloseCode.MAX_AGE
+            ends.append(loop.time())
+
+    async with sites.serving(sites.settings(site, max_age=4.0)) as base:
+        await asyncio.gather(*(live(base) for _ in range(40)))
+    assert max(ends) - min(ends) > 1.2
+
+
 async def test_a_silent_client_is_closed(
     connect: Connect, alice: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pings come; a client that answers none is gone for all the server knows."""
     monkeypatch.setattr(socket_v1, "PING_SECONDS", 0.5)
-    monkeypatch.setattr(socket_v1, "SILENT_SECONDS", 1.5)
+    monkeypatch.setattr(socket_v1, "SILENT_SECONDS", 3.5)
     async with connect(alice) as client:
         frames = []
         with pytest.raises(ConnectionClosed):
