@@ -121,14 +121,15 @@ class Outlets:
         while True:
             sweep = _Sweep()
             async for portion in spread(tuple(self._open), interval):
-                sweep.look(portion, loop.time())
+                sweep.look((outlet for outlet in portion if outlet in self._open), loop.time())
             if stuck := self._cut(sweep):
                 cut(len(stuck))
             queued(self.pending)
 
     def _cut(self, sweep: _Sweep) -> list[Outlet]:
         self.pending = sweep.pending
-        for outlet in (cut := sweep.chosen(self.budget)):
+        cut = [outlet for outlet in sweep.chosen(self.budget) if outlet in self._open]
+        for outlet in cut:
             outlet.abort()
         return cut
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from wsproxy.frames import Message
-from wsproxy.outlet import HIGH_WATER, NO_PROGRESS_SECONDS, Outlets
+from wsproxy.outlet import HIGH_WATER, NO_PROGRESS_SECONDS, Outlet, Outlets
 
 
 class Pipe:
@@ -180,3 +180,43 @@ async def test_gone_frees_everything_and_may_be_said_again(times: int) -> None:
     outlet.write(Message(b"a"))
     assert wire.writes == []
     assert len(outlets) == 0
+
+
+class Leaving(Pipe):
+    """A wire whose peer takes nothing, and goes away in the turn after it was looked at again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outlet: Outlet | None = None
+        self.looks = 0
+
+    @property
+    def unsent(self) -> int:
+        self.looks += 1
+        if self.outlet and self.looks == 2:
+            asyncio.get_running_loop().call_soon(self.outlet.gone)
+        return 1000
+
+    @unsent.setter
+    def unsent(self, _: int) -> None:
+        pass
+
+
+async def test_who_leaves_during_a_sweep_is_not_cut() -> None:
+    """A sweep takes a second: of two peers over the budget, the one looked at first is gone by
+    then, and the other is cut."""
+    outlets = Outlets(budget=0)
+    wires = [Leaving(), Leaving()]
+    for wire in wires:
+        wire.outlet = outlets.open(wire)
+    cut, seen = list[int](), asyncio.Event()
+
+    def count(number: int) -> None:
+        cut.append(number)
+        seen.set()
+
+    watching = asyncio.create_task(outlets.watch(count, interval=0.1))
+    await asyncio.wait_for(seen.wait(), 10)
+    watching.cancel()
+    assert cut == [1]
+    assert sorted(wire.aborted for wire in wires) == [False, True]
