@@ -39,8 +39,8 @@ async def contents(call: Call) -> Form:
         count, items = await _of_table(call, name, part, root, len(answer["items"]), available)
         available += count
         answer["items"] += items
-    if parameters.words(call.parameters, "include"):
-        answer["included"] = await _owners(call, answer["items"])
+    if include := parameters.words(call.parameters, "include"):
+        answer["included"] = await _included(call, include, answer["items"])
     if wanted.count:
         answer["items_available"] = available
     return answer
@@ -108,6 +108,20 @@ def _place(call: Call, table: str, root: str | None, arguments: Arguments) -> st
     if parameters.flag(call.parameters, "recursive"):
         return f"{table}.owner_uuid IN ({_BELOW.format(root=place)})"
     return f"{table}.owner_uuid = {place}"
+
+
+async def _included(call: Call, include: Sequence[str], items: Sequence[Form]) -> list[Form]:
+    """What these objects name, as far as it is asked for: owners, containers of requests.
+
+    Who reads a request may read its container (services/api groups_controller.rb).
+    """
+    found = await _owners(call, items) if "owner_uuid" in include else []
+    if "container_uuid" in include:
+        uuids = sorted({item["container_uuid"] for item in items if item.get("container_uuid")})
+        table = call.backend.tables["containers"]
+        query = "SELECT * FROM containers WHERE uuid = ANY($1::text[]) ORDER BY uuid"
+        found += await forms.present(call, table, await call.backend.rows(query, uuids))
+    return found
 
 
 async def _owners(call: Call, items: Sequence[Form]) -> list[Form]:
