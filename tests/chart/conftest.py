@@ -32,7 +32,7 @@ def chart_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The chart as `helm dependency build` leaves it."""
     copy = tmp_path_factory.mktemp("chart") / "arvados-nats"
     shutil.copytree(CHART, copy)
-    shutil.copytree(os.environ.get("NATS_CHART_DIR", STUB), copy / "charts" / "nats")
+    shutil.copytree(os.environ.get("NATS_CHART_DIR") or STUB, copy / "charts" / "nats")
     return copy
 
 

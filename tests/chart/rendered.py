@@ -67,7 +67,12 @@ class Rendered:
                 yield Pod(_title(found), found["metadata"]["labels"], found["spec"])
             elif found["kind"] in ("Deployment", "StatefulSet", "Job"):
                 made = found["spec"]["template"]
-                yield Pod(_title(found), made["metadata"]["labels"], made["spec"])
+                names = [
+                    c["metadata"]["name"] for c in found["spec"].get("volumeClaimTemplates", [])
+                ]
+                claims = [{"name": n, "persistentVolumeClaim": {"claimName": n}} for n in names]
+                spec = {**made["spec"], "volumes": [*made["spec"].get("volumes", []), *claims]}
+                yield Pod(_title(found), made["metadata"]["labels"], spec)
 
     def pod(self, component: str) -> Pod:
         """The pod of a component."""

@@ -22,7 +22,7 @@ from siteadmin import keys_cluster
 from tests.chart.rendered import CHART, COMPONENTS
 from tests.k8s import site as sites
 from tests.k8s.control_plane import Kubernetes
-from tests.k8s.site import COMPONENT, Site
+from tests.k8s.site import COMPONENT, RefusedByHelm, Site
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(300)]
 
@@ -88,6 +88,7 @@ async def test_a_release_lives(site: Site) -> None:
     assert [each["status"] for each in history] == ["superseded", "superseded", "deployed"]
     assert (await workloads(site))["r-nats"] == (3, 3)
 
+    await larger_volumes_as_upgrading_says(site)
     await the_hook_may_do_no_more(site)
     await site.helm("uninstall", "r", *WAIT)
     await only_what_upgrading_names_is_left(site, second)
@@ -98,6 +99,43 @@ async def forget_one_key(site: Site) -> None:
     gone = {"data": {"sys.nk": None, "sys.pub": None}}
     path = f"{site.core}/secrets/r-nkeys"
     await site.kubernetes.call("PATCH", path, gone, "application/merge-patch+json")
+
+
+async def larger_volumes_as_upgrading_says(site: Site) -> None:
+    """Not in place; with the StatefulSet made anew around pods and claims that stay."""
+    size = "nats.config.jetstream.fileStore.pvc.size=30Gi"
+    change = ("upgrade", "r", site.chart, "--reset-then-reuse-values", "--set", size, *WAIT)
+    servers = f"{site.apps}/statefulsets/r-nats"
+    before = await claims(site)
+    with pytest.raises(RefusedByHelm, match="updates to statefulset spec"):
+        await site.helm(*change)
+    assert (await workloads(site))["r-nats"] == (3, 3)
+
+    orphan = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Orphan"}
+    await site.kubernetes.call("DELETE", servers, orphan)
+
+    async def gone() -> bool:
+        return "r-nats" not in await workloads(site)
+
+    await sites.until(gone, "the StatefulSet is gone")
+    pods = await site.kubernetes.listed(f"{site.core}/pods")
+    assert sum(pod["metadata"]["name"].startswith("r-nats-") for pod in pods) == 3
+
+    await site.helm(*change)
+    assert (await workloads(site))["r-nats"] == (3, 3)
+    (template,) = (await site.kubernetes.call("GET", servers))["spec"]["volumeClaimTemplates"]
+    assert template["spec"]["resources"]["requests"]["storage"] == "30Gi"
+    assert await claims(site) == before
+
+
+async def claims(site: Site) -> dict[str, str]:
+    """Name -> uid of the claims that docs select to delete."""
+    wanted = {"app.kubernetes.io/instance": "r", COMPONENT: "nats"}
+    selector = ",".join(f"{name}={value}" for name, value in wanted.items())
+    path = f"{site.core}/persistentvolumeclaims"
+    found = await site.kubernetes.call("GET", path, labelSelector=selector)
+    assert len(found["items"]) == 3
+    return {item["metadata"]["name"]: item["metadata"]["uid"] for item in found["items"]}
 
 
 async def the_hook_may_do_no_more(site: Site) -> None:
@@ -116,6 +154,7 @@ async def only_what_upgrading_names_is_left(site: Site, stored: dict[str, str]) 
         return all(pod["metadata"]["labels"].get(COMPONENT) == "keys" for pod in left)
 
     await sites.until(no_pods, "all pods are gone")
+    await claims(site)
     assert await site.nkeys() == stored
     seed = keys.parse_seed(base64.b64decode(stored["publisher.nk"]).decode())
     assert seed.public == base64.b64decode(stored["publisher.pub"]).decode()
