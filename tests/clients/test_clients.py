@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from arvados_nats import nats_client
+from arvados_nats import nats_client, streams, subjects
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
@@ -73,6 +73,17 @@ class World:
                         subject = f"$SYS.REQ.SERVER.{body['server']['id']}.KICK"
                         await system.request(subject, json.dumps({"cid": one["cid"]}).encode())
 
+    async def forget(self, objects: Sequence[str]) -> None:
+        """Have the stream forget all up to the events of these objects, as old age does."""
+        sandbox = self.stack.sandbox
+        seed = sandbox.seed("publisher")
+        async with nats_client.connect([sandbox.nats.url], name="test", seed=seed) as nats:
+            subject = subjects.event(objects[-1], "create")
+            async with asyncio.timeout(20):
+                while (last := await nats.last(streams.EVENTS, subject)) is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            await nats.js_api(f"STREAM.PURGE.{streams.EVENTS}", {"seq": last.sequence + 1})
+
 
 @pytest.fixture
 async def world(stack: Stack) -> World:
@@ -122,6 +133,27 @@ async def test_a_permission_is_lost_and_regained(world: World, program: Program)
     await cluster.share(world.project, world.alice)
     await program.tells(made + missed)
     made += missed + await world.make()
+    await program.tells(made)
+
+
+async def test_history_that_is_gone_on_return_is_told_as_a_gap(
+    world: World, program: Program
+) -> None:
+    """What the stream forgot meanwhile is named as missing; what it has follows, and what comes."""
+    made = await world.make(2)
+    await program.tells(made)
+    callout = world.stack.services["authcallout"]
+    await callout.stop()
+    try:
+        await world.kick()
+        await program.says("disconnected")
+        await world.forget(await world.make(2))
+        made += await world.make(2)
+    finally:
+        await callout.start()
+    await program.says("gap", within=40)
+    await program.tells(made)
+    made += await world.make()
     await program.tells(made)
 
 
