@@ -17,6 +17,8 @@ exceptions of the libraries below them; they raise one of these, always `from` t
 
 from __future__ import annotations
 
+import msgspec
+
 
 class ArvadosNatsError(Exception):
     """The message facility failed."""
@@ -39,3 +41,8 @@ class BadInput(ArvadosNatsError):
 
 class ConfigError(ArvadosNatsError):
     """A setting is missing or wrong."""
+
+
+MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not the JSON wanted: of its own exceptions only where they
+are UTF-8 and not nested too deeply."""

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from arvados_nats.errors import BadInput
+from arvados_nats.errors import MALFORMED, BadInput
 
 V0_ATTRIBUTES = frozenset(
     "is_trashed name owner_uuid portable_data_hash requesting_container_uuid state".split()
@@ -96,7 +96,7 @@ def decode(payload: bytes) -> Event:
     """The event in a payload; BadInput if it is none."""
     try:
         return _decoder.decode(payload)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise BadInput(f"not an event: {error}") from error
 
 
@@ -123,8 +123,8 @@ def kept_properties(text: str | bytes | None, kind: str) -> dict[str, Any]:
             return _attributes(text, kind)
         except msgspec.MsgspecError:
             return _cut(_mapping(text), kind)
-    except RecursionError as error:
-        raise BadInput("properties are nested too deeply") from error
+    except (RecursionError, UnicodeDecodeError) as error:
+        raise BadInput("properties are nested too deeply, or no UTF-8") from error
 
 
 def _attributes(text: str | bytes, kind: str) -> dict[str, Any]:

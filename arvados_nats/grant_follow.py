@@ -20,7 +20,7 @@ from typing import NoReturn
 import msgspec
 
 from arvados_nats import subjects
-from arvados_nats.errors import BadInput, Unavailable
+from arvados_nats.errors import MALFORMED, BadInput, Unavailable
 from arvados_nats.grant_book import GrantBook
 from arvados_nats.grant_subjects import Change
 from arvados_nats.grants import Grants
@@ -105,5 +105,5 @@ class _Numbered(msgspec.Struct):
 def _generation(payload: bytes) -> int:
     try:
         return msgspec.json.decode(payload, type=_Numbered).generation
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise BadInput(f"not a change of grants: {error}") from error

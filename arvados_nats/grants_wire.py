@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import msgspec
 
-from arvados_nats.errors import BadInput, Unavailable
+from arvados_nats.errors import MALFORMED, BadInput, Unavailable
 from arvados_nats.grants import ClusterState, Grants
 
 T = TypeVar("T")
@@ -193,7 +193,7 @@ def question(payload: bytes) -> GrantsQuestion:
     """The question in a payload; BadInput if it is none."""
     try:
         return _questions.decode(payload)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise BadInput(f"not a question about grants: {error}") from error
 
 
@@ -201,7 +201,7 @@ def answered(payload: bytes) -> GrantsAnswered:
     """What a replica tells of an answer it gave; BadInput if it is something else."""
     try:
         return _answered.decode(payload)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise BadInput(f"not a note about an answer: {error}") from error
 
 
@@ -236,7 +236,7 @@ def answer(
     check_answer(headers)
     try:
         return decoder.decode(payload)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise BadInput(f"not an answer about {what}: {error}") from error
 
 
@@ -244,7 +244,7 @@ def _unpack(packed: bytes) -> GrantsAnswer:
     try:
         unpacker = zlib.decompressobj()
         return _answers.decode(unpacker.decompress(packed, _MAX_ANSWER_BYTES))
-    except (zlib.error, msgspec.MsgspecError) as error:
+    except (*MALFORMED, zlib.error) as error:
         raise BadInput(f"not an answer about grants: {error}") from error
 
 

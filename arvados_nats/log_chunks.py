@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import msgspec
 
 from arvados_nats import subjects
-from arvados_nats.errors import BadInput
+from arvados_nats.errors import MALFORMED, BadInput
 
 MAX_CHUNK_BYTES = 64 * 1024
 
@@ -108,7 +108,7 @@ def parse(subject: str, headers: Mapping[str, str] | None, payload: bytes) -> Ch
         if _END in headers:
             return _end(payload, container_uuid)
         return _chunk(headers, payload, container_uuid, token)
-    except (KeyError, ValueError, msgspec.MsgspecError) as error:
+    except (*MALFORMED, KeyError, ValueError) as error:
         raise BadInput(f"not a log chunk on {subject}: {error}") from error
 
 

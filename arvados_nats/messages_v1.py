@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
 
-from arvados_nats.errors import BadInput
+from arvados_nats.errors import MALFORMED, BadInput
 
 SUBPROTOCOL = "arvados.events.v1.json"
 
@@ -240,6 +240,6 @@ def decode(frame: str | bytes) -> ServerMessage | None:
         message = next((body for body in bodies if body is not None), None)
         if isinstance(message, Log) and len(message.data) != message.next - message.offset:
             raise BadInput("the server sent a log message that is not as long as it says")
-    except (msgspec.MsgspecError, UnicodeError, binascii.Error) as error:
+    except (*MALFORMED, binascii.Error) as error:
         raise BadInput(f"the server sent what is not protocol v1: {error}") from error
     return message

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from arvados_nats import subjects
-from arvados_nats.errors import BadInput
+from arvados_nats.errors import MALFORMED, BadInput
 
 WAITING = ("Queued", "Locked")
 STATES = (*WAITING, "Running")
@@ -62,7 +62,7 @@ def decode(headers: Mapping[str, str], payload: bytes) -> QueueEntry | None:
         return None
     try:
         return _decoder.decode(payload)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise BadInput(f"not an entry of the queue: {error}") from error
 
 

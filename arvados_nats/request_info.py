@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import msgspec
 
 from arvados_nats import accounts, subjects
-from arvados_nats.errors import BadInput
+from arvados_nats.errors import MALFORMED, BadInput
 
 _HEADER = "Nats-Request-Info"
 
@@ -65,7 +65,7 @@ def sender(headers: Mapping[str, str]) -> Holder:
         raise BadInput("the request does not say who sent it, or says it twice")
     try:
         info = msgspec.json.decode(headers[_HEADER], type=_Info)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise BadInput("the request's sender can not be read") from error
     found = holder(info.user)
     if info.acc != accounts.USERS or found is None:

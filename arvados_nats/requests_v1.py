@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from arvados_nats.errors import BadInput
+from arvados_nats.errors import MALFORMED, BadInput
 
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
 Text = Annotated[str, Meta(max_length=255)]
@@ -150,7 +150,7 @@ def decode(frame: str | bytes) -> ClientMessage:
     """The one message in a client's frame; BadInput, without any of its content, if it is none."""
     try:
         found = _decoder.decode(frame)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise BadInput(_safe(error)) from error
     named = (found.auth, found.subscribe, found.unsubscribe, found.pong)
     messages = [message for message in named if message is not None]

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats.errors import BadInput
+from arvados_nats.errors import MALFORMED, BadInput
 
 PRIORITIES = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
 """Names of syslog's priorities; the place is the number, and 0 is the worst."""
@@ -83,7 +83,7 @@ def decode(payload: bytes) -> SystemLogRecord:
     """The record in a message; BadInput if it is none."""
     try:
         return _decoder.decode(payload)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise BadInput(f"not a system log record: {error}") from error
 
 
@@ -91,7 +91,7 @@ def read(line: bytes, host: str) -> SystemLogRecord:
     """The record in one line of JSON; BadInput if there is none. `host` names this machine."""
     try:
         fields = msgspec.json.decode(line)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise BadInput(f"not a line of JSON: {error}") from error
     if not isinstance(fields, dict):
         raise BadInput("not a JSON object")

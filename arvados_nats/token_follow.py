@@ -22,7 +22,7 @@ from typing import NoReturn
 import msgspec
 
 from arvados_nats import grants_wire, subjects
-from arvados_nats.errors import BadInput, Unavailable
+from arvados_nats.errors import MALFORMED, BadInput, Unavailable
 from arvados_nats.grants_wire import TokenGone, TokensAnswer, TokenState
 from arvados_nats.nats_client import Message, Nats
 
@@ -85,7 +85,7 @@ async def live(nats: Nats, token_uuids: Iterable[str]) -> dict[str, TokenState]:
         grants_wire.check_answer(reply.headers)
         try:
             answer = msgspec.json.decode(reply.data, type=TokensAnswer)
-        except msgspec.MsgspecError as error:
+        except MALFORMED as error:
             raise BadInput(f"not an answer about tokens: {error}") from error
         found.update((state.token_uuid, state) for state in answer.tokens)
     return found
@@ -111,5 +111,5 @@ async def _check(nats: Nats, tokens: Collection[str], gone: Gone) -> bool:
 def _reason(payload: bytes) -> str:
     try:
         return msgspec.json.decode(payload, type=TokenGone).reason
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise BadInput(f"not a notice about a token: {error}") from error

@@ -19,7 +19,7 @@ from jwt.algorithms import Algorithm
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
-from arvados_nats.errors import BadInput
+from arvados_nats.errors import MALFORMED, BadInput
 from arvados_nats.keys import Seed, decode_public
 
 _ALGORITHM = "ed25519-nkey"
@@ -85,7 +85,7 @@ def verify(token: bytes, *, issued_by: Literal["N", "A"], audience: str | None) 
         if not issuer.startswith(issued_by):
             raise BadInput("the JWT's issuer is of another kind")
         _jws.decode(token, decode_public(issuer)[1], algorithms=[_ALGORITHM])
-    except (jwt.PyJWTError, msgspec.DecodeError, KeyError, TypeError) as error:
+    except (*MALFORMED, jwt.PyJWTError, KeyError, TypeError) as error:
         raise BadInput(f"not a JWT of this server: {error}") from error
     if audience is not None and claims.get("aud") != audience:
         raise BadInput("the JWT is for another audience")

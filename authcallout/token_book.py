@@ -17,7 +17,7 @@ from collections.abc import Iterable
 import msgspec
 
 from arvados_nats import grants_wire, subjects
-from arvados_nats.errors import ArvadosNatsError
+from arvados_nats.errors import MALFORMED, ArvadosNatsError
 from arvados_nats.grants_wire import TokensAnswer
 from arvados_nats.nats_client import Nats
 from arvados_nats.permissions import Identity
@@ -57,7 +57,7 @@ class TokenBook:
             reply = await self._nats.request(subjects.TOKENS_GET, json.dumps(token_uuids).encode())
             grants_wire.check_answer(reply.headers)
             answer = msgspec.json.decode(reply.data, type=TokensAnswer)
-        except (ArvadosNatsError, msgspec.MsgspecError) as error:
+        except (*MALFORMED, ArvadosNatsError) as error:
             logger.warning(
                 "tokens not known", extra={"action": "tokens.unknown", "error": str(error)}
             )

@@ -17,7 +17,7 @@ from typing import NoReturn
 import msgspec
 
 from arvados_nats import grants_wire, subjects
-from arvados_nats.errors import ArvadosNatsError, BadInput
+from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput
 from arvados_nats.grants_wire import (
     FAILED,
     GrantsAnswer,
@@ -129,7 +129,7 @@ def _without_known(question: GrantsQuestion, reading: Reading) -> GrantsAnswer:
 async def _answer_tokens(nats: Nats, query: TokenQuery, message: Message) -> None:
     try:
         asked = msgspec.json.decode(message.data, type=list[str])
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise BadInput(f"not a list of tokens: {error}") from error
     if len(asked) > MAX_ASKED:
         raise BadInput(f"more than {MAX_ASKED} tokens in one question")

@@ -14,6 +14,8 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from arvados_nats.errors import MALFORMED
+
 _EPOCH = datetime(2000, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -34,7 +36,7 @@ def _json(text: str) -> Any:
     """None for what PostgreSQL takes and we can not: a number of thousands of digits."""
     try:
         return msgspec.json.decode(text)
-    except (msgspec.MsgspecError, RecursionError):
+    except MALFORMED:
         return None
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from arvados_nats import streams, subjects
-from arvados_nats.errors import Unavailable
+from arvados_nats.errors import MALFORMED, Unavailable
 from arvados_nats.nats_client import Nats
 from arvados_nats.nats_history import StoredMessage
 from publishers import metrics
@@ -115,7 +115,7 @@ async def _state(nats: Nats) -> dict[str, Any]:
 def _row(stored: StoredMessage) -> _Stored | None:
     try:
         row = _decoder.decode(stored.data)
-    except msgspec.MsgspecError:
+    except MALFORMED:
         return None
     row.created_at = row.created_at.astimezone(UTC).replace(tzinfo=None)
     return row

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from arvados_nats import objects_wire, runs_wire, subjects
-from arvados_nats.errors import ArvadosNatsError, BadInput
+from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput
 from arvados_nats.events import timestamp
 from arvados_nats.grants_wire import FAILED
 from arvados_nats.nats_client import Message, Nats
@@ -139,7 +139,7 @@ _BELOW = """
 async def _below(database: Database, asked: str) -> bytes:
     try:
         owners = msgspec.json.decode(asked, type=list[str])
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise BadInput(f"not a list of uuids: {error}") from error
     return msgspec.json.encode(await projects_below(database, owners))
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import msgspec
 
 from arvados_nats import system_log_records
-from arvados_nats.errors import ConfigError
+from arvados_nats.errors import MALFORMED, ConfigError
 from arvados_nats.ops import Health
 from publishers import system_log_lines
 from publishers import system_log_metrics as metrics
@@ -118,7 +118,7 @@ def _cursor_of(line: bytes) -> str:
     """The cursor in a line; empty if it has none, which the reader of records will tell."""
     try:
         return msgspec.json.decode(line, type=_Cursor).cursor
-    except msgspec.MsgspecError:
+    except MALFORMED:
         return ""
 
 

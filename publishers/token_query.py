@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import msgspec
 import yaml
 
+from arvados_nats.errors import MALFORMED
 from arvados_nats.grants_wire import TokensAnswer, TokenState
 from publishers.postgres import Database
 
@@ -93,9 +94,9 @@ def scopes_of(text: str) -> tuple[str, ...]:
     """The scopes in the column: JSON, or YAML in old rows. What is neither allows nothing."""
     try:
         found = msgspec.json.decode(text) if text else []
-    except msgspec.DecodeError:
+    except MALFORMED:
         try:
             found = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, RecursionError):
             found = []
     return tuple(map(str, found)) if isinstance(found, list) else ()

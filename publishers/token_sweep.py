@@ -25,7 +25,7 @@ from typing import NoReturn
 import msgspec
 
 from arvados_nats import grants_wire, subjects
-from arvados_nats.errors import ArvadosNatsError, BadInput
+from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput
 from arvados_nats.grants_wire import TokenGone
 from arvados_nats.nats_client import Message, Nats
 from publishers import grants_metrics as metrics
@@ -90,7 +90,7 @@ class TokenSweep:
     async def _question(self, message: Message) -> None:
         try:
             self._asked.update(msgspec.json.decode(message.data, type=list[str]))
-        except msgspec.MsgspecError as error:
+        except MALFORMED as error:
             raise BadInput(f"not a list of tokens: {error}") from error
 
     async def _look(self) -> float:

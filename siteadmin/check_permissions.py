@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats.errors import BadInput
+from arvados_nats.errors import MALFORMED, BadInput
 from arvados_nats.object_facts import ObjectFacts
 from arvados_nats.permissions import Decision, decide
 from siteadmin.permission_recording import PLAIN, WITH_TRASH, Recording, World
@@ -75,7 +75,7 @@ def check(path: Path) -> Report:
     try:
         recording = msgspec.json.decode(path.read_bytes(), type=Recording)
         report = replay(recording)
-    except (msgspec.MsgspecError, KeyError, TypeError) as error:
+    except (*MALFORMED, KeyError, TypeError) as error:
         raise BadInput(f"not a recording of permissions: {error!r}") from error
     report.seconds = time.perf_counter() - started
     return report

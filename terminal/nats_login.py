@@ -20,7 +20,7 @@ import msgspec
 
 from arvados_nats import accounts, arvados_client, grant_subjects, nats_client, subjects
 from arvados_nats.arvados_client import Arvados
-from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
+from arvados_nats.errors import MALFORMED, ArvadosNatsError, Refused, Unavailable
 from arvados_nats.nats_client import Nats
 from arvados_nats.permissions import ALL
 from arvados_nats.tokens import Token
@@ -160,7 +160,7 @@ async def _whoami(nats: Nats) -> Mapping[str, Any]:
     """The callout service's own word; empty where it has none, as for admins."""
     try:
         found = msgspec.json.decode((await nats.request(subjects.API_WHOAMI)).data)
-    except (ArvadosNatsError, msgspec.MsgspecError):
+    except (*MALFORMED, ArvadosNatsError):
         return {}
     return found if isinstance(found, dict) else {}
 

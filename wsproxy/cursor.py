@@ -17,7 +17,7 @@ import hmac
 
 import msgspec
 
-from arvados_nats.errors import BadInput
+from arvados_nats.errors import MALFORMED, BadInput
 
 _VERSION = 1
 _MAC_BYTES = 10
@@ -90,7 +90,7 @@ class Codec:
             if not hmac.compare_digest(mac, self._mac(body)) or body[:1] != bytes((_VERSION,)):
                 raise ValueError("not ours")
             return _decoder.decode(body[1:])
-        except (ValueError, binascii.Error, msgspec.MsgspecError) as error:
+        except (*MALFORMED, ValueError, binascii.Error) as error:
             raise BadInput("not a cursor of this cluster") from error
 
     def _mac(self, body: bytes) -> bytes:

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from arvados_nats import subjects
-from arvados_nats.errors import BadInput
+from arvados_nats.errors import MALFORMED, BadInput
 from arvados_nats.events import Event, v0_properties
 from wsproxy.frames import Message, head
 from wsproxy.stored_event import StoredEvent
@@ -130,7 +130,7 @@ def _shared(data: str | bytes) -> Subscribe | Unsubscribe:
 def _command(data: str | bytes) -> Subscribe | Unsubscribe:
     try:
         decoded = msgspec.json.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise BadInput("not JSON") from error
     if not isinstance(decoded, dict):
         raise BadInput("not a JSON object")

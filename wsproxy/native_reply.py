@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import msgspec
 
-from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
+from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.grants import Grants
 from arvados_nats.permissions import Identity
 from wsproxy.subscription import NOT_READABLE
@@ -98,7 +98,7 @@ def request(payload: bytes, kind: type[_T], example: str) -> _T:
         return msgspec.json.decode(payload or b"{}", type=kind)
     except msgspec.ValidationError as error:
         raise BadInput(f"{error}; send JSON like {example}") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise BadInput(f"the request is no JSON; send JSON like {example}") from error
 
 

@@ -24,7 +24,7 @@ from typing import Protocol
 import msgspec
 
 from arvados_nats import subjects, token_follow
-from arvados_nats.errors import BadInput, Unavailable
+from arvados_nats.errors import MALFORMED, BadInput, Unavailable
 from arvados_nats.grant_book import STALE, GrantBook
 from arvados_nats.grant_subjects import Change
 from arvados_nats.identities import Identities
@@ -169,7 +169,7 @@ class Viewers:
         user_uuid = message.subject.rpartition(".")[2]
         try:
             generation = msgspec.json.decode(message.data, type=_Numbered).generation
-        except msgspec.MsgspecError as error:
+        except MALFORMED as error:
             raise BadInput("not a change of grants") from error
         self._book.forget(user_uuid, generation)
         for reader in {viewer.reader for viewer in self._by_user.get(user_uuid, ())}:

@@ -97,7 +97,9 @@ def test_times_that_are_none(stamp: Any) -> None:
     assert record(MESSAGE="m", __REALTIME_TIMESTAMP=stamp).at.endswith("Z")
 
 
-@pytest.mark.parametrize("line", [b"", b"x", b"[]", b'"text"', b"{", b"\xff"])
+@pytest.mark.parametrize(
+    "line", [b"", b"x", b"[]", b'"text"', b'"\x80"', b"{", b"\xff", b"[" * 9999]
+)
 def test_what_is_no_record(line: bytes) -> None:
     with pytest.raises(BadInput):
         read(line, "h")

@@ -1,0 +1,99 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes that are no UTF-8, or nested too deeply, are bad input wherever JSON is read: msgspec has
+other exceptions for them than for bytes that are no JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from arvados_nats import (
+    events,
+    grant_follow,
+    grants_wire,
+    log_chunks,
+    messages_v1,
+    objects_wire,
+    queue_entries,
+    requests_v1,
+    runs_wire,
+    subjects,
+    system_log_records,
+    token_follow,
+)
+from arvados_nats.errors import BadInput
+from publishers import token_query
+from wsproxy import messages_v0, native_reply
+from wsproxy.native_events import EventsRequest
+
+ROOT = Path(__file__).parents[2]
+CONTAINER = "zzzzz-dz642-000000000000000"
+PAYLOADS = {
+    "text": b'"\x80"',
+    "value": b'{"id": "\x80", "uuid": "\x80", "reason": "\x80", "method": "\x80", "state": "\x80"}',
+    "name": b'{"\x80": 1}',
+    "list": b"[" * 100_000,
+    "dict": b'{"x":' * 100_000,
+}
+READERS: dict[str, Callable[[bytes], object]] = {
+    "event": events.decode,
+    "properties": lambda data: events.kept_properties(data, "collection"),
+    "change of grants": grant_follow._generation,
+    "question about grants": grants_wire.question,
+    "note about an answer": grants_wire.answered,
+    "end of a container": lambda data: log_chunks.parse(
+        subjects.log(CONTAINER, "x"), {log_chunks._END: "1"}, data
+    ),
+    "message of v1": messages_v1.decode,
+    "snapshot": lambda data: objects_wire.decode({}, data),
+    "queue entry": lambda data: queue_entries.decode({}, data),
+    "run": lambda data: runs_wire.decode({}, data),
+    "command of v1": requests_v1.decode,
+    "command of v0": messages_v0.command,
+    "system log record": system_log_records.decode,
+    "line of a system log": lambda data: system_log_records.read(data, "h"),
+    "dead token": token_follow._reason,
+    "request for history": lambda data: native_reply.request(data, EventsRequest, "{}"),
+}
+
+
+@pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_no_reader_of_json_fails_otherwise(
+    reader: Callable[[bytes], object], payload: bytes
+) -> None:
+    """It raises BadInput, or it has no need of what is wrong."""
+    try:
+        reader(payload)
+    except BadInput:
+        return
+
+
+def test_text_that_is_no_utf8_is_bad_input() -> None:
+    """What the reader is to look at is told, not passed over."""
+    for reader in READERS.values():
+        with pytest.raises(BadInput):
+            reader(PAYLOADS["text"])
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])
+def test_scopes_that_make_no_sense_allow_nothing(text: str) -> None:
+    """And the other tokens of the answer are not lost."""
+    assert token_query.scopes_of(text) == ()
+
+
+def test_nobody_names_only_msgspecs_own_exceptions() -> None:
+    """`errors.MALFORMED` has all of them; properties of a row tell them apart."""
+    rooms = ("arvados_nats", "authcallout", "publishers", "wsproxy", "terminal", "siteadmin")
+    named = {
+        str(path.relative_to(ROOT))
+        for room in rooms
+        for path in (ROOT / room).rglob("*.py")
+        if re.search(r"MsgspecError|msgspec\.DecodeError", path.read_text())
+    }
+    assert named == {"arvados_nats/errors.py", "arvados_nats/events.py"}
