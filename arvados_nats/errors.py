@@ -43,6 +43,6 @@ class ConfigError(ArvadosNatsError):
     """A setting is missing or wrong."""
 
 
-MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)
 """What msgspec raises for bytes that are not the JSON wanted: of its own exceptions only where they
 are UTF-8 and not nested too deeply."""

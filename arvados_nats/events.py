@@ -123,7 +123,7 @@ def kept_properties(text: str | bytes | None, kind: str) -> dict[str, Any]:
             return _attributes(text, kind)
         except msgspec.MsgspecError:
             return _cut(_mapping(text), kind)
-    except (RecursionError, UnicodeDecodeError) as error:
+    except (RecursionError, UnicodeError) as error:
         raise BadInput("properties are nested too deeply, or no UTF-8") from error
 
 

@@ -81,6 +81,13 @@ def test_text_that_is_no_utf8_is_bad_input() -> None:
             reader(PAYLOADS["text"])
 
 
+def test_half_a_character_is_bad_input() -> None:
+    """Python's text may hold one, and no encoding of it does."""
+    for reader in (messages_v1.decode, requests_v1.decode, messages_v0.command):
+        with pytest.raises(BadInput):
+            reader('{"\ud800": 1}')
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])
 def test_scopes_that_make_no_sense_allow_nothing(text: str) -> None:
     """And the other tokens of the answer are not lost."""
