@@ -115,7 +115,7 @@ async def test_what_notify_names_does_not_wait_for_a_scan(
     scene: EventWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL may take its time to count half an hour; a row without NOTIFY is found by it."""
-    prompt, silent = _rows(2)
+    first, prompt, silent = _rows(3)
     count, counting, go_on = log_rows.count_rows, asyncio.Event(), asyncio.Event()
 
     async def slow(database: PublishersDatabase, since: datetime) -> dict[int, int]:
@@ -124,6 +124,8 @@ async def test_what_notify_names_does_not_wait_for_a_scan(
         return await count(database, since)
 
     async with scene.publishing(publisher.Options(scans=QUICK)):
+        await scene.insert(first)
+        await scene.until_stored([first])  # what was there before is counted, and read, by now
         monkeypatch.setattr(log_rows, "count_rows", slow)
         await asyncio.wait_for(counting.wait(), 20)
         silent = RawRow(silent.uuid, silent.object_uuid, created_at=_minutes_ago(1))
@@ -132,7 +134,7 @@ async def test_what_notify_names_does_not_wait_for_a_scan(
         await scene.until_stored([prompt])
         go_on.set()
         await scene.until_stored([silent])
-    assert await scene.stored_uuids() == [prompt.uuid, silent.uuid]
+    assert await scene.stored_uuids() == [first.uuid, prompt.uuid, silent.uuid]
 
 
 async def test_a_late_row_committed_while_nobody_published_is_found(scene: EventWorld) -> None:
