@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -34,12 +36,23 @@ async def stack(sandbox: Sandbox) -> AsyncIterator[Stack]:
         services.require(running)
 
 
+def _fault_of_playwright() -> str:
+    """What its Node.js says when it lacks something of this machine; empty if nothing."""
+    done = subprocess.run(
+        [sys.executable, "-m", "playwright", "--version"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stderr.strip() if done.returncode else ""
+
+
 @pytest.fixture(scope="module")
 async def browser() -> AsyncIterator[Browser]:
     """The machine's Chromium; `make test` installs it on Debian."""
     program = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
     if program is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
+    if fault := _fault_of_playwright():
+        pytest.skip(f"Playwright can not start: {fault}")
     async with async_playwright() as playwright:
         running = await playwright.chromium.launch(executable_path=program, args=_ARGUMENTS)
         yield running

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import shutil
@@ -23,6 +24,10 @@ _DATAGRAM_BYTES = 64 * 1024
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
+class NotStarted(Exception):
+    """This machine lets no journald run: it has ended by itself."""
+
+
 class Journald:
     """Runs under a name of its own until `stop`; its files stay until the end of the test."""
 
@@ -32,14 +37,24 @@ class Journald:
         self._sockets = Path(f"/run/systemd/journal.{name}")
 
     async def start(self) -> None:
+        """Return when it answers; NotStarted if it has ended instead."""
         self._process = await asyncio.create_subprocess_exec(_DAEMON, self.name)
         async with asyncio.timeout(10):
-            while not (self._sockets / "socket").exists():  # noqa: ASYNC110 (nothing tells of it)
+            while not await self._answers():
+                if self._process.returncode is not None:
+                    raise NotStarted(f"systemd-journald ended with {self._process.returncode}")
                 await asyncio.sleep(0.01)
+
+    async def _answers(self) -> bool:
+        asking = await asyncio.create_subprocess_exec(
+            "journalctl", f"--namespace={self.name}", "--sync", stderr=asyncio.subprocess.DEVNULL
+        )
+        return await asking.wait() == 0
 
     async def stop(self) -> None:
         if self._process:
-            self._process.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
             await self._process.wait()
             self._process = None
             (self._sockets / "socket").unlink(missing_ok=True)
@@ -89,7 +104,10 @@ async def journald() -> AsyncIterator[Journald]:
         pytest.skip("no systemd-journald that this user may start")
     made = Journald(f"an{uuid.uuid4().hex[:8]}")
     try:
-        await made.start()
+        try:
+            await made.start()
+        except NotStarted as reason:
+            pytest.skip(str(reason))
         yield made
     finally:
         await made.stop()
