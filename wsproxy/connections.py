@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from wsproxy import metrics
-from wsproxy.spread import spread
+from wsproxy.spread import STEP_SECONDS, spread
 
 _TICK_SECONDS = 1.0
-_STEP_SECONDS = 0.02
 
 
 class Connection(Protocol):
@@ -74,7 +73,7 @@ class Connections:
         self.draining = True
         waiting = list(self)
         random.shuffle(waiting)
-        steps = max(1, min(len(waiting), round(seconds / _STEP_SECONDS)))
+        steps = max(1, min(len(waiting), round(seconds / STEP_SECONDS)))
         for step in range(steps):
             for connection in waiting[step::steps]:
                 connection.drain()

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import TypeVar
 
-_STEP_SECONDS = 0.02
+STEP_SECONDS = 0.02
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 async def spread(items: Sequence[T], seconds: float) -> AsyncIterator[Sequence[T]]:
     """Every item once, in portions spread evenly over `seconds`, which it takes in any case."""
     count = len(items)
-    steps = max(1, min(count, round(seconds / _STEP_SECONDS)))
+    steps = max(1, min(count, round(seconds / STEP_SECONDS)))
     for step in range(steps):
         await asyncio.sleep(seconds / steps)
         yield items[count * step // steps : count * (step + 1) // steps]
