@@ -22,11 +22,12 @@ import nats.aio.msg
 import nats.aio.subscription
 import nats.errors
 
-from arvados_nats import streams
+from arvados_nats import nats_inbox, streams
 from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
 from arvados_nats.nats_failures import translated
+from arvados_nats.nats_inbox import PENDING_BYTES, PENDING_MESSAGES
 from arvados_nats.nats_standing import Standing
-from arvados_nats.nats_streams import PENDING_BYTES, PENDING_MESSAGES, REQUEST_TIMEOUT, JetStream
+from arvados_nats.nats_streams import REQUEST_TIMEOUT, JetStream
 
 logger = logging.getLogger(__name__)
 
@@ -85,28 +86,21 @@ class Nats(JetStream):
         headers: dict[str, str] | None = None,
     ) -> Message:
         with translated():
-            return _message(
-                await self._client.request(subject, data, timeout=timeout, headers=headers)
-            )
+            return _message(await nats_inbox.ask(self._client, subject, data, headers, timeout))
 
     async def request_all(
         self, subject: str, data: bytes = b"", *, window: float = 0.5
     ) -> AsyncIterator[Message]:
         """Every answer to one request that comes within `window` seconds of the one before."""
-        inbox = self._client.new_inbox()
         with translated():
-            subscription = await self._client.subscribe(inbox)
-            try:
-                await self._client.publish(subject, data, reply=inbox)
+            async with nats_inbox.opened(self._client) as inbox:
+                await self._client.publish(subject, data, reply=inbox.subject)
                 while True:
                     try:
-                        raw = await subscription.next_msg(timeout=window)
-                    except nats.errors.TimeoutError:
+                        raw = await inbox.next(window)
+                    except TimeoutError:
                         return
                     yield _message(raw)
-            finally:
-                with contextlib.suppress(nats.errors.Error):
-                    await subscription.unsubscribe()
 
     async def flush(self, timeout: float = REQUEST_TIMEOUT) -> None:
         """Return when the server has handled all that was sent before: subscriptions are active.

@@ -10,7 +10,6 @@ messages are plain subscriptions to what the streams republish (`nats_client`).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import json
 from collections.abc import AsyncIterator
@@ -22,15 +21,13 @@ import nats.aio.subscription
 import nats.errors
 from nats.nuid import NUID
 
-from arvados_nats import nats_acks, nats_history
+from arvados_nats import nats_acks, nats_history, nats_inbox
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats_acks import Ack, JetStreamError
 from arvados_nats.nats_failures import translated
 from arvados_nats.nats_history import StoredMessage
 
 REQUEST_TIMEOUT = 5.0
-PENDING_MESSAGES = 1_000_000
-PENDING_BYTES = 256 * 1024 * 1024
 _STREAM_NOT_FOUND = 10059
 
 
@@ -135,33 +132,23 @@ class JetStream:
 
     async def page(self, stream: str, body: dict[str, Any]) -> nats_history.Page:
         """One batched direct get: `{"seq", "next_by_subj", "batch"}` or `{"multi_last", …}`."""
-        inbox = self._client.new_inbox()
         page: list[StoredMessage] = []
+        question = json.dumps(body).encode()
         with translated():
-            subscription = await self._client.subscribe(
-                inbox,
-                pending_msgs_limit=PENDING_MESSAGES,
-                pending_bytes_limit=PENDING_BYTES,
-            )
-            try:
+            async with nats_inbox.opened(self._client) as inbox:
                 await self._client.publish(
-                    f"$JS.API.DIRECT.GET.{stream}", json.dumps(body).encode(), reply=inbox
+                    f"$JS.API.DIRECT.GET.{stream}", question, reply=inbox.subject
                 )
                 while True:
-                    raw = await subscription.next_msg(timeout=REQUEST_TIMEOUT)
+                    raw = await inbox.next(REQUEST_TIMEOUT)
                     headers = raw.headers or {}
                     stored = nats_history.parse(headers, raw.data)
                     if stored is None:
                         return page, nats_history.pending(headers)
                     page.append(stored)
-            finally:
-                with contextlib.suppress(nats.errors.Error):
-                    await subscription.unsubscribe()
 
     async def _ask(
         self, subject: str, data: bytes = b"", headers: dict[str, str] | None = None
     ) -> nats.aio.msg.Msg:
         with translated():
-            return await self._client.request(
-                subject, data, timeout=REQUEST_TIMEOUT, headers=headers
-            )
+            return await nats_inbox.ask(self._client, subject, data, headers, REQUEST_TIMEOUT)

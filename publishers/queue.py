@@ -145,7 +145,8 @@ async def _follow(queue: Queue, wake: Wake, scan: float) -> None:
     next_check = next_scan + _CHECK_SECONDS
     while True:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(wake.now.wait(), max(next_scan - loop.time(), 0))
+            async with asyncio.timeout(max(next_scan - loop.time(), 0)):
+                await wake.now.wait()
             await asyncio.sleep(_GATHER)
         containers, everything = wake.take()
         started = loop.time()

@@ -65,7 +65,8 @@ async def _round_trip(connection: Nats) -> None:
     await connection.subscribe(subject, heard)
     await connection.publish(subject)
     try:
-        await asyncio.wait_for(came.wait(), _WITHIN_SECONDS)
+        async with asyncio.timeout(_WITHIN_SECONDS):
+            await came.wait()
     except TimeoutError as error:
         raise Unavailable("a message that was published did not come back") from error
 

@@ -55,7 +55,8 @@ async def _require_hearing(connection: asyncpg.Connection, url: str) -> None:
     other = await postgres_primary.connect(url)
     try:
         await other.execute(f"NOTIFY {channel}")
-        await asyncio.wait_for(heard.wait(), _HEARD_WITHIN_SECONDS)
+        async with asyncio.timeout(_HEARD_WITHIN_SECONDS):
+            await heard.wait()
     except TimeoutError as error:
         raise ConfigError(NO_POOLER) from error
     finally:

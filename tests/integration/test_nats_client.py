@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from arvados_nats import keys, nats_client, streams
 from arvados_nats.errors import ConfigError, Refused, Unavailable
-from arvados_nats.nats_client import Message
+from arvados_nats.nats_client import Message, Nats
 from arvados_nats.streams import require_version
 from sandbox.nats_server import NatsServer
 
@@ -175,3 +176,47 @@ async def test_a_flush_follows_what_was_sent_before(
             await here.flush()
             assert (await there.request(subject)).data == b"found"
             await subscription.unsubscribe()
+
+
+async def _request(nats: Nats) -> None:
+    await nats.request("arvados.check.echo")
+
+
+async def _answers(nats: Nats) -> None:
+    async for _ in nats.request_all("arvados.check.echo", window=0.001):
+        pass
+
+
+async def _history(nats: Nats) -> None:
+    async for _ in nats.history(streams.EVENTS, "arvados.events.>"):
+        pass
+
+
+@pytest.mark.parametrize("ask", [_request, _answers, _history])
+async def test_who_is_to_stop_stops_however_fast_answers_come(
+    fresh_nats: NatsServer, keys_folder: Path, ask: Callable[[Nats], Awaitable[None]]
+) -> None:
+    """A cancellation that comes together with an answer is not lost: a publisher that had lost its
+    PostgreSQL session while it read the stream went on without the lock and deaf for NOTIFY."""
+    seed = keys.load(keys_folder, "publisher").text
+    async with nats_client.connect([fresh_nats.url], name="test", seed=seed) as nats:
+        await streams.ensure(nats, streams.event_stream())
+        for number in range(200):
+            await nats.publish_stored(f"arvados.events.other.none.{number}", b"x")
+
+        async def answer(message: Message) -> None:
+            await nats.publish(message.reply, b"yes")
+
+        await nats.subscribe("arvados.check.echo", answer)
+        await nats.flush()
+
+        async def for_ever() -> None:
+            while True:
+                await ask(nats)
+
+        for _ in range(100):
+            asking = asyncio.create_task(for_ever())
+            await asyncio.sleep(random.uniform(0.001, 0.02))
+            asking.cancel()
+            await asyncio.wait([asking], timeout=10)
+            assert asking.cancelled()

@@ -1,0 +1,68 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Answers to what is asked over NATS.
+
+Not by the library's `request` and `next_msg`: they wait with asyncio.wait_for, which on Python 3.11
+drops a cancellation that comes together with an answer, so that who was to stop would go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+PENDING_MESSAGES = 1_000_000
+PENDING_BYTES = 256 * 1024 * 1024
+_NO_RESPONDERS = "503"
+
+
+class Inbox:
+    """A subject of our own, and what comes there; get one from `opened`."""
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        self._arrived: asyncio.Queue[Msg] = asyncio.Queue()
+
+    async def put(self, message: Msg) -> None:
+        self._arrived.put_nowait(message)
+
+    async def next(self, timeout: float) -> Msg:
+        """The next message; TimeoutError after so many seconds without one."""
+        async with asyncio.timeout(timeout):
+            return await self._arrived.get()
+
+
+@asynccontextmanager
+async def opened(client: Client) -> AsyncIterator[Inbox]:
+    """An inbox for as long as the block runs."""
+    inbox = Inbox(client.new_inbox())
+    subscription = await client.subscribe(
+        inbox.subject,
+        cb=inbox.put,
+        pending_msgs_limit=PENDING_MESSAGES,
+        pending_bytes_limit=PENDING_BYTES,
+    )
+    try:
+        yield inbox
+    finally:
+        with contextlib.suppress(nats.errors.Error):
+            await subscription.unsubscribe()
+
+
+async def ask(
+    client: Client, subject: str, data: bytes, headers: dict[str, str] | None, timeout: float
+) -> Msg:
+    """The one answer; NoRespondersError if nobody listens, TimeoutError if nobody answers."""
+    async with opened(client) as inbox:
+        await client.publish(subject, data, reply=inbox.subject, headers=headers)
+        answer = await inbox.next(timeout)
+    if not answer.data and (answer.headers or {}).get("Status") == _NO_RESPONDERS:
+        raise nats.errors.NoRespondersError
+    return answer
