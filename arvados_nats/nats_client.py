@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A connection to NATS: messages out, requests, and live messages in.
 
-Everything here either works or raises one of the four kinds of `errors`; this module, `nats_streams`
-and `nats_inbox` are all that knows the client library, and `nats_failures` its exceptions.
+Everything here either works or raises one of the four kinds of `errors`; this module, `nats_inbox`
+and `nats_streams` are all that knows the client library, and `nats_failures` its exceptions.
 """
 
 from __future__ import annotations
