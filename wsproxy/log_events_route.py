@@ -20,6 +20,7 @@ from wsproxy.limits import origin_allowed
 from wsproxy.services import Services
 from wsproxy.sse import BadToken, LogEvents, target_of
 from wsproxy.subscription import NOT_READABLE
+from wsproxy.viewers import TooMany
 
 _KINDS = {"container_requests": "container_request", "containers": "container"}
 _ALLOWED = {
@@ -104,6 +105,8 @@ class EventStream(Response):
 def _refusal(error: ArvadosNatsError, headers: dict[str, str]) -> Response:
     if isinstance(error, BadToken):
         return _error(401, str(error), headers)
+    if isinstance(error, TooMany):
+        return _error(429, str(error), {"retry-after": "2", **headers})
     if isinstance(error, Refused):
         return _error(404, NOT_READABLE, headers)
     if isinstance(error, BadInput):

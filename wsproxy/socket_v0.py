@@ -29,7 +29,7 @@ from wsproxy.messages_v0 import NumberedEvent, Subscribe, Unsubscribe
 from wsproxy.outlet import Outlet
 from wsproxy.services import Services
 from wsproxy.session_v0 import SessionV0, Subscription
-from wsproxy.viewers import Viewer
+from wsproxy.viewers import TooMany, Viewer
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +168,9 @@ class ConnectionV0:
         while self._viewer is None:
             try:
                 self._viewer = await self._services.viewers.admit(self._token, self)
+            except TooMany as error:
+                self._cut(CloseCode.LIMIT, str(error), "user")
+                return
             except Refused as error:
                 metrics.refused_tokens.inc()
                 logger.info(
@@ -178,21 +181,11 @@ class ConnectionV0:
             except Unavailable:
                 await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
                 attempt += 1
-        if self._too_many():
-            self._cut(CloseCode.LIMIT, "too many connections of this user", "user")
-            return
         await self._services.source.ready.wait()
         self._feed = Feed(self._services.source, self._viewer.reader, self._outlet, self._accept)
         first = self._session.first_place
         if first is not None:
             self._feed.start(first)
-
-    def _too_many(self) -> bool:
-        limit = self._services.limits.connections_per_user
-        viewer = self._viewer
-        return viewer is not None and 0 < limit < self._services.viewers.sessions_of(
-            viewer.identity.user_uuid
-        )
 
     def ended(self, reason: str) -> None:
         if self._feed:

@@ -32,7 +32,7 @@ from wsproxy.object_subscription import ObjectSubscription
 from wsproxy.outlet import Outlet
 from wsproxy.services import Services
 from wsproxy.subscription import NOT_READABLE, Subscription
-from wsproxy.viewers import Viewer
+from wsproxy.viewers import TooMany, Viewer
 
 logger = logging.getLogger(__name__)
 
@@ -175,6 +175,9 @@ class ConnectionV1:
     async def _authenticate(self, token: Token) -> None:
         try:
             viewer = await self._services.viewers.admit(token, self)
+        except TooMany as error:
+            self._close(CloseCode.LIMIT, str(error), "user")
+            return
         except Refused:
             self._refuse("Arvados does not accept this token")
             return
@@ -191,9 +194,6 @@ class ConnectionV1:
             self._services.viewers.release(former, self)
             for subscription in self._subscriptions.values():
                 subscription.renew()
-        if self._too_many():
-            self._close(CloseCode.LIMIT, "too many connections of this user", "user")
-            return
         self._greet(viewer)
 
     def _greet(self, viewer: Viewer) -> None:
@@ -206,11 +206,6 @@ class ConnectionV1:
         self._error("token_invalid", text)
         if self._viewer is None:
             self._close(CloseCode.TOKEN_INVALID, "token invalid", "token")
-
-    def _too_many(self) -> bool:
-        limit = self._services.limits.connections_per_user
-        user = self.viewer.identity.user_uuid
-        return 0 < limit < self._services.viewers.sessions_of(user)
 
     def ended(self, reason: str) -> None:
         self._stop_all()

@@ -30,7 +30,7 @@ from wsproxy.log_subscription import LogSubscription
 from wsproxy.outlet import Outlet
 from wsproxy.services import Services
 from wsproxy.sse_wire import SseWire
-from wsproxy.viewers import Viewer
+from wsproxy.viewers import TooMany, Viewer
 
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": still here\n\n"
@@ -96,6 +96,8 @@ class LogEvents:
     async def _admit(self, token: Token) -> None:
         try:
             self._viewer = await self._services.viewers.admit(token, self)
+        except TooMany:
+            raise
         except Refused as error:
             raise BadToken from error
 

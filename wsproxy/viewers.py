@@ -17,14 +17,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
 
 from arvados_nats import subjects, token_follow
-from arvados_nats.errors import MALFORMED, BadInput, Unavailable
+from arvados_nats.errors import MALFORMED, BadInput, Refused, Unavailable
 from arvados_nats.grant_book import STALE, GrantBook
 from arvados_nats.grant_subjects import Change
 from arvados_nats.identities import Identities
@@ -42,6 +41,10 @@ logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
 _EXPIRED = "expired"
+
+
+class TooMany(Refused):
+    """This user has too many connections open."""
 
 
 class Session(Protocol):
@@ -76,24 +79,30 @@ class Viewers:
         book: GrantBook,
         router: Router,
         check: PermissionCheck,
+        per_user: int = 0,
     ) -> None:
         self._nats = nats
         self._identities = identities
         self._book = book
         self._router = router
         self._check = check
+        self._per_user = per_user
         self._viewers: dict[bytes, Viewer] = {}
         self._by_token: dict[str, set[Viewer]] = {}
         self._readers: dict[ReaderKey, Reader] = {}
-        self._sessions: Counter[str] = Counter()
         self._by_user: dict[str, set[Viewer]] = {}
         self._due: dict[Reader, int] = {}
         self._wake = asyncio.Event()
         router.before_batch.append(self._hold_for)
 
     async def admit(self, token: Token, session: Session) -> Viewer:
-        """The viewer of a token. Refused if Arvados says no, Unavailable if it can not be asked."""
+        """The viewer of a token, again for a session that renews or repeats it.
+
+        Refused if Arvados says no, TooMany if its user has enough sessions, Unavailable if Arvados
+        cannot be asked.
+        """
         identity = await self._identities.of(token)
+        self._check_room(identity.user_uuid, session)
         viewer = self._viewers.get(token.digest)
         if viewer is None:
             viewer = Viewer(token, identity, self._reader(identity))
@@ -102,21 +111,23 @@ class Viewers:
             self._by_user.setdefault(identity.user_uuid, set()).add(viewer)
             self._check.add_token(viewer.reader.key, token)
         viewer.sessions.add(session)
-        self._sessions[identity.user_uuid] += 1
         return viewer
+
+    def _check_room(self, user_uuid: str, session: Session) -> None:
+        if not self._per_user or self.sessions_of(user_uuid) < self._per_user:
+            return
+        if not any(session in viewer.sessions for viewer in self._by_user[user_uuid]):
+            raise TooMany
 
     def release(self, viewer: Viewer, session: Session) -> None:
         """The session is over."""
         if session not in viewer.sessions:
             return
         viewer.sessions.discard(session)
-        self._sessions[viewer.identity.user_uuid] -= 1
         if not viewer.sessions:
             self._forget(viewer)
 
     def _forget(self, viewer: Viewer) -> None:
-        if not self._sessions[viewer.identity.user_uuid]:
-            del self._sessions[viewer.identity.user_uuid]
         del self._viewers[viewer.token.digest]
         _remove(self._by_token, viewer.identity.token_uuid, viewer)
         _remove(self._by_user, viewer.identity.user_uuid, viewer)
@@ -127,8 +138,8 @@ class Viewers:
             del self._readers[reader.key]
 
     def sessions_of(self, user_uuid: str) -> int:
-        """How many sessions a user has open, over all his tokens."""
-        return self._sessions[user_uuid]
+        """How many sessions a user has open, over all their tokens."""
+        return sum(len(viewer.sessions) for viewer in self._by_user.get(user_uuid, ()))
 
     def _reader(self, identity: Identity) -> Reader:
         key = (identity.user_uuid, identity.scopes, identity.is_root)

@@ -1,0 +1,10 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""One site for all hostile tests, and users for each."""
+
+from __future__ import annotations
+
+from tests.v1.conftest import alice, bob, cluster, connect, site
+
+__all__ = ["alice", "bob", "cluster", "connect", "site"]

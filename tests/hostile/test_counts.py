@@ -1,0 +1,244 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What is counted is what is open, whatever sessions do and in whatever order they do it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as connect_raw
+from websockets.typing import Subprotocol
+
+from arvados_nats.messages_v1 import SUBPROTOCOL
+from sandbox.cluster import Cluster
+from sandbox.model.actors import Actor
+from sandbox.model.records import Record
+from tests.v0 import site as sites
+from tests.v0.site import Site
+from tests.v1 import client as clients
+from wsproxy import metrics
+from wsproxy.close_codes import CloseCode
+from wsproxy.services import Services
+
+WITHIN = 20.0
+_VERSIONS = ("0", "1", "sse")
+
+Kind = Literal["v0", "v1", "sse"]
+Act = Literal["repeat", "renew", "guess", "close", "lose"]
+Step = tuple[Literal["open"], Kind] | tuple[Act, int]
+
+_steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("open"), st.sampled_from(("v0", "v1", "sse"))),
+        st.tuples(
+            st.sampled_from(("repeat", "renew", "guess", "close", "lose")), st.integers(0, 7)
+        ),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@contextlib.asynccontextmanager
+async def own(site: Site, **changes: Any) -> AsyncIterator[tuple[str, Services]]:
+    """A proxy of this test alone: its base URL, and what its connections share."""
+    seen: list[Services] = []
+    async with sites.serving(sites.settings(site, **changes), seen.append) as base:
+        yield base, seen[0]
+
+
+def gauges() -> list[float]:
+    """Sockets that the metrics call open, by protocol."""
+    return [metrics.sockets.labels(version)._value.get() for version in _VERSIONS]
+
+
+async def until_equal(what: Any, wanted: Any) -> None:
+    """Wait for `what()` to be `wanted`."""
+    found = what()
+    try:
+        async with asyncio.timeout(WITHIN):
+            while found != wanted:
+                await asyncio.sleep(0.01)
+                found = what()
+    except TimeoutError:
+        assert found == wanted
+
+
+class Guest:
+    """One client's connection, whatever its protocol."""
+
+    def __init__(self, kind: Kind, line: Any, close: Any) -> None:
+        self.kind = kind
+        self.line = line
+        self.close = close
+        self.token = 0
+
+    async def auth(self, token: str) -> str:
+        """Send a token over v1; the kind of answer."""
+        await self.line.send(json.dumps({"auth": {"token": token}}))
+        while True:
+            ((key, _),) = json.loads(await self.line.recv()).items()
+            if key in ("hello", "error"):
+                return str(key)
+
+
+class Guests:
+    """All connections of one user to one proxy, and how many there should be of each kind."""
+
+    def __init__(self, base: str, tokens: list[str], request: str) -> None:
+        self.base, self.tokens, self.request = base, tokens, request
+        self.here: list[Guest] = []
+        self._stack = contextlib.AsyncExitStack()
+
+    async def act(self, step: Step) -> None:
+        match step:
+            case ("open", "v0" | "v1" | "sse" as kind):
+                self.here.append(await self._open(kind))
+            case ("close" | "lose" as act, int(which)) if self.here:
+                guest = self.here.pop(which % len(self.here))
+                await self._leave(guest, lose=act == "lose")
+            case (act, int(which)):
+                await self._auth(act, [g for g in self.here if g.kind == "v1"], which)
+
+    async def _auth(self, act: str, those: list[Guest], which: int) -> None:
+        if not those:
+            return
+        guest = those[which % len(those)]
+        if act == "renew":
+            guest.token = 1 - guest.token
+        token = "nobodys" if act == "guess" else self.tokens[guest.token]
+        assert await guest.auth(token) == ("error" if act == "guess" else "hello")
+
+    async def _open(self, kind: Kind) -> Guest:
+        if kind == "sse":
+            http = httpx.AsyncClient(base_url=self.base.replace("ws", "http", 1), timeout=WITHIN)
+            answer = await http.send(
+                http.build_request(
+                    "GET",
+                    f"/arvados/v1/container_requests/{self.request}/log_events",
+                    headers={"Authorization": f"Bearer {self.tokens[0]}"},
+                ),
+                stream=True,
+            )
+            assert answer.status_code == 200
+            return Guest(kind, answer, http.aclose)
+        if kind == "v0":
+            line = await connect_raw(f"{self.base}/websocket?api_token={self.tokens[0]}")
+            return Guest(kind, line, line.close)
+        line = await connect_raw(f"{self.base}/v1/stream", subprotocols=[Subprotocol(SUBPROTOCOL)])
+        guest = Guest(kind, line, line.close)
+        assert await guest.auth(self.tokens[0]) == "hello"
+        return guest
+
+    async def _leave(self, guest: Guest, *, lose: bool) -> None:
+        if lose and isinstance(guest.line, ClientConnection):
+            guest.line.transport.abort()
+        if guest.kind == "sse":
+            await guest.line.aclose()
+        await guest.close()
+
+    def counts(self) -> list[float]:
+        kinds = [guest.kind for guest in self.here]
+        return [float(kinds.count(kind)) for kind in ("v0", "v1", "sse")]
+
+    async def all_leave(self) -> None:
+        while self.here:
+            await self._leave(self.here.pop(), lose=False)
+
+
+@pytest.fixture
+async def request_(cluster: Cluster, alice: Actor) -> Record:
+    """A container request whose log can be read."""
+    return await cluster.container_request("counted", owner=alice)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=_steps, drained=st.booleans())
+async def test_what_is_counted_is_what_is_open(
+    site: Site, alice: Actor, request_: Record, steps: list[Step], drained: bool
+) -> None:
+    """Sessions of a user, places taken, gauges and every map, after any acts in any order."""
+    tokens = [alice.token, (await site.cluster.token(alice)).token]
+    before = gauges()
+    async with own(site) as (base, services):
+        guests = Guests(base, tokens, request_.uuid)
+
+        def counted() -> tuple[int, ...]:
+            counts = (
+                services.viewers.sessions_of(alice.uuid),
+                services.tally.total,
+                sum(services.tally.by_address.values()),
+                len(services.connections),
+                len(services.outlets),
+            )
+            opened = [now - then for now, then in zip(gauges(), before, strict=True)]
+            return (*counts, *map(int, opened))
+
+        for step in steps:
+            await guests.act(step)
+        number = len(guests.here)
+        await until_equal(counted, (*[number] * 5, *map(int, guests.counts())))
+        if drained:
+            await services.connections.drain(0.0, WITHIN)
+        await guests.all_leave()
+        await until_equal(counted, (0,) * 8)
+        for kept in (services.viewers, services.router, services.tally):
+            assert held(kept) == {}
+
+
+def held(thing: object) -> dict[str, Any]:
+    """The maps and sets of an object that are not empty."""
+    return {
+        name: value
+        for name, value in vars_of(thing).items()
+        if isinstance(value, dict | set) and value
+    }
+
+
+def vars_of(thing: object) -> dict[str, Any]:
+    slots = getattr(type(thing), "__slots__", None)
+    return {name: getattr(thing, name) for name in slots} if slots else vars(thing)
+
+
+async def test_saying_who_one_is_again_takes_no_place(site: Site, alice: Actor) -> None:
+    """Nor does it leave one taken when the connection is over."""
+    async with own(site, max_connections_per_user=2) as (base, services):
+        async with clients.connected(base, alice) as first:
+            for _ in range(5):
+                await first.authenticate(alice)
+            assert services.viewers.sessions_of(alice.uuid) == 1
+            async with clients.connected(base, alice) as second:
+                await second.authenticate(alice)
+                async with clients.connected(base) as third:
+                    await third.send("auth", {"token": alice.token})
+                    assert await third.closed() == CloseCode.LIMIT
+        await until_equal(lambda: services.viewers.sessions_of(alice.uuid), 0)
+        async with clients.connected(base, alice):
+            pass
+
+
+async def test_one_limit_for_all_protocols(site: Site, alice: Actor, request_: Record) -> None:
+    """Server-sent events count, and are counted."""
+    async with own(site, max_connections_per_user=1) as (base, _):
+        guests = Guests(base, [alice.token], request_.uuid)
+        url = f"/arvados/v1/container_requests/{request_.uuid}/log_events"
+        async with clients.connected(base, alice):
+            async with httpx.AsyncClient(base_url=base.replace("ws", "http", 1)) as http:
+                answer = await http.get(url, headers={"Authorization": f"Bearer {alice.token}"})
+            assert answer.status_code == 429
+            assert "retry-after" in answer.headers
+        await guests.act(("open", "sse"))
+        async with clients.connected(base) as other:
+            await other.send("auth", {"token": alice.token})
+            assert await other.closed() == CloseCode.LIMIT
+        await guests.all_leave()
