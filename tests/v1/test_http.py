@@ -20,6 +20,7 @@ from sandbox.model.actors import Actor
 from sandbox.sandbox import MANAGEMENT_TOKEN
 from tests.v0 import site as sites
 from tests.v0.site import Site
+from tests.v1 import client as clients
 from tests.v1 import test_sse
 from wsproxy.app import App
 from wsproxy.services import Services
@@ -91,6 +92,7 @@ async def asks(site: Site, cluster: Cluster, alice: Actor) -> list[Ask]:
             Ask(path, 400, token=token, values=here, query="?tail=many"),
             Ask(path, 401, values=here),
             Ask(path, 404, token=token, values={"uuid": other}),
+            Ask(path, 429, token=token, values=here, server="of one session"),
             Ask(path, 503, token=token, values=here, server="without Arvados"),
         ]
     return [*made, *_other_asks()]
@@ -132,16 +134,23 @@ async def answered(base: str, ask: Ask) -> None:
                 assert body["errors"]
 
 
-async def test_every_answer_is_as_described(site: Site, asks: list[Ask]) -> None:
+async def test_every_answer_is_as_described(site: Site, asks: list[Ask], alice: Actor) -> None:
     """By servers in the states that they can be in; none is left out."""
     assert {(ask.path, ask.method, ask.status) for ask in asks} == described()
     nowhere = sites.settings(site, arvados_api_host="http://127.0.0.1:9")
     unguarded = sites.settings(site, management_token=None)
-    async with sites.serving(nowhere) as first, sites.serving(unguarded) as second:
+    small = sites.settings(site, max_connections_per_user=1)
+    async with (
+        sites.serving(nowhere) as first,
+        sites.serving(unguarded) as second,
+        sites.serving(small) as third,
+        clients.connected(third, alice),
+    ):
         bases = {
             "usual": site.websocket_url.removesuffix("/websocket"),
             "without Arvados": first,
             "without ManagementToken": second,
+            "of one session": third,
         }
         for ask in asks:
             await answered(bases[ask.server], ask)
