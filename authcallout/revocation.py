@@ -7,18 +7,21 @@ A connection's name carries a fingerprint of what it was let in with, so any rep
 any time, whether its holder would get the same now. Every replica hears of every change, drops what
 it remembers and only then cuts, since a client that is cut is back in milliseconds. A login that
 was under way meanwhile may have come in with old grants: a second sweep finds it
-(facts/nats-callout.md 2, races 1 to 4). A connection about whose token nothing is known is cut too.
+(facts/nats-callout.md 2, races 1 to 4). A connection whose token is nobody's is cut too; while
+nobody can say whose it is, it is kept for a bounded time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import logging
+import time
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from arvados_nats import grant_follow, token_follow
-from arvados_nats.errors import Unavailable
-from arvados_nats.grant_book import GrantBook
+from arvados_nats.errors import BadInput, Unavailable
+from arvados_nats.grant_book import STALE, GrantBook
 from arvados_nats.grant_subjects import Change
 from arvados_nats.grants import Grants
 from arvados_nats.identities import Identities
@@ -27,6 +30,8 @@ from arvados_nats.permissions import Identity
 from authcallout.admissions import CONTAINER, MAX_PATTERNS, fingerprint
 from authcallout.connections import Connections
 from authcallout.token_book import TokenBook
+
+logger = logging.getLogger(__name__)
 
 SWEEP_AGAIN = 3.0
 """Seconds after which a login that was under way during a change is certainly in the index."""
@@ -46,8 +51,13 @@ class Revocation:
         *,
         limit: int = MAX_PATTERNS,
         gains: float = GAINS,
+        again: float = token_follow.RETRY,
     ) -> None:
         self._gains = gains
+        self._again = again
+        self._undecided: dict[str, float] = {}
+        """Users about whose tokens nobody could say anything, and since when."""
+        self._unswept: set[str] = set()
         self._widening: set[str] = set()
         self._connections = connections
         self._identities = identities
@@ -109,16 +119,48 @@ class Revocation:
             for connection, owner in self._connections.of_user(user_uuid)
             if owner.fingerprint != CONTAINER
         ]
-        identities = await self._tokens.of({owner.token_uuid for _, owner in held})
+        identities = await self._identities_of(user_uuid, {owner.token_uuid for _, owner in held})
         now = self._grants.now()
         due = {
-            token_uuid: self._due(identities.get(token_uuid), grants, now)
-            for token_uuid in {owner.token_uuid for _, owner in held}
+            token_uuid: self._due(identity, grants, now)
+            for token_uuid, identity in identities.items()
         }
         doomed = [
-            connection for connection, owner in held if owner.fingerprint != due[owner.token_uuid]
+            connection
+            for connection, owner in held
+            if owner.token_uuid in due and owner.fingerprint != due[owner.token_uuid]
         ]
         await self._connections.cut(doomed, "grants changed")
+
+    async def _identities_of(
+        self, user_uuid: str, tokens: Collection[str]
+    ) -> dict[str, Identity | None]:
+        """Who holds each of a user's tokens, None where nobody does; left out while nobody can say,
+        for as long as an answer about grants would be kept."""
+        found: dict[str, Identity | None] = {}
+        try:
+            found.update(await self._tokens.of(tokens))
+        except (Unavailable, BadInput) as error:
+            found.update(self._tokens.known(tokens))
+            logger.warning(
+                "tokens not known",
+                extra={"action": "tokens.unknown", "tokens": len(tokens), "error": str(error)},
+            )
+            since = self._undecided.setdefault(user_uuid, time.monotonic())
+            if time.monotonic() - since < STALE:
+                self._sweep_again(user_uuid)
+                return found
+        self._undecided.pop(user_uuid, None)
+        return dict.fromkeys(tokens) | found
+
+    def _sweep_again(self, user_uuid: str) -> None:
+        async def again() -> None:
+            self._unswept.discard(user_uuid)
+            await self._cut_changed(user_uuid)
+
+        if user_uuid not in self._unswept:
+            self._unswept.add(user_uuid)
+            self._later(self._again, again)
 
     def _due(self, identity: Identity | None, grants: Grants, now: float) -> str | None:
         if identity is None:

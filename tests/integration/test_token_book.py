@@ -1,0 +1,103 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Connections whose tokens another replica let in: asked about in batches, kept while unsure."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from arvados_nats import arvados_client
+from arvados_nats.errors import Unavailable
+from arvados_nats.identities import Identities
+from arvados_nats.permissions import Identity
+from arvados_nats.request_info import Holder
+from authcallout.admissions import fingerprint
+from authcallout.connections import Connection, Connections
+from authcallout.revocation import Revocation
+from authcallout.token_book import TokenBook
+from sandbox.model.actors import Actor
+from sandbox.nats_server import NatsServer
+from sandbox.postgres import Database
+from tests.integration.permission_world import FAST, PermissionWorld, eventually, world
+
+MANY = 1001
+"""More than the publisher answers about at once."""
+
+
+@pytest.fixture
+async def here(
+    database: Database, fresh_nats: NatsServer, keys_folder: Path
+) -> AsyncIterator[PermissionWorld]:
+    """A world of this test alone."""
+    async with world(database, fresh_nats, keys_folder) as made:
+        yield made
+
+
+async def many_tokens(here: PermissionWorld, user: Actor, number: int) -> list[str]:
+    """Uuids of as many live tokens of the user."""
+    connection = await asyncpg.connect(here.database.dsn)
+    rows = await connection.fetch(
+        "INSERT INTO api_client_authorizations"
+        " (uuid, api_token, user_id, scopes, created_at, updated_at)"
+        " SELECT 'zzzzz-gj3su-' || lpad(n::text, 15, '0'), 'many' || n,"
+        "        (SELECT id FROM users WHERE uuid = $1), '[\"all\"]', now(), now()"
+        " FROM generate_series(1, $2::int) AS n RETURNING uuid",
+        user.uuid,
+        number,
+    )
+    await connection.close()
+    return [row[0] for row in rows]
+
+
+async def connect_all(here: PermissionWorld, user: Actor, tokens: list[str]) -> Connections:
+    """An index in which each of the tokens has a connection, with what it may have now."""
+    connections = Connections(here.reader)
+    held = await here.book.of(user.uuid)
+    for cid, token in enumerate(tokens):
+        given = fingerprint(Identity(token, user.uuid), held, here.book.now()) or ""
+        connections.add(Connection("SERVER", cid), Holder(user.uuid, token, given))
+    return connections
+
+
+async def test_no_number_of_tokens_is_cut_that_live(here: PermissionWorld) -> None:
+    """1,001 connections that another replica admitted, and no grants changed: none is cut."""
+    alice = await here.cluster.user("alice")
+    tokens = await many_tokens(here, alice, MANY)
+    async with (
+        here.publishing(FAST, with_events=False),
+        arvados_client.connect("http://127.0.0.1:1") as arvados,
+    ):
+        connections = await connect_all(here, alice, tokens)
+        revocation = Revocation(
+            connections, Identities(arvados), here.book, TokenBook(here.reader), again=0.01
+        )
+        await revocation.check_all()
+
+    assert len(connections) == MANY
+
+
+async def test_who_cannot_be_asked_about_is_kept_and_asked_about_again(
+    here: PermissionWorld,
+) -> None:
+    """While no publisher answers nobody is cut for it; then whose token is gone is."""
+    alice = await here.cluster.user("alice")
+    tokens = await many_tokens(here, alice, 3)
+    async with arvados_client.connect("http://127.0.0.1:1") as arvados:
+        book = TokenBook(here.reader)
+        async with here.publishing(FAST, with_events=False):
+            gone = "zzzzz-gj3su-00000000000gone"
+            connections = await connect_all(here, alice, [*tokens, gone])
+            revocation = Revocation(connections, Identities(arvados), here.book, book, again=0.01)
+        with pytest.raises(Unavailable):
+            await book.of(tokens)
+        await revocation.check_all()
+        kept = len(connections)
+        async with here.publishing(FAST, with_events=False):
+            await eventually(lambda: len(connections) == 3, "the dead token is found")
+
+    assert kept == 4
