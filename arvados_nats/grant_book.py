@@ -26,7 +26,9 @@ from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.grant_subjects import Change, compare, merged
 from arvados_nats.grants import ClusterState, Grants
 from arvados_nats.grants_wire import Assembly, GrantsAnswer, GrantsQuestion
+from arvados_nats.judge import Judge
 from arvados_nats.nats_client import Message, Nats
+from arvados_nats.permissions import Identity
 
 REFRESH = 60.0
 """Seconds for which an answer is used unasked."""
@@ -79,8 +81,8 @@ class GrantBook:
         self._cluster_at = 0.0
         self._waiting: dict[str, asyncio.Future[Grants]] = {}
         self._asking: set[asyncio.Task[None]] = set()
-        self.clock_offset = 0.0
-        """Seconds that the database's clock is ahead of ours."""
+        self._epoch = time.time() - time.monotonic()  # noqa: TID251  (until the first answer)
+        """The database's clock when our monotonic one stood at 0."""
 
     async def of(self, user_uuid: str) -> Grants:
         """What the user may read. Unavailable if that is unknown and nobody can say."""
@@ -99,7 +101,11 @@ class GrantBook:
 
     def now(self) -> float:
         """Seconds since 1970 by the database's clock, which trash and expiry times are held to."""
-        return time.time() + self.clock_offset
+        return time.monotonic() + self._epoch
+
+    def judge(self, identity: Identity, grants: Grants) -> Judge:
+        """The rule for who holds these grants, as of now."""
+        return Judge(identity, grants, self.now())
 
     def held(self, user_uuid: str) -> Grants | None:
         """What was last known, without asking."""
@@ -170,8 +176,10 @@ class GrantBook:
         entries = self._entries
         versions = {user: entries[user].version if user in entries else "" for user in users}
         question = GrantsQuestion(versions, self._cluster_version)
+        asked = time.monotonic()
         answer = await self._exchange(question)
-        self.clock_offset = answer.now - time.time()
+        # Never behind the database: what ends there must not live on here while answers travel.
+        self._epoch = answer.now - asked
         self._take_cluster(answer)
         for found in answer.users:
             grants = grants_wire.received(found, self._cluster, answer.generation)

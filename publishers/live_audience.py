@@ -16,7 +16,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import UTC
 
 from arvados_nats.events import Event
 from arvados_nats.subjects import is_uuid
@@ -29,7 +28,12 @@ FRESH_TRASH = 5.0
 
 _FRESH_REQUESTS = 10.0
 _MOST_CONTAINERS = 20_000
-_TRASHED = "SELECT group_uuid, trash_at FROM trashed_groups WHERE trash_at IS NOT NULL"
+_TRASHED = """
+    SELECT group_uuid,
+           extract(epoch FROM trash_at)::float8
+               - extract(epoch FROM clock_timestamp())::float8 AS seconds
+    FROM trashed_groups WHERE trash_at IS NOT NULL
+"""
 
 LIFTED = frozenset({"collection", "group"})
 KINDS = LIFTED | {"container", "container_request", "workflow"}
@@ -90,7 +94,7 @@ class RequestsOfContainers:
 
 
 class Trash:
-    """Groups in the trash, with the moment from which on they are."""
+    """Groups in the trash, with the moment from which on they are: how far off PostgreSQL says."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -102,13 +106,13 @@ class Trash:
         now = time.monotonic()
         if now - self._read_at >= within:
             rows = await self._database.fetch(_TRASHED)
-            self._since = {row[0]: row[1].replace(tzinfo=UTC).timestamp() for row in rows}
+            self._since = {uuid: now + seconds for uuid, seconds in rows}
             self._read_at = now
 
     def holds(self, owner: str) -> bool:
         """Whether what this owner has is in the trash now."""
         since = self._since.get(owner)
-        return since is not None and since <= time.time()
+        return since is not None and since <= time.monotonic()
 
 
 def of_event(event: Event, kind: str, trash: Trash) -> list[Pair]:

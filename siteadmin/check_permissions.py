@@ -22,7 +22,7 @@ import msgspec
 
 from arvados_nats.errors import MALFORMED, BadInput
 from arvados_nats.object_facts import ObjectFacts
-from arvados_nats.permissions import Decision, decide
+from arvados_nats.permissions import Decision, decide  # noqa: TID251  (a recording has its own moments)
 from siteadmin.permission_recording import PLAIN, WITH_TRASH, Recording, World
 
 _MAX_EXAMPLES = 20

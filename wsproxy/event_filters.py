@@ -12,9 +12,6 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
 from arvados_nats.errors import BadInput
-from arvados_nats.grants import Grants
-from arvados_nats.object_facts import ObjectFacts
-from arvados_nats.permissions import Decision, Identity, decide
 from arvados_nats.requests_v1 import EventsTarget
 from arvados_nats.subjects import KIND_OF_NAME, KINDS
 from wsproxy.stored_event import StoredEvent
@@ -62,18 +59,6 @@ class Filters:
     def by_request(self) -> bool:
         """Whether it matters which requests show a container."""
         return self._owners is not None or self._objects is not None
-
-
-def requests_shown(
-    identity: Identity, grants: Grants, facts: ObjectFacts, now: float
-) -> list[tuple[str, str]]:
-    """(owner, request) of the requests that show a container and that this reader may see."""
-    return [
-        (owner, uuid)
-        for uuid, owner in facts.requests or ()
-        if decide(identity, grants, ObjectFacts("container_request", uuid, owner), now)
-        is Decision.YES
-    ]
 
 
 def _set(words: list[str] | None) -> frozenset[str] | None:

@@ -306,4 +306,4 @@ def _portions(events: Sequence[StoredEvent]) -> Iterator[Sequence[StoredEvent]]:
 def age(stored: StoredEvent) -> float:
     """Seconds since the row of an event was created."""
     created = object_facts.timestamp(stored.event.created_at)
-    return time.time() - created if created is not None else 0.0
+    return metrics.since(created) if created is not None else 0.0

@@ -9,8 +9,6 @@ what a client asked for is in `event_filters`; here is what its cursor means.
 
 from __future__ import annotations
 
-import time
-
 from arvados_nats import streams
 from arvados_nats.errors import Unavailable
 from arvados_nats.messages_v1 import CaughtUp, Event, Gap, Subscribed, encode
@@ -18,7 +16,7 @@ from arvados_nats.requests_v1 import EventsTarget
 from wsproxy import metrics
 from wsproxy.batch import Batch
 from wsproxy.cursor import EventCursor
-from wsproxy.event_filters import ANEW, GONE, Filters, requests_shown
+from wsproxy.event_filters import ANEW, GONE, Filters
 from wsproxy.feed import Feed
 from wsproxy.frames import Message
 from wsproxy.project_trees import Tree
@@ -145,12 +143,11 @@ class EventSubscription:
 
     def _shown(self, stored: StoredEvent) -> list[tuple[str, str]]:
         """Requests that show a container and that this very reader may see, with their owners."""
-        facts, reader = stored.facts, self._client.viewer.reader
+        facts, viewer = stored.facts, self._client.viewer
         if not self._filters.by_request or facts is None or not facts.requests:
             return []
-        if reader.grants is None:
-            return []
-        return requests_shown(self._client.viewer.identity, reader.grants, facts, time.time())
+        judge = viewer.judge()
+        return judge.requests_shown(facts) if judge else []
 
     def _live(self) -> None:
         if not self._caught_up and self._feed:

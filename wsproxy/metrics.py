@@ -9,9 +9,17 @@ Names that begin with `arvados_ws_` are those of arvados-ws, kept where they sti
 
 from __future__ import annotations
 
+import time
+
 from prometheus_client import Counter, Gauge, Histogram
 
 _OURS = "arvados_nats_wsproxy"
+
+
+def since(moment: float) -> float:
+    """Seconds since a moment, by this machine's clock: for figures, never for a permission."""
+    return time.time() - moment  # noqa: TID251
+
 
 sockets = Gauge("arvados_ws_sockets", "Connections now open, by protocol version.", ["version"])
 sinks = Gauge("arvados_ws_sinks", "Subscriptions to the event stream that are live.")

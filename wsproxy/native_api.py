@@ -21,6 +21,7 @@ from typing import NoReturn, cast
 from arvados_nats import request_info, subjects, token_follow
 from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
 from arvados_nats.grant_book import GrantBook
+from arvados_nats.judge import Judge
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.permissions import Identity
 from arvados_nats.request_info import Holder
@@ -28,7 +29,7 @@ from wsproxy import metrics, native_reply
 from wsproxy.native_events import NativeEvents
 from wsproxy.native_logs import NativeLogs
 from wsproxy.native_objects import NativeObjects
-from wsproxy.native_reply import Answer, Busy, GetRights, Part, Rights
+from wsproxy.native_reply import Answer, Busy, GetJudge, Part
 
 logger = logging.getLogger(__name__)
 
@@ -110,13 +111,13 @@ class NativeApi:
                 del self._of_user[sender.user_uuid]
 
     async def _answer(self, message: Message, sender: Holder) -> str:
-        async def rights() -> Rights:
-            return await self._rights(sender)
+        async def judge() -> Judge:
+            return await self._judge(sender)
 
         outcome = "ok"
         try:
             async with asyncio.timeout(_SECONDS):
-                parts = self._parts(message, rights)
+                parts = self._parts(message, judge)
                 async with aclosing(cast(AsyncGenerator[Part, None], parts)) as answer:
                     async for part in answer:
                         outcome = await self._send(message.reply, part)
@@ -130,18 +131,18 @@ class NativeApi:
         await self._nats.flush()
         return outcome
 
-    def _parts(self, message: Message, rights: GetRights) -> AsyncIterator[Part]:
+    def _parts(self, message: Message, judge: GetJudge) -> AsyncIterator[Part]:
         answer = self._answers.get(message.subject)
         if answer is not None:
-            return answer(message.data, rights)
-        return self._objects.answer(message.subject.rpartition(".")[2], message.data, rights)
+            return answer(message.data, judge)
+        return self._objects.answer(message.subject.rpartition(".")[2], message.data, judge)
 
     async def _send(self, reply: str, part: Part) -> str:
         await self._nats.publish(reply, part.data, headers=part.headers)
         metrics.native_bytes.inc(len(part.data))
         return native_reply.code(part)
 
-    async def _rights(self, sender: Holder) -> Rights:
+    async def _judge(self, sender: Holder) -> Judge:
         """What the sender's token may read now. Refused if it is dead."""
         identity, _ = await asyncio.gather(
             self._identity(sender), self._grants.renew([sender.user_uuid])
@@ -150,7 +151,7 @@ class NativeApi:
         if held is None:
             raise Refused("the user is not known to Arvados any more: connect again")
         self._grants.drop_unused(())
-        return Rights(identity, held, self._grants.now())
+        return self._grants.judge(identity, held)
 
     async def _identity(self, sender: Holder) -> Identity:
         if sender.token_uuid.endswith(_ANONYMOUS):

@@ -23,15 +23,16 @@ from msgspec import Meta
 from arvados_nats import events, streams, subjects
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.events import Event
+from arvados_nats.judge import Judge
 from arvados_nats.nats_client import Nats
 from arvados_nats.nats_history import BATCH_BYTES
 from arvados_nats.permissions import Decision
 from arvados_nats.requests_v1 import EventsTarget, Words
 from wsproxy import native_reply, stored_event
 from wsproxy.cursor import Codec, EventCursor
-from wsproxy.event_filters import ANEW, GONE, Filters, requests_shown
+from wsproxy.event_filters import ANEW, GONE, Filters
 from wsproxy.event_source import EventSource
-from wsproxy.native_reply import DEFAULT_BYTES, GetRights, Part, Rights
+from wsproxy.native_reply import DEFAULT_BYTES, GetJudge, Part
 from wsproxy.reader import decide_event
 from wsproxy.stored_event import StoredEvent
 
@@ -68,21 +69,21 @@ class NativeEvents:
         self._source = source
         self._cursors = cursors
 
-    async def answer(self, payload: bytes, get_rights: GetRights) -> AsyncIterator[Part]:
+    async def answer(self, payload: bytes, get_judge: GetJudge) -> AsyncIterator[Part]:
         """One page of events, then the end."""
         asked = native_reply.request(payload, EventsRequest, _EXAMPLE)
         page = _Page(asked)
         cursor = None if asked.cursor is None else self._cursors.events(asked.cursor)
         created, first, last = await extent(self._nats, self._source)
         gap, place = _begin(asked, cursor, created, first, last)
-        rights = await get_rights()
+        judge = await get_judge()
         if gap:
             yield Part(headers={native_reply.GAP: gap})
         async for run, reached in self._runs(place, last, page):
             for stored in run:
                 if page.full:
                     break
-                if part := page.part(stored, rights):
+                if part := page.part(stored, judge):
                     place_after = self._cursor(created, stored.sequence)
                     part.headers[native_reply.CURSOR] = place_after
                     yield part
@@ -180,15 +181,14 @@ class _Page:
         """Whether the next event belongs to the next page."""
         return self._events_left <= 0 or self._bytes_left <= 0 or self._looks_left <= 0
 
-    def part(self, stored: StoredEvent, rights: Rights) -> Part | None:
+    def part(self, stored: StoredEvent, judge: Judge) -> Part | None:
         """The event as its reader sees it; None if it is not for him."""
         self._looks_left -= 1
-        allowed = decide_event(rights.identity, rights.grants, stored, rights.now)
-        if allowed is not Decision.YES or stored.facts is None:
+        if decide_event(judge, stored) is not Decision.YES or stored.facts is None:
             return None
         pairs = stored.event.audience
         if stored.facts.requests is not None:
-            pairs = requests_shown(rights.identity, rights.grants, stored.facts, rights.now)
+            pairs = judge.requests_shown(stored.facts)
         if not self._filters.match(stored, pairs):
             return None
         data = _encode(stored.event, pairs)

@@ -21,19 +21,18 @@ from msgspec import Meta
 
 from arvados_nats import log_chunks, runs_wire, subjects
 from arvados_nats.errors import BadInput
+from arvados_nats.judge import Judge
 from arvados_nats.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats_client import Nats
 from arvados_nats.object_facts import ObjectFacts
-from arvados_nats.permissions import Decision, decide
 from arvados_nats.requests_v1 import Offset, Text
 from arvados_nats.runs_wire import Run
 from wsproxy import log_end, native_reply, object_history
 from wsproxy.cursor import LogPlace
-from wsproxy.event_filters import requests_shown
 from wsproxy.log_arvados import ContainerState
 from wsproxy.log_pieces import After, Found, join
 from wsproxy.log_stream import StoredLogs
-from wsproxy.native_reply import DEFAULT_BYTES, GetRights, Part, Rights
+from wsproxy.native_reply import DEFAULT_BYTES, GetJudge, Part
 from wsproxy.readable import covers_logs
 
 FILE, OFFSET, EPOCH = "Arvados-File", "Arvados-Offset", "Arvados-Epoch"
@@ -109,11 +108,11 @@ class NativeLogs:
         self._nats = nats
         self._stored = stored
 
-    async def answer(self, payload: bytes, get_rights: GetRights) -> AsyncIterator[Part]:
+    async def answer(self, payload: bytes, get_judge: GetJudge) -> AsyncIterator[Part]:
         """Bytes of a file and gaps in order, or the list of files; then the end."""
         asked = native_reply.request(payload, LogsRequest, _EXAMPLE)
         _check(asked)
-        log = await self._log(asked, await get_rights())
+        log = await self._log(asked, await get_judge())
         if log.end is None and not log.over:
             await self._nats.publish(subjects.log_interest(log.container))
         if asked.file is None:
@@ -150,10 +149,10 @@ class NativeLogs:
                 self._stored.skip(log.container, file, place, page)
         reading.more = True
 
-    async def _log(self, asked: LogsRequest, rights: Rights) -> _Log:
+    async def _log(self, asked: LogsRequest, judge: Judge) -> _Log:
         """The log that is asked for; Refused if there is none for the asker."""
         run = await self._run(asked.uuid)
-        shown = _shown(run.facts, asked.uuid, rights)
+        shown = _shown(run.facts, asked.uuid, judge)
         container, attempts = run.container_uuid, {}
         if shown and shown[1] == asked.uuid:
             attempts = await object_history.attempts(self._nats, asked.uuid)
@@ -199,7 +198,7 @@ def _check(asked: LogsRequest) -> None:
         raise BadInput("file: send the name of a log file, such as stdout.txt")
 
 
-def _shown(facts: ObjectFacts | None, uuid: str, rights: Rights) -> tuple[str, str] | None:
+def _shown(facts: ObjectFacts | None, uuid: str, judge: Judge) -> tuple[str, str] | None:
     """The request through which the asker may read the log, behind its owner; None for an admin
     without one.
 
@@ -207,15 +206,14 @@ def _shown(facts: ObjectFacts | None, uuid: str, rights: Rights) -> tuple[str, s
     """
     if facts is None:
         raise native_reply.not_readable()
-    identity, grants, now = rights.identity, rights.grants, rights.now
     by_request = facts.kind == "container_request"
-    if not covers_logs(identity.scopes, uuid if by_request else None):
+    if not covers_logs(judge.identity.scopes, uuid if by_request else None):
         raise native_reply.not_readable()
-    if decide(identity, grants, facts, now) is not Decision.YES:
+    if not judge.allows(facts):
         raise native_reply.not_readable()
     if by_request:
         return facts.owner_uuid, uuid
-    return next(iter(requests_shown(identity, grants, facts, now)), None)
+    return next(iter(judge.requests_shown(facts)), None)
 
 
 def _is_over(run: Run, *, heard: bool) -> bool:

@@ -18,16 +18,16 @@ import msgspec
 from msgspec import Meta
 
 from arvados_nats import objects_wire, subjects
+from arvados_nats.judge import Judge
 from arvados_nats.nats_client import Nats
 from arvados_nats.objects_wire import Snapshot
-from arvados_nats.permissions import ALL, Decision, decide, scopes_allow
+from arvados_nats.permissions import ALL, scopes_allow
 from wsproxy import native_reply, object_state
 from wsproxy.cursor import Codec, EventCursor
-from wsproxy.event_filters import requests_shown
 from wsproxy.event_source import EventSource
 from wsproxy.native_events import extent
 from wsproxy.native_logs import LIVE
-from wsproxy.native_reply import GetRights, Part, Rights
+from wsproxy.native_reply import GetJudge, Part
 
 ETAG = "Arvados-Etag"
 _EXAMPLE = '{"etag": "…"}'
@@ -47,15 +47,15 @@ class NativeObjects:
         self._source = source
         self._cursors = cursors
 
-    async def answer(self, uuid: str, payload: bytes, get_rights: GetRights) -> AsyncIterator[Part]:
+    async def answer(self, uuid: str, payload: bytes, get_judge: GetJudge) -> AsyncIterator[Part]:
         """The record, unless the client has it, then the end with the place to go on from."""
         asked = native_reply.request(payload, ObjectRequest, _EXAMPLE)
         object_state.attributes(uuid)
         created, _, place = await extent(self._nats, self._source)
         answer = await self._nats.request(subjects.OBJECTS_GET, uuid.encode())
         snapshot = objects_wire.decode(answer.headers, answer.data)
-        rights = await get_rights()
-        record = _readable(uuid, snapshot, rights)
+        judge = await get_judge()
+        record = _readable(uuid, snapshot, judge)
         etag = object_state.etag(record)
         if etag != asked.etag:
             yield Part(msgspec.json.encode(record), {ETAG: etag})
@@ -65,40 +65,40 @@ class NativeObjects:
                 native_reply.MORE: native_reply.flag(False),
                 native_reply.SEQUENCE: str(place),
                 ETAG: etag,
-                **_live(snapshot, rights),
+                **_live(snapshot, judge),
             }
         )
 
 
-def _readable(uuid: str, snapshot: Snapshot, rights: Rights) -> dict[str, Any]:
+def _readable(uuid: str, snapshot: Snapshot, judge: Judge) -> dict[str, Any]:
     """The state, with a request's container if the token's scopes reach it; or Refused."""
     facts, record = snapshot.facts, snapshot.record
     if facts is None or record is None:
         raise native_reply.not_readable()
-    if decide(rights.identity, rights.grants, facts, rights.now) is not Decision.YES:
+    if not judge.allows(facts):
         raise native_reply.not_readable()
     state = object_state.state_of(uuid, record)
     if "container_uuid" not in state:
         return state
     container = state["container_uuid"]
-    shown = snapshot.container if container and _in_scope(rights, container) else None
+    shown = snapshot.container if container and _in_scope(judge, container) else None
     return {**state, "container": object_state.state_of(container, shown) if shown else None}
 
 
-def _live(snapshot: Snapshot, rights: Rights) -> dict[str, str]:
+def _live(snapshot: Snapshot, judge: Judge) -> dict[str, str]:
     """Where changes are heard: below the owner; of a container, below a request that shows it."""
     facts = snapshot.facts
     if facts is None:
         return {}
     if facts.requests is None:
         return {LIVE: f"{subjects.LIVE}.{facts.owner_uuid}.{facts.uuid}.event.>"}
-    shown = requests_shown(rights.identity, rights.grants, facts, rights.now)
+    shown = judge.requests_shown(facts)
     if not shown:
         return {}
     subject = subjects.live_event(*shown[0], facts.uuid, None)
     return {LIVE: f"{subject.removesuffix(subjects.OTHER)}>"}
 
 
-def _in_scope(rights: Rights, container: str) -> bool:
-    scopes = rights.identity.scopes
+def _in_scope(judge: Judge, container: str) -> bool:
+    scopes = judge.identity.scopes
     return ALL in scopes or scopes_allow(scopes, "GET", f"/arvados/v1/containers/{container}")

@@ -18,8 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput, Refused, Unavailable
-from arvados_nats.grants import Grants
-from arvados_nats.permissions import Identity
+from arvados_nats.judge import Judge
 from wsproxy.subscription import NOT_READABLE
 
 END = "Arvados-End"
@@ -45,18 +44,9 @@ class Part:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Rights:
-    """What the sender of a request may read, as of `now` by the database's clock."""
-
-    identity: Identity
-    grants: Grants
-    now: float
-
-
-GetRights = Callable[[], Awaitable[Rights]]
+GetJudge = Callable[[], Awaitable[Judge]]
 """Asks for them anew: what was stored before is judged by grants that are no older."""
-Answer = Callable[[bytes, GetRights], AsyncIterator[Part]]
+Answer = Callable[[bytes, GetJudge], AsyncIterator[Part]]
 """From the payload of a request to the parts of the answer. Raises one of `errors`."""
 
 

@@ -16,7 +16,7 @@ import time
 from arvados_nats.arvados_client import Arvados
 from arvados_nats.errors import BadInput, Refused
 from arvados_nats.object_facts import ObjectFacts
-from arvados_nats.permissions import ALL, Decision, decide, scopes_allow
+from arvados_nats.permissions import ALL, Decision, scopes_allow
 from wsproxy import metrics
 from wsproxy.viewers import Viewer
 
@@ -43,9 +43,8 @@ class Readable:
         decision = Decision.ASK
         if facts is not None:
             await viewer.reader.settled()
-            grants = viewer.reader.grants
-            if grants is not None:
-                decision = decide(viewer.identity, grants, facts, time.time())
+            if judge := viewer.judge():
+                decision = judge.decide(facts)
         if decision is Decision.ASK:
             return await self._ask(viewer, uuid, fresh=fresh)
         return decision is Decision.YES

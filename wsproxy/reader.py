@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One user as seen through one set of scopes: what may be shown to all his connections alike.
 
-Judging is `permissions.decide` on the reader's grants. Where that says *ask*, or while the grants
+Judging is the read rule on the reader's grants. Where that says *ask*, or while the grants
 are not known, Arvados is asked with the reader's own token, once for each object, and events of
 this reader wait in order behind the question; nobody else waits. While new grants are on their way
 the reader is on hold: nothing is judged by grants that are known to be old.
@@ -20,8 +20,9 @@ from typing import Protocol
 
 from arvados_nats import subjects
 from arvados_nats.grants import Grants
+from arvados_nats.judge import Judge
 from arvados_nats.object_facts import ObjectFacts
-from arvados_nats.permissions import ALL, Decision, Identity, decide, scopes_allow
+from arvados_nats.permissions import ALL, Decision, Identity, scopes_allow
 from arvados_nats.subjects import Kind
 from wsproxy.batch import Batch
 from wsproxy.permission_check import PermissionCheck
@@ -51,7 +52,10 @@ class Reader:
     """Judges events for one user and scopes, and hands them to sinks in order."""
 
     def __init__(
-        self, identity: Identity, check: PermissionCheck, now: Callable[[], float] = time.time
+        self,
+        identity: Identity,
+        check: PermissionCheck,
+        judge: Callable[[Identity, Grants], Judge],
     ) -> None:
         self.identity = identity
         self.key: ReaderKey = (identity.user_uuid, identity.scopes, identity.is_root)
@@ -61,7 +65,7 @@ class Reader:
         self.sinks: list[Sink] = []
         """Sinks of every event that the reader may see."""
         self._check = check
-        self._now = now
+        self._judge = judge
         self._identity = _lasting(identity)
         self._waiting: deque[tuple[StoredEvent, list[Sink]]] = deque()
         self._working: asyncio.Task[None] | None = None
@@ -141,7 +145,9 @@ class Reader:
 
     def decide(self, stored: StoredEvent) -> Decision:
         """What the rule says now; `NO` for an event about no object."""
-        return decide_event(self._identity, self.grants, stored, self._now())
+        grants = self.grants
+        judge = self._judge(self._identity, grants) if grants is not None else None
+        return decide_event(judge, stored)
 
     def judge_now(self, stored: StoredEvent) -> bool | None:
         """As `judge`, where that needs no waiting; else None."""
@@ -216,19 +222,17 @@ class Reader:
             self._working.cancel()
 
 
-def decide_event(
-    identity: Identity, grants: Grants | None, stored: StoredEvent, now: float
-) -> Decision:
-    """Whether an event may be shown to who has these grants, None for not known; `NO` for an event
-    about no object."""
+def decide_event(judge: Judge | None, stored: StoredEvent) -> Decision:
+    """Whether an event may be shown, None for grants that are not known; `NO` for an event about
+    no object."""
     facts, kind = stored.facts, stored.kind
     if facts is None or kind is None:
         return _NO
-    if grants is None or stored.judged_by_arvados:
+    if judge is None or stored.judged_by_arvados:
         return Decision.ASK
-    if facts.kind != kind.name and not _in_scope(identity.scopes, kind, facts):
+    if facts.kind != kind.name and not _in_scope(judge.identity.scopes, kind, facts):
         return _NO  # a deleted object, judged like one of another kind
-    return decide(identity, grants, facts, now, include_trash=True)
+    return judge.decide(facts, include_trash=True)
 
 
 def _in_scope(scopes: tuple[str, ...], kind: Kind, facts: ObjectFacts) -> bool:

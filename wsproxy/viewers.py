@@ -27,6 +27,7 @@ from arvados_nats.errors import MALFORMED, BadInput, Refused, Unavailable
 from arvados_nats.grant_book import STALE, GrantBook
 from arvados_nats.grant_subjects import Change
 from arvados_nats.identities import Identities
+from arvados_nats.judge import Judge
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.permissions import Identity
 from arvados_nats.tokens import Token
@@ -60,13 +61,19 @@ class Session(Protocol):
 class Viewer:
     """One token with at least one session open."""
 
-    __slots__ = ("identity", "reader", "sessions", "token")
+    __slots__ = ("_book", "identity", "reader", "sessions", "token")
 
-    def __init__(self, token: Token, identity: Identity, reader: Reader) -> None:
+    def __init__(self, token: Token, identity: Identity, reader: Reader, book: GrantBook) -> None:
         self.token = token
         self.identity = identity
         self.reader = reader
         self.sessions: set[Session] = set()
+        self._book = book
+
+    def judge(self) -> Judge | None:
+        """The rule for this token as of now; None while its grants are not known."""
+        grants = self.reader.grants
+        return None if grants is None else self._book.judge(self.identity, grants)
 
 
 class Viewers:
@@ -105,7 +112,7 @@ class Viewers:
         self._check_room(identity.user_uuid, session)
         viewer = self._viewers.get(token.digest)
         if viewer is None:
-            viewer = Viewer(token, identity, self._reader(identity))
+            viewer = Viewer(token, identity, self._reader(identity), self._book)
             self._viewers[token.digest] = viewer
             self._by_token.setdefault(identity.token_uuid, set()).add(viewer)
             self._by_user.setdefault(identity.user_uuid, set()).add(viewer)
@@ -145,7 +152,7 @@ class Viewers:
         key = (identity.user_uuid, identity.scopes, identity.is_root)
         reader = self._readers.get(key)
         if reader is None:
-            reader = Reader(identity, self._check, self._book.now)
+            reader = Reader(identity, self._check, self._book.judge)
             self._readers[key] = reader
             self._router.add(reader)
             self._renew_soon(reader)

@@ -13,6 +13,7 @@ import pytest
 
 from arvados_nats import arvados_client
 from arvados_nats.grants import DIRECT, OWNED, ClusterState, Grants
+from arvados_nats.judge import Judge
 from arvados_nats.permissions import Identity
 from arvados_nats.tokens import Token
 from sandbox import api_server
@@ -84,7 +85,7 @@ def connect(router: Router, check: PermissionCheck) -> Connect:
     """Make a reader with grants, known to the router, and his inbox."""
 
     def make(user: str, targets: dict[str, int] | None, **changes: Any) -> tuple[Reader, Inbox]:
-        reader = Reader(Identity(f"token of {user}", user), check)
+        reader = Reader(Identity(f"token of {user}", user), check, lambda i, g: Judge(i, g, 0.0))
         if targets is not None:
             reader.set_grants(Grants(user, is_active=True, targets=targets, **changes))
         check.add_token(reader.key, Token("secret"))
@@ -164,8 +165,12 @@ async def test_trash_and_narrow_scopes_are_looked_at_for_each_event(
     """Time alone ends what a trash time allows, and a scope names single objects."""
     now = 100.0
     scope = f"GET /arvados/v1/collections/{COLLECTION}"
-    narrow = Reader(Identity("t", "a", scopes=(scope,)), check, lambda: now)
-    wide = Reader(Identity("u", "b"), check, lambda: now)
+
+    def judge(identity: Identity, grants: Grants) -> Judge:
+        return Judge(identity, grants, now)
+
+    narrow = Reader(Identity("t", "a", scopes=(scope,)), check, judge)
+    wide = Reader(Identity("u", "b"), check, judge)
     narrow.set_grants(Grants("a", targets={PROJECT: DIRECT | OWNED}))
     trashed = ClusterState(trashed={PROJECT: 200.0}, frozen=frozenset({PROJECT}))
     wide.set_grants(Grants("b", targets={PROJECT: DIRECT | OWNED}, cluster=trashed))

@@ -12,21 +12,22 @@ import pytest
 
 from arvados_nats.errors import BadInput, Refused, Unavailable
 from arvados_nats.grants import OWNED, Grants
+from arvados_nats.judge import Judge
 from arvados_nats.permissions import Identity
 from tests.unit.made_events import COLLECTION, PROJECT, USER, made
 from wsproxy import native_reply
 from wsproxy.cursor import EventCursor
 from wsproxy.native_events import EventsRequest, _begin, _Page, pattern
-from wsproxy.native_reply import Busy, Rights
+from wsproxy.native_reply import Busy
 
 REQUEST = "zzzzz-xvhdp-request00000000"
 CONTAINER = "zzzzz-dz642-container000000"
 OTHER = "zzzzz-j7d0g-other0000000000"
 
 
-def rights(*owners: str, scopes: tuple[str, ...] = ("all",)) -> Rights:
+def judge(*owners: str, scopes: tuple[str, ...] = ("all",)) -> Judge:
     grants = Grants(USER, is_active=True, targets=dict.fromkeys(owners, OWNED))
-    return Rights(Identity("zzzzz-gj3su-000000000000001", USER, scopes=scopes), grants, 0.0)
+    return Judge(Identity("zzzzz-gj3su-000000000000001", USER, scopes=scopes), grants, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_what_is_shown_names_no_other_reader() -> None:
         audience=[(PROJECT, REQUEST), (OTHER, "zzzzz-xvhdp-secret000000000")],
         facts={"requests": [[REQUEST, PROJECT], ["zzzzz-xvhdp-secret000000000", OTHER]]},
     )
-    part = page.part(stored, rights(PROJECT))
+    part = page.part(stored, judge(PROJECT))
     assert part is not None
     shown = json.loads(part.data)
     assert shown["audience"] == [[PROJECT, REQUEST]]
@@ -78,11 +79,11 @@ def test_what_is_shown_names_no_other_reader() -> None:
 def test_what_may_not_be_read_is_no_part_of_a_page() -> None:
     """Forbidden, out of scope, and what only Arvados could tell."""
     page = _Page(EventsRequest())
-    assert page.part(made(1), rights(PROJECT)) is not None
-    assert page.part(made(1), rights(OTHER)) is None
-    assert page.part(made(1), rights(PROJECT, scopes=("GET /arvados/v1/groups/",))) is None
+    assert page.part(made(1), judge(PROJECT)) is not None
+    assert page.part(made(1), judge(OTHER)) is None
+    assert page.part(made(1), judge(PROJECT, scopes=("GET /arvados/v1/groups/",))) is None
     asked_of_arvados = made(1, "zzzzz-fngyi-000000000000001")
-    assert page.part(asked_of_arvados, rights(PROJECT)) is None
+    assert page.part(asked_of_arvados, judge(PROJECT)) is None
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_a_page_is_full(given: dict[str, Any], events: int) -> None:
     page = _Page(EventsRequest(**given))
     count = 0
     while not page.full:
-        count += page.part(made(count + 1), rights(PROJECT)) is not None
+        count += page.part(made(count + 1), judge(PROJECT)) is not None
     assert count == events
 
 
@@ -103,7 +104,7 @@ def test_a_page_that_finds_nothing_ends_too() -> None:
     looked = 0
     while not page.full:
         looked += 1
-        assert page.part(made(looked), rights(PROJECT)) is None
+        assert page.part(made(looked), judge(PROJECT)) is None
     assert looked == 20_000
 
 

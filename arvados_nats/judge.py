@@ -1,0 +1,41 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The read rule for the holder of one token at one moment, as `GrantBook.judge` hands it out.
+
+Pure. Trash and expiry times are written and compared by the database's clock. Whoever judges takes
+the moment from here, so that no second clock decides the same rule (ruff bans `time.time` and
+`permissions.decide` elsewhere).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from arvados_nats.grants import Grants
+from arvados_nats.object_facts import ObjectFacts
+from arvados_nats.permissions import Decision, Identity, decide  # noqa: TID251  (the one caller)
+
+
+class Judge(msgspec.Struct, frozen=True, gc=False):
+    """Who asks, what they may read, and when, in seconds since 1970 by the database's clock."""
+
+    identity: Identity
+    grants: Grants
+    now: float
+
+    def decide(self, facts: ObjectFacts, *, include_trash: bool = False) -> Decision:
+        """What the rule says of an object; see `permissions.decide`."""
+        return decide(self.identity, self.grants, facts, self.now, include_trash)
+
+    def allows(self, facts: ObjectFacts) -> bool:
+        """Whether the object may be read for sure, as states and logs are: trash is hidden."""
+        return self.decide(facts) is Decision.YES
+
+    def requests_shown(self, facts: ObjectFacts) -> list[tuple[str, str]]:
+        """(owner, request) of the requests that show a container and that may be read."""
+        return [
+            (owner, uuid)
+            for uuid, owner in facts.requests or ()
+            if self.allows(ObjectFacts("container_request", uuid, owner))
+        ]

@@ -1,0 +1,119 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Trash and expiry are held to the database's clock, whatever clock the services' machines have."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from arvados_nats import arvados_client
+from arvados_nats.arvados_client import Arvados
+from arvados_nats.object_facts import ObjectFacts
+from arvados_nats.permissions import Decision, Identity
+from arvados_nats.tokens import Token
+from publishers import postgres
+from publishers.live_audience import Trash
+from sandbox.nats_server import NatsServer
+from sandbox.postgres import Database
+from tests.integration.permission_world import PermissionWorld, world
+from wsproxy.permission_check import PermissionCheck
+from wsproxy.readable import Readable
+from wsproxy.reader import Reader
+from wsproxy.viewers import Viewer
+
+AHEAD = 30
+
+
+@pytest.fixture
+async def ahead(database: Database) -> Database:
+    """A database whose clock is half a minute ahead of ours."""
+    owner = await asyncpg.connect(database.dsn)
+    reader, name = urlsplit(database.reader_dsn).username, urlsplit(database.dsn).path[1:]
+    await owner.execute(
+        "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS"
+        f" $$ SELECT pg_catalog.clock_timestamp() + interval '{AHEAD} s' $$"
+    )
+    await owner.execute(
+        f'ALTER ROLE "{reader}" IN DATABASE "{name}" SET search_path = public, pg_catalog'
+    )
+    await owner.close()
+    return database
+
+
+@pytest.fixture
+async def here(
+    ahead: Database, fresh_nats: NatsServer, keys_folder: Path
+) -> AsyncIterator[PermissionWorld]:
+    async with (
+        world(ahead, fresh_nats, keys_folder) as made,
+        made.publishing(with_events=False),
+    ):
+        yield made
+
+
+@pytest.fixture
+async def nobody() -> AsyncIterator[Arvados]:
+    """Arvados is not asked: nobody answers there."""
+    async with arvados_client.connect("http://127.0.0.1:9") as client:
+        yield client
+
+
+async def trash(database: Database, group: str, seconds: float) -> None:
+    """Have the group in the trash since so many seconds, by the database's clock."""
+    since = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=AHEAD - seconds)
+    owner = await asyncpg.connect(database.dsn)
+    await owner.execute(
+        "INSERT INTO trashed_groups (group_uuid, trash_at) VALUES ($1, $2)", group, since
+    )
+    await owner.close()
+
+
+async def test_what_is_in_the_trash_by_the_databases_clock_is_not_read(
+    here: PermissionWorld, nobody: Arvados
+) -> None:
+    """States and logs as well as events, for a project that was trashed ten seconds ago."""
+    alice = await here.cluster.user("alice")
+    project = await here.cluster.project(owner=alice)
+    await trash(here.database, project.uuid, 10)
+    await here.book.renew([alice.uuid])
+    grants = await here.book.of(alice.uuid)
+    identity = Identity("zzzzz-gj3su-000000000000001", alice.uuid)
+    reader = Reader(identity, PermissionCheck(nobody), here.book.judge)
+    reader.set_grants(grants)
+    viewer = Viewer(Token("v2/a/b"), identity, reader, here.book)
+    request = ObjectFacts("container_request", "zzzzz-xvhdp-000000000000001", project.uuid)
+    judge = viewer.judge()
+    assert judge is not None
+    assert judge.decide(request) is Decision.NO
+    assert not await Readable(nobody).logs(viewer, request.uuid, request)
+    shown = ObjectFacts(
+        "container", "zzzzz-dz642-000000000000001", "", requests=((request.uuid, project.uuid),)
+    )
+    assert judge.requests_shown(shown) == []
+
+
+async def test_an_expired_token_reads_nothing(here: PermissionWorld) -> None:
+    """It ended ten seconds ago in the database, and will in twenty by our own clock."""
+    alice = await here.cluster.user("alice")
+    grants = await here.book.of(alice.uuid)
+    now = datetime.now(UTC).timestamp()
+    ended = Identity("zzzzz-gj3su-000000000000001", alice.uuid, expires_at=now + AHEAD - 10)
+    home = ObjectFacts("collection", "zzzzz-4zz18-000000000000001", alice.uuid)
+    assert here.book.judge(ended, grants).decide(home) is Decision.NO
+
+
+async def test_live_subjects_close_by_the_databases_clock(ahead: Database) -> None:
+    """The live publisher's own look at the trash."""
+    group = "zzzzz-j7d0g-000000000000001"
+    await trash(ahead, group, 10)
+    async with postgres.connect(ahead.reader_dsn) as reader:
+        shown = Trash(reader)
+        await shown.refresh()
+        assert shown.holds(group)
