@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from wsproxy import metrics
+from wsproxy import failures, metrics
+from wsproxy.outlet import Outlet
 from wsproxy.spread import STEP_SECONDS, spread
 
 _TICK_SECONDS = 1.0
@@ -23,6 +24,10 @@ _TICK_SECONDS = 1.0
 
 class Connection(Protocol):
     """One open connection."""
+
+    @property
+    def outlet(self) -> Outlet:
+        """Its outgoing side."""
 
     def tick(self, now: float) -> None:
         """Called about every second, first within two, with the loop's time. Never waits."""
@@ -59,14 +64,15 @@ class Connections:
 
     async def run(self) -> None:
         """Tick until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
             async for portion in spread(tuple(self._open), _TICK_SECONDS):
-                now = loop.time()
-                for connection in portion:
-                    if connection in self._open:
-                        connection.tick(now)
+                self._tick(portion)
             metrics.sent.tell()
+
+    def _tick(self, portion: Sequence[Connection]) -> None:
+        now = asyncio.get_running_loop().time()
+        here = (connection for connection in portion if connection in self._open)
+        failures.each(here, lambda connection: connection.tick(now))
 
     async def drain(self, seconds: float, grace: float = 2.0) -> None:
         """Close all, spread evenly over `seconds`; then give the last `grace` seconds to go."""
@@ -75,8 +81,7 @@ class Connections:
         random.shuffle(waiting)
         steps = max(1, min(len(waiting), round(seconds / STEP_SECONDS)))
         for step in range(steps):
-            for connection in waiting[step::steps]:
-                connection.drain()
+            failures.each(waiting[step::steps], lambda connection: connection.drain())
             if step + 1 < steps:
                 await asyncio.sleep(seconds / steps)
         if self._open:

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""A task of one connection that fails ends that connection, loudly; never in silence.
+"""What fails in one connection ends that connection, loudly; never in silence.
 
 A mistake of ours must not leave a client waiting for ever, nor touch anybody else's connection.
 """
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
 
 from wsproxy import metrics
 from wsproxy.close_codes import CloseCode
@@ -19,15 +20,40 @@ from wsproxy.outlet import Outlet
 logger = logging.getLogger(__name__)
 
 
+class _HasOutlet(Protocol):
+    @property
+    def outlet(self) -> Outlet:
+        """The connection's outgoing side."""
+
+
+_Session = TypeVar("_Session", bound=_HasOutlet)
+
+
+def each(sessions: Iterable[_Session], act: Callable[[_Session], None]) -> None:
+    """Let `act` happen to all of them: one that fails ends, and the others get their turn."""
+    for session in tuple(sessions):
+        try:
+            act(session)
+        except Exception as error:
+            end(session.outlet, error)
+
+
+def end(outlet: Outlet, error: BaseException) -> None:
+    """Close the connection; the client is to come back and resume."""
+    logger.error("connection failed", extra={"action": "connection.failed"}, exc_info=error)
+    metrics.cut_sockets.labels("failure").inc()
+    try:
+        outlet.close(CloseCode.RESYNC, "the server has made a mistake")
+    except Exception:
+        outlet.abort()
+
+
 def end_with(outlet: Outlet, task: asyncio.Task[Any]) -> None:
-    """Close the connection if `task` fails; the client is to come back and resume."""
+    """Close the connection if `task` fails."""
 
     def done(task: asyncio.Task[Any]) -> None:
         error = None if task.cancelled() else task.exception()
-        if error is None:
-            return
-        logger.error("connection failed", extra={"action": "connection.failed"}, exc_info=error)
-        metrics.cut_sockets.labels("failure").inc()
-        outlet.close(CloseCode.RESYNC, "the server has made a mistake")
+        if error is not None:
+            end(outlet, error)
 
     task.add_done_callback(done)

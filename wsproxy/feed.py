@@ -18,7 +18,7 @@ from typing import Protocol
 
 from arvados_nats import tracing
 from arvados_nats.errors import Unavailable
-from wsproxy import metrics
+from wsproxy import failures, metrics
 from wsproxy.batch import Batch
 from wsproxy.history import History
 from wsproxy.outlet import Outlet
@@ -76,6 +76,7 @@ class Feed:
                 self._join()
             else:
                 self._task = asyncio.create_task(self._catch_up(), name="feed")
+                failures.end_with(self._outlet, self._task)
 
     @property
     def running(self) -> bool:
@@ -104,7 +105,10 @@ class Feed:
             self.fall_behind(batch.first - 1)
             return
         self.position = batch.last
-        self._accept(batch)
+        try:
+            self._accept(batch)
+        except Exception as error:
+            failures.end(self._outlet, error)
 
     def fall_behind(self, sequence: int) -> None:
         if not self.live:

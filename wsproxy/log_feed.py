@@ -22,7 +22,7 @@ from arvados_nats import events, log_chunks, subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats_client import Message, Nats
-from wsproxy import log_end
+from wsproxy import failures, log_end
 from wsproxy.cursor import LogPlace
 from wsproxy.log_arvados import FINAL, Access, SavedLogs
 from wsproxy.log_file import LogFile
@@ -174,11 +174,11 @@ class LogFeed:
 
     def _file(self, name: str) -> LogFile:
         file = self.files.get(name)
-        if file is None:
-            file = self.files[name] = LogFile(self.container, name)
-            for reader in tuple(self.readers):
-                reader.enter(file)
-        return file
+        if file is not None:
+            return file
+        made = self.files[name] = LogFile(self.container, name)
+        failures.each(self.readers, lambda reader: reader.enter(made))
+        return made
 
     def _finish(self, end: ContainerEnd) -> None:
         if self.end is not None:
@@ -192,8 +192,7 @@ class LogFeed:
         for file in self.files.values():
             file.flush()
         self.end = end
-        for reader in tuple(self.readers):
-            reader.wake()
+        failures.each(self.readers, lambda reader: reader.wake())
 
     async def _check(self) -> None:
         """See to it that nothing was missed, and that an end nobody announced is found."""

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from wsproxy import metrics
+from wsproxy import failures, metrics
 from wsproxy.cursor import LogPlace
 from wsproxy.log_frontier import Frontier, Jump, Run
 from wsproxy.log_pieces import PIECE_BYTES, Piece, pieces
@@ -102,24 +102,19 @@ class LogFile:
         self._gathered, self._size = [], 0
         self._sent_at = asyncio.get_running_loop().time()
         message = Piece(self.container, self.name, place.epoch, place.offset, data).message
-        slow = []
-        for reader in self.live:
-            if reader.outlet.lagging:
-                slow.append(reader)
-            else:
-                reader.send(message)
-        metrics.log_frames.inc(len(self.live) - len(slow))
+        slow = [reader for reader in self.live if reader.outlet.lagging]
         for reader in slow:
             self.live.remove(reader)
-            metrics.log_lags.inc()
-            reader.fall_behind(self.name, place)
+        failures.each(self.live, lambda reader: reader.send(message))
+        metrics.log_frames.inc(len(self.live))
+        metrics.log_lags.inc(len(slow))
+        failures.each(slow, lambda reader: reader.fall_behind(self.name, place))
         self._wake_ahead()
 
     def _jump(self, place: LogPlace) -> None:
         self.flush()
         left, self.live = self.live, []
-        for reader in left:
-            reader.fall_behind(self.name, place)
+        failures.each(left, lambda reader: reader.fall_behind(self.name, place))
 
     def recent(self, place: LogPlace) -> Piece | None:
         """The bytes from a place on, if they are among the last that came."""

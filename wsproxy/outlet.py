@@ -23,6 +23,8 @@ HIGH_WATER = 64 * 1024
 """Bytes waiting for one peer from which on it is behind. Each slow peer may cost this much."""
 NO_PROGRESS_SECONDS = 60.0
 """A peer whose kernel took no byte for so long, though there are some for it, is cut."""
+_REASON_BYTES = 123
+"""The close code and its reason stand in one control frame (RFC 6455 5.5)."""
 CLOSE_SECONDS = 10.0
 """How long a peer has for its half of the closing handshake."""
 
@@ -268,13 +270,13 @@ class Outlet:
         return len(self._take())
 
     def close(self, code: int, reason: str = "") -> None:
-        """Close after what was written."""
+        """Close after what was written; of a long reason goes what has room."""
         if self.closed:
             return
         self.flush()
         self.closed = True
         self.resumed()
-        self.wire.close(code, reason)
+        self.wire.close(code, reason.encode()[:_REASON_BYTES].decode(errors="ignore"))
 
     def abort(self) -> None:
         """Drop the connection now."""

@@ -19,7 +19,7 @@ from typing import Any
 from arvados_nats.errors import BadInput, Refused, Unavailable
 from arvados_nats.grant_subjects import Change
 from arvados_nats.tokens import Token
-from wsproxy import messages_v0, metrics
+from wsproxy import failures, messages_v0, metrics
 from wsproxy.batch import Batch
 from wsproxy.close_codes import CloseCode
 from wsproxy.feed import Feed
@@ -68,7 +68,7 @@ class ConnectionV0:
     ) -> None:
         self._services = services
         self._incoming = incoming
-        self._outlet = outlet
+        self.outlet = outlet
         self._token = token
         self._form = NumberedEvent.frame if incoming.socket else NumberedEvent.text
         self._session = SessionV0(services.limits.subscriptions)
@@ -92,8 +92,8 @@ class ConnectionV0:
                 await asyncio.sleep(pause)
             if data:  # arvados-ws does not see empty frames
                 self._handle(data)
-            if self._outlet.lagging:
-                await self._outlet.writable()
+            if self.outlet.lagging:
+                await self.outlet.writable()
 
     def end(self) -> None:
         """Free everything; the connection is over."""
@@ -105,7 +105,7 @@ class ConnectionV0:
         if self._viewer:
             self._services.viewers.release(self._viewer, self)
         self._count()
-        self._outlet.gone()
+        self.outlet.gone()
 
     # Commands.
 
@@ -121,12 +121,12 @@ class ConnectionV0:
             done = False
         if not done:
             metrics.bad_commands.inc()
-            self._outlet.write(messages_v0.BAD)
+            self.outlet.write(messages_v0.BAD)
 
     def _unsubscribe(self, wanted: Unsubscribe) -> bool:
         if not self._session.unsubscribe(wanted.filters):
             return False
-        self._outlet.write(messages_v0.OK)
+        self.outlet.write(messages_v0.OK)
         if not len(self._session) and self._feed:
             self._feed.halt()
         return True
@@ -136,7 +136,7 @@ class ConnectionV0:
         subscription = self._session.subscribe(wanted, position)
         if subscription is None:
             return False
-        self._outlet.write(messages_v0.OK)
+        self.outlet.write(messages_v0.OK)
         if wanted.last_log_id:
             self._spawn(self._replay(subscription))
         elif self._feed and not self._feed.running:
@@ -182,7 +182,7 @@ class ConnectionV0:
                 await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
                 attempt += 1
         await self._services.source.ready.wait()
-        self._feed = Feed(self._services.source, self._viewer.reader, self._outlet, self._accept)
+        self._feed = Feed(self._services.source, self._viewer.reader, self.outlet, self._accept)
         first = self._session.first_place
         if first is not None:
             self._feed.start(first)
@@ -206,12 +206,12 @@ class ConnectionV0:
                 numbered = enumerate(batch.events, first)
                 frames = [messages_v0.numbered(stored).frame(number) for number, stored in numbered]
                 piece = batch.keep(first, frames)
-            self._outlet.put(piece)
+            self.outlet.put(piece)
             return
         for stored in batch.events:
             if self._session.lets_through(stored):
                 self._msg_id += 1
-                self._outlet.put(self._form(messages_v0.numbered(stored), self._msg_id))
+                self.outlet.put(self._form(messages_v0.numbered(stored), self._msg_id))
 
     def _stream_reset(self) -> None:
         self._session.forget_places()
@@ -225,8 +225,8 @@ class ConnectionV0:
             self._quiet_since = now
         elif now - self._quiet_since >= self._services.send_timeout:
             self._quiet_since = now
-            if not self._outlet.pending:
-                self._outlet.write(messages_v0.IDLE)
+            if not self.outlet.pending:
+                self.outlet.write(messages_v0.IDLE)
         self._ping(now)
 
     def _count(self) -> int:
@@ -239,11 +239,11 @@ class ConnectionV0:
     def _ping(self, now: float) -> None:
         """Find peers that vanished; one that has something to read needs no ping for that."""
         socket = self._incoming.socket
-        if socket is None or self._outlet.pending or now - socket.heard_at < _PING_SECONDS:
+        if socket is None or self.outlet.pending or now - socket.heard_at < _PING_SECONDS:
             return
         if now - socket.heard_at > _SILENT_SECONDS:
             metrics.cut_sockets.labels("silent").inc()
-            self._outlet.abort()
+            self.outlet.abort()
         elif now - self._pinged_at >= _PING_SECONDS:
             self._pinged_at = now
             socket.ping()
@@ -252,11 +252,12 @@ class ConnectionV0:
         self._cut(_GOING_AWAY, "the server is going away", "drain")
 
     def _cut(self, code: int, reason: str, cause: str) -> None:
-        if not self._outlet.closed:
+        if not self.outlet.closed:
             metrics.cut_sockets.labels(cause).inc()
-        self._outlet.close(code, reason)
+        self.outlet.close(code, reason)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name="v0")
+        failures.end_with(self.outlet, task)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

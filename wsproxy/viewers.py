@@ -31,8 +31,9 @@ from arvados_nats.judge import Judge
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.permissions import Identity
 from arvados_nats.tokens import Token
-from wsproxy import metrics
+from wsproxy import failures, metrics
 from wsproxy.graph_changes import graph_change
+from wsproxy.outlet import Outlet
 from wsproxy.permission_check import PermissionCheck
 from wsproxy.reader import Reader, ReaderKey
 from wsproxy.router import Router
@@ -50,6 +51,10 @@ class TooMany(Refused):
 
 class Session(Protocol):
     """What a viewer's connection is told."""
+
+    @property
+    def outlet(self) -> Outlet:
+        """Its outgoing side."""
 
     def ended(self, reason: str) -> None:
         """The token is dead: `expired`, `deleted` or `changed`. Never waits, never raises."""
@@ -245,8 +250,7 @@ class Viewers:
         if change is None or not change.narrows:
             return
         for viewer in tuple(self._by_user.get(user_uuid, ())):
-            for session in tuple(viewer.sessions):
-                session.narrowed(change)
+            failures.each(viewer.sessions, lambda session: session.narrowed(change))
 
     # Tokens.
 
@@ -266,8 +270,7 @@ class Viewers:
                     "sessions": len(viewer.sessions),
                 },
             )
-            for session in tuple(viewer.sessions):
-                session.ended(reason)
+            failures.each(viewer.sessions, lambda session: session.ended(reason))
 
     async def _rounds(self) -> None:
         """Every second the tokens that expire; every minute all grants."""
