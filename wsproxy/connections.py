@@ -71,8 +71,12 @@ class Connections:
 
     def _tick(self, portion: Sequence[Connection]) -> None:
         now = asyncio.get_running_loop().time()
-        here = (connection for connection in portion if connection in self._open)
-        failures.each(here, lambda connection: connection.tick(now))
+
+        def tick(connection: Connection) -> None:
+            if connection in self._open:
+                connection.tick(now)
+
+        failures.each(portion, tick)
 
     async def drain(self, seconds: float, grace: float = 2.0) -> None:
         """Close all, spread evenly over `seconds`; then give the last `grace` seconds to go."""

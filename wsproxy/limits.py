@@ -20,6 +20,8 @@ class Limits:
     """Off by default: behind a proxy that does not tell the address, all have the same one."""
     subscriptions: int = 100
     """Subscriptions of one connection."""
+    subscription_bytes: int = 256 * 1024
+    """Bytes of the messages that made the subscriptions of one connection, together."""
     commands_per_second: float = 50.0
     command_burst: int = 200
 

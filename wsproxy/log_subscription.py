@@ -43,6 +43,7 @@ class LogSubscription:
     """One `log` subscription."""
 
     def __init__(self, services: Services, client: Client, id: str, target: LogTarget) -> None:
+        self.weight = 0
         self._services = services
         self._client = client
         self._id = id

@@ -6,11 +6,13 @@
 Pure. facts/arvados.md 6 and services/ws/session_v0.go are the reference, down to Go's way of
 reading JSON: keys in any case, `null` as absent, an absent filter list different from an empty one
 when an unsubscribe looks for its equal. Only `event_type in [...]` and `created_at` with a time in
-RFC 3339 are honoured; every other filter is ignored, that is, matches.
+RFC 3339 are honoured; every other filter is ignored, that is, matches, and nothing is kept of it
+but its part in a digest.
 """
 
 from __future__ import annotations
 
+import hashlib
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -94,13 +96,15 @@ Test = Callable[[Event], bool]
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """A subscription wanted. `filters` is a text that is equal for equal filters."""
+    """A subscription wanted. `filters` is a digest that is equal for equal filters."""
 
-    filters: str
+    filters: bytes
     tests: tuple[Test, ...] = field(compare=False)
     last_log_id: int = 0
     created_since: datetime | None = None
     """The filters let nothing through that was created before."""
+    weight: int = field(default=0, compare=False)
+    """Bytes of the command it came in: what is kept of it may take some times as much."""
 
     def matches(self, event: Event) -> bool:
         return all(test(event) for test in self.tests)
@@ -110,9 +114,11 @@ class Subscribe:
 class Unsubscribe:
     """The first subscription with these filters is to end."""
 
-    filters: str
+    filters: bytes
 
 
+MAX_FILTERS = 16
+"""Filters of one subscription: each is looked at for each event."""
 _SHORT = 1024
 """Length up to which equal commands of all clients share one value: pages send the same ones."""
 
@@ -141,9 +147,9 @@ def _command(data: str | bytes) -> Subscribe | Unsubscribe:
     if method == "subscribe":
         tests = tuple(test for f in filters or () if (test := _test(f)) is not None)
         since = max((t for f in filters or () if (t := _since(f))), default=None)
-        return Subscribe(_canonical(filters), tests, last_log_id, since)
+        return Subscribe(_digest(filters), tests, last_log_id, since, len(data))
     if method == "unsubscribe":
-        return Unsubscribe(_canonical(filters))
+        return Unsubscribe(_digest(filters))
     raise BadInput("unknown method")
 
 
@@ -164,22 +170,33 @@ def _filters(value: object) -> list[Filter] | None:
         return None
     if not isinstance(value, list) or not all(isinstance(f, list | None) for f in value):
         raise BadInput("filters are no list of lists")
+    if len(value) > MAX_FILTERS:
+        raise BadInput("too many filters")
     return [([*(f or ()), None, None, None])[:3] for f in value]
 
 
-def _canonical(filters: list[Filter] | None) -> str:
-    return msgspec.json.encode(_go_value(filters), order="deterministic").decode()
+def _digest(filters: list[Filter] | None) -> bytes:
+    """Of JSON in one form. Numbers are all floats in Go; those deeper than any honoured filter has
+    them are taken as they are written."""
+    plain = None if filters is None else [[_go_value(part) for part in f] for f in filters]
+    try:
+        form = msgspec.json.encode(plain, order="deterministic")
+    except MALFORMED as error:
+        raise BadInput("filters are nested too deeply") from error
+    return hashlib.blake2b(form, digest_size=16).digest()
 
 
-def _go_value(value: Any) -> Any:
-    """Numbers are all floats in Go, and truth values are none."""
-    if isinstance(value, list):
-        return [_go_value(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _go_value(item) for key, item in value.items()}
-    if isinstance(value, int) and not isinstance(value, bool):
+def _go_value(part: Any) -> Any:
+    return [_go_number(item) for item in part] if isinstance(part, list) else _go_number(part)
+
+
+def _go_number(value: Any) -> Any:
+    if type(value) is not int:
+        return value
+    try:
         return float(value)
-    return value
+    except OverflowError as error:
+        raise BadInput("a number is too large") from error
 
 
 def _test(filter_: Filter) -> Test | None:
@@ -206,7 +223,7 @@ _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
 
 
 def _compares(compare: Callable[[Any, Any], bool], event: Event, moment: datetime) -> bool:
-    created = _rfc3339(event.created_at)
+    created = _created(event.created_at)
     return created is not None and compare(created, moment)
 
 
@@ -231,3 +248,7 @@ def _rfc3339(text: object) -> datetime | None:
         return datetime.fromisoformat(f"{seconds}.{micros}{zone}")
     except ValueError:
         return None
+
+
+_created = lru_cache(maxsize=256)(_rfc3339)
+"""All filters of all connections look at the same few events."""

@@ -36,6 +36,7 @@ class ObjectSubscription:
     """One `object` subscription."""
 
     def __init__(self, services: Services, client: Client, id: str, target: ObjectTarget) -> None:
+        self.weight = 0
         self._services = services
         self._client = client
         self._id = id

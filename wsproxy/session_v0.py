@@ -46,8 +46,9 @@ class Subscription:
 class SessionV0:
     """All subscriptions of one connection, in the order in which they were made."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, kept_bytes: int) -> None:
         self._limit = limit
+        self._kept_bytes = kept_bytes
         self._subscriptions: list[Subscription] = []
         self._shown = 0
 
@@ -60,14 +61,15 @@ class SessionV0:
         return min((s.after for s in self._subscriptions if s.after != ASLEEP), default=None)
 
     def subscribe(self, wanted: Subscribe, position: int) -> Subscription | None:
-        """Add a subscription; `position` is the last event now. None beyond the limit."""
-        if len(self._subscriptions) >= self._limit:
+        """Add a subscription; `position` is the last event now. None beyond the limits."""
+        kept = sum(s.wanted.weight for s in self._subscriptions)
+        if len(self._subscriptions) >= self._limit or kept + wanted.weight > self._kept_bytes:
             return None
         subscription = Subscription(wanted, ASLEEP if wanted.last_log_id else position)
         self._subscriptions.append(subscription)
         return subscription
 
-    def unsubscribe(self, filters: str) -> bool:
+    def unsubscribe(self, filters: bytes) -> bool:
         """Remove the first subscription with equal filters, if there is one."""
         for index, subscription in enumerate(self._subscriptions):
             if subscription.wanted.filters == filters:

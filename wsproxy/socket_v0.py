@@ -33,14 +33,16 @@ from wsproxy.viewers import TooMany, Viewer
 
 logger = logging.getLogger(__name__)
 
-MAX_MESSAGE = 2 * 1024 * 1024 - 1
-"""arvados-ws closes on a frame of 2 MiB (services/ws/handler.go)."""
+MAX_MESSAGE = 64 * 1024
+"""arvados-ws understands no command over 4 KiB (services/ws/handler.go)."""
+_BEFORE_ADMISSION = 64 * 1024
+"""Bytes of commands that are read of a peer before it is known who it is."""
 
 _PING_SECONDS = 30.0
 _SILENT_SECONDS = 600.0
 """A client whose program is too busy to answer a ping is not dead; whether its machine is, the
 kernel finds out much sooner (`websocket_protocol.VANISHED_SECONDS`)."""
-_GOING_AWAY = 1001
+_GOING_AWAY, _POLICY_VIOLATION = 1001, 1008
 _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -71,11 +73,13 @@ class ConnectionV0:
         self.outlet = outlet
         self._token = token
         self._form = NumberedEvent.frame if incoming.socket else NumberedEvent.text
-        self._session = SessionV0(services.limits.subscriptions)
+        limits = services.limits
+        self._session = SessionV0(limits.subscriptions, limits.subscription_bytes)
         self._viewer: Viewer | None = None
         self._feed: Feed | None = None
         self._msg_id = 0
         self._counted = 0
+        self._heard = 0
         self._quiet_since = asyncio.get_running_loop().time()
         self._pinged_at = self._quiet_since
         self._tasks: set[asyncio.Task[None]] = set()
@@ -90,7 +94,7 @@ class ConnectionV0:
         while (data := await self._incoming.receive()) is not None:
             if pause := pace.wait(loop.time()):
                 await asyncio.sleep(pause)
-            if data:  # arvados-ws does not see empty frames
+            if data and self._may_say(data):  # arvados-ws does not see empty frames
                 self._handle(data)
             if self.outlet.lagging:
                 await self.outlet.writable()
@@ -108,6 +112,13 @@ class ConnectionV0:
         self.outlet.gone()
 
     # Commands.
+
+    def _may_say(self, data: str | bytes) -> bool:
+        self._heard += len(data)
+        if self._viewer is not None or self._heard <= _BEFORE_ADMISSION:
+            return True
+        self._cut(_POLICY_VIOLATION, "too many commands before the token was accepted", "unknown")
+        return False
 
     def _handle(self, data: str | bytes) -> None:
         try:

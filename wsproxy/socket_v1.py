@@ -127,14 +127,16 @@ class ConnectionV1:
             case _ if self._viewer is None:
                 self._error("not_authenticated", "send auth first")
             case Subscribe():
-                self._subscribe(message)
+                self._subscribe(message, len(data))
             case Unsubscribe():
                 self._unsubscribe(message.id)
 
-    def _subscribe(self, message: Subscribe) -> None:
+    def _subscribe(self, message: Subscribe, weight: int) -> None:
+        limits = self._services.limits
+        kept = weight + sum(other.weight for other in self._subscriptions.values())
         if message.id in self._subscriptions:
             self._error("id_in_use", "there is a subscription with this id", id=message.id)
-        elif len(self._subscriptions) >= self._services.limits.subscriptions:
+        elif len(self._subscriptions) >= limits.subscriptions or kept > limits.subscription_bytes:
             self._error("too_many", "too many subscriptions on this connection", id=message.id)
         else:
             try:
@@ -142,6 +144,7 @@ class ConnectionV1:
             except BadInput as error:
                 self._error("bad_message", str(error), id=message.id)
                 return
+            subscription.weight = weight
             self._subscriptions[message.id] = subscription
             self.spawn(self._start(message.id, subscription))
 

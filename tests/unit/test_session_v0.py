@@ -35,7 +35,7 @@ def subscribed(session: SessionV0, command: Subscribe, position: int) -> Subscri
 
 def test_a_subscription_takes_what_is_stored_after_it() -> None:
     """Not what was stored before."""
-    session = SessionV0(10)
+    session = SessionV0(10, 1000)
     subscribed(session, wanted(), 5)
     assert shown(session, 4, 5, 6, 7) == [6, 7]
     assert session.first_place == 5
@@ -43,7 +43,7 @@ def test_a_subscription_takes_what_is_stored_after_it() -> None:
 
 def test_without_a_subscription_nothing_is_shown() -> None:
     """Also after the last one was removed."""
-    session = SessionV0(10)
+    session = SessionV0(10, 1000)
     assert shown(session, 1) == []
     command = wanted()
     subscribed(session, command, 0)
@@ -55,7 +55,7 @@ def test_without_a_subscription_nothing_is_shown() -> None:
 
 def test_a_replay_sleeps_until_its_place_is_known() -> None:
     """It can be removed meanwhile."""
-    session = SessionV0(10)
+    session = SessionV0(10, 1000)
     replay = subscribed(session, wanted(last_log_id=9), 5)
     assert shown(session, 6) == []
     assert session.first_place is None
@@ -66,7 +66,7 @@ def test_a_replay_sleeps_until_its_place_is_known() -> None:
 
 def test_a_replay_does_not_repeat_what_others_showed() -> None:
     """Only what no subscription had shown, then live as usual."""
-    session = SessionV0(10)
+    session = SessionV0(10, 1000)
     subscribed(session, wanted("update"), 0)
     assert shown(session, 1, 2, 3) == [1, 2, 3]
     replay = subscribed(session, wanted("update", "create", last_log_id=1), 3)
@@ -78,7 +78,7 @@ def test_a_replay_does_not_repeat_what_others_showed() -> None:
 
 def test_where_the_row_is_not_found_higher_ids_count() -> None:
     """As arvados-ws selects them."""
-    session = SessionV0(10)
+    session = SessionV0(10, 1000)
     replay = subscribed(session, wanted(last_log_id=4), 9)
     session.begin_replay(replay, 0, 4, 9)
     assert shown(session, 3, 4, 5) == [5]
@@ -86,7 +86,7 @@ def test_where_the_row_is_not_found_higher_ids_count() -> None:
 
 def test_a_new_stream_is_all_news() -> None:
     """Sequences of the old one mean nothing."""
-    session = SessionV0(10)
+    session = SessionV0(10, 1000)
     subscribed(session, wanted(), 100)
     session.forget_places()
     assert shown(session, 1, 2) == [1, 2]
@@ -94,7 +94,7 @@ def test_a_new_stream_is_all_news() -> None:
 
 def test_the_number_of_subscriptions_is_bounded() -> None:
     """Beyond it there is none."""
-    session = SessionV0(2)
+    session = SessionV0(2, 1000)
     assert session.subscribe(wanted(), 0) and session.subscribe(wanted(), 0)
     assert session.subscribe(wanted(), 0) is None
     assert len(session) == 2

@@ -9,7 +9,9 @@ import asyncio
 
 import pytest
 
+from tests.integration.log_readers import MemoryWire
 from wsproxy.connections import Connections
+from wsproxy.outlet import Outlet, Outlets
 from wsproxy.spread import spread
 
 
@@ -30,6 +32,7 @@ class Ticking:
 
     def __init__(self, connections: Connections) -> None:
         self.connections = connections
+        self.outlet: Outlet = Outlets().open(MemoryWire(lambda _: None))
         self.ticks = 0
 
     def tick(self, now: float) -> None:

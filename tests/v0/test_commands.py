@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from sandbox.model.actors import Actor
 from tests.v0.client import Api, client
 from tests.v0.site import Site
+from wsproxy import socket_v0
 
 SUBSCRIBE = {"method": "subscribe"}
 
@@ -98,15 +99,16 @@ async def test_binary_frames_are_commands_too(site: Site, active: Actor) -> None
 
 
 @pytest.mark.ours("arvados-ws reads a long frame in pieces, and answers each of them")
-async def test_a_frame_of_two_mebibytes_closes_the_connection(site: Site, active: Actor) -> None:
+async def test_a_frame_over_64_kib_closes_the_connection(site: Site, active: Actor) -> None:
     """One byte less is read and answered."""
-    padding = " " * (2 * 1024 * 1024 - 1 - len(json.dumps(SUBSCRIBE)))
+    padding = " " * (socket_v0.MAX_MESSAGE - len(json.dumps(SUBSCRIBE)))
     async with client(site.websocket_url, active.token) as socket:
         await socket.socket.send(json.dumps(SUBSCRIBE) + padding)
         assert await socket.status() == 200
         with pytest.raises(ConnectionClosed):
             await socket.socket.send(json.dumps(SUBSCRIBE) + padding + " ")
             await socket.receive()
+        assert socket.socket.close_code == 1009
 
 
 @pytest.mark.ours("arvados-ws does not look at the text: RFC 6455 8.1 wants 1007")
