@@ -10,12 +10,13 @@ asyncpg reads URLs only. An error never shows any part of the string, which hold
 from __future__ import annotations
 
 import re
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from arvados_nats.errors import ConfigError
 
 _PAIR = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))(?=\s|$)")
 _ESCAPE = re.compile(r"\\(.)")
+_URL = re.compile(r"(\w+://)(?:([^/?#]*)@)?([^/?#@]*)([^?#]*)\??([^#]*)")
 _CLIENT_ONLY = frozenset(
     "connect_timeout keepalives keepalives_idle keepalives_interval keepalives_count"
     " tcp_user_timeout client_encoding fallback_application_name gssencmode channel_binding"
@@ -33,6 +34,33 @@ def to_url(dsn: str) -> str:
         raise ConfigError("postgres_dsn: set it to where Arvados' PostgreSQL is")
     address = options.pop("hostaddr", "")
     return "postgresql://?" + urlencode({"host": address, **options} if address else options)
+
+
+def one_by_one(url: str) -> list[str]:
+    """A URL for each host that `url` names: whoever tries them gives each a time of its own.
+
+    Several hosts are a primary and its standbys, so unless it says otherwise the primary is meant.
+    """
+    match = _URL.fullmatch(url)
+    if match is None:
+        return [url]
+    scheme, login, authority, path, query = match.groups()
+    options = dict(parse_qsl(query))
+    hosts = (authority or options.get("host", "")).split(",")
+    if len(hosts) < 2:
+        return [url]
+    ports = [] if authority else options.get("port", "").split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    options.setdefault("target_session_attrs", "primary")
+    at = f"{login}@" if login is not None else ""
+    found = []
+    for number, host in enumerate(hosts):
+        if authority:
+            found.append(f"{scheme}{at}{host}{path}?{urlencode(options)}")
+        else:
+            own = {**options, "host": host, **({"port": ports[number]} if ports[number:] else {})}
+            found.append(f"{scheme}{at}{path}?{urlencode(own)}")
+    return found
 
 
 def _pairs(dsn: str) -> list[tuple[str, str]]:

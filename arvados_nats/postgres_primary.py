@@ -6,33 +6,120 @@
 LISTEN and advisory locks need one. The publishers rely on it, and `arvados-nats check connections`
 looks for the same faults by the same means. Callers translate what asyncpg raises
 (`postgres_errors.translate`).
+
+A machine that loses its power, and a firewall that forgets a connection, say nothing to the other
+end. So both ends ask each other all the time, and a session that holds a lock and has not been
+heard of for `SILENT_SESSION` seconds is ended by PostgreSQL (from version 14 on, even where
+something in between answers in the name of the dead).
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import socket
+from typing import Any
 
 import asyncpg
 
+from arvados_nats import postgres_dsn
 from arvados_nats.errors import ConfigError
 from arvados_nats.postgres_errors import DOWN, NO_POOLER
 
+logger = logging.getLogger(__name__)
+
 CONNECT_TIMEOUT = 10.0
 STATEMENT_TIMEOUT = 60.0
+SILENT_SESSION = 15.0
+"""Seconds after which PostgreSQL ends a session that asks nothing; ours asks more often."""
+_ONE_OF_SEVERAL = 3.0
+"""Seconds for one host to answer, where another one can be asked instead."""
 _SAME_BACKEND_TRIES = 5
 
 _NO_STANDBY = "postgres_dsn: the server is a hot standby, where nobody can LISTEN; give the primary"
 
+_KEEPALIVES = {"idle": 10, "interval": 5, "count": 3}
+_UNACKNOWLEDGED_MS = 20_000
+_EVERYWHERE = {
+    **{f"tcp_keepalives_{name}": str(value) for name, value in _KEEPALIVES.items()},
+    "tcp_user_timeout": str(_UNACKNOWLEDGED_MS),
+    "client_connection_check_interval": "5000",
+    "idle_in_transaction_session_timeout": "60000",
+}
+_STAYING = {"idle_session_timeout": str(int(SILENT_SESSION * 1000))}
+_SET_WHAT_IT_KNOWS = """
+    SELECT set_config(name, value, false)
+    FROM unnest($1::text[], $2::text[]) AS wanted (name, value)
+    WHERE current_setting(name, true) IS NOT NULL
+"""
+"""Older servers lack some of these; so does what stands in for PostgreSQL."""
 
-async def connect(url: str) -> asyncpg.Connection:
-    """One connection, to whatever is at the address."""
-    connection: asyncpg.Connection = await asyncpg.connect(
-        url,
-        timeout=CONNECT_TIMEOUT,
-        command_timeout=STATEMENT_TIMEOUT,
-        server_settings={"application_name": "arvados-nats"},
-    )
-    return connection
+
+class Hosts:
+    """The hosts that a URL names; the one that answered last is asked first."""
+
+    def __init__(self, url: str) -> None:
+        self._urls = postgres_dsn.one_by_one(url)
+
+    async def connect(self, *, stays: bool = False, **options: Any) -> asyncpg.Connection:
+        """One connection, to the first that gives one; `stays`: see `SILENT_SESSION`.
+
+        Each has a time of its own: a machine that is gone drops what is sent to it.
+        """
+        failure: BaseException | None = None
+        for url in tuple(self._urls):
+            try:
+                connection = await self._to(url, options)
+                await _notice_the_dead(connection, stays=stays)
+            except DOWN as error:
+                logger.info(
+                    "PostgreSQL host does not take us",
+                    extra={"action": "postgres.host", "error": str(error) or type(error).__name__},
+                )
+                failure = error
+            else:
+                self._urls.remove(url)
+                self._urls.insert(0, url)
+                return connection
+        assert failure is not None
+        raise failure
+
+    async def _to(self, url: str, options: dict[str, Any]) -> asyncpg.Connection:
+        connection: asyncpg.Connection = await asyncpg.connect(
+            url,
+            timeout=_ONE_OF_SEVERAL if len(self._urls) > 1 else CONNECT_TIMEOUT,
+            command_timeout=STATEMENT_TIMEOUT,
+            server_settings={"application_name": "arvados-nats"},
+            **options,
+        )
+        return connection
+
+
+async def _notice_the_dead(connection: asyncpg.Connection, *, stays: bool) -> None:
+    wanted = {**_EVERYWHERE, **(_STAYING if stays else {})}
+    own = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+    if own is not None and own.family != socket.AF_UNIX:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (
+            ("TCP_KEEPIDLE", _KEEPALIVES["idle"]),
+            ("TCP_KEEPINTVL", _KEEPALIVES["interval"]),
+            ("TCP_KEEPCNT", _KEEPALIVES["count"]),
+            ("TCP_USER_TIMEOUT", _UNACKNOWLEDGED_MS),
+        ):
+            if number := getattr(socket, option, None):
+                own.setsockopt(socket.IPPROTO_TCP, number, value)
+    try:
+        await connection.fetch(
+            _SET_WHAT_IT_KNOWS, [*wanted], [*wanted.values()], timeout=CONNECT_TIMEOUT
+        )
+    except asyncpg.PostgresError as error:
+        logger.warning(
+            "PostgreSQL does not let us say when it should give us up",
+            extra={"action": "postgres.settings", "error": str(error)},
+        )
+    except BaseException:
+        connection.terminate()
+        raise
 
 
 async def close(connection: asyncpg.Connection) -> None:
@@ -41,7 +128,7 @@ async def close(connection: asyncpg.Connection) -> None:
         await connection.close(timeout=1)
 
 
-async def require(connection: asyncpg.Connection, url: str) -> None:
+async def require(connection: asyncpg.Connection, hosts: Hosts) -> None:
     """ConfigError unless the connection leads to the primary, and past any pooler by transaction.
 
     A pooler answers with a process id of its own; one that pools by transaction serves two of its
@@ -52,7 +139,7 @@ async def require(connection: asyncpg.Connection, url: str) -> None:
     ask = "SELECT pg_backend_pid()"
     if await connection.fetchval(ask) == connection.get_server_pid():
         return
-    other = await connect(url)
+    other = await hosts.connect()
     try:
         for _ in range(_SAME_BACKEND_TRIES):
             if await connection.fetchval(ask) == await other.fetchval(ask):

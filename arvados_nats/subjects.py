@@ -26,6 +26,8 @@ SYSTEM_LOGS = "arvados.syslog"
 STORED_SYSTEM_LOGS = "arvados.stored.syslog"
 CURSORS = "arvados.cursors"
 """Inside ARVADOS: how far a service that carries a stream on has come."""
+LEADING = "arvados.leading"
+"""Inside ARVADOS: the one of several publishers that works says so, by the name of its lock."""
 API = "arvados.api"
 
 GRANTS_GET = "arvados.grants.get"

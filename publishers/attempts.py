@@ -19,7 +19,7 @@ from arvados_nats.ops import Health
 
 T = TypeVar("T")
 
-_LONGEST_PAUSE = 5.0
+_LONGEST_PAUSE = 2.0
 
 
 class Attempts:
@@ -36,6 +36,10 @@ class Attempts:
         self._failures = 0
         self._proven = True
         self._health.well(self._part)
+
+    def fault(self, error: object) -> None:
+        """Say what is wrong, where waiting is all that can be done."""
+        self._health.fault(self._part, error)
 
     async def failed(self, error: ArvadosNatsError) -> None:
         """Report the fault and pause, longer each time; raises a ConfigError seen at the start."""

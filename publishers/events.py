@@ -22,9 +22,10 @@ from arvados_nats import events, streams, subjects, tracing
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health
-from publishers import enrich, leader, log_rows, metrics, resume
+from publishers import enrich, log_rows, metrics, resume
 from publishers.attempts import Attempts
 from publishers.event_source import EventSource, Scans
+from publishers.leader import Leadership, Lock
 from publishers.log_rows import LogRow
 from publishers.notified import Notified
 from publishers.postgres import Database, Session
@@ -33,7 +34,7 @@ from publishers.stream_writer import Outgoing, Overtaken, StreamWriter
 logger = logging.getLogger(__name__)
 
 CHANNEL = "logs"
-LOCK = leader.Lock(streams.EVENTS)
+LOCK = Lock(streams.EVENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,9 @@ class _Publisher:
 
     async def lead(self, session: Session) -> None:
         """Publish for as long as the session, and with it the lock, lasts."""
-        async with session.guard():
-            await leader.acquire(session, LOCK, self.attempts.succeeded)
+        replicas = self.options.limits.replicas
+        leadership = Leadership(self.nats, LOCK, self.attempts, replicas)
+        async with leadership.held(session):
             notified = Notified()
             await session.listen(CHANNEL, notified.heard)
             metrics.EVENTS_LEADING.set(1)

@@ -3,25 +3,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """One active publisher: whoever holds an advisory lock of Arvados' PostgreSQL.
 
-The lock belongs to a session, so PostgreSQL gives it up when the process or its connection dies.
-That can be before the process knows; the stream refuses what it still sends (`stream_writer`).
+The lock belongs to a session, so PostgreSQL gives it up when the process or its connection dies,
+or falls silent (`postgres_primary`). That can be before the process knows; the stream refuses what
+it still sends (`stream_writer`). The key of the lock names the store of NATS that is led, so that
+two installations beside one database do not wait for each other.
+
+Whoever leads says so over NATS, and gives the lock up when NATS does not answer it or is another
+one: its store was lost, and all that is made at the beginning has to be made anew. Whoever stands
+by is well only while it hears that somebody leads.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from arvados_nats import streams, subjects
+from arvados_nats.errors import ArvadosNatsError, Unavailable
+from arvados_nats.nats_client import Message, Nats
+from publishers.attempts import Attempts
 from publishers.postgres import Session
 
 logger = logging.getLogger(__name__)
 
-_ROOM = 0x41724E6154730000  # "ArNaTs", so that pg_locks shows whose they are
+_ROOM = 0x41724E6100000000  # "ArNa", so that pg_locks shows whose they are
 _POLL_SECONDS = 0.5
+_TELL_SECONDS = 1.0
+_HEARD_SECONDS = 5.0
+"""A leader of whom nothing was heard for so long does not lead."""
+_UNANSWERED_SECONDS = 10.0
+"""A leader whom NATS does not answer for so long makes way: it may answer another replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +47,116 @@ class Lock:
 
     name: str
 
+    def key(self, installation: str) -> int:
+        """The number that PostgreSQL knows it by."""
+        return _ROOM | zlib.crc32(f"{installation} {self.name}".encode())
+
     @property
-    def key(self) -> int:
-        return _ROOM | zlib.crc32(self.name.encode()) & 0xFFFF
+    def subject(self) -> str:
+        """Where its holder says that it leads."""
+        return f"{subjects.LEADING}.{self.name.replace('.', '_')}"
 
 
-async def acquire(session: Session, lock: Lock, standing_by: Callable[[], None]) -> None:
-    """Return when this session holds the lock; calls `standing_by` when another one has it.
+@dataclass(frozen=True, slots=True)
+class Leadership:
+    """One part's way to be the only one; `replicas`: of the stream that names the installation."""
 
-    Asks again and again instead of waiting in PostgreSQL: a statement that waits for hours keeps
-    vacuum from removing dead rows.
-    """
-    waiting = False
-    while True:
-        if await session.try_lock(lock.key):
-            logger.info("leading", extra={"action": "leader.acquired", "lock": lock.name})
-            return
-        if not waiting:
-            waiting = True
-            standing_by()
-            logger.info("standing by", extra={"action": "leader.standby", "lock": lock.name})
-        await asyncio.sleep(random.uniform(0.5, 1) * _POLL_SECONDS)
+    nats: Nats
+    lock: Lock
+    attempts: Attempts
+    replicas: int = 1
+
+    @asynccontextmanager
+    async def held(self, session: Session) -> AsyncIterator[None]:
+        """Wait for the lock, then do the body while this session has it.
+
+        Unavailable ends the body when the lock may be another's, or NATS is not what it was.
+        """
+        async with session.guard():
+            installation = await self._installation()
+            async with self._hearing() as heard:
+                await self._acquire(session, installation, heard)
+            telling = asyncio.create_task(self._tell(session, installation))
+            try:
+                yield
+            finally:
+                telling.cancel()
+
+    async def _installation(self) -> str:
+        """The store of NATS as it is called nowhere else: when its stream of cursors was made."""
+        await self.nats.until_connected()
+        config = streams.cursor_stream(self.replicas)
+        await streams.ensure(self.nats, config)
+        return await self._made() or ""
+
+    async def _made(self) -> str | None:
+        info = await self.nats.stream_info(streams.CURSORS)
+        return str(info["created"]) if info else None
+
+    @asynccontextmanager
+    async def _hearing(self) -> AsyncIterator[_Heard]:
+        heard = _Heard()
+        subscription = await self.nats.subscribe(self.lock.subject, heard.leads)
+        try:
+            yield heard
+        finally:
+            await subscription.unsubscribe()
+
+    async def _acquire(self, session: Session, installation: str, heard: _Heard) -> None:
+        """Return when this session holds the lock.
+
+        Asks again and again instead of waiting in PostgreSQL: a statement that waits for hours
+        keeps vacuum from removing dead rows.
+        """
+        waiting = False
+        while not await session.try_lock(self.lock.key(installation)):
+            if not waiting:
+                waiting = True
+                logger.info("standing by", extra=self._facts("leader.standby"))
+            if heard.ago() < _HEARD_SECONDS:
+                self.attempts.succeeded()
+            elif heard.waited() > _HEARD_SECONDS:
+                self.attempts.fault(
+                    "nobody leads: another session of PostgreSQL has the advisory lock"
+                    f" {self.lock.key(installation)} (pg_locks), and its process is not heard"
+                )
+                if await self._made() != installation:
+                    raise Unavailable("NATS has another store than before")
+            await asyncio.sleep(random.uniform(0.5, 1) * _POLL_SECONDS)
+        logger.info("leading", extra=self._facts("leader.acquired"))
+
+    def _facts(self, action: str) -> dict[str, str]:
+        return {"action": action, "lock": self.lock.name}
+
+    async def _tell(self, session: Session, installation: str) -> None:
+        """Say that this process leads, for as long as NATS is the one that it leads."""
+        loop = asyncio.get_running_loop()
+        answered = loop.time()
+        while True:
+            with contextlib.suppress(ArvadosNatsError):
+                if await self._made() != installation:
+                    session.end("NATS has another store than before: beginning anew")
+                answered = loop.time()
+                await self.nats.publish(self.lock.subject)
+            if loop.time() - answered > _UNANSWERED_SECONDS:
+                session.end("NATS does not answer: making way for another replica")
+            await asyncio.sleep(_TELL_SECONDS)
+
+
+class _Heard:
+    """When somebody was last heard to lead."""
+
+    def __init__(self) -> None:
+        self._now = asyncio.get_running_loop().time
+        self._began = self._now()
+        self._last = float("-inf")
+
+    async def leads(self, _: Message) -> None:
+        self._last = self._now()
+
+    def ago(self) -> float:
+        return self._now() - self._last
+
+    def waited(self) -> float:
+        """Seconds since somebody was heard, or since listening began."""
+        return self._now() - max(self._began, self._last)

@@ -28,8 +28,9 @@ from arvados_nats.events import Event
 from arvados_nats.nats_client import Nats
 from arvados_nats.nats_history import StoredMessage
 from arvados_nats.ops import Health
-from publishers import leader, live_audience, metrics
+from publishers import live_audience, metrics
 from publishers.attempts import Attempts
+from publishers.leader import Leadership, Lock
 from publishers.live_audience import Pair, RequestsOfContainers, Trash
 from publishers.live_cursor import Cursor, Options
 from publishers.postgres import Database, Session
@@ -37,7 +38,7 @@ from publishers.stream_follower import follow
 
 logger = logging.getLogger(__name__)
 
-LOCK = leader.Lock("arvados.live")
+LOCK = Lock("arvados.live")
 
 _PASSED_ON = ("Nats-Sequence", "Nats-Time-Stamp", "Nats-Msg-Id")
 _ARVADOS = "Arvados-"
@@ -67,9 +68,7 @@ def _leaves(error: BaseException) -> Iterator[ArvadosNatsError]:
 
 
 async def _lead(live: _Live, session: Session, attempts: Attempts) -> None:
-    async with session.guard():
-        await leader.acquire(session, LOCK, attempts.succeeded)
-        await streams.ensure(live.nats, streams.cursor_stream(live.options.replicas))
+    async with Leadership(live.nats, LOCK, attempts, live.options.replicas).held(session):
         await live.trash.refresh()
         under_way = asyncio.Barrier(3)
         async with asyncio.TaskGroup() as tasks:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ async def _permissions(shared: Shared) -> None:
             shared.nats,
             shared.database,
             shared.health,
-            settings.permission_options,
+            dataclasses.replace(settings.permission_options, replicas=settings.events_replicas),
             arvados=arvados,
         )
 

@@ -24,7 +24,6 @@ from arvados_nats.ops import Health
 from publishers import (
     grants_answers,
     grants_leader,
-    leader,
     role_visibility,
     runs_answers,
     token_sweep,
@@ -33,11 +32,12 @@ from publishers import grants_metrics as metrics
 from publishers.attempts import Attempts
 from publishers.grants_leader import GrantsLeader
 from publishers.grants_query import GrantsQuery
+from publishers.leader import Leadership, Lock
 from publishers.postgres import Database
 from publishers.token_query import TokenQuery
 from publishers.token_sweep import TokenSweep
 
-LOCK = leader.Lock("permissions")
+LOCK = Lock("permissions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class Options:
     role_groups_visible: bool | None = None
     round: float = grants_leader.ROUND
     sweep: float = token_sweep.SWEEP
+    replicas: int = 1
 
 
 async def run(
@@ -79,24 +80,27 @@ async def run(
         for event in answering:
             await event.wait()
         tasks.create_task(sweep.run(Attempts(health, "tokens")))
-        tasks.create_task(_lead(database, Attempts(health, "permissions"), leading, sweep, ready))
+        attempts = Attempts(health, "permissions")
+        leadership = Leadership(nats, LOCK, attempts, options.replicas)
+        tasks.create_task(_lead(database, leadership, leading, sweep, ready))
 
 
 async def _lead(
     database: Database,
-    attempts: Attempts,
+    leadership: Leadership,
     changes: GrantsLeader,
     sweep: TokenSweep,
     ready: Callable[[], None],
 ) -> None:
+    attempts = leadership.attempts
+
     def leading() -> None:
         attempts.succeeded()
         ready()
 
     while True:
         try:
-            async with database.session() as session, session.guard():
-                await leader.acquire(session, LOCK, attempts.succeeded)
+            async with database.session() as session, leadership.held(session):
                 with metrics.LEADING.track_inprogress():
                     async with sweep.leading():
                         await changes.run(leading)

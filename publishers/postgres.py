@@ -12,7 +12,6 @@ statement will never work) or ConfigError.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -23,12 +22,16 @@ import asyncpg
 from arvados_nats import postgres_dsn, postgres_primary
 from arvados_nats.errors import Unavailable
 from arvados_nats.postgres_errors import DOWN, translate
-from arvados_nats.postgres_primary import CONNECT_TIMEOUT, STATEMENT_TIMEOUT
+from arvados_nats.postgres_primary import STATEMENT_TIMEOUT, Hosts
 from publishers import postgres_codecs
 
 logger = logging.getLogger(__name__)
 
-_HEARTBEAT = 10.0
+_HEARTBEAT = 4.0
+"""Seconds between two questions to a session, and for each answer."""
+_IDLE = 10.0
+"""A connection of the pool that was not used for so long is closed, so that none is found dead."""
+_RELEASE = 3.0
 
 Row = asyncpg.Record
 
@@ -36,11 +39,14 @@ Row = asyncpg.Record
 class Session:
     """One connection that stays; get it from `Database.session`."""
 
-    def __init__(self, connection: asyncpg.Connection) -> None:
+    def __init__(
+        self, connection: asyncpg.Connection, on_silent: Callable[[], None] = lambda: None
+    ) -> None:
         self._connection = connection
-        self._on_lost: Callable[[], None] | None = None
+        self._on_lost: Callable[[str], None] | None = None
+        self._on_silent = on_silent
         self._turn = asyncio.Lock()
-        connection.add_termination_listener(lambda _: self._lost())
+        connection.add_termination_listener(lambda _: self.end())
 
     @property
     def backend_pid(self) -> int:
@@ -58,26 +64,25 @@ class Session:
         """Take the advisory lock, if nobody has it, for as long as the connection stands."""
         with translate():
             async with self._turn:
-                return bool(
-                    await self._connection.fetchval("SELECT pg_try_advisory_lock($1::bigint)", key)
-                )
+                ask = "SELECT pg_try_advisory_lock($1::bigint)"
+                return bool(await self._connection.fetchval(ask, key, timeout=_HEARTBEAT))
 
     @asynccontextmanager
     async def guard(self) -> AsyncIterator[None]:
         """Do the body while the connection stands: when it dies, the body is cancelled and
         Unavailable raised."""
-        lost = False
+        lost = ""
         try:
             async with asyncio.timeout(None) as scope:
 
-                def cancel_body() -> None:
+                def cancel_body(why: str) -> None:
                     nonlocal lost
-                    lost = True
+                    lost = lost or why
                     scope.reschedule(0)  # a deadline long past: the body is cancelled at once
 
                 self._on_lost = cancel_body
                 if self._connection.is_closed():
-                    cancel_body()
+                    self.end()
                 heartbeat = asyncio.create_task(self._heartbeat())
                 try:
                     yield
@@ -86,13 +91,14 @@ class Session:
         except TimeoutError as error:
             if not lost:
                 raise
-            raise Unavailable("PostgreSQL: the session was lost") from error
+            raise Unavailable(lost) from error
         finally:
             self._on_lost = None
 
-    def _lost(self) -> None:
+    def end(self, why: str = "PostgreSQL: the session was lost") -> None:
+        """Cancel what is done under the guard."""
         if self._on_lost:
-            self._on_lost()
+            self._on_lost(why)
 
     async def _heartbeat(self) -> None:
         """Notice a connection that is dead without having been closed."""
@@ -102,9 +108,11 @@ class Session:
                 with translate():
                     async with self._turn:
                         await self._connection.execute("SELECT 1", timeout=_HEARTBEAT)
-            except Unavailable:
+            except Unavailable as error:
+                if isinstance(error.__cause__, TimeoutError):
+                    self._on_silent()
                 self._connection.terminate()
-                self._lost()
+                self.end()
                 return
 
 
@@ -124,45 +132,65 @@ class Snapshot:
 class Database:
     """A pool of connections; get it from `connect`."""
 
-    def __init__(self, pool: asyncpg.Pool, dsn: str) -> None:
+    def __init__(self, pool: asyncpg.Pool, hosts: Hosts, made: set[asyncpg.Connection]) -> None:
         self._pool = pool
-        self._dsn = dsn
+        self._hosts = hosts
+        self._made = made
 
     async def fetch(
         self, sql: str, *arguments: Any, timeout: float = STATEMENT_TIMEOUT
     ) -> Sequence[Row]:
         """Rows of one statement."""
-        with translate():
-            rows: Sequence[Row] = await self._pool.fetch(sql, *arguments, timeout=timeout)
+        async with self._taken() as connection:
+            rows: Sequence[Row] = await connection.fetch(sql, *arguments, timeout=timeout)
             return rows
 
     async def fetch_value(
         self, sql: str, *arguments: Any, timeout: float = STATEMENT_TIMEOUT
     ) -> Any:
         """First column of the first row, or None."""
-        with translate():
-            return await self._pool.fetchval(sql, *arguments, timeout=timeout)
+        async with self._taken() as connection:
+            return await connection.fetchval(sql, *arguments, timeout=timeout)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
         """Several statements on one state of the database, for as long as the body runs."""
-        async with contextlib.AsyncExitStack() as stack:
-            with translate():
-                connection = await stack.enter_async_context(self._pool.acquire())
-                await stack.enter_async_context(
-                    connection.transaction(isolation="repeatable_read", readonly=True)
-                )
+        async with (
+            self._taken() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
             yield Snapshot(connection)
+
+    @asynccontextmanager
+    async def _taken(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[Row]]:
+        """A connection of the pool, which is given up if a statement on it is cut short.
+
+        asyncpg would first wait for the server to agree, and a silent one never does.
+        """
+        with translate():
+            connection = await self._pool.acquire(timeout=STATEMENT_TIMEOUT)
+            try:
+                yield connection
+            except (asyncio.CancelledError, TimeoutError):
+                connection.terminate()
+                raise
+            finally:
+                await self._pool.release(connection, timeout=_RELEASE)
+
+    def _give_up_all(self) -> None:
+        """The way to PostgreSQL is silent: end what waits for an answer, and begin anew."""
+        for connection in tuple(self._made):
+            connection.terminate()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
         """A connection of its own, straight to the primary; ConfigError if it is neither."""
         with translate():
-            connection = await postgres_primary.connect(self._dsn)
+            connection = await self._hosts.connect(stays=True)
         try:
             with translate():
-                await postgres_primary.require(connection, self._dsn)
-            yield Session(connection)
+                await postgres_primary.require(connection, self._hosts)
+            yield Session(connection, self._give_up_all)
         finally:
             await postgres_primary.close(connection)
 
@@ -173,20 +201,25 @@ async def connect(dsn: str, *, size: int = 4) -> AsyncIterator[Database]:
 
     `dsn` is a URL or a libpq connection string; ConfigError if it is neither.
     """
-    url = postgres_dsn.to_url(dsn)
+    hosts, made = Hosts(postgres_dsn.to_url(dsn)), set[asyncpg.Connection]()
+
+    async def make(*_: Any, **options: Any) -> asyncpg.Connection:
+        connection = await hosts.connect(**options)
+        made.add(connection)
+        connection.add_termination_listener(made.discard)
+        return connection
+
     with translate():
         pool = await asyncpg.create_pool(
-            url,
             min_size=0,
             max_size=size,
-            timeout=CONNECT_TIMEOUT,
-            command_timeout=STATEMENT_TIMEOUT,
+            max_inactive_connection_lifetime=_IDLE,
+            connect=make,
             init=postgres_codecs.install,
             reset=_leave_as_it_is,
-            server_settings={"application_name": "arvados-nats"},
         )
     try:
-        yield Database(pool, url)
+        yield Database(pool, hosts, made)
     finally:
         try:
             async with asyncio.timeout(2):

@@ -24,15 +24,16 @@ from arvados_nats import queue_entries, streams, subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.ops import Health
-from publishers import leader, queue_table
 from publishers import queue_metrics as metrics
+from publishers import queue_table
 from publishers.attempts import Attempts
+from publishers.leader import Leadership, Lock
 from publishers.postgres import Database, Session
 from publishers.stream_writer import Outgoing, Overtaken, StreamWriter
 
 logger = logging.getLogger(__name__)
 
-LOCK = leader.Lock(streams.QUEUE)
+LOCK = Lock(streams.QUEUE)
 _GATHER = 0.005
 _REST = 2.0
 """Rest after a look, as a multiple of the time it took: a flood of events costs a bounded part of
@@ -102,8 +103,7 @@ async def _lead(
     options: Options,
     attempts: Attempts,
 ) -> None:
-    async with session.guard():
-        await leader.acquire(session, LOCK, attempts.succeeded)
+    async with Leadership(nats, LOCK, attempts, options.replicas).held(session):
         async with _listening(nats) as wake:
             with metrics.LEADING.track_inprogress():
                 while True:

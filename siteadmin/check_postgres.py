@@ -17,6 +17,7 @@ import asyncpg
 from arvados_nats import postgres_dsn, postgres_primary
 from arvados_nats.errors import ArvadosNatsError, ConfigError
 from arvados_nats.postgres_errors import NO_POOLER, translate
+from arvados_nats.postgres_primary import Hosts
 from siteadmin import clocks
 from siteadmin.check_connections import Findings
 
@@ -29,18 +30,18 @@ async def check(dsn: str) -> Findings:
     found: Findings = {"PostgreSQL": None}
     try:
         with translate():
-            found[_CLOCK] = await _look(postgres_dsn.to_url(dsn))
+            found[_CLOCK] = await _look(Hosts(postgres_dsn.to_url(dsn)))
     except ArvadosNatsError as error:
         found["PostgreSQL"] = str(error)
     return found
 
 
-async def _look(url: str) -> str | None:
+async def _look(hosts: Hosts) -> str | None:
     """What is wrong with the clock; ConfigError for what is wrong with the connection."""
-    connection = await postgres_primary.connect(url)
+    connection = await hosts.connect()
     try:
-        await postgres_primary.require(connection, url)
-        await _require_hearing(connection, url)
+        await postgres_primary.require(connection, hosts)
+        await _require_hearing(connection, hosts)
         asked = time.time()  # noqa: TID251  (clocks are compared)
         theirs = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
         answered = time.time()  # noqa: TID251
@@ -49,11 +50,11 @@ async def _look(url: str) -> str | None:
         await postgres_primary.close(connection)
 
 
-async def _require_hearing(connection: asyncpg.Connection, url: str) -> None:
+async def _require_hearing(connection: asyncpg.Connection, hosts: Hosts) -> None:
     heard = asyncio.Event()
     channel = f"arvados_nats_check_{secrets.token_hex(4)}"
     await connection.add_listener(channel, lambda *_: heard.set())
-    other = await postgres_primary.connect(url)
+    other = await hosts.connect()
     try:
         await other.execute(f"NOTIFY {channel}")
         async with asyncio.timeout(_HEARD_WITHIN_SECONDS):

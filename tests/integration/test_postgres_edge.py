@@ -20,9 +20,13 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from arvados_nats import keys, nats_client
 from arvados_nats.errors import ArvadosNatsError, BadInput, ConfigError, Unavailable
+from arvados_nats.ops import Health
 from publishers import leader, postgres
+from publishers.attempts import Attempts
 from sandbox import postgres as sandbox
+from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from siteadmin import check_postgres
 from tests.integration.event_world import until
@@ -186,23 +190,38 @@ async def _wait_in(session: postgres.Session) -> None:
         await asyncio.sleep(60)
 
 
-async def test_one_session_has_the_lock_and_the_next_gets_it(edge: postgres.Database) -> None:
-    """The second stands by, says so once, and leads as soon as the first is gone."""
-    stood_by = []
-    async with edge.session() as second:
-        async with edge.session() as first:
-            await leader.acquire(first, LOCK, lambda: stood_by.append("first"))
-            waiting = asyncio.create_task(
-                leader.acquire(second, LOCK, lambda: stood_by.append("second"))
-            )
+async def test_one_session_has_the_lock_and_the_next_gets_it(
+    edge: postgres.Database, fresh_nats: NatsServer, keys_folder: Path
+) -> None:
+    """The second stands by, which is well while it hears the first, and leads once that is gone."""
+    seed = keys.load(keys_folder, "publisher").text
+    async with nats_client.connect([fresh_nats.url], name="test", seed=seed) as nats:
+        first, second = Health(), Health()
+        begun, over = asyncio.Event(), asyncio.Event()
 
-            async def stands_by() -> bool:
-                return bool(stood_by)
+        async def lead(health: Health, until_set: asyncio.Event) -> None:
+            attempts = Attempts(health, "part")
+            async with edge.session() as session:
+                async with leader.Leadership(nats, LOCK, attempts).held(session):
+                    attempts.succeeded()
+                    begun.set()
+                    await until_set.wait()
 
-            await until(stands_by, "the second stands by")
-            assert not waiting.done()
-        await asyncio.wait_for(waiting, 5)
-    assert stood_by == ["second"]
+        leads = asyncio.create_task(lead(first, over))
+        await begun.wait()
+        begun.clear()
+        waits = asyncio.create_task(lead(second, over))
+
+        async def stands_by() -> bool:
+            return not second.faults
+
+        await until(stands_by, "the second stands by")
+        assert not begun.is_set()
+        leads.cancel()
+        async with asyncio.timeout(5):
+            await begun.wait()
+        over.set()
+        await waits
 
 
 @pytest.fixture

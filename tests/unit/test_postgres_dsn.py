@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from arvados_nats.errors import ConfigError
-from arvados_nats.postgres_dsn import to_url
+from arvados_nats.postgres_dsn import one_by_one, to_url
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,35 @@ def test_an_error_names_the_setting_and_not_its_value(dsn: str) -> None:
     with pytest.raises(ConfigError, match="postgres_dsn") as caught:
         to_url(dsn)
     assert "topsecret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "each"),
+    [
+        ("postgresql://u:p@one/db", ["postgresql://u:p@one/db"]),
+        (
+            "postgresql://u:p@one:1,two:2/db?sslmode=require",
+            [
+                "postgresql://u:p@one:1/db?sslmode=require&target_session_attrs=primary",
+                "postgresql://u:p@two:2/db?sslmode=require&target_session_attrs=primary",
+            ],
+        ),
+        (
+            "postgresql://?host=one%2Ctwo&port=5&target_session_attrs=any",
+            [
+                "postgresql://?host=one&port=5&target_session_attrs=any",
+                "postgresql://?host=two&port=5&target_session_attrs=any",
+            ],
+        ),
+        (
+            "postgresql://[::1]:1,[::2]:2",
+            [
+                "postgresql://[::1]:1?target_session_attrs=primary",
+                "postgresql://[::2]:2?target_session_attrs=primary",
+            ],
+        ),
+    ],
+)
+def test_several_hosts_are_tried_one_by_one(url: str, each: list[str]) -> None:
+    """With what is said of all of them; the primary is meant unless another is asked for."""
+    assert one_by_one(url) == each
