@@ -12,8 +12,10 @@ An epoch counts how often the file began anew (it shrank). No timestamp is ever 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
@@ -21,6 +23,13 @@ from arvados_nats import subjects
 from arvados_nats.errors import MALFORMED, BadInput
 
 MAX_CHUNK_BYTES = 64 * 1024
+MAX_MESSAGE = MAX_CHUNK_BYTES + 4 * 1024
+"""Bytes of a chunk or an end marker with its headers."""
+MAX_COUNT = 2**53 - 1
+"""The largest epoch, offset and size: what a browser can count."""
+
+_MAX_NAME = 255
+_SUBJECT = re.compile(r"arvados\.(?:(?:stored\.)?logs|live\.(?:[^.]+\.){2,3}log)\.([^.]+)\.([^.]+)")
 
 _FILE = "Arvados-File"
 _OFFSET = "Arvados-Offset"
@@ -28,6 +37,9 @@ _EPOCH = "Arvados-Epoch"
 _END = "Arvados-End"
 _SOURCE = "Arvados-Source"
 _PUSHED = "push"
+
+END_TOKEN = "end"
+"""The last token of the end marker's subject."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +76,14 @@ class Chunk:
         }
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+
+
 class FileEnd(msgspec.Struct, frozen=True):
     """Final size of one file in bytes, and whether the saved log collection confirms it."""
 
-    epoch: int
-    size: int
+    epoch: _Count
+    size: _Count
     confirmed: bool
 
 
@@ -82,7 +97,7 @@ class ContainerEnd(msgspec.Struct, frozen=True):
 
     @property
     def subject(self) -> str:
-        return subjects.log(self.container_uuid, "end")
+        return subjects.log(self.container_uuid, END_TOKEN)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -99,20 +114,29 @@ _end_decoder = msgspec.json.Decoder(ContainerEnd)
 def parse(subject: str, headers: Mapping[str, str] | None, payload: bytes) -> Chunk | ContainerEnd:
     """The chunk or end in a message of `arvados.logs.…`, stored or live; BadInput if neither.
 
-    A container may publish what it likes below its own subject, so what a message says of itself
-    has to fit the subject.
+    A container may publish what it likes below its own subject but for the end marker's, so the
+    subject alone says what it is, and what a message says of itself has to fit.
     """
     headers = headers or {}
     try:
-        _, container_uuid, token = subject.rsplit(".", 2)
-        if _END in headers:
+        container_uuid, token = _place(subject)
+        if token == END_TOKEN:
             return _end(payload, container_uuid)
         return _chunk(headers, payload, container_uuid, token)
     except (*MALFORMED, KeyError, ValueError) as error:
         raise BadInput(f"not a log chunk on {subject}: {error}") from error
 
 
+def _place(subject: str) -> tuple[str, str]:
+    """Container and file token of a subject, which has no more: a container may choose the rest."""
+    found = _SUBJECT.fullmatch(subject)
+    if found is None:
+        raise ValueError("not the subject of a log")
+    return found[1], found[2]
+
+
 def _end(payload: bytes, container_uuid: str) -> ContainerEnd:
+    _require_size(payload)
     end = _end_decoder.decode(payload)
     if end.container_uuid != container_uuid:
         raise ValueError("the end of another container")
@@ -121,18 +145,37 @@ def _end(payload: bytes, container_uuid: str) -> ContainerEnd:
 
 def _chunk(headers: Mapping[str, str], data: bytes, container_uuid: str, token: str) -> Chunk:
     file = headers[_FILE]
+    require_usable(file)
+    _require_size(data)
     if subjects.file_token(file) != token:
         raise ValueError("the bytes of another file")
     epoch, offset = _count(headers[_EPOCH]), _count(headers[_OFFSET])
+    if offset + len(data) > MAX_COUNT:
+        raise ValueError("an offset beyond all files")
     pushed = headers.get(_SOURCE) == _PUSHED
     return Chunk(container_uuid, file, epoch, offset, data, pushed)
 
 
+def _require_size(data: bytes) -> None:
+    if len(data) > MAX_CHUNK_BYTES:
+        raise ValueError(f"{len(data)} bytes are more than a message may have")
+
+
 def _count(text: str) -> int:
-    """A number that is not negative, as it stands in a header."""
-    if not text.isascii() or not text.isdecimal():
-        raise ValueError(f"not a count: {text!r}")
-    return int(text)
+    """A number from 0 to `MAX_COUNT`, as it stands in a header."""
+    if not text.isascii() or not text.isdecimal() or len(text) > len(str(MAX_COUNT)):
+        raise ValueError(f"not a count: {text[:20]!r}")
+    number = int(text)
+    if number > MAX_COUNT:
+        raise ValueError(f"too large a count: {number}")
+    return number
+
+
+def require_usable(name: str) -> None:
+    """BadInput for a file name that can not stand in a header, or stands for the end marker."""
+    plain = name == name.strip() and name.isprintable() and len(name.encode()) <= _MAX_NAME
+    if not name or not plain or name == END_TOKEN:
+        raise BadInput(f"unusable name of a log file: {name[:_MAX_NAME]!r}")
 
 
 def cut(data: bytes, *, limit: int = MAX_CHUNK_BYTES) -> list[bytes]:

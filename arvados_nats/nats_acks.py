@@ -15,7 +15,9 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats.errors import ArvadosNatsError, Unavailable
+from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
+
+_TOO_LARGE = 10054
 
 Ack = dict[str, Any]
 """`{"stream", "seq", "duplicate"?}`"""
@@ -30,10 +32,13 @@ class JetStreamError(ArvadosNatsError):
 
 
 def error_of(error: Mapping[str, Any]) -> ArvadosNatsError:
-    """What an `error` in an answer of JetStream means: 503 is Unavailable."""
+    """What an `error` in an answer of JetStream means: 503 is Unavailable, a message over the
+    stream's max_msg_size is BadInput."""
     text = f"JetStream: {error.get('description', error)}"
     if error.get("code") == 503:
         return Unavailable(text)
+    if error.get("err_code") == _TOO_LARGE:
+        return BadInput(text)
     return JetStreamError(text, int(error.get("err_code", 0)))
 
 

@@ -74,8 +74,8 @@ class Nats(JetStream):
         headers: dict[str, str] | None = None,
         reply: str = "",
     ) -> None:
-        with translated():
-            await self._client.publish(subject, data, reply=reply, headers=headers)
+        """BadInput for what the server would not take."""
+        await self._send(subject, data, reply, headers)
 
     async def request(
         self,

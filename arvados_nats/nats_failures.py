@@ -6,11 +6,41 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import nats.errors
 
 from arvados_nats.errors import BadInput, Unavailable
+
+_UNSENDABLE = (
+    nats.errors.MaxPayloadError,
+    nats.errors.BadSubjectError,
+    nats.errors.BadHeaderError,
+    UnicodeError,
+)
+_LONGEST_SUBJECTS = 3 * 1024
+"""Bytes of subject and reply together: a server's default max_control_line is 4 KiB."""
+_HEADER_FRAME = len(b"NATS/1.0\r\n\r\n")
+_HEADER_LINE_FRAME = len(b": \r\n")
+
+
+def require_sendable(
+    subject: str, reply: str, data: bytes, headers: Mapping[str, str] | None, max_payload: int
+) -> None:
+    """BadInput for a message for which the server would end the connection, as for a larger one
+    than `max_payload`: headers count, and the client library looks at the data alone."""
+    with translated():
+        names = len(subject.encode()) + len(reply.encode())
+        size = len(data) + sum(
+            len(f"{name}{value}".encode()) + _HEADER_LINE_FRAME
+            for name, value in (headers or {}).items()
+        )
+    if headers:
+        size += _HEADER_FRAME
+    if size > max_payload:
+        raise BadInput(f"the message has {size} bytes with its headers, over {max_payload}")
+    if names > _LONGEST_SUBJECTS:
+        raise BadInput(f"the subject has {names} bytes, over {_LONGEST_SUBJECTS}")
 
 
 @contextlib.contextmanager
@@ -18,7 +48,7 @@ def translated() -> Iterator[None]:
     """Raise what of the library is raised in the block as one of the kinds of `errors`."""
     try:
         yield
-    except nats.errors.MaxPayloadError as error:
-        raise BadInput("the message is larger than the server's max_payload") from error
+    except _UNSENDABLE as error:
+        raise BadInput(f"the message can not be sent: {error}") from error
     except (nats.errors.Error, OSError, TimeoutError) as error:
         raise Unavailable(f"NATS: {error or type(error).__name__}") from error

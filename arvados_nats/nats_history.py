@@ -38,13 +38,14 @@ Page = tuple[list[StoredMessage], int]
 
 def parse(headers: Mapping[str, str], data: bytes) -> StoredMessage | None:
     """The stored message in an answer; None at the end of a page or if there is none."""
-    status = headers.get("Status")
-    if status in (_EOB, _NOTHING):
-        return None
-    if status:
+    sequence = headers.get("Nats-Sequence")
+    if sequence is None:  # else the status is one that the sender of the message wrote
+        status = headers.get("Status")
+        if status in (_EOB, _NOTHING):
+            return None
         raise Unavailable(f"direct get: {status} {headers.get('Description', '')}")
     return StoredMessage(
-        sequence=int(headers["Nats-Sequence"]),
+        sequence=int(sequence),
         subject=headers["Nats-Subject"],
         time=headers["Nats-Time-Stamp"],
         headers=headers,

@@ -24,7 +24,7 @@ from nats.nuid import NUID
 from arvados_nats import nats_acks, nats_history, nats_inbox
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats_acks import Ack, JetStreamError
-from arvados_nats.nats_failures import translated
+from arvados_nats.nats_failures import require_sendable, translated
 from arvados_nats.nats_history import StoredMessage
 
 REQUEST_TIMEOUT = 5.0
@@ -55,12 +55,18 @@ class JetStream:
                 )
         reply, future = self._acks.expect()
         try:
-            with translated():
-                await self._client.publish(subject, data, reply=reply, headers=headers)
+            await self._send(subject, data, reply, headers)
         except ArvadosNatsError:
             future.cancel()
             raise
         return future
+
+    async def _send(
+        self, subject: str, data: bytes, reply: str, headers: dict[str, str] | None
+    ) -> None:
+        require_sendable(subject, reply, data, headers, self._client.max_payload)
+        with translated():
+            await self._client.publish(subject, data, reply=reply, headers=headers)
 
     async def _acknowledge(self, raw: nats.aio.msg.Msg) -> None:
         self._acks.arrived(raw.subject, raw.headers or {}, raw.data)

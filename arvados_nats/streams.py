@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
-from arvados_nats import subjects
+from arvados_nats import log_chunks, subjects
 from arvados_nats.errors import ConfigError
 
 EVENTS = "ARVADOS_EVENTS"
@@ -30,6 +30,12 @@ DUPLICATE_WINDOW = timedelta(minutes=2)
 
 _NANOSECONDS = 1_000_000_000
 _MIB = 1024 * 1024
+MAX_EVENT = 4 * _MIB
+"""Bytes of an event with its headers: whoever reads it may add headers and pass it on."""
+MAX_SYSTEM_RECORD = 2 * _MIB + 4 * 1024
+"""Bytes of a record of a system log with its headers."""
+MAX_QUEUE_ENTRY = 256 * 1024
+_MAX_CURSOR = 4 * 1024
 _QUEUE_BYTES = 512 * _MIB
 """Over 100,000 containers; a bucket that is full refuses, and never drops the oldest."""
 
@@ -49,37 +55,41 @@ DEFAULT_LOG_LIMITS = Limits(max_age=timedelta(hours=336), max_bytes=8192 * _MIB)
 DEFAULT_SYSTEM_LOG_LIMITS = Limits(max_age=timedelta(hours=336), max_bytes=1024 * _MIB)
 
 
-def _stream(name: str, subject: str, stored: str, limits: Limits) -> dict[str, Any]:
+def _stream(
+    name: str, subject: str, tokens: int, limits: Limits, max_message: int
+) -> dict[str, Any]:
+    """A stream of what has `tokens` tokens below `subject`, and is no larger than `max_message`."""
     return {
         "name": name,
-        "subjects": [f"{subject}.>"],
+        "subjects": [subject + tokens * ".*"],
         "retention": "limits",
         "storage": "file",
         "discard": "old",
         "max_age": int(limits.max_age.total_seconds() * _NANOSECONDS),
         "max_bytes": limits.max_bytes,
         "max_msgs": -1,
+        "max_msg_size": max_message,
         "max_consumers": -1,
         "num_replicas": limits.replicas,
         "duplicate_window": int(DUPLICATE_WINDOW.total_seconds() * _NANOSECONDS),
         "allow_direct": True,
-        "republish": {"src": f"{subject}.>", "dest": f"{stored}.>"},
+        "republish": {"src": f"{subject}.>", "dest": subjects.stored(f"{subject}.>")},
     }
 
 
 def event_stream(limits: Limits = DEFAULT_EVENT_LIMITS) -> dict[str, Any]:
     """Configuration of ARVADOS_EVENTS: one message a change of one object."""
-    return _stream(EVENTS, subjects.EVENTS, subjects.STORED_EVENTS, limits)
+    return _stream(EVENTS, subjects.EVENTS, 3, limits, MAX_EVENT)
 
 
 def log_stream(limits: Limits = DEFAULT_LOG_LIMITS) -> dict[str, Any]:
     """Configuration of ARVADOS_LOGS: runs of bytes of container log files."""
-    return _stream(LOGS, subjects.LOGS, subjects.STORED_LOGS, limits)
+    return _stream(LOGS, subjects.LOGS, 2, limits, log_chunks.MAX_MESSAGE)
 
 
 def system_log_stream(limits: Limits = DEFAULT_SYSTEM_LOG_LIMITS) -> dict[str, Any]:
     """Configuration of ARVADOS_SYSLOG: records of the system logs of machines."""
-    return _stream(SYSTEM_LOGS, subjects.SYSTEM_LOGS, subjects.STORED_SYSTEM_LOGS, limits)
+    return _stream(SYSTEM_LOGS, subjects.SYSTEM_LOGS, 2, limits, MAX_SYSTEM_RECORD)
 
 
 def cursor_stream(replicas: int = 1) -> dict[str, Any]:
@@ -91,6 +101,7 @@ def cursor_stream(replicas: int = 1) -> dict[str, Any]:
         "storage": "file",
         "discard": "old",
         "max_bytes": _MIB,
+        "max_msg_size": _MAX_CURSOR,
         "max_msgs_per_subject": 1,
         "num_replicas": replicas,
         "allow_direct": True,
@@ -119,6 +130,7 @@ def queue_stream(replicas: int = 1) -> dict[str, Any]:
         "storage": "file",
         "discard": "new",
         "max_bytes": _QUEUE_BYTES,
+        "max_msg_size": MAX_QUEUE_ENTRY,
         "max_msgs_per_subject": 1,
         "num_replicas": replicas,
         "duplicate_window": int(DUPLICATE_WINDOW.total_seconds() * _NANOSECONDS),

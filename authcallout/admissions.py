@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import hashlib
 
-from arvados_nats import accounts, grant_subjects, streams, subjects
+from arvados_nats import accounts, grant_subjects, log_chunks, streams, subjects
 from arvados_nats.errors import Refused
 from arvados_nats.grants import Grants
 from arvados_nats.permissions import ALL, Identity
@@ -53,9 +53,14 @@ def admission(
     own = _inboxes(token, identity)
     if identity.container_uuid:
         name = Holder(identity.user_uuid, identity.token_uuid, CONTAINER).name
-        publish = _container_publish(identity.container_uuid)
-        end = subjects.log(identity.container_uuid, "end")
-        return Admission(accounts.SENDERS, name, publish, own, publish_denied=(end,))
+        return Admission(
+            accounts.SENDERS,
+            name,
+            _container_publish(identity.container_uuid),
+            own,
+            publish_denied=(subjects.log(identity.container_uuid, log_chunks.END_TOKEN),),
+            payload=log_chunks.MAX_MESSAGE,
+        )
     account, publish, subscribe = _rights(identity, grants, now, limit)
     name = Holder(identity.user_uuid, identity.token_uuid, _digest(account, subscribe)).name
     return Admission(account, name, publish, (*own, *subscribe))
@@ -102,7 +107,7 @@ def _inboxes(token: Token, identity: Identity) -> tuple[str, ...]:
 
 
 def _container_publish(container_uuid: str) -> tuple[str, ...]:
-    logs = f"{subjects.LOGS}.{container_uuid}.>"
+    logs = f"{subjects.LOGS}.{container_uuid}.*"
     return (logs, f"$JS.API.DIRECT.GET.{streams.LOGS}.{logs}")
 
 

@@ -40,6 +40,9 @@ class Admission:
     subscribe: tuple[str, ...]
     publish_denied: tuple[str, ...] = ()
     """What may not be published although `publish` covers it."""
+    payload: int = _UNLIMITED
+    """Bytes of the largest message it may publish; nats-server 2.15.1 goes by the account's and
+    the stream's alone."""
 
     def __post_init__(self) -> None:
         if self.account not in _ACCOUNTS:
@@ -65,7 +68,7 @@ def admit(
                 "sub": _side(admission.subscribe),
                 "subs": _UNLIMITED,
                 "data": _UNLIMITED,
-                "payload": _UNLIMITED,
+                "payload": admission.payload,
             },
         }
     )

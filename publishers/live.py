@@ -18,13 +18,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import msgspec
 
 from arvados_nats import events, log_chunks, object_facts, streams, subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
 from arvados_nats.events import Event
+from arvados_nats.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats_client import Nats
 from arvados_nats.nats_history import StoredMessage
 from arvados_nats.ops import Health
@@ -40,8 +41,9 @@ logger = logging.getLogger(__name__)
 
 LOCK = Lock("arvados.live")
 
-_PASSED_ON = ("Nats-Sequence", "Nats-Time-Stamp", "Nats-Msg-Id")
-_ARVADOS = "Arvados-"
+_PLACE = ("Nats-Sequence", "Nats-Time-Stamp")
+"""What a reader joins, orders and resumes by; the server wrote it."""
+_ID = "Nats-Msg-Id"
 
 Deliver = Callable[[list[StoredMessage]], Awaitable[None]]
 
@@ -128,21 +130,39 @@ class _Live:
         for owner, obj in pairs:
             subject = subjects.live_event(owner, obj, event.object_uuid, event.event_type)
             shown = msgspec.structs.replace(event, audience=[(owner, obj)], facts={})
-            await self.nats.publish(subject, events.encode(shown), headers=_headers(message))
+            await self._show(subject, events.encode(shown), message, {_ID: event.uuid})
 
     async def logs(self, batch: list[StoredMessage]) -> None:
         """Show the bytes of containers to those who may see a request for it."""
-        containers = {uuid for message in batch if (uuid := _container(message))}
-        requests = await self._requests.read(containers)
+        parsed = [(message, log) for message in batch if (log := _log(message))]
+        requests = await self._requests.read({log.container_uuid for _, log in parsed})
         await self.trash.refresh()
-        for message in batch:
-            if container := _container(message):
-                pairs = live_audience.of_log(requests[container], self.trash)
-                _count("log", pairs)
-                file = message.subject.rpartition(".")[2]
-                for owner, obj in pairs:
-                    subject = subjects.live_log(owner, obj, container, file)
-                    await self.nats.publish(subject, message.data, headers=_headers(message))
+        for message, log in parsed:
+            pairs = live_audience.of_log(requests[log.container_uuid], self.trash)
+            _count("log", pairs)
+            file = message.subject.rpartition(".")[2]
+            for owner, obj in pairs:
+                subject = subjects.live_log(owner, obj, log.container_uuid, file)
+                await self._show(subject, message.data, message, log.headers)
+
+    async def _show(
+        self, subject: str, data: bytes, message: StoredMessage, headers: Mapping[str, str]
+    ) -> None:
+        """Publish what a stored message says; what NATS would not take is passed over."""
+        place = {name: message.headers[name] for name in _PLACE}
+        try:
+            await self.nats.publish(subject, data, headers={**headers, **place})
+        except BadInput as error:
+            metrics.LIVE_SKIPPED.labels("unsendable").inc()
+            logger.warning(
+                "a stored message can not be shown",
+                extra={
+                    "action": "live.unsendable",
+                    "sequence": message.sequence,
+                    "subject": message.subject,
+                    "error": str(error),
+                },
+            )
 
 
 def _observe(stream: str, oldest: StoredMessage) -> None:
@@ -167,20 +187,11 @@ def _event(message: StoredMessage) -> Event | None:
         return None
 
 
-def _container(message: StoredMessage) -> str | None:
-    """The container of a run of bytes or of an end marker; None for what is neither."""
+def _log(message: StoredMessage) -> Chunk | ContainerEnd | None:
+    """A run of bytes or an end marker, of a container; None for what is neither."""
     try:
         found = log_chunks.parse(message.subject, message.headers, message.data)
     except BadInput:
         metrics.LIVE_SKIPPED.labels("bad").inc()
         return None
-    return found.container_uuid if subjects.is_uuid(found.container_uuid) else None
-
-
-def _headers(message: StoredMessage) -> dict[str, str]:
-    """What a reader joins, orders and resumes by."""
-    return {
-        name: value
-        for name, value in message.headers.items()
-        if name in _PASSED_ON or name.startswith(_ARVADOS)
-    }
+    return found if subjects.is_uuid(found.container_uuid) else None

@@ -13,9 +13,10 @@ from __future__ import annotations
 import logging
 import time
 
+from arvados_nats import log_chunks
 from arvados_nats.errors import BadInput
 from arvados_nats.log_chunks import Chunk
-from publishers import log_file, log_metrics
+from publishers import log_metrics
 from publishers.log_containers import Container
 from publishers.log_file import LogFile
 from publishers.log_source import LogSource
@@ -40,7 +41,7 @@ class LogCopy:
         if name in self.files or name in self._skipped:
             return self.files.get(name)
         try:
-            log_file.require_usable(name)
+            log_chunks.require_usable(name)
         except BadInput as error:
             self._skip(name, error)
             return None

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from arvados_nats.log_chunks import ContainerEnd, FileEnd
+import msgspec
+
+from arvados_nats.log_chunks import MAX_CHUNK_BYTES, ContainerEnd, FileEnd
 from publishers.log_containers import Container
 from publishers.log_file import LogFile
 
@@ -29,14 +31,18 @@ def is_settled(container: Container, sizes: Mapping[str, int], *, patience_over:
 def marker(
     container: Container, files: Iterable[LogFile], sizes: Mapping[str, int]
 ) -> ContainerEnd:
-    """The end marker: each file's size in the stream, and whether the saved log has the same."""
+    """The end marker: each file's size in the stream, and whether the saved log has the same.
+
+    It names as many files as a message has room for; a container may invent more.
+    """
     saved = sizes if container.log else {}
-    return ContainerEnd(
-        container.uuid,
-        container.state,
-        container.exit_code,
-        {
-            file.name: FileEnd(file.epoch, file.offset, saved.get(file.name) == file.offset)
-            for file in sorted(files, key=lambda file: file.name)
-        },
-    )
+    ends = {
+        file.name: FileEnd(file.epoch, file.offset, saved.get(file.name) == file.offset)
+        for file in sorted(files, key=lambda file: file.name)
+    }
+    end = ContainerEnd(container.uuid, container.state, container.exit_code, ends)
+    while len(end.payload) > MAX_CHUNK_BYTES:
+        names = list(end.files)
+        kept = names[: len(names) * MAX_CHUNK_BYTES // len(end.payload)]
+        end = msgspec.structs.replace(end, files={name: end.files[name] for name in kept})
+    return end

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from arvados_nats.errors import ArvadosNatsError, BadInput
+from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.log_chunks import Chunk, cut
 
 MAX_READ = 512 * 1024
@@ -148,10 +148,3 @@ class LogFile:
             chunks.append(Chunk(self.container_uuid, self.name, self.epoch, self.offset, piece))
             self.offset += len(piece)
         return chunks
-
-
-def require_usable(name: str) -> None:
-    """BadInput for a file name that can not stand in a header, or stands for the end marker."""
-    plain = name == name.strip() and name.isprintable() and len(name) <= 255
-    if not name or not plain or name == "end":
-        raise BadInput(f"unusable name of a log file: {name!r}")

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The publishers as one process: each part runs until it is cancelled, over shared connections.
+"""The publishers as one process: each part runs until it is cancelled, and begins anew alone.
 
 A new part is one line in `PARTS`: a name, which is also its command, and a function, which tells
 health that it is well when what others ask of it is answered.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from publishers.attempts import Attempts
 from publishers.log_source import LogSource
 from publishers.postgres import Database
 from publishers.settings import Settings
+from publishers.supervision import Standing, keep_running
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ _KEEP_IDLE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the parts have in common; opened and closed by `main`."""
+    """What a part works with: its own connection to NATS, and what all have in common."""
 
     settings: Settings
     nats: Nats
@@ -125,9 +127,8 @@ async def main(settings: Settings, parts: Iterable[str] = tuple(PARTS)) -> None:
     """Run parts by name until cancelled."""
     health, parts = Health(), tuple(parts)
     for name in parts:
-        health.starting(name.replace("-", " "))
+        health.starting(_words(name))
     token = settings.management_token
-    seed = settings.seed("publisher")
     async with (
         asyncio.TaskGroup() as early,
         postgres.connect(
@@ -137,27 +138,32 @@ async def main(settings: Settings, parts: Iterable[str] = tuple(PARTS)) -> None:
         serving = early.create_task(
             ops.serve(settings.ops_listen, health, token.get_secret_value() if token else None)
         )
+        standing = Standing(health)
         try:
-            health.fault("nats", "not connected yet")
-            async with nats_client.connect(
-                settings.nats_servers, name="arvados-nats publishers", seed=seed
-            ) as nats:
-                health.well("nats")
-                _follow(nats, health)
-                shared = Shared(settings, nats, database, health)
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(nats.until_closed())
-                    for name in parts:
-                        tasks.create_task(PARTS[name](shared))
+            async with asyncio.TaskGroup() as tasks:
+                for name in parts:
+                    run = functools.partial(_run, name, settings, database, health, standing)
+                    tasks.create_task(keep_running(_words(name), health, run))
+                await asyncio.Event().wait()
         finally:
             serving.cancel()
 
 
-def _follow(nats: Nats, health: Health) -> None:
-    def changed(connected: bool) -> None:
-        if connected:
-            health.well("nats")
-        else:
-            health.fault("nats", "no connection")
+async def _run(
+    name: str, settings: Settings, database: Database, health: Health, standing: Standing
+) -> None:
+    """One part, with a connection of its own, until that is ended for good."""
+    client, seed = f"arvados-nats publishers {name}", settings.seed("publisher")
+    with standing.of(name) as follow:
+        async with (
+            nats_client.connect(settings.nats_servers, name=client, seed=seed) as nats,
+            asyncio.TaskGroup() as tasks,
+        ):
+            follow(nats)
+            closed = tasks.create_task(nats.until_closed())
+            await PARTS[name](Shared(settings, nats, database, health))
+            closed.cancel()
 
-    nats.on_change(changed)
+
+def _words(name: str) -> str:
+    return name.replace("-", " ")

@@ -19,11 +19,11 @@ from pathlib import Path
 import click
 from pydantic import AliasChoices, Field, SecretStr
 
-from arvados_nats import process, subjects
+from arvados_nats import log_chunks, process, subjects
 from arvados_nats.errors import BadInput, ConfigError, Unavailable
 from arvados_nats.settings import NatsSettings
 from arvados_nats.tokens import Token
-from publishers import log_file, push_log
+from publishers import push_log
 from publishers.push_log import Target
 from publishers.push_pipe import Pipe
 from publishers.push_spool import Spool
@@ -112,7 +112,7 @@ def target_of(settings: PushSettings, wanted: Wanted) -> Target:
     if kind is None or kind.name != "container":
         raise ConfigError(f"--container: not the uuid of a container: {wanted.container_uuid!r}")
     try:
-        log_file.require_usable(wanted.file)
+        log_chunks.require_usable(wanted.file)
     except BadInput as error:
         raise ConfigError(f"--file: {error}") from error
     if token.uuid is None:

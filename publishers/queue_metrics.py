@@ -20,4 +20,4 @@ LOOK_SECONDS = Histogram(
     ["what"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
-UNREADABLE = Counter(f"{_NAME}_unreadable", "Containers left out because a column is no JSON.")
+UNREADABLE = Counter(f"{_NAME}_unreadable", "Columns of containers that are no JSON or too large.")

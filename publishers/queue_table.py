@@ -10,6 +10,7 @@ without a log row or a new `modified_at`, such as a priority (facts/arvados.md 0
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Iterable, Mapping
@@ -31,11 +32,18 @@ _COLUMNS = (
     " runtime_constraints created_at started_at modified_at"
 ).split()
 _LISTED = ", ".join(_COLUMNS)
+_SERIALIZED = ("scheduling_parameters", "runtime_constraints")
+_MAX_SERIALIZED = 64 * 1024
+"""Characters of a serialized column; the entry fits the bucket's max_msg_size."""
+_BOUNDED = ", ".join(
+    f"left({name}, {_MAX_SERIALIZED + 1}) AS {name}" if name in _SERIALIZED else name
+    for name in _COLUMNS
+)
 _STATES = ", ".join(f"'{state}'" for state in STATES)
 _DIGEST = f"hashtextextended(ROW({_LISTED})::text, 0)"
 _ALL = f"SELECT uuid, {_DIGEST} AS digest FROM containers WHERE state IN ({_STATES})"
 _SOME = f"""
-SELECT {_LISTED}, {_DIGEST} AS digest FROM containers
+SELECT {_BOUNDED}, {_DIGEST} AS digest FROM containers
 WHERE uuid = ANY($1::varchar[]) AND state IN ({_STATES})
 ORDER BY modified_at, uuid
 """
@@ -80,25 +88,30 @@ def _time(moment: datetime | None) -> str | None:
 
 
 def _decoded(uuid: str, text: str | None) -> Any:
-    """A serialized column: JSON, or YAML in old rows. What is neither is shown as it is."""
+    """A serialized column: JSON, or YAML in old rows. What is neither is shown as it is, and as
+    null what is too large: a user chooses it."""
     if not text:
         return {}
-    try:
-        return _plain(json.loads(text))
-    except ValueError:
-        pass
-    try:
-        loaded = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
-        loaded = None
-    if isinstance(loaded, dict):
-        return _plain(loaded)
+    fits = len(text) <= _MAX_SERIALIZED
+    for load in (json.loads, _mapping) if fits else ():
+        with contextlib.suppress(ValueError, RecursionError):
+            return _plain(load(text))
     metrics.UNREADABLE.inc()
     logger.warning(
         "column of a container can not be read",
         extra={"action": "queue.unreadable", "container_uuid": uuid},
     )
-    return text
+    return text if fits else None
+
+
+def _mapping(text: str) -> dict[Any, Any]:
+    try:
+        loaded = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError("not YAML") from error
+    if not isinstance(loaded, dict):
+        raise ValueError("not a mapping")
+    return loaded
 
 
 def _plain(value: Any) -> Any:

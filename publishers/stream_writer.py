@@ -108,7 +108,14 @@ class StreamWriter:
             message, future = self._sent[0]
             if not future.done():
                 await self._wait(future)
-            self._acknowledged(message, future.result())
+            try:
+                ack = future.result()
+            except BadInput:
+                self._sent.popleft()
+                self._take_back()  # all that follow expect one sequence too many
+                self._on_dropped(message)
+            else:
+                self._acknowledged(message, ack)
 
     async def _send(self, message: Outgoing) -> None:
         headers = {

@@ -29,7 +29,6 @@ from publishers.system_log_place import Place, PlaceFile
 logger = logging.getLogger(__name__)
 
 _BATCH = 128
-_MAX_RECORD_BYTES = 2 * 1024 * 1024
 _HEADER_BYTES = 4096
 _ACK_SECONDS = 10.0
 _ID = "Nats-Msg-Id"
@@ -105,7 +104,7 @@ class Sender:
                 extra={"action": "system_logs.unreadable", "error": str(error)},
             )
             return None
-        room = min(self._nats.max_payload - _HEADER_BYTES, _MAX_RECORD_BYTES)
+        room = min(self._nats.max_payload, streams.MAX_SYSTEM_RECORD) - _HEADER_BYTES
         payload, cut = system_log_records.encode(record, room)
         if cut:
             metrics.SHORTENED.inc()

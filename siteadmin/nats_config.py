@@ -55,6 +55,9 @@ class Limits:
     """Subscriptions of one connection in USERS."""
     user_payload: int = 64 * KIB
     """The largest message that a user may send."""
+    sender_payload: int = streams.MAX_SYSTEM_RECORD
+    """The largest message of SENDERS, which a machine's record is; a container's token allows it
+    much less (`authcallout.admissions`)."""
     payload: int = 8 * MIB
     """The largest message at all: a callout answer with 20,000 subjects takes 3 MiB."""
     control_line: int = 16 * KIB
@@ -158,6 +161,7 @@ def accounts(public: Mapping[str, str], limits: Limits) -> dict[str, Any]:
             "limits": {
                 "max_connections": limits.user_connections,
                 "max_subscriptions": limits.user_subscriptions,
+                "max_payload": Size(limits.sender_payload),
             },
             "users": [{"nkey": public["system-logs"], "permissions": _system_log_permissions()}],
             "imports": [{"service": {"account": ARVADOS, "subject": s}} for s, _ in _SENT],

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from arvados_nats import log_chunks
 from arvados_nats.errors import BadInput
 from arvados_nats.log_chunks import MAX_CHUNK_BYTES, Chunk
 from publishers import log_file
@@ -164,13 +165,13 @@ def test_which_chunk_may_follow(last: Stored, chunk: tuple[int, int], expected: 
 def test_unusable_file_name(name: str) -> None:
     """A name that can not stand in a header is refused."""
     with pytest.raises(BadInput):
-        log_file.require_usable(name)
+        log_chunks.require_usable(name)
 
 
 @pytest.mark.parametrize("name", ["stdout.txt", "a b.txt", "käse.txt", "a/b"])
 def test_usable_file_name(name: str) -> None:
     """Anything printable may be a file's name."""
-    log_file.require_usable(name)
+    log_chunks.require_usable(name)
 
 
 @dataclass

@@ -46,9 +46,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "change of grants": grant_follow._generation,
     "question about grants": grants_wire.question,
     "note about an answer": grants_wire.answered,
-    "end of a container": lambda data: log_chunks.parse(
-        subjects.log(CONTAINER, "x"), {log_chunks._END: "1"}, data
-    ),
+    "end of a container": lambda data: log_chunks.parse(subjects.log(CONTAINER, "end"), {}, data),
     "message of v1": messages_v1.decode,
     "snapshot": lambda data: objects_wire.decode({}, data),
     "queue entry": lambda data: queue_entries.decode({}, data),
