@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -29,6 +30,7 @@ from arvados_nats.tokens import Token
 _API = "/arvados/v1"
 _TIMEOUT = 10.0
 _DAV = "{DAV:}"
+_CLUSTER_ID = re.compile(r"[a-z0-9]{5}")
 
 
 class NotFound(Refused):
@@ -106,6 +108,13 @@ class Arvados:
     async def exported_config(self) -> dict[str, Any]:
         """The part of Arvados' configuration that it shows to everybody, without a token."""
         return await self._public(f"{_API}/config")
+
+    async def cluster_id(self) -> str:
+        """The five characters that this cluster's own uuids begin with."""
+        found = (await self.exported_config()).get("ClusterID")
+        if not isinstance(found, str) or not _CLUSTER_ID.fullmatch(found):
+            raise Unavailable("Arvados does not tell the cluster's id")
+        return found
 
     async def discovery(self) -> dict[str, Any]:
         """The discovery document, shown to everybody: `websocketUrl`, schemas, …"""

@@ -15,18 +15,18 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from arvados_nats import subjects
 from arvados_nats.arvados_client import Arvados, NotFound
 from arvados_nats.errors import BadInput, Refused, Unavailable
 from arvados_nats.object_facts import timestamp
+from arvados_nats.own_tokens import OwnToken, OwnTokens
 from arvados_nats.permissions import Identity
 from arvados_nats.tokens import Token
 
 logger = logging.getLogger(__name__)
-
-_ROOT_TOKEN = "-gj3su-000000000000000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,14 @@ class Identities:
     def __init__(
         self,
         arvados: Arvados,
+        own: OwnTokens,
         *,
         lifetimes: Lifetimes | None = None,
         calls: int = 16,
         remembered: int = 50_000,
     ) -> None:
         self._arvados = arvados
+        self.own = own
         self._lifetimes = lifetimes or Lifetimes()
         self._calls = asyncio.Semaphore(calls)
         self._remembered = remembered
@@ -109,7 +111,7 @@ class Identities:
             async with self._calls:
                 record = await self._arvados.current_token(token)
                 container = await self._own_container(token)
-            identity = _identity(record, container)
+            identity = await self._identity(record, container)
         except (Refused, BadInput) as error:
             refusal = Refused(f"Arvados does not know the token, or it has expired ({error})")
             self._remember(token, refusal)
@@ -133,6 +135,22 @@ class Identities:
             return None
         return named if found.get("uuid") == named else None
 
+    async def _identity(self, record: Mapping[str, object], container_uuid: str | None) -> Identity:
+        token_uuid, user_uuid, scopes = (record.get(k) for k in ("uuid", "owner_uuid", "scopes"))
+        if not (isinstance(token_uuid, str) and subjects.is_uuid(token_uuid)):
+            raise Unavailable("Arvados tells no uuid of the token")
+        if not (isinstance(user_uuid, str) and subjects.is_uuid(user_uuid)):
+            raise Unavailable("Arvados tells no owner of the token")
+        expires = record.get("expires_at")
+        return Identity(
+            token_uuid=token_uuid,
+            user_uuid=user_uuid,
+            is_root=await self.own.of(token_uuid, user_uuid) is OwnToken.ROOT,
+            scopes=tuple(map(str, scopes)) if isinstance(scopes, list) else (),
+            expires_at=timestamp(expires) if isinstance(expires, str) else None,
+            container_uuid=container_uuid,
+        )
+
     def _remember(self, token: Token, outcome: Identity | Refused) -> None:
         self._answers[token.digest] = _Answer(outcome)
         self._answers.move_to_end(token.digest)
@@ -144,20 +162,3 @@ def _outcome(answer: _Answer) -> Identity:
     if isinstance(answer.outcome, Identity):
         return answer.outcome
     raise Refused(str(answer.outcome))
-
-
-def _identity(record: dict[str, object], container_uuid: str | None) -> Identity:
-    token_uuid, user_uuid, scopes = (record.get(k) for k in ("uuid", "owner_uuid", "scopes"))
-    if not (isinstance(token_uuid, str) and subjects.is_uuid(token_uuid)):
-        raise Unavailable("Arvados tells no uuid of the token")
-    if not (isinstance(user_uuid, str) and subjects.is_uuid(user_uuid)):
-        raise Unavailable("Arvados tells no owner of the token")
-    expires = record.get("expires_at")
-    return Identity(
-        token_uuid=token_uuid,
-        user_uuid=user_uuid,
-        is_root=token_uuid.endswith(_ROOT_TOKEN),
-        scopes=tuple(map(str, scopes)) if isinstance(scopes, list) else (),
-        expires_at=timestamp(expires) if isinstance(expires, str) else None,
-        container_uuid=container_uuid,
-    )

@@ -7,7 +7,7 @@ The sibling of `grant_follow` for tokens: a notice on `arvados.tokens.gone.<toke
 intervals, when a publisher takes over and when the connection is back, all tokens in use are asked
 about. So is each token soon after it came into use: it may be dead since it was let in, and what is
 asked about the publisher knows of, however briefly the token has lived. Tokens that are no rows of
-the database (SystemRootToken, the anonymous one) are left out.
+the database are left out (`own_tokens`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from arvados_nats import grants_wire, subjects
 from arvados_nats.errors import MALFORMED, BadInput, Unavailable
 from arvados_nats.grants_wire import TokenGone, TokensAnswer, TokenState
 from arvados_nats.nats_client import Message, Nats
+from arvados_nats.own_tokens import OwnTokens
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,6 @@ NEW = 1.0
 RETRY = 5.0
 """Seconds after which an unanswered question is asked again."""
 _AT_ONCE = 500
-_NO_ROWS = ("-000000000000000", "-anonymouspublic")
 
 Gone = Callable[[str, str], Awaitable[None]]
 """Told a token's uuid and why it is gone: `expired`, `deleted` or `changed`; of any token where a
@@ -42,7 +42,12 @@ notice says so, of those in use where the answer to a question does."""
 
 
 async def follow(
-    nats: Nats, in_use: Callable[[], Collection[str]], gone: Gone, *, refresh: float = REFRESH
+    nats: Nats,
+    own: OwnTokens,
+    in_use: Callable[[], Collection[str]],
+    gone: Gone,
+    *,
+    refresh: float = REFRESH,
 ) -> NoReturn:
     """Run until cancelled. `in_use` gives the uuids of the tokens to ask about."""
     wake = asyncio.Event()
@@ -66,7 +71,7 @@ async def follow(
         using = set(in_use())
         if time.monotonic() >= next_round:
             asked, next_round = set(), time.monotonic() + refresh
-        answered = await _check(nats, using - asked, gone)
+        answered = await _check(nats, own, using - asked, gone)
         asked = using if answered else asked & using
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(NEW if answered else RETRY):
@@ -91,15 +96,16 @@ async def live(nats: Nats, token_uuids: Iterable[str]) -> dict[str, TokenState]:
     return found
 
 
-async def _check(nats: Nats, tokens: Collection[str], gone: Gone) -> bool:
+async def _check(nats: Nats, own: OwnTokens, tokens: Collection[str], gone: Gone) -> bool:
     """Whether there was an answer; acts on it."""
-    asked = [token for token in tokens if not token.endswith(_NO_ROWS)]
+    asked: list[str] = []
     try:
+        asked += [token for token in tokens if await own.of_uuid(token) is None]
         found = await live(nats, asked)
     except (Unavailable, BadInput) as error:
         logger.warning(
             "tokens not checked",
-            extra={"action": "tokens.stale", "tokens": len(asked), "error": str(error)},
+            extra={"action": "tokens.stale", "tokens": len(tokens), "error": str(error)},
         )
         return False
     for token in asked:

@@ -12,6 +12,7 @@ from arvados_nats import arvados_client, keys, nats_client, ops
 from arvados_nats.grant_book import GrantBook
 from arvados_nats.identities import Identities
 from arvados_nats.ops import Health
+from arvados_nats.own_tokens import OwnTokens
 from arvados_nats.permissions import Identity
 from arvados_nats.request_info import holder
 from authcallout import callout, whoami
@@ -33,7 +34,6 @@ async def main(settings: Settings) -> None:
     """Run until cancelled. Logins are answered once the index and the change feed are followed."""
     health = Health(dict.fromkeys(_PARTS, "starting"))
     servers = settings.nats_servers
-    management_token = settings.management_secret
     async with (
         nats_client.connect(servers, name="authcallout", seed=settings.seed("callout")) as auth,
         nats_client.connect(
@@ -47,7 +47,8 @@ async def main(settings: Settings) -> None:
         ) as arvados,
         asyncio.TaskGroup() as tasks,
     ):
-        identities = Identities(arvados, calls=settings.arvados_calls)
+        own = OwnTokens(arvados.cluster_id, service)
+        identities = Identities(arvados, own, calls=settings.arvados_calls)
         grants, tokens, connections = GrantBook(service), TokenBook(service), Connections(system)
         limit = settings.callout_patterns
 
@@ -78,7 +79,7 @@ async def main(settings: Settings) -> None:
             health.well("connections")
 
         envelope = Envelope(keys.load(settings.keys_dir, "xkey"))
-        tasks.create_task(ops.serve(settings.ops_listen, health, management_token))
+        tasks.create_task(ops.serve(settings.ops_listen, health, settings.management_secret))
         tasks.create_task(connections.follow(complete))
         tasks.create_task(revocation.watch(service, lambda: health.well("revocation")))
         tasks.create_task(whoami.answer(service, grants, tokens, limit))

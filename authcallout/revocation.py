@@ -71,7 +71,9 @@ class Revocation:
         users, tokens = self._connections.users, self._connections.tokens
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(token_follow.follow(nats, tokens, self._token_gone))
+                tasks.create_task(
+                    token_follow.follow(nats, self._identities.own, tokens, self._token_gone)
+                )
                 await grant_follow.follow(nats, self._grants, users, self._moved, ready)
         finally:
             for sweep in self._sweeps:

@@ -47,7 +47,7 @@ MOVED = """
 SELECT l.object_uuid, l.properties FROM logs l
  WHERE l.created_at BETWEEN $2::timestamp - interval '2 min' AND $2::timestamp + interval '2 min'
    AND l.event_type = 'update'
-   AND l.owner_uuid LIKE '_____-tpzed-000000000000000'
+   AND l.owner_uuid = left($1, 5) || '-tpzed-000000000000000'
    AND l.object_uuid LIKE '_____-xvhdp-_______________'
    AND strpos(l.properties, $1) > 0
  ORDER BY l.created_at

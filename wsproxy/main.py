@@ -18,6 +18,7 @@ from arvados_nats.grant_book import GrantBook
 from arvados_nats.identities import Identities
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health
+from arvados_nats.own_tokens import OwnTokens
 from wsproxy import garbage, metrics
 from wsproxy.app import App
 from wsproxy.connections import Connections
@@ -61,10 +62,12 @@ def services(settings: Settings, nats: Nats, arvados: Arvados, health: Health) -
     router = Router()
     source = EventSource(nats, router, health)
     check = PermissionCheck(arvados, settings.max_calls)
-    identities = Identities(arvados, calls=settings.max_calls)
+    own = OwnTokens(arvados.cluster_id, nats)
+    identities = Identities(arvados, own, calls=settings.max_calls)
     cursors = Codec(settings.seed("wsproxy").encode())
     native = NativeApi(
         nats,
+        own,
         NativeEvents(nats, source, cursors),
         NativeLogs(nats, StoredLogs(nats)),
         NativeObjects(nats, source, cursors),

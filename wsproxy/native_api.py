@@ -23,6 +23,7 @@ from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
 from arvados_nats.grant_book import GrantBook
 from arvados_nats.judge import Judge
 from arvados_nats.nats_client import Message, Nats
+from arvados_nats.own_tokens import OwnToken, OwnTokens
 from arvados_nats.permissions import Identity
 from arvados_nats.request_info import Holder
 from wsproxy import metrics, native_reply
@@ -40,18 +41,23 @@ _PER_USER = 8
 _IN_ALL = 500
 _SECONDS = 20.0
 """The server forgets where an answer goes after 30 s without a message (`nats_config`)."""
-_ANONYMOUS = "-anonymouspublic"
-"""The anonymous user's token is no row of the database; its scopes are fixed
-(facts/arvados.md 2)."""
+_ANONYMOUS_SCOPES = ("GET /",)
+"""Fixed in Arvados (facts/arvados.md 2)."""
 
 
 class NativeApi:
     """All requests under way; `serve` until cancelled."""
 
     def __init__(
-        self, nats: Nats, events: NativeEvents, logs: NativeLogs, objects: NativeObjects
+        self,
+        nats: Nats,
+        own: OwnTokens,
+        events: NativeEvents,
+        logs: NativeLogs,
+        objects: NativeObjects,
     ) -> None:
         self._nats = nats
+        self._own = own
         self._grants = GrantBook(nats)
         self._answers: Mapping[str, Answer] = {
             subjects.API_EVENTS: events.answer,
@@ -154,8 +160,9 @@ class NativeApi:
         return self._grants.judge(identity, held)
 
     async def _identity(self, sender: Holder) -> Identity:
-        if sender.token_uuid.endswith(_ANONYMOUS):
-            return Identity(sender.token_uuid, sender.user_uuid, scopes=("GET /",))
+        own = await self._own.of(sender.token_uuid, sender.user_uuid)
+        if own is OwnToken.ANONYMOUS:
+            return Identity(sender.token_uuid, sender.user_uuid, scopes=_ANONYMOUS_SCOPES)
         found = await token_follow.live(self._nats, [sender.token_uuid])
         state = found.get(sender.token_uuid)
         if state is None:

@@ -184,7 +184,11 @@ class Viewers:
         await self._nats.subscribe(subjects.GRANTS_STARTED, self._publisher_started)
         self._nats.on_change(self._connection_changed)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(token_follow.follow(self._nats, self._by_token.keys, self._gone))
+            tasks.create_task(
+                token_follow.follow(
+                    self._nats, self._identities.own, self._by_token.keys, self._gone
+                )
+            )
             tasks.create_task(self._renewing())
             tasks.create_task(self._rounds())
 

@@ -20,6 +20,7 @@ from arvados_nats.grants import Grants
 from arvados_nats.grants_wire import GrantsChanged, TokenGone
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.ops import Health
+from arvados_nats.own_tokens import OwnTokens
 from publishers import events, permissions, postgres
 from sandbox.cluster import Cluster, open_cluster
 from sandbox.model.actors import Actor
@@ -50,6 +51,7 @@ class PermissionWorld:
         self.nats = nats
         self.reader = reader
         self.database = database
+        self.own = OwnTokens(self._cluster_id, reader)
         self.health = Health()
         self.book = GrantBook(reader, refresh=3600)
         self.changed: list[GrantsChanged] = []
@@ -57,6 +59,9 @@ class PermissionWorld:
         self.starts = 0
         self.canary = canary
         self._settled = 0
+
+    async def _cluster_id(self) -> str:
+        return self.cluster.config.cluster_id
 
     async def listen(self) -> None:
         """Hear all that is told from now on."""

@@ -350,7 +350,7 @@ async def test_dead_tokens_reach_their_follower(here: PermissionWorld) -> None:
         gone.append((token_uuid, reason))
         mine.discard(token_uuid)
 
-    async with running(token_follow.follow(here.reader, lambda: mine, ended)):
+    async with running(token_follow.follow(here.reader, here.own, lambda: mine, ended)):
         async with here.publishing(FAST):
             await here.cluster.logout(first)
             await eventually(lambda: gone, "the notice arrives")
@@ -375,7 +375,7 @@ async def test_a_token_is_asked_about_soon_after_it_came_into_use(here: Permissi
 
     async with (
         here.publishing(SLOW),
-        running(token_follow.follow(here.reader, lambda: mine, ended)),
+        running(token_follow.follow(here.reader, here.own, lambda: mine, ended)),
     ):
         brief, kept = [await here.cluster.token(alice) for _ in range(2)]
         await here.watch(alice)

@@ -74,7 +74,11 @@ async def test_no_number_of_tokens_is_cut_that_live(here: PermissionWorld) -> No
     ):
         connections = await connect_all(here, alice, tokens)
         revocation = Revocation(
-            connections, Identities(arvados), here.book, TokenBook(here.reader), again=0.01
+            connections,
+            Identities(arvados, here.own),
+            here.book,
+            TokenBook(here.reader),
+            again=0.01,
         )
         await revocation.check_all()
 
@@ -92,7 +96,9 @@ async def test_who_cannot_be_asked_about_is_kept_and_asked_about_again(
         async with here.publishing(FAST, with_events=False):
             gone = "zzzzz-gj3su-00000000000gone"
             connections = await connect_all(here, alice, [*tokens, gone])
-            revocation = Revocation(connections, Identities(arvados), here.book, book, again=0.01)
+            revocation = Revocation(
+                connections, Identities(arvados, here.own), here.book, book, again=0.01
+            )
         with pytest.raises(Unavailable):
             await book.of(tokens)
         await revocation.check_all()

@@ -1,0 +1,57 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The two tokens that this cluster has without a row: SystemRootToken and the anonymous one's.
+
+A peer cluster chooses the uuids of its own tokens and users, and Arvados makes rows of them here,
+for ordinary users (api_client_authorization.rb). So a token is one of the two only if its whole
+uuid, and its user's, are named after this cluster, as its configuration says, and if its database
+has no row of that uuid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from enum import Enum
+
+from arvados_nats import objects_wire, subjects
+from arvados_nats.nats_client import Nats
+
+
+class OwnToken(Enum):
+    """By the last part of its uuid and of its user's (facts/arvados.md 2)."""
+
+    ROOT = "000000000000000"
+    ANONYMOUS = "anonymouspublic"
+
+
+class OwnTokens:
+    """Tells them from rows; `cluster_id` asks Arvados. All raise Unavailable if nobody can say."""
+
+    def __init__(self, cluster_id: Callable[[], Awaitable[str]], nats: Nats) -> None:
+        self._ask_cluster_id = cluster_id
+        self._nats = nats
+        self._cluster_id = ""
+
+    async def of_uuid(self, token_uuid: str) -> OwnToken | None:
+        """Which of the two has this uuid; None for the uuid of a row, or of nothing here."""
+        for token in OwnToken:
+            if token.value in token_uuid and token_uuid == await self._uuid("gj3su", token):
+                return None if await self._has_row(token_uuid) else token
+        return None
+
+    async def of(self, token_uuid: str, user_uuid: str) -> OwnToken | None:
+        """Which of the two this token is that this user holds; None for any other."""
+        token = await self.of_uuid(token_uuid)
+        if token is None or user_uuid != await self._uuid("tpzed", token):
+            return None
+        return token
+
+    async def _uuid(self, infix: str, token: OwnToken) -> str:
+        if not self._cluster_id:
+            self._cluster_id = await self._ask_cluster_id()
+        return f"{self._cluster_id}-{infix}-{token.value}"
+
+    async def _has_row(self, token_uuid: str) -> bool:
+        answer = await self._nats.request(subjects.OBJECTS_GET, token_uuid.encode())
+        return objects_wire.decode(answer.headers, answer.data).record is not None
