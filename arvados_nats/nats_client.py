@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A connection to NATS: messages out, requests, and live messages in.
 
-Everything here either works or raises one of the four kinds of `errors`; this module, `nats_inbox`
-and `nats_streams` are all that knows the client library, and `nats_failures` its exceptions.
+Everything here either works or raises one of the four kinds of `errors`; this module, `nats_wire`,
+`nats_inbox` and `nats_streams` are all that knows the client library, and `nats_failures` its
+exceptions.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import nats.aio.msg
 import nats.aio.subscription
 import nats.errors
 
-from arvados_nats import nats_inbox, streams
+from arvados_nats import nats_inbox, nats_wire, streams
 from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
 from arvados_nats.nats_failures import translated
 from arvados_nats.nats_inbox import PENDING_BYTES, PENDING_MESSAGES
@@ -222,7 +223,7 @@ async def connect(
 async def _enter(options: dict[str, Any], inbox_prefix: str) -> Nats:
     """Connect until a server has let us in."""
     while True:
-        client, standing = nats.aio.client.Client(), Standing()
+        client, standing = nats_wire.Client(), Standing()
         connection = Nats(client, inbox_prefix, standing)
         try:
             with translated():

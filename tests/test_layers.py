@@ -86,7 +86,7 @@ def test_the_nats_library_is_known_at_its_edge_only() -> None:
         for path in MODULES
         if re.search(r"^\s*(import|from) nats\b", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
-    edge = ("nats_client", "nats_failures", "nats_inbox", "nats_streams")
+    edge = ("nats_client", "nats_failures", "nats_inbox", "nats_streams", "nats_wire")
     assert knowing == {f"arvados_nats/{module}.py" for module in edge}
 
 

@@ -1,0 +1,64 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The client library's connection, made to take whatever bytes a server passes on.
+
+A server checks the subject, the reply and the headers of what somebody publishes for little more
+than where they end. nats-py 2.16 ends its read loop for good on a subject that is no UTF-8 or a
+status that is no text, and takes a vertical tab in a subject for the end of it: so a sender could
+silence each service that hears it, or put a message into another subscription of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+import nats.aio.client
+import nats.protocol.parser
+
+logger = logging.getLogger(__name__)
+
+# Only spaces and the end of the line divide a control line; the groups are the library's.
+_NAME = rb"([^ \n]+)"
+_LINE = rb"\A%s " + _NAME + rb" (\d+) (" + _NAME + rb" )?(\d+)%s\r\n"
+nats.protocol.parser.MSG_RE = re.compile(_LINE % (b"MSG", b""))
+nats.protocol.parser.HMSG_RE = re.compile(_LINE % (b"HMSG", rb" (\d+)"))
+
+_VERSION = b"NATS/1.0"
+
+
+class Client(nats.aio.client.Client):
+    """A connection that one message can not end."""
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except Exception as error:
+            logger.warning(
+                "a message can not be read",
+                extra={
+                    "action": "nats.unreadable",
+                    "subject": repr(subject[:200]),
+                    "error": f"{type(error).__name__}: {error}",
+                },
+            )
+
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        """As the library does for what a server writes: of a name that comes twice, the last."""
+        return parse_headers(headers) if headers else None
+
+
+def parse_headers(headers: bytes) -> dict[str, str]:
+    """The headers of a message, and a status as `Status` and `Description`."""
+    first, _, lines = headers.partition(b"\r\n")
+    status, _, description = first.removeprefix(_VERSION).strip().partition(b" ")
+    found: dict[str, Any] = {}
+    if status.isdigit():
+        found["Status"] = status.decode()
+        if description:
+            found["Description"] = description.decode(errors="replace")
+    return {**found, **nats.aio.client.Client._parse_header_lines(lines)}
