@@ -25,7 +25,7 @@ import nats.errors
 
 from arvados_nats import nats_inbox, nats_wire, streams
 from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
-from arvados_nats.nats_failures import translated
+from arvados_nats.nats_failures import cancellable, translated
 from arvados_nats.nats_inbox import PENDING_BYTES, PENDING_MESSAGES
 from arvados_nats.nats_standing import Standing
 from arvados_nats.nats_streams import REQUEST_TIMEOUT, JetStream
@@ -95,7 +95,8 @@ class Nats(JetStream):
         """Every answer to one request that comes within `window` seconds of the one before."""
         with translated():
             async with nats_inbox.opened(self._client) as inbox:
-                await self._client.publish(subject, data, reply=inbox.subject)
+                with cancellable():
+                    await self._client.publish(subject, data, reply=inbox.subject)
                 while True:
                     try:
                         raw = await inbox.next(window)
@@ -115,8 +116,9 @@ class Nats(JetStream):
         with translated():
             async with asyncio.timeout(timeout):
                 self._client._pongs.append(pong)
-                await self._client._send_command(_PING)
-                await self._client._flush_pending()
+                with cancellable():
+                    await self._client._send_command(_PING)
+                    await self._client._flush_pending()
                 await asyncio.shield(pong)
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
@@ -159,8 +161,7 @@ class Subscription:
     _raw: nats.aio.subscription.Subscription
 
     async def unsubscribe(self) -> None:
-        with contextlib.suppress(nats.errors.Error):
-            await self._raw.unsubscribe()
+        await nats_inbox.end(self._raw)
 
 
 def _message(raw: nats.aio.msg.Msg) -> Message:

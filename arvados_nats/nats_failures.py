@@ -1,10 +1,14 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What the client library's exceptions mean to us; nobody else sees them."""
+"""What the client library's exceptions mean to us, and the cancellations that it swallows.
+
+Nobody else sees either.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping
 
@@ -44,10 +48,26 @@ def require_sendable(
 
 
 @contextlib.contextmanager
+def cancellable() -> Iterator[None]:
+    """Raise CancelledError after the block if the task was cancelled in it and nobody noticed.
+
+    nats-py's `_flush_pending`, where all that is sent waits while NATS is slow, ends in
+    `except CancelledError: pass`. What was cancelled before the block is left alone: clean-up code
+    sends, too.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    yield
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
+
+
+@contextlib.contextmanager
 def translated() -> Iterator[None]:
     """Raise what of the library is raised in the block as one of the kinds of `errors`."""
     try:
-        yield
+        with cancellable():
+            yield
     except _UNSENDABLE as error:
         raise BadInput(f"the message can not be sent: {error}") from error
     except (nats.errors.Error, OSError, TimeoutError) as error:

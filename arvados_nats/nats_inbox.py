@@ -4,7 +4,8 @@
 """Answers to what is asked over NATS.
 
 Not by the library's `request` and `next_msg`: they wait with asyncio.wait_for, which on Python 3.11
-drops a cancellation that comes together with an answer, so that who was to stop would go on.
+drops a cancellation that comes together with an answer, so that a task that was to stop would go
+on.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from contextlib import asynccontextmanager
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from arvados_nats.nats_failures import cancellable
 
 PENDING_MESSAGES = 1_000_000
 PENDING_BYTES = 256 * 1024 * 1024
+_END_SECONDS = 1.0
 _NO_RESPONDERS = "503"
 
 
@@ -43,17 +48,25 @@ class Inbox:
 async def opened(client: Client) -> AsyncIterator[Inbox]:
     """An inbox for as long as the block runs."""
     inbox = Inbox(client.new_inbox())
-    subscription = await client.subscribe(
-        inbox.subject,
-        cb=inbox.put,
-        pending_msgs_limit=PENDING_MESSAGES,
-        pending_bytes_limit=PENDING_BYTES,
-    )
+    with cancellable():
+        subscription = await client.subscribe(
+            inbox.subject,
+            cb=inbox.put,
+            pending_msgs_limit=PENDING_MESSAGES,
+            pending_bytes_limit=PENDING_BYTES,
+        )
     try:
         yield inbox
     finally:
-        with contextlib.suppress(nats.errors.Error):
-            await subscription.unsubscribe()
+        await end(subscription)
+
+
+async def end(subscription: Subscription) -> None:
+    """Unsubscribe, and wait no longer for a slow server than a task that is to stop may take."""
+    with contextlib.suppress(nats.errors.Error, TimeoutError):
+        async with asyncio.timeout(_END_SECONDS):
+            with cancellable():
+                await subscription.unsubscribe()
 
 
 async def ask(
@@ -61,7 +74,8 @@ async def ask(
 ) -> Msg:
     """The one answer; NoRespondersError if nobody listens, TimeoutError if nobody answers."""
     async with opened(client) as inbox:
-        await client.publish(subject, data, reply=inbox.subject, headers=headers)
+        with cancellable():
+            await client.publish(subject, data, reply=inbox.subject, headers=headers)
         answer = await inbox.next(timeout)
     if not answer.data and (answer.headers or {}).get("Status") == _NO_RESPONDERS:
         raise nats.errors.NoRespondersError

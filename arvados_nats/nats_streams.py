@@ -24,7 +24,7 @@ from nats.nuid import NUID
 from arvados_nats import nats_acks, nats_history, nats_inbox
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats_acks import Ack, JetStreamError
-from arvados_nats.nats_failures import require_sendable, translated
+from arvados_nats.nats_failures import cancellable, require_sendable, translated
 from arvados_nats.nats_history import StoredMessage
 
 REQUEST_TIMEOUT = 5.0
@@ -142,9 +142,10 @@ class JetStream:
         question = json.dumps(body).encode()
         with translated():
             async with nats_inbox.opened(self._client) as inbox:
-                await self._client.publish(
-                    f"$JS.API.DIRECT.GET.{stream}", question, reply=inbox.subject
-                )
+                with cancellable():
+                    await self._client.publish(
+                        f"$JS.API.DIRECT.GET.{stream}", question, reply=inbox.subject
+                    )
                 while True:
                     raw = await inbox.next(REQUEST_TIMEOUT)
                     headers = raw.headers or {}

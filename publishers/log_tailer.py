@@ -22,7 +22,6 @@ from functools import partial
 from arvados_nats.errors import ArvadosNatsError, Unavailable
 from arvados_nats.log_chunks import ContainerEnd
 from publishers import log_ending, log_metrics, log_pace
-from publishers.cancelled import raise_if_cancelled
 from publishers.log_containers import Container
 from publishers.log_copy import LogCopy
 from publishers.log_file import LogFile, Rewritten
@@ -84,7 +83,6 @@ class LogTailer:
         """Follow until the end marker is in the stream; waits out every outage."""
         try:
             while True:
-                raise_if_cancelled()
                 end = await self._attempt()
                 if end is not None:
                     return end

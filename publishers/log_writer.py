@@ -22,7 +22,6 @@ from arvados_nats.nats_acks import Ack, JetStreamError
 from arvados_nats.nats_client import Nats
 from arvados_nats.nats_history import StoredMessage
 from publishers import log_file, log_metrics
-from publishers.cancelled import raise_if_cancelled
 from publishers.log_file import Stored
 
 logger = logging.getLogger(__name__)
@@ -112,7 +111,6 @@ class LogWriter:
             _EXPECTED_STREAM: streams.LOGS,
             _EXPECTED_LAST: str(self._sequences.get(subject, 0)),
         }
-        raise_if_cancelled()
         try:
             await self._nats.until_connected()
             future = await self._nats.publish_stored(subject, data, {**headers, **expectations})

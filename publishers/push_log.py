@@ -24,7 +24,6 @@ from arvados_nats.errors import Refused, Unavailable
 from arvados_nats.log_chunks import MAX_CHUNK_BYTES, Chunk, cut
 from arvados_nats.nats_client import Nats
 from arvados_nats.tokens import Token
-from publishers.cancelled import raise_if_cancelled
 from publishers.log_file import Stored
 from publishers.log_writer import Fenced, LogWriter
 from publishers.push_pipe import Pipe
@@ -84,7 +83,6 @@ async def send(nats: Nats, target: Target, pipe: Pipe) -> None:
     writer = LogWriter(nats, target.container_uuid)
     last = await writer.last(target.file)
     while True:
-        raise_if_cancelled()
         pipe.spool.discard(last.offset)
         if pipe.closed and last.offset >= pipe.spool.end:
             return

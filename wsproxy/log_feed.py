@@ -78,7 +78,7 @@ class LogFeed:
             await self._listen(stack)
             await self._begin()
             self.ready.set()
-            while not _cancelled():
+            while True:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_CHECK_SECONDS * random.uniform(0.8, 1.2)):
                         await self.check_now.wait()
@@ -95,7 +95,7 @@ class LogFeed:
 
     async def _begin(self) -> None:
         """Learn how far each file is in the stream, and go on from there with what came since."""
-        while not _cancelled():
+        while True:
             try:
                 await self._nats.flush()
                 last = await self._stored.last(self.container)
@@ -113,8 +113,6 @@ class LogFeed:
                     extra={"action": "log_feed.begin", "error": str(error)},
                 )
                 await asyncio.sleep(_RETRY_SECONDS)
-        else:
-            return
         self._sequence = max((sequence for sequence, _ in starts), default=0)
         ends = [(sequence, end) for sequence, end in starts if isinstance(end, ContainerEnd)]
         end_at = ends[0][0] if ends else self._sequence
@@ -240,9 +238,3 @@ class LogFeed:
         known = {name: file.frontier for name, file in self.files.items()}
         self.log_is_gone = sizes is None
         self._finish(log_end.of_saved_log(self.container, state, sizes or {}, known))
-
-
-def _cancelled() -> bool:
-    """Whether this task was cancelled, even where a wait in a library has swallowed it."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -220,3 +222,74 @@ async def test_who_is_to_stop_stops_however_fast_answers_come(
             asking.cancel()
             await asyncio.wait([asking], timeout=10)
             assert asking.cancelled()
+
+
+CALLS: dict[str, Callable[[Nats], Awaitable[object]]] = {
+    "publish": lambda nats: nats.publish("arvados.test", b"x" * 900_000),
+    "publish_stored": lambda nats: nats.publish_stored("arvados.test", b"x" * 900_000),
+    "request": lambda nats: nats.request("arvados.test", b"x" * 900_000, timeout=60),
+    "js_api": lambda nats: nats.js_api("INFO", "x" * 900_000),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_cancellation_is_never_lost_while_nats_is_slow(
+    fresh_nats: NatsServer, keys_folder: Path, call: str
+) -> None:
+    """nats-py swallows it where it waits for the server to take what is sent (K3)."""
+    publisher = seed(keys_folder, "publisher")
+    async with nats_client.connect([fresh_nats.url], name="slow", seed=publisher) as nats:
+        await nats.publish_stored("arvados.test", b"")
+        os.kill(fresh_nats.pid, signal.SIGSTOP)
+        try:
+            await _fill(nats)
+            while nats._client._pending_data_size:  # noqa: ASYNC110 (the library does not tell)
+                await asyncio.sleep(0.01)
+            await _fill(nats)
+            going_on = False
+
+            async def part() -> None:
+                nonlocal going_on
+                await CALLS[call](nats)
+                going_on = True
+
+            task = asyncio.create_task(part())
+            await asyncio.sleep(0.05)
+            task.cancel()
+            await asyncio.wait((task,), timeout=3)
+            assert task.cancelled()
+            assert not going_on
+        finally:
+            os.kill(fresh_nats.pid, signal.SIGCONT)
+
+
+async def _fill(nats: Nats) -> None:
+    """Leave room for no more than one message before sending has to wait."""
+    while nats._client._pending_data_size < nats_client._OUTGOING_BYTES - 1_000_000:
+        await nats.publish("arvados.test", b"x" * 400_000)
+
+
+async def test_clean_up_sends_after_a_cancellation(
+    fresh_nats: NatsServer, keys_folder: Path
+) -> None:
+    """Only a cancellation that came during a call ends it."""
+    publisher = seed(keys_folder, "publisher")
+    async with nats_client.connect([fresh_nats.url], name="clean", seed=publisher) as nats:
+        heard: asyncio.Queue[Message] = asyncio.Queue()
+        await nats.subscribe("arvados.test.*", heard.put)
+        await nats.flush()
+
+        async def part() -> None:
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                await nats.publish("arvados.test.1")
+                await nats.publish("arvados.test.2")
+
+        task = asyncio.create_task(part())
+        await asyncio.sleep(0)
+        task.cancel()
+        async with asyncio.timeout(5):
+            assert (await heard.get()).subject == "arvados.test.1"
+            assert (await heard.get()).subject == "arvados.test.2"
+        assert task.cancelled()
