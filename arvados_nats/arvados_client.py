@@ -123,8 +123,9 @@ class Arvados:
     async def _public(self, path: str) -> dict[str, Any]:
         with _translate():
             answer = await self._client.get(path)
+            if answer.status_code != httpx.codes.OK:
+                raise Unavailable(not_the_controller(str(self._client.base_url), path, answer))
             try:
-                answer.raise_for_status()
                 decoded = answer.json()
             except ValueError as error:
                 raise Unavailable(f"Arvados answers {path} with no JSON") from error
@@ -189,6 +190,14 @@ class Arvados:
         if status >= 500 or status == 429:
             raise Unavailable(f"Arvados answers {status} to {method} {path}")
         raise BadInput(f"Arvados answers {status} to {method} {path}")
+
+
+def not_the_controller(url: str, path: str, answer: httpx.Response) -> str:
+    """What is wrong when something other than a controller's own document comes."""
+    status = f"{url}{path} is answered with status {answer.status_code}"
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        return f"{status}: is this the controller? Another part of Arvados may stand there"
+    return status
 
 
 def _query(params: Mapping[str, Any] | None) -> dict[str, str]:

@@ -84,14 +84,14 @@ def _database(cluster: Cluster) -> str | None:
 _QUOTED = str.maketrans({"\\": "\\\\", "'": "\\'"})
 
 
-def _flag(path: str) -> Callable[[Cluster], bool | None]:
+def _flag(path: str, default: bool | None = None) -> Callable[[Cluster], bool | None]:
     def read(cluster: Cluster) -> bool | None:
         text = cluster.text(path).lower()
         if text not in ("", "true", "false"):
             raise BadInput(
                 f"line {cluster.line(path)}: {cluster.name}.{path}: it is neither true nor false"
             )
-        return None if not text else text == "true"
+        return default if not text else text == "true"
 
     return read
 
@@ -115,7 +115,8 @@ _SETTINGS: Mapping[str, Callable[[Cluster], Any]] = {
     "postgres_dsn": _database,
     "management_token": _text("ManagementToken"),
     "log_token": _text("SystemRootToken"),
-    "role_groups_visible_to_all": _flag("Users.RoleGroupsVisibleToAll"),
+    "role_groups_visible_to_all": _flag("Users.RoleGroupsVisibleToAll", default=True),
     "send_timeout": _seconds("API.SendTimeout"),
 }
-"""Field of a settings class -> where its value stands (Arvados' config.default.yml)."""
+"""Field of a settings class -> where its value stands, and Arvados' own default where ours is
+another (Arvados' config.default.yml)."""

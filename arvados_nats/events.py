@@ -36,6 +36,7 @@ KEPT_ATTRIBUTES: dict[str, frozenset[str]] = {
         "user": "is_active is_admin username",
         "collection": "version current_version_uuid file_count file_size_total",
         "api_client_authorization": "expires_at user_id",
+        "workflow": "collection_uuid",
     }.items()
 }
 """Attributes kept per kind, a superset of arvados-ws' six; other kinds keep the common ones."""

@@ -44,7 +44,7 @@ _TRASHABLE = ("collection", "group")
 _UNTRASHABLE = ("container_request", "container", "workflow", LOG)
 _BRANCHES = _TRASHABLE + _UNTRASHABLE
 _BRANCHES_OF_OBJECT = {
-    "collection": ("collection",),
+    "collection": ("collection", "workflow"),
     "group": ("group",),
     "workflow": ("workflow",),
     "container_request": ("container_request", "container", LOG),
@@ -134,7 +134,7 @@ def _of_object(grants: Grants, uuid: str, now: float) -> tuple[str, ...]:
     kind = subjects.kind_of(uuid)
     possible = _BRANCHES_OF_OBJECT.get(kind.name, ()) if kind else ()
     open_here = _below_owner(grants.cluster, grants.owner_of[uuid], now)
-    return possible if set(possible) <= set(open_here) else ()
+    return tuple(branch for branch in possible if branch in open_here)
 
 
 def _owner_patterns(
@@ -147,7 +147,9 @@ def _owner_patterns(
 
 
 def _object_patterns(obj: str, branches: tuple[str, ...], allowed: frozenset[str]) -> Iterator[str]:
-    if branches and allowed.issuperset(branches):
+    kind = subjects.kind_of(obj)
+    whole = kind is not None and branches == _BRANCHES_OF_OBJECT.get(kind.name)
+    if whole and allowed.issuperset(branches):
         yield subjects.live_object(obj)
     else:
         yield from _branch_patterns(f"{subjects.LIVE}.*.{obj}", branches, allowed)

@@ -62,12 +62,12 @@ class ClusterState(msgspec.Struct, frozen=True):
 
     `trashed` is the table `trashed_groups` (group uuid to trash time in seconds since 1970, a time
     to come included), `frozen` the table `frozen_groups`; both list the groups inside as well.
-    `role_groups_visible` is `Users.RoleGroupsVisibleToAll`.
+    `role_groups_visible` is `Users.RoleGroupsVisibleToAll`; None: nobody has said.
     """
 
     trashed: dict[str, float] = {}
     frozen: frozenset[str] = frozenset()
-    role_groups_visible: bool = True
+    role_groups_visible: bool | None = True
     generation: int = 0
 
     def is_trashed(self, group_uuid: str, now: float) -> bool:

@@ -100,12 +100,14 @@ MAX_LISTED = 100
 
 
 class TokenState(msgspec.Struct, frozen=True):
-    """A live token. `expires_at` is in seconds since 1970, the earlier of expiry and refresh."""
+    """A live token. In seconds since 1970: when it ends, and from when on Arvados' answer about
+    another cluster's token is to be asked for again."""
 
     token_uuid: str
     user_uuid: str
     scopes: tuple[str, ...]
     expires_at: float | None = None
+    refreshes_at: float | None = None
 
 
 class TokensAnswer(msgspec.Struct, frozen=True):
@@ -115,8 +117,12 @@ class TokensAnswer(msgspec.Struct, frozen=True):
     tokens: list[TokenState]
 
 
+TOKEN_STALE = "stale"
+
+
 class TokenGone(msgspec.Struct, frozen=True):
-    """Why a token is told gone: `expired`, `deleted`, or `changed` (other user or scopes)."""
+    """Why a token is told gone: `expired`, `deleted`, or `changed` (other user or scopes); `stale`:
+    it lives if Arvados, asked now, says so."""
 
     token_uuid: str
     reason: str

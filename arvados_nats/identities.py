@@ -7,6 +7,10 @@
 the scopes (facts/arvados.md 2); what that user may read is another question (`grant_book`). All
 callers of one token share one question. While Arvados is down an answer may be used past its time,
 up to a bound, unless the token was reported gone; an unknown token is refused (fail closed).
+
+Another cluster's token ends when that cluster says so. What Arvados tells of it is true for five
+minutes, after which it asks there again; up to 3.0 that time stands in `expires_at`. So such a
+token has no end here, and is asked about again when the permission publisher calls it stale.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from dataclasses import dataclass, field
 
 from arvados_nats import subjects
 from arvados_nats.arvados_client import Arvados, NotFound
-from arvados_nats.errors import BadInput, Refused, Unavailable
+from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.object_facts import timestamp
 from arvados_nats.own_tokens import OwnToken, OwnTokens
 from arvados_nats.permissions import Identity
@@ -82,6 +86,26 @@ class Identities:
                 raise
             return _outcome(answer)
 
+    async def gone(self, token: Token, before: Identity) -> str | None:
+        """Why a token is gone, as Arvados says when it is asked anew; None while it lives, or while
+        there is no answer: the permission publisher bounds how long that may be."""
+        try:
+            now = await self._ask_once(token)
+        except Refused:
+            return "expired"
+        except ArvadosNatsError as error:
+            logger.warning(
+                "whether a token still lives is not known",
+                extra={
+                    "action": "identities.stale",
+                    "token_uuid": before.token_uuid,
+                    "error": str(error),
+                },
+            )
+            return None
+        same = (now.user_uuid, now.scopes) == (before.user_uuid, before.scopes)
+        return None if same else "changed"
+
     def forget(self, token_uuid: str) -> None:
         """Drop what is known of a token, also what is being asked right now."""
         self._generation += 1
@@ -121,6 +145,16 @@ class Identities:
             self._remember(token, identity)
         return identity
 
+    async def _end(self, token_uuid: str, expires_at: object) -> float | None:
+        """When the token ends by itself; only that of one with an end needs to be looked at."""
+        if not isinstance(expires_at, str):
+            return None
+        try:
+            foreign = await self.own.is_foreign(token_uuid)
+        except ArvadosNatsError:
+            foreign = False  # then it ends when its row says
+        return None if foreign else timestamp(expires_at)
+
     async def _own_container(self, token: Token) -> str | None:
         """The container that the token names, if it is that one's own.
 
@@ -141,13 +175,12 @@ class Identities:
             raise Unavailable("Arvados tells no uuid of the token")
         if not (isinstance(user_uuid, str) and subjects.is_uuid(user_uuid)):
             raise Unavailable("Arvados tells no owner of the token")
-        expires = record.get("expires_at")
         return Identity(
             token_uuid=token_uuid,
             user_uuid=user_uuid,
             is_root=await self.own.of(token_uuid, user_uuid) is OwnToken.ROOT,
             scopes=tuple(map(str, scopes)) if isinstance(scopes, list) else (),
-            expires_at=timestamp(expires) if isinstance(expires, str) else None,
+            expires_at=await self._end(token_uuid, record.get("expires_at")),
             container_uuid=container_uuid,
         )
 

@@ -47,6 +47,10 @@ class ObjectFacts(msgspec.Struct, frozen=True, gc=False):
     object_uuid: str | None = None
     object_owner_uuid: str | None = None
     requests: tuple[tuple[str, str], ...] | None = None
+    collection_uuid: str | None = None
+    """Workflows: the collection that they are linked to and readable with, from which trash_at is
+    then as well; empty without one."""
+    collection_owner_uuid: str | None = None
 
 
 def timestamp(value: str | datetime | None) -> float | None:
@@ -128,10 +132,21 @@ def _log(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _workflow(record: Mapping[str, Any]) -> dict[str, Any]:
+    if "collection_uuid" not in record:
+        return {}
+    return {
+        "collection_uuid": record["collection_uuid"] or "",
+        "collection_owner_uuid": record.get("collection_owner_uuid"),
+        "trash_at": timestamp(record.get("collection_trash_at")),
+    }
+
+
 _OF_KIND = {
     "collection": _collection,
     "group": _group,
     "user": _user,
     "link": _link,
     "log": _log,
+    "workflow": _workflow,
 }

@@ -47,10 +47,17 @@ class OwnTokens:
             return None
         return token
 
-    async def _uuid(self, infix: str, token: OwnToken) -> str:
+    async def is_foreign(self, token_uuid: str) -> bool:
+        """Whether the token is another cluster's."""
+        return not token_uuid.startswith(f"{await self._cluster()}-")
+
+    async def _cluster(self) -> str:
         if not self._cluster_id:
             self._cluster_id = await self._ask_cluster_id()
-        return f"{self._cluster_id}-{infix}-{token.value}"
+        return self._cluster_id
+
+    async def _uuid(self, infix: str, token: OwnToken) -> str:
+        return f"{await self._cluster()}-{infix}-{token.value}"
 
     async def _has_row(self, token_uuid: str) -> bool:
         answer = await self._nats.request(subjects.OBJECTS_GET, token_uuid.encode())

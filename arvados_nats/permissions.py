@@ -127,15 +127,36 @@ def _collection(
     return _unless_hidden(grants, facts, now, include_trash)
 
 
+def _workflow(
+    identity: Identity, grants: Grants, facts: ObjectFacts, now: float, include_trash: bool
+) -> Decision:
+    """Like any object of its owner's, but one that is linked to a collection is readable exactly
+    if that is (since Arvados 3.2)."""
+    if facts.collection_uuid == "":
+        return _shared(identity, grants, facts, now, include_trash)
+    if not facts.collection_uuid or not facts.collection_owner_uuid:
+        return _ASK
+    linked = ObjectFacts(
+        "collection", facts.collection_uuid, facts.collection_owner_uuid, facts.trash_at
+    )
+    found = _collection(identity, grants, linked, now, False)
+    if found is _NO and include_trash:
+        lifted = _collection(identity, grants, linked, now, True)
+        return _ASK if lifted is _YES else _NO
+    return found
+
+
 def _group(
     identity: Identity, grants: Grants, facts: ObjectFacts, now: float, include_trash: bool
 ) -> Decision:
     """A direct target, or a role group that every active user may see; no ownership."""
-    if not (grants.targets.get(facts.uuid, 0) & DIRECT or grants.is_admin):
-        if not (grants.cluster.role_groups_visible and grants.is_active):
-            return _NO
-        if not facts.is_role:
-            return _ASK if facts.is_role is None else _NO
+    if grants.targets.get(facts.uuid, 0) & DIRECT or grants.is_admin:
+        return _unless_hidden(grants, facts, now, include_trash)
+    visible = grants.cluster.role_groups_visible
+    if visible is False or not grants.is_active or facts.is_role is False:
+        return _NO
+    if visible is None or facts.is_role is None:
+        return _ASK
     return _unless_hidden(grants, facts, now, include_trash)
 
 
@@ -224,7 +245,7 @@ def _token(
 _RULES: dict[str, Rule] = {
     "collection": _collection,
     "container_request": _shared,
-    "workflow": _shared,
+    "workflow": _workflow,
     "credential": _shared,
     "authorized_key": _shared,
     "virtual_machine": _shared,

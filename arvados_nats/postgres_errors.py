@@ -24,14 +24,18 @@ NO_POOLER = (
 _WRONG_SETTING = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
-    asyncpg.InsufficientPrivilegeError,
-    asyncpg.UndefinedTableError,
-    asyncpg.UndefinedColumnError,
     asyncpg.UndefinedObjectError,
     asyncpg.exceptions.ClientConfigurationError,
 )
 _POOLED = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 _NEVER = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+MISSING = (
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
+)
+"""What a statement reads is not there, or not granted: it may be one day, after an upgrade."""
 DOWN = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,

@@ -23,7 +23,7 @@ import msgspec
 
 from arvados_nats import grants_wire, subjects
 from arvados_nats.errors import MALFORMED, BadInput, Unavailable
-from arvados_nats.grants_wire import TokenGone, TokensAnswer, TokenState
+from arvados_nats.grants_wire import TOKEN_STALE, TokenGone, TokensAnswer, TokenState
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.own_tokens import OwnTokens
 
@@ -37,8 +37,9 @@ RETRY = 5.0
 _AT_ONCE = 500
 
 Gone = Callable[[str, str], Awaitable[None]]
-"""Told a token's uuid and why it is gone: `expired`, `deleted` or `changed`; of any token where a
-notice says so, of those in use where the answer to a question does."""
+"""Told a token's uuid and why it is gone: `expired`, `deleted` or `changed`; or that it is `stale`,
+and Arvados is to be asked about it. Of any token where a notice says so, of those in use where the
+answer to a question does."""
 
 
 async def follow(
@@ -82,8 +83,14 @@ async def follow(
 
 async def live(nats: Nats, token_uuids: Iterable[str]) -> dict[str, TokenState]:
     """The live ones among these tokens. Unavailable if nobody can say."""
+    return (await _ask(nats, token_uuids))[0]
+
+
+async def _ask(nats: Nats, token_uuids: Iterable[str]) -> tuple[dict[str, TokenState], set[str]]:
+    """The live ones among these tokens, and which of them are stale."""
     asked = sorted(set(token_uuids))
     found: dict[str, TokenState] = {}
+    stale: set[str] = set()
     for at in range(0, len(asked), _AT_ONCE):
         payload = msgspec.json.encode(asked[at : at + _AT_ONCE])
         reply = await nats.request(subjects.TOKENS_GET, payload)
@@ -93,7 +100,12 @@ async def live(nats: Nats, token_uuids: Iterable[str]) -> dict[str, TokenState]:
         except MALFORMED as error:
             raise BadInput(f"not an answer about tokens: {error}") from error
         found.update((state.token_uuid, state) for state in answer.tokens)
-    return found
+        stale.update(
+            state.token_uuid
+            for state in answer.tokens
+            if state.refreshes_at is not None and state.refreshes_at <= answer.now
+        )
+    return found, stale
 
 
 async def _check(nats: Nats, own: OwnTokens, tokens: Collection[str], gone: Gone) -> bool:
@@ -101,7 +113,7 @@ async def _check(nats: Nats, own: OwnTokens, tokens: Collection[str], gone: Gone
     asked: list[str] = []
     try:
         asked += [token for token in tokens if await own.of_uuid(token) is None]
-        found = await live(nats, asked)
+        found, stale = await _ask(nats, asked)
     except (Unavailable, BadInput) as error:
         logger.warning(
             "tokens not checked",
@@ -111,6 +123,8 @@ async def _check(nats: Nats, own: OwnTokens, tokens: Collection[str], gone: Gone
     for token in asked:
         if token not in found:
             await gone(token, "expired")
+        elif token in stale:
+            await gone(token, TOKEN_STALE)
     return True
 
 

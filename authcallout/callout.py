@@ -23,6 +23,7 @@ from arvados_nats.grant_book import GrantBook
 from arvados_nats.identities import Identities
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.permissions import Identity
+from arvados_nats.tokens import Token
 from authcallout import callout_request, callout_response, metrics
 from authcallout.admissions import MAX_PATTERNS, admission
 from authcallout.callout_request import CalloutRequest
@@ -65,7 +66,7 @@ class Callout:
         signer: Signer,
         *,
         limits: Limits,
-        admitted: Callable[[Connection, Identity, Admission], None],
+        admitted: Callable[[Connection, Token, Identity, Admission], None],
     ) -> None:
         self._identities = identities
         self._grants = grants
@@ -91,7 +92,8 @@ class Callout:
             return callout_response.refuse(request, str(error), self._signer)
         except TimeoutError as error:
             raise Unavailable("no decision about the login in time") from error
-        self._admitted(Connection(request.server_id, request.cid), identity, found)
+        connection = Connection(request.server_id, request.cid)
+        self._admitted(connection, request.token, identity, found)
         metrics.logins.labels("admitted").inc()
         tracing.note(outcome="admitted", user_uuid=identity.user_uuid)
         return callout_response.admit(request, found, self._signer, until=identity.expires_at)

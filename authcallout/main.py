@@ -15,6 +15,7 @@ from arvados_nats.ops import Health
 from arvados_nats.own_tokens import OwnTokens
 from arvados_nats.permissions import Identity
 from arvados_nats.request_info import holder
+from arvados_nats.tokens import Token
 from authcallout import callout, whoami
 from authcallout.callout import Callout, Limits
 from authcallout.callout_response import Admission
@@ -52,8 +53,10 @@ async def main(settings: Settings) -> None:
         grants, tokens, connections = GrantBook(service), TokenBook(service), Connections(system)
         limit = settings.callout_patterns
 
-        def admitted(connection: Connection, identity: Identity, admission: Admission) -> None:
-            tokens.learn(identity)
+        def admitted(
+            connection: Connection, token: Token, identity: Identity, admission: Admission
+        ) -> None:
+            tokens.learn(identity, token)
             owner = holder(admission.name)
             if owner:
                 connections.add(connection, owner)
@@ -75,6 +78,7 @@ async def main(settings: Settings) -> None:
         )
 
         async def complete() -> None:
+            tokens.keep_only(connections.tokens())
             await revocation.check_all()
             health.well("connections")
 

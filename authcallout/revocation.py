@@ -24,9 +24,11 @@ from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.grant_book import STALE, GrantBook
 from arvados_nats.grant_subjects import Change
 from arvados_nats.grants import Grants
+from arvados_nats.grants_wire import TOKEN_STALE
 from arvados_nats.identities import Identities
 from arvados_nats.nats_client import Nats
 from arvados_nats.permissions import Identity
+from arvados_nats.tokens import Token
 from authcallout.admissions import CONTAINER, MAX_PATTERNS, fingerprint
 from authcallout.connections import Connections
 from authcallout.token_book import TokenBook
@@ -106,11 +108,21 @@ class Revocation:
         self._widening.discard(user_uuid)
         await self._cut_changed(user_uuid)
 
-    async def _token_gone(self, token_uuid: str, _: str) -> None:
+    async def _token_gone(self, token_uuid: str, reason: str) -> None:
+        if reason == TOKEN_STALE:
+            if login := self._tokens.login(token_uuid):
+                self._later(0, lambda: self._ask_again(*login))
+            return
         self._identities.forget(token_uuid)
         self._tokens.forget(token_uuid)
         await self._cut_token(token_uuid)
         self._later(SWEEP_AGAIN, lambda: self._cut_token(token_uuid))
+
+    async def _ask_again(self, token: Token, identity: Identity) -> None:
+        """Another cluster's token: only its own no cuts. Where another replica let it in, that one
+        asks; where none did, the publisher tells it gone after a while."""
+        if reason := await self._identities.gone(token, identity):
+            await self._token_gone(identity.token_uuid, reason)
 
     async def _cut_changed(self, user_uuid: str) -> None:
         grants = self._grants.held(user_uuid)

@@ -10,11 +10,12 @@ logged in: elsewhere their connections are cut, and come back here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from arvados_nats import token_follow
 from arvados_nats.nats_client import Nats
 from arvados_nats.permissions import Identity
+from arvados_nats.tokens import Token
 
 _REMEMBERED = 100_000
 
@@ -25,15 +26,30 @@ class TokenBook:
     def __init__(self, nats: Nats) -> None:
         self._nats = nats
         self._known: dict[str, Identity] = {}
+        self._tokens: dict[str, Token] = {}
 
-    def learn(self, identity: Identity) -> None:
-        """Remember who logged in with a token."""
+    def learn(self, identity: Identity, token: Token | None = None) -> None:
+        """Remember who logged in with a token, and the token itself while it is in use here."""
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
+            self._tokens.clear()
         self._known[identity.token_uuid] = identity
+        if token:
+            self._tokens[identity.token_uuid] = token
+
+    def login(self, token_uuid: str) -> tuple[Token, Identity] | None:
+        """With what, and as whom, somebody logged in here, so that Arvados can be asked again."""
+        token, identity = self._tokens.get(token_uuid), self._known.get(token_uuid)
+        return (token, identity) if token and identity else None
+
+    def keep_only(self, token_uuids: Collection[str]) -> None:
+        """Forget the tokens of those who have gone."""
+        for uuid in self._tokens.keys() - set(token_uuids):
+            del self._tokens[uuid]
 
     def forget(self, token_uuid: str) -> None:
         self._known.pop(token_uuid, None)
+        self._tokens.pop(token_uuid, None)
 
     def known(self, token_uuids: Iterable[str]) -> dict[str, Identity]:
         """The identities behind these tokens, as far as they are remembered here."""

@@ -91,6 +91,9 @@ def _audience(row: LogRow, record: Record | None) -> list[tuple[str, str]]:
         return []
     if row.kind == "container":
         return [(owner, uuid) for uuid, owner in record["requests"]]
+    if record.get("collection_uuid"):
+        owner = record["collection_owner_uuid"]
+        return [(owner, record["collection_uuid"])] if owner else []
     return [(record["owner_uuid"], record["uuid"])] if record["owner_uuid"] else []
 
 

@@ -116,9 +116,9 @@ class Reading:
 class GrantsQuery:
     """Reads grants; remembers the state of the cluster, which seldom changes."""
 
-    def __init__(self, database: Database, *, role_groups_visible: bool) -> None:
+    def __init__(self, database: Database, *, role_groups_visible: bool | None) -> None:
         self._database = database
-        self.role_groups_visible = role_groups_visible
+        self._role_groups_visible = role_groups_visible
         self._known = Known(ClusterState(), "", "")
 
     async def read(self, users: Iterable[str], *, digests: bool = False) -> Reading:
@@ -157,7 +157,7 @@ class GrantsQuery:
         return {row["user_uuid"] for row in rows}
 
     async def _cluster(self, snapshot: Snapshot, generation: int) -> Known:
-        visible = self.role_groups_visible
+        visible = self._role_groups_visible
         digest = f"{(await snapshot.fetch(_CLUSTER_DIGEST))[0]['digest']} {visible}"
         if digest == self._known.digest:
             return self._known

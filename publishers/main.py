@@ -10,7 +10,6 @@ health that it is well when what others ask of it is answered.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import functools
 import logging
@@ -53,23 +52,13 @@ async def _events(shared: Shared) -> None:
 async def _permissions(shared: Shared) -> None:
     """Who may read what, from Arvados' permission tables to whoever asks in the account ARVADOS."""
     settings = shared.settings
-    async with contextlib.AsyncExitStack() as stack:
-        arvados = None
-        if settings.arvados_api_host:
-            arvados = await stack.enter_async_context(
-                arvados_client.connect(
-                    settings.arvados_url,
-                    ca_file=settings.arvados_ca_file,
-                    insecure=settings.arvados_api_host_insecure,
-                )
-            )
-        await permissions.run(
-            shared.nats,
-            shared.database,
-            shared.health,
-            dataclasses.replace(settings.permission_options, replicas=settings.events_replicas),
-            arvados=arvados,
+    options = dataclasses.replace(settings.permission_options, replicas=settings.events_replicas)
+    if options.role_groups_visible is None:
+        logger.info(
+            "whether role groups are shown to everybody is not known: Arvados is asked about each",
+            extra={"action": "grants.role_visibility"},
         )
+    await permissions.run(shared.nats, shared.database, shared.health, options)
 
 
 async def _container_logs(shared: Shared) -> None:
@@ -144,7 +133,7 @@ async def main(settings: Settings, parts: Iterable[str] = tuple(PARTS)) -> None:
                 for name in parts:
                     run = functools.partial(_run, name, settings, database, health, standing)
                     tasks.create_task(keep_running(_words(name), health, run))
-                await asyncio.Event().wait()
+                await database.columns.follow(health)
         finally:
             serving.cancel()
 

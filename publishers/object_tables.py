@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from arvados_nats.arvados_tables import COLLECTION_UUID
 from arvados_nats.subjects import kind_of
-from publishers.postgres import Database
+from publishers.postgres import Database, Row
 
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     kind: tuple(columns.split())
@@ -30,7 +31,7 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
         "group": "name is_trashed trash_at delete_at group_class frozen_by_uuid",
         "user": "is_active is_admin username",
         "link": "name link_class tail_uuid head_uuid",
-        "workflow": "name",
+        "workflow": "name collection_uuid",
     }.items()
 }
 """What is compared with a row's new_attributes. Not a container's priority: Arvados changes it by
@@ -42,6 +43,11 @@ _EXTRA = {
         SELECT ARRAY[request.uuid, request.owner_uuid] FROM container_requests AS request
         WHERE request.container_uuid = object.uuid ORDER BY request.uuid) AS requests""",
     "user": "redirect_to_user_uuid",
+    "workflow": """coalesce(linked.owner_uuid, '') AS collection_owner_uuid,
+        linked.trash_at AS collection_trash_at""",
+}
+_JOINED = {
+    "workflow": " LEFT JOIN collections AS linked ON linked.uuid = object.collection_uuid",
 }
 _UNCHECKED = {"container": ("priority",)}
 """Read, but not compared with rows."""
@@ -51,7 +57,10 @@ def _select(kind: str, table: str) -> str:
     columns = [*_COMMON, *ATTRIBUTES[kind], *_UNCHECKED.get(kind, ())]
     listed = ", ".join(f"object.{column}" for column in columns)
     extra = f", {_EXTRA[kind]}" if kind in _EXTRA else ""
-    return f"SELECT {listed}{extra} FROM {table} AS object WHERE object.uuid = ANY($1::varchar[])"
+    return (
+        f"SELECT {listed}{extra} FROM {table} AS object{_JOINED.get(kind, '')}"
+        " WHERE object.uuid = ANY($1::varchar[])"
+    )
 
 
 _SQL = {kind: _select(kind, f"{kind}s") for kind in ATTRIBUTES} | {
@@ -61,6 +70,11 @@ _SQL = {kind: _select(kind, f"{kind}s") for kind in ATTRIBUTES} | {
         WHERE token.uuid = ANY($1::varchar[])
     """,
 }
+_UNLINKED_WORKFLOWS = f"""
+    SELECT {", ".join((*_COMMON, "name"))}, NULL AS collection_uuid FROM workflows
+    WHERE uuid = ANY($1::varchar[])
+"""
+"""Before Arvados 3.2."""
 _REQUESTS = """
     SELECT container_uuid, uuid, owner_uuid FROM container_requests
     WHERE container_uuid = ANY($1::varchar[]) ORDER BY uuid
@@ -84,9 +98,14 @@ async def read(database: Database, uuids: Iterable[str]) -> dict[str, Record]:
         if kind and kind.name in _SQL:
             by_kind[kind.name].append(uuid)
     found = await asyncio.gather(
-        *(database.fetch(_SQL[kind], named) for kind, named in by_kind.items())
+        *(_fetch(database, kind, named) for kind, named in by_kind.items())
     )
     return {row["uuid"]: dict(row) for rows in found for row in rows}
+
+
+async def _fetch(database: Database, kind: str, uuids: list[str]) -> Sequence[Row]:
+    linked = kind != "workflow" or await database.columns.has(COLLECTION_UUID)
+    return await database.fetch(_SQL[kind] if linked else _UNLINKED_WORKFLOWS, uuids)
 
 
 async def requests_of(database: Database, containers: Iterable[str]) -> dict[str, Requests]:

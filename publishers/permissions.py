@@ -17,14 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from arvados_nats import grants_wire, subjects
-from arvados_nats.arvados_client import Arvados
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.ops import Health
 from publishers import (
     grants_answers,
     grants_leader,
-    role_visibility,
     runs_answers,
     token_sweep,
 )
@@ -42,8 +40,8 @@ LOCK = Lock("permissions")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Times in seconds. `role_groups_visible` is Arvados' `Users.RoleGroupsVisibleToAll`; None: ask
-    Arvados."""
+    """Times in seconds. `role_groups_visible` is Arvados' `Users.RoleGroupsVisibleToAll`, which no
+    controller exports; None: not known."""
 
     role_groups_visible: bool | None = None
     round: float = grants_leader.ROUND
@@ -57,11 +55,10 @@ async def run(
     health: Health,
     options: Options,
     *,
-    arvados: Arvados | None = None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Answer, and tell while this process has the lock; until cancelled. `ready`: it leads."""
-    grants = GrantsQuery(database, role_groups_visible=bool(options.role_groups_visible))
+    grants = GrantsQuery(database, role_groups_visible=options.role_groups_visible)
     tokens = TokenQuery(database)
     leading = GrantsLeader(nats, grants, round_seconds=options.round)
 
@@ -71,8 +68,6 @@ async def run(
     await nats.subscribe(subjects.GRANTS_ANSWERED, heard)
     sweep = TokenSweep(nats, tokens, every=options.sweep)
     async with asyncio.TaskGroup() as tasks:
-        if options.role_groups_visible is None and arvados is not None:
-            tasks.create_task(role_visibility.follow(arvados, grants))
         answering = asyncio.Event(), asyncio.Event()
         tasks.create_task(grants_answers.answer(nats, grants, tokens, answering[0].set))
         tasks.create_task(runs_answers.answer(nats, database, answering[1].set))

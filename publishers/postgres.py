@@ -21,9 +21,10 @@ import asyncpg
 
 from arvados_nats import postgres_dsn, postgres_primary
 from arvados_nats.errors import Unavailable
-from arvados_nats.postgres_errors import DOWN, translate
+from arvados_nats.postgres_errors import DOWN, MISSING, translate
 from arvados_nats.postgres_primary import STATEMENT_TIMEOUT, Hosts
 from publishers import postgres_codecs
+from publishers.columns import Columns
 
 logger = logging.getLogger(__name__)
 
@@ -136,12 +137,13 @@ class Database:
         self._pool = pool
         self._hosts = hosts
         self._made = made
+        self.columns = Columns(self._look)
 
     async def fetch(
         self, sql: str, *arguments: Any, timeout: float = STATEMENT_TIMEOUT
     ) -> Sequence[Row]:
         """Rows of one statement."""
-        async with self._taken() as connection:
+        async with self._named(), self._taken() as connection:
             rows: Sequence[Row] = await connection.fetch(sql, *arguments, timeout=timeout)
             return rows
 
@@ -149,13 +151,14 @@ class Database:
         self, sql: str, *arguments: Any, timeout: float = STATEMENT_TIMEOUT
     ) -> Any:
         """First column of the first row, or None."""
-        async with self._taken() as connection:
+        async with self._named(), self._taken() as connection:
             return await connection.fetchval(sql, *arguments, timeout=timeout)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
         """Several statements on one state of the database, for as long as the body runs."""
         async with (
+            self._named(),
             self._taken() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
@@ -176,6 +179,22 @@ class Database:
                 raise
             finally:
                 await self._pool.release(connection, timeout=_RELEASE)
+
+    @asynccontextmanager
+    async def _named(self) -> AsyncIterator[None]:
+        """A statement that fails for want of a column, a table or a right names it, and what mends
+        it."""
+        try:
+            yield
+        except Unavailable as error:
+            if not isinstance(error.__cause__, MISSING):
+                raise
+            raise Unavailable(await self.columns.lacking() or str(error)) from error
+
+    async def _look(self, sql: str, *arguments: Any) -> Sequence[Row]:
+        async with self._taken() as connection:
+            rows: Sequence[Row] = await connection.fetch(sql, *arguments)
+            return rows
 
     def _give_up_all(self) -> None:
         """The way to PostgreSQL is silent: end what waits for an answer, and begin anew."""

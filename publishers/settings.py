@@ -107,8 +107,9 @@ class PermissionSettings(Block):
     """How changes of permission are noticed."""
 
     role_groups_visible_to_all: bool | None = None
-    """Arvados' `Users.RoleGroupsVisibleToAll`; when not set, Arvados is asked. On where Arvados has
-    it off shows role groups to users who may not see them."""
+    """Arvados' `Users.RoleGroupsVisibleToAll`, which no controller exports; from config.yml where
+    that is given. When not known, Arvados is asked about each role group with the reader's token.
+    On where Arvados has it off shows role groups to users who may not see them."""
 
     grants_round_seconds: float = Field(60, gt=0)
     """How long a change of permission that left no log row can go unnoticed. Shorter costs reads

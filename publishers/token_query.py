@@ -1,54 +1,84 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Read which tokens live: the SQL of the token sweep, on the columns that hold no secret.
+"""Arvados' tokens, never their secrets: which live, and digests that tell whether any changed.
 
-A token lives while `expires_at` and `refreshes_at` are both null or to come, by the database's
-clock (api_client_authorization.rb; facts/arvados.md 2).
+By the database's clock a token lives while `expires_at` is null or to come. `refreshes_at` is when
+Arvados asks the cluster or the identity provider that a token came from once more: the token lives
+on if they still know it (api_client_authorization.rb). Before Arvados 3.1 that time stands in
+`expires_at` of tokens with another cluster's uuid. Since nobody but the holder's service can ask,
+such a token counts for `GRACE` seconds more, as `stale`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import yaml
 
+from arvados_nats.arvados_tables import REFRESHES_AT
 from arvados_nats.errors import MALFORMED
 from arvados_nats.grants_wire import TokensAnswer, TokenState
 from publishers.postgres import Database
 
+GRACE = 300.0
+"""Seconds; as long as `identities.Lifetimes.stale`."""
 _NOW = "(statement_timestamp() AT TIME ZONE 'UTC')"
+_ROWS = "SELECT uuid, user_id, scopes, expires_at, refreshes_at FROM api_client_authorizations"
+_ROWS_BEFORE_3_1 = """
+SELECT t.uuid, t.user_id, t.scopes, CASE WHEN t.foreign_one THEN NULL ELSE t.expires_at END
+         AS expires_at, CASE WHEN t.foreign_one THEN t.expires_at END AS refreshes_at
+FROM (SELECT uuid, user_id, scopes, expires_at,
+             left(uuid, 5) <> (SELECT left(max(uuid), 5) FROM groups
+                               WHERE uuid LIKE '_____-j7d0g-000000000000000') AS foreign_one
+      FROM api_client_authorizations) AS t
+"""
 _LIVES = f"""
 (a.expires_at IS NULL OR a.expires_at > {_NOW})
-AND (a.refreshes_at IS NULL OR a.refreshes_at > {_NOW})
+AND (a.refreshes_at IS NULL OR a.refreshes_at > {_NOW} - interval '{GRACE:.0f} s')
 """
-_HASH = "hashtextextended(concat(uuid, user_id, scopes), 0)"
+_STALE = f"coalesce(refreshes_at <= {_NOW}, false)"
+_HASH = f"hashtextextended(concat(uuid, user_id, scopes, {_STALE}), 0)"
 _DIGEST = f"""
 SELECT extract(epoch FROM statement_timestamp())::float8 AS now,
        concat_ws(' ', count(*), sum({_HASH})) AS digest,
-       extract(epoch FROM min(least(expires_at, refreshes_at)))::float8 AS next_end
-FROM api_client_authorizations AS a WHERE {_LIVES}
+       extract(epoch FROM min(least(
+         expires_at,
+         refreshes_at + CASE WHEN {_STALE} THEN interval '{GRACE:.0f} s' ELSE '0' END
+       )))::float8 AS next_end
+FROM ({{rows}}) AS a WHERE {_LIVES}
 """
 _ALL = f"""
-SELECT uuid, user_id, coalesce(scopes, '') AS scopes,
+SELECT uuid, user_id, coalesce(scopes, '') AS scopes, {_STALE} AS stale,
        concat_ws(' ', count(*) OVER (), sum({_HASH}) OVER ()) AS digest
-FROM api_client_authorizations AS a WHERE {_LIVES}
+FROM ({{rows}}) AS a WHERE {_LIVES}
 """
 _SOME = f"""
 SELECT a.uuid, u.uuid AS user_uuid, coalesce(a.scopes, '') AS scopes,
-       extract(epoch FROM least(a.expires_at, a.refreshes_at))::float8 AS expires_at
-FROM api_client_authorizations AS a JOIN users AS u ON u.id = a.user_id
+       extract(epoch FROM a.expires_at)::float8 AS expires_at,
+       extract(epoch FROM a.refreshes_at)::float8 AS refreshes_at
+FROM ({{rows}}) AS a JOIN users AS u ON u.id = a.user_id
 WHERE a.uuid = ANY($1::varchar[]) AND {_LIVES}
 """
 _CLOCK = "SELECT extract(epoch FROM clock_timestamp())::float8"
 _ROWS_LEFT = "SELECT uuid FROM api_client_authorizations WHERE uuid = ANY($1::varchar[])"
 
 
+class LiveToken(NamedTuple):
+    """What is remembered of a live token between two looks."""
+
+    user_id: int
+    scopes: str
+    stale: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """All live tokens in one text; `next_end` is when the first of them ends, if any does."""
+    """All live tokens in one text; `next_end` is when the first of them ends or becomes stale, if
+    any does."""
 
     now: float
     digest: str
@@ -63,27 +93,31 @@ class TokenQuery:
 
     async def digest(self) -> Digest:
         """Whether anything is different from last time, without fetching any token."""
-        row = (await self._database.fetch(_DIGEST))[0]
+        row = (await self._database.fetch(await self._sql(_DIGEST)))[0]
         return Digest(row["now"], row["digest"], row["next_end"])
 
-    async def all_live(self) -> tuple[dict[str, tuple[int, str]], str]:
-        """Every live token's uuid, with the user's id and the scopes as stored; and their digest.
+    async def all_live(self) -> tuple[dict[str, LiveToken], str]:
+        """Every live token by uuid, and the digest of all.
 
         In one statement: a token that lived between two would be in the one and not in the other.
         """
-        rows = await self._database.fetch(_ALL)
+        rows = await self._database.fetch(await self._sql(_ALL))
         digest = rows[0]["digest"] if rows else "0"
-        return {uuid: (user_id, scopes) for uuid, user_id, scopes, _ in rows}, digest
+        return {uuid: LiveToken(*token) for uuid, *token, _ in rows}, digest
 
     async def live(self, uuids: Iterable[str]) -> TokensAnswer:
         """The live ones among these tokens."""
-        rows = await self._database.fetch(_SOME, sorted(set(uuids)))
+        rows = await self._database.fetch(await self._sql(_SOME), sorted(set(uuids)))
         now: float = await self._database.fetch_value(_CLOCK)
         tokens = [
-            TokenState(row["uuid"], row["user_uuid"], scopes_of(row["scopes"]), row["expires_at"])
-            for row in rows
+            TokenState(uuid, user_uuid, scopes_of(scopes), expires_at, refreshes_at)
+            for uuid, user_uuid, scopes, expires_at, refreshes_at in rows
         ]
         return TokensAnswer(now, tokens)
+
+    async def _sql(self, template: str) -> str:
+        has_refresh = await self._database.columns.has(REFRESHES_AT)
+        return template.format(rows=_ROWS if has_refresh else _ROWS_BEFORE_3_1)
 
     async def left(self, uuids: Iterable[str]) -> set[str]:
         """The ones among these tokens that still have a row, live or not."""

@@ -6,7 +6,8 @@
 Every replica looks every few seconds, at the moment when the next token ends, and when an event of
 a token comes; the one that leads tells. Whoever takes over tells once more what it saw end just
 before, since the one that led may not have. A token that has another user or other scopes than
-before is told gone as well: its holder comes back and is asked about anew.
+before is told gone as well: its holder comes back and is asked about anew. One that became `stale`
+(`token_query`) is told as such: whoever serves its holder asks Arvados once.
 
 A token may be made and logged out of between two looks. So every replica also hears which tokens
 are asked about (`token_follow` asks about each that comes into use), and the next look finds them
@@ -26,11 +27,11 @@ import msgspec
 
 from arvados_nats import grants_wire, subjects
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput
-from arvados_nats.grants_wire import TokenGone
+from arvados_nats.grants_wire import TOKEN_STALE, TokenGone
 from arvados_nats.nats_client import Message, Nats
 from publishers import grants_metrics as metrics
 from publishers.attempts import Attempts
-from publishers.token_query import TokenQuery
+from publishers.token_query import LiveToken, TokenQuery
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class TokenSweep:
         self._query = query
         self._every = every
         self._wake = asyncio.Event()
-        self._live: dict[str, tuple[int, str]] | None = None
+        self._live: dict[str, LiveToken] | None = None
         self._digest = ""
         self._asked: set[str] = set()
         self._leading = False
@@ -117,15 +118,16 @@ class TokenSweep:
 
     async def _difference(
         self,
-        before: dict[str, tuple[int, str]],
-        now: dict[str, tuple[int, str]],
+        before: dict[str, LiveToken],
+        now: dict[str, LiveToken],
         asked: frozenset[str],
     ) -> list[TokenGone]:
         gone = (before.keys() | asked) - now.keys()
         left = await self._query.left(gone) if gone else set()
         ended = [TokenGone(uuid, "expired" if uuid in left else "deleted") for uuid in gone]
         both = () if before is now else before.keys() & now.keys()
-        return ended + [TokenGone(u, "changed") for u in both if before[u] != now[u]]
+        ended += [TokenGone(u, "changed") for u in both if before[u][:2] != now[u][:2]]
+        return ended + [TokenGone(u, TOKEN_STALE) for u in both if before[u][2:] < now[u][2:]]
 
     async def _tell_untold(self) -> None:
         recent = asyncio.get_running_loop().time() - _REMEMBERED

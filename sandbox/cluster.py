@@ -17,6 +17,7 @@ from dataclasses import replace
 import asyncpg
 import msgspec
 
+from sandbox import ages
 from sandbox.container_logs import ContainerLogs
 from sandbox.model import actors, permission_table, plain, records, seeds, tokens
 from sandbox.model.actors import Actor
@@ -86,7 +87,18 @@ class Cluster(Writes, Scenes, Runs):
         """The system user with SystemRootToken."""
         self.logs = ContainerLogs()
         """The bytes of container logs, which no table holds."""
+        self.known_elsewhere: set[str] = set()
+        """Uuids of tokens of other clusters, as long as those know them."""
         self._rules = _rules()
+
+    async def migrate(self, release: str) -> None:
+        """Become a newer release of Arvados, while others read and write."""
+        async with self.pool.acquire() as connection:
+            for statement in ages.to_newer(self.config.release, release):
+                await connection.execute(statement)
+        await self.pool.expire_connections()  # statements that they have prepared
+        self.config = replace(self.config, release=release)
+        self.tables = records.tables_from(await self.pool.fetch(_COLUMNS))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -112,7 +124,9 @@ class Cluster(Writes, Scenes, Runs):
     async def authenticate(self, token: str, remote: str | None = None) -> Actor:
         """Who acts with a token; raises Refusal 401."""
         async with self.pool.acquire() as connection:
-            return await tokens.authenticate(connection, self.config, token, remote)
+            return await tokens.authenticate(
+                connection, self.config, token, remote, self.known_elsewhere
+            )
 
 
 async def _refreshed(connection: Connection, actor: Actor) -> Actor:

@@ -21,9 +21,10 @@ import uvloop
 
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.process import log_to_stderr
-from sandbox import demo_check, running, sandbox, stack
+from sandbox import ages, demo_check, running, sandbox, stack
 from sandbox.backends import Backend
 from sandbox.model.actors import Actor
+from sandbox.model.config import ClusterConfig
 from sandbox.running import Pace
 from sandbox.stack import Stack
 
@@ -42,20 +43,32 @@ _NAMES = ("align-reads", "call-variants", "merge-bam", "qc-report", "index-refer
     show_default=True,
     help="Where NATS and PostgreSQL run.",
 )
-def demo(check: bool, backend: str) -> None:
+@click.option(
+    "--arvados",
+    "release",
+    type=click.Choice(ages.AGES),
+    default=ages.NEWEST,
+    show_default=True,
+    help="The release of Arvados that is played.",
+)
+def demo(check: bool, backend: str, release: str) -> None:
     """Run everything on this machine and show a workflow live."""
     log_to_stderr("WARNING")
     try:
-        uvloop.run(_demo(check, Backend(backend)))
+        uvloop.run(_demo(check, Backend(backend), release))
     except ArvadosNatsError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         click.echo("stopped", err=True)
 
 
-async def _demo(check: bool, backend: Backend) -> None:
+async def _demo(check: bool, backend: Backend, release: str) -> None:
     click.echo("starting PostgreSQL, NATS, a pretend Arvados and our services …", err=True)
-    async with sandbox.run(backend=backend) as cluster, stack.beside(cluster) as services:
+    config = ClusterConfig(release=release)
+    async with (
+        sandbox.run(backend=backend, config=config) as cluster,
+        stack.beside(cluster) as services,
+    ):
         if check:
             await _check(services)
         else:

@@ -24,7 +24,7 @@ from pathlib import Path
 import asyncpg
 
 from arvados_nats.errors import ConfigError, Unavailable
-from sandbox import child, ports, schema
+from sandbox import ages, child, ports, schema
 from sandbox import postgres_binaries as binaries
 
 TEMPLATE = "arvados_template"
@@ -131,10 +131,11 @@ class PostgresServer:
         await self.stop()
         await self.start()
 
-    async def clone(self, name: str | None = None) -> Database:
-        """A new database with the tables of Arvados, empty."""
+    async def clone(self, name: str | None = None, *, age: str = ages.NEWEST) -> Database:
+        """A new database with the tables of a release of Arvados, empty."""
         name = name or f"arvados_{secrets.token_hex(6)}"
         await self._execute("postgres", f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        await self._execute(name, *ages.to_older(age))
         return self.database(name)
 
     def database(self, name: str) -> Database:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arvados_nats import keys
-from sandbox import api_server, backends, tls
+from sandbox import ages, api_server, backends, tls
 from sandbox.api import calls
 from sandbox.api.app import ApiApp
 from sandbox.api_server import ApiServer
@@ -105,7 +105,7 @@ async def on(
 ) -> AsyncIterator[Sandbox]:
     """A cluster of its own, with its API, on servers that run already."""
     certificates = tls.make(tls_folder)
-    database = await postgres.clone()
+    database = await postgres.clone(age=config.release if config else ages.NEWEST)
     try:
         async with open_cluster(database.dsn, config) as cluster:
             backend = await calls.backend(cluster, management_token=MANAGEMENT_TOKEN)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -48,6 +49,22 @@ class Scenes:
             if not there and admin:
                 await unit.update(user, is_admin=True)
             return await _actor_with_token(unit, user, ("all",), None)
+
+    async def foreign_token(self, user: Actor, *, lives: float = 300.0) -> Actor:
+        """The same user with a token of another cluster, about which Arvados asks there again after
+        `lives` seconds: `known_elsewhere` says what it hears."""
+        actor = await self.token(user)
+        uuid = f"zyyyy-{str(actor.token_uuid)[6:]}"
+        async with self.unit(self.root) as unit:
+            time = "refreshes_at" if unit.config.has_refreshes_at else "expires_at"
+            await unit.connection.execute(
+                f"UPDATE api_client_authorizations SET uuid = $2, {time} = clock_timestamp()"
+                " AT TIME ZONE 'UTC' + $3 * interval '1 second' WHERE uuid = $1",
+                actor.token_uuid,
+                uuid,
+                lives,
+            )
+        return replace(actor, token_uuid=uuid, token=f"v2/{uuid}/{actor.token.split('/')[2]}")
 
     async def token(
         self,

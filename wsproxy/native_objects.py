@@ -90,6 +90,9 @@ def _live(snapshot: Snapshot, judge: Judge) -> dict[str, str]:
     facts = snapshot.facts
     if facts is None:
         return {}
+    if facts.collection_uuid:
+        shown_as = f"{facts.collection_owner_uuid}.{facts.collection_uuid}"
+        return {LIVE: f"{subjects.LIVE}.{shown_as}.event.workflow.{facts.uuid}.>"}
     if facts.requests is None:
         return {LIVE: f"{subjects.LIVE}.{facts.owner_uuid}.{facts.uuid}.event.>"}
     shown = judge.requests_shown(facts)

@@ -32,7 +32,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
         " requesting_container_uuid log_uuid output_uuid cumulative_cost",
         "collection": f"name portable_data_hash version current_version_uuid {_TRASH}",
         "group": f"name group_class frozen_by_uuid {_TRASH}",
-        "workflow": "name",
+        "workflow": "name collection_uuid",
     }.items()
 }
 """What a record holds, by kind; other kinds have no state to follow."""

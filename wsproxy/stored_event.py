@@ -98,6 +98,8 @@ def alike(facts: ObjectFacts | None, kind: Kind | None) -> tuple[str, str] | Non
     """
     if facts is None or kind is None or facts.kind != kind.name or facts.trash_at is not None:
         return None
+    if facts.kind == "workflow" and facts.collection_uuid != "":
+        return None
     return (facts.kind, facts.owner_uuid) if facts.kind in _JUDGED_BY_OWNER else None
 
 
@@ -113,6 +115,9 @@ def index_keys(facts: ObjectFacts) -> tuple[str, ...] | None:
             return _flat(facts.requests)
         case "link":
             return _link_keys(facts)
+        case "workflow" if facts.collection_uuid != "":
+            linked = facts.collection_uuid, facts.collection_owner_uuid
+            return linked if all(linked) else None  # type: ignore[return-value]
         case "api_client_authorization":
             return (facts.owner_uuid,)
         case kind if kind in _UNKNOWN_TO_PUBLISHER:

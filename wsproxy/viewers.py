@@ -26,6 +26,7 @@ from arvados_nats import subjects, token_follow
 from arvados_nats.errors import MALFORMED, BadInput, Refused, Unavailable
 from arvados_nats.grant_book import STALE, GrantBook
 from arvados_nats.grant_subjects import Change
+from arvados_nats.grants_wire import TOKEN_STALE
 from arvados_nats.identities import Identities
 from arvados_nats.judge import Judge
 from arvados_nats.nats_client import Message, Nats
@@ -105,6 +106,8 @@ class Viewers:
         self._by_user: dict[str, set[Viewer]] = {}
         self._due: dict[Reader, int] = {}
         self._wake = asyncio.Event()
+        self._tasks = asyncio.TaskGroup()
+        self._asking: set[Viewer] = set()
         router.before_batch.append(self._hold_for)
 
     async def admit(self, token: Token, session: Session) -> Viewer:
@@ -183,7 +186,7 @@ class Viewers:
         await self._nats.subscribe(f"{subjects.GRANTS_CHANGED}.*", self._grants_changed)
         await self._nats.subscribe(subjects.GRANTS_STARTED, self._publisher_started)
         self._nats.on_change(self._connection_changed)
-        async with asyncio.TaskGroup() as tasks:
+        async with self._tasks as tasks:
             tasks.create_task(
                 token_follow.follow(
                     self._nats, self._identities.own, self._by_token.keys, self._gone
@@ -259,7 +262,20 @@ class Viewers:
     # Tokens.
 
     async def _gone(self, token_uuid: str, reason: str) -> None:
-        self._end(token_uuid, reason)
+        if reason != TOKEN_STALE:
+            self._end(token_uuid, reason)
+            return
+        for viewer in tuple(self._by_token.get(token_uuid, ())):
+            if viewer not in self._asking:
+                self._asking.add(viewer)
+                self._tasks.create_task(self._ask_again(viewer))
+
+    async def _ask_again(self, viewer: Viewer) -> None:
+        try:
+            if reason := await self._identities.gone(viewer.token, viewer.identity):
+                self._end(viewer.identity.token_uuid, reason)
+        finally:
+            self._asking.discard(viewer)
 
     def _end(self, token_uuid: str, reason: str) -> None:
         self._identities.forget(token_uuid)

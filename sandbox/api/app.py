@@ -58,7 +58,8 @@ class ApiApp:
 
     async def _answer(self, request: Request) -> Any:
         path = request.url.path
-        log = routes.log_folder(path)
+        release = self.backend.cluster.config.release
+        log = routes.log_folder(path) if release >= "2.7" else None
         if request.method == "OPTIONS" and log is None:
             return Response(media_type="text/plain", headers=CORS)
         given = await _parameters(request)
@@ -81,6 +82,9 @@ class ApiApp:
         await self._identify(call, public=route.public)
         return await route.handler(call)
 
+    def _always_allowed(self, path: str) -> bool:
+        return routes.always_allowed(path) and self.backend.cluster.config.release >= "2.7"
+
     async def _identify(self, call: Call, *, public: bool) -> None:
         for token in tokens.presented(call.headers, call.parameters):
             remote = call.parameters.get("remote")
@@ -88,7 +92,7 @@ class ApiApp:
                 found = await tokens.caller(self.backend.cluster, token, remote)
             except Refusal:
                 continue
-            if not public and not routes.always_allowed(call.path):
+            if not public and not self._always_allowed(call.path):
                 if not found.allows(call.method, call.path):
                     raise errors.forbidden()
             call.identify(found)

@@ -18,10 +18,11 @@ def _recorded() -> str:
     return resources.files("sandbox").joinpath("data/discovery.json").read_text(encoding="utf-8")
 
 
-def document(host: str, cluster_id: str, websocket_url: str | None) -> dict[str, Any]:
+def document(host: str, config: ClusterConfig, websocket_url: str | None) -> dict[str, Any]:
     """The document for a server at `host` (name and port); None leaves its own websocket URL."""
-    text = _recorded().replace("{host}", host).replace("{cluster_id}", cluster_id)
+    text = _recorded().replace("{host}", host).replace("{cluster_id}", config.cluster_id)
     found: dict[str, Any] = json.loads(text)
+    found["packageVersion"] = f"{config.release}.0-1"
     if websocket_url is not None:
         found["websocketUrl"] = websocket_url
     return found
@@ -30,7 +31,9 @@ def document(host: str, cluster_id: str, websocket_url: str | None) -> dict[str,
 def exported_config(host: str, config: ClusterConfig, websocket_url: str | None) -> dict[str, Any]:
     """What arvados-controller shows of its configuration, as far as clients look at it.
 
-    The Python SDK reads StorageClasses, Workbench the service URLs.
+    The Python SDK reads StorageClasses, Workbench the service URLs. What a controller keeps to
+    itself (lib/config/export.go) is not here: of Users neither RoleGroupsVisibleToAll nor
+    ActivatedUsersAreVisibleToOthers.
     """
     return {
         "ClusterID": config.cluster_id,
@@ -45,8 +48,5 @@ def exported_config(host: str, config: ClusterConfig, websocket_url: str | None)
             "Websocket": {"ExternalURL": websocket_url or f"wss://{host}/websocket"},
         },
         "StorageClasses": {"default": {"Default": True, "Priority": 0}},
-        "Users": {
-            "ActivatedUsersAreVisibleToOthers": config.activated_users_are_visible_to_others,
-            "RoleGroupsVisibleToAll": config.role_groups_visible_to_all,
-        },
+        "Users": {"AnonymousUserToken": "", "NewUsersAreActive": config.new_users_are_active},
     }

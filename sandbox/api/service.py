@@ -24,8 +24,8 @@ WHERE uuid = $1"""
 
 async def discovery_document(call: Call) -> Form:
     """What methods and services there are."""
-    config = call.backend.cluster.config
-    return discovery.document(call.host, config.cluster_id, call.backend.websocket_url)
+    backend = call.backend
+    return discovery.document(call.host, backend.cluster.config, backend.websocket_url)
 
 
 async def exported_config(call: Call) -> Form:

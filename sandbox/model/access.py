@@ -153,11 +153,13 @@ def _logs(table: str, reader: Reader) -> str:
 
 def _workflows(table: str, reader: Reader) -> str:
     collection = _generic("collections", reader._replace(include_trash=False))
-    linked = (
-        "(workflows.collection_uuid IS NULL OR EXISTS (SELECT 1 FROM collections"
+    own = _generic("workflows", reader)
+    if reader.config.release < "3.2":
+        return own
+    return (
+        f"((workflows.collection_uuid IS NULL AND {own}) OR EXISTS (SELECT 1 FROM collections"
         f" WHERE collections.uuid = workflows.collection_uuid AND {collection}))"
     )
-    return f"{_generic('workflows', reader)} AND {linked}"
 
 
 def _tokens(table: str, reader: Reader) -> str:

@@ -14,6 +14,8 @@ class ClusterConfig:
     """Named after lib/config/config.default.yml; the defaults are those of the file."""
 
     cluster_id: str = "zzzzz"
+    release: str = "3.2"
+    """Of Arvados itself: one of `sandbox.ages.AGES`."""
     system_root_token: str = "sandboxsystemroottokensandboxsystemroottoken"
     anonymous_user_token: str = "sandboxanonymoustokensandboxanonymoustoken00"
     activated_users_are_visible_to_others: bool = True
@@ -27,6 +29,11 @@ class ClusterConfig:
     max_retry_attempts: int = 3
     max_dispatch_attempts: int = 10
     audit_logs: bool = True
+
+    @property
+    def has_refreshes_at(self) -> bool:
+        """Whether tokens have the column; before 3.1 `expires_at` serves for it."""
+        return self.release >= "3.1"
 
     def uuid(self, infix: str, tail: str) -> str:
         """A uuid of this cluster."""

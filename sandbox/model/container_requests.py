@@ -128,7 +128,7 @@ def _fill(unit: Unit, record: Record) -> None:
         "cumulative_cost": 0.0,
     }  # fmt: skip
     for column, value in defaults.items():
-        if record[column] is None:
+        if column in record.table.columns and record[column] is None:
             record[column] = value
 
 

@@ -124,7 +124,7 @@ def _fill(record: Record) -> None:
         "published_ports": {}, "interactive_session_started": False,
     }  # fmt: skip
     for column, value in defaults.items():
-        if record[column] is None:
+        if column in record.table.columns and record[column] is None:
             record[column] = value
 
 

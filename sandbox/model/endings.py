@@ -42,7 +42,8 @@ async def _retry(unit: Unit, container: Record) -> None:
     requests = await unit.where("container_request", _RETRYABLE, container.uuid)
     if not requests:
         return
-    given = {column: container[column] for column in _COPIED}
+    copied = (column for column in _COPIED if column in container.table.columns)
+    given = {column: container[column] for column in copied}
     given["secret_mounts"] = container.before("secret_mounts")
     given["runtime_token"] = container.before("runtime_token")
     again = await unit.create("container", given)

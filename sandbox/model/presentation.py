@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from arvados_nats.subjects import kind_of
+from sandbox import ages
 from sandbox.model import records, users
 from sandbox.model.records import Record, Row
 from sandbox.model.unit import Unit
@@ -77,7 +78,8 @@ def keys(kind: str) -> tuple[str, ...]:
 async def to_api(unit: Unit, record: Record) -> Row:
     """The object as JSON for `unit.actor`."""
     row = {**record.row, **_computed(record), **await _asked(unit, record)}
-    shown = {key: row.get(key) for key in keys(record.kind.name)}
+    listed = keys(record.kind.name)
+    shown = {key: row.get(key) for key in listed if key in row or key not in ages.NEWER_COLUMNS}
     if record.kind.name == "api_client_authorization":
         shown |= {"modified_by_user_uuid": None, "modified_at": None}
     return records.in_json(shown)

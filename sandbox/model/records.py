@@ -21,6 +21,7 @@ import asyncpg
 import msgspec
 
 from arvados_nats.subjects import KIND_OF_NAME, KINDS, Kind
+from sandbox import ages
 
 Row = dict[str, Any]
 
@@ -59,7 +60,8 @@ class Table:
     @property
     def json_in_text(self) -> dict[str, type]:
         """Its text columns that hold JSON."""
-        return JSON_IN_TEXT.get(self.name, {})
+        known = JSON_IN_TEXT.get(self.name, {})
+        return {name: kind for name, kind in known.items() if name in self.columns}
 
     def decode(self, stored: asyncpg.Record) -> Row:
         """A row as read from PostgreSQL."""
@@ -100,7 +102,7 @@ class Record:
         return self.was is None
 
     def __getitem__(self, column: str) -> Any:
-        return self.row[column]
+        return self.row.get(column) if column in ages.NEWER_COLUMNS else self.row[column]
 
     def __setitem__(self, column: str, value: Any) -> None:
         self.row[column] = value

@@ -30,6 +30,7 @@ async def resolve(unit: Unit, request: Record) -> Record:
             "scheduling_parameters", "secret_mounts", "runtime_token", "output_storage_classes",
             "service", "published_ports",
         )
+        if column in unit.tables["container"].columns
     }  # fmt: skip
     given["container_image"] = await _image(unit, request["container_image"])
     given["mounts"] = await _mounts(unit, request["mounts"])
@@ -101,7 +102,7 @@ def _alike(container: Record, given: dict[str, Any]) -> bool:
     return (
         container["environment"] == given["environment"]
         and container["mounts"] == given["mounts"]
-        and container["output_glob"] == given["output_glob"]
+        and container["output_glob"] == given.get("output_glob")
         and (container["secret_mounts"] or {}) == (given["secret_mounts"] or {})
         and {k: v for k, v in mine.items() if k not in _CACHES}
         == {k: v for k, v in wanted.items() if k not in _CACHES}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Collection
 
 import asyncpg
 
@@ -21,16 +22,15 @@ from sandbox.model.rules import Rules
 from sandbox.model.unit import Unit
 
 _UNLOGGED = {"last_used_at", "last_used_by_ip_address", "updated_at"}
-_VALID = (
-    "(a.expires_at IS NULL OR a.expires_at > clock_timestamp() AT TIME ZONE 'UTC')"
-    " AND (a.refreshes_at IS NULL OR a.refreshes_at > clock_timestamp() AT TIME ZONE 'UTC')"
-)
+_NOW = "clock_timestamp() AT TIME ZONE 'UTC'"
+_REMOTE_REFRESH = "interval '5 minutes'"
+"""Login.RemoteTokenRefresh."""
 _BY_TOKEN = (
     "SELECT a.uuid AS token_uuid, a.api_token, a.scopes, u.uuid, u.id, u.is_admin, u.is_active,"
     " u.redirect_to_user_uuid,"
     " (SELECT c.uuid FROM containers c WHERE c.auth_uuid = a.uuid LIMIT 1) AS container_uuid"
     " FROM api_client_authorizations a JOIN users u ON u.id = a.user_id"
-    f" WHERE {{match}} AND {_VALID}"
+    " WHERE {match} AND {valid}"
 )
 _FINAL_USER = """
 WITH RECURSIVE chain(uuid, next) AS (
@@ -95,21 +95,40 @@ async def end_silently(connection: Connection, uuid: str | None) -> None:
     )
 
 
+def _valid(config: ClusterConfig) -> str:
+    times = ("expires_at", "refreshes_at") if config.has_refreshes_at else ("expires_at",)
+    return " AND ".join(f"(a.{time} IS NULL OR a.{time} > {_NOW})" for time in times)
+
+
+async def _refresh(connection: Connection, config: ClusterConfig, uuid: str) -> None:
+    """Another cluster has just said that it knows the token."""
+    time = "refreshes_at" if config.has_refreshes_at else "expires_at"
+    await connection.execute(
+        f"UPDATE api_client_authorizations SET {time} = {_NOW} + {_REMOTE_REFRESH}"
+        f" WHERE uuid = $1 AND {time} <= {_NOW}",
+        uuid,
+    )
+
+
 async def authenticate(
     connection: Connection,
     config: ClusterConfig,
     token: str,
     remote: str | None = None,
+    known_elsewhere: Collection[str] = (),
 ) -> Actor:
-    """Who acts with this token; raises Refusal 401. `remote` accepts a salted one."""
+    """Who acts with this token; raises Refusal 401. `remote` accepts a salted one, and
+    `known_elsewhere` are the uuids of the tokens that other clusters say they know."""
     special = await _special(connection, config, token)
     if special:
         return special
     parts = token.split("/")
     if parts[0] == "v2" and len(parts) >= 3:
-        return await _v2(connection, parts, remote or config.cluster_id)
+        if parts[1] in known_elsewhere:
+            await _refresh(connection, config, parts[1])
+        return await _v2(connection, config, parts, remote or config.cluster_id)
     hashed = hmac.new(config.system_root_token.encode(), token.encode(), hashlib.sha256)
-    query = _BY_TOKEN.format(match="a.api_token IN ($1, $2)")
+    query = _BY_TOKEN.format(match="a.api_token IN ($1, $2)", valid=_valid(config))
     row = await connection.fetchrow(query, token, hashed.hexdigest())
     return await _actor(connection, row, token)
 
@@ -130,11 +149,14 @@ async def _user_id(connection: Connection, uuid: str) -> int:
     return found
 
 
-async def _v2(connection: Connection, parts: list[str], remote: str) -> Actor:
+async def _v2(
+    connection: Connection, config: ClusterConfig, parts: list[str], remote: str
+) -> Actor:
     _, uuid, secret, *more = parts
     if more and not await _container_agrees(connection, more[0], f"v2/{uuid}/{secret}"):
         raise not_logged_in()
-    row = await connection.fetchrow(_BY_TOKEN.format(match="a.uuid = $1"), uuid)
+    query = _BY_TOKEN.format(match="a.uuid = $1", valid=_valid(config))
+    row = await connection.fetchrow(query, uuid)
     if row is None or not _secret_fits(secret, row["api_token"], remote):
         raise not_logged_in()
     return await _actor(connection, row, "/".join(parts))

@@ -117,9 +117,10 @@ async def sweep(unit: Unit) -> None:
             await unit.save(group)
         for group in await unit.where("group", f"delete_at {past} ORDER BY modified_at"):
             await _delete_with_contents(unit, group.uuid)
+    refreshed = " OR refreshes_at <= statement_timestamp() AT TIME ZONE 'UTC'"
     await unit.connection.execute(
         "DELETE FROM api_client_authorizations WHERE expires_at <= statement_timestamp()"
-        " AT TIME ZONE 'UTC' OR refreshes_at <= statement_timestamp() AT TIME ZONE 'UTC'"
+        f" AT TIME ZONE 'UTC'{refreshed if unit.config.has_refreshes_at else ''}"
     )
 
 

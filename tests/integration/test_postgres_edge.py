@@ -44,9 +44,9 @@ async def edge(database: Database) -> AsyncIterator[postgres.Database]:
 @pytest.mark.parametrize(
     ("sql", "kind"),
     [
-        ("SELECT 1 FROM no_such_table", ConfigError),
-        ("SELECT api_token FROM api_client_authorizations", ConfigError),
-        ("SELECT no_such_column FROM logs", ConfigError),
+        ("SELECT 1 FROM no_such_table", Unavailable),
+        ("SELECT api_token FROM api_client_authorizations", Unavailable),
+        ("SELECT no_such_column FROM logs", Unavailable),
         ("SELECT 'x'::json", BadInput),
         ("SELECT 1/0", BadInput),
         ("SELECT pg_sleep(5)", Unavailable),

@@ -46,6 +46,7 @@ INNER = "zzzzz-j7d0g-000000000000inn"
 COLLECTION = "zzzzz-4zz18-000000000000001"
 REQUEST = "zzzzz-xvhdp-000000000000001"
 CONTAINER = "zzzzz-dz642-000000000000001"
+WORKFLOW = "zzzzz-7fd4e-000000000linked"
 READS = DIRECT | OWNED
 IDENTITY = Identity("zzzzz-gj3su-00000000000mine", ME)
 LIMIT = 1_000
@@ -106,7 +107,7 @@ PATTERNS = [
         {COLLECTION: PROJECT},
         {PROJECT: NOW},
         (),
-        {f"arvados.live.*.{COLLECTION}.>"},
+        {f"arvados.live.*.{COLLECTION}.event.collection.>"},
     ),
     (
         "collection in a frozen project",
@@ -114,7 +115,7 @@ PATTERNS = [
         {COLLECTION: PROJECT},
         {},
         (PROJECT,),
-        set(),
+        {f"arvados.live.*.{COLLECTION}.event.workflow.>"},
     ),
     (
         "request in a frozen project",
@@ -148,7 +149,7 @@ def test_scopes_narrow_the_branches() -> None:
     scoped = msgspec.structs.replace(IDENTITY, scopes=("GET /arvados/v1/collections/",))
 
     assert patterns(grants, scoped) == below(PROJECT, "event.collection") | {
-        f"arvados.live.*.{COLLECTION}.>"
+        f"arvados.live.*.{COLLECTION}.event.collection.>"
     }
 
 
@@ -208,7 +209,7 @@ class Thing:
         if branch == "log":
             return subjects.live_log(owner, uuid, CONTAINER, "stdout.txt")
         return subjects.live_event(
-            owner, uuid, CONTAINER if branch == "container" else uuid, "update"
+            owner, uuid, {"container": CONTAINER, "linked": WORKFLOW}.get(branch, uuid), "update"
         )
 
     def decide(self, grants: Grants, branch: str) -> Decision:
@@ -216,11 +217,21 @@ class Thing:
             shown_by = ((self.facts.uuid, self.facts.owner_uuid),)
             container = ObjectFacts("container", CONTAINER, SYSTEM, requests=shown_by)
             return decide(IDENTITY, grants, container, NOW, False)
+        if branch == "linked":
+            facts = self.facts
+            workflow = ObjectFacts(
+                "workflow",
+                WORKFLOW,
+                SYSTEM,
+                collection_uuid=facts.uuid,
+                collection_owner_uuid=facts.owner_uuid,
+            )
+            return decide(IDENTITY, grants, workflow, NOW, False)
         return decide(IDENTITY, grants, self.facts, NOW, True)
 
 
 BRANCHES = {
-    "collection": ("collection",),
+    "collection": ("collection", "linked"),
     "group": ("group",),
     "workflow": ("workflow",),
     "container_request": ("container_request", "container", "log"),
@@ -245,7 +256,9 @@ def worlds(draw: st.DrawFn) -> list[Thing]:
         uuid = f"zzzzz-{kind_infix(kind)}-{n:015d}"
         owner = draw(st.sampled_from([*USERS, *groups]))
         own_trash = draw(TRASH_AT) if kind == "collection" else None
-        things.append(Thing(ObjectFacts(kind, uuid, owner, trash_at=own_trash), BRANCHES[kind]))
+        unlinked = "" if kind == "workflow" else None
+        facts = ObjectFacts(kind, uuid, owner, trash_at=own_trash, collection_uuid=unlinked)
+        things.append(Thing(facts, BRANCHES[kind]))
     return things
 
 

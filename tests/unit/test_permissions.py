@@ -65,7 +65,7 @@ class Situation:
     active: bool = True
     trashed: dict[str, float] = field(default_factory=dict)
     frozen: frozenset[str] = frozenset()
-    roles_visible: bool = True
+    roles_visible: bool | None = True
     root: bool = False
     scopes: tuple[str, ...] = ("all",)
     expires_at: float | None = None
@@ -87,6 +87,8 @@ def an(kind: str, **facts: object) -> ObjectFacts:
     """An object of a kind, in the project unless said otherwise."""
     if kind == "link":
         facts = {"is_permission": False} | facts
+    if kind == "workflow":
+        facts = {"collection_uuid": ""} | facts
     uuid = facts.pop("uuid", UUID_OF.get(kind))
     return ObjectFacts(kind, uuid, facts.pop("owner_uuid", PROJECT), **facts)  # type: ignore[arg-type]
 
@@ -184,6 +186,56 @@ def test_trash_hides_groups_and_collections(
     assert reader.decide(facts, include_trash=True) is with_trash, situation
 
 
+# --- workflows ------------------------------------------------------------------------------------
+
+LINKED = {"collection_uuid": UUID_OF["collection"], "collection_owner_uuid": ROLE}
+WORKFLOWS = [
+    # situation, reader, facts, plain, with include_trash
+    ("own project readable alone", Situation({PROJECT: READS}), LINKED, NO, NO),
+    ("the workflow itself shared", Situation({UUID_OF["workflow"]: DIRECT}), LINKED, NO, NO),
+    ("the collection's project readable", Situation({ROLE: READS}), LINKED, YES, YES),
+    ("the collection shared", Situation({UUID_OF["collection"]: DIRECT}), LINKED, YES, YES),
+    ("admin", Situation(admin=True), LINKED, YES, YES),
+    (
+        "the collection in the trash",
+        Situation({ROLE: READS}),
+        {**LINKED, "trash_at": PAST},
+        NO,
+        ASK,
+    ),
+    (
+        "its project in the trash",
+        Situation({ROLE: READS}, trashed={ROLE: PAST}),
+        LINKED,
+        NO,
+        ASK,
+    ),
+    (
+        "the collection is gone",
+        Situation(admin=True),
+        {**LINKED, "collection_owner_uuid": ""},
+        ASK,
+        ASK,
+    ),
+    ("nobody said", Situation({PROJECT: READS}), {"collection_uuid": None}, ASK, ASK),
+]
+
+
+@pytest.mark.parametrize(("situation", "reader", "facts", "plain", "with_trash"), WORKFLOWS)
+def test_a_linked_workflow_is_read_with_its_collection(
+    situation: str,
+    reader: Situation,
+    facts: dict[str, object],
+    plain: Decision,
+    with_trash: Decision,
+) -> None:
+    """Exactly those who may read the collection, wherever the workflow itself is (V5)."""
+    workflow = an("workflow", **facts)
+
+    assert reader.decide(workflow) is plain, situation
+    assert reader.decide(workflow, include_trash=True) is with_trash, situation
+
+
 # --- groups ---------------------------------------------------------------------------------------
 
 GROUPS = [
@@ -197,6 +249,10 @@ GROUPS = [
     ("role, off, but direct", Situation({PROJECT: READS}, roles_visible=False), True, YES),
     ("class unknown, might be a visible role", Situation(), None, ASK),
     ("class unknown, roles not visible", Situation(roles_visible=False), None, NO),
+    ("role, the switch unknown", Situation(roles_visible=None), True, ASK),
+    ("role, unknown, inactive reader", Situation(active=False, roles_visible=None), True, NO),
+    ("role, unknown, but direct", Situation({PROJECT: READS}, roles_visible=None), True, YES),
+    ("no role, the switch unknown", Situation(roles_visible=None), False, NO),
     ("class unknown, direct", Situation({PROJECT: READS}), None, YES),
     ("admin", Situation(admin=True, active=False), False, YES),
 ]

@@ -75,7 +75,7 @@ def test_what_arvados_was_told_is_kept_to(monkeypatch: pytest.MonkeyPatch) -> No
     assert process.load(PublisherSettings).role_groups_visible_to_all is False
     monkeypatch.setenv("ARVADOS_NATS_ARVADOS_CLUSTER", "yurid")
     assert process.load(ProxySettings).send_timeout == 60
-    assert process.load(PublisherSettings).role_groups_visible_to_all is None
+    assert process.load(PublisherSettings).role_groups_visible_to_all is True
 
 
 def test_files_and_the_environment_come_before_it(

@@ -1,0 +1,276 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Releases of Arvados: what each one's tables are, and what we say of what they lack."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from arvados_nats import arvados_tables
+from arvados_nats.arvados_tables import REFRESHES_AT
+from arvados_nats.errors import Unavailable
+from arvados_nats.ops import Health
+from publishers import postgres, token_query
+from publishers.token_query import TokenQuery
+from sandbox import ages
+from sandbox.cluster import open_cluster
+from sandbox.model.config import ClusterConfig
+from sandbox.postgres import Database, PostgresServer
+from tests.integration.permission_world import eventually
+
+RECORDED: dict[str, Any] = json.loads(
+    (Path(__file__).parents[1] / "golden" / "schemas.json").read_text(encoding="utf-8")
+)
+AGES = {"2.6": "2.6.3", "2.7": "2.7.4", "3.0": "3.0.0", "3.1": "3.1.2", "3.2": "3.2.1"}
+_COLUMNS = """
+SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type FROM pg_attribute AS a
+WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped
+"""
+
+
+def recorded(release: str) -> dict[str, dict[str, str]]:
+    """Table -> column -> type, of a release as it was recorded."""
+    found: dict[str, dict[str, str]] = {}
+    differences = RECORDED["older"].get(release, {})
+    for table, columns in RECORDED["3.2.1"].items():
+        differs = differences.get(table, {})
+        lacks = differs.get("lacks", ())
+        kept = {name: kind for name, kind in columns.items() if name not in lacks}
+        found[table] = kept | differs.get("types", {})
+    return found
+
+
+@pytest.fixture(params=AGES)
+async def aged(
+    request: pytest.FixtureRequest, postgres_server: PostgresServer
+) -> AsyncIterator[tuple[str, Database]]:
+    """An age, and a database of it."""
+    database = await postgres_server.clone(age=request.param)
+    yield request.param, database
+    await postgres_server.drop(database)
+
+
+async def look(dsn: str) -> arvados_tables.Found:
+    """What `arvados_tables.LOOK` shows there."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        row = await connection.fetchrow(arvados_tables.LOOK, *arvados_tables.LOOK_ARGUMENTS)
+        assert row
+        return arvados_tables.found(dict(row))
+    finally:
+        await connection.close()
+
+
+async def execute(dsn: str, *statements: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def test_every_age_is_a_recorded_release() -> None:
+    """No age is played that nobody has seen."""
+    assert tuple(AGES) == ages.AGES
+
+
+async def test_an_age_has_the_columns_of_its_release(aged: tuple[str, Database]) -> None:
+    """Of every table that we read: names and types, no more and no fewer."""
+    age, database = aged
+    connection = await asyncpg.connect(database.dsn)
+    for table, columns in recorded(AGES[age]).items():
+        found = {row["name"]: row["type"] for row in await connection.fetch(_COLUMNS, table)}
+        assert found == columns, table
+    await connection.close()
+
+
+async def test_a_migration_ends_where_a_new_database_begins(
+    postgres_server: PostgresServer,
+) -> None:
+    """2.6 made 3.2 step by step has the columns of 3.2, and our role may read them."""
+    database = await postgres_server.clone(age=ages.AGES[0])
+    async with open_cluster(database.dsn, ClusterConfig(release=ages.AGES[0])) as cluster:
+        for age in ages.AGES[1:]:
+            await cluster.migrate(age)
+    connection = await asyncpg.connect(database.dsn)
+    for table, columns in recorded("3.2.1").items():
+        found = {row["name"]: row["type"] for row in await connection.fetch(_COLUMNS, table)}
+        assert found == columns, table
+    await connection.close()
+    assert not arvados_tables.lacks(await look(database.reader_dsn))
+    await postgres_server.drop(database)
+
+
+async def test_no_supported_release_lacks_anything(aged: tuple[str, Database]) -> None:
+    """What an older one does not have is told as supported, with what is different there."""
+    age, database = aged
+    found = await look(database.reader_dsn)
+    assert arvados_tables.lacks(found) == []
+    older = arvados_tables.older(found)
+    assert len(older) == {"3.1": 1, "3.2": 0}.get(age, 2)
+    assert age >= "3.1" or older[1].startswith(
+        "api_client_authorizations.refreshes_at is not there: Arvados older than 3.1, supported; "
+    )
+
+
+async def test_the_documented_grants_work_on_every_release(aged: tuple[str, Database]) -> None:
+    """Line by line, as psql runs them: those for newer releases fail by themselves alone."""
+    _, database = aged
+    connection = await asyncpg.connect(database.dsn)
+    await connection.execute(f"DROP OWNED BY {arvados_tables.ROLE}")
+    before = arvados_tables.lacks(await look(database.reader_dsn))
+    assert len(before) == len(arvados_tables.TABLES)
+    assert all(" is not granted to arvados_nats (" in text for text in before)
+    for line in arvados_tables.grants():
+        with contextlib.suppress(asyncpg.UndefinedColumnError):
+            await connection.execute(line.partition(" -- ")[0])
+    await connection.close()
+    assert arvados_tables.lacks(await look(database.reader_dsn)) == []
+
+
+REVOKED = [
+    # what is done to the database, what is said
+    (
+        "REVOKE SELECT (gateway_address) ON containers FROM arvados_nats",
+        "containers.gateway_address is not granted to arvados_nats (events, container logs, the"
+        " queue need it): run GRANT SELECT (gateway_address) ON containers TO arvados_nats",
+    ),
+    (
+        "REVOKE SELECT (refreshes_at) ON api_client_authorizations FROM arvados_nats",
+        "api_client_authorizations.refreshes_at is not granted to arvados_nats (events, tokens need"
+        " it): run GRANT SELECT (refreshes_at) ON api_client_authorizations TO arvados_nats",
+    ),
+    (
+        "ALTER TABLE containers DROP COLUMN cost",
+        "containers.cost is not there (events, container logs, the queue need it):"
+        " Arvados 2.5 to 3.2 are supported",
+    ),
+    (
+        "DROP TABLE frozen_groups",
+        "table frozen_groups is not there (permissions need it): Arvados 2.5 to 3.2 are supported",
+    ),
+    (
+        "REVOKE USAGE ON SCHEMA public FROM PUBLIC",
+        "no table of Arvados is there: give the name of Arvados' database in postgres_dsn, or run"
+        " GRANT USAGE ON SCHEMA public TO arvados_nats",
+    ),
+    (
+        "REVOKE EXECUTE ON FUNCTION hashtextextended(text, bigint) FROM PUBLIC",
+        "function hashtextextended(text,bigint) is not there or not granted to arvados_nats: run"
+        " GRANT EXECUTE ON FUNCTION pg_catalog.hashtextextended(text,bigint) TO arvados_nats",
+    ),
+]
+
+
+@pytest.mark.parametrize(("statement", "text"), REVOKED)
+async def test_what_is_missing_is_named_with_what_mends_it(
+    database: Database, statement: str, text: str
+) -> None:
+    """One lack, one text."""
+    await execute(database.dsn, statement)
+    assert arvados_tables.lacks(await look(database.reader_dsn)) == [text]
+
+
+def test_an_old_server_is_named() -> None:
+    """PostgreSQL 10 lacks the function, and more: only its age is told."""
+    found = arvados_tables.Found(server="10.23", server_number=100023)
+    assert arvados_tables.lacks(found) == ["PostgreSQL 10.23 is too old: 11 to 17 are supported"]
+
+
+async def test_a_statement_that_is_refused_says_what_it_lacks(database: Database) -> None:
+    """Not the name of a setting, nor PostgreSQL's words, which name no column; and it is a fault
+    that passes, no end."""
+    async with postgres.connect(database.reader_dsn) as pool:
+        query = TokenQuery(pool)
+        await query.digest()
+        await execute(
+            database.dsn, "REVOKE SELECT (scopes) ON api_client_authorizations FROM arvados_nats"
+        )
+        with pytest.raises(Unavailable, match=r"api_client_authorizations.scopes .*run GRANT"):
+            await query.digest()
+        await execute(
+            database.dsn, "GRANT SELECT (scopes) ON api_client_authorizations TO arvados_nats"
+        )
+        await query.digest()
+
+
+async def test_queries_follow_an_upgrade_and_a_downgrade(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of another cluster's token is seen before, between and after, by one process."""
+    monkeypatch.setattr("publishers.columns.FRESH", 0.0)
+    database = await postgres_server.clone(age="3.0")
+    config = ClusterConfig(release="3.0")
+    async with (
+        open_cluster(database.dsn, config) as cluster,
+        postgres.connect(database.reader_dsn) as pool,
+    ):
+        query = TokenQuery(pool)
+        user = await cluster.foreign_token(await cluster.user("abroad"), lives=3600)
+        uuid = str(user.token_uuid)
+
+        async def times() -> tuple[bool, bool]:
+            (state,) = (await query.live([uuid])).tokens
+            return state.expires_at is not None, state.refreshes_at is not None
+
+        assert await times() == (False, True)
+        await cluster.migrate("3.1")
+        assert await times() == (True, False)
+        column = "api_client_authorizations"
+        await execute(
+            database.dsn, f"UPDATE {column} SET refreshes_at = expires_at WHERE uuid = '{uuid}'"
+        )
+        assert await times() == (True, True)
+        await execute(database.dsn, f"ALTER TABLE {column} DROP COLUMN refreshes_at")
+        assert await times() == (False, True)
+    await postgres_server.drop(database)
+
+
+async def test_what_an_upgrade_brings_is_not_overlooked_for_want_of_a_grant(
+    postgres_server: PostgresServer,
+) -> None:
+    """A column that is there and not readable is complained of: it is not taken for missing."""
+    database = await postgres_server.clone(age="3.0")
+    async with postgres.connect(database.reader_dsn) as pool:
+        await TokenQuery(pool).digest()
+        add = "ALTER TABLE api_client_authorizations ADD COLUMN refreshes_at timestamp"
+        await execute(database.dsn, add)
+        assert (await pool.columns.found(fresh=0)).has(REFRESHES_AT)
+        with pytest.raises(Unavailable, match=r"refreshes_at is not granted .*run GRANT"):
+            await TokenQuery(pool).digest()
+    await postgres_server.drop(database)
+
+
+async def test_health_tells_what_is_missing_until_it_is_there(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By name, without anybody having asked for it."""
+    monkeypatch.setattr("publishers.columns._EVERY", 0.05)
+    monkeypatch.setattr("publishers.columns.FRESH", 0.0)
+    await execute(database.dsn, "REVOKE SELECT (name) ON links FROM arvados_nats")
+    health = Health()
+    async with postgres.connect(database.reader_dsn) as pool:
+        following = asyncio.create_task(pool.columns.follow(health))
+        await eventually(lambda: "links.name is not granted" in (health.error or ""), "told")
+        await execute(database.dsn, "GRANT SELECT (name) ON links TO arvados_nats")
+        await eventually(lambda: health.error is None, "well")
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
+
+
+def test_a_stale_token_counts_as_long_as_an_answer_of_arvados() -> None:
+    """Both bound for how long nobody has to have asked."""
+    from arvados_nats.identities import Lifetimes
+
+    assert token_query.GRACE == Lifetimes().stale
