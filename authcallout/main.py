@@ -57,8 +57,7 @@ async def main(settings: Settings) -> None:
             connection: Connection, token: Token, identity: Identity, admission: Admission
         ) -> None:
             tokens.learn(identity, token)
-            owner = holder(admission.name)
-            if owner:
+            if owner := holder(admission.name):
                 connections.add(connection, owner)
 
         decider = Callout(
@@ -68,17 +67,10 @@ async def main(settings: Settings) -> None:
             limits=Limits(budget=settings.callout_budget, patterns=limit),
             admitted=admitted,
         )
-        revocation = Revocation(
-            connections,
-            identities,
-            grants,
-            tokens,
-            limit=limit,
-            gains=settings.callout_gain_seconds,
-        )
+        gains = settings.callout_gain_seconds
+        revocation = Revocation(connections, identities, grants, tokens, limit=limit, gains=gains)
 
         async def complete() -> None:
-            tokens.keep_only(connections.tokens())
             await revocation.check_all()
             health.well("connections")
 

@@ -86,6 +86,7 @@ class Revocation:
 
         After a start nothing else would find what changed while no replica ran.
         """
+        self._tokens.keep_only(self._connections.tokens())
         for user_uuid in list(self._connections.users()):
             try:
                 await self._grants.of(user_uuid)
