@@ -17,12 +17,17 @@ BIN := $(VENV)/bin
 IMAGE := .venv-image
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-newest test-k8s check bench chart clean
+# What wsproxy serves, and what it is built from.
+PAGE := wsproxy/static/index.html
+WEB := $(shell find web -name node_modules -prune -o -type f -print)
 
-demo: $(VENV)/.sandbox
+.PHONY: demo test test-newest test-k8s check bench chart web clean
+
+demo: $(VENV)/.sandbox $(PAGE)
 	$(BIN)/arvados-nats demo $(DEMO_ARGS)
 
-test: $(VENV)/.test
+test: $(VENV)/.test $(PAGE)
+	.ci/web $(VENV) test
 	.ci/prepare browser
 	.ci/prepare helm
 	.ci/prepare promtool
@@ -35,18 +40,19 @@ test-newest:
 	$(MAKE) VENV=.venv-newest PYTHON=$(PYTHON) .venv-newest/.test
 	.venv-newest/bin/python -m pytest $(PYTEST_ARGS) $(TESTS)
 
-check: $(VENV)/.check
+check: $(VENV)/.check $(PAGE)
+	.ci/web $(VENV) check
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy tests
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.test
+bench: $(VENV)/.test $(PAGE)
 	$(if $(BENCH),$(BIN)/python -m bench $(BENCH),\
 		$(BIN)/python -m bench publish && $(BIN)/python -m bench latency)
 
-chart: $(VENV)/.test
+chart: $(VENV)/.test $(PAGE)
 	.ci/prepare helm
 	.ci/prepare promtool
 	.ci/image $(IMAGE) $(PYTHON)
@@ -59,8 +65,11 @@ test-k8s: $(VENV)/.test
 	.ci/prepare kubernetes
 	$(BIN)/python -m pytest -m kubernetes tests/k8s
 
+# The page, built from TypeScript with the machine's Node.js or one that pip brings.
+web: $(PAGE)
+
 clean:
-	rm -rf .venv .venv-newest .venv-image .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf web/node_modules wsproxy/static .venv .venv-newest .venv-image .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.sandbox: pyproject.toml
 	.ci/prepare venv $(PYTHON)
@@ -76,3 +85,6 @@ $(VENV)/.test: $(VENV)/.sandbox
 $(VENV)/.check: $(VENV)/.test
 	$(PIP) --group check
 	touch $@
+
+$(PAGE): $(WEB) | $(VENV)/.sandbox
+	.ci/web $(VENV)

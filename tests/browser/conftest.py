@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
@@ -16,6 +17,10 @@ from playwright.async_api import Browser, Page, async_playwright
 from sandbox import stack as services
 from sandbox.sandbox import Sandbox
 from sandbox.stack import Stack
+from wsproxy.app import STATIC
+
+MODULE = Path(__file__).parents[2] / "web" / "arvados-events"
+"""The public module for browsers and Node.js."""
 
 _BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 _ARGUMENTS = [
@@ -31,6 +36,8 @@ _ARGUMENTS = [
 @pytest.fixture(scope="module")
 async def stack(sandbox: Sandbox) -> AsyncIterator[Stack]:
     """Publishers, callout service and proxy of this module alone."""
+    if not (STATIC / "index.html").exists():
+        pytest.skip("the page is not built: make web")
     async with services.beside(sandbox, ARVADOS_NATS_LOG_CONFIRM_SECONDS="1") as running:
         yield running
         services.require(running)
@@ -59,13 +66,19 @@ async def browser() -> AsyncIterator[Browser]:
         await running.close()
 
 
+def _violation(text: str) -> list[str]:
+    """What the browser says of a breach of the page's own policy."""
+    return [text] if "Content Security Policy" in text else []
+
+
 @pytest.fixture
 async def page(browser: Browser) -> AsyncIterator[Page]:
-    """A tab without history; what it throws fails the test."""
+    """A tab without history; what it throws, or its policy forbids, fails the test."""
     context = await browser.new_context(viewport={"width": 1100, "height": 700})
     tab = await context.new_page()
     errors: list[str] = []
     tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("console", lambda said: errors.extend(_violation(said.text)))
     yield tab
     await context.close()
     assert not errors

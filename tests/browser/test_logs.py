@@ -14,24 +14,11 @@ from playwright.async_api import Page, expect
 from sandbox.log_files import NumberedLines
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
-from tests.browser.test_page import open_page, running_request, user
+from tests.browser.test_page import open_page, running_request, scroll_up, user
 from tests.flows import long_ago
 from tests.v1 import nginx
 
 __all__ = ["user"]  # the fixture
-
-_FIRST = "() => document.querySelector('#log .row')?.textContent"
-
-
-async def scroll_up(page: Page) -> str:
-    """Scroll to the top of what is held, until older lines are there; the first row."""
-    first = await page.evaluate(_FIRST)
-    await page.wait_for_function(
-        "first => { const log = document.querySelector('#log'); log.scrollTop = 0;"
-        " const row = log.querySelector('.row'); return row && row.textContent !== first; }",
-        arg=first,
-    )
-    return str(await page.evaluate(_FIRST))
 
 
 async def test_a_gigabyte_is_read_by_range(page: Page, stack: Stack, user: Actor) -> None:
@@ -43,15 +30,14 @@ async def test_a_gigabyte_is_read_by_range(page: Page, stack: Stack, user: Actor
     await open_page(page, stack, request.uuid, user, f"&file=stdout.txt&offset={offset}")
     wanted = source.line(offset // 100).decode().rstrip("\n")
     await expect(page.locator("#log .picked")).to_have_text(wanted, timeout=20_000)
-    assert await scroll_up(page) < wanted
-    for _ in range(3):
-        await scroll_up(page)
-    await page.locator("#log").evaluate("log => { log.scrollTop = log.scrollHeight; }")
+    top = offset // 100
+    for _ in range(4):
+        top = await scroll_up(page, top)
     await page.locator("#follow").click()
     await expect(page.locator("#log")).to_contain_text(
         source.line(9_999_999).decode().rstrip("\n"), timeout=20_000
     )
-    assert await page.locator("#log .row").count() < 200
+    assert await page.locator("#log .cm-line").count() < 200
     assert await heap(page) < 60e6
 
 
@@ -93,48 +79,20 @@ async def test_offsets_are_those_of_the_file_whatever_its_bytes(
     await open_page(page, stack, request.uuid, user)
     await page.get_by_role("tab", name="stdout.txt").click()
     await expect(page.locator("#log")).to_contain_text("tail 5999")
-    seen = False
-    for _ in range(12):
-        first = await scroll_up(page)
-        if seen := first.startswith("00"):
-            break
-    assert seen, "the long line stops nobody"
-    row = page.locator("#log .row").filter(has_text=re.compile(r"^\d{6} ")).nth(5)
-    number = int((await row.inner_text())[:6])
+    await page.wait_for_function(
+        """() => {
+            const root = document.querySelector('#log > div').shadowRoot;
+            root.querySelector('.cm-scroller').scrollTop = 0;
+            const rows = [...root.querySelectorAll('.cm-line')];
+            return rows.some(row => row.textContent.startsWith('00'));
+        }""",
+    )
+    row = page.locator("#log .cm-line").filter(has_text=re.compile(r"^\d{6} ")).nth(5)
     await row.click()
     await page.wait_for_function("() => location.hash.includes('offset')")
+    number = int((await page.locator("#log .picked").inner_text())[:6])
     offset = int(page.url.rpartition("offset=")[2])
     assert offset == number * (7 + len(odd) + 1)
-
-
-async def test_memory_is_bounded_whatever_comes(page: Page, stack: Stack, user: Actor) -> None:
-    """200 MB that follow each other: short lines, long ones, and progress without a line end."""
-    await page.goto(f"{stack.page_url}/")
-    held = await page.evaluate(
-        """async () => {
-          const { LogLines, MergedLines } = await import("/static/log-lines.js");
-          const texts = ["x".repeat(99) + "\\n", "y".repeat(50_000) + "\\n", "50 %\\r"];
-          const found = [];
-          for (const text of texts) {
-            const lines = new LogLines("f"), merged = new MergedLines();
-            const run = text.repeat(Math.ceil(32_000 / text.length));
-            let offset = 0;
-            for (; offset < 70e6; offset += run.length) {
-              for (const line of lines.append(run, offset, run.length)) merged.add(line);
-            }
-            const size = (all) => all.reduce((sum, line) => sum + line.text.length, 0);
-            found.push([lines.end === offset, lines.lines.length, size(lines.lines),
-              size(merged.lines), lines.lines.at(-1).shown.slice(0, 4)]);
-          }
-          return found;
-        }"""
-    )
-    for complete, lines, characters, merged, _ in held:
-        assert complete
-        assert lines <= 21_000
-        assert characters < 24e6
-        assert merged < 80e6
-    assert [last for *_, last in held] == ["xxxx", "yyyy", "50 %"]
 
 
 async def test_the_attempt_that_failed_stays_in_sight(
@@ -152,12 +110,13 @@ async def test_the_attempt_that_failed_stays_in_sight(
     await cluster.cancel(first)
     second = await cluster.run(request)
     await cluster.write_log(second, "stdout.txt", b"second\n")
-    await expect(page.locator("#log .row")).to_have_text("second", timeout=3_000)
-    await page.get_by_role("tab", name="Attempt 1").click()
-    await expect(page.locator("#log .row")).to_have_text("why it failed")
-    await expect(page.locator("#line")).to_contain_text("attempt 1 is complete", timeout=15_000)
-    await page.get_by_role("tab", name="Attempt 2").click()
-    await expect(page.locator("#log .row")).to_have_text("second")
+    await expect(page.locator("#log .cm-line")).to_have_text("second", timeout=3_000)
+    attempts = page.get_by_label("Attempt")
+    await attempts.select_option("1")
+    await expect(page.locator("#log .cm-line")).to_have_text("why it failed")
+    await expect(page.locator("#line")).to_contain_text("Attempt 1 has ended", timeout=15_000)
+    await attempts.select_option("2")
+    await expect(page.locator("#log .cm-line")).to_have_text("second")
 
 
 @pytest.mark.parametrize("text", ["print(type(b''))", "<script>alert(1)</script>", "&amp;<b>x"])
@@ -167,9 +126,9 @@ async def test_what_looks_like_html_is_text(
     """Shown as it was written (facts/arvados-demand.md G13)."""
     request, _ = await running_request(stack, user, text + "\n")
     await open_page(page, stack, request.uuid, user)
-    await expect(page.locator("#log .row")).to_have_text(text)
+    await expect(page.locator("#log .cm-line")).to_have_text(text)
     await page.locator("#sought").fill(text[:5])
-    await expect(page.locator("#log mark")).to_have_text(text[:5])
+    await expect(page.locator("#log .found")).to_have_text(text[:5])
 
 
 async def test_seven_tabs_are_served(page: Page, stack: Stack, user: Actor) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 
@@ -18,6 +17,13 @@ from sandbox.model.records import Record
 from sandbox.running import Pace
 from sandbox.stack import Stack
 
+FIRST = """() => {
+    const root = document.querySelector('#log > div').shadowRoot;
+    const top = root.querySelector('.cm-scroller').getBoundingClientRect().top;
+    return [...root.querySelectorAll('.cm-line')]
+        .find(row => row.getBoundingClientRect().bottom > top + 1).textContent;
+}"""
+"""The first row that is on the screen."""
 STAMP = "2026-11-25T01:02:03.{:09d}Z "
 
 
@@ -31,12 +37,10 @@ async def open_page(page: Page, stack: Stack, uuid: str, user: Actor, more: str 
 
 
 async def shown(page: Page) -> list[str]:
-    """The rows in the document, top to bottom."""
-    rows = page.locator("#log .row")
-    found = await rows.evaluate_all(
-        "rows => rows.map(row => [parseFloat(row.style.top), row.textContent])"
-    )
-    return [text for _, text in sorted(found)]
+    """The rows on the screen, top to bottom, without zero-width marks of the view."""
+    return [
+        text.replace("\u200b", "") for text in await page.locator("#log .cm-line").all_inner_texts()
+    ]
 
 
 async def running_request(stack: Stack, user: Actor, *lines: str) -> tuple[Record, Record]:
@@ -59,8 +63,7 @@ async def test_history_and_live_appear_in_order_without_seam(
     for n in range(50):
         await cluster.write_log(request, "stdout.txt", f"new {n}\n".encode())
     await expect(page.locator("#log")).to_contain_text("new 49", timeout=15_000)
-    held = await page.evaluate("() => document.querySelector('#log .space').style.height")
-    assert float(held.removesuffix("px")) == 100 * 18
+    await expect(page.locator("#count")).to_contain_text("100 lines")
     lines = await shown(page)
     assert (
         lines == [*(f"old {n}" for n in range(50)), *(f"new {n}" for n in range(50))][-len(lines) :]
@@ -74,7 +77,7 @@ async def test_markup_in_a_log_is_text(page: Page, stack: Stack, user: Actor) ->
     hostile = "<img src=x onerror=alert(1)>"
     request, _ = await running_request(stack, user, hostile + "\n")
     await open_page(page, stack, request.uuid, user)
-    await expect(page.locator("#log .row")).to_have_text(hostile)
+    await expect(page.locator("#log .cm-line")).to_have_text(hostile)
     assert await page.locator("#log img").count() == 0
     assert not dialogs
 
@@ -127,10 +130,10 @@ async def test_files_are_tabs_and_a_merged_view(page: Page, stack: Stack, user: 
     await open_page(page, stack, request.uuid, user)
     await expect(page.locator("#log")).to_contain_text("err 4")
     await expect(page.locator("#log")).to_contain_text("no stamp")
-    merged = [re.sub(r"^\S+Z ", "", line) for line in await shown(page)]
+    merged = await shown(page)
     assert merged == ["out 1", "err 2", "out 3", "no stamp", "err 4"]
     await page.get_by_role("tab", name="stderr.txt").click()
-    await expect(page.locator("#log .row")).to_have_count(2)
+    await expect(page.locator("#log .cm-line")).to_have_count(2)
 
 
 async def test_following_can_be_left_and_taken_up(page: Page, stack: Stack, user: Actor) -> None:
@@ -142,14 +145,13 @@ async def test_following_can_be_left_and_taken_up(page: Page, stack: Stack, user
     await expect(page.locator("#log")).to_contain_text("line 499")
     follow = page.locator("#follow")
     await expect(follow).to_have_attribute("aria-pressed", "true")
-    await page.locator("#log").evaluate("log => { log.scrollTop = 2000; }")
+    scroller = page.locator("#log .cm-scroller")
+    await scroller.evaluate("log => { log.scrollTop = 2000; }")
     await expect(follow).to_have_attribute("aria-pressed", "false")
+    before = await page.evaluate(FIRST)
     await cluster.write_log(request, "stdout.txt", b"the newest\n")
-    await asyncio.sleep(0)
-    await page.wait_for_function(
-        "() => parseFloat(document.querySelector('#log .space').style.height) >= 501 * 18"
-    )
-    assert await page.locator("#log").evaluate("log => log.scrollTop") == 2000
+    await expect(page.locator("#count")).to_contain_text("501 lines")
+    assert await page.evaluate(FIRST) == before
     await follow.click()
     await expect(page.locator("#log")).to_contain_text("the newest")
 
@@ -164,7 +166,8 @@ async def test_find_counts_marks_and_goes_there(page: Page, stack: Stack, user: 
     await expect(page.locator("#hits")).to_have_text("10 lines")
     await page.locator("#sought").press("Enter")
     await expect(page.locator("#log .picked")).to_have_text("line 7 needle")
-    await expect(page.locator("#log mark").first).to_have_text("needle")
+    await expect(page.locator("#hits")).to_have_text("1 of 10 lines")
+    await expect(page.locator("#log .found").first).to_have_text("needle")
 
 
 async def test_colours_survive_chunk_borders(page: Page, stack: Stack, user: Actor) -> None:
@@ -172,19 +175,28 @@ async def test_colours_survive_chunk_borders(page: Page, stack: Stack, user: Act
     cluster = stack.sandbox.cluster
     request, _ = await running_request(stack, user, "plain \x1b[3")
     await open_page(page, stack, request.uuid, user)
-    await expect(page.locator("#log .row")).to_have_count(1)
+    await expect(page.locator("#log .cm-line")).to_have_count(1)
     await cluster.write_log(request, "stdout.txt", b"1mred\nstill red\x1b[0m plain\n")
     await page.get_by_role("tab", name="stdout.txt").click()
-    await expect(page.locator("#log .row")).to_have_count(2)
-    styles = await page.locator("#log .row span").evaluate_all(
-        "spans => spans.map(span => [span.textContent, span.style.color])"
-    )
-    assert styles == [
-        ["plain ", ""],
-        ["red", "var(--ansi-1)"],
-        ["still red", "var(--ansi-1)"],
-        [" plain", ""],
+    await expect(page.locator("#log .cm-line")).to_have_count(2)
+    assert [await coloured(page, row) for row in range(2)] == [
+        [["plain ", False], ["red", True]],
+        [["still red", True], [" plain", False]],
     ]
+
+
+async def coloured(page: Page, row: int) -> list[list[object]]:
+    """Pieces of a row, and whether they are in another colour than plain text."""
+    found: list[list[object]] = (
+        await page.locator("#log .cm-line")
+        .nth(row)
+        .evaluate(
+            """row => [...row.childNodes].map(piece => [piece.textContent,
+            piece.nodeType === 1
+                && getComputedStyle(piece).color !== getComputedStyle(row).color])"""
+        )
+    )
+    return found
 
 
 async def test_progress_lines_show_what_a_terminal_would(
@@ -193,7 +205,7 @@ async def test_progress_lines_show_what_a_terminal_would(
     """Carriage returns rewrite the line."""
     request, _ = await running_request(stack, user, "10 %\r50 %\r99 %\rdone\n", "1\r2\r")
     await open_page(page, stack, request.uuid, user)
-    await expect(page.locator("#log .row")).to_have_text(["done", "2"])
+    await expect(page.locator("#log .cm-line")).to_have_text(["done", "2"])
 
 
 async def test_long_lines_do_not_scroll_sideways(page: Page, stack: Stack, user: Actor) -> None:
@@ -201,7 +213,9 @@ async def test_long_lines_do_not_scroll_sideways(page: Page, stack: Stack, user:
     request, _ = await running_request(stack, user, "x" * 130_000 + "END\n")
     await open_page(page, stack, request.uuid, user)
     await expect(page.locator("#log")).to_contain_text("END")
-    sizes = await page.locator("#log").evaluate("log => [log.scrollWidth, log.clientWidth]")
+    sizes = await page.locator("#log .cm-scroller").evaluate(
+        "log => [log.scrollWidth, log.clientWidth]"
+    )
     assert sizes[0] == sizes[1]
 
 
@@ -215,18 +229,35 @@ async def test_a_long_log_keeps_the_document_small(page: Page, stack: Stack, use
     await open_page(page, stack, request.uuid, user)
     await expect(page.locator("#log")).to_contain_text("line 0199999", timeout=20_000)
     await page.get_by_role("tab", name="stdout.txt").click()
-    assert await page.locator("#log .row").count() < 200
-    top = (await shown(page))[0]
-    for _ in range(5):
-        await page.locator("#log").evaluate("log => { log.scrollTop = 0; }")
-        await page.wait_for_function(
-            "top => { const log = document.querySelector('#log'); log.scrollTop = 0;"
-            " return log.querySelector('.row').textContent < top; }",
-            arg=top,
-        )
-        top = (await shown(page))[0]
-    assert top < "line 0185000"
-    assert await page.locator("#log .row").count() < 200
+    assert await page.locator("#log .cm-line").count() < 200
+    top = await first_number(page)
+    for _ in range(10):
+        top = await scroll_up(page, top)
+    assert top < 185_000
+    assert await page.locator("#log .cm-line").count() < 200
+
+
+async def first_number(page: Page) -> int:
+    """The number in the first numbered row that is on the screen."""
+    rows = page.locator("#log .cm-line").filter(has_text=re.compile(r"^(line )?\d+"))
+    found = re.search(r"\d+", await rows.first.inner_text())
+    assert found
+    return int(found[0])
+
+
+async def scroll_up(page: Page, before: int) -> int:
+    """Scroll to the top of what is loaded until older lines are there; the first one's number."""
+    await page.wait_for_function(
+        """before => {
+            const root = document.querySelector('#log > div').shadowRoot;
+            root.querySelector('.cm-scroller').scrollTop = 0;
+            const found = [...root.querySelectorAll('.cm-line')]
+                .map(row => /^(?:line )?(\\d+)/.exec(row.textContent)).find(Boolean);
+            return found && Number(found[1]) < before;
+        }""",
+        arg=before,
+    )
+    return await first_number(page)
 
 
 async def test_a_retry_is_followed(page: Page, stack: Stack, user: Actor) -> None:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """arvados-events.d.ts as TypeScript's own compiler reads it, and as the module is.
 
-Runs where `tsc` is on the PATH or named by `TSC` (`npm install typescript`).
+Runs where `tsc` is on the PATH, named by `TSC`, or installed for the page (`make web`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from wsproxy.app import STATIC
+from tests.browser.conftest import MODULE
 
-TSC = os.environ.get("TSC") or shutil.which("tsc")
+_OURS = MODULE.parent / "node_modules" / ".bin" / "tsc"
+TSC = os.environ.get("TSC") or shutil.which("tsc") or (str(_OURS) if _OURS.exists() else None)
 NODE = shutil.which("node")
 _USE = """
 import { ArvadosEvents, LogMessage, State } from "./arvados-events.js";
@@ -65,11 +66,11 @@ async def ran(*command: str, folder: Path) -> str:
     return output.decode()
 
 
-@pytest.mark.skipif(TSC is None, reason="no tsc on this machine: npm install typescript")
+@pytest.mark.skipif(TSC is None, reason="no tsc on this machine: make web")
 async def test_the_types_allow_right_use_and_refuse_wrong_use(tmp_path: Path) -> None:
     """Under `strict`, without `skipLibCheck`."""
     for name in ("arvados-events.d.ts", "arvados-events.js"):
-        shutil.copy(STATIC / name, tmp_path)
+        shutil.copy(MODULE / name, tmp_path)
     (tmp_path / "use.ts").write_text(_USE)
     options = "--noEmit --strict --target es2022 --module es2022 --moduleResolution bundler"
     assert TSC is not None
@@ -79,8 +80,8 @@ async def test_the_types_allow_right_use_and_refuse_wrong_use(tmp_path: Path) ->
 @pytest.mark.skipif(NODE is None, reason="no node on this machine")
 async def test_each_method_that_is_declared_is_there(tmp_path: Path) -> None:
     """Names in the types are names in the module."""
-    shutil.copy(STATIC / "arvados-events.js", tmp_path / "module.mjs")
-    declared = (STATIC / "arvados-events.d.ts").read_text().partition("class ArvadosEvents")[2]
+    shutil.copy(MODULE / "arvados-events.js", tmp_path / "module.mjs")
+    declared = (MODULE / "arvados-events.d.ts").read_text().partition("class ArvadosEvents")[2]
     names = set(re.findall(r"^  (\w+)\(", declared, re.MULTILINE)) - {"constructor"}
     names_of = "Object.getOwnPropertyNames(module.ArvadosEvents.prototype)"
     ask = f"import('./module.mjs').then(module => console.log(...{names_of}))"

@@ -98,7 +98,7 @@ def test_the_image_runs_without_privilege() -> None:
     assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", text, re.MULTILINE)
     assert 'ENTRYPOINT ["arvados-nats"]' in text
     assert "/livez" in text[text.index("HEALTHCHECK") :]
-    assert len(re.findall("^FROM ", text, re.MULTILINE)) == 2
+    assert len(re.findall("^FROM ", text, re.MULTILINE)) == 3
     assert [
         name for name in set(re.findall(r"ARVADOS_NATS_\w+", text)) if name not in SETTINGS
     ] == []
@@ -112,7 +112,7 @@ def test_the_image_is_built_of_what_is_installed() -> None:
     packages = re.search(r"^packages = \[(.*)\]$", project, re.MULTILINE)
     assert packages is not None
     needed = set(re.findall(r'"(\w+)"', packages[1]))
-    assert kept == needed | {"LICENSE", "README.md", "pyproject.toml"}
+    assert kept == needed | {"LICENSE", "README.md", "pyproject.toml", "web"}
 
 
 def test_the_role_gets_the_grants_that_the_statements_need() -> None:

@@ -22,7 +22,7 @@ from tests.v0 import site as sites
 from tests.v0.site import Site
 from tests.v1 import client as clients
 from tests.v1 import test_sse
-from wsproxy.app import App
+from wsproxy.app import STATIC, App
 from wsproxy.services import Services
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(
@@ -108,7 +108,7 @@ def _other_asks() -> Iterator[Ask]:
         yield Ask(path, 400)
         yield Ask(path, 400, "head")
     yield Ask("/", 200)
-    for file in ("arvados-events.js", "page.css"):
+    for file in ("arvados-events.js", *(path.name for path in STATIC.glob("*.css"))):
         yield Ask("/static/{file}", 200, values={"file": file})
     yield Ask("/static/{file}", 404, values={"file": "none.js"})
 

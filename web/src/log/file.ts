@@ -1,0 +1,299 @@
+// Copyright (C) The Arvados-NATS Authors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+/** One log file as far as it is loaded: stretches of it in order, and what lies between them. */
+
+import { Fold } from "../terminal/fold";
+import type { Row } from "../terminal/row";
+import { PLAIN, onTopOf, type Style } from "../terminal/style";
+import { Entry, holeText, lineEntry } from "./entries";
+
+/** Bytes that are given to a fold at once: a line that is longer is cut at such borders only. */
+const PORTION = 65536;
+
+/** Bytes `from` up to before `to`, all loaded. */
+class Stretch {
+  from: number;
+  to: number;
+  entries: Entry[] = [];
+  readonly fold: Fold;
+  /** What lies before it, and is not loaded. */
+  hole: Entry | null = null;
+  /** The last row, as long as nothing stands in it. */
+  hidden: Entry | null = null;
+
+  constructor(from: number) {
+    this.from = from;
+    this.to = from;
+    this.fold = new Fold(from);
+  }
+}
+
+export interface Arrived {
+  added: Entry[];
+  changed: Set<Entry>;
+  /** Holes or rests of lines came or went: the whole list is to be looked at. */
+  holes: boolean;
+}
+
+export class LogFile {
+  readonly name: string;
+  readonly container: string;
+  epoch = 0;
+  /** Of the whole file, as far as anybody told. */
+  size = 0;
+  /** No more comes. */
+  ended = false;
+  characters = 0;
+  private stretches: Stretch[] = [];
+  private live: Stretch | null = null;
+  private end: Entry;
+
+  constructor(container: string, name: string) {
+    this.container = container;
+    this.name = name;
+    this.end = new Entry("hole", this, 0, Infinity);
+  }
+
+  get lines(): number {
+    return this.stretches.reduce((sum, { entries, hidden }) => sum + entries.length - (hidden ? 1 : 0), 0);
+  }
+
+  /** Bytes that are loaded. */
+  get loaded(): number {
+    return this.stretches.reduce((sum, stretch) => sum + stretch.to - stretch.from, 0);
+  }
+
+  /** The newest lines are loaded, and what comes is added to them. */
+  get atEnd(): boolean {
+    return this.live !== null || this.stretches.length === 0;
+  }
+
+  get lastKey(): string {
+    return this.stretches.at(-1)?.entries.at(-1)?.key ?? "";
+  }
+
+  clear(epoch: number): void {
+    this.stretches = [];
+    this.live = null;
+    this.characters = 0;
+    this.epoch = epoch;
+  }
+
+  /** What comes from the stream. `key`: for lines without any time stamp before them. */
+  receive(data: Uint8Array | string, offset: number, next: number, key = ""): Arrived {
+    this.size = Math.max(this.size, next);
+    if (this.live === null) {
+      if (this.stretches.length) return { added: [], changed: new Set(), holes: true };
+      this.live = this.begin(offset);
+    }
+    const joins = this.live.to === offset && this.live.to !== this.live.from;
+    if (this.live.to !== offset) this.live = this.begin(offset);
+    const arrived = this.extend(this.live, data, next, key);
+    return joins ? arrived : { ...arrived, holes: true };
+  }
+
+  /** Bytes that were asked for; they begin with a line, and end with one or with the file. */
+  insert(data: Uint8Array, offset: number): void {
+    const before = this.stretches.find((stretch) => stretch.to === offset);
+    const stretch = before ?? this.begin(offset);
+    this.extend(stretch, data, offset + data.length, "");
+    this.size = Math.max(this.size, stretch.to);
+    this.join(stretch);
+  }
+
+  /** All that is there of a file whose newest lines were not loaded. */
+  attach(): void {
+    const last = this.stretches.at(-1);
+    if (last && last.to >= this.size) this.live = last;
+  }
+
+  private begin(offset: number): Stretch {
+    const stretch = new Stretch(offset);
+    const at = this.stretches.findIndex((other) => other.from > offset);
+    if (at < 0) this.stretches.push(stretch);
+    else this.stretches.splice(at, 0, stretch);
+    return stretch;
+  }
+
+  private extend(stretch: Stretch, data: Uint8Array | string, next: number, key: string): Arrived {
+    const arrived: Arrived = { added: [], changed: new Set(), holes: false };
+    for (let at = 0; at < data.length; at += PORTION) {
+      const { added, changed } = stretch.fold.write(
+        typeof data === "string" ? portion(data, at) : data.subarray(at, at + PORTION),
+      );
+      for (const row of added) {
+        const entry = lineEntry(this, row);
+        this.characters += entry.text.length;
+        stretch.entries.push(entry);
+        arrived.added.push(entry);
+      }
+      for (const row of changed) this.update(row, arrived.changed);
+    }
+    stretch.to = next;
+    this.uncover(stretch, arrived);
+    this.keys(stretch, arrived.added, key);
+    return arrived;
+  }
+
+  private update(row: Row, changed: Set<Entry>): void {
+    const { entry } = row;
+    if (!(entry instanceof Entry)) return;
+    this.characters += row.text.length - entry.text.length;
+    entry.text = row.text;
+    changed.add(entry);
+  }
+
+  /** A last row in which nothing stands is not shown; it is one that is new when something does. */
+  private uncover(stretch: Stretch, arrived: Arrived): void {
+    if (stretch.hidden) arrived.added.unshift(stretch.hidden);
+    stretch.hidden = stretch.fold.fresh ? (arrived.added.pop() ?? null) : null;
+    for (const entry of arrived.added) arrived.changed.delete(entry);
+    arrived.holes = [...arrived.changed].some((entry) => restOf(entry) !== null);
+    if (stretch.hidden) arrived.changed.delete(stretch.hidden);
+  }
+
+  /** No line counts as earlier than the line before it in its file. */
+  private keys(stretch: Stretch, added: Entry[], fallback: string): void {
+    const first = stretch.entries.length - added.length - (stretch.hidden ? 1 : 0);
+    let key = stretch.entries[first - 1]?.key ?? this.before(stretch)?.key ?? "";
+    if (key === "") key = added.find((entry) => entry.stamp)?.stamp ?? fallback;
+    for (const entry of added) {
+      if (entry.stamp > key) key = entry.stamp;
+      entry.key = key;
+    }
+  }
+
+  private before(stretch: Stretch): Entry | undefined {
+    return this.stretches[this.stretches.indexOf(stretch) - 1]?.entries.at(-1);
+  }
+
+  /** Two stretches that touch become one; colours go on from the first into the second. */
+  private join(stretch: Stretch): void {
+    const at = this.stretches.indexOf(stretch);
+    const next = this.stretches[at + 1];
+    if (!next || next.from > stretch.to) return;
+    const rows = stretch.entries;
+    if (stretch.hidden) rows.pop();
+    if (recolour(next.entries, stretch.fold.look)) next.fold.inherit(stretch.fold.look);
+    next.entries = rows.concat(next.entries);
+    next.from = stretch.from;
+    next.hole = stretch.hole;
+    this.stretches.splice(at, 1);
+  }
+
+  /** Let go of so many lines at the front. */
+  dropFront(count: number): void {
+    let left = count;
+    while (left > 0 && this.stretches.length) {
+      const stretch = this.stretches[0] as Stretch;
+      const gone = stretch.entries.splice(0, Math.min(left, stretch.entries.length));
+      this.forget(gone);
+      left -= gone.length;
+      const first = stretch.entries[0];
+      if (first) stretch.from = first.from;
+      else if (stretch === this.live || this.stretches.length === 1) {
+        stretch.from = stretch.to;
+        return;
+      } else this.stretches.shift();
+    }
+  }
+
+  /** Let go of so many lines at the end; what comes is not added any more. */
+  dropBack(count: number): void {
+    let left = count;
+    this.live = null;
+    while (left > 0 && this.stretches.length) {
+      const stretch = this.stretches.at(-1) as Stretch;
+      const gone = stretch.entries.splice(Math.max(0, stretch.entries.length - left));
+      this.forget(gone);
+      left -= gone.length;
+      if (stretch.entries.length) stretch.to = (gone[0] as Entry).from;
+      else this.stretches.pop();
+    }
+  }
+
+  private forget(gone: Entry[]): void {
+    for (const entry of gone) this.characters -= entry.text.length;
+  }
+
+  /** Rows in order: lines, and holes where something is not loaded. */
+  *entries(): Iterable<Entry> {
+    let reached = 0;
+    for (const stretch of this.stretches) {
+      const { entries } = stretch;
+      if (stretch.from > reached) {
+        stretch.hole ??= new Entry("hole", this, 0, 0);
+        yield filled(stretch.hole, reached, stretch.from, entries[0]?.key ?? "");
+      }
+      const shown = entries.length - (stretch.hidden ? 1 : 0);
+      for (let at = 0; at < shown; at += 1) {
+        const entry = entries[at] as Entry;
+        yield entry;
+        const rest = restOf(entry);
+        if (rest) yield rest;
+      }
+      reached = stretch.to;
+    }
+    if (!this.atEnd) yield filled(this.end, reached, this.ended ? this.size : Infinity, this.lastKey);
+  }
+
+  /** The line that a byte is in, if it is loaded. */
+  at(offset: number): Entry | undefined {
+    const stretch = this.stretches.find((one) => one.from <= offset && offset < one.to);
+    return stretch?.entries.findLast((entry) => entry.from <= offset);
+  }
+
+  /** Parts that are not loaded. */
+  *holes(): Iterable<[number, number]> {
+    let reached = 0;
+    for (const { from, to } of this.stretches) {
+      if (from > reached) yield [reached, from];
+      reached = to;
+    }
+    if (reached < this.size) yield [reached, this.size];
+  }
+}
+
+/** A part of a text that does not end inside a character. */
+function portion(text: string, at: number): string {
+  const starts = at > 0 && /[\udc00-\udfff]/.test(text[at] ?? "") ? at + 1 : at;
+  const ends = /[\udc00-\udfff]/.test(text[at + PORTION] ?? "") ? at + PORTION + 1 : at + PORTION;
+  return text.slice(starts, ends);
+}
+
+function filled(hole: Entry, from: number, to: number, key: string): Entry {
+  hole.from = from;
+  hole.to = to;
+  hole.key = key;
+  hole.text = holeText(hole);
+  return hole;
+}
+
+const rests = new WeakMap<Entry, Entry>();
+
+/** What a line has more than is shown. */
+function restOf(entry: Entry): Entry | null {
+  const { row } = entry;
+  if (!row || row.rest < 0 || row.end - 1 <= row.rest) return null;
+  let rest = rests.get(entry);
+  if (!rest) {
+    rest = new Entry("rest", entry.file, row.rest, row.end);
+    rest.row = null;
+    rests.set(entry, rest);
+  }
+  return filled(rest, row.rest, row.end - 1, entry.key);
+}
+
+/** What was unknown at the beginning of these lines was `look`; true: it is so to the end. */
+function recolour(entries: Entry[], look: Style): boolean {
+  if (look === PLAIN) return false;
+  for (const { row } of entries) {
+    if (!row?.text) continue;
+    const goesOn = row.runs.at(-1)?.style.onTop === true;
+    row.runs = row.runs.map(({ to, style }) => ({ to, style: onTopOf(look, style) }));
+    if (!goesOn) return false;
+  }
+  return true;
+}

@@ -1,0 +1,186 @@
+// Copyright (C) The Arvados-NATS Authors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+/** Find a text in whole log files, also where they are not loaded: counted, with progress, to be stopped. */
+
+import type { Entry } from "./entries";
+import type { LogFile } from "./file";
+import { bytesOf, type Ranges } from "./ranges";
+
+/** Lines that one can go to; more are counted. */
+const MOST = 10_000;
+const LONGEST_CARRIED = 1024 * 1024;
+/** Milliseconds of looking through loaded lines before the page gets its turn. */
+const SLICE_MS = 8;
+const STAMP = /^\d{4}-\d\d-\d\dT[\d:.]+Z/;
+// eslint-disable-next-line no-control-regex
+const SEQUENCE = /\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])/g;
+
+export interface Match {
+  file: LogFile;
+  offset: number;
+  key: string;
+}
+
+/** The lines in text that comes in pieces, those with `sought` in them told to `hit`. */
+export class Scan {
+  private readonly sought: string;
+  private readonly hit: (offset: number, line: string) => void;
+  private carried = "";
+  private offset: number;
+
+  /** `sought` is in lower case; `offset`: of the first byte. */
+  constructor(sought: string, offset: number, hit: (offset: number, line: string) => void) {
+    this.sought = sought;
+    this.offset = offset;
+    this.hit = hit;
+  }
+
+  add(data: string | Uint8Array): void {
+    const text = this.carried + (typeof data === "string" ? data : new TextDecoder().decode(data));
+    const end = text.lastIndexOf("\n") + 1;
+    if (end === 0 && text.length < LONGEST_CARRIED) {
+      this.carried = text;
+      return;
+    }
+    const whole = end === 0 ? text : text.slice(0, end);
+    this.lines(whole);
+    this.carried = text.slice(whole.length);
+  }
+
+  end(): void {
+    if (this.carried) this.lines(this.carried);
+    this.carried = "";
+  }
+
+  private lines(text: string): void {
+    const ascii = /^[\x00-\x7f]*$/.test(text);
+    const length = (part: string) => (ascii ? part.length : bytesOf(part).length);
+    if (text.includes("\x1b")) {
+      let at = this.offset;
+      for (const line of text.split("\n")) {
+        if (line.replace(SEQUENCE, "").toLowerCase().includes(this.sought)) this.hit(at, line);
+        at += length(line) + 1;
+      }
+    } else {
+      const lower = text.toLowerCase();
+      let counted = 0;
+      let at = this.offset;
+      for (let found = lower.indexOf(this.sought); found >= 0; ) {
+        const start = text.lastIndexOf("\n", found) + 1;
+        const stop = text.indexOf("\n", found);
+        const end = stop < 0 ? text.length : stop;
+        at += length(text.slice(counted, start));
+        counted = start;
+        this.hit(at, text.slice(start, end));
+        found = lower.indexOf(this.sought, end);
+      }
+    }
+    this.offset += length(text);
+  }
+}
+
+export class Find {
+  count = 0;
+  matches: Match[] = [];
+  at = -1;
+  /** What is looked through now, and how much of all bytes has been; "" if all is. */
+  progress = "";
+  stopped = false;
+  private readonly text: string;
+  private readonly ranges: Ranges;
+  private readonly changed: () => void;
+  private readonly control = new AbortController();
+  private sorted = true;
+
+  constructor(text: string, ranges: Ranges, changed: () => void) {
+    this.text = text.toLowerCase();
+    this.ranges = ranges;
+    this.changed = changed;
+  }
+
+  /** Look through what is loaded, and then through the rest. */
+  async run(entries: readonly Entry[], files: Iterable<LogFile>): Promise<void> {
+    const holes = [...files].flatMap((file) => [...file.holes()].map(([from, to]) => ({ file, from, to })));
+    const all = holes.reduce((sum, hole) => sum + hole.to - hole.from, 0);
+    await this.loaded(entries.slice());
+    let done = 0;
+    for (const { file, from, to } of holes) {
+      if (this.control.signal.aborted) break;
+      const scan = new Scan(this.text, from, (offset, line) => this.hit(file, offset, line));
+      const tell = (reached: number) => {
+        const share = Math.floor((100 * (done + reached - from)) / all);
+        this.tell(`${share} % of ${file.name}`);
+      };
+      tell(from);
+      await this.ranges.read(file, from, to, (data, _, next) => {
+        scan.add(data);
+        tell(next);
+      }, this.control.signal).catch(() => this.stop());
+      scan.end();
+      done += to - from;
+    }
+    this.progress = "";
+    this.changed();
+  }
+
+  private told = 0;
+
+  private tell(progress: string): void {
+    this.progress = progress;
+    if (performance.now() - this.told < 100) return;
+    this.told = performance.now();
+    this.changed();
+  }
+
+  private async loaded(entries: readonly Entry[]): Promise<void> {
+    let since = performance.now();
+    for (const entry of entries) {
+      this.look(entry);
+      if (performance.now() - since < SLICE_MS) continue;
+      await new Promise((resolve) => setTimeout(resolve));
+      if (this.control.signal.aborted) return;
+      since = performance.now();
+    }
+    this.changed();
+  }
+
+  /** A line that came meanwhile. */
+  look(entry: Entry): void {
+    if (entry.kind !== "line" || !entry.text.toLowerCase().includes(this.text)) return;
+    this.add({ file: entry.file, offset: entry.from, key: entry.key });
+  }
+
+  private hit(file: LogFile, offset: number, line: string): void {
+    this.add({ file, offset, key: STAMP.exec(line)?.[0] ?? "" });
+  }
+
+  private add(match: Match): void {
+    this.count += 1;
+    if (this.matches.length >= MOST) return;
+    this.matches.push(match);
+    this.sorted = false;
+  }
+
+  /** The next or former line that was found. */
+  step(step: number): Match | undefined {
+    if (!this.matches.length) return undefined;
+    const now = this.matches[this.at];
+    if (!this.sorted) {
+      this.matches.sort((one, other) =>
+        one.file === other.file ? one.offset - other.offset : one.key < other.key ? -1 : Number(one.key > other.key),
+      );
+      this.sorted = true;
+      if (now) this.at = this.matches.indexOf(now);
+    }
+    const length = this.matches.length;
+    this.at = now || step > 0 ? (this.at + step + length) % length : length - 1;
+    return this.matches[this.at];
+  }
+
+  stop(): void {
+    if (this.progress) this.stopped = true;
+    this.control.abort();
+  }
+}
