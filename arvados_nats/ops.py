@@ -5,7 +5,7 @@
 
 `GET /_health/ping` and `GET /metrics`, both with `Authorization: Bearer <ManagementToken>`: without
 a configured token 404, none sent 401, a wrong one 403. Unhealthy is HTTP 200 with
-`{"health": "ERROR", "error": …}`.
+`{"health": "ERROR", "error": …}`; what else is worth knowing stands in `notes`, by part.
 
 The address that is for operations alone answers two more paths, to anybody, for what starts and
 stops processes: `/livez` while the event loop runs, `/readyz` between the start and the drain.
@@ -39,9 +39,11 @@ DEGRADED = Gauge(
 
 @dataclass(slots=True)
 class Health:
-    """What is wrong now, by part: an empty dict is healthy. Changes are logged."""
+    """What is wrong now, by part: no fault is healthy. Changes are logged."""
 
     faults: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    """What an operator may want to know of a part that is well."""
 
     def starting(self, part: str) -> None:
         """Not well until it says so."""
@@ -96,7 +98,7 @@ def add_routes(
     def ping() -> Response:
         error = health.error
         body = {"health": "ERROR", "error": error} if error else {"health": "OK"}
-        return JSONResponse(body)
+        return JSONResponse({**body, "notes": health.notes} if health.notes else body)
 
     def metrics() -> Response:
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)

@@ -16,9 +16,11 @@ when NATS was away, as its successor does: a message can come twice then, with t
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
 
 import msgspec
 
@@ -42,10 +44,12 @@ logger = logging.getLogger(__name__)
 LOCK = Lock("arvados.live")
 
 _PLACE = ("Nats-Sequence", "Nats-Time-Stamp")
-"""What a reader joins, orders and resumes by; the server wrote it."""
 _ID = "Nats-Msg-Id"
 
-Deliver = Callable[[list[StoredMessage]], Awaitable[None]]
+Pass = Callable[[StoredMessage, str, object], None]
+"""Go past a message: which one, for what kind of reason, and why."""
+Deliver = Callable[[list[StoredMessage], Pass], Awaitable[None]]
+T = TypeVar("T")
 
 
 async def run(nats: Nats, database: Database, health: Health, options: Options) -> None:
@@ -55,7 +59,7 @@ async def run(nats: Nats, database: Database, health: Health, options: Options) 
         failure: ArvadosNatsError = Unavailable("the live publisher ended")
         try:
             async with database.session() as session:
-                await _lead(_Live(nats, database, options), session, attempts)
+                await _lead(_Live(nats, database, health, options), session, attempts)
         except* ArvadosNatsError as group:
             failure = next(_leaves(group))
         await attempts.failed(failure)
@@ -86,8 +90,9 @@ async def _lead(live: _Live, session: Session, attempts: Attempts) -> None:
 class _Live:
     """One term of leading: the two streams on their way, and what both know of the database."""
 
-    def __init__(self, nats: Nats, database: Database, options: Options) -> None:
+    def __init__(self, nats: Nats, database: Database, health: Health, options: Options) -> None:
         self.nats = nats
+        self._health = health
         self.options = options
         self.trash = Trash(database)
         self._requests = RequestsOfContainers(database)
@@ -103,24 +108,32 @@ class _Live:
                 await under_way.wait()
                 while True:
                     async for batch in follower.batches(begin):
-                        await deliver(batch)
+                        await _deliver(deliver, batch, functools.partial(self._pass, cursor))
                         _observe(stream, batch[0])
                         await cursor.reached(batch[-1].sequence)
                     begin = await cursor.start()
             finally:
                 await cursor.stop()
 
-    async def events(self, batch: list[StoredMessage]) -> None:
+    def _pass(self, cursor: Cursor, message: StoredMessage, reason: str, why: object) -> None:
+        metrics.LIVE_SKIPPED.labels(reason).inc()
+        passed = cursor.pass_over(message, why)
+        told = f"{passed.count} of {cursor.stream} passed over, the last: {passed.last[-1]}"
+        self._health.notes[f"live, {cursor.stream}"] = told
+        if passed.count.bit_count() == 1:  # 1, 2, 4, 8, …: whoever sends many fills no log
+            logger.warning(told, extra={"action": "live.passed_over"})
+
+    async def events(self, batch: list[StoredMessage], pass_over: Pass) -> None:
         """Show changes to those who may see the object."""
-        decoded = [(message, event) for message in batch if (event := _event(message))]
+        decoded = _readable(batch, lambda message: events.decode(message.data), pass_over)
         for _, event in decoded:
             self._requests.seen(event)
         groups_changed = any(event.object_kind == "arvados#group" for _, event in decoded)
         await self.trash.refresh(within=0 if groups_changed else live_audience.FRESH_TRASH)
         for message, event in decoded:
-            await self._show_event(message, event)
+            await self._show_event(message, event, pass_over)
 
-    async def _show_event(self, message: StoredMessage, event: Event) -> None:
+    async def _show_event(self, message: StoredMessage, event: Event, pass_over: Pass) -> None:
         kind = subjects.kind_of(event.object_uuid)
         if kind is None or kind.name not in live_audience.KINDS:
             metrics.LIVE_SKIPPED.labels("kind").inc()
@@ -130,11 +143,15 @@ class _Live:
         for owner, obj in pairs:
             subject = subjects.live_event(owner, obj, event.object_uuid, event.event_type)
             shown = msgspec.structs.replace(event, audience=[(owner, obj)], facts={})
-            await self._show(subject, events.encode(shown), message, {_ID: event.uuid})
+            headers = {_ID: event.uuid, **_place(message)}
+            try:
+                await self.nats.publish(subject, events.encode(shown), headers=headers)
+            except BadInput as error:
+                pass_over(message, "unsendable", error)
 
-    async def logs(self, batch: list[StoredMessage]) -> None:
+    async def logs(self, batch: list[StoredMessage], pass_over: Pass) -> None:
         """Show the bytes of containers to those who may see a request for it."""
-        parsed = [(message, log) for message in batch if (log := _log(message))]
+        parsed = _readable(batch, _log, pass_over)
         requests = await self._requests.read({log.container_uuid for _, log in parsed})
         await self.trash.refresh()
         for message, log in parsed:
@@ -143,26 +160,38 @@ class _Live:
             file = message.subject.rpartition(".")[2]
             for owner, obj in pairs:
                 subject = subjects.live_log(owner, obj, log.container_uuid, file)
-                await self._show(subject, message.data, message, log.headers)
+                headers = {**log.headers, **_place(message)}
+                try:
+                    await self.nats.publish(subject, message.data, headers=headers)
+                except BadInput as error:
+                    pass_over(message, "unsendable", error)
 
-    async def _show(
-        self, subject: str, data: bytes, message: StoredMessage, headers: Mapping[str, str]
-    ) -> None:
-        """Publish what a stored message says; what NATS would not take is passed over."""
-        place = {name: message.headers[name] for name in _PLACE}
+
+async def _deliver(deliver: Deliver, batch: list[StoredMessage], pass_over: Pass) -> None:
+    """Deliver a batch; a message with which that fails by itself is passed over."""
+    try:
+        await deliver(batch, pass_over)
+    except ArvadosNatsError:
+        raise
+    except Exception as error:
+        if len(batch) == 1:
+            logger.exception("a message can not be delivered", extra={"action": "live.failed"})
+            pass_over(batch[0], "failed", repr(error))
+            return
+        for message in batch:
+            await _deliver(deliver, [message], pass_over)
+
+
+def _readable(
+    batch: list[StoredMessage], read: Callable[[StoredMessage], T], pass_over: Pass
+) -> list[tuple[StoredMessage, T]]:
+    found = []
+    for message in batch:
         try:
-            await self.nats.publish(subject, data, headers={**headers, **place})
+            found.append((message, read(message)))
         except BadInput as error:
-            metrics.LIVE_SKIPPED.labels("unsendable").inc()
-            logger.warning(
-                "a stored message can not be shown",
-                extra={
-                    "action": "live.unsendable",
-                    "sequence": message.sequence,
-                    "subject": message.subject,
-                    "error": str(error),
-                },
-            )
+            pass_over(message, "bad", error)
+    return found
 
 
 def _observe(stream: str, oldest: StoredMessage) -> None:
@@ -179,19 +208,14 @@ def _count(what: str, pairs: list[Pair]) -> None:
         metrics.LIVE_SKIPPED.labels("nobody").inc()
 
 
-def _event(message: StoredMessage) -> Event | None:
-    try:
-        return events.decode(message.data)
-    except BadInput:
-        metrics.LIVE_SKIPPED.labels("bad").inc()
-        return None
+def _log(message: StoredMessage) -> Chunk | ContainerEnd:
+    """A run of bytes or an end marker of a container."""
+    found = log_chunks.parse(message.subject, message.headers, message.data)
+    if not subjects.is_uuid(found.container_uuid):
+        raise BadInput("not the log of a container")
+    return found
 
 
-def _log(message: StoredMessage) -> Chunk | ContainerEnd | None:
-    """A run of bytes or an end marker, of a container; None for what is neither."""
-    try:
-        found = log_chunks.parse(message.subject, message.headers, message.data)
-    except BadInput:
-        metrics.LIVE_SKIPPED.labels("bad").inc()
-        return None
-    return found if subjects.is_uuid(found.container_uuid) else None
+def _place(message: StoredMessage) -> dict[str, str]:
+    """What a reader joins, orders and resumes by; the server wrote it."""
+    return {name: message.headers[name] for name in _PLACE}

@@ -13,9 +13,11 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from arvados_nats import streams, subjects
+from arvados_nats import passed_over, streams, subjects
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats_client import Nats
+from arvados_nats.nats_history import StoredMessage
+from arvados_nats.passed_over import PassedOver
 
 logger = logging.getLogger(__name__)
 
@@ -37,18 +39,27 @@ class Cursor:
 
     def __init__(self, nats: Nats, stream: str, subject: str, options: Options) -> None:
         self._nats = nats
-        self._stream = stream
+        self.stream = stream
         self._pattern = f"{subject}.>"
         self._catch_up = options.catch_up
         self._reached: int | None = None
         self._written = 0.0
+        self._passed_over = PassedOver()
+
+    def pass_over(self, message: StoredMessage, why: object) -> PassedOver:
+        """Note that a message can not be processed; all of them so far."""
+        self._passed_over = self._passed_over.and_(message, why)
+        self._written = 0.0  # it is written at once
+        return self._passed_over
 
     async def start(self) -> int:
         """The last sequence that needs nothing: where the last leader stopped, but no longer ago
         than `catch_up`; the end of the stream when there was none."""
-        info = await self._nats.stream_info(self._stream)
+        info = await self._nats.stream_info(self.stream)
         end: int = info["state"]["last_seq"] if info else 0
-        kept = await self._nats.last(streams.CURSORS, subjects.cursor(READER, self._stream))
+        kept = await self._nats.last(streams.CURSORS, subjects.cursor(READER, self.stream))
+        if kept is not None and not self._passed_over.count:
+            self._passed_over = passed_over.read(kept.headers)
         if kept is None or not kept.data.isdigit():
             await self.reached(end)
             return end
@@ -59,14 +70,14 @@ class Cursor:
         if begin > last:
             logger.warning(
                 "the interruption was too long, live messages are left out",
-                extra={"action": "live.skipped", "stream": self._stream, "count": begin - last},
+                extra={"action": "live.skipped", "stream": self.stream, "count": begin - last},
             )
         return begin
 
     async def _before(self, moment: datetime, end: int) -> int:
         """The last sequence that was stored before a moment."""
         since = moment.isoformat().replace("+00:00", "Z")
-        async for message in self._nats.history(self._stream, self._pattern, since=since, batch=1):
+        async for message in self._nats.history(self.stream, self._pattern, since=since, batch=1):
             return message.sequence - 1
         return end
 
@@ -87,6 +98,7 @@ class Cursor:
 
     async def _write(self) -> None:
         if self._reached is not None:
-            subject = subjects.cursor(READER, self._stream)
-            await self._nats.publish(subject, str(self._reached).encode())
+            subject = subjects.cursor(READER, self.stream)
+            headers = self._passed_over.headers or None
+            await self._nats.publish(subject, str(self._reached).encode(), headers=headers)
             self._written = time.monotonic()

@@ -59,7 +59,7 @@ LIVE_SKIPPED = Counter(
     "arvados_nats_publishers_live_skipped_total",
     "Stored messages that no user may see below arvados.live, by reason: kind (its rule is more"
     " than owner and object), nobody (the audience is empty or in the trash), bad (no event, no run"
-    " of log bytes), unsendable (NATS would not take it).",
+    " of log bytes), unsendable (NATS would not take it), failed (a mistake of ours).",
     ["reason"],
 )
 

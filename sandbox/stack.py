@@ -26,7 +26,7 @@ from sandbox.child import Child
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
 
 _START_SECONDS = 30.0
-_HEALTHY = {"health": "OK"}
+_HEALTHY = "OK"
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ async def _is_well(client: httpx.AsyncClient) -> bool:
         answer = await client.get("/_health/ping")
     except httpx.HTTPError:
         return False
-    return answer.status_code == 200 and answer.json() == _HEALTHY
+    return answer.status_code == 200 and answer.json()["health"] == _HEALTHY
 
 
 @dataclass(slots=True)

@@ -92,6 +92,8 @@ async def _connections(settings: Settings, proxy: str | None) -> Findings:
 def streams_command(store_dir: Path | None) -> None:
     """See whether the streams are there, whole, and fit what they are given.
 
+    Also shows messages that the live publisher had to pass over, which is no fault of the site.
+
     Settings come from the environment, as for `check connections`.
     """
     from arvados_nats.settings import NatsSettings
@@ -102,6 +104,8 @@ def streams_command(store_dir: Path | None) -> None:
     found = asyncio.run(check_streams.check(settings.nats_servers, seed, store_dir))
     for part, wrong in found.items():
         click.echo(f"{part}: {'; '.join(wrong) or 'ok'}")
+    for line in asyncio.run(check_streams.passed_over(settings.nats_servers, seed)):
+        click.echo(line)
     sys.exit(1 if any(found.values()) else 0)
 
 

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from arvados_nats import nats_client, streams
+from arvados_nats import nats_client, streams, subjects
+from arvados_nats.passed_over import read
 from siteadmin.nats_config import GIB, Size
 
 _WITHIN_SECONDS = 10.0
@@ -38,6 +39,23 @@ async def check(servers: list[str], seed: str, store: Path | None = None) -> dic
             found[streams.SYSTEM_LOGS] = system_logs
         free = shutil.disk_usage(store).free if store else None
         return examine(found, await nats.js_api("INFO"), free)
+
+
+async def passed_over(servers: list[str], seed: str) -> list[str]:
+    """Messages that the live publisher could not show and went past, the last few of each stream.
+
+    A sender's fault, not the site's: what they are tells whose.
+    """
+    async with nats_client.connect(
+        servers, name="arvados-nats check", seed=seed, timeout=_WITHIN_SECONDS
+    ) as nats:
+        told = []
+        for stream in (streams.EVENTS, streams.LOGS):
+            cursor = await nats.last(streams.CURSORS, subjects.cursor("live", stream))
+            if cursor and (found := read(cursor.headers)).count:
+                told.append(f"{stream}: {found.count} messages passed over, the last of them")
+                told += [f"  {passed}" for passed in found.last]
+        return told
 
 
 def examine(

@@ -15,12 +15,16 @@ from typing import Any
 
 import pytest
 
-from arvados_nats import streams, subjects
+from arvados_nats import keys, streams, subjects
 from arvados_nats.log_chunks import MAX_CHUNK_BYTES, Chunk
-from sandbox.cluster import Cluster
+from arvados_nats.nats_history import StoredMessage
+from publishers import live
+from sandbox.cluster import Cluster, open_cluster
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from tests.integration.event_world import EventWorld, world
+from sandbox.raw_rows import new_uuid
+from siteadmin import check_streams
+from tests.integration.event_world import EventWorld, until, world
 from tests.integration.test_live_publisher import LiveWorld, live_publishing
 
 SHOWN_HEADERS = {
@@ -32,6 +36,13 @@ SHOWN_HEADERS = {
 def without_bounds(config: dict[str, Any], subject: str) -> dict[str, Any]:
     """A stream as it was before its messages had bounds."""
     return {**config, "subjects": [f"{subject}.>"], "max_msg_size": -1}
+
+
+@pytest.fixture
+async def cluster(database: Database) -> AsyncIterator[Cluster]:
+    """A cluster of this test alone."""
+    async with open_cluster(database.dsn) as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -88,9 +99,65 @@ async def test_what_can_not_be_shown_is_passed_over(
             await poison(0)
             await listening.all_shown()
         await poison(1)
+        honest = Chunk(container.uuid, "y", 0, 0, b"honest")
+        await (await scene.nats.publish_stored(honest.subject, honest.data, honest.headers))
         async with live_publishing(scene):
             await listening.all_shown()
     assert scene.health.error is None
-    shown = [one for one in listening.heard if one.subject.endswith(f"{container.uuid}.x")]
+    shown = [one for one in listening.heard if f".log.{container.uuid}." in one.subject]
+    assert {b"honest"} <= {one.data for one in shown}
     assert all(len(one.data) <= MAX_CHUNK_BYTES for one in shown)
     assert all(one.headers.keys() <= SHOWN_HEADERS for one in shown)
+
+
+async def test_what_was_passed_over_can_be_looked_at(scene: EventWorld, keys_folder: Path) -> None:
+    """In health, and by `arvados-nats check streams`: where it is, how large, and why; counted on
+    by the next live publisher."""
+    seed = keys.load(keys_folder, "wsproxy").text
+    for number in (1, 2):
+        subject = subjects.log(new_uuid("dz642"), f"{number}.txt")
+        async with scene.publishing(), live_publishing(scene):
+            poison = await scene.nats.publish_stored(
+                subject, b"\xff" * number, {"A": "\N{SNOWMAN}"}
+            )
+            await poison
+
+            async def told(wanted: str = f"{number} messages passed over") -> bool:
+                lines = await check_streams.passed_over([scene.server.url], seed)
+                return any(wanted in line for line in lines)
+
+            await until(told, "it is told")
+        lines = await check_streams.passed_over([scene.server.url], seed)
+        assert lines[0].startswith(f"{streams.LOGS}: {number} messages passed over")
+        assert f"{subject}, {number} bytes: not a log chunk" in lines[-1]
+        assert subject in scene.health.notes[f"live, {streams.LOGS}"]
+        assert scene.health.error is None
+
+
+async def test_a_mistake_of_ours_costs_one_message(
+    cluster: Cluster, scene: EventWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is raised for one message, those around it are shown."""
+    owner = await cluster.user("alice")
+    container = await cluster.run(await cluster.container_request("r", owner=owner))
+    listening = LiveWorld(scene)
+    await scene.nats.subscribe(f"{subjects.LIVE}.>", listening.hear)
+    genuine = live._log
+
+    def stumble(message: StoredMessage) -> Any:
+        if message.data == b"1":
+            raise ZeroDivisionError
+        return genuine(message)
+
+    monkeypatch.setattr(live, "_log", stumble)
+    for place in range(3):
+        chunk = Chunk(container.uuid, "x", 0, place, b"%d" % place)
+        await (await scene.nats.publish_stored(chunk.subject, chunk.data, chunk.headers))
+    async with scene.publishing(), live_publishing(scene):
+        for place in range(3, 6):
+            chunk = Chunk(container.uuid, "x", 0, place, b"%d" % (place % 3))
+            await (await scene.nats.publish_stored(chunk.subject, chunk.data, chunk.headers))
+        await listening.all_shown()
+    shown = {one.data for one in listening.heard if one.subject.endswith(f"{container.uuid}.x")}
+    assert shown == {b"0", b"2"}
+    assert "ZeroDivisionError" in scene.health.notes[f"live, {streams.LOGS}"]
