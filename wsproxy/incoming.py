@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from wsproxy.asgi_wire import AsgiWire
+from wsproxy.limits import Pace
 from wsproxy.outlet import Outlet, Outlets
 from wsproxy.websocket_protocol import EXTENSION, Socket
 
@@ -47,15 +48,15 @@ class Incoming:
             return self.socket.query
         return dict(urllib.parse.parse_qsl(self._query.decode("latin-1"), keep_blank_values=True))
 
-    async def accept(self, *, max_message: int, subprotocol: str | None = None) -> Outlet:
-        """Let it in; messages of the peer longer than `max_message` bytes close it with 1009.
+    async def accept(self, pace: Pace, *, subprotocol: str | None = None) -> Outlet:
+        """Let it in, and hear it at this pace.
 
         Headers are forgotten then: thousands of connections would keep them for nothing.
         """
         await self._send({"type": "websocket.accept", "subprotocol": subprotocol})
         if self.socket is not None:
-            self.socket.accepted(max_message)
-            self._headers = []
+            self._headers.clear()
+            self.socket.accepted(pace)
             outlet = self._outlets.open(self.socket)
             self.socket.attach(outlet)
             return outlet

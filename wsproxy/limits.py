@@ -23,7 +23,13 @@ class Limits:
     subscription_bytes: int = 256 * 1024
     """Bytes of the messages that made the subscriptions of one connection, together."""
     commands_per_second: float = 50.0
+    """Frames of a client, of any kind, a second; a long one counts once for each KiB."""
     command_burst: int = 200
+
+    @property
+    def pace(self) -> Pace:
+        """Of one new connection."""
+        return Pace(self.commands_per_second, self.command_burst)
 
 
 @dataclass(slots=True)
@@ -53,7 +59,7 @@ class Tally:
 
 
 class Pace:
-    """How fast one client may send commands: a bucket that refills at a steady rate."""
+    """How fast one client may send: a bucket that refills at a steady rate."""
 
     __slots__ = ("_at", "_burst", "_left", "_rate")
 
@@ -63,12 +69,12 @@ class Pace:
         self._left = float(burst)
         self._at = 0.0
 
-    def wait(self, now: float) -> float:
-        """Take one command at `now`; seconds to wait before it is handled."""
+    def wait(self, now: float, cost: float = 1.0) -> float:
+        """Take so much at `now`; seconds to wait before anything else is heard."""
         if self._at:
             self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
-        self._left -= 1
+        self._left -= cost
         return max(0.0, -self._left / self._rate)
 
 

@@ -51,10 +51,8 @@ _START_SECONDS = 5.0
 SERVER_OPTIONS: dict[str, Any] = {
     "ws": Socket,
     "ws_max_size": MAX_MESSAGE,
-    "ws_per_message_deflate": False,
-    "ws_ping_interval": None,
 }
-"""What uvicorn must be told for `websocket_protocol`: pings are ours, no compression."""
+"""What uvicorn must be told for `websocket_protocol`."""
 
 
 def services(settings: Settings, nats: Nats, arvados: Arvados, health: Health) -> Services:

@@ -24,7 +24,6 @@ from wsproxy.batch import Batch
 from wsproxy.close_codes import CloseCode
 from wsproxy.feed import Feed
 from wsproxy.incoming import Incoming
-from wsproxy.limits import Pace
 from wsproxy.messages_v0 import NumberedEvent, Subscribe, Unsubscribe
 from wsproxy.outlet import Outlet
 from wsproxy.services import Services
@@ -49,7 +48,7 @@ _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 async def serve(services: Services, incoming: Incoming) -> None:
     """Talk v0 until either side ends it."""
     token = Token(incoming.query.get("api_token", ""))
-    outlet = await incoming.accept(max_message=MAX_MESSAGE)
+    outlet = await incoming.accept(services.limits.pace)
     connection = ConnectionV0(services, incoming, outlet, token)
     services.connections.add(connection)
     gauge = metrics.sockets.labels("0")
@@ -88,12 +87,7 @@ class ConnectionV0:
     async def run(self) -> None:
         """Handle what the client sends until the connection is over."""
         self._spawn(self._admit())
-        loop = asyncio.get_running_loop()
-        limits = self._services.limits
-        pace = Pace(limits.commands_per_second, limits.command_burst)
         while (data := await self._incoming.receive()) is not None:
-            if pause := pace.wait(loop.time()):
-                await asyncio.sleep(pause)
             if data and self._may_say(data):  # arvados-ws does not see empty frames
                 self._handle(data)
             if self.outlet.lagging:

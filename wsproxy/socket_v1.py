@@ -26,7 +26,6 @@ from wsproxy.close_codes import CloseCode
 from wsproxy.event_subscription import EventSubscription
 from wsproxy.frames import Message
 from wsproxy.incoming import Incoming
-from wsproxy.limits import Pace
 from wsproxy.log_subscription import LogSubscription
 from wsproxy.object_subscription import ObjectSubscription
 from wsproxy.outlet import Outlet
@@ -50,7 +49,7 @@ async def serve(services: Services, incoming: Incoming) -> None:
     """Talk v1 until either side ends it."""
     offered = incoming.subprotocols
     chosen = messages_v1.SUBPROTOCOL if messages_v1.SUBPROTOCOL in offered else None
-    outlet = await incoming.accept(max_message=MAX_MESSAGE, subprotocol=chosen)
+    outlet = await incoming.accept(services.limits.pace, subprotocol=chosen)
     if offered and chosen is None:
         outlet.close(CloseCode.UNSUPPORTED, f"this server speaks {messages_v1.SUBPROTOCOL}")
         outlet.gone()
@@ -89,13 +88,8 @@ class ConnectionV1:
 
     async def run(self) -> None:
         """Handle what the client sends until the connection is over."""
-        loop = asyncio.get_running_loop()
-        limits = self._services.limits
-        pace = Pace(limits.commands_per_second, limits.command_burst)
         while (data := await self._incoming.receive()) is not None:
-            self._heard_at = loop.time()
-            if pause := pace.wait(self._heard_at):
-                await asyncio.sleep(pause)
+            self._heard_at = asyncio.get_running_loop().time()
             await self._handle(data)
             if self.outlet.lagging:
                 await self.outlet.writable()

@@ -67,8 +67,8 @@ class Sockets:
 _NOT_FOUND = "no WebSocket here: v0 is at /websocket, v1 at /v1/stream\n"
 
 
-async def not_implemented(_: Services, incoming: Incoming) -> None:
+async def not_implemented(services: Services, incoming: Incoming) -> None:
     """`/arvados/v1/events.ws`: arvados-ws lets clients in and closes at once, and so do we."""
-    outlet = await incoming.accept(max_message=1024)
+    outlet = await incoming.accept(services.limits.pace)
     outlet.close(CloseCode.UNSUPPORTED, "Not implemented")
     outlet.gone()

@@ -19,6 +19,7 @@ from arvados_nats import http_server
 from tests.v0.site import background
 from wsproxy.frames import Message
 from wsproxy.incoming import Incoming
+from wsproxy.limits import Pace
 from wsproxy.outlet import HIGH_WATER, Outlet, Outlets
 
 
@@ -35,7 +36,7 @@ async def served(talk: Any) -> AsyncIterator[tuple[str, Outlets]]:
             await incoming.refuse(418, "no tea\n")
             return
         chosen = incoming.subprotocols[0] if incoming.subprotocols else None
-        outlet = await incoming.accept(max_message=1000, subprotocol=chosen)
+        outlet = await incoming.accept(Pace(1000.0, 1000), subprotocol=chosen)
         try:
             await talk(incoming, outlet)
         finally:
