@@ -1,14 +1,18 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Whether Arvados' API answers, tells clients our address, and has the right time.
+"""Whether Arvados' API answers, with the right time, a release and a websocket URL that serve us.
 
 A part of `check connections`. What it looks at is the configuration that the controller gives to
-everybody: what is written in config.yml counts only once the controller was restarted.
+everybody: what is written in config.yml counts only once the controller was restarted. A
+controller gives it also while the API server behind it is down; so that one is asked about a token
+that nobody has, which it has to refuse.
 """
 
 from __future__ import annotations
 
+import contextlib
+import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -17,13 +21,18 @@ from typing import Any
 
 import httpx
 
+from arvados_nats import arvados_client
 from siteadmin import clocks
 from siteadmin.check_config import websocket_faults
-from siteadmin.check_connections import Findings
+from siteadmin.check_connections import FALSE_TOKEN, Findings, Note
 
 _WITHIN_SECONDS = 10.0
 _CONFIG = "/arvados/v1/config"
+_CURRENT = "/arvados/v1/api_client_authorizations/current"
+_DISCOVERY = "/discovery/v1/apis/arvados/v1/rest"
 _DATE_RESOLUTION = 1.0
+_API_SERVER, _RELEASE = "API server of Arvados", "release of Arvados"
+_OLDEST, _WHOLE = (2, 5), (2, 7)
 
 
 async def check(url: str, *, ca_file: str | None = None, insecure: bool = False) -> Findings:
@@ -32,15 +41,27 @@ async def check(url: str, *, ca_file: str | None = None, insecure: bool = False)
         verify: ssl.SSLContext | bool = not insecure
         if ca_file and not insecure:
             verify = ssl.create_default_context(cafile=ca_file)
-        async with httpx.AsyncClient(verify=verify, timeout=_WITHIN_SECONDS) as client:
-            asked = time.time()  # noqa: TID251  (clocks are compared)
-            answer = await client.get(f"{url}{_CONFIG}")
-            answered = time.time()  # noqa: TID251
-            config = answer.json() if answer.status_code == httpx.codes.OK else None
+        async with httpx.AsyncClient(
+            base_url=url, verify=verify, timeout=_WITHIN_SECONDS
+        ) as client:
+            found = await _controller(client, url)
+            found[_API_SERVER] = await _api_server(client)
+            if not found[_API_SERVER]:
+                found[_RELEASE] = await _release(client)
     except (httpx.HTTPError, OSError, ValueError) as error:
-        return {"Arvados": f"{url} does not answer as Arvados does: {error}"}
+        return {
+            "Arvados": f"{url} does not answer as Arvados does: {error or type(error).__name__}"
+        }
+    return found
+
+
+async def _controller(client: httpx.AsyncClient, url: str) -> Findings:
+    asked = time.time()  # noqa: TID251  (clocks are compared)
+    answer = await client.get(_CONFIG)
+    answered = time.time()  # noqa: TID251
+    config = answer.json() if answer.status_code == httpx.codes.OK else None
     if not isinstance(config, dict):
-        return {"Arvados": f"{url}{_CONFIG} is answered with status {answer.status_code}"}
+        return {"Arvados": arvados_client.not_the_controller(url, _CONFIG, answer)}
     found: Findings = {"Arvados": _faults(config)}
     if date := answer.headers.get("Date"):
         theirs = parsedate_to_datetime(date).timestamp()
@@ -59,3 +80,29 @@ def _faults(config: Mapping[str, Any]) -> str | None:
 
     faults = websocket_faults(url("Websocket"), url("Controller"))
     return "; ".join(f"Services.Websocket.ExternalURL: {fault}" for fault in faults) or None
+
+
+async def _api_server(client: httpx.AsyncClient) -> str | None:
+    answer = await client.get(_CURRENT, headers={"Authorization": f"Bearer {FALSE_TOKEN}"})
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        return None
+    return (
+        f"a token that nobody has is answered with status {answer.status_code}, not 401: does the"
+        " API server (Rails) behind the controller run? Nobody can log in without it"
+    )
+
+
+async def _release(client: httpx.AsyncClient) -> str | None:
+    """What the release lacks; a server that was not installed from a package tells none."""
+    version = ""
+    with contextlib.suppress(ValueError, AttributeError):
+        version = str((await client.get(_DISCOVERY)).json().get("packageVersion") or "")
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is None:
+        return Note("not told by its discovery document")
+    release = int(numbers[1]), int(numbers[2])
+    if release < _OLDEST:
+        return f"{version} is too old: Arvados 2.5 to 3.2 are supported"
+    if release < _WHOLE:
+        return Note(f"{version}: no container logs and no scoped tokens, which need 2.7")
+    return None

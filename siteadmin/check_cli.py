@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from arvados_nats import process
+from arvados_nats import arvados_tables, process
 
 if TYPE_CHECKING:
     from siteadmin.check_connections import Findings
@@ -58,18 +58,32 @@ def connections(url: str | None) -> None:
     seed `wsproxy` from ARVADOS_NATS_KEYS_DIR; Arvados' API if ARVADOS_API_HOST is set, PostgreSQL
     if ARVADOS_NATS_POSTGRES_DSN is. --arvados-config gives both.
     """
+    from siteadmin.check_connections import Note
     from siteadmin.settings import Settings
 
     found = asyncio.run(_connections(process.load(Settings), url))
-    for part, wrong in found.items():
-        click.echo(f"{part}: {wrong or 'ok'}")
-    sys.exit(1 if any(found.values()) else 0)
+    for part, told in found.items():
+        click.echo(f"{part}: {f'ok ({told})' if isinstance(told, Note) else told or 'ok'}")
+    wrong = [told for told in found.values() if told and not isinstance(told, Note)]
+    sys.exit(1 if wrong else 0)
+
+
+@check.command("grants")
+@click.option("--role", default=arvados_tables.ROLE, show_default=True)
+def grants_command(role: str) -> None:
+    """Print the SQL that gives a role of PostgreSQL what the publishers read.
+
+    Run it in Arvados' database as the owner of its tables, and again after an upgrade of Arvados.
+    Lines for a newer release than yours fail, which does no harm.
+    """
+    click.echo("\n".join(arvados_tables.grants(role)))
 
 
 async def _connections(settings: Settings, proxy: str | None) -> Findings:
     from siteadmin import check_arvados, check_connections, check_postgres
 
-    found = await check_connections.nats(settings.nats_servers, settings.seed("wsproxy"))
+    logs = bool(settings.log_token.get_secret_value())
+    found = await check_connections.nats(settings.nats_servers, settings.seed("wsproxy"), logs=logs)
     if settings.arvados_api_host:
         found |= await check_arvados.check(
             settings.arvados_url,

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether the parts of a running installation find each other: what `helm test` runs.
 
-A message goes to NATS and comes back as one of our identities; both streams are there, and the
-server has the right time; wsproxy answers like arvados-ws, and sends away a token that nobody has.
+A message goes to NATS and comes back as one of our identities; the publishers answer, both streams
+are there, and the server has the right time; wsproxy answers like arvados-ws, and sends away a
+token that nobody has.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import time
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
-from arvados_nats import nats_client, object_facts, streams
+from arvados_nats import grants_wire, nats_client, object_facts, streams, subjects
 from arvados_nats.errors import ArvadosNatsError, ConfigError, Unavailable
+from arvados_nats.grants_wire import GrantsQuestion
 from arvados_nats.nats_client import Message, Nats
 from siteadmin import clocks
 
@@ -30,31 +33,59 @@ _WITHIN_SECONDS = 10.0
 _CLOCK = "clock of NATS"
 _PROTOCOL = Subprotocol("arvados.events.v1.json")
 _TOKEN_INVALID = 4501
-_FALSE_TOKEN = "v2/zzzzz-gj3su-" + "0" * 15 + "/" + "0" * 40
+_NOBODY = "zzzzz-tpzed-" + "0" * 15
+FALSE_TOKEN = "v2/zzzzz-gj3su-" + "0" * 15 + "/" + "0" * 40
 
 Findings = dict[str, str | None]
-"""What was looked at -> what is wrong with it, or None."""
+"""What was looked at -> what is wrong with it, or None; a `Note` is nothing wrong."""
 
 
-async def nats(servers: list[str], seed: str) -> Findings:
-    """Whether `wsproxy` can log in to NATS, hears itself, and finds the streams."""
-    found: Findings = dict.fromkeys(("NATS", streams.EVENTS, streams.LOGS))
+class Note(str):
+    """What is worth saying of something that is well."""
+
+    __slots__ = ()
+
+
+async def nats(servers: list[str], seed: str, *, logs: bool = True) -> Findings:
+    """Whether `wsproxy` can log in to NATS, hears itself, is answered, and finds the streams.
+
+    `logs`: whether container logs are to be there; without a log token nobody reads them.
+    """
+    found: Findings = dict.fromkeys(("NATS", "publishers", streams.EVENTS, streams.LOGS))
     try:
         async with nats_client.connect(
             servers, name="arvados-nats check", seed=seed, timeout=_WITHIN_SECONDS
         ) as connection:
             await _round_trip(connection)
+            found["publishers"] = await _unanswered(connection)
             for stream in (streams.EVENTS, streams.LOGS):
                 asked = time.time()  # noqa: TID251  (clocks are compared)
                 info = await connection.stream_info(stream)
-                if info is None:
+                if info is None and stream == streams.LOGS and not logs:
+                    found[stream] = Note("not looked at, since no log token is set")
+                elif info is None:
                     found[stream] = "does not exist yet: do the publishers run?"
                 elif theirs := object_facts.timestamp(info.get("ts")):
                     answered = time.time()  # noqa: TID251
                     found[_CLOCK] = clocks.wrong(clocks.ahead(asked, theirs, answered))
     except ArvadosNatsError as error:
-        found["NATS"] = str(error)
+        return {"NATS": str(error)}
     return found
+
+
+async def _unanswered(connection: Nats) -> str | None:
+    """Why the publishers give no answer about users and tokens, on which all permission rests."""
+    grants = msgspec.json.encode(GrantsQuestion({_NOBODY: ""}))
+    for subject, question in ((subjects.TOKENS_GET, b"[]"), (subjects.GRANTS_GET, grants)):
+        try:
+            answer = await connection.request(subject, question)
+        except Unavailable:
+            return "no publisher answers: do they run, and what does their health say?"
+        try:
+            grants_wire.check_answer(answer.headers)
+        except Unavailable as error:
+            return str(error)
+    return None
 
 
 async def _round_trip(connection: Nats) -> None:
@@ -118,7 +149,7 @@ async def _false_token(url: str) -> str | None:
 async def _try_token(url: str) -> tuple[bool, int | None]:
     """Whether a false token is welcomed, and the code that the connection is closed with."""
     async with connect(url, subprotocols=[_PROTOCOL]) as socket:
-        await socket.send(json.dumps({"auth": {"token": _FALSE_TOKEN}}))
+        await socket.send(json.dumps({"auth": {"token": FALSE_TOKEN}}))
         with contextlib.suppress(ConnectionClosed):
             async for text in socket:
                 if "hello" in json.loads(text):

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether PostgreSQL is one that events can be heard from: a part of `check connections`.
 
-Not a standby, not behind a pooler by transaction, and what one connection notifies another hears.
+Not a standby, not behind a pooler by transaction, and what one connection notifies another hears;
+it has what the publishers read, and they may read it (`arvados_tables`).
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ import time
 
 import asyncpg
 
-from arvados_nats import postgres_dsn, postgres_primary
+from arvados_nats import arvados_tables, postgres_dsn, postgres_primary
+from arvados_nats.arvados_tables import Found
 from arvados_nats.errors import ArvadosNatsError, ConfigError
 from arvados_nats.postgres_errors import NO_POOLER, translate
 from arvados_nats.postgres_primary import Hosts
 from siteadmin import clocks
-from siteadmin.check_connections import Findings
+from siteadmin.check_connections import Findings, Note
 
 _HEARD_WITHIN_SECONDS = 5.0
-_CLOCK = "clock of PostgreSQL"
+_CLOCK, _TABLES = "clock of PostgreSQL", "tables of Arvados"
 
 
 async def check(dsn: str) -> Findings:
@@ -30,14 +32,14 @@ async def check(dsn: str) -> Findings:
     found: Findings = {"PostgreSQL": None}
     try:
         with translate():
-            found[_CLOCK] = await _look(Hosts(postgres_dsn.to_url(dsn)))
+            found |= await _look(Hosts(postgres_dsn.to_url(dsn)))
     except ArvadosNatsError as error:
         found["PostgreSQL"] = str(error)
     return found
 
 
-async def _look(hosts: Hosts) -> str | None:
-    """What is wrong with the clock; ConfigError for what is wrong with the connection."""
+async def _look(hosts: Hosts) -> Findings:
+    """What is wrong with tables and clock; ConfigError for what is wrong with the connection."""
     connection = await hosts.connect()
     try:
         await postgres_primary.require(connection, hosts)
@@ -45,9 +47,20 @@ async def _look(hosts: Hosts) -> str | None:
         asked = time.time()  # noqa: TID251  (clocks are compared)
         theirs = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
         answered = time.time()  # noqa: TID251
-        return clocks.wrong(clocks.ahead(asked, theirs, answered))
+        row = await connection.fetchrow(arvados_tables.LOOK, *arvados_tables.LOOK_ARGUMENTS)
+        return {
+            _TABLES: _of_tables(arvados_tables.found(dict(row or {}))),
+            _CLOCK: clocks.wrong(clocks.ahead(asked, theirs, answered)),
+        }
     finally:
         await postgres_primary.close(connection)
+
+
+def _of_tables(found: Found) -> str | None:
+    if lacks := arvados_tables.lacks(found):
+        return "; ".join(lacks)
+    older = arvados_tables.older(found)
+    return Note("; ".join(older)) if older else None
 
 
 async def _require_hearing(connection: asyncpg.Connection, hosts: Hosts) -> None:

@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
+from pydantic import SecretStr
+
 from arvados_nats.settings import ArvadosSettings, NatsSettings, PostgresSettings
 
 
 class Settings(NatsSettings, ArvadosSettings, PostgresSettings):
     """Where everything is; what is not set is not looked at."""
+
+    log_token: SecretStr = SecretStr("")
+    """As the publishers have it: without it nobody reads container logs."""

@@ -41,7 +41,7 @@ async def test_a_whole_site_is_ok(site: Site) -> None:
     proxy = site.websocket_url.removesuffix("/websocket")
     result = await check(site.server.url, site.keys_folder, "--proxy", proxy)
     assert result.exit_code == 0, result.output
-    assert result.output.count(": ok\n") == 6
+    assert result.output.count(": ok\n") == 7
 
 
 async def test_each_missing_part_is_named(fresh_nats: NatsServer, keys_folder: Path) -> None:
@@ -50,7 +50,7 @@ async def test_each_missing_part_is_named(fresh_nats: NatsServer, keys_folder: P
     result = await check(fresh_nats.url, keys_folder, "--proxy", proxy)
     assert result.exit_code == 1
     assert "NATS: ok" in result.output
-    assert "ARVADOS_LOGS: does not exist yet: do the publishers run?" in result.output
+    assert "ARVADOS_EVENTS: does not exist yet: do the publishers run?" in result.output
     assert "wsproxy over WebSocket: ws://127.0.0.1" in result.output
 
 

@@ -5,17 +5,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
-from click.testing import CliRunner, Result
 
 from arvados_nats import keys, nats_client, streams
-from arvados_nats.cli import main
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from sandbox.sandbox import Sandbox
@@ -39,21 +35,6 @@ def port_of(url: str) -> int:
     port = urlsplit(url).port
     assert port
     return port
-
-
-async def command(environment: dict[str, str]) -> Result:
-    arguments = ["check", "connections"]
-    return await asyncio.to_thread(CliRunner().invoke, main, arguments, env=environment)
-
-
-async def test_a_site_that_is_well_is_ok_in_every_part(site: Sandbox) -> None:
-    """NATS, both streams, Arvados, PostgreSQL, and a clock of each."""
-    result = await command(site.environment)
-    assert result.exit_code == 0, result.output
-    assert re.findall(r"^(.*): ok$", result.output, re.M) == [
-        *("NATS", "ARVADOS_EVENTS", "ARVADOS_LOGS", "clock of NATS"),
-        *("Arvados", "clock of Arvados", "PostgreSQL", "clock of PostgreSQL"),
-    ]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +77,7 @@ async def test_postgresql_behind_a_plain_proxy_is_ok(database: Database) -> None
     server = port_of(database.reader_dsn)
     async with faulty_fronts.rewriting(server, b"(?!)", b"") as port:
         found = await check_postgres.check(database.reader_dsn.replace(f":{server}/", f":{port}/"))
-    assert found == {"PostgreSQL": None, "clock of PostgreSQL": None}
+    assert set(found.values()) == {None}
 
 
 @pytest.mark.parametrize("dsn", ["host=127.0.0.1 port=1", "nonsense"])
