@@ -19,10 +19,10 @@ from arvados_nats.errors import ArvadosNatsError, ConfigError
 
 COMMANDS = {
     "authcallout": "authcallout.cli:authcallout",
-    "check": "siteadmin.check_cli:check",
-    "config": "siteadmin.nats_config_cli:config",
+    "check": "arvados_nats.admin.check_cli:check",
+    "config": "arvados_nats.admin.nats_config_cli:config",
     "demo": "sandbox.demo:demo",
-    "keys": "siteadmin.keys_cli:keys",
+    "keys": "arvados_nats.admin.keys_cli:keys",
     "logs": "terminal.logs_cli:logs",
     "publishers": "publishers.cli:publishers",
     "watch": "terminal.watch_cli:watch",

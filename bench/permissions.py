@@ -20,10 +20,10 @@ from typing import Any
 
 import msgspec
 
+from arvados_nats.admin import check_permissions
+from arvados_nats.admin.permission_recording import PLAIN, Recording, World
 from arvados_nats.permissions import decide
 from bench import command, figures, fresh, processes
-from siteadmin import check_permissions
-from siteadmin.permission_recording import PLAIN, Recording, World
 
 _RECORDING = Path(__file__).parents[1] / "tests" / "golden" / "permissions.json"
 

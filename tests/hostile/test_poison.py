@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from arvados_nats import keys, streams, subjects
+from arvados_nats.admin import check_streams
 from arvados_nats.log_chunks import MAX_CHUNK_BYTES, Chunk
 from arvados_nats.nats_history import StoredMessage
 from publishers import live
@@ -23,7 +24,6 @@ from sandbox.cluster import Cluster, open_cluster
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from sandbox.raw_rows import new_uuid
-from siteadmin import check_streams
 from tests.integration.event_world import EventWorld, until, world
 from tests.integration.test_live_publisher import LiveWorld, live_publishing
 

@@ -12,10 +12,10 @@ import asyncpg
 import pytest
 
 from arvados_nats import keys, nats_client, streams
+from arvados_nats.admin import check_arvados, check_connections, check_postgres, clocks
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from sandbox.sandbox import Sandbox
-from siteadmin import check_arvados, check_connections, check_postgres, clocks
 from tests.integration import faulty_fronts
 
 

@@ -14,6 +14,7 @@ import asyncpg
 import msgspec
 import pytest
 
+from arvados_nats.admin.permission_recording import PLAIN, WITH_TRASH, Recording, World
 from arvados_nats.grants import DIRECT, OWNED
 from arvados_nats.object_facts import timestamp
 from arvados_nats.permissions import Decision, decide
@@ -22,7 +23,6 @@ from publishers.grants_query import GrantsQuery
 from publishers.token_query import TokenQuery
 from sandbox.cluster import open_cluster
 from sandbox.postgres import Database
-from siteadmin.permission_recording import PLAIN, WITH_TRASH, Recording, World
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import asyncpg
 import pytest
 
 from arvados_nats import keys, nats_client
+from arvados_nats.admin import check_postgres
 from arvados_nats.errors import ArvadosNatsError, BadInput, ConfigError, Unavailable
 from arvados_nats.ops import Health
 from publishers import leader, postgres
@@ -28,7 +29,6 @@ from publishers.attempts import Attempts
 from sandbox import postgres as sandbox
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from siteadmin import check_postgres
 from tests.integration.event_world import until
 
 LOCK = leader.Lock("test")

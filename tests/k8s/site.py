@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from siteadmin import keys_cluster
+from arvados_nats.admin import keys_cluster
 from tests.k8s.control_plane import Kubernetes
 
 COMPONENT = "app.kubernetes.io/component"

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from arvados_nats import keys
+from arvados_nats.admin import keys_cluster
 from arvados_nats.errors import Refused
-from siteadmin import keys_cluster
 from tests.chart.rendered import CHART, COMPONENTS
 from tests.k8s import site as sites
 from tests.k8s.control_plane import Kubernetes

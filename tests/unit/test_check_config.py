@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from arvados_nats import arvados_config
+from arvados_nats.admin import check_config
 from arvados_nats.cli import main
 from arvados_nats.errors import BadInput
-from siteadmin import check_config
 
 ROOT_TOKEN = "systemroottokenthatmustneverbeprinted"
 SITE = f"""\

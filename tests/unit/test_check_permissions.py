@@ -14,10 +14,10 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from arvados_nats.admin.check_cli import check as check_group
+from arvados_nats.admin.check_permissions import Report, check, replay
+from arvados_nats.admin.permission_recording import Recording
 from arvados_nats.errors import BadInput
-from siteadmin.check_cli import check as check_group
-from siteadmin.check_permissions import Report, check, replay
-from siteadmin.permission_recording import Recording
 
 Document = dict[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from siteadmin.check_streams import examine
+from arvados_nats.admin.check_streams import examine
 
 GIB = 1024**3
 

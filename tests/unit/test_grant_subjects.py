@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arvados_nats import subjects
+from arvados_nats.admin.permission_recording import WITH_TRASH, Recording, World
 from arvados_nats.grant_subjects import (
     Change,
     Subscriptions,
@@ -36,7 +37,6 @@ from arvados_nats.grants import (
 )
 from arvados_nats.object_facts import ObjectFacts
 from arvados_nats.permissions import Decision, Identity, decide
-from siteadmin.permission_recording import WITH_TRASH, Recording, World
 
 NOW = 1_800_000_000.0
 ME = "zzzzz-tpzed-000000000000me0"

@@ -13,12 +13,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from arvados_nats import process
+from arvados_nats.admin.settings import Settings as CheckSettings
 from arvados_nats.cli import main
 from arvados_nats.errors import ConfigError
 from arvados_nats.postgres_dsn import to_url
 from authcallout.settings import Settings as CalloutSettings
 from publishers.settings import Settings as PublisherSettings
-from siteadmin.settings import Settings as CheckSettings
 from wsproxy.settings import Settings as ProxySettings
 
 SITE = Path(__file__).with_name("site_config.yml")

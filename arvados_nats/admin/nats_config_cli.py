@@ -12,9 +12,9 @@ from typing import Any
 import click
 
 from arvados_nats import keys
+from arvados_nats.admin.keys_cli import DEFAULT_FOLDER
 from arvados_nats.errors import ConfigError
 from siteadmin import nats_config
-from siteadmin.keys_cli import DEFAULT_FOLDER
 
 _UNITS = {"": 1, "KB": nats_config.KIB, "MB": nats_config.MIB, "GB": nats_config.GIB}
 

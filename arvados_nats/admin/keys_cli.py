@@ -74,7 +74,7 @@ def ensure(folder: Path, secret: str | None, namespace: str | None) -> None:
     if secret is None:
         _tell(folder, identities.ensure(folder), "created")
         return
-    from siteadmin import keys_cluster
+    from arvados_nats.admin import keys_cluster
 
     created = keys_cluster.ensure(keys_cluster.of_this_pod(namespace), secret)
     click.echo("\n".join(f"created {name}" for name in created) or "nothing was missing")

@@ -24,10 +24,10 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
 from arvados_nats import grants_wire, nats_client, object_facts, streams, subjects
+from arvados_nats.admin import clocks
 from arvados_nats.errors import ArvadosNatsError, ConfigError, Unavailable
 from arvados_nats.grants_wire import GrantsQuestion
 from arvados_nats.nats_client import Message, Nats
-from siteadmin import clocks
 
 _WITHIN_SECONDS = 10.0
 _CLOCK = "clock of NATS"

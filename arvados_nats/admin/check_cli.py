@@ -20,8 +20,8 @@ import click
 from arvados_nats import arvados_tables, process
 
 if TYPE_CHECKING:
-    from siteadmin.check_connections import Findings
-    from siteadmin.settings import Settings
+    from arvados_nats.admin.check_connections import Findings
+    from arvados_nats.admin.settings import Settings
 
 
 @click.group()
@@ -37,8 +37,8 @@ def permissions(file: Path) -> None:
     FILE has the format of tests/golden/permissions.json. Prints one JSON object; exits 1 if our
     rule is looser or stricter than Arvados in any cell.
     """
+    from arvados_nats.admin.check_permissions import check as replay
     from arvados_nats.errors import BadInput
-    from siteadmin.check_permissions import check as replay
 
     try:
         report = replay(file)
@@ -58,8 +58,8 @@ def connections(url: str | None) -> None:
     seed `wsproxy` from ARVADOS_NATS_KEYS_DIR; Arvados' API if ARVADOS_API_HOST is set, PostgreSQL
     if ARVADOS_NATS_POSTGRES_DSN is. --arvados-config gives both.
     """
-    from siteadmin.check_connections import Note
-    from siteadmin.settings import Settings
+    from arvados_nats.admin.check_connections import Note
+    from arvados_nats.admin.settings import Settings
 
     found = asyncio.run(_connections(process.load(Settings), url))
     for part, told in found.items():
@@ -80,7 +80,7 @@ def grants_command(role: str) -> None:
 
 
 async def _connections(settings: Settings, proxy: str | None) -> Findings:
-    from siteadmin import check_arvados, check_connections, check_postgres
+    from arvados_nats.admin import check_arvados, check_connections, check_postgres
 
     logs = bool(settings.log_token.get_secret_value())
     found = await check_connections.nats(settings.nats_servers, settings.seed("wsproxy"), logs=logs)
@@ -110,8 +110,8 @@ def streams_command(store_dir: Path | None) -> None:
 
     Settings come from the environment, as for `check connections`.
     """
+    from arvados_nats.admin import check_streams
     from arvados_nats.settings import NatsSettings
-    from siteadmin import check_streams
 
     settings = process.load(NatsSettings)
     seed = settings.seed("wsproxy")
@@ -142,8 +142,8 @@ def config(file: Path, name: str) -> None:
 
     FILE is the site's own config.yml, as one writes it, without Arvados' defaults.
     """
+    from arvados_nats.admin.check_config import check as look
     from arvados_nats.errors import BadInput
-    from siteadmin.check_config import check as look
 
     try:
         clusters = look(file, name)

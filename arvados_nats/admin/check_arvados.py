@@ -22,9 +22,9 @@ from typing import Any
 import httpx
 
 from arvados_nats import arvados_client
-from siteadmin import clocks
-from siteadmin.check_config import websocket_faults
-from siteadmin.check_connections import FALSE_TOKEN, Findings, Note
+from arvados_nats.admin import clocks
+from arvados_nats.admin.check_config import websocket_faults
+from arvados_nats.admin.check_connections import FALSE_TOKEN, Findings, Note
 
 _WITHIN_SECONDS = 10.0
 _CONFIG = "/arvados/v1/config"

@@ -16,12 +16,12 @@ import time
 import asyncpg
 
 from arvados_nats import arvados_tables, postgres_dsn, postgres_primary
+from arvados_nats.admin import clocks
+from arvados_nats.admin.check_connections import Findings, Note
 from arvados_nats.arvados_tables import Found
 from arvados_nats.errors import ArvadosNatsError, ConfigError
 from arvados_nats.postgres_errors import NO_POOLER, translate
 from arvados_nats.postgres_primary import Hosts
-from siteadmin import clocks
-from siteadmin.check_connections import Findings, Note
 
 _HEARD_WITHIN_SECONDS = 5.0
 _CLOCK, _TABLES = "clock of PostgreSQL", "tables of Arvados"
