@@ -22,7 +22,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from arvados_nats.arvados_config_source import ArvadosConfigSource
+from arvados_nats.arvados.config_source import ArvadosConfigSource
 from arvados_nats.errors import ConfigError
 
 DEFAULT_SECRETS_DIR = Path("/etc/arvados-nats/secrets")

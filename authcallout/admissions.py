@@ -28,11 +28,11 @@ from __future__ import annotations
 import hashlib
 
 from arvados_nats import accounts, grant_subjects, log_chunks, streams, subjects
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import Refused
 from arvados_nats.grants import Grants
 from arvados_nats.permissions import ALL, Identity
 from arvados_nats.request_info import Holder
-from arvados_nats.tokens import Token
 from authcallout.callout_response import Admission
 
 USER_INFO = "$SYS.REQ.USER.INFO"

@@ -18,12 +18,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from arvados_nats import tracing
+from arvados_nats.arvados.identities import Identities
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.grant_book import GrantBook
-from arvados_nats.identities import Identities
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.permissions import Identity
-from arvados_nats.tokens import Token
 from authcallout import callout_request, callout_response, metrics
 from authcallout.admissions import MAX_PATTERNS, admission
 from authcallout.callout_request import CalloutRequest

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import BadInput
-from arvados_nats.tokens import Token
 from authcallout import nkey_jwt
 
 _AUDIENCE = "nats-authorization-request"

@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from arvados_nats import arvados_client, keys, nats_client, ops
+from arvados_nats import keys, nats_client, ops
+from arvados_nats.arvados import client as arvados_client
+from arvados_nats.arvados.identities import Identities
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.grant_book import GrantBook
-from arvados_nats.identities import Identities
 from arvados_nats.ops import Health
 from arvados_nats.own_tokens import OwnTokens
 from arvados_nats.permissions import Identity
 from arvados_nats.request_info import holder
-from arvados_nats.tokens import Token
 from authcallout import callout, whoami
 from authcallout.callout import Callout, Limits
 from authcallout.callout_response import Admission

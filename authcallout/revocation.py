@@ -20,15 +20,15 @@ from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from arvados_nats import grant_follow, token_follow
+from arvados_nats.arvados.identities import Identities
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.grant_book import STALE, GrantBook
 from arvados_nats.grant_subjects import Change
 from arvados_nats.grants import Grants
 from arvados_nats.grants_wire import TOKEN_STALE
-from arvados_nats.identities import Identities
 from arvados_nats.nats_client import Nats
 from arvados_nats.permissions import Identity
-from arvados_nats.tokens import Token
 from authcallout.admissions import CONTAINER, MAX_PATTERNS, fingerprint
 from authcallout.connections import Connections
 from authcallout.token_book import TokenBook

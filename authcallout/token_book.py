@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from arvados_nats import token_follow
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.nats_client import Nats
 from arvados_nats.permissions import Identity
-from arvados_nats.tokens import Token
 
 _REMEMBERED = 100_000
 

@@ -19,10 +19,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
-from arvados_nats.arvados_client import Arvados, NotFound
+from arvados_nats.arvados.client import Arvados, NotFound
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, Refused
 from arvados_nats.ops import Health
-from arvados_nats.tokens import Token
 from publishers import log_metrics
 from publishers.log_containers import Container
 

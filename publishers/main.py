@@ -17,10 +17,11 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from arvados_nats import arvados_client, nats_client, ops, streams
+from arvados_nats import nats_client, ops, streams
+from arvados_nats.arvados import client as arvados_client
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health
-from arvados_nats.tokens import Token
 from publishers import container_logs, events, live, permissions, postgres, queue
 from publishers.attempts import Attempts
 from publishers.log_source import LogSource

@@ -20,9 +20,9 @@ import click
 from pydantic import AliasChoices, Field, SecretStr
 
 from arvados_nats import log_chunks, process, subjects
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import BadInput, ConfigError, Unavailable
 from arvados_nats.settings import NatsSettings
-from arvados_nats.tokens import Token
 from publishers import push_log
 from publishers.push_log import Target
 from publishers.push_pipe import Pipe

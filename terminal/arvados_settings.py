@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from arvados_nats import arvados_client
+from arvados_nats.arvados import client as arvados_client
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, ConfigError, Unavailable
-from arvados_nats.tokens import Token
 
 _TRUE = frozenset({"1", "t", "true", "y", "yes"})
 _AUTHORITIES = (

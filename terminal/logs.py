@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from arvados_nats import arvados_client
+from arvados_nats.arvados import client as arvados_client
 from arvados_nats.errors import Refused
 from arvados_nats.messages_v1 import (
     Attempt,

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats import arvados_client
+from arvados_nats.arvados import client as arvados_client
 from arvados_nats.errors import ArvadosNatsError, Refused
 from terminal import nats_login
 from terminal.arvados_settings import ArvadosSettings

@@ -13,9 +13,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from arvados_nats.arvados_client import Arvados
+from arvados_nats.arvados.client import Arvados
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import BadInput, Refused
-from arvados_nats.tokens import Token
 
 FINAL = ("Complete", "Cancelled")
 _REQUESTS = 10_000

@@ -13,8 +13,8 @@ from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from arvados_nats import subjects
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
-from arvados_nats.tokens import Token
 from wsproxy import metrics
 from wsproxy.limits import origin_allowed
 from wsproxy.services import Services

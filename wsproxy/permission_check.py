@@ -17,9 +17,9 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Hashable
 
-from arvados_nats.arvados_client import Arvados
+from arvados_nats.arvados.client import Arvados
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import BadInput, Refused, Unavailable
-from arvados_nats.tokens import Token
 from wsproxy import metrics
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from arvados_nats.arvados_client import Arvados
+from arvados_nats.arvados.client import Arvados
 from arvados_nats.errors import BadInput, Refused
 from arvados_nats.object_facts import ObjectFacts
 from arvados_nats.permissions import ALL, Decision, scopes_allow

@@ -18,10 +18,10 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from arvados_nats import messages_v1
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from arvados_nats.grant_subjects import Change
 from arvados_nats.requests_v1 import From, LogTarget
-from arvados_nats.tokens import Token
 from wsproxy import failures, metrics
 from wsproxy.cursor import LogPlace
 from wsproxy.frames import Message

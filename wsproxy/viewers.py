@@ -23,15 +23,15 @@ from typing import Protocol
 import msgspec
 
 from arvados_nats import subjects, token_follow
+from arvados_nats.arvados.identities import Identities
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import MALFORMED, BadInput, Refused, Unavailable
 from arvados_nats.grant_book import STALE, GrantBook
 from arvados_nats.grant_subjects import Change
 from arvados_nats.grants_wire import TOKEN_STALE
-from arvados_nats.identities import Identities
 from arvados_nats.judge import Judge
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.permissions import Identity
-from arvados_nats.tokens import Token
 from wsproxy import failures, metrics
 from wsproxy.graph_changes import graph_change
 from wsproxy.outlet import Outlet

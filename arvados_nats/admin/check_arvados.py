@@ -21,10 +21,10 @@ from typing import Any
 
 import httpx
 
-from arvados_nats import arvados_client
 from arvados_nats.admin import clocks
 from arvados_nats.admin.check_config import websocket_faults
 from arvados_nats.admin.check_connections import FALSE_TOKEN, Findings, Note
+from arvados_nats.arvados import client as arvados_client
 
 _WITHIN_SECONDS = 10.0
 _CONFIG = "/arvados/v1/config"

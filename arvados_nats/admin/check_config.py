@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 from yaml.nodes import MappingNode, Node
 
-from arvados_nats import arvados_config
-from arvados_nats.arvados_config import Cluster, duration
+from arvados_nats.arvados import config as arvados_config
+from arvados_nats.arvados.config import Cluster, duration
 
 _PATH = "/websocket"
 _SHORTEST_AGE = timedelta(minutes=5)

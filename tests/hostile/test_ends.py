@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from arvados_nats import subjects
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.grant_subjects import Change
-from arvados_nats.tokens import Token
 from sandbox.model.actors import Actor
 from tests.hostile.test_counts import own, until_equal
 from tests.integration.log_readers import MemoryWire

@@ -17,9 +17,9 @@ from typing import Any
 
 import msgspec
 
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats_client import Nats
-from arvados_nats.tokens import Token
 from wsproxy.frames import Message
 from wsproxy.log_arvados import Access
 from wsproxy.log_feed import LogFeed

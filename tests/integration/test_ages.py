@@ -271,6 +271,6 @@ async def test_health_tells_what_is_missing_until_it_is_there(
 
 def test_a_stale_token_counts_as_long_as_an_answer_of_arvados() -> None:
     """Both bound for how long nobody has to have asked."""
-    from arvados_nats.identities import Lifetimes
+    from arvados_nats.arvados.identities import Lifetimes
 
     assert token_query.GRACE == Lifetimes().stale

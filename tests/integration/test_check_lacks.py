@@ -16,7 +16,8 @@ import asyncpg
 import pytest
 from click.testing import CliRunner, Result
 
-from arvados_nats import arvados_client, nats_client, streams
+from arvados_nats import nats_client, streams
+from arvados_nats.arvados import client as arvados_client
 from arvados_nats.cli import main
 from arvados_nats.errors import Unavailable
 from arvados_nats.ops import Health

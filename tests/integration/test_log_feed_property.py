@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from arvados_nats import arvados_client, keys, nats_client, streams
+from arvados_nats import keys, nats_client, streams
+from arvados_nats.arvados import client as arvados_client
 from arvados_nats.log_chunks import Chunk, ContainerEnd, FileEnd
 from arvados_nats.nats_client import Message, Nats
 from sandbox.nats_server import NatsServer

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import arvados_client, log_chunks, nats_client, streams, subjects
+from arvados_nats import log_chunks, nats_client, streams, subjects
+from arvados_nats.arvados import client as arvados_client
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.log_chunks import Chunk
 from arvados_nats.ops import Health
-from arvados_nats.tokens import Token
 from publishers import log_containers, log_metrics
 from publishers.log_containers import Container
 from publishers.log_pace import Pace

@@ -11,9 +11,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from arvados_nats import arvados_client
+from arvados_nats.arvados import client as arvados_client
+from arvados_nats.arvados.identities import Identities
 from arvados_nats.errors import Unavailable
-from arvados_nats.identities import Identities
 from arvados_nats.permissions import Identity
 from arvados_nats.request_info import Holder
 from authcallout.admissions import fingerprint

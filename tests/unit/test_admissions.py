@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from arvados_nats import accounts
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import Refused
 from arvados_nats.grants import DIRECT, OWNED, Grants
 from arvados_nats.permissions import Identity
 from arvados_nats.request_info import holder
-from arvados_nats.tokens import Token
 from authcallout.admissions import CONTAINER, admission, fingerprint
 
 USER = "zzzzz-tpzed-000000000000001"

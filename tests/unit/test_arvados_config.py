@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import arvados_config, process
+from arvados_nats import process
+from arvados_nats.arvados import config as arvados_config
 from arvados_nats.errors import BadInput, ConfigError
 from publishers.settings import Settings as PublisherSettings
 from tests.unit.test_check_config import OTHER, ROOT_TOKEN, SITE

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from arvados_nats import arvados_config
 from arvados_nats.admin import check_config
+from arvados_nats.arvados import config as arvados_config
 from arvados_nats.cli import main
 from arvados_nats.errors import BadInput
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from arvados_nats.tokens import Token
+from arvados_nats.arvados.tokens import Token
 
 UUID = "zzzzz-gj3su-000000000000001"
 CONTAINER = "zzzzz-dz642-000000000000001"

@@ -24,8 +24,8 @@ from xml.etree import ElementTree
 import httpx
 
 from arvados_nats import subjects
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import BadInput, Refused, Unavailable
-from arvados_nats.tokens import Token
 
 _API = "/arvados/v1"
 _TIMEOUT = 10.0

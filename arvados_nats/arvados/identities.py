@@ -23,12 +23,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from arvados_nats import subjects
-from arvados_nats.arvados_client import Arvados, NotFound
+from arvados_nats.arvados.client import Arvados, NotFound
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.object_facts import timestamp
 from arvados_nats.own_tokens import OwnToken, OwnTokens
 from arvados_nats.permissions import Identity
-from arvados_nats.tokens import Token
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from arvados_nats import arvados_config
-from arvados_nats.arvados_config import Cluster
+from arvados_nats.arvados import config as arvados_config
+from arvados_nats.arvados.config import Cluster
 from arvados_nats.errors import BadInput, ConfigError
 
 
