@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 
 from arvados_nats.arvados import client as arvados_client
+from arvados_nats.client.subscription_handle import Reading
 from arvados_nats.errors import Refused
 from arvados_nats.messages_v1 import (
     Attempt,
@@ -28,7 +29,6 @@ from terminal import proxy_connection
 from terminal.arvados_settings import ArvadosSettings
 from terminal.command import Notes
 from terminal.log_printers import Printer
-from terminal.reading import Reading
 
 NOT_ENDED = 75
 """Exit code for a container that has not ended (EX_TEMPFAIL)."""

@@ -10,12 +10,13 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
+from arvados_nats.client import stream
+from arvados_nats.client.errors import TokenRefused
+from arvados_nats.client.stream import Options, State, Stream, Waiting
 from arvados_nats.errors import ConfigError, Refused, Unavailable
-from terminal import arvados_settings, stream
+from terminal import arvados_settings
 from terminal.arvados_settings import ArvadosSettings
 from terminal.command import Notes
-from terminal.line_errors import TokenRefused
-from terminal.stream import Options, State, Stream, Waiting
 
 _SILENT_SECONDS = 3.0
 _FIRST_SECONDS = 10.0

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
+from arvados_nats.client import stream
+from arvados_nats.client.errors import TokenRefused
+from arvados_nats.client.stream import Connected, Options, State, Stream, Waiting
+from arvados_nats.client.subscription_handle import Reading
 from arvados_nats.errors import BadInput, ConfigError, Refused, Unavailable
 from arvados_nats.messages_v1 import CaughtUp, Event, Log, Object, ServerMessage, Subscribed
-from terminal import stream
-from terminal.line_errors import TokenRefused
-from terminal.reading import Reading
-from terminal.stream import Connected, Options, State, Stream, Waiting
 from tests.integration import scripted_proxy
 from tests.integration.scripted_proxy import Peer, Proxy
 

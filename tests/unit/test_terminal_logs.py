@@ -15,6 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arvados_nats.client.subscription_handle import Reading
+from arvados_nats.client.subscriptions import LogSubscription
 from arvados_nats.messages_v1 import Attempt, CaughtUp, End, Gap, Log, ServerMessage, Subscribed
 from arvados_nats.messages_v1 import Error as ServerError
 from terminal import logs
@@ -22,8 +24,6 @@ from terminal.command import Notes
 from terminal.log_output import Look
 from terminal.log_printers import Copy, Merged
 from terminal.logs import Show, Wanted
-from terminal.reading import Reading
-from terminal.subscriptions import LogSubscription
 
 C1, C2 = "zzzzz-dz642-000000000000001", "zzzzz-dz642-000000000000002"
 REQUEST = "zzzzz-xvhdp-000000000000001"

@@ -11,6 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arvados_nats import requests_v1
+from arvados_nats.client.subscriptions import (
+    EventsSubscription,
+    LogSubscription,
+    ObjectSubscription,
+    Subscription,
+)
 from arvados_nats.messages_v1 import (
     Attempt,
     CaughtUp,
@@ -21,12 +27,6 @@ from arvados_nats.messages_v1 import (
     Object,
     ServerMessage,
     Subscribed,
-)
-from terminal.subscriptions import (
-    EventsSubscription,
-    LogSubscription,
-    ObjectSubscription,
-    Subscription,
 )
 
 C1, C2 = "zzzzz-dz642-000000000000001", "zzzzz-dz642-000000000000002"

@@ -20,10 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from arvados_nats.client import stream
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
-from terminal import stream
 from terminal.command import Notes
 from terminal.log_printers import Copy
 from terminal.logs import Show, Wanted

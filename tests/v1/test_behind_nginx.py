@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from arvados_nats.client import stream
 from arvados_nats.errors import ConfigError
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
-from terminal import stream
 from tests.v0.site import Site
 from tests.v1 import nginx
 from tests.v1.test_sse import opened

@@ -36,6 +36,14 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
 from arvados_nats import messages_v1, requests_v1
+from arvados_nats.client import errors as line_errors
+from arvados_nats.client.subscription_handle import Reading
+from arvados_nats.client.subscriptions import (
+    EventsSubscription,
+    LogSubscription,
+    ObjectSubscription,
+    Subscription,
+)
 from arvados_nats.errors import BadInput, Refused, Unavailable
 from arvados_nats.messages_v1 import (
     SUBPROTOCOL,
@@ -54,14 +62,6 @@ from arvados_nats.requests_v1 import (
     Pong,
     Subscribe,
     Unsubscribe,
-)
-from terminal import line_errors
-from terminal.reading import Reading
-from terminal.subscriptions import (
-    EventsSubscription,
-    LogSubscription,
-    ObjectSubscription,
-    Subscription,
 )
 
 _FIRST_DELAY = 0.5

@@ -12,8 +12,8 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
+from arvados_nats.client.subscriptions import Subscription
 from arvados_nats.messages_v1 import ServerMessage
-from terminal.subscriptions import Subscription
 
 _WAITING_MESSAGES = 64
 
