@@ -23,10 +23,10 @@ COMMANDS = {
     "config": "arvados_nats.admin.nats_config_cli:config",
     "demo": "sandbox.demo:demo",
     "keys": "arvados_nats.admin.keys_cli:keys",
-    "logs": "terminal.logs_cli:logs",
+    "logs": "arvados_nats.commands.logs_cli:logs",
     "publishers": "publishers.cli:publishers",
-    "watch": "terminal.watch_cli:watch",
-    "whoami": "terminal.whoami_cli:whoami",
+    "watch": "arvados_nats.commands.watch_cli:watch",
+    "whoami": "arvados_nats.commands.whoami_cli:whoami",
     "wsproxy": "wsproxy.cli:wsproxy",
 }
 EXTRAS = {"demo": "sandbox"}

@@ -4,7 +4,7 @@
 """Answer `arvados.api.whoami`: who you are, what you may subscribe to, and how.
 
 A refused client can not ask, and the server tells it nothing: `arvados-nats whoami` then looks at
-the token itself (terminal/nats_login.py).
+the token itself (arvados_nats/commands/nats_login.py).
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from arvados_nats import cli
-from terminal import logs, nats_login
-from terminal.logs_cli import logs as logs_command
-from terminal.nats_login import Holder
-from terminal.watch_cli import watch as watch_group
-from terminal.whoami_cli import whoami as whoami_command
+from arvados_nats.commands import logs, nats_login
+from arvados_nats.commands.logs_cli import logs as logs_command
+from arvados_nats.commands.nats_login import Holder
+from arvados_nats.commands.watch_cli import watch as watch_group
+from arvados_nats.commands.whoami_cli import whoami as whoami_command
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terminal.harmless import RESET, Harmless
+from arvados_nats.commands.sanitize import RESET, Harmless
 
 NASTY = st.lists(
     st.one_of(

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from arvados_nats.client.subscription_handle import Reading
 from arvados_nats.client.subscriptions import LogSubscription
+from arvados_nats.commands import logs
+from arvados_nats.commands.command import Notes
+from arvados_nats.commands.log_output import Look
+from arvados_nats.commands.log_printers import Copy, Merged
+from arvados_nats.commands.logs import Show, Wanted
 from arvados_nats.messages_v1 import Attempt, CaughtUp, End, Gap, Log, ServerMessage, Subscribed
 from arvados_nats.messages_v1 import Error as ServerError
-from terminal import logs
-from terminal.command import Notes
-from terminal.log_output import Look
-from terminal.log_printers import Copy, Merged
-from terminal.logs import Show, Wanted
 
 C1, C2 = "zzzzz-dz642-000000000000001", "zzzzz-dz642-000000000000002"
 REQUEST = "zzzzz-xvhdp-000000000000001"

@@ -12,8 +12,8 @@ import pytest
 from arvados._internal import basedirs  # type: ignore[import-untyped]
 from arvados.util import ca_certs_path  # type: ignore[import-untyped]
 
+from arvados_nats.commands import arvados_settings
 from arvados_nats.errors import ConfigError
-from terminal import arvados_settings
 
 CONF = """
 # a comment

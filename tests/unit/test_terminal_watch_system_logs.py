@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from arvados_nats.commands.watch_system_logs import Wanted, lines
 from arvados_nats.system_log_records import SystemLogRecord
-from terminal.watch_system_logs import Wanted, lines
 
 RECORD = SystemLogRecord(
     at="2026-01-02T03:04:05.000006Z",

@@ -21,12 +21,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from arvados_nats.client import stream
+from arvados_nats.commands.command import Notes
+from arvados_nats.commands.log_printers import Copy
+from arvados_nats.commands.logs import Show, Wanted
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
-from terminal.command import Notes
-from terminal.log_printers import Copy
-from terminal.logs import Show, Wanted
 from tests.v0 import site as sites
 from tests.v0.site import Site
 from tests.v1.client import connected

@@ -14,6 +14,10 @@ from dataclasses import dataclass
 
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.client.subscription_handle import Reading
+from arvados_nats.commands import proxy_connection
+from arvados_nats.commands.arvados_settings import ArvadosSettings
+from arvados_nats.commands.command import Notes
+from arvados_nats.commands.log_printers import Printer
 from arvados_nats.errors import Refused
 from arvados_nats.messages_v1 import (
     Attempt,
@@ -25,10 +29,6 @@ from arvados_nats.messages_v1 import (
     ServerMessage,
     Subscribed,
 )
-from terminal import proxy_connection
-from terminal.arvados_settings import ArvadosSettings
-from terminal.command import Notes
-from terminal.log_printers import Printer
 
 NOT_ENDED = 75
 """Exit code for a container that has not ended (EX_TEMPFAIL)."""

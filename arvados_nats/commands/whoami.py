@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from arvados_nats.arvados import client as arvados_client
+from arvados_nats.commands import nats_login
+from arvados_nats.commands.arvados_settings import ArvadosSettings
+from arvados_nats.commands.nats_login import Granted, Holder
+from arvados_nats.commands.sanitize import Harmless
 from arvados_nats.errors import ArvadosNatsError, Refused
-from terminal import nats_login
-from terminal.arvados_settings import ArvadosSettings
-from terminal.harmless import Harmless
-from terminal.nats_login import Granted, Holder
 
 _SHOWN = 20
 

@@ -17,7 +17,7 @@ from arvados_nats import subjects
 from arvados_nats.system_log_records import PRIORITIES
 
 if TYPE_CHECKING:
-    from terminal.watch import Watch
+    from arvados_nats.commands.watch import Watch
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,8 +53,8 @@ def _uuid(ctx: click.Context, param: click.Parameter, value: str) -> str:
 
 
 def _watch(as_json: bool, proxy: str | None) -> Watch:
-    from terminal import arvados_settings, command
-    from terminal.watch import Watch
+    from arvados_nats.commands import arvados_settings, command
+    from arvados_nats.commands.watch import Watch
 
     return Watch(arvados_settings.read(), command.write, command.Notes(), as_json, proxy)
 
@@ -69,8 +69,8 @@ def watch_object(uuid: str, as_json: bool, proxy: str | None) -> None:
     A container request comes with its present container. Exits 1 when the object is gone, or may
     not be read.
     """
-    from terminal import command
-    from terminal import watch as flow
+    from arvados_nats.commands import command
+    from arvados_nats.commands import watch as flow
 
     command.run(flow.watch_object(_watch(as_json, proxy), uuid))
 
@@ -102,8 +102,8 @@ def _run_events(
     below: bool = False,
     **lists: Any,
 ) -> None:
-    from terminal import command
-    from terminal import watch as flow
+    from arvados_nats.commands import command
+    from arvados_nats.commands import watch as flow
 
     filters: dict[str, Any] = {name: list(words) for name, words in lists.items() if words}
     if below:
@@ -120,8 +120,8 @@ def _run_events(
 @_as_json
 def watch_permissions(nats_url: str, as_json: bool) -> None:
     """Follow what the token may subscribe to on NATS."""
-    from terminal import command
-    from terminal import watch_permissions as flow
+    from arvados_nats.commands import command
+    from arvados_nats.commands import watch_permissions as flow
 
     command.run(flow.watch_permissions(_watch(as_json, None), nats_url))
 
@@ -133,8 +133,8 @@ def watch_permissions(nats_url: str, as_json: bool) -> None:
 @_as_json
 def watch_queue(nats_url: str, as_json: bool) -> None:
     """Follow the containers that wait or run; for administrators."""
-    from terminal import command
-    from terminal import watch_queue as flow
+    from arvados_nats.commands import command
+    from arvados_nats.commands import watch_queue as flow
 
     command.run(flow.watch_queue(_watch(as_json, None), nats_url))
 
@@ -158,8 +158,8 @@ def watch_system_logs(
     *, units: tuple[str, ...], priority: str, nats_url: str, as_json: bool, **options: Any
 ) -> None:
     """Follow the system logs of the cluster's machines; for administrators."""
-    from terminal import command
-    from terminal import watch_system_logs as flow
+    from arvados_nats.commands import command
+    from arvados_nats.commands import watch_system_logs as flow
 
     level = int(priority) if priority.isdigit() else PRIORITIES.index(priority)
     wanted = flow.Wanted(options["host"], units, level)

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
+from arvados_nats.commands.sanitize import Harmless
 from arvados_nats.messages_v1 import Event, Object
-from terminal.harmless import Harmless
 
 _LONGEST_VALUE = 80
 _NOTHING: tuple[Any, ...] = (None, "", [], {})

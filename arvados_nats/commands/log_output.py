@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from terminal.harmless import RESET, Harmless
-from terminal.merge import Line, stamp
+from arvados_nats.commands.merge import Line, stamp
+from arvados_nats.commands.sanitize import RESET, Harmless
 
 _COLOURS = ("36", "33", "35", "32", "34", "96", "93", "95", "92", "94")
 _ERROR_COLOUR = "31"

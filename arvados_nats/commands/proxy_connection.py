@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 from arvados_nats.client import stream
 from arvados_nats.client.errors import TokenRefused
 from arvados_nats.client.stream import Options, State, Stream, Waiting
+from arvados_nats.commands import arvados_settings
+from arvados_nats.commands.arvados_settings import ArvadosSettings
+from arvados_nats.commands.command import Notes
 from arvados_nats.errors import ConfigError, Refused, Unavailable
-from terminal import arvados_settings
-from terminal.arvados_settings import ArvadosSettings
-from terminal.command import Notes
 
 _SILENT_SECONDS = 3.0
 _FIRST_SECONDS = 10.0

@@ -14,8 +14,8 @@ import click
 from arvados_nats import subjects
 
 if TYPE_CHECKING:
-    from terminal.command import Notes
-    from terminal.log_printers import Printer
+    from arvados_nats.commands.command import Notes
+    from arvados_nats.commands.log_printers import Printer
 
 
 class _Options(TypedDict):
@@ -77,8 +77,8 @@ def logs(uuid: str, **options: Unpack[_Options]) -> None:
     Lines of all files are merged by time stamp; no file's own order is changed. ARVADOS_API_HOST
     and ARVADOS_API_TOKEN, or ~/.config/arvados/settings.conf, say where and who.
     """
-    from terminal import arvados_settings, command
-    from terminal import logs as flow
+    from arvados_nats.commands import arvados_settings, command
+    from arvados_nats.commands import logs as flow
 
     notes = command.Notes()
     wanted = flow.Wanted(uuid, options["files"], options["tail"], options["follow"])
@@ -92,9 +92,9 @@ def logs(uuid: str, **options: Unpack[_Options]) -> None:
 
 
 def _printer(options: _Options, notes: Notes) -> Printer:
-    from terminal import command
-    from terminal.log_output import Look
-    from terminal.log_printers import Copy, Merged
+    from arvados_nats.commands import command
+    from arvados_nats.commands.log_output import Look
+    from arvados_nats.commands.log_printers import Copy, Merged
 
     terminal, alone = sys.stdout.isatty(), len(options["files"]) == 1
     names, color = options["names"], options["color"]

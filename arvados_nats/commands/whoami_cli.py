@@ -23,8 +23,8 @@ def whoami(nats_url: str | None, as_json: bool) -> None:
     """
     import msgspec
 
-    from terminal import arvados_settings, command
-    from terminal import whoami as flow
+    from arvados_nats.commands import arvados_settings, command
+    from arvados_nats.commands import whoami as flow
 
     settings = arvados_settings.read()
 

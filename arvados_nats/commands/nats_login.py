@@ -22,10 +22,10 @@ from arvados_nats import accounts, grant_subjects, nats_client, subjects
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
+from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, Refused, Unavailable
 from arvados_nats.nats_client import Nats
 from arvados_nats.permissions import ALL
-from terminal.arvados_settings import ArvadosSettings
 
 _LOGIN_SECONDS = 10.0
 _ANSWER_SECONDS = 1.5

@@ -15,11 +15,11 @@ import time
 
 import msgspec
 
+from arvados_nats.commands import nats_login
+from arvados_nats.commands.nats_login import Granted
+from arvados_nats.commands.watch import Watch
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.nats_client import Nats
-from terminal import nats_login
-from terminal.nats_login import Granted
-from terminal.watch import Watch
 
 _BACK_SECONDS = 5.0
 """A client whose permissions changed is back sooner."""

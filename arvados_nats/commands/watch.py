@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
+from arvados_nats.commands import proxy_connection, watch_text
+from arvados_nats.commands.arvados_settings import ArvadosSettings
+from arvados_nats.commands.command import Notes
 from arvados_nats.errors import Refused
 from arvados_nats.messages_v1 import Error, Event, Gap, Object
-from terminal import proxy_connection, watch_text
-from terminal.arvados_settings import ArvadosSettings
-from terminal.command import Notes
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from typing import IO, Protocol
 
-from terminal.command import Notes
-from terminal.log_output import LogOutput, Look
-from terminal.merge import Line, Merge
+from arvados_nats.commands.command import Notes
+from arvados_nats.commands.log_output import LogOutput, Look
+from arvados_nats.commands.merge import Line, Merge
 
 _HELD_IN_MEMORY = 8 * 1024 * 1024
 _PORTION = 256 * 1024
