@@ -21,7 +21,8 @@ from typing import Any, cast
 
 import msgspec
 
-from arvados_nats import grants_wire, subjects
+from arvados_nats import grants_wire
+from arvados_nats.contract import subjects
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.grant_subjects import Change, compare, merged
 from arvados_nats.grants import ClusterState, Grants

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import msgspec
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
 from arvados_nats.errors import MALFORMED, BadInput, Unavailable
 from arvados_nats.grant_book import GrantBook
 from arvados_nats.grant_subjects import Change

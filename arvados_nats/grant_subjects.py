@@ -33,7 +33,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
 from arvados_nats.grants import DIRECT, OWNED, ClusterState, Grants
 from arvados_nats.permissions import ALL, Identity, scopes_allow
 

@@ -23,7 +23,8 @@ import nats.aio.msg
 import nats.aio.subscription
 import nats.errors
 
-from arvados_nats import nats_inbox, nats_wire, streams
+from arvados_nats import nats_inbox, nats_wire
+from arvados_nats.contract import streams
 from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
 from arvados_nats.nats_failures import cancellable, translated
 from arvados_nats.nats_inbox import PENDING_BYTES, PENDING_MESSAGES

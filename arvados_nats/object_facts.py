@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
+from arvados_nats.contract.subjects import kind_of
 from arvados_nats.errors import BadInput
-from arvados_nats.subjects import kind_of
 
 ROLE = "role"
 PERMISSION = "permission"

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from enum import Enum
 
-from arvados_nats import objects_wire, subjects
+from arvados_nats import objects_wire
+from arvados_nats.contract import subjects
 from arvados_nats.nats_client import Nats
 
 

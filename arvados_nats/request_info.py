@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from arvados_nats import accounts, subjects
+from arvados_nats.contract import accounts, subjects
 from arvados_nats.errors import MALFORMED, BadInput
 
 _HEADER = "Nats-Request-Info"

@@ -27,8 +27,9 @@ from __future__ import annotations
 
 import hashlib
 
-from arvados_nats import accounts, grant_subjects, log_chunks, streams, subjects
+from arvados_nats import grant_subjects
 from arvados_nats.arvados.tokens import Token
+from arvados_nats.contract import accounts, log_chunks, streams, subjects
 from arvados_nats.errors import Refused
 from arvados_nats.grants import Grants
 from arvados_nats.permissions import ALL, Identity

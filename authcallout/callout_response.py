@@ -16,7 +16,7 @@ import re
 import time
 from dataclasses import dataclass
 
-from arvados_nats import accounts
+from arvados_nats.contract import accounts
 from authcallout.callout_request import CalloutRequest
 from authcallout.nkey_jwt import Signer
 

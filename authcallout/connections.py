@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from arvados_nats import accounts
+from arvados_nats.contract import accounts
 from arvados_nats.errors import ArvadosNatsError, Unavailable
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.request_info import Holder, holder

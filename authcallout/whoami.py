@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import msgspec
 
-from arvados_nats import accounts, request_info, subjects
+from arvados_nats import request_info
+from arvados_nats.contract import accounts, subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.grant_book import GrantBook
 from arvados_nats.grant_subjects import subscriptions

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from arvados_nats import events, subjects
-from arvados_nats.events import Event
+from arvados_nats.contract import events, subjects
+from arvados_nats.contract.events import Event
 from arvados_nats.nats_client import Nats
 from bench import world
 from bench.crowds import Clients

@@ -29,7 +29,8 @@ from typing import Any
 
 import httpx
 
-from arvados_nats import nats_client, streams, subjects
+from arvados_nats import nats_client
+from arvados_nats.contract import streams, subjects
 from arvados_nats.nats_client import Message
 from bench import crowds, fans, figures, processes, world
 from bench.crowd import Heard

@@ -29,7 +29,8 @@ from typing import Any
 
 import asyncpg
 
-from arvados_nats import keys, nats_client, streams, subjects
+from arvados_nats import keys, nats_client
+from arvados_nats.contract import streams, subjects
 from arvados_nats.nats_client import Message, Nats
 from bench import command, processes
 from sandbox import child, nats_server, postgres, raw_rows

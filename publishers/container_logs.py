@@ -14,7 +14,7 @@ import asyncio
 import dataclasses
 from dataclasses import dataclass, field
 
-from arvados_nats import streams
+from arvados_nats.contract import streams
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health
 from publishers import log_assignments, log_containers, log_interest

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from arvados_nats.contract.subjects import is_uuid
 from arvados_nats.postgres_primary import STATEMENT_TIMEOUT
-from arvados_nats.subjects import is_uuid
 from publishers import log_rows, metrics
 from publishers.known_rows import KnownRows, slice_of, start_of
 from publishers.log_rows import LogRow

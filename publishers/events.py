@@ -18,7 +18,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from arvados_nats import events, streams, subjects, tracing
+from arvados_nats import tracing
+from arvados_nats.contract import events, streams, subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health

@@ -16,7 +16,8 @@ from typing import NoReturn
 
 import msgspec
 
-from arvados_nats import grants_wire, subjects
+from arvados_nats import grants_wire
+from arvados_nats.contract import subjects
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput
 from arvados_nats.grants_wire import (
     FAILED,

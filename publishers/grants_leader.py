@@ -18,7 +18,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
-from arvados_nats import events, grants_wire, subjects
+from arvados_nats import grants_wire
+from arvados_nats.contract import events, subjects
 from arvados_nats.grants_wire import GrantsAnswered, GrantsChanged
 from arvados_nats.nats_client import Message, Nats, Subscription
 from publishers import grants_metrics as metrics

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from arvados_nats.events import Event
-from arvados_nats.subjects import is_uuid, kind_of
+from arvados_nats.contract.events import Event
+from arvados_nats.contract.subjects import is_uuid, kind_of
 
 GRAPH_KINDS = ("link", "group", "user")
 """Kinds whose events may change what somebody reads."""

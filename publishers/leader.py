@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from arvados_nats import streams, subjects
+from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import ArvadosNatsError, Unavailable
 from arvados_nats.nats_client import Message, Nats
 from publishers.attempts import Attempts

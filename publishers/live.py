@@ -24,10 +24,11 @@ from typing import TypeVar
 
 import msgspec
 
-from arvados_nats import events, log_chunks, object_facts, streams, subjects
+from arvados_nats import object_facts
+from arvados_nats.contract import events, log_chunks, streams, subjects
+from arvados_nats.contract.events import Event
+from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
-from arvados_nats.events import Event
-from arvados_nats.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats_client import Nats
 from arvados_nats.nats_history import StoredMessage
 from arvados_nats.ops import Health

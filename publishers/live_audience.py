@@ -17,8 +17,8 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 
-from arvados_nats.events import Event
-from arvados_nats.subjects import is_uuid
+from arvados_nats.contract.events import Event
+from arvados_nats.contract.subjects import is_uuid
 from publishers import object_tables
 from publishers.object_tables import Requests
 from publishers.postgres import Database

@@ -13,7 +13,8 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from arvados_nats import passed_over, streams, subjects
+from arvados_nats import passed_over
+from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats_client import Nats
 from arvados_nats.nats_history import StoredMessage

@@ -19,7 +19,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats_client import Message, Nats
 from publishers import log_metrics

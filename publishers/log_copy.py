@@ -13,9 +13,9 @@ from __future__ import annotations
 import logging
 import time
 
-from arvados_nats import log_chunks
+from arvados_nats.contract import log_chunks
+from arvados_nats.contract.log_chunks import Chunk
 from arvados_nats.errors import BadInput
-from arvados_nats.log_chunks import Chunk
 from publishers import log_metrics
 from publishers.log_containers import Container
 from publishers.log_file import LogFile

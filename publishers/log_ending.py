@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from arvados_nats.log_chunks import MAX_CHUNK_BYTES, ContainerEnd, FileEnd
+from arvados_nats.contract.log_chunks import MAX_CHUNK_BYTES, ContainerEnd, FileEnd
 from publishers.log_containers import Container
 from publishers.log_file import LogFile
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from arvados_nats.contract.log_chunks import Chunk, cut
 from arvados_nats.errors import ArvadosNatsError
-from arvados_nats.log_chunks import Chunk, cut
 
 MAX_READ = 512 * 1024
 """Bytes asked for in one call. All tailers together may hold as much each while NATS is away."""

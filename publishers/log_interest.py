@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
 from arvados_nats.nats_client import Message, Nats
 from publishers import log_metrics
 

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable
 
-from arvados_nats.log_chunks import ContainerEnd
+from arvados_nats.contract.log_chunks import ContainerEnd
 from arvados_nats.nats_client import Nats
 from publishers import log_metrics
 from publishers.log_assignments import Replicas

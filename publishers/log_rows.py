@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from arvados_nats import events
+from arvados_nats.contract import events
+from arvados_nats.contract.subjects import OTHER, kind_of
 from arvados_nats.errors import BadInput, Unavailable
-from arvados_nats.subjects import OTHER, kind_of
 from publishers.known_rows import SLICE_SECONDS
 from publishers.postgres import Database, Row
 

@@ -14,7 +14,7 @@ import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from arvados_nats import streams, subjects
+from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats_client import Message, Nats
 from publishers import log_containers

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from pydantic import Field, SecretStr
 
-from arvados_nats import streams
+from arvados_nats.contract import streams
 from arvados_nats.settings import Block
 from publishers.container_logs import Options
 from publishers.log_pace import Pace

@@ -19,8 +19,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
+from arvados_nats.contract.log_chunks import ContainerEnd
 from arvados_nats.errors import ArvadosNatsError, Unavailable
-from arvados_nats.log_chunks import ContainerEnd
 from publishers import log_ending, log_metrics, log_pace
 from publishers.log_containers import Container
 from publishers.log_copy import LogCopy

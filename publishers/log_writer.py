@@ -15,9 +15,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from arvados_nats import log_chunks, streams, subjects
+from arvados_nats.contract import log_chunks, streams, subjects
+from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
-from arvados_nats.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats_acks import Ack, JetStreamError
 from arvados_nats.nats_client import Nats
 from arvados_nats.nats_history import StoredMessage

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from arvados_nats.arvados_tables import COLLECTION_UUID
-from arvados_nats.subjects import kind_of
+from arvados_nats.contract.subjects import kind_of
 from publishers.postgres import Database, Row
 
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {

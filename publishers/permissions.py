@@ -16,7 +16,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from arvados_nats import grants_wire, subjects
+from arvados_nats import grants_wire
+from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.ops import Health

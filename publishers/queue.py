@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from arvados_nats import queue_entries, streams, subjects
+from arvados_nats.contract import queue_entries, streams, subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.ops import Health

@@ -19,9 +19,9 @@ from typing import Any
 
 import yaml
 
-from arvados_nats import queue_entries
-from arvados_nats.events import timestamp
-from arvados_nats.queue_entries import STATES, QueueEntry
+from arvados_nats.contract import queue_entries
+from arvados_nats.contract.events import timestamp
+from arvados_nats.contract.queue_entries import STATES, QueueEntry
 from publishers import queue_metrics as metrics
 from publishers.postgres import Database, Row
 

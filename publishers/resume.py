@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats import streams, subjects
+from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import MALFORMED, Unavailable
 from arvados_nats.nats_client import Nats
 from arvados_nats.nats_history import StoredMessage

@@ -16,9 +16,10 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from arvados_nats import objects_wire, runs_wire, subjects
+from arvados_nats import objects_wire, runs_wire
+from arvados_nats.contract import subjects
+from arvados_nats.contract.events import timestamp
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput
-from arvados_nats.events import timestamp
 from arvados_nats.grants_wire import FAILED
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.object_facts import facts_of

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from pydantic import Field
 
-from arvados_nats import streams
+from arvados_nats.contract import streams
 from arvados_nats.settings import (
     ArvadosSettings,
     Block,

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.nats_history import StoredMessage, parse
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from arvados_nats import system_log_records
+from arvados_nats.contract import system_log_records
 from arvados_nats.errors import MALFORMED, ConfigError
 from arvados_nats.ops import Health
 from publishers import system_log_lines

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from arvados_nats import streams, subjects, system_log_records
+from arvados_nats.contract import streams, subjects, system_log_records
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.nats_acks import Ack, JetStreamError
 from arvados_nats.nats_client import Nats

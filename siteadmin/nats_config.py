@@ -20,8 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from arvados_nats import streams, subjects
-from arvados_nats.accounts import ARVADOS, AUTH, SENDERS, SYS, USERS
+from arvados_nats.contract import streams, subjects
+from arvados_nats.contract.accounts import ARVADOS, AUTH, SENDERS, SYS, USERS
 
 STATIC_USERS = ("callout", "callout-service", "publisher", "wsproxy", "system-logs", "sys")
 """Identities that log in by nkey, without the callout: they work while it is down."""

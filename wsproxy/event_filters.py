@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
+from arvados_nats.contract.subjects import KIND_OF_NAME, KINDS
 from arvados_nats.errors import BadInput
 from arvados_nats.requests_v1 import EventsTarget
-from arvados_nats.subjects import KIND_OF_NAME, KINDS
 from wsproxy.stored_event import StoredEvent
 
 _ARVADOS_KINDS = {kind.arvados: kind.name for kind in KINDS}

@@ -17,9 +17,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from arvados_nats import object_facts, streams, subjects
+from arvados_nats import object_facts
+from arvados_nats.contract import streams, subjects
+from arvados_nats.contract.events import GRAPH_FOLLOWS
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
-from arvados_nats.events import GRAPH_FOLLOWS
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.nats_history import BATCH_BYTES
 from arvados_nats.ops import Health

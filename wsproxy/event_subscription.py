@@ -9,7 +9,7 @@ what a client asked for is in `event_filters`; here is what its cursor means.
 
 from __future__ import annotations
 
-from arvados_nats import streams
+from arvados_nats.contract import streams
 from arvados_nats.errors import Unavailable
 from arvados_nats.messages_v1 import CaughtUp, Event, Gap, Subscribed, encode
 from arvados_nats.requests_v1 import EventsTarget

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from arvados_nats.events import Event
+from arvados_nats.contract.events import Event
 from wsproxy.stored_event import StoredEvent
 
 

@@ -16,7 +16,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from arvados_nats import streams, subjects, tracing
+from arvados_nats import tracing
+from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import BadInput
 from arvados_nats.nats_client import Nats
 from arvados_nats.nats_history import BATCH_BYTES

@@ -12,8 +12,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from arvados_nats import subjects
 from arvados_nats.arvados.tokens import Token
+from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from wsproxy import metrics
 from wsproxy.limits import origin_allowed

@@ -18,9 +18,9 @@ import logging
 import random
 from collections.abc import Mapping
 
-from arvados_nats import events, log_chunks, subjects
+from arvados_nats.contract import events, log_chunks, subjects
+from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
-from arvados_nats.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats_client import Message, Nats
 from wsproxy import failures, log_end
 from wsproxy.cursor import LogPlace

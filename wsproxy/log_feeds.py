@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from arvados_nats import subjects
 from arvados_nats.arvados.client import Arvados
+from arvados_nats.contract import subjects
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats_client import Nats
 from wsproxy import metrics

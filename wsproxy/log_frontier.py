@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from arvados_nats.log_chunks import Chunk
+from arvados_nats.contract.log_chunks import Chunk
 from wsproxy.cursor import LogPlace
 from wsproxy.log_text import incomplete_tail
 

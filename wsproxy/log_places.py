@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from statistics import median_low
 from typing import Any
 
-from arvados_nats import events, streams, subjects
+from arvados_nats.contract import events, streams, subjects
 from arvados_nats.errors import BadInput
 from arvados_nats.nats_client import Nats
 from arvados_nats.nats_history import BATCH_BYTES, StoredMessage

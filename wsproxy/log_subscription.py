@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
 from arvados_nats.errors import BadInput, Refused
 from arvados_nats.messages_v1 import Attempt, End, Gap, Subscribed
 from arvados_nats.object_facts import ObjectFacts

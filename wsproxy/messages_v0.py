@@ -23,9 +23,9 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
+from arvados_nats.contract.events import Event, v0_properties
 from arvados_nats.errors import MALFORMED, BadInput
-from arvados_nats.events import Event, v0_properties
 from wsproxy.frames import Message, head
 from wsproxy.stored_event import StoredEvent
 

@@ -18,7 +18,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import NoReturn, cast
 
-from arvados_nats import request_info, subjects, token_follow
+from arvados_nats import request_info, token_follow
+from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
 from arvados_nats.grant_book import GrantBook
 from arvados_nats.judge import Judge

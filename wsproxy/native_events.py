@@ -20,9 +20,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from arvados_nats import events, streams, subjects
+from arvados_nats.contract import events, streams, subjects
+from arvados_nats.contract.events import Event
 from arvados_nats.errors import BadInput, Unavailable
-from arvados_nats.events import Event
 from arvados_nats.judge import Judge
 from arvados_nats.nats_client import Nats
 from arvados_nats.nats_history import BATCH_BYTES

@@ -19,10 +19,11 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Meta
 
-from arvados_nats import log_chunks, runs_wire, subjects
+from arvados_nats import runs_wire
+from arvados_nats.contract import log_chunks, subjects
+from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import BadInput
 from arvados_nats.judge import Judge
-from arvados_nats.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats_client import Nats
 from arvados_nats.object_facts import ObjectFacts
 from arvados_nats.requests_v1 import Offset, Text

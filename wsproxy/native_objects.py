@@ -17,7 +17,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from arvados_nats import objects_wire, subjects
+from arvados_nats import objects_wire
+from arvados_nats.contract import subjects
 from arvados_nats.judge import Judge
 from arvados_nats.nats_client import Nats
 from arvados_nats.objects_wire import Snapshot

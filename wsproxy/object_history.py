@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from arvados_nats import events, streams, subjects
+from arvados_nats.contract import events, streams, subjects
+from arvados_nats.contract.events import Event
 from arvados_nats.errors import BadInput
-from arvados_nats.events import Event
 from arvados_nats.nats_client import Nats
 from wsproxy import object_state
 from wsproxy.object_state import State

@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
+from arvados_nats.contract.events import Event
 from arvados_nats.errors import BadInput
-from arvados_nats.events import Event
 from arvados_nats.object_facts import ObjectFacts, facts_of, timestamp
 
 _TIMES = "uuid owner_uuid created_at modified_at"

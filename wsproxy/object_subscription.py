@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
 from arvados_nats.errors import Refused
 from arvados_nats.messages_v1 import Object, Subscribed, encode
 from arvados_nats.object_facts import ObjectFacts

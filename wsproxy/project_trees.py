@@ -17,7 +17,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from arvados_nats import grants_wire, subjects
+from arvados_nats import grants_wire
+from arvados_nats.contract import subjects
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.nats_client import Nats
 from wsproxy.router import Router

@@ -18,12 +18,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
+from arvados_nats.contract.subjects import Kind
 from arvados_nats.grants import Grants
 from arvados_nats.judge import Judge
 from arvados_nats.object_facts import ObjectFacts
 from arvados_nats.permissions import ALL, Decision, Identity, scopes_allow
-from arvados_nats.subjects import Kind
 from wsproxy.batch import Batch
 from wsproxy.permission_check import PermissionCheck
 from wsproxy.stored_event import StoredEvent

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import msgspec
 
-from arvados_nats import events, subjects
+from arvados_nats.contract import events, subjects
+from arvados_nats.contract.events import Event
+from arvados_nats.contract.subjects import Kind
 from arvados_nats.errors import BadInput
-from arvados_nats.events import Event
 from arvados_nats.object_facts import ObjectFacts
-from arvados_nats.subjects import Kind
 from wsproxy.frames import Message
 
 DELETE = "delete"

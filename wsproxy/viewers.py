@@ -22,9 +22,10 @@ from typing import Protocol
 
 import msgspec
 
-from arvados_nats import subjects, token_follow
+from arvados_nats import token_follow
 from arvados_nats.arvados.identities import Identities
 from arvados_nats.arvados.tokens import Token
+from arvados_nats.contract import subjects
 from arvados_nats.errors import MALFORMED, BadInput, Refused, Unavailable
 from arvados_nats.grant_book import STALE, GrantBook
 from arvados_nats.grant_subjects import Change

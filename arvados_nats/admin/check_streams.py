@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from arvados_nats import nats_client, streams, subjects
+from arvados_nats import nats_client
+from arvados_nats.contract import streams, subjects
 from arvados_nats.passed_over import read
 from siteadmin.nats_config import GIB, Size
 

@@ -23,8 +23,8 @@ from xml.etree import ElementTree
 
 import httpx
 
-from arvados_nats import subjects
 from arvados_nats.arvados.tokens import Token
+from arvados_nats.contract import subjects
 from arvados_nats.errors import BadInput, Refused, Unavailable
 
 _API = "/arvados/v1"

@@ -22,9 +22,9 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from arvados_nats import subjects
 from arvados_nats.arvados.client import Arvados, NotFound
 from arvados_nats.arvados.tokens import Token
+from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.object_facts import timestamp
 from arvados_nats.own_tokens import OwnToken, OwnTokens

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
 
 _MAX_LENGTH = 8192
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
 
 if TYPE_CHECKING:
     from arvados_nats.commands.command import Notes

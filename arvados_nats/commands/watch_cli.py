@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from arvados_nats import subjects
-from arvados_nats.system_log_records import PRIORITIES
+from arvados_nats.contract import subjects
+from arvados_nats.contract.system_log_records import PRIORITIES
 
 if TYPE_CHECKING:
     from arvados_nats.commands.watch import Watch

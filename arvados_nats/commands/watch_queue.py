@@ -14,12 +14,12 @@ import asyncio
 
 import msgspec
 
-from arvados_nats import queue_entries, streams, subjects
 from arvados_nats.commands import nats_login
 from arvados_nats.commands.watch import Watch
+from arvados_nats.contract import queue_entries, streams, subjects
+from arvados_nats.contract.queue_entries import QueueEntry
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats_client import Message, Nats
-from arvados_nats.queue_entries import QueueEntry
 
 _RETRY_SECONDS = 1.0
 _REREAD_SECONDS = 60.0

@@ -18,14 +18,14 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from arvados_nats import streams, subjects, system_log_records
 from arvados_nats.commands import nats_login
 from arvados_nats.commands.sanitize import Harmless
 from arvados_nats.commands.watch import Watch
+from arvados_nats.contract import streams, subjects, system_log_records
+from arvados_nats.contract.system_log_records import PRIORITIES, SystemLogRecord
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.nats_client import Message, Nats
 from arvados_nats.nats_history import StoredMessage
-from arvados_nats.system_log_records import PRIORITIES, SystemLogRecord
 
 _GATHER_SECONDS = 0.05
 _RETRY_SECONDS = 1.0

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
 from sandbox.api import readable, webdav
 from sandbox.api.arguments import Arguments
 from sandbox.api.calls import Call

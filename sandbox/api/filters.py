@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
 from sandbox.api import json_filters
 from sandbox.api.arguments import Arguments, ruby, wrong_type
 from sandbox.api.errors import argument_error

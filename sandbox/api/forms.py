@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
 from sandbox.api.calls import Call
 from sandbox.api.rights import Rights
 from sandbox.api.tables import Table

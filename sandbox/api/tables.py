@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
 
 _CATEGORIES = {
     "character varying": "text",

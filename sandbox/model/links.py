@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from arvados_nats.subjects import kind_of
+from arvados_nats.contract.subjects import kind_of
 from sandbox.model import permission_graph as graph
 from sandbox.model import permission_table
 from sandbox.model.permission_graph import Change

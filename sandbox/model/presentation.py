@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from arvados_nats.subjects import kind_of
+from arvados_nats.contract.subjects import kind_of
 from sandbox import ages
 from sandbox.model import records, users
 from sandbox.model.records import Record, Row

@@ -20,7 +20,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from arvados_nats.subjects import KIND_OF_NAME, KINDS, Kind
+from arvados_nats.contract.subjects import KIND_OF_NAME, KINDS, Kind
 from sandbox import ages
 
 Row = dict[str, Any]

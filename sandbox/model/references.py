@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arvados_nats.subjects import kind_of
+from arvados_nats.contract.subjects import kind_of
 from sandbox.model.records import Record
 from sandbox.model.rules import Problems
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import asyncpg
 
-from arvados_nats.subjects import kind_of
+from arvados_nats.contract.subjects import kind_of
 from sandbox.model import access, attributes, audit_log, records, references
 from sandbox.model.actors import Actor
 from sandbox.model.config import ClusterConfig

@@ -25,7 +25,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import CloseCode
 
-from arvados_nats import nats_client, subjects
+from arvados_nats import nats_client
+from arvados_nats.contract import subjects
 from arvados_nats.errors import Refused
 from sandbox import ports
 from sandbox.model.actors import Actor

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from arvados_nats import keys, nats_client, streams
+from arvados_nats import keys, nats_client
+from arvados_nats.contract import streams
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats_client import Nats
 from publishers.settings import Settings as PublisherSettings

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from arvados_nats import nats_client, streams, subjects
+from arvados_nats import nats_client
+from arvados_nats.contract import streams, subjects
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack

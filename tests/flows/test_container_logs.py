@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from arvados_nats import log_chunks, nats_client, streams, subjects
-from arvados_nats.log_chunks import Chunk, ContainerEnd, FileEnd
+from arvados_nats import nats_client
+from arvados_nats.contract import log_chunks, streams, subjects
+from arvados_nats.contract.log_chunks import Chunk, ContainerEnd, FileEnd
 from arvados_nats.nats_client import Nats
 from sandbox.model.records import Record
 from sandbox.sandbox import MANAGEMENT_TOKEN

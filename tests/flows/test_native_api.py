@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from arvados_nats import streams, subjects
+from arvados_nats.contract import streams, subjects
 from arvados_nats.nats_client import Nats
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record

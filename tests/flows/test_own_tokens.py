@@ -14,8 +14,8 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from arvados_nats import accounts, subjects
 from arvados_nats.arvados import client as arvados_client
+from arvados_nats.contract import accounts, subjects
 from arvados_nats.own_tokens import OwnToken, OwnTokens
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack

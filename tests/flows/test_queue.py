@@ -14,9 +14,9 @@ from typing import Any
 import nats as nats_py
 import pytest
 
-from arvados_nats import queue_entries, streams, subjects
+from arvados_nats.contract import queue_entries, streams, subjects
+from arvados_nats.contract.queue_entries import QueueEntry
 from arvados_nats.errors import Unavailable
-from arvados_nats.queue_entries import QueueEntry
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 from tests.flows.native import connected

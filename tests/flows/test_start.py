@@ -12,7 +12,8 @@ import sys
 
 import pytest
 
-from arvados_nats import grants_wire, objects_wire, subjects, token_follow
+from arvados_nats import grants_wire, objects_wire, token_follow
+from arvados_nats.contract import subjects
 from arvados_nats.grant_book import GrantBook
 from sandbox import child
 from sandbox.sandbox import MANAGEMENT_TOKEN

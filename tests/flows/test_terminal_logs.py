@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats.subjects import is_uuid
+from arvados_nats.contract.subjects import is_uuid
 from bench import processes
 from sandbox import ports
 from sandbox.log_files import NumberedLines

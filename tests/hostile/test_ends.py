@@ -10,8 +10,8 @@ import asyncio
 import msgspec
 import pytest
 
-from arvados_nats import subjects
 from arvados_nats.arvados.tokens import Token
+from arvados_nats.contract import subjects
 from arvados_nats.grant_subjects import Change
 from sandbox.model.actors import Actor
 from tests.hostile.test_counts import own, until_equal

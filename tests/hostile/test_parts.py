@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import keys, nats_client, streams
+from arvados_nats import keys, nats_client
+from arvados_nats.contract import streams
 from arvados_nats.errors import ConfigError
 from arvados_nats.ops import Health
 from publishers import main as publishers

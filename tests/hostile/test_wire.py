@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import keys, nats_client, streams, subjects
+from arvados_nats import keys, nats_client
+from arvados_nats.contract import streams, subjects
 from arvados_nats.nats_client import Message, Nats
 from tests.hostile import raw_sender
 from tests.integration.event_world import until

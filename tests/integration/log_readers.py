@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from arvados_nats.arvados.tokens import Token
-from arvados_nats.log_chunks import Chunk, ContainerEnd
+from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats_client import Nats
 from wsproxy.frames import Message
 from wsproxy.log_arvados import Access

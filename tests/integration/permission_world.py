@@ -14,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from arvados_nats import keys, nats_client, subjects
+from arvados_nats import keys, nats_client
+from arvados_nats.contract import subjects
 from arvados_nats.grant_book import GrantBook
 from arvados_nats.grants import Grants
 from arvados_nats.grants_wire import GrantsChanged, TokenGone

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from arvados_nats import keys, nats_client, streams
+from arvados_nats import keys, nats_client
 from arvados_nats.cli import main
+from arvados_nats.contract import streams
 from sandbox import ports
 from sandbox.nats_server import NatsServer
 from sandbox.sandbox import Sandbox

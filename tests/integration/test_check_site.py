@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from arvados_nats import keys, nats_client, streams
+from arvados_nats import keys, nats_client
 from arvados_nats.admin import check_arvados, check_connections, check_postgres, clocks
+from arvados_nats.contract import streams
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from sandbox.sandbox import Sandbox

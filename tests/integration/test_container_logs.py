@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import streams, subjects
-from arvados_nats.log_chunks import FileEnd
+from arvados_nats.contract import streams, subjects
+from arvados_nats.contract.log_chunks import FileEnd
 from arvados_nats.ops import Health
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database

@@ -14,8 +14,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from arvados_nats import events, streams
-from arvados_nats.events import Event
+from arvados_nats.contract import events, streams
+from arvados_nats.contract.events import Event
 from publishers import events as publisher
 from publishers import log_rows
 from publishers.event_source import Scans

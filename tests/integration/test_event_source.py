@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import events, keys, nats_client, streams, subjects
+from arvados_nats import keys, nats_client
+from arvados_nats.contract import events, streams, subjects
 from arvados_nats.nats_acks import Ack
 from arvados_nats.nats_client import Handler, Message, Nats, Subscription
 from arvados_nats.ops import Health

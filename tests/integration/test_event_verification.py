@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from arvados_nats.events import Event
+from arvados_nats.contract.events import Event
 from arvados_nats.object_facts import ObjectFacts
 from sandbox import raw_rows
 from sandbox.cluster import Cluster

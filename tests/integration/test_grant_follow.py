@@ -15,7 +15,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from arvados_nats import grant_book, grant_follow, grants_wire, subjects, token_follow
+from arvados_nats import grant_book, grant_follow, grants_wire, token_follow
+from arvados_nats.contract import subjects
 from arvados_nats.errors import Unavailable
 from arvados_nats.grant_book import GrantBook
 from arvados_nats.grant_subjects import Change

@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from arvados_nats.events import Event
+from arvados_nats.contract.events import Event
 from publishers import live_audience, postgres
 from publishers.live_audience import RequestsOfContainers, Trash, of_event, of_log
 from sandbox.postgres import Database

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import events, streams, subjects
-from arvados_nats.events import Event
-from arvados_nats.log_chunks import Chunk, ContainerEnd
+from arvados_nats.contract import events, streams, subjects
+from arvados_nats.contract.events import Event
+from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats_client import Message
 from publishers import live, postgres
 from publishers.live_cursor import Options

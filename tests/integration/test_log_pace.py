@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import log_chunks, subjects
-from arvados_nats.log_chunks import Chunk
+from arvados_nats.contract import log_chunks, subjects
+from arvados_nats.contract.log_chunks import Chunk
 from arvados_nats.nats_client import Message
 from publishers import log_metrics
 from publishers.log_interest import Interest

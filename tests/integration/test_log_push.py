@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from arvados_nats.arvados.tokens import Token
-from arvados_nats.log_chunks import Chunk, FileEnd
+from arvados_nats.contract.log_chunks import Chunk, FileEnd
 from publishers import push_log
 from publishers.log_writer import LogWriter
 from publishers.push_log import Target

@@ -25,7 +25,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeout
 
-from arvados_nats import accounts, keys, streams
+from arvados_nats import keys
+from arvados_nats.contract import accounts, streams
 from sandbox import nats_server as sandbox
 from siteadmin import nats_config
 

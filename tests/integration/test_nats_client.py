@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import keys, nats_client, streams
+from arvados_nats import keys, nats_client
+from arvados_nats.contract import streams
+from arvados_nats.contract.streams import require_version
 from arvados_nats.errors import ConfigError, Refused, Unavailable
 from arvados_nats.nats_client import Message, Nats
-from arvados_nats.streams import require_version
 from sandbox.nats_server import NatsServer
 
 

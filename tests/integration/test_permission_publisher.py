@@ -14,7 +14,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from arvados_nats import subjects, token_follow
+from arvados_nats import token_follow
+from arvados_nats.contract import subjects
 from arvados_nats.grants import DIRECT, OWNED
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import queue_entries, streams, subjects
+from arvados_nats.contract import queue_entries, streams, subjects
+from arvados_nats.contract.queue_entries import QueueEntry
 from arvados_nats.nats_acks import JetStreamError
 from arvados_nats.nats_client import Message
-from arvados_nats.queue_entries import QueueEntry
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from tests.integration.queue_world import QueueWorld, eventually, world

@@ -18,7 +18,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
 from sandbox.api import readable
 from sandbox.api.arguments import Arguments
 from sandbox.api.callers import Caller

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import nats_client, streams, system_log_records
+from arvados_nats import nats_client
+from arvados_nats.contract import streams, system_log_records
 from arvados_nats.errors import Unavailable
 from publishers import system_log_metrics as metrics
 from sandbox.nats_server import NatsServer

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from arvados_nats import events, subjects
-from arvados_nats.events import Event
+from arvados_nats.contract import events, subjects
+from arvados_nats.contract.events import Event
 from wsproxy import stored_event
 from wsproxy.stored_event import StoredEvent
 

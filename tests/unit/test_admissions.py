@@ -10,8 +10,8 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from arvados_nats import accounts
 from arvados_nats.arvados.tokens import Token
+from arvados_nats.contract import accounts
 from arvados_nats.errors import Refused
 from arvados_nats.grants import DIRECT, OWNED, Grants
 from arvados_nats.permissions import Identity

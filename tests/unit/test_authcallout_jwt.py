@@ -12,7 +12,8 @@ import msgspec
 import pytest
 from nacl.public import Box, PrivateKey, PublicKey
 
-from arvados_nats import accounts, keys
+from arvados_nats import keys
+from arvados_nats.contract import accounts
 from arvados_nats.errors import BadInput
 from authcallout import callout_request, callout_response, nkey_jwt
 from authcallout.callout_request import CalloutRequest

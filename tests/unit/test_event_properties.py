@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arvados_nats import events
+from arvados_nats.contract import events
+from arvados_nats.contract.events import Event, kept_properties
 from arvados_nats.errors import BadInput
-from arvados_nats.events import Event, kept_properties
 
 KEPT = {
     "null": (None, {}),

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arvados_nats import subjects
 from arvados_nats.admin.permission_recording import WITH_TRASH, Recording, World
+from arvados_nats.contract import subjects
 from arvados_nats.grant_subjects import (
     Change,
     Subscriptions,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from arvados_nats.events import Event
+from arvados_nats.contract.events import Event
 from publishers.grants_touched import Touched, touched
 
 USER = "zzzzz-tpzed-000000000000001"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arvados_nats import log_chunks, subjects
+from arvados_nats.contract import log_chunks, subjects
+from arvados_nats.contract.log_chunks import Chunk, ContainerEnd, FileEnd, cut
 from arvados_nats.errors import BadInput
-from arvados_nats.log_chunks import Chunk, ContainerEnd, FileEnd, cut
 
 CONTAINER = "zzzzz-dz642-000000000000001"
 OTHER = "zzzzz-dz642-000000000000002"

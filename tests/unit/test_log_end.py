@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from arvados_nats.log_chunks import FileEnd
+from arvados_nats.contract.log_chunks import FileEnd
 from wsproxy import log_end
 from wsproxy.log_arvados import ContainerState
 from wsproxy.log_frontier import Frontier

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from arvados_nats.log_chunks import FileEnd
+from arvados_nats.contract.log_chunks import FileEnd
 from publishers import log_ending
 from publishers.log_containers import Container
 from publishers.log_file import LogFile

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arvados_nats import log_chunks
+from arvados_nats.contract import log_chunks
+from arvados_nats.contract.log_chunks import MAX_CHUNK_BYTES, Chunk
 from arvados_nats.errors import BadInput
-from arvados_nats.log_chunks import MAX_CHUNK_BYTES, Chunk
 from publishers import log_file
 from publishers.log_file import MAX_READ, LogFile, Rewritten, Stored
 

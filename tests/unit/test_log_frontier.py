@@ -8,7 +8,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arvados_nats.log_chunks import Chunk
+from arvados_nats.contract.log_chunks import Chunk
 from wsproxy.cursor import LogPlace
 from wsproxy.log_frontier import Frontier, Jump, Recent, Run
 

@@ -13,19 +13,15 @@ from pathlib import Path
 import pytest
 
 from arvados_nats import (
-    events,
     grant_follow,
     grants_wire,
-    log_chunks,
     messages_v1,
     objects_wire,
-    queue_entries,
     requests_v1,
     runs_wire,
-    subjects,
-    system_log_records,
     token_follow,
 )
+from arvados_nats.contract import events, log_chunks, queue_entries, subjects, system_log_records
 from arvados_nats.errors import BadInput
 from publishers import token_query
 from wsproxy import messages_v0, native_reply
@@ -101,4 +97,4 @@ def test_nobody_names_only_msgspecs_own_exceptions() -> None:
         for path in (ROOT / room).rglob("*.py")
         if re.search(r"MsgspecError|msgspec\.DecodeError", path.read_text())
     }
-    assert named == {"arvados_nats/errors.py", "arvados_nats/events.py"}
+    assert named == {"arvados_nats/errors.py", "arvados_nats/contract/events.py"}

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arvados_nats.contract.events import Event
 from arvados_nats.errors import BadInput
-from arvados_nats.events import Event
 from tests.unit.made_events import made
 from wsproxy import frames, messages_v0
 from wsproxy.messages_v0 import NumberedEvent, Subscribe, Unsubscribe

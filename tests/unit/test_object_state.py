@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from arvados_nats import events, subjects
+from arvados_nats.contract import events, subjects
 from arvados_nats.errors import BadInput
 from wsproxy import object_state
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from arvados_nats import queue_entries
+from arvados_nats.contract import queue_entries
 from arvados_nats.errors import BadInput
 from publishers import queue_table
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from arvados_nats.subjects import KIND_OF_NAME
+from arvados_nats.contract.subjects import KIND_OF_NAME
 from sandbox.model import attributes, records, ruby, transitions
 from sandbox.model.records import Record, Table
 from sandbox.model.refusal import Refusal

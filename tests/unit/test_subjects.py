@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
 
 CONTAINER = "zzzzz-dz642-000000000000001"
 GROUP = "zzzzz-j7d0g-000000000000001"

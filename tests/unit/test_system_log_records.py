@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arvados_nats import system_log_records
+from arvados_nats.contract import system_log_records
+from arvados_nats.contract.system_log_records import SystemLogRecord, read
 from arvados_nats.errors import BadInput
-from arvados_nats.system_log_records import SystemLogRecord, read
 
 
 def record(**fields: Any) -> SystemLogRecord:

@@ -10,11 +10,11 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from arvados_nats import queue_entries
 from arvados_nats.commands.watch import Watch
 from arvados_nats.commands.watch_queue import QueueView, _taken, line
+from arvados_nats.contract import queue_entries
+from arvados_nats.contract.queue_entries import QueueEntry
 from arvados_nats.nats_client import Message
-from arvados_nats.queue_entries import QueueEntry
 
 A, B = "zzzzz-dz642-00000000000000a", "zzzzz-dz642-00000000000000b"
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from arvados_nats.commands.watch_system_logs import Wanted, lines
-from arvados_nats.system_log_records import SystemLogRecord
+from arvados_nats.contract.system_log_records import SystemLogRecord
 
 RECORD = SystemLogRecord(
     at="2026-01-02T03:04:05.000006Z",

@@ -17,7 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from arvados_nats import http_server, keys, nats_client, streams
+from arvados_nats import http_server, keys, nats_client
+from arvados_nats.contract import streams
 from arvados_nats.nats_client import Nats
 from arvados_nats.ops import Health
 from bench.peers import arvados_ws

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
 from arvados_nats.errors import MALFORMED, BadInput
 
 WAITING = ("Queued", "Locked")

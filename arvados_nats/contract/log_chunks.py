@@ -19,7 +19,7 @@ from typing import Annotated
 
 import msgspec
 
-from arvados_nats import subjects
+from arvados_nats.contract import subjects
 from arvados_nats.errors import MALFORMED, BadInput
 
 MAX_CHUNK_BYTES = 64 * 1024

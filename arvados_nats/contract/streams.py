@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
-from arvados_nats import log_chunks, subjects
+from arvados_nats.contract import log_chunks, subjects
 from arvados_nats.errors import ConfigError
 
 EVENTS = "ARVADOS_EVENTS"
