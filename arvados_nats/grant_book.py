@@ -28,7 +28,7 @@ from arvados_nats.grant_subjects import Change, compare, merged
 from arvados_nats.grants import ClusterState, Grants
 from arvados_nats.grants_wire import Assembly, GrantsAnswer, GrantsQuestion
 from arvados_nats.judge import Judge
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permissions import Identity
 
 REFRESH = 60.0

@@ -24,7 +24,7 @@ from arvados_nats.errors import MALFORMED, BadInput, Unavailable
 from arvados_nats.grant_book import GrantBook
 from arvados_nats.grant_subjects import Change
 from arvados_nats.grants import Grants
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats.client import Message, Nats
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from enum import Enum
 
 from arvados_nats import objects_wire
 from arvados_nats.contract import subjects
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.client import Nats
 
 
 class OwnToken(Enum):

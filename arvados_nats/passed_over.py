@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import msgspec
 
 from arvados_nats.errors import MALFORMED
-from arvados_nats.nats_history import StoredMessage
+from arvados_nats.nats.history import StoredMessage
 
 _HEADER = "Arvados-Passed-Over"
 _KEPT = 4

@@ -25,7 +25,7 @@ from arvados_nats import grants_wire
 from arvados_nats.contract import subjects
 from arvados_nats.errors import MALFORMED, BadInput, Unavailable
 from arvados_nats.grants_wire import TOKEN_STALE, TokenGone, TokensAnswer, TokenState
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats.client import Message, Nats
 from arvados_nats.own_tokens import OwnTokens
 
 logger = logging.getLogger(__name__)

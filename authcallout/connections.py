@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from arvados_nats.contract import accounts
 from arvados_nats.errors import ArvadosNatsError, Unavailable
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats.client import Message, Nats
 from arvados_nats.request_info import Holder, holder
 from authcallout import metrics
 

@@ -27,7 +27,7 @@ from arvados_nats.grant_book import STALE, GrantBook
 from arvados_nats.grant_subjects import Change
 from arvados_nats.grants import Grants
 from arvados_nats.grants_wire import TOKEN_STALE
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.client import Nats
 from arvados_nats.permissions import Identity
 from authcallout.admissions import CONTAINER, MAX_PATTERNS, fingerprint
 from authcallout.connections import Connections

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable
 
 from arvados_nats import token_follow
 from arvados_nats.arvados.tokens import Token
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.client import Nats
 from arvados_nats.permissions import Identity
 
 _REMEMBERED = 100_000

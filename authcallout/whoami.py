@@ -16,7 +16,7 @@ from arvados_nats.contract import accounts, subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.grant_book import GrantBook
 from arvados_nats.grant_subjects import subscriptions
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats.client import Message, Nats
 from authcallout.admissions import MAX_PATTERNS
 from authcallout.token_book import TokenBook
 

@@ -23,7 +23,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from arvados_nats import nats_client
+from arvados_nats.nats import client as nats_client
 from bench import command, crowds, figures, processes, sides, world
 from bench.fans import Fan, OfPeer, Ours
 from bench.figures import Figures

@@ -21,7 +21,7 @@ from typing import Protocol
 
 from arvados_nats.contract import events, subjects
 from arvados_nats.contract.events import Event
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.client import Nats
 from bench import world
 from bench.crowds import Clients
 from bench.peers.centrifugo import Centrifugo

@@ -29,9 +29,9 @@ from typing import Any
 
 import httpx
 
-from arvados_nats import nats_client
 from arvados_nats.contract import streams, subjects
-from arvados_nats.nats_client import Message
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Message
 from bench import crowds, fans, figures, processes, world
 from bench.crowd import Heard
 from bench.crowds import Clients

@@ -22,7 +22,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from arvados_nats import nats_client
+from arvados_nats.nats import client as nats_client
 from bench import command, crowds, figures, processes, world
 from bench.crowd import Heard
 from bench.crowds import Clients

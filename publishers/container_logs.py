@@ -15,7 +15,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from arvados_nats.contract import streams
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.client import Nats
 from arvados_nats.ops import Health
 from publishers import log_assignments, log_containers, log_interest
 from publishers.attempts import Attempts

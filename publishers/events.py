@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from arvados_nats import tracing
 from arvados_nats.contract import events, streams, subjects
 from arvados_nats.errors import ArvadosNatsError
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.client import Nats
 from arvados_nats.ops import Health
 from publishers import enrich, log_rows, metrics, resume
 from publishers.attempts import Attempts

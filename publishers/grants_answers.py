@@ -25,7 +25,7 @@ from arvados_nats.grants_wire import (
     GrantsAnswered,
     GrantsQuestion,
 )
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats.client import Message, Nats
 from publishers import grants_metrics as metrics
 from publishers.grants_query import GrantsQuery, Reading
 from publishers.token_query import TokenQuery

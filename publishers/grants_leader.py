@@ -21,7 +21,7 @@ from typing import NoReturn
 from arvados_nats import grants_wire
 from arvados_nats.contract import events, subjects
 from arvados_nats.grants_wire import GrantsAnswered, GrantsChanged
-from arvados_nats.nats_client import Message, Nats, Subscription
+from arvados_nats.nats.client import Message, Nats, Subscription
 from publishers import grants_metrics as metrics
 from publishers.grants_query import GrantsQuery
 from publishers.grants_touched import GRAPH_KINDS, OWNED_KINDS, touched

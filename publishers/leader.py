@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import ArvadosNatsError, Unavailable
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats.client import Message, Nats
 from publishers.attempts import Attempts
 from publishers.postgres import Session
 

@@ -29,8 +29,8 @@ from arvados_nats.contract import events, log_chunks, streams, subjects
 from arvados_nats.contract.events import Event
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
-from arvados_nats.nats_client import Nats
-from arvados_nats.nats_history import StoredMessage
+from arvados_nats.nats.client import Nats
+from arvados_nats.nats.history import StoredMessage
 from arvados_nats.ops import Health
 from publishers import live_audience, metrics
 from publishers.attempts import Attempts

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 
 from arvados_nats.contract import subjects
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats.client import Message, Nats
 from publishers import log_metrics
 
 ANNOUNCE_SECONDS = 10.0

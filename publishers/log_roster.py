@@ -13,7 +13,7 @@ import logging
 from collections.abc import Collection, Iterable
 
 from arvados_nats.contract.log_chunks import ContainerEnd
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.client import Nats
 from publishers import log_metrics
 from publishers.log_assignments import Replicas
 from publishers.log_containers import Container

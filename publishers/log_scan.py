@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import ArvadosNatsError
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats.client import Message, Nats
 from publishers import log_containers
 from publishers.attempts import Attempts
 from publishers.log_containers import Database

@@ -18,9 +18,9 @@ import logging
 from arvados_nats.contract import log_chunks, streams, subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
-from arvados_nats.nats_acks import Ack, JetStreamError
-from arvados_nats.nats_client import Nats
-from arvados_nats.nats_history import StoredMessage
+from arvados_nats.nats.acks import Ack, JetStreamError
+from arvados_nats.nats.client import Nats
+from arvados_nats.nats.history import StoredMessage
 from publishers import log_file, log_metrics
 from publishers.log_file import Stored
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from arvados_nats import grants_wire
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats.client import Message, Nats
 from arvados_nats.ops import Health
 from publishers import (
     grants_answers,

@@ -19,12 +19,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from arvados_nats import nats_client
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
 from arvados_nats.contract.log_chunks import MAX_CHUNK_BYTES, Chunk, cut
 from arvados_nats.errors import Refused, Unavailable
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Nats
 from publishers.log_file import Stored
 from publishers.log_writer import Fenced, LogWriter
 from publishers.push_pipe import Pipe

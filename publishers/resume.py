@@ -18,8 +18,8 @@ import msgspec
 
 from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import MALFORMED, Unavailable
-from arvados_nats.nats_client import Nats
-from arvados_nats.nats_history import StoredMessage
+from arvados_nats.nats.client import Nats
+from arvados_nats.nats.history import StoredMessage
 from publishers import metrics
 from publishers.known_rows import KnownRows
 from publishers.log_rows import LogRow

@@ -21,7 +21,7 @@ from arvados_nats.contract import subjects
 from arvados_nats.contract.events import timestamp
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput
 from arvados_nats.grants_wire import FAILED
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats.client import Message, Nats
 from arvados_nats.object_facts import facts_of
 from arvados_nats.objects_wire import Snapshot
 from arvados_nats.runs_wire import Run

@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from arvados_nats.contract import subjects
-from arvados_nats.nats_client import Message, Nats
-from arvados_nats.nats_history import StoredMessage, parse
+from arvados_nats.nats.client import Message, Nats
+from arvados_nats.nats.history import StoredMessage, parse
 
 _KEPT_BYTES = 32 * 1024 * 1024
 _PAGE = 500

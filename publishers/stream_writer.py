@@ -25,8 +25,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
-from arvados_nats.nats_acks import Ack
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.acks import Ack
+from arvados_nats.nats.client import Nats
 from arvados_nats.ops import Health
 from publishers import metrics
 

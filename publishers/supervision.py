@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from prometheus_client import Counter
 
 from arvados_nats.errors import ConfigError
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.client import Nats
 from arvados_nats.ops import STARTING, Health
 
 logger = logging.getLogger(__name__)

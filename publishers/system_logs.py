@@ -20,8 +20,8 @@ from typing import Protocol
 
 from arvados_nats.contract import streams, subjects, system_log_records
 from arvados_nats.errors import BadInput, Unavailable
-from arvados_nats.nats_acks import Ack, JetStreamError
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.acks import Ack, JetStreamError
+from arvados_nats.nats.client import Nats
 from publishers import system_log_metrics as metrics
 from publishers.attempts import Attempts
 from publishers.system_log_place import Place, PlaceFile

@@ -18,8 +18,9 @@ from pathlib import Path
 import click
 from pydantic import Field
 
-from arvados_nats import nats_client, ops, process
+from arvados_nats import ops, process
 from arvados_nats.contract import subjects
+from arvados_nats.nats import client as nats_client
 from arvados_nats.ops import Health
 from arvados_nats.settings import NatsSettings, OpsSettings
 from publishers import system_log_metrics as metrics

@@ -29,7 +29,7 @@ from arvados_nats import grants_wire
 from arvados_nats.contract import subjects
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput
 from arvados_nats.grants_wire import TOKEN_STALE, TokenGone
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats.client import Message, Nats
 from publishers import grants_metrics as metrics
 from publishers.attempts import Attempts
 from publishers.token_query import LiveToken, TokenQuery

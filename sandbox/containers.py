@@ -22,8 +22,8 @@ import docker.errors
 from testcontainers.core.container import DockerContainer
 
 from arvados_nats import keys
+from arvados_nats.nats import server_config
 from sandbox import child, nats_server, ports, postgres
-from siteadmin import nats_config
 
 NATS_IMAGE = "nats:2.14-alpine"
 POSTGRES_IMAGE = "postgres:15-alpine"
@@ -102,7 +102,7 @@ class Container:
 class ContainerNats(nats_server.NatsServer):
     """nats-server in a container, published on ports of this machine."""
 
-    def __init__(self, folder: Path, config: nats_config.Server, container: Container) -> None:
+    def __init__(self, folder: Path, config: server_config.Server, container: Container) -> None:
         super().__init__(folder, config, {})
         self.container = self._process = container
 
@@ -146,15 +146,15 @@ async def run_nats(
     keys_folder: Path, *, websocket: bool = False
 ) -> AsyncIterator[nats_server.NatsServer]:
     """A running server whose data goes away with it."""
-    inside = nats_config.Server(
+    inside = server_config.Server(
         name="sandbox",
         listen=f"0.0.0.0:{_CLIENTS}",
         store_dir="/data",
         monitor=None,
-        websocket=nats_config.WebSocket(f"0.0.0.0:{_WEBSOCKET}") if websocket else None,
+        websocket=server_config.WebSocket(f"0.0.0.0:{_WEBSOCKET}") if websocket else None,
         sync_always=False,
     )
-    conf = nats_config.text(inside, keys.load_all_public(keys_folder)).encode()
+    conf = server_config.text(inside, keys.load_all_public(keys_folder)).encode()
     clients, browsers, *_ = ports.candidates()
     published = {_CLIENTS: clients, **({_WEBSOCKET: browsers} if websocket else {})}
     path = "/etc/arvados-nats.conf"
@@ -162,7 +162,7 @@ async def run_nats(
     outside = dataclasses.replace(
         inside,
         listen=f"127.0.0.1:{clients}",
-        websocket=nats_config.WebSocket(f"127.0.0.1:{browsers}") if websocket else None,
+        websocket=server_config.WebSocket(f"127.0.0.1:{browsers}") if websocket else None,
     )
     with tempfile.TemporaryDirectory(prefix="arvados-nats-") as folder:
         server = ContainerNats(Path(folder), outside, container)

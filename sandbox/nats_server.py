@@ -28,8 +28,8 @@ import httpx
 
 from arvados_nats import keys
 from arvados_nats.errors import ConfigError
+from arvados_nats.nats import server_config
 from sandbox import child, ports
-from siteadmin import nats_config
 
 OLDEST = (2, 14)
 """Older servers lack fixes that the product's security rests on (facts/nats-callout.md 3, 9)."""
@@ -44,9 +44,9 @@ class NatsServer:
     def __init__(
         self,
         folder: Path,
-        config: nats_config.Server,
+        config: server_config.Server,
         public: dict[str, str],
-        limits: nats_config.Limits | None = None,
+        limits: server_config.Limits | None = None,
     ) -> None:
         self.folder = folder
         self.config = config
@@ -81,7 +81,7 @@ class NatsServer:
     async def start(self) -> None:
         """Start it and wait until it accepts connections; later starts use the same ports."""
         conf = self.folder / "nats.conf"
-        conf.write_text(nats_config.text(self.config, self._public, self._limits))
+        conf.write_text(server_config.text(self.config, self._public, self._limits))
         log = self.folder / "nats-server.log"
         started = child.start([executable(), "-c", conf], log=log)
         self._process = started
@@ -128,7 +128,7 @@ class NatsServer:
         return False
 
 
-def _with_ports(config: nats_config.Server, known: dict[str, list[str]]) -> nats_config.Server:
+def _with_ports(config: server_config.Server, known: dict[str, list[str]]) -> server_config.Server:
     websocket = config.websocket
     if websocket is not None:
         websocket = dataclasses.replace(websocket, listen=_address(known["websocket"]))
@@ -147,7 +147,7 @@ async def run(
     keys_folder: Path,
     *,
     folder: Path | None = None,
-    limits: nats_config.Limits | None = None,
+    limits: server_config.Limits | None = None,
     websocket: bool = False,
     durable: bool = False,
 ) -> AsyncIterator[NatsServer]:
@@ -158,12 +158,12 @@ async def run(
     """
     place = folder or Path(tempfile.mkdtemp(prefix="arvados-nats-"))
     place.mkdir(parents=True, exist_ok=True)
-    config = nats_config.Server(
+    config = server_config.Server(
         name="sandbox",
         listen=_ANY_PORT,
         store_dir=str(place),
         monitor=_ANY_PORT,
-        websocket=nats_config.WebSocket(_ANY_PORT) if websocket else None,
+        websocket=server_config.WebSocket(_ANY_PORT) if websocket else None,
         ports_file_dir=str(place),
         sync_always=durable,
     )
@@ -182,8 +182,8 @@ async def run_cluster(
     keys_folder: Path,
     *,
     size: int = 3,
-    limits: nats_config.Limits | None = None,
-    tls: nats_config.Tls | None = None,
+    limits: server_config.Limits | None = None,
+    tls: server_config.Tls | None = None,
 ) -> AsyncIterator[list[NatsServer]]:
     """Several servers that form one cluster with a leader, in a temporary folder.
 
@@ -206,20 +206,20 @@ async def run_cluster(
 
 
 def _cluster_members(
-    place: Path, addresses: Sequence[str], tls: nats_config.Tls | None
-) -> Iterator[tuple[Path, nats_config.Server]]:
+    place: Path, addresses: Sequence[str], tls: server_config.Tls | None
+) -> Iterator[tuple[Path, server_config.Server]]:
     for number, address in enumerate(addresses, 1):
         folder = place / f"nats-{number}"
         folder.mkdir()
         yield (
             folder,
-            nats_config.Server(
+            server_config.Server(
                 name=folder.name,
                 listen=_ANY_PORT,
                 store_dir=str(folder),
                 monitor=_ANY_PORT,
                 tls=dataclasses.replace(tls, authority=None) if tls else None,
-                cluster=nats_config.Cluster("sandbox", address, tuple(addresses), tls),
+                cluster=server_config.Cluster("sandbox", address, tuple(addresses), tls),
                 ports_file_dir=str(folder),
                 sync_always=False,
             ),

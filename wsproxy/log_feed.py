@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from arvados_nats.contract import events, log_chunks, subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats.client import Message, Nats
 from wsproxy import failures, log_end
 from wsproxy.cursor import LogPlace
 from wsproxy.log_arvados import FINAL, Access, SavedLogs

@@ -15,7 +15,7 @@ import contextlib
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.contract import subjects
 from arvados_nats.errors import Unavailable
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.client import Nats
 from wsproxy import metrics
 from wsproxy.log_arvados import SavedLogs
 from wsproxy.log_feed import LogFeed

@@ -17,8 +17,8 @@ from typing import Any
 
 from arvados_nats.contract import events, streams, subjects
 from arvados_nats.errors import BadInput
-from arvados_nats.nats_client import Nats
-from arvados_nats.nats_history import BATCH_BYTES, StoredMessage
+from arvados_nats.nats.client import Nats
+from arvados_nats.nats.history import BATCH_BYTES, StoredMessage
 from wsproxy.recent import Recent
 
 _ALL = f"{subjects.EVENTS}.>"

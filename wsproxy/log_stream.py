@@ -14,8 +14,8 @@ from collections import OrderedDict
 from arvados_nats.contract import log_chunks, streams, subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import BadInput
-from arvados_nats.nats_client import Nats
-from arvados_nats.nats_history import StoredMessage
+from arvados_nats.nats.client import Nats
+from arvados_nats.nats.history import StoredMessage
 from wsproxy.cursor import LogPlace
 from wsproxy.log_pieces import StreamPage
 

@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from arvados_nats import http_server, nats_client, ops
+from arvados_nats import http_server, ops
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.identities import Identities
 from arvados_nats.grant_book import GrantBook
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Nats
 from arvados_nats.ops import Health
 from arvados_nats.own_tokens import OwnTokens
 from wsproxy import garbage, metrics

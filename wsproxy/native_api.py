@@ -23,7 +23,7 @@ from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
 from arvados_nats.grant_book import GrantBook
 from arvados_nats.judge import Judge
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats.client import Message, Nats
 from arvados_nats.own_tokens import OwnToken, OwnTokens
 from arvados_nats.permissions import Identity
 from arvados_nats.request_info import Holder

@@ -24,7 +24,7 @@ from arvados_nats.contract import log_chunks, subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import BadInput
 from arvados_nats.judge import Judge
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.client import Nats
 from arvados_nats.object_facts import ObjectFacts
 from arvados_nats.requests_v1 import Offset, Text
 from arvados_nats.runs_wire import Run

@@ -20,7 +20,7 @@ from msgspec import Meta
 from arvados_nats import objects_wire
 from arvados_nats.contract import subjects
 from arvados_nats.judge import Judge
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.client import Nats
 from arvados_nats.objects_wire import Snapshot
 from arvados_nats.permissions import ALL, scopes_allow
 from wsproxy import native_reply, object_state

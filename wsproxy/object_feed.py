@@ -18,7 +18,7 @@ from collections.abc import Callable
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import Refused
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.client import Nats
 from wsproxy import object_history, object_state
 from wsproxy.event_source import EventSource
 from wsproxy.frames import Message

@@ -11,7 +11,7 @@ from typing import Any
 from arvados_nats.contract import events, streams, subjects
 from arvados_nats.contract.events import Event
 from arvados_nats.errors import BadInput
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.client import Nats
 from wsproxy import object_state
 from wsproxy.object_state import State
 

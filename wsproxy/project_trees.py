@@ -20,7 +20,7 @@ import msgspec
 from arvados_nats import grants_wire
 from arvados_nats.contract import subjects
 from arvados_nats.errors import BadInput, Unavailable
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.client import Nats
 from wsproxy.router import Router
 from wsproxy.stored_event import DELETE, StoredEvent
 

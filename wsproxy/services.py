@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from arvados_nats.arvados.client import Arvados
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.client import Nats
 from arvados_nats.ops import Health
 from wsproxy.connections import Connections
 from wsproxy.cursor import Codec

@@ -31,7 +31,7 @@ from arvados_nats.grant_book import STALE, GrantBook
 from arvados_nats.grant_subjects import Change
 from arvados_nats.grants_wire import TOKEN_STALE
 from arvados_nats.judge import Judge
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permissions import Identity
 from wsproxy import failures, metrics
 from wsproxy.graph_changes import graph_change

@@ -23,12 +23,13 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
-from arvados_nats import grants_wire, nats_client, object_facts
+from arvados_nats import grants_wire, object_facts
 from arvados_nats.admin import clocks
 from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import ArvadosNatsError, ConfigError, Unavailable
 from arvados_nats.grants_wire import GrantsQuestion
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Message, Nats
 
 _WITHIN_SECONDS = 10.0
 _CLOCK = "clock of NATS"

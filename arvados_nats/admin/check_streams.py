@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from arvados_nats import nats_client
 from arvados_nats.contract import streams, subjects
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.server_config import GIB, Size
 from arvados_nats.passed_over import read
-from siteadmin.nats_config import GIB, Size
 
 _WITHIN_SECONDS = 10.0
 _NAMES = (streams.EVENTS, streams.LOGS, streams.QUEUE, streams.CURSORS)

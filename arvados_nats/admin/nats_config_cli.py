@@ -14,9 +14,9 @@ import click
 from arvados_nats import keys
 from arvados_nats.admin.keys_cli import DEFAULT_FOLDER
 from arvados_nats.errors import ConfigError
-from siteadmin import nats_config
+from arvados_nats.nats import server_config
 
-_UNITS = {"": 1, "KB": nats_config.KIB, "MB": nats_config.MIB, "GB": nats_config.GIB}
+_UNITS = {"": 1, "KB": server_config.KIB, "MB": server_config.MIB, "GB": server_config.GIB}
 
 
 class _Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
@@ -70,8 +70,8 @@ def nats_server(folder: Path, store: int, copies: int | None, **options: Any) ->
     nats-3:6222
     """
     public = keys.load_all_public(folder)
-    limits = nats_config.Limits(store=store, copies=copies or (3 if options["cluster"] else 1))
-    click.echo(nats_config.text(_server(**options), public, limits), nl=False)
+    limits = server_config.Limits(store=store, copies=copies or (3 if options["cluster"] else 1))
+    click.echo(server_config.text(_server(**options), public, limits), nl=False)
 
 
 def _server(
@@ -84,17 +84,19 @@ def _server(
     cluster_tls: tuple[str, str, str] | None,
     routes: tuple[str, ...],
     **plain: str,
-) -> nats_config.Server:
+) -> server_config.Server:
     if (routes or cluster_tls) and cluster is None:
         raise ConfigError("--route and --cluster-tls need --cluster, the name all servers share")
     if origins and websocket is None:
         raise ConfigError("--origin needs --websocket")
-    served = nats_config.Tls(*tls) if tls else None
-    between = nats_config.Tls(*cluster_tls) if cluster_tls else None
-    return nats_config.Server(
+    served = server_config.Tls(*tls) if tls else None
+    between = server_config.Tls(*cluster_tls) if cluster_tls else None
+    return server_config.Server(
         **plain,
         tls=served,
-        cluster=nats_config.Cluster(cluster, cluster_listen, routes, between) if cluster else None,
-        websocket=nats_config.WebSocket(websocket, origins, served) if websocket else None,
+        cluster=server_config.Cluster(cluster, cluster_listen, routes, between)
+        if cluster
+        else None,
+        websocket=server_config.WebSocket(websocket, origins, served) if websocket else None,
         sync_always=cluster is None,
     )

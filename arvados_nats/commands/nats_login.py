@@ -18,14 +18,15 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats import grant_subjects, nats_client
+from arvados_nats import grant_subjects
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.contract import accounts, subjects
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, Refused, Unavailable
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Nats
 from arvados_nats.permissions import ALL
 
 _LOGIN_SECONDS = 10.0

@@ -19,7 +19,7 @@ from arvados_nats.commands import nats_login
 from arvados_nats.commands.nats_login import Granted
 from arvados_nats.commands.watch import Watch
 from arvados_nats.errors import BadInput, Unavailable
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.client import Nats
 
 _BACK_SECONDS = 5.0
 """A client whose permissions changed is back sooner."""

@@ -19,7 +19,7 @@ from arvados_nats.commands.watch import Watch
 from arvados_nats.contract import queue_entries, streams, subjects
 from arvados_nats.contract.queue_entries import QueueEntry
 from arvados_nats.errors import Unavailable
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats.client import Message, Nats
 
 _RETRY_SECONDS = 1.0
 _REREAD_SECONDS = 60.0

@@ -24,8 +24,8 @@ from arvados_nats.commands.watch import Watch
 from arvados_nats.contract import streams, subjects, system_log_records
 from arvados_nats.contract.system_log_records import PRIORITIES, SystemLogRecord
 from arvados_nats.errors import BadInput, Unavailable
-from arvados_nats.nats_client import Message, Nats
-from arvados_nats.nats_history import StoredMessage
+from arvados_nats.nats.client import Message, Nats
+from arvados_nats.nats.history import StoredMessage
 
 _GATHER_SECONDS = 0.05
 _RETRY_SECONDS = 1.0

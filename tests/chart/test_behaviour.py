@@ -25,9 +25,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import CloseCode
 
-from arvados_nats import nats_client
 from arvados_nats.contract import subjects
 from arvados_nats.errors import Refused
+from arvados_nats.nats import client as nats_client
 from sandbox import ports
 from sandbox.model.actors import Actor
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox

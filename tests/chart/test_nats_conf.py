@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The NATS servers of the chart are told what `siteadmin.nats_config` says, and take it."""
+"""The NATS servers of the chart are told what `arvados_nats.nats.server_config` says, and take it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 import yaml
 
-from arvados_nats import keys, nats_client
+from arvados_nats import keys
 from arvados_nats.contract import streams
 from arvados_nats.errors import Unavailable
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats import server_config
+from arvados_nats.nats.client import Nats
 from publishers.settings import Settings as PublisherSettings
-from siteadmin import nats_config
 from tests.chart import nats_servers
 from tests.chart.rendered import CHART, ROOT, Helm, Rendered
 
@@ -43,7 +44,7 @@ NATS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())["nats
 def unquoted(value: Any) -> Any:
     """Sizes as the nats chart's values hold text that must not be quoted."""
     match value:
-        case nats_config.Size():
+        case server_config.Size():
             return f"<< {value} >>"
         case dict():
             return {key: unquoted(item) for key, item in value.items()}
@@ -53,10 +54,10 @@ def unquoted(value: Any) -> Any:
             return value
 
 
-def expected(limits: nats_config.Limits) -> dict[str, Any]:
+def expected(limits: server_config.Limits) -> dict[str, Any]:
     """What the values must hold, made of the one description of who is who."""
     public = {role: f"<< ${VARIABLES[role]} >>" for role in keys.ROLES}
-    settings = nats_config.settings(nats_config.Server("x"), public, limits)
+    settings = server_config.settings(server_config.Server("x"), public, limits)
     names = ("system_account", "max_payload", "max_control_line", "authorization", "accounts")
     found: dict[str, Any] = unquoted({name: settings[name] for name in names})
     return found
@@ -67,14 +68,14 @@ def test_accounts_and_logins_are_those_of_a_bare_server() -> None:
     size = re.fullmatch(r"(\d+)Gi", NATS["config"]["jetstream"]["fileStore"]["maxSize"])
     assert size is not None
     copies = NATS["config"]["cluster"]["replicas"]
-    limits = nats_config.Limits(store=int(size[1]) * nats_config.GIB, copies=copies)
+    limits = server_config.Limits(store=int(size[1]) * server_config.GIB, copies=copies)
     assert NATS["config"]["merge"] == expected(limits)
 
 
 def test_one_server_alone_has_a_third_of_it() -> None:
     """The example for a small site counts one copy, and writes each message at once."""
     single = yaml.safe_load((CHART / "ci" / "single-values.yaml").read_text())["nats"]["config"]
-    limits = nats_config.Limits(store=20 * nats_config.GIB, copies=1)
+    limits = server_config.Limits(store=20 * server_config.GIB, copies=1)
     account = expected(limits)["accounts"]["ARVADOS"]["jetstream"]
     mine = single["merge"]["accounts"]["ARVADOS"]["jetstream"]
     assert mine == {"max_file": account["max_file"]}
@@ -91,7 +92,7 @@ def test_the_streams_fit_the_account_and_the_volume() -> None:
     size, volume = (
         int(text.removesuffix("Gi")) for text in (store["maxSize"], store["pvc"]["size"])
     )
-    assert streamed < size * nats_config.GIB * 0.9
+    assert streamed < size * server_config.GIB * 0.9
     assert size < volume
 
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from arvados_nats import nats_client
 from arvados_nats.contract import streams, subjects
+from arvados_nats.nats import client as nats_client
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack

@@ -11,10 +11,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from arvados_nats import nats_client
 from arvados_nats.contract import subjects
 from arvados_nats.errors import Refused, Unavailable
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Message, Nats
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 

@@ -12,8 +12,8 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from arvados_nats import nats_client
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Message, Nats
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 from tests.flows.native import connected

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from arvados_nats import nats_client
 from arvados_nats.errors import Refused, Unavailable
+from arvados_nats.nats import client as nats_client
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 from tests.flows.native import Native, connected, lets_in, lets_in_at_last, until

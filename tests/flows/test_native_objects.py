@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats.client import Message, Nats
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 from tests.flows.native import connected, until

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import nats_client
 from arvados_nats.contract import log_chunks, streams, subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Nats
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from arvados_nats import nats_client
 from arvados_nats.contract import streams, subjects
 from arvados_nats.contract.log_chunks import MAX_CHUNK_BYTES, MAX_MESSAGE, Chunk, ContainerEnd
 from arvados_nats.errors import BadInput
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Nats
 from sandbox import stack as services
 from sandbox.model.records import Record
 from sandbox.sandbox import Sandbox

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import keys, nats_client
+from arvados_nats import keys
 from arvados_nats.contract import streams
 from arvados_nats.errors import ConfigError
+from arvados_nats.nats import client as nats_client
 from arvados_nats.ops import Health
 from publishers import main as publishers
 from publishers.main import PARTS, Shared

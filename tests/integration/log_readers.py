@@ -19,7 +19,7 @@ import msgspec
 
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats.client import Nats
 from wsproxy.frames import Message
 from wsproxy.log_arvados import Access
 from wsproxy.log_feed import LogFeed

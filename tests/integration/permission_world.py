@@ -14,12 +14,13 @@ from pathlib import Path
 
 import msgspec
 
-from arvados_nats import keys, nats_client
+from arvados_nats import keys
 from arvados_nats.contract import subjects
 from arvados_nats.grant_book import GrantBook
 from arvados_nats.grants import Grants
 from arvados_nats.grants_wire import GrantsChanged, TokenGone
-from arvados_nats.nats_client import Message, Nats
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Message, Nats
 from arvados_nats.ops import Health
 from arvados_nats.own_tokens import OwnTokens
 from publishers import events, permissions, postgres

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from arvados_nats import nats_client
 from arvados_nats.contract import streams, system_log_records
 from arvados_nats.contract.system_log_records import SystemLogRecord
 from arvados_nats.errors import Unavailable
-from arvados_nats.nats_client import Nats
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Nats
 from publishers import system_logs_cli
 from publishers.system_logs_cli import SystemLogSettings
 from sandbox.nats_server import NatsServer

@@ -16,11 +16,11 @@ import asyncpg
 import pytest
 from click.testing import CliRunner, Result
 
-from arvados_nats import nats_client
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.cli import main
 from arvados_nats.contract import streams
 from arvados_nats.errors import Unavailable
+from arvados_nats.nats import client as nats_client
 from arvados_nats.ops import Health
 from publishers import permissions, postgres
 from sandbox import sandbox as sandboxes

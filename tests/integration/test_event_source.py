@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import keys, nats_client
+from arvados_nats import keys
 from arvados_nats.contract import events, streams, subjects
-from arvados_nats.nats_acks import Ack
-from arvados_nats.nats_client import Handler, Message, Nats, Subscription
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.acks import Ack
+from arvados_nats.nats.client import Handler, Message, Nats, Subscription
 from arvados_nats.ops import Health
 from sandbox.nats_server import NatsServer
 from tests.unit.made_events import made

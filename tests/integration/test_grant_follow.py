@@ -29,7 +29,7 @@ from arvados_nats.grants_wire import (
     GrantsQuestion,
     user_grants,
 )
-from arvados_nats.nats_client import Message
+from arvados_nats.nats.client import Message
 from sandbox.model.actors import Actor
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database

@@ -19,7 +19,7 @@ import pytest
 from arvados_nats.contract import events, streams, subjects
 from arvados_nats.contract.events import Event
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
-from arvados_nats.nats_client import Message
+from arvados_nats.nats.client import Message
 from publishers import live, postgres
 from publishers.live_cursor import Options
 from sandbox import raw_rows

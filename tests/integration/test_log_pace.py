@@ -15,7 +15,7 @@ import pytest
 
 from arvados_nats.contract import log_chunks, subjects
 from arvados_nats.contract.log_chunks import Chunk
-from arvados_nats.nats_client import Message
+from arvados_nats.nats.client import Message
 from publishers import log_metrics
 from publishers.log_interest import Interest
 from publishers.log_pace import Pace

@@ -27,8 +27,8 @@ from nats.errors import TimeoutError as NatsTimeout
 
 from arvados_nats import keys
 from arvados_nats.contract import accounts, streams
+from arvados_nats.nats import server_config
 from sandbox import nats_server as sandbox
-from siteadmin import nats_config
 
 INBOX = "_INBOX_test"
 LAST_CHUNK = f"$JS.API.DIRECT.GET.{streams.LOGS}"
@@ -102,7 +102,7 @@ def _answerer(folder: Path) -> Callable[[Msg], Awaitable[None]]:
 class World:
     """A server with a callout service, and clients that say what they were not allowed."""
 
-    limits = nats_config.Limits(user_subscriptions=100)
+    limits = server_config.Limits(user_subscriptions=100)
 
     def __init__(self, server: sandbox.NatsServer, folder: Path) -> None:
         self.server = server
@@ -226,7 +226,7 @@ async def test_a_grant_without_lists_allows_nothing(world: World) -> None:
 
 async def test_a_users_message_is_bounded(world: World) -> None:
     """A user may send 64 KiB; our services in ARVADOS up to 8 MiB."""
-    largest, limit = nats_config.Limits().payload, nats_config.Limits().user_payload
+    largest, limit = server_config.Limits().payload, server_config.Limits().user_payload
     publisher = await world.service("publisher")
     await publisher.publish("arvados.live.bob.x", bytes(largest))
     await publisher.flush()

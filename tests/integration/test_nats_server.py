@@ -14,15 +14,15 @@ import pytest
 from nats.aio.client import Client
 
 from arvados_nats import keys
+from arvados_nats.nats import server_config
 from sandbox import nats_server, tls
-from siteadmin import nats_config
 
 
 async def _connect(server: nats_server.NatsServer, folder: Path, name: str) -> Client:
     return await nats.connect(server.url, nkeys_seed_str=keys.load(folder, name).text)
 
 
-@pytest.mark.parametrize("name", nats_config.STATIC_USERS)
+@pytest.mark.parametrize("name", server_config.STATIC_USERS)
 async def test_static_identities_log_in_while_no_callout_service_runs(
     nats_server: nats_server.NatsServer, keys_folder: Path, name: str
 ) -> None:
@@ -95,7 +95,7 @@ async def test_a_cluster_keeps_what_it_acknowledged_when_a_server_is_lost(
 ) -> None:
     """Three servers over TLS, the leader of a stream killed: clients go on with nothing lost."""
     files = tls.make(tmp_path)
-    pem = nats_config.Tls(*map(str, (files.certificate, files.key, files.authority)))
+    pem = server_config.Tls(*map(str, (files.certificate, files.key, files.authority)))
     async with nats_server.run_cluster(keys_folder, tls=pem) as servers:
         client = await nats.connect(
             [server.url for server in servers],
@@ -129,12 +129,12 @@ async def test_a_stream_with_three_copies_fits_the_store_that_was_given(
     keys_folder: Path,
 ) -> None:
     """Each copy counts against ARVADOS: what fits one server's disk fits, and no more."""
-    limits = nats_config.Limits(store=nats_config.GIB, copies=3)
+    limits = server_config.Limits(store=server_config.GIB, copies=3)
     async with nats_server.run_cluster(keys_folder, limits=limits) as servers:
         client = await _connect(servers[0], keys_folder, "publisher")
-        await _add_stream(client, 900 * nats_config.MIB)
+        await _add_stream(client, 900 * server_config.MIB)
         with pytest.raises(nats.js.errors.Error):
-            await _add_stream(client, 950 * nats_config.MIB)
+            await _add_stream(client, 950 * server_config.MIB)
         await client.close()
 
 

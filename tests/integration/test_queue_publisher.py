@@ -15,8 +15,8 @@ import pytest
 
 from arvados_nats.contract import queue_entries, streams, subjects
 from arvados_nats.contract.queue_entries import QueueEntry
-from arvados_nats.nats_acks import JetStreamError
-from arvados_nats.nats_client import Message
+from arvados_nats.nats.acks import JetStreamError
+from arvados_nats.nats.client import Message
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from tests.integration.queue_world import QueueWorld, eventually, world

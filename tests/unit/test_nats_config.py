@@ -8,14 +8,14 @@ from __future__ import annotations
 import pytest
 
 from arvados_nats import keys
-from siteadmin import nats_config
+from arvados_nats.nats import server_config
 
 PUBLIC = {name: f"<{name}>" for name in keys.ROLES}
 
 
 def test_static_users_are_spread_over_the_accounts_and_skip_the_callout() -> None:
     """Each nkey user stands in one account, and in auth_users; USERS has none."""
-    accounts = nats_config.accounts(PUBLIC, nats_config.Limits())
+    accounts = server_config.accounts(PUBLIC, server_config.Limits())
     users = {
         name: [user["nkey"] for user in account.get("users", [])]
         for name, account in accounts.items()
@@ -27,13 +27,13 @@ def test_static_users_are_spread_over_the_accounts_and_skip_the_callout() -> Non
         "SENDERS": ["<system-logs>"],
         "USERS": [],
     }
-    exempt = nats_config.authorization(PUBLIC)["auth_callout"]["auth_users"]
+    exempt = server_config.authorization(PUBLIC)["auth_callout"]["auth_users"]
     assert sorted(exempt) == sorted(user for group in users.values() for user in group)
 
 
 def test_callout_is_encrypted_and_bound_to_users() -> None:
     """Issuer, xkey and the one account whose configured users would be asked about."""
-    callout = nats_config.authorization(PUBLIC)["auth_callout"]
+    callout = server_config.authorization(PUBLIC)["auth_callout"]
     assert callout["issuer"] == "<issuer>"
     assert callout["xkey"] == "<xkey>"
     assert callout["account"] == "AUTH"
@@ -42,7 +42,7 @@ def test_callout_is_encrypted_and_bound_to_users() -> None:
 
 def test_what_is_imported_is_what_is_exported() -> None:
     """USERS and SENDERS import what ARVADOS exports to them; users' requests carry who asks."""
-    accounts = nats_config.accounts(PUBLIC, nats_config.Limits())
+    accounts = server_config.accounts(PUBLIC, server_config.Limits())
     for name in ("USERS", "SENDERS"):
         exports = [e for e in accounts["ARVADOS"]["exports"] if e["accounts"] == [name]]
         imports = accounts[name]["imports"]
@@ -56,7 +56,7 @@ def test_what_is_imported_is_what_is_exported() -> None:
 
 def test_only_our_services_and_admins_are_clients_of_arvados() -> None:
     """Who may publish there chooses where JetStream answers: never a container or a machine."""
-    accounts = nats_config.accounts(PUBLIC, nats_config.Limits())
+    accounts = server_config.accounts(PUBLIC, server_config.Limits())
     assert all("permissions" not in user for user in accounts["ARVADOS"]["users"])
     assert all("permissions" in user for user in accounts["SENDERS"]["users"])
     assert all("service" in one for one in accounts["SENDERS"]["imports"])
@@ -64,8 +64,8 @@ def test_only_our_services_and_admins_are_clients_of_arvados() -> None:
 
 def test_streams_are_kept_in_arvados_alone_and_fit_the_disk() -> None:
     """Only ARVADOS has JetStream, with less than the server's store."""
-    limits = nats_config.Limits(store=nats_config.GIB)
-    accounts = nats_config.accounts(PUBLIC, limits)
+    limits = server_config.Limits(store=server_config.GIB)
+    accounts = server_config.accounts(PUBLIC, limits)
     assert [name for name, account in accounts.items() if "jetstream" in account] == ["ARVADOS"]
     assert 0 < accounts["ARVADOS"]["jetstream"]["max_file"] < limits.store
 
@@ -73,7 +73,7 @@ def test_streams_are_kept_in_arvados_alone_and_fit_the_disk() -> None:
 def test_a_cluster_may_use_the_disks_of_all_its_copies() -> None:
     """Each copy of a stream counts against the account, so the account gets as much more."""
     one, three = (
-        nats_config.accounts(PUBLIC, nats_config.Limits(copies=copies))["ARVADOS"]["jetstream"]
+        server_config.accounts(PUBLIC, server_config.Limits(copies=copies))["ARVADOS"]["jetstream"]
         for copies in (1, 3)
     )
     assert three["max_file"] == 3 * one["max_file"]
@@ -85,12 +85,12 @@ def test_a_cluster_may_use_the_disks_of_all_its_copies() -> None:
 )
 def test_sizes_are_printed_with_the_largest_unit_that_fits(size: int, text: str) -> None:
     """Exact, and short enough to read."""
-    assert str(nats_config.Size(size)) == text
+    assert str(server_config.Size(size)) == text
 
 
 def test_a_single_server_writes_through_and_opens_no_other_port() -> None:
     """No routes, no WebSocket, no TLS unless asked; monitoring for this host alone."""
-    settings = nats_config.settings(nats_config.Server("n"), PUBLIC, nats_config.Limits())
+    settings = server_config.settings(server_config.Server("n"), PUBLIC, server_config.Limits())
     assert settings["jetstream"]["sync_interval"] == "always"
     assert settings["http"].startswith("127.0.0.1:")
     assert not {"cluster", "websocket", "tls", "leafnodes", "mqtt", "no_auth_user"} & set(settings)
@@ -98,9 +98,9 @@ def test_a_single_server_writes_through_and_opens_no_other_port() -> None:
 
 def test_a_cluster_member_knows_the_others() -> None:
     """Routes are URLs, and clients are not told addresses they may not reach."""
-    cluster = nats_config.Cluster("arvados", "0.0.0.0:6222", ("nats-2:6222", "nats-3:6222"))
-    server = nats_config.Server("nats-1", cluster=cluster)
-    settings = nats_config.settings(server, PUBLIC, nats_config.Limits())
+    cluster = server_config.Cluster("arvados", "0.0.0.0:6222", ("nats-2:6222", "nats-3:6222"))
+    server = server_config.Server("nats-1", cluster=cluster)
+    settings = server_config.settings(server, PUBLIC, server_config.Limits())
     assert settings["cluster"]["routes"] == ["nats-route://nats-2:6222", "nats-route://nats-3:6222"]
     assert settings["cluster"]["no_advertise"] is True
     assert "tls" not in settings["cluster"]
@@ -108,10 +108,10 @@ def test_a_cluster_member_knows_the_others() -> None:
 
 def test_members_of_a_cluster_can_be_made_to_show_a_certificate() -> None:
     """Whoever opens a route is trusted with everything: the authority decides who may."""
-    tls = nats_config.Tls("c", "k", "ca")
-    cluster = nats_config.Cluster("arvados", "0.0.0.0:6222", (), tls)
-    settings = nats_config.settings(
-        nats_config.Server("n", cluster=cluster), PUBLIC, nats_config.Limits()
+    tls = server_config.Tls("c", "k", "ca")
+    cluster = server_config.Cluster("arvados", "0.0.0.0:6222", (), tls)
+    settings = server_config.settings(
+        server_config.Server("n", cluster=cluster), PUBLIC, server_config.Limits()
     )
     assert settings["cluster"]["tls"] == {
         "cert_file": "c",
@@ -124,26 +124,26 @@ def test_members_of_a_cluster_can_be_made_to_show_a_certificate() -> None:
 @pytest.mark.parametrize(
     ("websocket", "expected"),
     [
-        (nats_config.WebSocket("h:1"), {"no_tls": True, "same_origin": True}),
+        (server_config.WebSocket("h:1"), {"no_tls": True, "same_origin": True}),
         (
-            nats_config.WebSocket("h:1", ("https://wb",), nats_config.Tls("c", "k")),
+            server_config.WebSocket("h:1", ("https://wb",), server_config.Tls("c", "k")),
             {"tls": {"cert_file": "c", "key_file": "k"}, "allowed_origins": ["https://wb"]},
         ),
     ],
     ids=["plain", "TLS"],
 )
 def test_a_websocket_listener_checks_origins(
-    websocket: nats_config.WebSocket, expected: dict[str, object]
+    websocket: server_config.WebSocket, expected: dict[str, object]
 ) -> None:
     """Pages of other sites are refused, with or without a list of allowed ones."""
-    server = nats_config.Server("n", websocket=websocket)
-    settings = nats_config.settings(server, PUBLIC, nats_config.Limits())
+    server = server_config.Server("n", websocket=websocket)
+    settings = server_config.settings(server, PUBLIC, server_config.Limits())
     assert settings["websocket"] == {"listen": "h:1", **expected}
 
 
 def test_text_is_quoted_so_that_no_value_is_read_as_another_type() -> None:
     """`12345` stays text, and quotes and backslashes stay what they are."""
-    text = nats_config.text(nats_config.Server('1"2\\3', listen="12345"), PUBLIC)
+    text = server_config.text(server_config.Server('1"2\\3', listen="12345"), PUBLIC)
     assert 'server_name: "1\\"2\\\\3"\n' in text
     assert 'listen: "12345"\n' in text
 
@@ -151,4 +151,4 @@ def test_text_is_quoted_so_that_no_value_is_read_as_another_type() -> None:
 def test_a_value_that_nats_conf_can_not_hold_is_a_programming_error() -> None:
     """None must be left out by the caller, never printed."""
     with pytest.raises(TypeError, match="NoneType"):
-        nats_config.text(nats_config.Server("n"), {**PUBLIC, "xkey": None})  # type: ignore[dict-item]
+        server_config.text(server_config.Server("n"), {**PUBLIC, "xkey": None})  # type: ignore[dict-item]

@@ -12,7 +12,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from arvados_nats.nats_inbox import Inbox
+from arvados_nats.nats.inbox import Inbox
 
 
 def message(data: bytes) -> Msg:

@@ -14,7 +14,7 @@ from arvados_nats.commands.watch import Watch
 from arvados_nats.commands.watch_queue import QueueView, _taken, line
 from arvados_nats.contract import queue_entries
 from arvados_nats.contract.queue_entries import QueueEntry
-from arvados_nats.nats_client import Message
+from arvados_nats.nats.client import Message
 
 A, B = "zzzzz-dz642-00000000000000a", "zzzzz-dz642-00000000000000b"
 

@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from arvados_nats.nats_failures import cancellable
+from arvados_nats.nats.errors import cancellable
 
 PENDING_MESSAGES = 1_000_000
 PENDING_BYTES = 256 * 1024 * 1024

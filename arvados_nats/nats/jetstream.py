@@ -21,11 +21,13 @@ import nats.aio.subscription
 import nats.errors
 from nats.nuid import NUID
 
-from arvados_nats import nats_acks, nats_history, nats_inbox
 from arvados_nats.errors import ArvadosNatsError
-from arvados_nats.nats_acks import Ack, JetStreamError
-from arvados_nats.nats_failures import cancellable, require_sendable, translated
-from arvados_nats.nats_history import StoredMessage
+from arvados_nats.nats import acks as nats_acks
+from arvados_nats.nats import history as nats_history
+from arvados_nats.nats import inbox as nats_inbox
+from arvados_nats.nats.acks import Ack, JetStreamError
+from arvados_nats.nats.errors import cancellable, require_sendable, translated
+from arvados_nats.nats.history import StoredMessage
 
 REQUEST_TIMEOUT = 5.0
 _STREAM_NOT_FOUND = 10059

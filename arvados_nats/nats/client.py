@@ -23,13 +23,14 @@ import nats.aio.msg
 import nats.aio.subscription
 import nats.errors
 
-from arvados_nats import nats_inbox, nats_wire
 from arvados_nats.contract import streams
 from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
-from arvados_nats.nats_failures import cancellable, translated
-from arvados_nats.nats_inbox import PENDING_BYTES, PENDING_MESSAGES
-from arvados_nats.nats_standing import Standing
-from arvados_nats.nats_streams import REQUEST_TIMEOUT, JetStream
+from arvados_nats.nats import inbox as nats_inbox
+from arvados_nats.nats import parser as nats_wire
+from arvados_nats.nats.connection_state import Standing
+from arvados_nats.nats.errors import cancellable, translated
+from arvados_nats.nats.inbox import PENDING_BYTES, PENDING_MESSAGES
+from arvados_nats.nats.jetstream import REQUEST_TIMEOUT, JetStream
 
 logger = logging.getLogger(__name__)
 
