@@ -12,10 +12,10 @@ from arvados_nats import keys, ops
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.identities import Identities
 from arvados_nats.arvados.tokens import Token
-from arvados_nats.grant_book import GrantBook
 from arvados_nats.nats import client as nats_client
 from arvados_nats.ops import Health
-from arvados_nats.own_tokens import OwnTokens
+from arvados_nats.permission_client.grants_cache import GrantBook
+from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.permissions import Identity
 from arvados_nats.request_info import holder
 from authcallout import callout, whoami

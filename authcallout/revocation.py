@@ -19,15 +19,15 @@ import time
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
-from arvados_nats import grant_follow, token_follow
 from arvados_nats.arvados.identities import Identities
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import BadInput, Unavailable
-from arvados_nats.grant_book import STALE, GrantBook
 from arvados_nats.grant_subjects import Change
 from arvados_nats.grants import Grants
-from arvados_nats.grants_wire import TOKEN_STALE
 from arvados_nats.nats.client import Nats
+from arvados_nats.permission_client import grants_watch, tokens_watch
+from arvados_nats.permission_client.grants_cache import STALE, GrantBook
+from arvados_nats.permission_client.grants_messages import TOKEN_STALE
 from arvados_nats.permissions import Identity
 from authcallout.admissions import CONTAINER, MAX_PATTERNS, fingerprint
 from authcallout.connections import Connections
@@ -53,7 +53,7 @@ class Revocation:
         *,
         limit: int = MAX_PATTERNS,
         gains: float = GAINS,
-        again: float = token_follow.RETRY,
+        again: float = tokens_watch.RETRY,
     ) -> None:
         self._gains = gains
         self._again = again
@@ -74,9 +74,9 @@ class Revocation:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(
-                    token_follow.follow(nats, self._identities.own, tokens, self._token_gone)
+                    tokens_watch.follow(nats, self._identities.own, tokens, self._token_gone)
                 )
-                await grant_follow.follow(nats, self._grants, users, self._moved, ready)
+                await grants_watch.follow(nats, self._grants, users, self._moved, ready)
         finally:
             for sweep in self._sweeps:
                 sweep.cancel()

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from arvados_nats import token_follow
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.nats.client import Nats
+from arvados_nats.permission_client import tokens_watch
 from arvados_nats.permissions import Identity
 
 _REMEMBERED = 100_000
@@ -59,7 +59,7 @@ class TokenBook:
         """The identities behind those of these tokens that live. Unavailable if nobody can say."""
         asked = set(token_uuids)
         found = self.known(asked)
-        for state in (await token_follow.live(self._nats, asked - found.keys())).values():
+        for state in (await tokens_watch.live(self._nats, asked - found.keys())).values():
             identity = Identity(state.token_uuid, state.user_uuid, scopes=state.scopes)
             self.learn(identity)
             found[identity.token_uuid] = identity

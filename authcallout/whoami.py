@@ -14,9 +14,9 @@ import msgspec
 from arvados_nats import request_info
 from arvados_nats.contract import accounts, subjects
 from arvados_nats.errors import ArvadosNatsError
-from arvados_nats.grant_book import GrantBook
 from arvados_nats.grant_subjects import subscriptions
 from arvados_nats.nats.client import Message, Nats
+from arvados_nats.permission_client.grants_cache import GrantBook
 from authcallout.admissions import MAX_PATTERNS
 from authcallout.token_book import TokenBook
 

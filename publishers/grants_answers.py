@@ -16,16 +16,16 @@ from typing import NoReturn
 
 import msgspec
 
-from arvados_nats import grants_wire
 from arvados_nats.contract import subjects
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput
-from arvados_nats.grants_wire import (
+from arvados_nats.nats.client import Message, Nats
+from arvados_nats.permission_client import grants_messages
+from arvados_nats.permission_client.grants_messages import (
     FAILED,
     GrantsAnswer,
     GrantsAnswered,
     GrantsQuestion,
 )
-from arvados_nats.nats.client import Message, Nats
 from publishers import grants_metrics as metrics
 from publishers.grants_query import GrantsQuery, Reading
 from publishers.token_query import TokenQuery
@@ -98,15 +98,15 @@ async def _in_turn(
 
 
 async def _answer_grants(nats: Nats, query: GrantsQuery, message: Message) -> None:
-    question = grants_wire.question(message.data)
+    question = grants_messages.question(message.data)
     if len(question.users) > MAX_ASKED:
         raise BadInput(f"more than {MAX_ASKED} users in one question")
     reading = await query.read(question.users)
     answer = _without_known(question, reading)
-    for headers, piece in grants_wire.parts(answer):
+    for headers, piece in grants_messages.parts(answer):
         await nats.publish(message.reply, piece, headers=headers)
     note = GrantsAnswered(reading.generation, reading.cluster.version, dict(reading.versions))
-    await nats.publish(subjects.GRANTS_ANSWERED, grants_wire.encode(note))
+    await nats.publish(subjects.GRANTS_ANSWERED, grants_messages.encode(note))
 
 
 def _without_known(question: GrantsQuestion, reading: Reading) -> GrantsAnswer:
@@ -119,7 +119,7 @@ def _without_known(question: GrantsQuestion, reading: Reading) -> GrantsAnswer:
         cluster.version,
         None if question.cluster == cluster.version else cluster.state,
         [
-            grants_wire.user_grants(user, grants, reading.versions[user])
+            grants_messages.user_grants(user, grants, reading.versions[user])
             for user, grants in reading.grants.items()
             if user in changed
         ],
@@ -134,4 +134,4 @@ async def _answer_tokens(nats: Nats, query: TokenQuery, message: Message) -> Non
         raise BadInput(f"not a list of tokens: {error}") from error
     if len(asked) > MAX_ASKED:
         raise BadInput(f"more than {MAX_ASKED} tokens in one question")
-    await nats.publish(message.reply, grants_wire.encode(await query.live(asked)))
+    await nats.publish(message.reply, grants_messages.encode(await query.live(asked)))

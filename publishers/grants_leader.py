@@ -18,10 +18,10 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
-from arvados_nats import grants_wire
 from arvados_nats.contract import events, subjects
-from arvados_nats.grants_wire import GrantsAnswered, GrantsChanged
 from arvados_nats.nats.client import Message, Nats, Subscription
+from arvados_nats.permission_client import grants_messages
+from arvados_nats.permission_client.grants_messages import GrantsAnswered, GrantsChanged
 from publishers import grants_metrics as metrics
 from publishers.grants_query import GrantsQuery
 from publishers.grants_touched import GRAPH_KINDS, OWNED_KINDS, touched
@@ -189,7 +189,7 @@ class GrantsLeader:
                 },
             )
             subject = subjects.grants_changed(change.user_uuid)
-            await self._nats.publish(subject, grants_wire.encode(change))
+            await self._nats.publish(subject, grants_messages.encode(change))
 
     def _now(self) -> float:
         """The database's time, as far as it is known here."""

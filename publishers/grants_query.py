@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from sys import intern
 
-from arvados_nats import grants_wire
 from arvados_nats.grants import (
     ClusterState,
     Grants,
@@ -26,6 +25,7 @@ from arvados_nats.grants import (
     stand_ins,
     with_live_owner,
 )
+from arvados_nats.permission_client import grants_messages
 from publishers.postgres import Database, Row, Snapshot
 
 _SNAPSHOT = """
@@ -136,7 +136,7 @@ class GrantsQuery:
         grants, versions = {}, {}
         for user in asked:
             grants[user] = _grants(people.get(user), user, rows, owners, reading)
-            versions[user] = grants_wire.grants_version(grants[user])
+            versions[user] = grants_messages.grants_version(grants[user])
             await asyncio.sleep(0)  # events do not wait for two hundred users
         return replace(reading, grants=grants, versions=versions, sources=sources, digests=seen)
 
@@ -164,7 +164,7 @@ class GrantsQuery:
         trashed = {row["group_uuid"]: row["trash_at"] for row in await snapshot.fetch(_TRASHED)}
         frozen = frozenset(row["uuid"] for row in await snapshot.fetch(_FROZEN))
         state = ClusterState(trashed, frozen, visible, generation)
-        known = Known(state, grants_wire.cluster_version(state), digest)
+        known = Known(state, grants_messages.cluster_version(state), digest)
         if generation >= self._known.state.generation:
             self._known = known
         return known

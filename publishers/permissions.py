@@ -16,11 +16,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from arvados_nats import grants_wire
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.ops import Health
+from arvados_nats.permission_client import grants_messages
 from publishers import (
     grants_answers,
     grants_leader,
@@ -64,7 +64,7 @@ async def run(
     leading = GrantsLeader(nats, grants, round_seconds=options.round)
 
     async def heard(message: Message) -> None:
-        leading.answered(grants_wire.answered(message.data))
+        leading.answered(grants_messages.answered(message.data))
 
     await nats.subscribe(subjects.GRANTS_ANSWERED, heard)
     sweep = TokenSweep(nats, tokens, every=options.sweep)

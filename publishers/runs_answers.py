@@ -16,15 +16,15 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from arvados_nats import objects_wire, runs_wire
 from arvados_nats.contract import subjects
 from arvados_nats.contract.events import timestamp
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput
-from arvados_nats.grants_wire import FAILED
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.object_facts import facts_of
-from arvados_nats.objects_wire import Snapshot
-from arvados_nats.runs_wire import Run
+from arvados_nats.permission_client import object_messages, run_messages
+from arvados_nats.permission_client.grants_messages import FAILED
+from arvados_nats.permission_client.object_messages import Snapshot
+from arvados_nats.permission_client.run_messages import Run
 from publishers import object_tables
 from publishers.object_tables import Record
 from publishers.postgres import Database
@@ -146,11 +146,11 @@ async def _below(database: Database, asked: str) -> bytes:
 
 
 async def _run(database: Database, uuid: str) -> bytes:
-    return runs_wire.encode(await read(database, uuid))
+    return run_messages.encode(await read(database, uuid))
 
 
 async def _object(database: Database, uuid: str) -> bytes:
-    return objects_wire.encode(await read_object(database, uuid))
+    return object_messages.encode(await read_object(database, uuid))
 
 
 _ANSWERS: Mapping[str, Callable[[Database, str], Awaitable[bytes]]] = {

@@ -21,7 +21,7 @@ import yaml
 
 from arvados_nats.arvados_tables import REFRESHES_AT
 from arvados_nats.errors import MALFORMED
-from arvados_nats.grants_wire import TokensAnswer, TokenState
+from arvados_nats.permission_client.grants_messages import TokensAnswer, TokenState
 from publishers.postgres import Database
 
 GRACE = 300.0

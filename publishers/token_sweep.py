@@ -25,11 +25,11 @@ from typing import NoReturn
 
 import msgspec
 
-from arvados_nats import grants_wire
 from arvados_nats.contract import subjects
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput
-from arvados_nats.grants_wire import TOKEN_STALE, TokenGone
 from arvados_nats.nats.client import Message, Nats
+from arvados_nats.permission_client import grants_messages
+from arvados_nats.permission_client.grants_messages import TOKEN_STALE, TokenGone
 from publishers import grants_metrics as metrics
 from publishers.attempts import Attempts
 from publishers.token_query import LiveToken, TokenQuery
@@ -146,4 +146,4 @@ class TokenSweep:
                 },
             )
             subject = subjects.token_gone(told.token_uuid)
-            await self._nats.publish(subject, grants_wire.encode(told))
+            await self._nats.publish(subject, grants_messages.encode(told))

@@ -18,13 +18,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import NoReturn, cast
 
-from arvados_nats import request_info, token_follow
+from arvados_nats import request_info
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
-from arvados_nats.grant_book import GrantBook
 from arvados_nats.judge import Judge
 from arvados_nats.nats.client import Message, Nats
-from arvados_nats.own_tokens import OwnToken, OwnTokens
+from arvados_nats.permission_client import tokens_watch
+from arvados_nats.permission_client.grants_cache import GrantBook
+from arvados_nats.permission_client.own_tokens import OwnToken, OwnTokens
 from arvados_nats.permissions import Identity
 from arvados_nats.request_info import Holder
 from wsproxy import metrics, native_reply
@@ -164,7 +165,7 @@ class NativeApi:
         own = await self._own.of(sender.token_uuid, sender.user_uuid)
         if own is OwnToken.ANONYMOUS:
             return Identity(sender.token_uuid, sender.user_uuid, scopes=_ANONYMOUS_SCOPES)
-        found = await token_follow.live(self._nats, [sender.token_uuid])
+        found = await tokens_watch.live(self._nats, [sender.token_uuid])
         state = found.get(sender.token_uuid)
         if state is None:
             raise Refused("the token is not valid any more: connect with another one")

@@ -19,15 +19,15 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Meta
 
-from arvados_nats import runs_wire
 from arvados_nats.contract import log_chunks, subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import BadInput
 from arvados_nats.judge import Judge
 from arvados_nats.nats.client import Nats
 from arvados_nats.object_facts import ObjectFacts
+from arvados_nats.permission_client import run_messages
+from arvados_nats.permission_client.run_messages import Run
 from arvados_nats.requests_v1 import Offset, Text
-from arvados_nats.runs_wire import Run
 from wsproxy import log_end, native_reply, object_history
 from wsproxy.cursor import LogPlace
 from wsproxy.log_arvados import ContainerState
@@ -186,7 +186,7 @@ class NativeLogs:
 
     async def _run(self, uuid: str) -> Run:
         answer = await self._nats.request(subjects.RUNS_GET, uuid.encode())
-        return runs_wire.decode(answer.headers, answer.data)
+        return run_messages.decode(answer.headers, answer.data)
 
 
 def _check(asked: LogsRequest) -> None:

@@ -17,11 +17,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from arvados_nats import objects_wire
 from arvados_nats.contract import subjects
 from arvados_nats.judge import Judge
 from arvados_nats.nats.client import Nats
-from arvados_nats.objects_wire import Snapshot
+from arvados_nats.permission_client import object_messages
+from arvados_nats.permission_client.object_messages import Snapshot
 from arvados_nats.permissions import ALL, scopes_allow
 from wsproxy import native_reply, object_state
 from wsproxy.cursor import Codec, EventCursor
@@ -54,7 +54,7 @@ class NativeObjects:
         object_state.attributes(uuid)
         created, _, place = await extent(self._nats, self._source)
         answer = await self._nats.request(subjects.OBJECTS_GET, uuid.encode())
-        snapshot = objects_wire.decode(answer.headers, answer.data)
+        snapshot = object_messages.decode(answer.headers, answer.data)
         judge = await get_judge()
         record = _readable(uuid, snapshot, judge)
         etag = object_state.etag(record)

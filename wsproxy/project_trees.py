@@ -17,10 +17,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from arvados_nats import grants_wire
 from arvados_nats.contract import subjects
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.nats.client import Nats
+from arvados_nats.permission_client import grants_messages
 from wsproxy.router import Router
 from wsproxy.stored_event import DELETE, StoredEvent
 
@@ -97,7 +97,7 @@ class Tree:
     async def _below(self) -> set[str]:
         asked = msgspec.json.encode(sorted(self.owners))
         answer = await self._nats.request(subjects.PROJECTS_BELOW, asked)
-        below = grants_wire.answer(answer.headers, answer.data, _uuids, "projects")
+        below = grants_messages.answer(answer.headers, answer.data, _uuids, "projects")
         return set(below)
 
 

@@ -22,16 +22,16 @@ from typing import Protocol
 
 import msgspec
 
-from arvados_nats import token_follow
 from arvados_nats.arvados.identities import Identities
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
 from arvados_nats.errors import MALFORMED, BadInput, Refused, Unavailable
-from arvados_nats.grant_book import STALE, GrantBook
 from arvados_nats.grant_subjects import Change
-from arvados_nats.grants_wire import TOKEN_STALE
 from arvados_nats.judge import Judge
 from arvados_nats.nats.client import Message, Nats
+from arvados_nats.permission_client import tokens_watch
+from arvados_nats.permission_client.grants_cache import STALE, GrantBook
+from arvados_nats.permission_client.grants_messages import TOKEN_STALE
 from arvados_nats.permissions import Identity
 from wsproxy import failures, metrics
 from wsproxy.graph_changes import graph_change
@@ -189,7 +189,7 @@ class Viewers:
         self._nats.on_change(self._connection_changed)
         async with self._tasks as tasks:
             tasks.create_task(
-                token_follow.follow(
+                tokens_watch.follow(
                     self._nats, self._identities.own, self._by_token.keys, self._gone
                 )
             )

@@ -23,13 +23,14 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
-from arvados_nats import grants_wire, object_facts
+from arvados_nats import object_facts
 from arvados_nats.admin import clocks
 from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import ArvadosNatsError, ConfigError, Unavailable
-from arvados_nats.grants_wire import GrantsQuestion
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
+from arvados_nats.permission_client import grants_messages
+from arvados_nats.permission_client.grants_messages import GrantsQuestion
 
 _WITHIN_SECONDS = 10.0
 _CLOCK = "clock of NATS"
@@ -84,7 +85,7 @@ async def _unanswered(connection: Nats) -> str | None:
         except Unavailable:
             return "no publisher answers: do they run, and what does their health say?"
         try:
-            grants_wire.check_answer(answer.headers)
+            grants_messages.check_answer(answer.headers)
         except Unavailable as error:
             return str(error)
     return None

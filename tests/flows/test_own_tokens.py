@@ -16,7 +16,7 @@ import pytest
 
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.contract import accounts, subjects
-from arvados_nats.own_tokens import OwnToken, OwnTokens
+from arvados_nats.permission_client.own_tokens import OwnToken, OwnTokens
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 from tests.flows.native import connected, lets_in

@@ -12,9 +12,9 @@ import sys
 
 import pytest
 
-from arvados_nats import grants_wire, objects_wire, token_follow
 from arvados_nats.contract import subjects
-from arvados_nats.grant_book import GrantBook
+from arvados_nats.permission_client import grants_messages, object_messages, tokens_watch
+from arvados_nats.permission_client.grants_cache import GrantBook
 from sandbox import child
 from sandbox.sandbox import MANAGEMENT_TOKEN
 from sandbox.stack import Service, Stack
@@ -54,8 +54,8 @@ async def test_publishers_answer_as_soon_as_they_are_well(stack: Stack) -> None:
         for _ in range(5):
             await publishers.stop()
             await started(publishers)
-            assert await token_follow.live(nats, [str(alice.token_uuid)])
+            assert await tokens_watch.live(nats, [str(alice.token_uuid)])
             assert (await GrantBook(nats).of(alice.uuid)).is_active
             answer = await nats.request(subjects.OBJECTS_GET, alice.uuid.encode())
-            grants_wire.check_answer(answer.headers)
-            assert objects_wire.decode(answer.headers, answer.data).record
+            grants_messages.check_answer(answer.headers)
+            assert object_messages.decode(answer.headers, answer.data).record

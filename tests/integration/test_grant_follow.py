@@ -15,13 +15,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from arvados_nats import grant_book, grant_follow, grants_wire, token_follow
 from arvados_nats.contract import subjects
 from arvados_nats.errors import Unavailable
-from arvados_nats.grant_book import GrantBook
 from arvados_nats.grant_subjects import Change
 from arvados_nats.grants import OWNED, Grants
-from arvados_nats.grants_wire import (
+from arvados_nats.nats.client import Message
+from arvados_nats.permission_client import grants_cache, grants_messages, grants_watch, tokens_watch
+from arvados_nats.permission_client.grants_cache import GrantBook
+from arvados_nats.permission_client.grants_messages import (
     FAILED,
     PART,
     GrantsAnswer,
@@ -29,7 +30,6 @@ from arvados_nats.grants_wire import (
     GrantsQuestion,
     user_grants,
 )
-from arvados_nats.nats.client import Message
 from sandbox.model.actors import Actor
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
@@ -81,7 +81,7 @@ class Follower:
         async def moved(change: Change, grants: Grants) -> None:
             self.changes.append((change, grants))
 
-        await grant_follow.follow(
+        await grants_watch.follow(
             self._here.reader, self.book, lambda: self._users, moved, self.ready.set
         )
 
@@ -94,7 +94,7 @@ async def test_questions_at_the_same_time_travel_as_one(here: PermissionWorld) -
     notes: list[GrantsAnswered] = []
 
     async def answered(message: Message) -> None:
-        notes.append(grants_wire.answered(message.data))
+        notes.append(grants_messages.answered(message.data))
 
     users = [f"zzzzz-tpzed-{n:015d}" for n in range(50)]
     async with here.publishing(with_events=False):
@@ -122,7 +122,7 @@ async def test_an_answer_of_any_size_arrives(here: PermissionWorld) -> None:
     await connection.close()
     sizes: list[int] = []
     async with here.publishing(with_events=False):
-        question = grants_wire.encode(GrantsQuestion({alice.uuid: ""}))
+        question = grants_messages.encode(GrantsQuestion({alice.uuid: ""}))
         async for message in here.reader.request_all(subjects.GRANTS_GET, question, window=3):
             sizes.append(len(message.data))
             if message.headers[PART].partition("/")[0] == message.headers[PART].partition("/")[2]:
@@ -130,7 +130,7 @@ async def test_an_answer_of_any_size_arrives(here: PermissionWorld) -> None:
         grants = await here.book.of(alice.uuid)
 
     assert len(sizes) > 1
-    assert max(sizes) <= grants_wire.PART_BYTES
+    assert max(sizes) <= grants_messages.PART_BYTES
     assert sum(bool(bits & OWNED) for bits in grants.targets.values()) > 60_000
 
 
@@ -178,7 +178,7 @@ async def test_a_database_that_went_back_is_believed(
     ]
 
     async def answer(message: Message) -> None:
-        for headers, piece in grants_wire.parts(answers.pop(0)):
+        for headers, piece in grants_messages.parts(answers.pop(0)):
             await here.nats.publish(message.reply, piece, headers=headers)
 
     subscription = await here.nats.subscribe(subjects.GRANTS_GET, answer)
@@ -186,7 +186,7 @@ async def test_a_database_that_went_back_is_believed(
     await here.book.renew([alice])
     await here.book.renew([alice])
     crossed = here.book.held(alice)
-    monkeypatch.setattr(grant_book, "_CROSSING", 0.0)
+    monkeypatch.setattr(grants_cache, "_CROSSING", 0.0)
     await here.book.renew([alice])
     later = here.book.held(alice)
     await subscription.unsubscribe()
@@ -201,10 +201,10 @@ async def test_a_database_that_is_away_is_told(here: PermissionWorld) -> None:
         connection = await asyncpg.connect(here.database.dsn)
         await connection.execute("REVOKE SELECT ON materialized_permissions FROM arvados_nats")
         await connection.close()
-        question = grants_wire.encode(GrantsQuestion({here.cluster.root.uuid: ""}))
+        question = grants_messages.encode(GrantsQuestion({here.cluster.root.uuid: ""}))
         reply = await here.reader.request(subjects.GRANTS_GET, question)
         broken = await here.reader.request(subjects.GRANTS_GET, b"{]")
-        many = grants_wire.encode(GrantsQuestion(dict.fromkeys(map(str, range(1001)), "")))
+        many = grants_messages.encode(GrantsQuestion(dict.fromkeys(map(str, range(1001)), "")))
         crowd = await here.reader.request(subjects.GRANTS_GET, many)
         tokens = await here.reader.request(subjects.TOKENS_GET, b"7")
 
@@ -351,14 +351,14 @@ async def test_dead_tokens_reach_their_follower(here: PermissionWorld) -> None:
         gone.append((token_uuid, reason))
         mine.discard(token_uuid)
 
-    async with running(token_follow.follow(here.reader, here.own, lambda: mine, ended)):
+    async with running(tokens_watch.follow(here.reader, here.own, lambda: mine, ended)):
         async with here.publishing(FAST):
             await here.cluster.logout(first)
             await eventually(lambda: gone, "the notice arrives")
         await here.cluster.logout(second)
         async with here.publishing(FAST):
             await eventually(lambda: len(gone) == 2, "the lost one is asked for")
-            live = await token_follow.live(here.reader, [str(kept.token_uuid)])
+            live = await tokens_watch.live(here.reader, [str(kept.token_uuid)])
 
     assert {uuid for uuid, _ in gone} == {first.token_uuid, second.token_uuid}
     assert live.keys() == {kept.token_uuid}
@@ -376,7 +376,7 @@ async def test_a_token_is_asked_about_soon_after_it_came_into_use(here: Permissi
 
     async with (
         here.publishing(SLOW),
-        running(token_follow.follow(here.reader, here.own, lambda: mine, ended)),
+        running(tokens_watch.follow(here.reader, here.own, lambda: mine, ended)),
     ):
         brief, kept = [await here.cluster.token(alice) for _ in range(2)]
         await here.watch(alice)

@@ -14,9 +14,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from arvados_nats import token_follow
 from arvados_nats.contract import subjects
 from arvados_nats.grants import DIRECT, OWNED
+from arvados_nats.permission_client import tokens_watch
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
@@ -381,7 +381,7 @@ async def test_a_token_that_lived_between_two_looks_is_told_if_it_was_asked_abou
     async with here.publishing(with_events=False):
         brief = await cluster.token(alice)
         if asked:
-            assert await token_follow.live(here.reader, [str(brief.token_uuid)])
+            assert await tokens_watch.live(here.reader, [str(brief.token_uuid)])
         await cluster.logout(brief)
         await cluster.logout(witness)
         await here.nats.publish(f"{subjects.STORED_EVENTS}.api_client_authorization.x.update")
@@ -404,7 +404,7 @@ async def test_whoever_leads_has_heard_what_another_replica_was_asked(
         for _ in range(6):
             token = await here.cluster.token(alice)
             brief.append(str(token.token_uuid))
-            assert await token_follow.live(here.reader, brief[-1:])
+            assert await tokens_watch.live(here.reader, brief[-1:])
             await here.cluster.logout(token)
         await eventually(lambda: len(here.gone) >= len(brief), "all are told gone")
 

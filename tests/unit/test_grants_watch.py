@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from arvados_nats import grants_wire
 from arvados_nats.grants import DIRECT, OWNED, ClusterState, Grants
-from arvados_nats.grants_wire import GrantsAnswered
+from arvados_nats.permission_client import grants_messages
+from arvados_nats.permission_client.grants_messages import GrantsAnswered
 from publishers.grants_query import Known, Reading
 from publishers.grants_watch import Watch
 
@@ -26,7 +26,7 @@ NOW = 1_800_000_000.0
 
 def known(generation: int = 1, **state: object) -> Known:
     cluster = ClusterState(**state, generation=generation)  # type: ignore[arg-type]
-    return Known(cluster, grants_wire.cluster_version(cluster), str(cluster))
+    return Known(cluster, grants_messages.cluster_version(cluster), str(cluster))
 
 
 NOTHING = known()
@@ -42,7 +42,7 @@ def reading(
         for g in grants
     }
     found = {user: frozenset({user, *sources.values()}) for user in numbered}
-    versions = {user: grants_wire.grants_version(grants) for user, grants in numbered.items()}
+    versions = {user: grants_messages.grants_version(grants) for user, grants in numbered.items()}
     digests = dict.fromkeys(found, "digest")
     return Reading(generation, now, cluster, numbered, versions, found, digests)
 

@@ -10,10 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arvados_nats import grants_wire
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.grants import ClusterState, Grants
-from arvados_nats.grants_wire import FAILED, PART, PART_BYTES, Assembly, GrantsAnswer
+from arvados_nats.permission_client import grants_messages
+from arvados_nats.permission_client.grants_messages import (
+    FAILED,
+    PART,
+    PART_BYTES,
+    Assembly,
+    GrantsAnswer,
+)
 
 ME = "zzzzz-tpzed-000000000000me0"
 UUIDS = st.text("0123456789abcdefghijklmnopqrstuvwxyz", min_size=15, max_size=15).map(
@@ -36,14 +42,14 @@ STATES = st.builds(
 
 
 def answer(grants: Grants, state: ClusterState) -> GrantsAnswer:
-    version = grants_wire.grants_version(grants)
-    users = [grants_wire.user_grants("zzzzz-tpzed-000000000asked0", grants, version)]
-    return GrantsAnswer(7, 1.5, grants_wire.cluster_version(state), state, users, ["same"])
+    version = grants_messages.grants_version(grants)
+    users = [grants_messages.user_grants("zzzzz-tpzed-000000000asked0", grants, version)]
+    return GrantsAnswer(7, 1.5, grants_messages.cluster_version(state), state, users, ["same"])
 
 
 def carried(found: GrantsAnswer) -> GrantsAnswer:
     assembly, got = Assembly(), None
-    for headers, piece in grants_wire.parts(found):
+    for headers, piece in grants_messages.parts(found):
         assert got is None
         got = assembly.add(headers, piece)
     assert got is not None
@@ -57,10 +63,10 @@ def test_grants_arrive_as_they_were_sent(grants: Grants, state: ClusterState) ->
     got = carried(sent)
 
     assert got.cluster is not None
-    received = grants_wire.received(got.users[0], got.cluster, got.generation)
+    received = grants_messages.received(got.users[0], got.cluster, got.generation)
     assert received == msgspec.structs.replace(grants, cluster=state, generation=7)
-    assert got.users[0].version == grants_wire.grants_version(received)
-    assert grants_wire.cluster_version(got.cluster) == got.cluster_version
+    assert got.users[0].version == grants_messages.grants_version(received)
+    assert grants_messages.cluster_version(got.cluster) == got.cluster_version
 
 
 @given(GRANTS, GRANTS)
@@ -74,15 +80,17 @@ def test_versions_are_equal_where_content_is(one: Grants, other: Grants) -> None
         cluster=ClusterState({"zzzzz-j7d0g-0": 1.0}),
     )
 
-    assert grants_wire.grants_version(turned) == grants_wire.grants_version(one)
-    assert (grants_wire.grants_version(one) == grants_wire.grants_version(other)) == (one == other)
+    assert grants_messages.grants_version(turned) == grants_messages.grants_version(one)
+    assert (grants_messages.grants_version(one) == grants_messages.grants_version(other)) == (
+        one == other
+    )
 
 
 def test_long_answers_are_cut_into_parts() -> None:
     """No part is larger than fits a message with ease; all are needed, in order."""
     targets = {f"zzzzz-j7d0g-{n * 7919 % 10**15:015x}": n % 31 + 1 for n in range(200_000)}
     found = answer(Grants(ME, targets=targets), ClusterState())
-    pieces = grants_wire.parts(found)
+    pieces = grants_messages.parts(found)
 
     assert len(pieces) > 1
     assert max(len(piece) for _, piece in pieces) <= PART_BYTES
@@ -113,6 +121,6 @@ def test_what_is_no_question_is_bad_input() -> None:
     """The publisher drops it and goes on."""
     for payload in (b"", b"[]", b'{"users": 7}'):
         with pytest.raises(BadInput):
-            grants_wire.question(payload)
+            grants_messages.question(payload)
     with pytest.raises(BadInput):
-        grants_wire.answered(b"{}")
+        grants_messages.answered(b"{}")

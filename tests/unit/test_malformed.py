@@ -12,17 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import (
-    grant_follow,
-    grants_wire,
-    messages_v1,
-    objects_wire,
-    requests_v1,
-    runs_wire,
-    token_follow,
-)
+from arvados_nats import messages_v1, requests_v1
 from arvados_nats.contract import events, log_chunks, queue_entries, subjects, system_log_records
 from arvados_nats.errors import BadInput
+from arvados_nats.permission_client import (
+    grants_messages,
+    grants_watch,
+    object_messages,
+    run_messages,
+    tokens_watch,
+)
 from publishers import token_query
 from wsproxy import messages_v0, native_reply
 from wsproxy.native_events import EventsRequest
@@ -39,19 +38,19 @@ PAYLOADS = {
 READERS: dict[str, Callable[[bytes], object]] = {
     "event": events.decode,
     "properties": lambda data: events.kept_properties(data, "collection"),
-    "change of grants": grant_follow._generation,
-    "question about grants": grants_wire.question,
-    "note about an answer": grants_wire.answered,
+    "change of grants": grants_watch._generation,
+    "question about grants": grants_messages.question,
+    "note about an answer": grants_messages.answered,
     "end of a container": lambda data: log_chunks.parse(subjects.log(CONTAINER, "end"), {}, data),
     "message of v1": messages_v1.decode,
-    "snapshot": lambda data: objects_wire.decode({}, data),
+    "snapshot": lambda data: object_messages.decode({}, data),
     "queue entry": lambda data: queue_entries.decode({}, data),
-    "run": lambda data: runs_wire.decode({}, data),
+    "run": lambda data: run_messages.decode({}, data),
     "command of v1": requests_v1.decode,
     "command of v0": messages_v0.command,
     "system log record": system_log_records.decode,
     "line of a system log": lambda data: system_log_records.read(data, "h"),
-    "dead token": token_follow._reason,
+    "dead token": tokens_watch._reason,
     "request for history": lambda data: native_reply.request(data, EventsRequest, "{}"),
 }
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from enum import Enum
 
-from arvados_nats import objects_wire
 from arvados_nats.contract import subjects
 from arvados_nats.nats.client import Nats
+from arvados_nats.permission_client import object_messages
 
 
 class OwnToken(Enum):
@@ -62,4 +62,4 @@ class OwnTokens:
 
     async def _has_row(self, token_uuid: str) -> bool:
         answer = await self._nats.request(subjects.OBJECTS_GET, token_uuid.encode())
-        return objects_wire.decode(answer.headers, answer.data).record is not None
+        return object_messages.decode(answer.headers, answer.data).record is not None

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats import grants_wire
 from arvados_nats.object_facts import ObjectFacts
+from arvados_nats.permission_client import grants_messages
 
 Record = dict[str, Any]
 
@@ -42,4 +42,4 @@ def encode(snapshot: Snapshot) -> bytes:
 
 def decode(headers: Mapping[str, str], payload: bytes) -> Snapshot:
     """The answer in a message; Unavailable if it says that nobody can tell."""
-    return grants_wire.answer(headers, payload, _decoder, "an object")
+    return grants_messages.answer(headers, payload, _decoder, "an object")

@@ -21,12 +21,17 @@ from typing import NoReturn
 
 import msgspec
 
-from arvados_nats import grants_wire
 from arvados_nats.contract import subjects
 from arvados_nats.errors import MALFORMED, BadInput, Unavailable
-from arvados_nats.grants_wire import TOKEN_STALE, TokenGone, TokensAnswer, TokenState
 from arvados_nats.nats.client import Message, Nats
-from arvados_nats.own_tokens import OwnTokens
+from arvados_nats.permission_client import grants_messages
+from arvados_nats.permission_client.grants_messages import (
+    TOKEN_STALE,
+    TokenGone,
+    TokensAnswer,
+    TokenState,
+)
+from arvados_nats.permission_client.own_tokens import OwnTokens
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +100,7 @@ async def _ask(nats: Nats, token_uuids: Iterable[str]) -> tuple[dict[str, TokenS
     for at in range(0, len(asked), _AT_ONCE):
         payload = msgspec.json.encode(asked[at : at + _AT_ONCE])
         reply = await nats.request(subjects.TOKENS_GET, payload)
-        grants_wire.check_answer(reply.headers)
+        grants_messages.check_answer(reply.headers)
         try:
             answer = msgspec.json.decode(reply.data, type=TokensAnswer)
         except MALFORMED as error:

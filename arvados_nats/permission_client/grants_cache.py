@@ -21,14 +21,14 @@ from typing import Any, cast
 
 import msgspec
 
-from arvados_nats import grants_wire
 from arvados_nats.contract import subjects
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.grant_subjects import Change, compare, merged
 from arvados_nats.grants import ClusterState, Grants
-from arvados_nats.grants_wire import Assembly, GrantsAnswer, GrantsQuestion
 from arvados_nats.judge import Judge
 from arvados_nats.nats.client import Message, Nats
+from arvados_nats.permission_client import grants_messages
+from arvados_nats.permission_client.grants_messages import Assembly, GrantsAnswer, GrantsQuestion
 from arvados_nats.permissions import Identity
 
 REFRESH = 60.0
@@ -183,7 +183,7 @@ class GrantBook:
         self._epoch = answer.now - asked
         self._take_cluster(answer)
         for found in answer.users:
-            grants = grants_wire.received(found, self._cluster, answer.generation)
+            grants = grants_messages.received(found, self._cluster, answer.generation)
             self._take(found.user_uuid, grants, found.version)
         for user in answer.same:
             self._confirm(user, answer.generation)
@@ -191,7 +191,7 @@ class GrantBook:
     async def _exchange(self, question: GrantsQuestion) -> GrantsAnswer:
         assembly = Assembly()
         replies = self._nats.request_all(
-            subjects.GRANTS_GET, grants_wire.encode(question), window=_PATIENCE
+            subjects.GRANTS_GET, grants_messages.encode(question), window=_PATIENCE
         )
         async with aclosing(cast(AsyncGenerator[Message, None], replies)) as messages:
             async for message in messages:

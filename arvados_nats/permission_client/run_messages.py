@@ -14,8 +14,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from arvados_nats import grants_wire
 from arvados_nats.object_facts import ObjectFacts
+from arvados_nats.permission_client import grants_messages
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -45,4 +45,4 @@ def encode(run: Run) -> bytes:
 
 def decode(headers: Mapping[str, str], payload: bytes) -> Run:
     """The answer in a message; Unavailable if it says that nobody can tell."""
-    return grants_wire.answer(headers, payload, _decoder, "a container")
+    return grants_messages.answer(headers, payload, _decoder, "a container")
