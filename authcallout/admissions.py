@@ -27,13 +27,13 @@ from __future__ import annotations
 
 import hashlib
 
-from arvados_nats import grant_subjects
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import accounts, log_chunks, streams, subjects
 from arvados_nats.errors import Refused
-from arvados_nats.grants import Grants
-from arvados_nats.permissions import ALL, Identity
-from arvados_nats.request_info import Holder
+from arvados_nats.permissions import grant_subjects
+from arvados_nats.permissions.grants import Grants
+from arvados_nats.permissions.request_info import Holder
+from arvados_nats.permissions.rule import ALL, Identity
 from authcallout.callout_response import Admission
 
 USER_INFO = "$SYS.REQ.USER.INFO"

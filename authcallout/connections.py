@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from arvados_nats.contract import accounts
 from arvados_nats.errors import ArvadosNatsError, Unavailable
 from arvados_nats.nats.client import Message, Nats
-from arvados_nats.request_info import Holder, holder
+from arvados_nats.permissions.request_info import Holder, holder
 from authcallout import metrics
 
 logger = logging.getLogger(__name__)

@@ -22,13 +22,13 @@ from typing import Any
 from arvados_nats.arvados.identities import Identities
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import BadInput, Unavailable
-from arvados_nats.grant_subjects import Change
-from arvados_nats.grants import Grants
 from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client import grants_watch, tokens_watch
 from arvados_nats.permission_client.grants_cache import STALE, GrantBook
 from arvados_nats.permission_client.grants_messages import TOKEN_STALE
-from arvados_nats.permissions import Identity
+from arvados_nats.permissions.grant_subjects import Change
+from arvados_nats.permissions.grants import Grants
+from arvados_nats.permissions.rule import Identity
 from authcallout.admissions import CONTAINER, MAX_PATTERNS, fingerprint
 from authcallout.connections import Connections
 from authcallout.token_book import TokenBook

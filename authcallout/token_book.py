@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client import tokens_watch
-from arvados_nats.permissions import Identity
+from arvados_nats.permissions.rule import Identity
 
 _REMEMBERED = 100_000
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import msgspec
 
-from arvados_nats import request_info
 from arvados_nats.contract import accounts, subjects
 from arvados_nats.errors import ArvadosNatsError
-from arvados_nats.grant_subjects import subscriptions
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client.grants_cache import GrantBook
+from arvados_nats.permissions import request_info
+from arvados_nats.permissions.grant_subjects import subscriptions
 from authcallout.admissions import MAX_PATTERNS
 from authcallout.token_book import TokenBook
 

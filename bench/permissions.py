@@ -22,7 +22,7 @@ import msgspec
 
 from arvados_nats.admin import check_permissions
 from arvados_nats.admin.permission_recording import PLAIN, Recording, World
-from arvados_nats.permissions import decide
+from arvados_nats.permissions.rule import decide
 from bench import command, figures, fresh, processes
 
 _RECORDING = Path(__file__).parents[1] / "tests" / "golden" / "permissions.json"

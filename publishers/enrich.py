@@ -17,11 +17,11 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats import object_facts
 from arvados_nats.contract.events import Event, timestamp
 from arvados_nats.contract.subjects import KIND_OF_NAME, is_uuid
 from arvados_nats.errors import BadInput
-from arvados_nats.object_facts import PERMISSION
+from arvados_nats.permissions import object_facts
+from arvados_nats.permissions.object_facts import PERMISSION
 from publishers import object_tables
 from publishers.log_rows import LogRow
 from publishers.object_tables import ATTRIBUTES, Record

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from sys import intern
 
-from arvados_nats.grants import (
+from arvados_nats.permission_client import grants_messages
+from arvados_nats.permissions.grants import (
     ClusterState,
     Grants,
     PermissionRows,
@@ -25,7 +26,6 @@ from arvados_nats.grants import (
     stand_ins,
     with_live_owner,
 )
-from arvados_nats.permission_client import grants_messages
 from publishers.postgres import Database, Row, Snapshot
 
 _SNAPSHOT = """

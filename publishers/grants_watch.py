@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from arvados_nats.grant_subjects import Change, compare
-from arvados_nats.grants import ClusterState, Grants
 from arvados_nats.permission_client.grants_messages import MAX_LISTED, GrantsAnswered, GrantsChanged
+from arvados_nats.permissions.grant_subjects import Change, compare
+from arvados_nats.permissions.grants import ClusterState, Grants
 from publishers.grants_query import Known, Reading
 
 _UNASKED = 900.0

@@ -24,7 +24,6 @@ from typing import TypeVar
 
 import msgspec
 
-from arvados_nats import object_facts
 from arvados_nats.contract import events, log_chunks, streams, subjects
 from arvados_nats.contract.events import Event
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
@@ -32,6 +31,7 @@ from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import StoredMessage
 from arvados_nats.ops import Health
+from arvados_nats.permissions import object_facts
 from publishers import live_audience, metrics
 from publishers.attempts import Attempts
 from publishers.leader import Leadership, Lock

@@ -20,11 +20,11 @@ from arvados_nats.contract import subjects
 from arvados_nats.contract.events import timestamp
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput
 from arvados_nats.nats.client import Message, Nats
-from arvados_nats.object_facts import facts_of
 from arvados_nats.permission_client import object_messages, run_messages
 from arvados_nats.permission_client.grants_messages import FAILED
 from arvados_nats.permission_client.object_messages import Snapshot
 from arvados_nats.permission_client.run_messages import Run
+from arvados_nats.permissions.object_facts import facts_of
 from publishers import object_tables
 from publishers.object_tables import Record
 from publishers.postgres import Database

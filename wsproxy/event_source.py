@@ -17,13 +17,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from arvados_nats import object_facts
 from arvados_nats.contract import streams, subjects
 from arvados_nats.contract.events import GRAPH_FOLLOWS
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.nats.history import BATCH_BYTES
 from arvados_nats.ops import Health
+from arvados_nats.permissions import object_facts
 from wsproxy import metrics, stored_event
 from wsproxy.history import History
 from wsproxy.recent import Recent

@@ -13,9 +13,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from arvados_nats import object_facts
 from arvados_nats.contract.log_chunks import ContainerEnd, FileEnd
 from arvados_nats.errors import Refused
+from arvados_nats.permissions import object_facts
 from wsproxy.log_arvados import Access, ContainerState, SavedLogs
 from wsproxy.log_frontier import Frontier
 

@@ -18,16 +18,16 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import NoReturn, cast
 
-from arvados_nats import request_info
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
-from arvados_nats.judge import Judge
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import tokens_watch
 from arvados_nats.permission_client.grants_cache import GrantBook
 from arvados_nats.permission_client.own_tokens import OwnToken, OwnTokens
-from arvados_nats.permissions import Identity
-from arvados_nats.request_info import Holder
+from arvados_nats.permissions import request_info
+from arvados_nats.permissions.judge import Judge
+from arvados_nats.permissions.request_info import Holder
+from arvados_nats.permissions.rule import Identity
 from wsproxy import metrics, native_reply
 from wsproxy.native_events import NativeEvents
 from wsproxy.native_logs import NativeLogs

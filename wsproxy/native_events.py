@@ -23,10 +23,10 @@ from msgspec import Meta
 from arvados_nats.contract import events, streams, subjects
 from arvados_nats.contract.events import Event
 from arvados_nats.errors import BadInput, Unavailable
-from arvados_nats.judge import Judge
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import BATCH_BYTES
-from arvados_nats.permissions import Decision
+from arvados_nats.permissions.judge import Judge
+from arvados_nats.permissions.rule import Decision
 from arvados_nats.requests_v1 import EventsTarget, Words
 from wsproxy import native_reply, stored_event
 from wsproxy.cursor import Codec, EventCursor

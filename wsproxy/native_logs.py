@@ -22,11 +22,11 @@ from msgspec import Meta
 from arvados_nats.contract import log_chunks, subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import BadInput
-from arvados_nats.judge import Judge
 from arvados_nats.nats.client import Nats
-from arvados_nats.object_facts import ObjectFacts
 from arvados_nats.permission_client import run_messages
 from arvados_nats.permission_client.run_messages import Run
+from arvados_nats.permissions.judge import Judge
+from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.requests_v1 import Offset, Text
 from wsproxy import log_end, native_reply, object_history
 from wsproxy.cursor import LogPlace

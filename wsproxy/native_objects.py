@@ -18,11 +18,11 @@ import msgspec
 from msgspec import Meta
 
 from arvados_nats.contract import subjects
-from arvados_nats.judge import Judge
 from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client import object_messages
 from arvados_nats.permission_client.object_messages import Snapshot
-from arvados_nats.permissions import ALL, scopes_allow
+from arvados_nats.permissions.judge import Judge
+from arvados_nats.permissions.rule import ALL, scopes_allow
 from wsproxy import native_reply, object_state
 from wsproxy.cursor import Codec, EventCursor
 from wsproxy.event_source import EventSource

@@ -18,7 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput, Refused, Unavailable
-from arvados_nats.judge import Judge
+from arvados_nats.permissions.judge import Judge
 from wsproxy.subscription import NOT_READABLE
 
 END = "Arvados-End"

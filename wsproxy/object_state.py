@@ -19,7 +19,7 @@ import msgspec
 from arvados_nats.contract import subjects
 from arvados_nats.contract.events import Event
 from arvados_nats.errors import BadInput
-from arvados_nats.object_facts import ObjectFacts, facts_of, timestamp
+from arvados_nats.permissions.object_facts import ObjectFacts, facts_of, timestamp
 
 _TIMES = "uuid owner_uuid created_at modified_at"
 _TRASH = "is_trashed trash_at delete_at"

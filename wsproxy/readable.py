@@ -15,8 +15,8 @@ import time
 
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.errors import BadInput, Refused
-from arvados_nats.object_facts import ObjectFacts
-from arvados_nats.permissions import ALL, Decision, scopes_allow
+from arvados_nats.permissions.object_facts import ObjectFacts
+from arvados_nats.permissions.rule import ALL, Decision, scopes_allow
 from wsproxy import metrics
 from wsproxy.viewers import Viewer
 

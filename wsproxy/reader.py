@@ -20,10 +20,10 @@ from typing import Protocol
 
 from arvados_nats.contract import subjects
 from arvados_nats.contract.subjects import Kind
-from arvados_nats.grants import Grants
-from arvados_nats.judge import Judge
-from arvados_nats.object_facts import ObjectFacts
-from arvados_nats.permissions import ALL, Decision, Identity, scopes_allow
+from arvados_nats.permissions.grants import Grants
+from arvados_nats.permissions.judge import Judge
+from arvados_nats.permissions.object_facts import ObjectFacts
+from arvados_nats.permissions.rule import ALL, Decision, Identity, scopes_allow
 from wsproxy.batch import Batch
 from wsproxy.permission_check import PermissionCheck
 from wsproxy.stored_event import StoredEvent

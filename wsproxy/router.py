@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-from arvados_nats.grants import OWNED, Grants
-from arvados_nats.permissions import Decision
+from arvados_nats.permissions.grants import OWNED, Grants
+from arvados_nats.permissions.rule import Decision
 from wsproxy.batch import Batch
 from wsproxy.reader import Reader, Sink
 from wsproxy.stored_event import StoredEvent

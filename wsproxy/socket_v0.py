@@ -18,7 +18,7 @@ from typing import Any
 
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import BadInput, Refused, Unavailable
-from arvados_nats.grant_subjects import Change
+from arvados_nats.permissions.grant_subjects import Change
 from wsproxy import failures, messages_v0, metrics
 from wsproxy.batch import Batch
 from wsproxy.close_codes import CloseCode

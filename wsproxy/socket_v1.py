@@ -19,7 +19,7 @@ from typing import Any
 from arvados_nats import messages_v1, requests_v1
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
-from arvados_nats.grant_subjects import Change
+from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.requests_v1 import Auth, EventsTarget, LogTarget, Pong, Subscribe, Unsubscribe
 from wsproxy import failures, metrics
 from wsproxy.close_codes import CloseCode

@@ -26,13 +26,13 @@ from arvados_nats.arvados.identities import Identities
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
 from arvados_nats.errors import MALFORMED, BadInput, Refused, Unavailable
-from arvados_nats.grant_subjects import Change
-from arvados_nats.judge import Judge
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import tokens_watch
 from arvados_nats.permission_client.grants_cache import STALE, GrantBook
 from arvados_nats.permission_client.grants_messages import TOKEN_STALE
-from arvados_nats.permissions import Identity
+from arvados_nats.permissions.grant_subjects import Change
+from arvados_nats.permissions.judge import Judge
+from arvados_nats.permissions.rule import Identity
 from wsproxy import failures, metrics
 from wsproxy.graph_changes import graph_change
 from wsproxy.outlet import Outlet

@@ -23,7 +23,6 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
-from arvados_nats import object_facts
 from arvados_nats.admin import clocks
 from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import ArvadosNatsError, ConfigError, Unavailable
@@ -31,6 +30,7 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import grants_messages
 from arvados_nats.permission_client.grants_messages import GrantsQuestion
+from arvados_nats.permissions import object_facts
 
 _WITHIN_SECONDS = 10.0
 _CLOCK = "clock of NATS"

@@ -22,8 +22,8 @@ import msgspec
 
 from arvados_nats.admin.permission_recording import PLAIN, WITH_TRASH, Recording, World
 from arvados_nats.errors import MALFORMED, BadInput
-from arvados_nats.object_facts import ObjectFacts
-from arvados_nats.permissions import Decision, decide  # noqa: TID251  (a recording has its own moments)
+from arvados_nats.permissions.object_facts import ObjectFacts
+from arvados_nats.permissions.rule import Decision, decide  # noqa: TID251  (a recording has its own moments)
 
 _MAX_EXAMPLES = 20
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats import grants as grants_of
 from arvados_nats.contract.subjects import OTHER, kind_of
-from arvados_nats.grants import ClusterState, Grants, PermissionRow, PermissionRows
-from arvados_nats.object_facts import ObjectFacts, facts_of, timestamp
-from arvados_nats.permissions import ALL, Identity
+from arvados_nats.permissions import grants as grants_of
+from arvados_nats.permissions.grants import ClusterState, Grants, PermissionRow, PermissionRows
+from arvados_nats.permissions.object_facts import ObjectFacts, facts_of, timestamp
+from arvados_nats.permissions.rule import ALL, Identity
 
 ROOT_LABEL = "root"
 PLAIN, WITH_TRASH = "readable", "readable_include_trash"

@@ -26,9 +26,9 @@ from arvados_nats.arvados.client import Arvados, NotFound
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
-from arvados_nats.object_facts import timestamp
 from arvados_nats.permission_client.own_tokens import OwnToken, OwnTokens
-from arvados_nats.permissions import Identity
+from arvados_nats.permissions.object_facts import timestamp
+from arvados_nats.permissions.rule import Identity
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats import grant_subjects
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
@@ -27,7 +26,8 @@ from arvados_nats.contract import accounts, subjects
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, Refused, Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
-from arvados_nats.permissions import ALL
+from arvados_nats.permissions import grant_subjects
+from arvados_nats.permissions.rule import ALL
 
 _LOGIN_SECONDS = 10.0
 _ANSWER_SECONDS = 1.5

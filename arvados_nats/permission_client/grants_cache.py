@@ -23,13 +23,13 @@ import msgspec
 
 from arvados_nats.contract import subjects
 from arvados_nats.errors import BadInput, Unavailable
-from arvados_nats.grant_subjects import Change, compare, merged
-from arvados_nats.grants import ClusterState, Grants
-from arvados_nats.judge import Judge
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import grants_messages
 from arvados_nats.permission_client.grants_messages import Assembly, GrantsAnswer, GrantsQuestion
-from arvados_nats.permissions import Identity
+from arvados_nats.permissions.grant_subjects import Change, compare, merged
+from arvados_nats.permissions.grants import ClusterState, Grants
+from arvados_nats.permissions.judge import Judge
+from arvados_nats.permissions.rule import Identity
 
 REFRESH = 60.0
 """Seconds for which an answer is used unasked."""

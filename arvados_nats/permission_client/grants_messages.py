@@ -20,7 +20,7 @@ from typing import TypeVar
 import msgspec
 
 from arvados_nats.errors import MALFORMED, BadInput, Unavailable
-from arvados_nats.grants import ClusterState, Grants
+from arvados_nats.permissions.grants import ClusterState, Grants
 
 T = TypeVar("T")
 

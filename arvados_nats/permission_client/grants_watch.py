@@ -21,10 +21,10 @@ import msgspec
 
 from arvados_nats.contract import subjects
 from arvados_nats.errors import MALFORMED, BadInput, Unavailable
-from arvados_nats.grant_subjects import Change
-from arvados_nats.grants import Grants
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client.grants_cache import GrantBook
+from arvados_nats.permissions.grant_subjects import Change
+from arvados_nats.permissions.grants import Grants
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats.object_facts import ObjectFacts
 from arvados_nats.permission_client import grants_messages
+from arvados_nats.permissions.object_facts import ObjectFacts
 
 Record = dict[str, Any]
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from arvados_nats.object_facts import ObjectFacts
 from arvados_nats.permission_client import grants_messages
+from arvados_nats.permissions.object_facts import ObjectFacts
 
 
 class Run(msgspec.Struct, frozen=True):

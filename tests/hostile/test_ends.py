@@ -12,7 +12,7 @@ import pytest
 
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
-from arvados_nats.grant_subjects import Change
+from arvados_nats.permissions.grant_subjects import Change
 from sandbox.model.actors import Actor
 from tests.hostile.test_counts import own, until_equal
 from tests.integration.log_readers import MemoryWire

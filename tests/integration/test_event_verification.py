@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from arvados_nats.contract.events import Event
-from arvados_nats.object_facts import ObjectFacts
+from arvados_nats.permissions.object_facts import ObjectFacts
 from sandbox import raw_rows
 from sandbox.cluster import Cluster
 from sandbox.nats_server import NatsServer

@@ -17,8 +17,6 @@ import pytest
 
 from arvados_nats.contract import subjects
 from arvados_nats.errors import Unavailable
-from arvados_nats.grant_subjects import Change
-from arvados_nats.grants import OWNED, Grants
 from arvados_nats.nats.client import Message
 from arvados_nats.permission_client import grants_cache, grants_messages, grants_watch, tokens_watch
 from arvados_nats.permission_client.grants_cache import GrantBook
@@ -30,6 +28,8 @@ from arvados_nats.permission_client.grants_messages import (
     GrantsQuestion,
     user_grants,
 )
+from arvados_nats.permissions.grant_subjects import Change
+from arvados_nats.permissions.grants import OWNED, Grants
 from sandbox.model.actors import Actor
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database

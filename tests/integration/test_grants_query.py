@@ -15,9 +15,9 @@ import msgspec
 import pytest
 
 from arvados_nats.admin.permission_recording import PLAIN, WITH_TRASH, Recording, World
-from arvados_nats.grants import DIRECT, OWNED
-from arvados_nats.object_facts import timestamp
-from arvados_nats.permissions import Decision, decide
+from arvados_nats.permissions.grants import DIRECT, OWNED
+from arvados_nats.permissions.object_facts import timestamp
+from arvados_nats.permissions.rule import Decision, decide
 from publishers import postgres
 from publishers.grants_query import GrantsQuery
 from publishers.token_query import TokenQuery

@@ -16,8 +16,8 @@ import pytest
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
-from arvados_nats.object_facts import ObjectFacts
-from arvados_nats.permissions import Decision, Identity
+from arvados_nats.permissions.object_facts import ObjectFacts
+from arvados_nats.permissions.rule import Decision, Identity
 from publishers import postgres
 from publishers.live_audience import Trash
 from sandbox.nats_server import NatsServer

@@ -15,8 +15,8 @@ import asyncpg
 import pytest
 
 from arvados_nats.contract import subjects
-from arvados_nats.grants import DIRECT, OWNED
 from arvados_nats.permission_client import tokens_watch
+from arvados_nats.permissions.grants import DIRECT, OWNED
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record

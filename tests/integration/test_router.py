@@ -13,9 +13,9 @@ import pytest
 
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.tokens import Token
-from arvados_nats.grants import DIRECT, OWNED, ClusterState, Grants
-from arvados_nats.judge import Judge
-from arvados_nats.permissions import Identity
+from arvados_nats.permissions.grants import DIRECT, OWNED, ClusterState, Grants
+from arvados_nats.permissions.judge import Judge
+from arvados_nats.permissions.rule import Identity
 from sandbox import api_server
 from tests.unit.made_events import COLLECTION, PROJECT, USER, made
 from wsproxy.batch import Batch

@@ -14,8 +14,8 @@ import pytest
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.identities import Identities
 from arvados_nats.errors import Unavailable
-from arvados_nats.permissions import Identity
-from arvados_nats.request_info import Holder
+from arvados_nats.permissions.request_info import Holder
+from arvados_nats.permissions.rule import Identity
 from authcallout.admissions import fingerprint
 from authcallout.connections import Connection, Connections
 from authcallout.revocation import Revocation

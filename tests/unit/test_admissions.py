@@ -13,9 +13,9 @@ import pytest
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import accounts
 from arvados_nats.errors import Refused
-from arvados_nats.grants import DIRECT, OWNED, Grants
-from arvados_nats.permissions import Identity
-from arvados_nats.request_info import holder
+from arvados_nats.permissions.grants import DIRECT, OWNED, Grants
+from arvados_nats.permissions.request_info import holder
+from arvados_nats.permissions.rule import Identity
 from authcallout.admissions import CONTAINER, admission, fingerprint
 
 USER = "zzzzz-tpzed-000000000000001"

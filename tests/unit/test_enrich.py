@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from arvados_nats.object_facts import ObjectFacts
+from arvados_nats.permissions.object_facts import ObjectFacts
 from publishers import enrich
 from publishers.log_rows import LogRow
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from arvados_nats.admin.permission_recording import WITH_TRASH, Recording, World
 from arvados_nats.contract import subjects
-from arvados_nats.grant_subjects import (
+from arvados_nats.permissions.grant_subjects import (
     Change,
     Subscriptions,
     compare,
@@ -23,7 +23,7 @@ from arvados_nats.grant_subjects import (
     next_change,
     subscriptions,
 )
-from arvados_nats.grants import (
+from arvados_nats.permissions.grants import (
     DIRECT,
     MANAGES,
     OWNED,
@@ -35,8 +35,8 @@ from arvados_nats.grants import (
     owners_beside,
     with_live_owner,
 )
-from arvados_nats.object_facts import ObjectFacts
-from arvados_nats.permissions import Decision, Identity, decide
+from arvados_nats.permissions.object_facts import ObjectFacts
+from arvados_nats.permissions.rule import Decision, Identity, decide
 
 NOW = 1_800_000_000.0
 ME = "zzzzz-tpzed-000000000000me0"

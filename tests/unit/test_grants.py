@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from arvados_nats.grants import (
+from arvados_nats.permissions.grants import (
     DIRECT,
     MANAGES,
     MANAGES_OWNED,

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from arvados_nats.grants import DIRECT, OWNED, ClusterState, Grants
 from arvados_nats.permission_client import grants_messages
 from arvados_nats.permission_client.grants_messages import GrantsAnswered
+from arvados_nats.permissions.grants import DIRECT, OWNED, ClusterState, Grants
 from publishers.grants_query import Known, Reading
 from publishers.grants_watch import Watch
 

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arvados_nats.errors import BadInput, Unavailable
-from arvados_nats.grants import ClusterState, Grants
 from arvados_nats.permission_client import grants_messages
 from arvados_nats.permission_client.grants_messages import (
     FAILED,
@@ -20,6 +19,7 @@ from arvados_nats.permission_client.grants_messages import (
     Assembly,
     GrantsAnswer,
 )
+from arvados_nats.permissions.grants import ClusterState, Grants
 
 ME = "zzzzz-tpzed-000000000000me0"
 UUIDS = st.text("0123456789abcdefghijklmnopqrstuvwxyz", min_size=15, max_size=15).map(

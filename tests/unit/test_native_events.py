@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from arvados_nats.errors import BadInput, Refused, Unavailable
-from arvados_nats.grants import OWNED, Grants
-from arvados_nats.judge import Judge
-from arvados_nats.permissions import Identity
+from arvados_nats.permissions.grants import OWNED, Grants
+from arvados_nats.permissions.judge import Judge
+from arvados_nats.permissions.rule import Identity
 from tests.unit.made_events import COLLECTION, PROJECT, USER, made
 from wsproxy import native_reply
 from wsproxy.cursor import EventCursor

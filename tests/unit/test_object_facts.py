@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from arvados_nats.errors import BadInput
-from arvados_nats.object_facts import ObjectFacts, facts_of, timestamp
+from arvados_nats.permissions.object_facts import ObjectFacts, facts_of, timestamp
 
 AT = datetime(2026, 11, 25, 1, 11, 46, 678476, tzinfo=UTC)
 

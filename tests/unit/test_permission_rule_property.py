@@ -17,10 +17,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arvados_nats import grants as grants_of
-from arvados_nats.grants import ClusterState, Grants, PermissionRow
-from arvados_nats.object_facts import facts_of
-from arvados_nats.permissions import Decision, Identity, decide
+from arvados_nats.permissions import grants as grants_of
+from arvados_nats.permissions.grants import ClusterState, Grants, PermissionRow
+from arvados_nats.permissions.object_facts import facts_of
+from arvados_nats.permissions.rule import Decision, Identity, decide
 from sandbox.model.permission_graph import LEVELS, MANAGE, Edge, everything
 
 NOW = 1_800_000_000.0

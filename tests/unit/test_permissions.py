@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from arvados_nats.grants import (
+from arvados_nats.permissions.grants import (
     DIRECT,
     MANAGES,
     MANAGES_OWNED,
@@ -19,8 +19,8 @@ from arvados_nats.grants import (
     ClusterState,
     Grants,
 )
-from arvados_nats.object_facts import ObjectFacts
-from arvados_nats.permissions import Decision, Identity, decide, scopes_allow
+from arvados_nats.permissions.object_facts import ObjectFacts
+from arvados_nats.permissions.rule import Decision, Identity, decide, scopes_allow
 
 YES, NO, ASK = Decision.YES, Decision.NO, Decision.ASK
 NOW = 1_800_000_000.0

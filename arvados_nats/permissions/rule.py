@@ -20,8 +20,8 @@ from enum import Enum
 import msgspec
 
 from arvados_nats.contract.subjects import KIND_OF_NAME
-from arvados_nats.grants import DIRECT, MANAGES, MANAGES_OWNED, OWN_ROW, OWNED, Grants
-from arvados_nats.object_facts import ObjectFacts
+from arvados_nats.permissions.grants import DIRECT, MANAGES, MANAGES_OWNED, OWN_ROW, OWNED, Grants
+from arvados_nats.permissions.object_facts import ObjectFacts
 
 ALL = "all"
 

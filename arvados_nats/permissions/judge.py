@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import msgspec
 
-from arvados_nats.grants import Grants
-from arvados_nats.object_facts import ObjectFacts
-from arvados_nats.permissions import Decision, Identity, decide  # noqa: TID251  (the one caller)
+from arvados_nats.permissions.grants import Grants
+from arvados_nats.permissions.object_facts import ObjectFacts
+from arvados_nats.permissions.rule import Decision, Identity, decide  # noqa: TID251  (the one caller)
 
 
 class Judge(msgspec.Struct, frozen=True, gc=False):

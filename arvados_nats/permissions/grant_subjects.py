@@ -34,8 +34,8 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from arvados_nats.contract import subjects
-from arvados_nats.grants import DIRECT, OWNED, ClusterState, Grants
-from arvados_nats.permissions import ALL, Identity, scopes_allow
+from arvados_nats.permissions.grants import DIRECT, OWNED, ClusterState, Grants
+from arvados_nats.permissions.rule import ALL, Identity, scopes_allow
 
 LOG = "log"
 """The branch of the live tree that holds container logs; the others are kinds of events."""
