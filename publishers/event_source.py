@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from arvados_nats.contract.subjects import is_uuid
-from arvados_nats.postgres_primary import STATEMENT_TIMEOUT
+from arvados_nats.postgres.primary import STATEMENT_TIMEOUT
 from publishers import log_rows, metrics
 from publishers.known_rows import KnownRows, slice_of, start_of
 from publishers.log_rows import LogRow

@@ -19,10 +19,11 @@ from typing import Any
 
 import asyncpg
 
-from arvados_nats import postgres_dsn, postgres_primary
 from arvados_nats.errors import Unavailable
-from arvados_nats.postgres_errors import DOWN, MISSING, translate
-from arvados_nats.postgres_primary import STATEMENT_TIMEOUT, Hosts
+from arvados_nats.postgres import dsn as postgres_dsn
+from arvados_nats.postgres import primary as postgres_primary
+from arvados_nats.postgres.errors import DOWN, MISSING, translate
+from arvados_nats.postgres.primary import STATEMENT_TIMEOUT, Hosts
 from publishers import postgres_codecs
 from publishers.columns import Columns
 

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from arvados_nats.errors import ConfigError
-from arvados_nats.postgres_dsn import one_by_one, to_url
+from arvados_nats.postgres.dsn import one_by_one, to_url
 
 
 @pytest.mark.parametrize(

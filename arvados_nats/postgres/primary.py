@@ -22,9 +22,9 @@ from typing import Any
 
 import asyncpg
 
-from arvados_nats import postgres_dsn
 from arvados_nats.errors import ConfigError
-from arvados_nats.postgres_errors import DOWN, NO_POOLER
+from arvados_nats.postgres import dsn as postgres_dsn
+from arvados_nats.postgres.errors import DOWN, NO_POOLER
 
 logger = logging.getLogger(__name__)
 
