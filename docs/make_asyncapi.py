@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 import yaml
 
-from arvados_nats import messages_v1, requests_v1
+from arvados_nats.protocol_v1 import messages as messages_v1
+from arvados_nats.protocol_v1 import requests as requests_v1
 from wsproxy import socket_v1
 from wsproxy.close_codes import CloseCode
 
@@ -25,7 +26,7 @@ _HEAD = """\
 #
 # SPDX-License-Identifier: Apache-2.0
 #
-# Written by docs/make_asyncapi.py from arvados_nats/messages_v1.py and requests_v1.py; do not edit.
+# Written by docs/make_asyncapi.py from arvados_nats/protocol_v1/messages.py and arvados_nats/protocol_v1/requests.py; do not edit.
 """
 _ABOUT = """\
 One JSON object per text frame, with one key that names its type; both sides ignore keys they do not

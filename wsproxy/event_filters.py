@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 
 from arvados_nats.contract.subjects import KIND_OF_NAME, KINDS
 from arvados_nats.errors import BadInput
-from arvados_nats.requests_v1 import EventsTarget
+from arvados_nats.protocol_v1.requests import EventsTarget
 from wsproxy.stored_event import StoredEvent
 
 _ARVADOS_KINDS = {kind.arvados: kind.name for kind in KINDS}

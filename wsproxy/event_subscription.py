@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from arvados_nats.contract import streams
 from arvados_nats.errors import Unavailable
-from arvados_nats.messages_v1 import CaughtUp, Event, Gap, Subscribed, encode
-from arvados_nats.requests_v1 import EventsTarget
+from arvados_nats.protocol_v1.messages import CaughtUp, Event, Gap, Subscribed, encode
+from arvados_nats.protocol_v1.requests import EventsTarget
 from wsproxy import metrics
 from wsproxy.batch import Batch
 from wsproxy.cursor import EventCursor

@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from arvados_nats import messages_v1
 from arvados_nats.contract import log_chunks
 from arvados_nats.contract.log_chunks import Chunk
+from arvados_nats.protocol_v1 import messages as messages_v1
 from wsproxy import log_text
 from wsproxy.cursor import LogPlace
 from wsproxy.frames import Message

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
-from arvados_nats.messages_v1 import CaughtUp, End, Error, Gap, ServerMessage, encode
+from arvados_nats.protocol_v1.messages import CaughtUp, End, Error, Gap, ServerMessage, encode
 from wsproxy import failures, log_tail
 from wsproxy.cursor import LogPlace
 from wsproxy.frames import Message

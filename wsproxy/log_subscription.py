@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 from arvados_nats.contract import subjects
 from arvados_nats.errors import BadInput, Refused
-from arvados_nats.messages_v1 import Attempt, End, Gap, Subscribed
 from arvados_nats.permissions.object_facts import ObjectFacts
-from arvados_nats.requests_v1 import From, LogTarget
+from arvados_nats.protocol_v1.messages import Attempt, End, Gap, Subscribed
+from arvados_nats.protocol_v1.requests import From, LogTarget
 from wsproxy import object_history, object_state
 from wsproxy.cursor import LogCursor
 from wsproxy.frames import Message

@@ -27,7 +27,7 @@ from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import BATCH_BYTES
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import Decision
-from arvados_nats.requests_v1 import EventsTarget, Words
+from arvados_nats.protocol_v1.requests import EventsTarget, Words
 from wsproxy import native_reply, stored_event
 from wsproxy.cursor import Codec, EventCursor
 from wsproxy.event_filters import ANEW, GONE, Filters

@@ -27,7 +27,7 @@ from arvados_nats.permission_client import run_messages
 from arvados_nats.permission_client.run_messages import Run
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.object_facts import ObjectFacts
-from arvados_nats.requests_v1 import Offset, Text
+from arvados_nats.protocol_v1.requests import Offset, Text
 from wsproxy import log_end, native_reply, object_history
 from wsproxy.cursor import LogPlace
 from wsproxy.log_arvados import ContainerState

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from arvados_nats.contract import subjects
 from arvados_nats.errors import Refused
-from arvados_nats.messages_v1 import Object, Subscribed, encode
 from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.permissions.rule import ALL, scopes_allow
-from arvados_nats.requests_v1 import ObjectTarget
+from arvados_nats.protocol_v1.messages import Object, Subscribed, encode
+from arvados_nats.protocol_v1.requests import ObjectTarget
 from wsproxy import object_state
 from wsproxy.cursor import EventCursor
 from wsproxy.frames import Message

@@ -16,11 +16,19 @@ import random
 from collections.abc import Coroutine
 from typing import Any
 
-from arvados_nats import messages_v1, requests_v1
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.permissions.grant_subjects import Change
-from arvados_nats.requests_v1 import Auth, EventsTarget, LogTarget, Pong, Subscribe, Unsubscribe
+from arvados_nats.protocol_v1 import messages as messages_v1
+from arvados_nats.protocol_v1 import requests as requests_v1
+from arvados_nats.protocol_v1.requests import (
+    Auth,
+    EventsTarget,
+    LogTarget,
+    Pong,
+    Subscribe,
+    Unsubscribe,
+)
 from wsproxy import failures, metrics
 from wsproxy.close_codes import CloseCode
 from wsproxy.event_subscription import EventSubscription

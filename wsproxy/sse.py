@@ -17,11 +17,11 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from arvados_nats import messages_v1
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from arvados_nats.permissions.grant_subjects import Change
-from arvados_nats.requests_v1 import From, LogTarget
+from arvados_nats.protocol_v1 import messages as messages_v1
+from arvados_nats.protocol_v1.requests import From, LogTarget
 from wsproxy import failures, metrics
 from wsproxy.cursor import LogPlace
 from wsproxy.frames import Message

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from arvados_nats.errors import Unavailable
-from arvados_nats.messages_v1 import ServerMessage
+from arvados_nats.protocol_v1.messages import ServerMessage
 from wsproxy.frames import Message
 from wsproxy.outlet import Outlet
 from wsproxy.viewers import Viewer

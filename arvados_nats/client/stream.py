@@ -35,7 +35,6 @@ from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
-from arvados_nats import messages_v1, requests_v1
 from arvados_nats.client import errors as line_errors
 from arvados_nats.client.subscription_handle import Reading
 from arvados_nats.client.subscriptions import (
@@ -45,7 +44,9 @@ from arvados_nats.client.subscriptions import (
     Subscription,
 )
 from arvados_nats.errors import BadInput, Refused, Unavailable
-from arvados_nats.messages_v1 import (
+from arvados_nats.protocol_v1 import messages as messages_v1
+from arvados_nats.protocol_v1 import requests as requests_v1
+from arvados_nats.protocol_v1.messages import (
     SUBPROTOCOL,
     Error,
     Goodbye,
@@ -55,7 +56,7 @@ from arvados_nats.messages_v1 import (
     ServerMessage,
     Subscribed,
 )
-from arvados_nats.requests_v1 import (
+from arvados_nats.protocol_v1.requests import (
     Auth,
     ClientMessage,
     EventsTarget,

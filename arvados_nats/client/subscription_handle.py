@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from arvados_nats.client.subscriptions import Subscription
-from arvados_nats.messages_v1 import ServerMessage
+from arvados_nats.protocol_v1.messages import ServerMessage
 
 _WAITING_MESSAGES = 64
 

@@ -16,8 +16,17 @@ from dataclasses import dataclass, field
 import msgspec
 from msgspec import UnsetType
 
-from arvados_nats.messages_v1 import Attempt, CaughtUp, End, Event, Gap, Log, Object, ServerMessage
-from arvados_nats.requests_v1 import EventsTarget, From, LogTarget, ObjectTarget
+from arvados_nats.protocol_v1.messages import (
+    Attempt,
+    CaughtUp,
+    End,
+    Event,
+    Gap,
+    Log,
+    Object,
+    ServerMessage,
+)
+from arvados_nats.protocol_v1.requests import EventsTarget, From, LogTarget, ObjectTarget
 
 
 @dataclass(slots=True)

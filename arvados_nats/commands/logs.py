@@ -19,7 +19,7 @@ from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.commands.command import Notes
 from arvados_nats.commands.log_printers import Printer
 from arvados_nats.errors import Refused
-from arvados_nats.messages_v1 import (
+from arvados_nats.protocol_v1.messages import (
     Attempt,
     CaughtUp,
     End,

@@ -15,7 +15,7 @@ from arvados_nats.commands import proxy_connection, watch_text
 from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.commands.command import Notes
 from arvados_nats.errors import Refused
-from arvados_nats.messages_v1 import Error, Event, Gap, Object
+from arvados_nats.protocol_v1.messages import Error, Event, Gap, Object
 
 
 @dataclass(frozen=True, slots=True)

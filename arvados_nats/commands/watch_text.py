@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from arvados_nats.commands.sanitize import Harmless
-from arvados_nats.messages_v1 import Event, Object
+from arvados_nats.protocol_v1.messages import Event, Object
 
 _LONGEST_VALUE = 80
 _NOTHING: tuple[Any, ...] = (None, "", [], {})

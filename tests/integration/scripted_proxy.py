@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from arvados_nats.messages_v1 import SUBPROTOCOL
+from arvados_nats.protocol_v1.messages import SUBPROTOCOL
 
 
 class Peer:

@@ -19,7 +19,14 @@ from arvados_nats.client.errors import TokenRefused
 from arvados_nats.client.stream import Connected, Options, State, Stream, Waiting
 from arvados_nats.client.subscription_handle import Reading
 from arvados_nats.errors import BadInput, ConfigError, Refused, Unavailable
-from arvados_nats.messages_v1 import CaughtUp, Event, Log, Object, ServerMessage, Subscribed
+from arvados_nats.protocol_v1.messages import (
+    CaughtUp,
+    Event,
+    Log,
+    Object,
+    ServerMessage,
+    Subscribed,
+)
 from tests.integration import scripted_proxy
 from tests.integration.scripted_proxy import Peer, Proxy
 

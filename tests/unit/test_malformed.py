@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import messages_v1, requests_v1
 from arvados_nats.contract import events, log_chunks, queue_entries, subjects, system_log_records
 from arvados_nats.errors import BadInput
 from arvados_nats.permission_client import (
@@ -22,6 +21,8 @@ from arvados_nats.permission_client import (
     run_messages,
     tokens_watch,
 )
+from arvados_nats.protocol_v1 import messages as messages_v1
+from arvados_nats.protocol_v1 import requests as requests_v1
 from publishers import token_query
 from wsproxy import messages_v0, native_reply
 from wsproxy.native_events import EventsRequest

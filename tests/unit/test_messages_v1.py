@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arvados_nats import messages_v1
 from arvados_nats.errors import BadInput
-from arvados_nats.messages_v1 import (
+from arvados_nats.protocol_v1 import messages as messages_v1
+from arvados_nats.protocol_v1.messages import (
     Attempt,
     CaughtUp,
     End,

@@ -8,9 +8,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from arvados_nats import requests_v1
 from arvados_nats.errors import BadInput
-from arvados_nats.requests_v1 import (
+from arvados_nats.protocol_v1 import requests as requests_v1
+from arvados_nats.protocol_v1.requests import (
     Auth,
     EventsTarget,
     From,

@@ -22,8 +22,16 @@ from arvados_nats.commands.command import Notes
 from arvados_nats.commands.log_output import Look
 from arvados_nats.commands.log_printers import Copy, Merged
 from arvados_nats.commands.logs import Show, Wanted
-from arvados_nats.messages_v1 import Attempt, CaughtUp, End, Gap, Log, ServerMessage, Subscribed
-from arvados_nats.messages_v1 import Error as ServerError
+from arvados_nats.protocol_v1.messages import (
+    Attempt,
+    CaughtUp,
+    End,
+    Gap,
+    Log,
+    ServerMessage,
+    Subscribed,
+)
+from arvados_nats.protocol_v1.messages import Error as ServerError
 
 C1, C2 = "zzzzz-dz642-000000000000001", "zzzzz-dz642-000000000000002"
 REQUEST = "zzzzz-xvhdp-000000000000001"

@@ -10,14 +10,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arvados_nats import requests_v1
 from arvados_nats.client.subscriptions import (
     EventsSubscription,
     LogSubscription,
     ObjectSubscription,
     Subscription,
 )
-from arvados_nats.messages_v1 import (
+from arvados_nats.protocol_v1 import requests as requests_v1
+from arvados_nats.protocol_v1.messages import (
     Attempt,
     CaughtUp,
     End,

@@ -19,8 +19,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from arvados_nats import messages_v1
-from arvados_nats.messages_v1 import SUBPROTOCOL
+from arvados_nats.protocol_v1 import messages as messages_v1
+from arvados_nats.protocol_v1.messages import SUBPROTOCOL
 from sandbox.model.actors import Actor
 
 WITHIN = 30.0

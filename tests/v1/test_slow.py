@@ -10,7 +10,7 @@ import socket
 from websockets.asyncio.client import connect as connect_raw
 from websockets.typing import Subprotocol
 
-from arvados_nats.messages_v1 import SUBPROTOCOL
+from arvados_nats.protocol_v1.messages import SUBPROTOCOL
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from tests.v0.site import Site
