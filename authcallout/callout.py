@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from arvados_nats import tracing
 from arvados_nats.arvados.identities import Identities
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client.grants_cache import GrantBook
 from arvados_nats.permissions.rule import Identity
+from arvados_nats.service import tracing
 from authcallout import callout_request, callout_response, metrics
 from authcallout.admissions import MAX_PATTERNS, admission
 from authcallout.callout_request import CalloutRequest

@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from arvados_nats import process
+from arvados_nats.service import process
 from authcallout.main import main
 from authcallout.settings import Settings
 

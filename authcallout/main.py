@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from arvados_nats import keys, ops
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.identities import Identities
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.nats import client as nats_client
-from arvados_nats.ops import Health
 from arvados_nats.permission_client.grants_cache import GrantBook
 from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.permissions.request_info import holder
 from arvados_nats.permissions.rule import Identity
+from arvados_nats.service import keys, ops
+from arvados_nats.service.ops import Health
 from authcallout import callout, whoami
 from authcallout.callout import Callout, Limits
 from authcallout.callout_response import Admission

@@ -20,7 +20,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
 from arvados_nats.errors import MALFORMED, BadInput
-from arvados_nats.keys import Seed, decode_public
+from arvados_nats.service.keys import Seed, decode_public
 
 _ALGORITHM = "ed25519-nkey"
 _CLOCK_SKEW = 60.0

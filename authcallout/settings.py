@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from arvados_nats.settings import ArvadosSettings, NatsSettings, OpsSettings
+from arvados_nats.service.settings import ArvadosSettings, NatsSettings, OpsSettings
 from authcallout.admissions import MAX_PATTERNS
 from authcallout.revocation import GAINS
 

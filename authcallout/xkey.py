@@ -13,7 +13,7 @@ from nacl.exceptions import CryptoError
 from nacl.public import Box, PrivateKey, PublicKey
 
 from arvados_nats.errors import BadInput
-from arvados_nats.keys import Kind, Seed, decode_public
+from arvados_nats.service.keys import Kind, Seed, decode_public
 
 _VERSION = b"xkv1"
 _NONCE_BYTES = Box.NONCE_SIZE

@@ -29,10 +29,10 @@ from typing import Any
 
 import asyncpg
 
-from arvados_nats import keys
 from arvados_nats.contract import streams, subjects
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
+from arvados_nats.service import keys
 from bench import command, processes
 from sandbox import child, nats_server, postgres, raw_rows
 from sandbox.raw_rows import SYSTEM_USER, RawRow, change, new_uuid, row

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from arvados_nats import arvados_tables
-from arvados_nats.settings import Block
+from arvados_nats.service.settings import Block
 from authcallout.settings import Settings as CalloutSettings
 from publishers.settings import Settings as PublisherSettings
 from wsproxy.settings import Settings as ProxySettings

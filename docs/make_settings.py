@@ -18,7 +18,7 @@ from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from arvados_nats.settings import Block
+from arvados_nats.service.settings import Block
 from authcallout.settings import Settings as CalloutSettings
 from publishers.push_log_cli import PushSettings
 from publishers.settings import Settings as PublisherSettings

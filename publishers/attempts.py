@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from arvados_nats.errors import ArvadosNatsError, ConfigError
-from arvados_nats.ops import Health
+from arvados_nats.service.ops import Health
 
 T = TypeVar("T")
 

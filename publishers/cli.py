@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from arvados_nats import process
+from arvados_nats.service import process
 from publishers.main import PARTS, main
 from publishers.push_log_cli import push_log_command
 from publishers.settings import Settings

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from arvados_nats import arvados_tables
 from arvados_nats.arvados_tables import Column, Found
 from arvados_nats.errors import ArvadosNatsError
-from arvados_nats.ops import Health
+from arvados_nats.service.ops import Health
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from arvados_nats.contract import streams
 from arvados_nats.nats.client import Nats
-from arvados_nats.ops import Health
+from arvados_nats.service.ops import Health
 from publishers import log_assignments, log_containers, log_interest
 from publishers.attempts import Attempts
 from publishers.log_assignments import Replicas

@@ -18,11 +18,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from arvados_nats import tracing
 from arvados_nats.contract import events, streams, subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats.client import Nats
-from arvados_nats.ops import Health
+from arvados_nats.service import tracing
+from arvados_nats.service.ops import Health
 from publishers import enrich, log_rows, metrics, resume
 from publishers.attempts import Attempts
 from publishers.event_source import EventSource, Scans

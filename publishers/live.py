@@ -30,8 +30,8 @@ from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import StoredMessage
-from arvados_nats.ops import Health
 from arvados_nats.permissions import object_facts
+from arvados_nats.service.ops import Health
 from publishers import live_audience, metrics
 from publishers.attempts import Attempts
 from publishers.leader import Leadership, Lock

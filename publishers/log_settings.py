@@ -10,7 +10,7 @@ from datetime import timedelta
 from pydantic import Field, SecretStr
 
 from arvados_nats.contract import streams
-from arvados_nats.settings import Block
+from arvados_nats.service.settings import Block
 from publishers.container_logs import Options
 from publishers.log_pace import Pace
 from publishers.log_scan import Scan

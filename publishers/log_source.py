@@ -22,7 +22,7 @@ from typing import TypeVar
 from arvados_nats.arvados.client import Arvados, NotFound
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, Refused
-from arvados_nats.ops import Health
+from arvados_nats.service.ops import Health
 from publishers import log_metrics
 from publishers.log_containers import Container
 

@@ -17,13 +17,13 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from arvados_nats import ops
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import streams
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
-from arvados_nats.ops import Health
+from arvados_nats.service import ops
+from arvados_nats.service.ops import Health
 from publishers import container_logs, events, live, permissions, postgres, queue
 from publishers.attempts import Attempts
 from publishers.log_source import LogSource

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats.client import Message, Nats
-from arvados_nats.ops import Health
 from arvados_nats.permission_client import grants_messages
+from arvados_nats.service.ops import Health
 from publishers import (
     grants_answers,
     grants_leader,

@@ -19,11 +19,11 @@ from pathlib import Path
 import click
 from pydantic import AliasChoices, Field, SecretStr
 
-from arvados_nats import process
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import log_chunks, subjects
 from arvados_nats.errors import BadInput, ConfigError, Unavailable
-from arvados_nats.settings import NatsSettings
+from arvados_nats.service import process
+from arvados_nats.service.settings import NatsSettings
 from publishers import push_log
 from publishers.push_log import Target
 from publishers.push_pipe import Pipe

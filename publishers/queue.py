@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from arvados_nats.contract import queue_entries, streams, subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats.client import Message, Nats
-from arvados_nats.ops import Health
+from arvados_nats.service.ops import Health
 from publishers import queue_metrics as metrics
 from publishers import queue_table
 from publishers.attempts import Attempts

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pydantic import Field
 
 from arvados_nats.contract import streams
-from arvados_nats.settings import (
+from arvados_nats.service.settings import (
     ArvadosSettings,
     Block,
     NatsSettings,

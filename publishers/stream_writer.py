@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
 from arvados_nats.nats.acks import Ack
 from arvados_nats.nats.client import Nats
-from arvados_nats.ops import Health
+from arvados_nats.service.ops import Health
 from publishers import metrics
 
 logger = logging.getLogger(__name__)

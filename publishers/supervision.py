@@ -21,7 +21,7 @@ from prometheus_client import Counter
 
 from arvados_nats.errors import ConfigError
 from arvados_nats.nats.client import Nats
-from arvados_nats.ops import STARTING, Health
+from arvados_nats.service.ops import STARTING, Health
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ import msgspec
 
 from arvados_nats.contract import system_log_records
 from arvados_nats.errors import MALFORMED, ConfigError
-from arvados_nats.ops import Health
+from arvados_nats.service.ops import Health
 from publishers import system_log_lines
 from publishers import system_log_metrics as metrics
 

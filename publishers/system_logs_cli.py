@@ -18,11 +18,11 @@ from pathlib import Path
 import click
 from pydantic import Field
 
-from arvados_nats import ops, process
 from arvados_nats.contract import subjects
 from arvados_nats.nats import client as nats_client
-from arvados_nats.ops import Health
-from arvados_nats.settings import NatsSettings, OpsSettings
+from arvados_nats.service import ops, process
+from arvados_nats.service.ops import Health
+from arvados_nats.service.settings import NatsSettings, OpsSettings
 from publishers import system_log_metrics as metrics
 from publishers.attempts import Attempts
 from publishers.push_pipe import Pipe

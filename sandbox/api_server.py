@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from arvados_nats import http_server
+from arvados_nats.service import http_server
 
 _KEEP_ALIVE_SECONDS = 120
 _GRACE_SECONDS = 1

@@ -21,8 +21,8 @@ import docker
 import docker.errors
 from testcontainers.core.container import DockerContainer
 
-from arvados_nats import keys
 from arvados_nats.nats import server_config
+from arvados_nats.service import keys
 from sandbox import child, nats_server, ports, postgres
 
 NATS_IMAGE = "nats:2.14-alpine"

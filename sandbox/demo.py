@@ -20,7 +20,7 @@ import click
 import uvloop
 
 from arvados_nats.errors import ArvadosNatsError
-from arvados_nats.process import log_to_stderr
+from arvados_nats.service.process import log_to_stderr
 from sandbox import ages, demo_check, running, sandbox, stack
 from sandbox.backends import Backend
 from sandbox.model.actors import Actor

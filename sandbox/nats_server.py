@@ -26,9 +26,9 @@ from pathlib import Path
 
 import httpx
 
-from arvados_nats import keys
 from arvados_nats.errors import ConfigError
 from arvados_nats.nats import server_config
+from arvados_nats.service import keys
 from sandbox import child, ports
 
 OLDEST = (2, 14)

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from arvados_nats import keys
+from arvados_nats.service import keys
 from sandbox import ages, api_server, backends, tls
 from sandbox.api import calls
 from sandbox.api.app import ApiApp

@@ -16,7 +16,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from arvados_nats import keys
+from arvados_nats.service import keys
 from sandbox import backends
 from sandbox import nats_server as nats_sandbox
 from sandbox import postgres as postgres_sandbox

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 
-from arvados_nats import http_server, ops
+from arvados_nats.service import http_server, ops
 from wsproxy import log_events_route, socket_v0, socket_v1
 from wsproxy.incoming import Receive, Scope, Send
 from wsproxy.services import Services

@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from arvados_nats import process
+from arvados_nats.service import process
 from wsproxy.main import main
 from wsproxy.settings import Settings
 

@@ -22,8 +22,8 @@ from arvados_nats.contract.events import GRAPH_FOLLOWS
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.nats.history import BATCH_BYTES
-from arvados_nats.ops import Health
 from arvados_nats.permissions import object_facts
+from arvados_nats.service.ops import Health
 from wsproxy import metrics, stored_event
 from wsproxy.history import History
 from wsproxy.recent import Recent

@@ -16,8 +16,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from arvados_nats import tracing
 from arvados_nats.errors import Unavailable
+from arvados_nats.service import tracing
 from wsproxy import failures, metrics
 from wsproxy.batch import Batch
 from wsproxy.history import History

@@ -16,11 +16,11 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from arvados_nats import tracing
 from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import BadInput
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import BATCH_BYTES
+from arvados_nats.service import tracing
 from wsproxy import metrics, stored_event
 from wsproxy.stored_event import StoredEvent
 

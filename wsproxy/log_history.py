@@ -17,8 +17,8 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from arvados_nats import tracing
 from arvados_nats.errors import Refused
+from arvados_nats.service import tracing
 from wsproxy.cursor import LogPlace
 from wsproxy.log_arvados import Access, SavedLogs
 from wsproxy.log_pieces import After, Found, Hole, NewEpoch, Piece, join, pieces

@@ -12,15 +12,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from arvados_nats import http_server, ops
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.identities import Identities
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
-from arvados_nats.ops import Health
 from arvados_nats.permission_client.grants_cache import GrantBook
 from arvados_nats.permission_client.own_tokens import OwnTokens
+from arvados_nats.service import http_server, ops
+from arvados_nats.service.ops import Health
 from wsproxy import garbage, metrics
 from wsproxy.app import App
 from wsproxy.connections import Connections

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.nats.client import Nats
-from arvados_nats.ops import Health
+from arvados_nats.service.ops import Health
 from wsproxy.connections import Connections
 from wsproxy.cursor import Codec
 from wsproxy.event_source import EventSource

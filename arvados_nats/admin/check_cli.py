@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from arvados_nats import arvados_tables, process
+from arvados_nats import arvados_tables
+from arvados_nats.service import process
 
 if TYPE_CHECKING:
     from arvados_nats.admin.check_connections import Findings
@@ -111,7 +112,7 @@ def streams_command(store_dir: Path | None) -> None:
     Settings come from the environment, as for `check connections`.
     """
     from arvados_nats.admin import check_streams
-    from arvados_nats.settings import NatsSettings
+    from arvados_nats.service.settings import NatsSettings
 
     settings = process.load(NatsSettings)
     seed = settings.seed("wsproxy")

@@ -16,8 +16,8 @@ from pathlib import Path
 import click
 import yaml
 
-from arvados_nats import keys as identities
 from arvados_nats.errors import ConfigError
+from arvados_nats.service import keys as identities
 
 _Folder = click.Path(file_okay=False, path_type=Path)
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import httpx
 
-from arvados_nats import keys
 from arvados_nats.errors import BadInput, ConfigError, Refused, Unavailable
+from arvados_nats.service import keys
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _TIMEOUT_SECONDS = 20.0

@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from arvados_nats import keys
 from arvados_nats.admin.keys_cli import DEFAULT_FOLDER
 from arvados_nats.errors import ConfigError
 from arvados_nats.nats import server_config
+from arvados_nats.service import keys
 
 _UNITS = {"": 1, "KB": server_config.KIB, "MB": server_config.MIB, "GB": server_config.GIB}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
-from arvados_nats.settings import ArvadosSettings, NatsSettings, PostgresSettings
+from arvados_nats.service.settings import ArvadosSettings, NatsSettings, PostgresSettings
 
 
 class Settings(NatsSettings, ArvadosSettings, PostgresSettings):

@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 import yaml
 
-from arvados_nats import keys
 from arvados_nats.contract import streams
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats import server_config
 from arvados_nats.nats.client import Nats
+from arvados_nats.service import keys
 from publishers.settings import Settings as PublisherSettings
 from tests.chart import nats_servers
 from tests.chart.rendered import CHART, ROOT, Helm, Rendered

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from arvados_nats import keys
+from arvados_nats.service import keys
 from tests.chart.rendered import EXAMPLES, Helm, Object, Pod, Rendered
 
 SEEDS = {

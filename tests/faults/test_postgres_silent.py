@@ -15,7 +15,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from arvados_nats.ops import Health
+from arvados_nats.service.ops import Health
 from publishers import events as publisher
 from publishers import permissions, postgres
 from sandbox.nats_server import NatsServer

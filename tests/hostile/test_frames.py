@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 from websockets.frames import Opcode
 
-from arvados_nats import http_server
+from arvados_nats.service import http_server
 from tests.hostile import raw
 from tests.hostile.raw import close, frame, more, ping, text
 from tests.hostile.test_counts import until_equal

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import keys
 from arvados_nats.contract import streams
 from arvados_nats.errors import ConfigError
 from arvados_nats.nats import client as nats_client
-from arvados_nats.ops import Health
+from arvados_nats.service import keys
+from arvados_nats.service.ops import Health
 from publishers import main as publishers
 from publishers.main import PARTS, Shared
 from publishers.settings import Settings

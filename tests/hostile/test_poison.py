@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from arvados_nats import keys
 from arvados_nats.admin import check_streams
 from arvados_nats.contract import streams, subjects
 from arvados_nats.contract.log_chunks import MAX_CHUNK_BYTES, Chunk
 from arvados_nats.nats.history import StoredMessage
+from arvados_nats.service import keys
 from publishers import live
 from sandbox.cluster import Cluster, open_cluster
 from sandbox.nats_server import NatsServer

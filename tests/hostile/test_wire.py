@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import keys
 from arvados_nats.contract import streams, subjects
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
+from arvados_nats.service import keys
 from tests.hostile import raw_sender
 from tests.integration.event_world import until
 from tests.integration.test_nats_accounts import World, world

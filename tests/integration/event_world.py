@@ -16,13 +16,13 @@ from pathlib import Path
 
 import asyncpg
 
-from arvados_nats import keys
 from arvados_nats.contract import events, streams
 from arvados_nats.contract.events import Event
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
-from arvados_nats.ops import Health
+from arvados_nats.service import keys
+from arvados_nats.service.ops import Health
 from publishers import events as publisher
 from publishers import postgres
 from publishers.event_source import Scans

@@ -17,7 +17,7 @@ from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import streams
 from arvados_nats.nats import client as nats_client
-from arvados_nats.ops import Health
+from arvados_nats.service.ops import Health
 from publishers import container_logs, postgres
 from publishers.container_logs import Options
 from publishers.log_pace import Pace

@@ -17,12 +17,12 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats import keys
 from arvados_nats.contract import log_chunks, streams, subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
-from arvados_nats.ops import Health
+from arvados_nats.service import keys
+from arvados_nats.service.ops import Health
 from publishers.log_pace import Pace
 from sandbox import api_server, schema
 from sandbox.api import tables

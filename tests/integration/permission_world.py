@@ -14,15 +14,15 @@ from pathlib import Path
 
 import msgspec
 
-from arvados_nats import keys
 from arvados_nats.contract import subjects
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
-from arvados_nats.ops import Health
 from arvados_nats.permission_client.grants_cache import GrantBook
 from arvados_nats.permission_client.grants_messages import GrantsChanged, TokenGone
 from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.permissions.grants import Grants
+from arvados_nats.service import keys
+from arvados_nats.service.ops import Health
 from publishers import events, permissions, postgres
 from sandbox.cluster import Cluster, open_cluster
 from sandbox.model.actors import Actor

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from arvados_nats import keys
 from arvados_nats.contract import queue_entries, streams, subjects
 from arvados_nats.contract.queue_entries import QueueEntry
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
-from arvados_nats.ops import Health
+from arvados_nats.service import keys
+from arvados_nats.service.ops import Health
 from publishers import events, postgres, queue, queue_table
 from publishers.queue import Options
 from sandbox.cluster import Cluster, open_cluster

@@ -18,7 +18,7 @@ import pytest
 from arvados_nats import arvados_tables
 from arvados_nats.arvados_tables import REFRESHES_AT
 from arvados_nats.errors import Unavailable
-from arvados_nats.ops import Health
+from arvados_nats.service.ops import Health
 from publishers import postgres, token_query
 from publishers.token_query import TokenQuery
 from sandbox import ages

@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from arvados_nats import http_server
+from arvados_nats.service import http_server
 from tests.v0.site import background
 from wsproxy.frames import Message
 from wsproxy.incoming import Incoming

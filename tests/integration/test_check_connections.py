@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from arvados_nats import keys
 from arvados_nats.cli import main
 from arvados_nats.contract import streams
 from arvados_nats.nats import client as nats_client
+from arvados_nats.service import keys
 from sandbox import ports
 from sandbox.nats_server import NatsServer
 from sandbox.sandbox import Sandbox

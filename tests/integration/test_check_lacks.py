@@ -21,7 +21,7 @@ from arvados_nats.cli import main
 from arvados_nats.contract import streams
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats import client as nats_client
-from arvados_nats.ops import Health
+from arvados_nats.service.ops import Health
 from publishers import permissions, postgres
 from sandbox import sandbox as sandboxes
 from sandbox.nats_server import NatsServer

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from arvados_nats import keys
 from arvados_nats.admin import check_arvados, check_connections, check_postgres, clocks
 from arvados_nats.contract import streams
 from arvados_nats.nats import client as nats_client
+from arvados_nats.service import keys
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from sandbox.sandbox import Sandbox

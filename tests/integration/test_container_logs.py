@@ -13,7 +13,7 @@ import pytest
 
 from arvados_nats.contract import streams, subjects
 from arvados_nats.contract.log_chunks import FileEnd
-from arvados_nats.ops import Health
+from arvados_nats.service.ops import Health
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from tests.integration.log_world import World, open_world, until, until_calls

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import keys
 from arvados_nats.contract import events, streams, subjects
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.acks import Ack
 from arvados_nats.nats.client import Handler, Message, Nats, Subscription
-from arvados_nats.ops import Health
+from arvados_nats.service import keys
+from arvados_nats.service.ops import Health
 from sandbox.nats_server import NatsServer
 from tests.unit.made_events import made
 from wsproxy.event_source import EventSource

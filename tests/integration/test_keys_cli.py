@@ -14,8 +14,8 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from arvados_nats import keys
 from arvados_nats.cli import main
+from arvados_nats.service import keys
 from sandbox import nats_server
 
 

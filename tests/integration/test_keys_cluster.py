@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from arvados_nats import keys
 from arvados_nats.admin import keys_cluster
 from arvados_nats.cli import main
 from arvados_nats.errors import ConfigError, Refused, Unavailable
+from arvados_nats.service import keys
 from sandbox import tls
 from tests.integration import kubernetes_api
 from tests.integration.kubernetes_api import KubernetesApi

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import keys
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import streams, subjects
 from arvados_nats.contract.log_chunks import ContainerEnd, FileEnd
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
+from arvados_nats.service import keys
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from tests.integration import log_world

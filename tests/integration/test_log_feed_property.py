@@ -17,12 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from arvados_nats import keys
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.contract import streams
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd, FileEnd
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
+from arvados_nats.service import keys
 from sandbox.nats_server import NatsServer
 from tests.integration.log_readers import Peer, Received, join, publish
 from wsproxy.log_arvados import SavedLogs

@@ -18,7 +18,7 @@ from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import log_chunks, streams, subjects
 from arvados_nats.contract.log_chunks import Chunk
 from arvados_nats.nats import client as nats_client
-from arvados_nats.ops import Health
+from arvados_nats.service.ops import Health
 from publishers import log_containers, log_metrics
 from publishers.log_containers import Container
 from publishers.log_pace import Pace

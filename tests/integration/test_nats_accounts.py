@@ -25,9 +25,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeout
 
-from arvados_nats import keys
 from arvados_nats.contract import accounts, streams
 from arvados_nats.nats import server_config
+from arvados_nats.service import keys
 from sandbox import nats_server as sandbox
 
 INBOX = "_INBOX_test"

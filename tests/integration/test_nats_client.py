@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import keys
 from arvados_nats.contract import streams
 from arvados_nats.contract.streams import require_version
 from arvados_nats.errors import ConfigError, Refused, Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
+from arvados_nats.service import keys
 from sandbox.nats_server import NatsServer
 
 

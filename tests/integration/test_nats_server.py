@@ -13,8 +13,8 @@ import nats
 import pytest
 from nats.aio.client import Client
 
-from arvados_nats import keys
 from arvados_nats.nats import server_config
+from arvados_nats.service import keys
 from sandbox import nats_server, tls
 
 

@@ -15,9 +15,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from arvados_nats import http_server, ops
 from arvados_nats.errors import ConfigError
-from arvados_nats.ops import Health
+from arvados_nats.service import http_server, ops
+from arvados_nats.service.ops import Health
 from sandbox import ports
 
 

@@ -20,11 +20,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from arvados_nats import keys
 from arvados_nats.admin import check_postgres
 from arvados_nats.errors import ArvadosNatsError, BadInput, ConfigError, Unavailable
 from arvados_nats.nats import client as nats_client
-from arvados_nats.ops import Health
+from arvados_nats.service import keys
+from arvados_nats.service.ops import Health
 from publishers import leader, postgres
 from publishers.attempts import Attempts
 from sandbox import postgres as sandbox

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import keys
 from arvados_nats.contract import events, streams, subjects
 from arvados_nats.contract.events import Event
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
+from arvados_nats.service import keys
 from publishers import resume
 from publishers.log_rows import LogRow
 from sandbox.nats_server import NatsServer

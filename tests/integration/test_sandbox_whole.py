@@ -15,7 +15,12 @@ import pytest
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.nats import client as nats_client
-from arvados_nats.settings import ArvadosSettings, NatsSettings, OpsSettings, PostgresSettings
+from arvados_nats.service.settings import (
+    ArvadosSettings,
+    NatsSettings,
+    OpsSettings,
+    PostgresSettings,
+)
 from sandbox import sandbox as whole
 from sandbox.backends import Backend
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import keys
 from arvados_nats.contract import streams
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
-from arvados_nats.ops import Health
+from arvados_nats.service import keys
+from arvados_nats.service.ops import Health
 from publishers.stream_writer import Outgoing, Overtaken, StreamWriter
 from sandbox.nats_server import NatsServer
 from tests.integration.event_world import until

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats.ops import Health
+from arvados_nats.service.ops import Health
 from publishers import system_log_metrics as metrics
 from publishers.system_log_journal import Journal
 from sandbox.nats_server import NatsServer

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from arvados_nats import process, tracing
 from arvados_nats.errors import ConfigError
-from arvados_nats.settings import OpsSettings
+from arvados_nats.service import process, tracing
+from arvados_nats.service.settings import OpsSettings
 from sandbox import ports
 from tests.integration import otlp_collector
 from tests.integration.otlp_collector import Collector, facts

@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from arvados_nats import http_server
+from arvados_nats.service import http_server
 from tests.v0.site import background
 from wsproxy.frames import Message
 from wsproxy.incoming import Incoming

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from arvados_nats import keys
 from arvados_nats.admin import keys_cluster
 from arvados_nats.errors import Refused
+from arvados_nats.service import keys
 from tests.chart.rendered import CHART, COMPONENTS
 from tests.k8s import site as sites
 from tests.k8s.control_plane import Kubernetes

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats import process
 from arvados_nats.arvados import config as arvados_config
 from arvados_nats.errors import BadInput, ConfigError
+from arvados_nats.service import process
 from publishers.settings import Settings as PublisherSettings
 from tests.unit.test_check_config import OTHER, ROOT_TOKEN, SITE
 from wsproxy.settings import Settings as ProxySettings

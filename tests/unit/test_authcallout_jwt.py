@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from nacl.public import Box, PrivateKey, PublicKey
 
-from arvados_nats import keys
 from arvados_nats.contract import accounts
 from arvados_nats.errors import BadInput
+from arvados_nats.service import keys
 from authcallout import callout_request, callout_response, nkey_jwt
 from authcallout.callout_request import CalloutRequest
 from authcallout.callout_response import Admission

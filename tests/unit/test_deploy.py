@@ -13,8 +13,9 @@ from pathlib import Path
 import click
 import pytest
 
-from arvados_nats import arvados_tables, keys
+from arvados_nats import arvados_tables
 from arvados_nats.cli import main
+from arvados_nats.service import keys
 from sandbox import schema
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arvados_nats import keys
 from arvados_nats.errors import BadInput, ConfigError
+from arvados_nats.service import keys
 
 RAW = bytes(range(32))
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from arvados_nats import keys
 from arvados_nats.nats import server_config
+from arvados_nats.service import keys
 
 PUBLIC = {name: f"<{name}>" for name in keys.ROLES}
 

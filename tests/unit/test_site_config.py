@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from arvados_nats import process
 from arvados_nats.admin.settings import Settings as CheckSettings
 from arvados_nats.cli import main
 from arvados_nats.errors import ConfigError
 from arvados_nats.postgres.dsn import to_url
+from arvados_nats.service import process
 from authcallout.settings import Settings as CalloutSettings
 from publishers.settings import Settings as PublisherSettings
 from wsproxy.settings import Settings as ProxySettings

@@ -17,11 +17,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from arvados_nats import http_server, keys
 from arvados_nats.contract import streams
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
-from arvados_nats.ops import Health
+from arvados_nats.service import http_server, keys
+from arvados_nats.service.ops import Health
 from bench.peers import arvados_ws
 from publishers import events as event_publisher
 from publishers import permissions as permission_publisher

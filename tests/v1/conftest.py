@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats.ops import Health
+from arvados_nats.service.ops import Health
 from sandbox import nats_server as nats_sandbox
 from sandbox import postgres as postgres_sandbox
 from sandbox.cluster import Cluster

@@ -3,7 +3,7 @@ Copyright (C) The Arvados-NATS Authors
 
 SPDX-License-Identifier: Apache-2.0
 */ -}}
-{{- /* Which seeds a component logs in and signs with: the names of arvados_nats/keys.py. */ -}}
+{{- /* Which seeds a component logs in and signs with: the names of arvados_nats/service/keys.py. */ -}}
 {{- define "arvados-nats.seeds" -}}
 {{- $seeds := dict
   "authcallout" (list "callout" "callout-service" "sys" "issuer" "xkey")

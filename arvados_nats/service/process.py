@@ -22,8 +22,8 @@ import uvloop
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
-from arvados_nats import tracing
 from arvados_nats.errors import ArvadosNatsError, ConfigError
+from arvados_nats.service import tracing
 
 logger = logging.getLogger(__name__)
 

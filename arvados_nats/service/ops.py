@@ -23,7 +23,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, generate_latest
 
-from arvados_nats import http_server
+from arvados_nats.service import http_server
 
 logger = logging.getLogger(__name__)
 
