@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 
 from arvados_nats.service.settings import Block
 from authcallout.settings import Settings as CalloutSettings
-from publishers.push_log_cli import PushSettings
+from publishers.container_logs.push_cli import PushSettings
 from publishers.settings import Settings as PublisherSettings
 from publishers.system_logs_cli import SystemLogSettings
 from wsproxy.settings import Settings as ProxySettings

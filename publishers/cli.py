@@ -10,8 +10,8 @@ import sys
 import click
 
 from arvados_nats.service import process
+from publishers.container_logs.push_cli import push_log_command
 from publishers.main import PARTS, main
-from publishers.push_log_cli import push_log_command
 from publishers.settings import Settings
 from publishers.system_logs_cli import system_logs_command
 

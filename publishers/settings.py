@@ -18,10 +18,10 @@ from arvados_nats.service.settings import (
     PostgresSettings,
 )
 from publishers import permissions
+from publishers.container_logs.settings import LogSettings
 from publishers.event_source import Scans
 from publishers.events import Options
 from publishers.live_cursor import Options as LiveOptions
-from publishers.log_settings import LogSettings
 from publishers.queue import Options as QueueOptions
 
 

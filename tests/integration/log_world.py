@@ -23,7 +23,7 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
-from publishers.log_pace import Pace
+from publishers.container_logs.pace import Pace
 from sandbox import api_server, schema
 from sandbox.api import tables
 from sandbox.api.app import ApiApp

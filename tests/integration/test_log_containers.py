@@ -10,8 +10,9 @@ from datetime import timedelta
 
 import pytest
 
-from publishers import log_containers, postgres
-from publishers.log_containers import Container
+from publishers import postgres
+from publishers.container_logs import containers
+from publishers.container_logs.containers import Container
 from publishers.postgres import Database
 from sandbox import postgres as postgres_sandbox
 from sandbox.cluster import Cluster
@@ -46,16 +47,16 @@ async def only(found: list[Container]) -> Container:
 async def test_life_of_a_container(cluster: Cluster, reader: Database, request_: Record) -> None:
     """Queued it is nobody's, running it is alive, then ended with what was saved."""
     uuid = await uuid_of(cluster, request_)
-    assert await log_containers.alive(reader) == []
+    assert await containers.alive(reader) == []
     await cluster.run(request_)
-    running = await only(await log_containers.alive(reader))
+    running = await only(await containers.alive(reader))
     assert (running.uuid, running.live, running.final) == (uuid, True, False)
     assert (running.request_uuid, running.saved_bytes) == (request_.uuid, None)
     await cluster.write_log(request_, "stdout.txt", b"0123456789")
     await cluster.write_log(request_, "stderr.txt", b"01234")
     await cluster.finish(request_, exit_code=3)
-    assert await log_containers.alive(reader) == []
-    ended = await only(await log_containers.ended(reader, HOUR))
+    assert await containers.alive(reader) == []
+    ended = await only(await containers.ended(reader, HOUR))
     assert (ended.uuid, ended.final, ended.exit_code) == (uuid, True, 3)
     assert (ended.saved_bytes, ended.started) == (15, True)
     assert ended.log is not None and ended.ended_at is not None
@@ -66,7 +67,7 @@ async def test_container_without_gateway_is_not_live(
 ) -> None:
     """Its log comes from Keep, at checkpoints."""
     await cluster.run(request_, gateway=None)
-    assert not (await only(await log_containers.alive(reader))).live
+    assert not (await only(await containers.alive(reader))).live
 
 
 async def test_what_ended_long_ago_is_left_alone(
@@ -79,13 +80,13 @@ async def test_what_ended_long_ago_is_left_alone(
     await cluster.pool.execute(
         "UPDATE containers SET finished_at = finished_at - interval '2 hours' WHERE uuid = $1", uuid
     )
-    assert await log_containers.ended(reader, HOUR) == []
-    assert [c.uuid for c in await log_containers.by_uuid(reader, [uuid])] == [uuid]
+    assert await containers.ended(reader, HOUR) == []
+    assert [c.uuid for c in await containers.by_uuid(reader, [uuid])] == [uuid]
 
 
 async def test_unknown_containers_are_left_out(reader: Database) -> None:
     """A forged event may name anything."""
-    assert await log_containers.by_uuid(reader, ["zzzzz-dz642-000000000000000"]) == []
+    assert await containers.by_uuid(reader, ["zzzzz-dz642-000000000000000"]) == []
 
 
 async def retried(cluster: Cluster, request: Record) -> tuple[str, str]:
@@ -103,10 +104,10 @@ async def test_request_of_a_retried_container(
 ) -> None:
     """It is found in what the API server logged when it moved the request."""
     first, second = await retried(cluster, request_)
-    old = await only(await log_containers.by_uuid(reader, [first]))
+    old = await only(await containers.by_uuid(reader, [first]))
     assert old.request_uuid is None
-    assert await log_containers.former_request(reader, old) == request_.uuid
-    new = await only(await log_containers.by_uuid(reader, [second]))
+    assert await containers.former_request(reader, old) == request_.uuid
+    new = await only(await containers.by_uuid(reader, [second]))
     assert new.request_uuid == request_.uuid
 
 
@@ -121,8 +122,8 @@ async def test_nobody_can_forge_the_request_of_a_container(
     properties = {"old_attributes": {"container_uuid": first}, "new_attributes": {}}
     await cluster.log(mallory, object_uuid=own.uuid, event_type="update", properties=properties)
     await cluster.cancel(request_)
-    old = await only(await log_containers.by_uuid(reader, [first]))
-    assert await log_containers.former_request(reader, old) == request_.uuid
+    old = await only(await containers.by_uuid(reader, [first]))
+    assert await containers.former_request(reader, old) == request_.uuid
 
 
 @pytest.mark.parametrize(
@@ -138,8 +139,8 @@ async def test_rows_that_can_not_be_read(
         properties.format(first) + " " + first,
         request_.uuid,
     )
-    old = await only(await log_containers.by_uuid(reader, [first]))
-    assert await log_containers.former_request(reader, old) is None
+    old = await only(await containers.by_uuid(reader, [first]))
+    assert await containers.former_request(reader, old) is None
 
 
 async def test_several_requests_of_one_container(
@@ -155,4 +156,4 @@ async def test_several_requests_of_one_container(
     await cluster.pool.execute(
         "UPDATE container_requests SET state = 'Final' WHERE uuid = $1", request_.uuid
     )
-    assert (await only(await log_containers.alive(reader))).request_uuid == other.uuid
+    assert (await only(await containers.alive(reader))).request_uuid == other.uuid

@@ -16,9 +16,9 @@ import pytest
 from arvados_nats.contract import log_chunks, subjects
 from arvados_nats.contract.log_chunks import Chunk
 from arvados_nats.nats.client import Message
-from publishers import log_metrics
-from publishers.log_interest import Interest
-from publishers.log_pace import Pace
+from publishers.container_logs import metrics as log_metrics
+from publishers.container_logs.interest import Interest
+from publishers.container_logs.pace import Pace
 from sandbox.api_server import ApiServer
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database

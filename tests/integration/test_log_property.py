@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from publishers.log_pace import Pace
+from publishers.container_logs.pace import Pace
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import PostgresServer
 from tests.integration.log_world import Job, World, open_world, until

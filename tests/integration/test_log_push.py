@@ -16,9 +16,9 @@ import pytest
 
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract.log_chunks import Chunk, FileEnd
-from publishers import push_log
-from publishers.log_writer import LogWriter
-from publishers.push_log import Target
+from publishers.container_logs import push as push_log
+from publishers.container_logs.push import Target
+from publishers.container_logs.writer import LogWriter
 from publishers.push_pipe import Pipe
 from publishers.push_spool import Spool
 from sandbox.nats_server import NatsServer

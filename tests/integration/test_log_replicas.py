@@ -19,12 +19,13 @@ from arvados_nats.contract import log_chunks, streams, subjects
 from arvados_nats.contract.log_chunks import Chunk
 from arvados_nats.nats import client as nats_client
 from arvados_nats.service.ops import Health
-from publishers import log_containers, log_metrics
-from publishers.log_containers import Container
-from publishers.log_pace import Pace
-from publishers.log_source import LogSource
-from publishers.log_tailer import LogTailer, Surroundings
-from publishers.log_writer import Fenced, LogWriter
+from publishers.container_logs import containers
+from publishers.container_logs import metrics as log_metrics
+from publishers.container_logs.containers import Container
+from publishers.container_logs.pace import Pace
+from publishers.container_logs.source import LogSource
+from publishers.container_logs.tailer import LogTailer, Surroundings
+from publishers.container_logs.writer import Fenced, LogWriter
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from tests.integration.log_world import Job, World, open_world, until
@@ -117,7 +118,7 @@ async def tailer(world: World, job: Job) -> AsyncIterator[LogTailer]:
         token = Token(world.cluster.config.system_root_token)
 
         async def look(uuid: str) -> Container | None:
-            found = await log_containers.by_uuid(world.cluster.pool, [uuid])
+            found = await containers.by_uuid(world.cluster.pool, [uuid])
             return found[0] if found else None
 
         around = Surroundings(

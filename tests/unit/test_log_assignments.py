@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from publishers.log_assignments import Replicas, owner
+from publishers.container_logs.assignments import Replicas, owner
 
 CONTAINERS = [f"zzzzz-dz642-{n:015d}" for n in range(1000)]
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from arvados_nats.contract.log_chunks import FileEnd
-from publishers import log_ending
-from publishers.log_containers import Container
-from publishers.log_file import LogFile
+from publishers.container_logs import ending
+from publishers.container_logs.containers import Container
+from publishers.container_logs.file import LogFile
 
 SAVED = Container("zzzzz-dz642-000000000000001", "Complete", log="abc+1", saved_bytes=10)
 
@@ -47,14 +47,14 @@ def test_when_a_listing_is_final(
     container: Container, sizes: dict[str, int], patience_over: bool, settled: bool
 ) -> None:
     """One row for each thing that keep-web or a dead node can show."""
-    assert log_ending.is_settled(container, sizes, patience_over=patience_over) is settled
+    assert ending.is_settled(container, sizes, patience_over=patience_over) is settled
 
 
 def test_what_the_end_marker_says() -> None:
     """Confirmed is what was saved with the very size that was streamed."""
     names = {"same": 10, "longer": 10, "shorter": 10, "lost": 10}
     files = [LogFile(SAVED.uuid, name, epoch=1, offset=size) for name, size in names.items()]
-    end = log_ending.marker(
+    end = ending.marker(
         replace(SAVED, exit_code=3), files, {"same": 10, "longer": 11, "shorter": 9}
     )
     assert (end.container_uuid, end.state, end.exit_code) == (SAVED.uuid, "Complete", 3)
@@ -64,5 +64,5 @@ def test_what_the_end_marker_says() -> None:
 def test_nothing_is_confirmed_without_a_saved_log() -> None:
     """A listing of a log that the container does not name says nothing."""
     file = LogFile(SAVED.uuid, "stdout.txt", offset=10)
-    end = log_ending.marker(replace(SAVED, log=None), [file], {"stdout.txt": 10})
+    end = ending.marker(replace(SAVED, log=None), [file], {"stdout.txt": 10})
     assert not end.files["stdout.txt"].confirmed

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from arvados_nats.contract import log_chunks
 from arvados_nats.contract.log_chunks import MAX_CHUNK_BYTES, Chunk
 from arvados_nats.errors import BadInput
-from publishers import log_file
-from publishers.log_file import MAX_READ, LogFile, Rewritten, Stored
+from publishers.container_logs import file as log_file
+from publishers.container_logs.file import MAX_READ, LogFile, Rewritten, Stored
 
 CONTAINER = "zzzzz-dz642-000000000000001"
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from publishers import log_pace
-from publishers.log_pace import Pace, Situation
+from publishers.container_logs import pace
+from publishers.container_logs.pace import Pace, Situation
 
 PACE = Pace(fast=0.25, slow=5.0)
 
@@ -29,22 +29,22 @@ PACE = Pace(fast=0.25, slow=5.0)
 def test_delay(situation: Situation, longest: float) -> None:
     """Never later than the pace says, and not much earlier."""
     for _ in range(100):
-        assert longest * 0.8 <= log_pace.delay(PACE, situation) <= longest
+        assert longest * 0.8 <= pace.delay(PACE, situation) <= longest
 
 
 @pytest.mark.parametrize(("tailed", "seconds"), [(1, 5.0), (100, 5.0), (1000, 50.0)])
 def test_many_containers_that_nobody_watches(tailed: int, seconds: float) -> None:
     """Together they cost the controller no more looks than allowed."""
-    assert log_pace.slow_interval(PACE, tailed) == seconds
-    assert log_pace.delay(PACE, Situation(tailed=tailed)) <= seconds
-    assert log_pace.delay(PACE, Situation(tailed=tailed, watched=True)) <= 0.25
+    assert pace.slow_interval(PACE, tailed) == seconds
+    assert pace.delay(PACE, Situation(tailed=tailed)) <= seconds
+    assert pace.delay(PACE, Situation(tailed=tailed, watched=True)) <= 0.25
 
 
 def test_jitter() -> None:
     """Containers that began together do not stay in step."""
-    assert len({log_pace.delay(PACE, Situation()) for _ in range(20)}) > 10
+    assert len({pace.delay(PACE, Situation()) for _ in range(20)}) > 10
 
 
 def test_slow_pace_that_is_fast() -> None:
     """Failures wait at least as long as the watched do, however fast the slow pace."""
-    assert log_pace.delay(Pace(fast=0.01, slow=0.02), Situation(tries=50)) > 1
+    assert pace.delay(Pace(fast=0.01, slow=0.02), Situation(tries=50)) > 1

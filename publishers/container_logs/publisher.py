@@ -17,16 +17,17 @@ from dataclasses import dataclass, field
 from arvados_nats.contract import streams
 from arvados_nats.nats.client import Nats
 from arvados_nats.service.ops import Health
-from publishers import log_assignments, log_containers, log_interest
 from publishers.attempts import Attempts
-from publishers.log_assignments import Replicas
-from publishers.log_containers import Container, Database
-from publishers.log_interest import Interest
-from publishers.log_pace import Pace
-from publishers.log_roster import Roster
-from publishers.log_scan import Scan, Scanner
-from publishers.log_source import LogSource
-from publishers.log_tailer import Surroundings
+from publishers.container_logs import assignments, containers
+from publishers.container_logs import interest as log_interest
+from publishers.container_logs.assignments import Replicas
+from publishers.container_logs.containers import Container, Database
+from publishers.container_logs.interest import Interest
+from publishers.container_logs.pace import Pace
+from publishers.container_logs.scan import Scan, Scanner
+from publishers.container_logs.source import LogSource
+from publishers.container_logs.tailer import Surroundings
+from publishers.container_logs.tailers import Roster
 
 _REMEMBERED = 10_000
 
@@ -59,7 +60,7 @@ async def run(
         interest.on_begin(roster.hurry)
         replicas.on_change(scanner.redistribute)
         tasks.create_task(log_interest.listen(nats, interest))
-        tasks.create_task(log_assignments.take_part(nats, replicas, ready))
+        tasks.create_task(assignments.take_part(nats, replicas, ready))
         await ready.wait()
         tasks.create_task(scanner.follow_events())
         tasks.create_task(scanner.run())
@@ -77,7 +78,7 @@ class _Look:
         self._former: dict[str, str | None] = {}
 
     async def __call__(self, uuid: str) -> Container | None:
-        found = await log_containers.by_uuid(self._database, [uuid])
+        found = await containers.by_uuid(self._database, [uuid])
         if not found:
             return None
         container = found[0]
@@ -89,6 +90,6 @@ class _Look:
         if container.uuid not in self._former:
             if len(self._former) >= _REMEMBERED:
                 self._former.clear()
-            found = await log_containers.former_request(self._database, container)
+            found = await containers.former_request(self._database, container)
             self._former[container.uuid] = found
         return self._former[container.uuid]

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from arvados_nats.contract import subjects
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats.client import Message, Nats
-from publishers import log_metrics
+from publishers.container_logs import metrics as log_metrics
 
 logger = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from arvados_nats.contract.log_chunks import MAX_CHUNK_BYTES, Chunk, cut
 from arvados_nats.errors import Refused, Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
-from publishers.log_file import Stored
-from publishers.log_writer import Fenced, LogWriter
+from publishers.container_logs.file import Stored
+from publishers.container_logs.writer import Fenced, LogWriter
 from publishers.push_pipe import Pipe
 
 logger = logging.getLogger(__name__)

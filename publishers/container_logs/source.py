@@ -23,8 +23,8 @@ from arvados_nats.arvados.client import Arvados, NotFound
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, Refused
 from arvados_nats.service.ops import Health
-from publishers import log_metrics
-from publishers.log_containers import Container
+from publishers.container_logs import metrics as log_metrics
+from publishers.container_logs.containers import Container
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from arvados_nats.contract import subjects
 from arvados_nats.nats.client import Message, Nats
-from publishers import log_metrics
+from publishers.container_logs import metrics as log_metrics
 
 ANNOUNCE_SECONDS = 10.0
 EXPIRE_SECONDS = 30.0

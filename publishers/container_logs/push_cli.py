@@ -24,8 +24,8 @@ from arvados_nats.contract import log_chunks, subjects
 from arvados_nats.errors import BadInput, ConfigError, Unavailable
 from arvados_nats.service import process
 from arvados_nats.service.settings import NatsSettings
-from publishers import push_log
-from publishers.push_log import Target
+from publishers.container_logs import push as push_log
+from publishers.container_logs.push import Target
 from publishers.push_pipe import Pipe
 from publishers.push_spool import Spool
 

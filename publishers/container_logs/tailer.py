@@ -21,13 +21,15 @@ from functools import partial
 
 from arvados_nats.contract.log_chunks import ContainerEnd
 from arvados_nats.errors import ArvadosNatsError, Unavailable
-from publishers import log_ending, log_metrics, log_pace
-from publishers.log_containers import Container
-from publishers.log_copy import LogCopy
-from publishers.log_file import LogFile, Rewritten
-from publishers.log_pace import Pace, Situation
-from publishers.log_source import LogSource
-from publishers.log_writer import LogWriter
+from publishers.container_logs import ending
+from publishers.container_logs import metrics as log_metrics
+from publishers.container_logs import pace as log_pace
+from publishers.container_logs.containers import Container
+from publishers.container_logs.copy import LogCopy
+from publishers.container_logs.file import LogFile, Rewritten
+from publishers.container_logs.pace import Pace, Situation
+from publishers.container_logs.source import LogSource
+from publishers.container_logs.writer import LogWriter
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +177,7 @@ class LogTailer:
         sizes = await self._saved_sizes()
         since = self._since_end()
         patience_over = since >= self._around.pace.confirm
-        settled = log_ending.is_settled(self.container, sizes, patience_over=patience_over)
+        settled = ending.is_settled(self.container, sizes, patience_over=patience_over)
         try:
             complete = await self._each(sizes, partial(self._complete, settled=settled))
         except Unavailable:
@@ -210,7 +212,7 @@ class LogTailer:
     async def _close(self, sizes: dict[str, int]) -> ContainerEnd:
         for name in await self._writer.files():
             await self._copy.file(name)
-        end = log_ending.marker(self.container, self._copy.files.values(), sizes)
+        end = ending.marker(self.container, self._copy.files.values(), sizes)
         await self._writer.end(end)
         log_metrics.ENDS.inc()
         log_metrics.UNCONFIRMED.inc(sum(not file.confirmed for file in end.files.values()))

@@ -11,9 +11,9 @@ from pydantic import Field, SecretStr
 
 from arvados_nats.contract import streams
 from arvados_nats.service.settings import Block
-from publishers.container_logs import Options
-from publishers.log_pace import Pace
-from publishers.log_scan import Scan
+from publishers.container_logs.pace import Pace
+from publishers.container_logs.publisher import Options
+from publishers.container_logs.scan import Scan
 
 
 class LogSettings(Block):

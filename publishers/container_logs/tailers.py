@@ -14,11 +14,11 @@ from collections.abc import Collection, Iterable
 
 from arvados_nats.contract.log_chunks import ContainerEnd
 from arvados_nats.nats.client import Nats
-from publishers import log_metrics
-from publishers.log_assignments import Replicas
-from publishers.log_containers import Container
-from publishers.log_tailer import LogTailer, Surroundings
-from publishers.log_writer import LogWriter
+from publishers.container_logs import metrics as log_metrics
+from publishers.container_logs.assignments import Replicas
+from publishers.container_logs.containers import Container
+from publishers.container_logs.tailer import LogTailer, Surroundings
+from publishers.container_logs.writer import LogWriter
 
 logger = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from datetime import UTC, datetime, timedelta
 from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats.client import Message, Nats
-from publishers import log_containers
 from publishers.attempts import Attempts
-from publishers.log_containers import Database
-from publishers.log_roster import Roster
+from publishers.container_logs import containers
+from publishers.container_logs.containers import Database
+from publishers.container_logs.tailers import Roster
 
 _NARROW = timedelta(minutes=2)
 """What every scan looks back: longer than a transaction of Arvados takes as a rule."""
@@ -82,7 +82,7 @@ class Scanner:
 
     async def _see_named(self, uuids: set[str]) -> None:
         try:
-            found = await log_containers.by_uuid(self._database, sorted(uuids))
+            found = await containers.by_uuid(self._database, sorted(uuids))
         except ArvadosNatsError:
             return  # the next scan finds what is worth finding, and reports what is wrong
         since = datetime.now(UTC).replace(tzinfo=None) - self._scan.ended
@@ -110,11 +110,11 @@ class Scanner:
     async def _scan_once(self) -> None:
         now = asyncio.get_running_loop().time()
         is_wide = now >= self._next_wide
-        found = await log_containers.alive(self._database)
-        found += await log_containers.ended(self._database, await self._window(now, is_wide))
+        found = await containers.alive(self._database)
+        found += await containers.ended(self._database, await self._window(now, is_wide))
         seen = {container.uuid for container in found}
         missing = self._roster.uuids - seen
-        others = await log_containers.by_uuid(self._database, sorted(missing)) if missing else []
+        others = await containers.by_uuid(self._database, sorted(missing)) if missing else []
         for uuid in missing - {container.uuid for container in others}:
             self._roster.drop(uuid)
         if is_wide:

@@ -21,8 +21,9 @@ from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
 from arvados_nats.nats.acks import Ack, JetStreamError
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import StoredMessage
-from publishers import log_file, log_metrics
-from publishers.log_file import Stored
+from publishers.container_logs import file as log_file
+from publishers.container_logs import metrics as log_metrics
+from publishers.container_logs.file import Stored
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from arvados_nats.contract.log_chunks import MAX_CHUNK_BYTES, ContainerEnd, FileEnd
-from publishers.log_containers import Container
-from publishers.log_file import LogFile
+from publishers.container_logs.containers import Container
+from publishers.container_logs.file import LogFile
 
 
 def is_settled(container: Container, sizes: Mapping[str, int], *, patience_over: bool) -> bool:

@@ -16,11 +16,11 @@ import time
 from arvados_nats.contract import log_chunks
 from arvados_nats.contract.log_chunks import Chunk
 from arvados_nats.errors import BadInput
-from publishers import log_metrics
-from publishers.log_containers import Container
-from publishers.log_file import LogFile
-from publishers.log_source import LogSource
-from publishers.log_writer import Fenced, LogWriter
+from publishers.container_logs import metrics as log_metrics
+from publishers.container_logs.containers import Container
+from publishers.container_logs.file import LogFile
+from publishers.container_logs.source import LogSource
+from publishers.container_logs.writer import Fenced, LogWriter
 
 logger = logging.getLogger(__name__)
 
