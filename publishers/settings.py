@@ -19,8 +19,8 @@ from arvados_nats.service.settings import (
 )
 from publishers import permissions
 from publishers.container_logs.settings import LogSettings
-from publishers.event_source import Scans
-from publishers.events import Options
+from publishers.events.event_source import Scans
+from publishers.events.publisher import Options
 from publishers.live_cursor import Options as LiveOptions
 from publishers.queue import Options as QueueOptions
 

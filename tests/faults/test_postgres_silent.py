@@ -16,8 +16,8 @@ import asyncpg
 import pytest
 
 from arvados_nats.service.ops import Health
-from publishers import events as publisher
 from publishers import permissions, postgres
+from publishers.events import publisher
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database, PostgresServer
 from sandbox.raw_rows import row

@@ -23,9 +23,9 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
-from publishers import events as publisher
 from publishers import postgres
-from publishers.event_source import Scans
+from publishers.events import publisher
+from publishers.events.event_source import Scans
 from publishers.metrics import EVENTS_SKIPPED
 from sandbox import child, raw_rows
 from sandbox.nats_server import NatsServer

@@ -16,9 +16,9 @@ import pytest
 
 from arvados_nats.contract import events, streams
 from arvados_nats.contract.events import Event
-from publishers import events as publisher
-from publishers import log_rows
-from publishers.event_source import Scans
+from publishers.events import publisher
+from publishers.events import rows as log_rows
+from publishers.events.event_source import Scans
 from publishers.postgres import Database as PublishersDatabase
 from sandbox import raw_rows
 from sandbox.nats_server import NatsServer

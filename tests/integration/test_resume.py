@@ -18,8 +18,8 @@ from arvados_nats.errors import Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from arvados_nats.service import keys
-from publishers import resume
-from publishers.log_rows import LogRow
+from publishers.events import resume
+from publishers.events.rows import LogRow
 from sandbox.nats_server import NatsServer
 from sandbox.raw_rows import new_uuid, utc_now
 from tests.integration.event_world import skipped

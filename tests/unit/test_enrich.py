@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from arvados_nats.permissions.object_facts import ObjectFacts
-from publishers import enrich
-from publishers.log_rows import LogRow
+from publishers.events import enrich
+from publishers.events.rows import LogRow
 
 NOON = datetime(2026, 11, 25, 12, 0, 0, 123456)
 CONTAINER = "zzzzz-dz642-aaaaaaaaaaaaaaa"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publishers.known_rows import SLICE, KnownRows, slice_of, start_of
+from publishers.events.seen_rows import SLICE, KnownRows, slice_of, start_of
 
 NOON = datetime(2026, 11, 25, 12, 0, 0)
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from publishers import notified
-from publishers.notified import Notified, bigint
+from publishers.events import notify_queue
+from publishers.events.notify_queue import Notified, bigint
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ async def test_waiting_ends_with_news_and_with_time() -> None:
 
 async def test_a_flood_is_bounded_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids beyond the bound are dropped; the scan is told once that it must look."""
-    monkeypatch.setattr(notified, "_MOST", 2)
+    monkeypatch.setattr(notify_queue, "_MOST", 2)
     heard = Notified()
     for payload in ("1", "2", "3"):
         heard.heard(payload)

@@ -22,7 +22,7 @@ from typing import Any
 from arvados_nats.contract import events
 from arvados_nats.contract.subjects import OTHER, kind_of
 from arvados_nats.errors import BadInput, Unavailable
-from publishers.known_rows import SLICE_SECONDS
+from publishers.events.seen_rows import SLICE_SECONDS
 from publishers.postgres import Database, Row
 
 logger = logging.getLogger(__name__)

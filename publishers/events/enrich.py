@@ -23,7 +23,7 @@ from arvados_nats.errors import BadInput
 from arvados_nats.permissions import object_facts
 from arvados_nats.permissions.object_facts import PERMISSION
 from publishers import object_tables
-from publishers.log_rows import LogRow
+from publishers.events.rows import LogRow
 from publishers.object_tables import ATTRIBUTES, Record
 from publishers.postgres import Database
 

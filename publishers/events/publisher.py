@@ -23,12 +23,14 @@ from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats.client import Nats
 from arvados_nats.service import tracing
 from arvados_nats.service.ops import Health
-from publishers import enrich, log_rows, metrics, resume
+from publishers import metrics
 from publishers.attempts import Attempts
-from publishers.event_source import EventSource, Scans
+from publishers.events import enrich, resume
+from publishers.events import rows as log_rows
+from publishers.events.event_source import EventSource, Scans
+from publishers.events.notify_queue import Notified
+from publishers.events.rows import LogRow
 from publishers.leader import Leadership, Lock
-from publishers.log_rows import LogRow
-from publishers.notified import Notified
 from publishers.postgres import Database, Session
 from publishers.stream_writer import Outgoing, Overtaken, StreamWriter
 

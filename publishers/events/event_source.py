@@ -22,10 +22,11 @@ from typing import Any
 
 from arvados_nats.contract.subjects import is_uuid
 from arvados_nats.postgres.primary import STATEMENT_TIMEOUT
-from publishers import log_rows, metrics
-from publishers.known_rows import KnownRows, slice_of, start_of
-from publishers.log_rows import LogRow
-from publishers.notified import Notified
+from publishers import metrics
+from publishers.events import rows as log_rows
+from publishers.events.notify_queue import Notified
+from publishers.events.rows import LogRow
+from publishers.events.seen_rows import KnownRows, slice_of, start_of
 from publishers.postgres import Database
 
 _LIST_PAGE = 5_000

@@ -21,8 +21,8 @@ from arvados_nats.errors import MALFORMED, Unavailable
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import StoredMessage
 from publishers import metrics
-from publishers.known_rows import KnownRows
-from publishers.log_rows import LogRow
+from publishers.events.rows import LogRow
+from publishers.events.seen_rows import KnownRows
 
 logger = logging.getLogger(__name__)
 
