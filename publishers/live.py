@@ -34,11 +34,11 @@ from arvados_nats.permissions import object_facts
 from arvados_nats.service.ops import Health
 from publishers import live_audience, metrics
 from publishers.attempts import Attempts
+from publishers.jetstream.follower import follow
 from publishers.leader import Leadership, Lock
 from publishers.live_audience import Pair, RequestsOfContainers, Trash
 from publishers.live_cursor import Cursor, Options
 from publishers.postgres import Database, Session
-from publishers.stream_follower import follow
 
 logger = logging.getLogger(__name__)
 

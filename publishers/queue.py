@@ -27,9 +27,9 @@ from arvados_nats.service.ops import Health
 from publishers import queue_metrics as metrics
 from publishers import queue_table
 from publishers.attempts import Attempts
+from publishers.jetstream.writer import Outgoing, Overtaken, StreamWriter
 from publishers.leader import Leadership, Lock
 from publishers.postgres import Database, Session
-from publishers.stream_writer import Outgoing, Overtaken, StreamWriter
 
 logger = logging.getLogger(__name__)
 

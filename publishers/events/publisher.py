@@ -30,9 +30,9 @@ from publishers.events import rows as log_rows
 from publishers.events.event_source import EventSource, Scans
 from publishers.events.notify_queue import Notified
 from publishers.events.rows import LogRow
+from publishers.jetstream.writer import Outgoing, Overtaken, StreamWriter
 from publishers.leader import Leadership, Lock
 from publishers.postgres import Database, Session
-from publishers.stream_writer import Outgoing, Overtaken, StreamWriter
 
 logger = logging.getLogger(__name__)
 

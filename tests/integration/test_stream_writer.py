@@ -16,7 +16,7 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
-from publishers.stream_writer import Outgoing, Overtaken, StreamWriter
+from publishers.jetstream.writer import Outgoing, Overtaken, StreamWriter
 from sandbox.nats_server import NatsServer
 from tests.integration.event_world import until
 
