@@ -21,7 +21,7 @@ from publishers import permissions
 from publishers.container_logs.settings import LogSettings
 from publishers.events.event_source import Scans
 from publishers.events.publisher import Options
-from publishers.live_cursor import Options as LiveOptions
+from publishers.live.cursor import Options as LiveOptions
 from publishers.queue import Options as QueueOptions
 
 

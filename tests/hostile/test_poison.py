@@ -20,7 +20,7 @@ from arvados_nats.contract import streams, subjects
 from arvados_nats.contract.log_chunks import MAX_CHUNK_BYTES, Chunk
 from arvados_nats.nats.history import StoredMessage
 from arvados_nats.service import keys
-from publishers import live
+from publishers.live import publisher as live
 from sandbox.cluster import Cluster, open_cluster
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database

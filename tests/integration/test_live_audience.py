@@ -14,8 +14,9 @@ import asyncpg
 import pytest
 
 from arvados_nats.contract.events import Event
-from publishers import live_audience, postgres
-from publishers.live_audience import RequestsOfContainers, Trash, of_event, of_log
+from publishers import postgres
+from publishers.live import audience as live_audience
+from publishers.live.audience import RequestsOfContainers, Trash, of_event, of_log
 from sandbox.postgres import Database
 from sandbox.raw_rows import new_uuid, utc_now
 

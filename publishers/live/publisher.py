@@ -32,12 +32,13 @@ from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import StoredMessage
 from arvados_nats.permissions import object_facts
 from arvados_nats.service.ops import Health
-from publishers import live_audience, metrics
+from publishers import metrics
 from publishers.attempts import Attempts
 from publishers.jetstream.follower import follow
 from publishers.leader import Leadership, Lock
-from publishers.live_audience import Pair, RequestsOfContainers, Trash
-from publishers.live_cursor import Cursor, Options
+from publishers.live import audience as live_audience
+from publishers.live.audience import Pair, RequestsOfContainers, Trash
+from publishers.live.cursor import Cursor, Options
 from publishers.postgres import Database, Session
 
 logger = logging.getLogger(__name__)
