@@ -17,11 +17,11 @@ from arvados_nats.service.settings import (
     OpsSettings,
     PostgresSettings,
 )
-from publishers import permissions
 from publishers.container_logs.settings import LogSettings
 from publishers.events.event_source import Scans
 from publishers.events.publisher import Options
 from publishers.live.cursor import Options as LiveOptions
+from publishers.permissions import publisher as permissions
 from publishers.queue import Options as QueueOptions
 
 

@@ -19,8 +19,8 @@ from arvados_nats.permissions.grants import DIRECT, OWNED
 from arvados_nats.permissions.object_facts import timestamp
 from arvados_nats.permissions.rule import Decision, decide
 from publishers import postgres
-from publishers.grants_query import GrantsQuery
-from publishers.token_query import TokenQuery
+from publishers.permissions.query import GrantsQuery
+from publishers.permissions.token_query import TokenQuery
 from sandbox.cluster import open_cluster
 from sandbox.postgres import Database
 

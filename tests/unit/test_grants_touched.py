@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from arvados_nats.contract.events import Event
-from publishers.grants_touched import Touched, touched
+from publishers.permissions.affected import Touched, touched
 
 USER = "zzzzz-tpzed-000000000000001"
 OTHER = "zzzzz-tpzed-000000000000002"

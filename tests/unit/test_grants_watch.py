@@ -10,8 +10,8 @@ import pytest
 from arvados_nats.permission_client import grants_messages
 from arvados_nats.permission_client.grants_messages import GrantsAnswered
 from arvados_nats.permissions.grants import DIRECT, OWNED, ClusterState, Grants
-from publishers.grants_query import Known, Reading
-from publishers.grants_watch import Watch
+from publishers.permissions.query import Known, Reading
+from publishers.permissions.watched import Watch
 
 ME = "zzzzz-tpzed-000000000000me0"
 BOSS = "zzzzz-tpzed-0000000000boss0"

@@ -23,7 +23,7 @@ from arvados_nats.permission_client import (
 )
 from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1 import requests as requests_v1
-from publishers import token_query
+from publishers.permissions import token_query
 from wsproxy import messages_v0, native_reply
 from wsproxy.native_events import EventsRequest
 

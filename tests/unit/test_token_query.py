@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from publishers.token_query import scopes_of
+from publishers.permissions.token_query import scopes_of
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import msgspec
 from arvados_nats.permission_client.grants_messages import MAX_LISTED, GrantsAnswered, GrantsChanged
 from arvados_nats.permissions.grant_subjects import Change, compare
 from arvados_nats.permissions.grants import ClusterState, Grants
-from publishers.grants_query import Known, Reading
+from publishers.permissions.query import Known, Reading
 
 _UNASKED = 900.0
 

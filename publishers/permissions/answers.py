@@ -26,9 +26,9 @@ from arvados_nats.permission_client.grants_messages import (
     GrantsAnswered,
     GrantsQuestion,
 )
-from publishers import grants_metrics as metrics
-from publishers.grants_query import GrantsQuery, Reading
-from publishers.token_query import TokenQuery
+from publishers.permissions import metrics
+from publishers.permissions.query import GrantsQuery, Reading
+from publishers.permissions.token_query import TokenQuery
 
 logger = logging.getLogger(__name__)
 

@@ -21,20 +21,16 @@ from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import grants_messages
 from arvados_nats.service.ops import Health
-from publishers import (
-    grants_answers,
-    grants_leader,
-    runs_answers,
-    token_sweep,
-)
-from publishers import grants_metrics as metrics
 from publishers.attempts import Attempts
-from publishers.grants_leader import GrantsLeader
-from publishers.grants_query import GrantsQuery
 from publishers.leader import Leadership, Lock
+from publishers.permissions import answers as grants_answers
+from publishers.permissions import leader as grants_leader
+from publishers.permissions import metrics, object_answers, token_sweep
+from publishers.permissions.leader import GrantsLeader
+from publishers.permissions.query import GrantsQuery
+from publishers.permissions.token_query import TokenQuery
+from publishers.permissions.token_sweep import TokenSweep
 from publishers.postgres import Database
-from publishers.token_query import TokenQuery
-from publishers.token_sweep import TokenSweep
 
 LOCK = Lock("permissions")
 
@@ -71,7 +67,7 @@ async def run(
     async with asyncio.TaskGroup() as tasks:
         answering = asyncio.Event(), asyncio.Event()
         tasks.create_task(grants_answers.answer(nats, grants, tokens, answering[0].set))
-        tasks.create_task(runs_answers.answer(nats, database, answering[1].set))
+        tasks.create_task(object_answers.answer(nats, database, answering[1].set))
         # Whoever hears that this replica leads, or is well, asks it.
         for event in answering:
             await event.wait()

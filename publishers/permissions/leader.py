@@ -22,10 +22,10 @@ from arvados_nats.contract import events, subjects
 from arvados_nats.nats.client import Message, Nats, Subscription
 from arvados_nats.permission_client import grants_messages
 from arvados_nats.permission_client.grants_messages import GrantsAnswered, GrantsChanged
-from publishers import grants_metrics as metrics
-from publishers.grants_query import GrantsQuery
-from publishers.grants_touched import GRAPH_KINDS, OWNED_KINDS, touched
-from publishers.grants_watch import Watch, batches
+from publishers.permissions import metrics
+from publishers.permissions.affected import GRAPH_KINDS, OWNED_KINDS, touched
+from publishers.permissions.query import GrantsQuery
+from publishers.permissions.watched import Watch, batches
 
 logger = logging.getLogger(__name__)
 
