@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from publishers.push_pipe import Pipe
+from publishers.pipes.pipe import Pipe
 from publishers.system_log_lines import READ_BYTES, Lines
 
 

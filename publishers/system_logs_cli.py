@@ -25,8 +25,8 @@ from arvados_nats.service.ops import Health
 from arvados_nats.service.settings import NatsSettings, OpsSettings
 from publishers import system_log_metrics as metrics
 from publishers.attempts import Attempts
-from publishers.push_pipe import Pipe
-from publishers.push_spool import Spool
+from publishers.pipes.pipe import Pipe
+from publishers.pipes.spool import Spool
 from publishers.system_log_journal import Journal
 from publishers.system_log_pipe import PipeLines
 from publishers.system_log_place import PlaceFile

@@ -27,7 +27,7 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from publishers.container_logs.file import Stored
 from publishers.container_logs.writer import Fenced, LogWriter
-from publishers.push_pipe import Pipe
+from publishers.pipes.pipe import Pipe
 
 logger = logging.getLogger(__name__)
 

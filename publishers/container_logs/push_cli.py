@@ -26,8 +26,8 @@ from arvados_nats.service import process
 from arvados_nats.service.settings import NatsSettings
 from publishers.container_logs import push as push_log
 from publishers.container_logs.push import Target
-from publishers.push_pipe import Pipe
-from publishers.push_spool import Spool
+from publishers.pipes.pipe import Pipe
+from publishers.pipes.spool import Spool
 
 logger = logging.getLogger(__name__)
 

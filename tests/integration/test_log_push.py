@@ -19,8 +19,8 @@ from arvados_nats.contract.log_chunks import Chunk, FileEnd
 from publishers.container_logs import push as push_log
 from publishers.container_logs.push import Target
 from publishers.container_logs.writer import LogWriter
-from publishers.push_pipe import Pipe
-from publishers.push_spool import Spool
+from publishers.pipes.pipe import Pipe
+from publishers.pipes.spool import Spool
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from tests.integration.log_world import Job, World, open_world, until, until_calls

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arvados_nats.errors import ConfigError
-from publishers import push_spool
-from publishers.push_spool import Spool
+from publishers.pipes import spool as push_spool
+from publishers.pipes.spool import Spool
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publishers.push_pipe import Pipe
-from publishers.push_spool import Spool
+from publishers.pipes.pipe import Pipe
+from publishers.pipes.spool import Spool
 from publishers.system_log_lines import Lines
 from publishers.system_log_pipe import PipeLines
 

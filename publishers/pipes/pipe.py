@@ -13,7 +13,7 @@ import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from publishers.push_spool import Spool
+from publishers.pipes.spool import Spool
 
 logger = logging.getLogger(__name__)
 
