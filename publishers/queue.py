@@ -28,8 +28,8 @@ from publishers import queue_metrics as metrics
 from publishers import queue_table
 from publishers.attempts import Attempts
 from publishers.jetstream.writer import Outgoing, Overtaken, StreamWriter
-from publishers.leader import Leadership, Lock
-from publishers.postgres import Database, Session
+from publishers.postgres.database import Database, Session
+from publishers.postgres.leader import Leadership, Lock
 
 logger = logging.getLogger(__name__)
 

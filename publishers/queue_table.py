@@ -23,7 +23,7 @@ from arvados_nats.contract import queue_entries
 from arvados_nats.contract.events import timestamp
 from arvados_nats.contract.queue_entries import STATES, QueueEntry
 from publishers import queue_metrics as metrics
-from publishers.postgres import Database, Row
+from publishers.postgres.database import Database, Row
 
 logger = logging.getLogger(__name__)
 

@@ -22,10 +22,10 @@ from arvados_nats.contract.subjects import KIND_OF_NAME, is_uuid
 from arvados_nats.errors import BadInput
 from arvados_nats.permissions import object_facts
 from arvados_nats.permissions.object_facts import PERMISSION
-from publishers import object_tables
 from publishers.events.rows import LogRow
-from publishers.object_tables import ATTRIBUTES, Record
-from publishers.postgres import Database
+from publishers.postgres import object_tables
+from publishers.postgres.database import Database
+from publishers.postgres.object_tables import ATTRIBUTES, Record
 
 _CHANGES = ("create", "update")
 _DELETE = "delete"

@@ -27,7 +27,7 @@ from publishers.events import rows as log_rows
 from publishers.events.notify_queue import Notified
 from publishers.events.rows import LogRow
 from publishers.events.seen_rows import KnownRows, slice_of, start_of
-from publishers.postgres import Database
+from publishers.postgres.database import Database
 
 _LIST_PAGE = 5_000
 

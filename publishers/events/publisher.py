@@ -31,8 +31,8 @@ from publishers.events.event_source import EventSource, Scans
 from publishers.events.notify_queue import Notified
 from publishers.events.rows import LogRow
 from publishers.jetstream.writer import Outgoing, Overtaken, StreamWriter
-from publishers.leader import Leadership, Lock
-from publishers.postgres import Database, Session
+from publishers.postgres.database import Database, Session
+from publishers.postgres.leader import Leadership, Lock
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from arvados_nats.contract import events
 from arvados_nats.contract.subjects import OTHER, kind_of
 from arvados_nats.errors import BadInput, Unavailable
 from publishers.events.seen_rows import SLICE_SECONDS
-from publishers.postgres import Database, Row
+from publishers.postgres.database import Database, Row
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from collections.abc import Iterable
 
 from arvados_nats.contract.events import Event
 from arvados_nats.contract.subjects import is_uuid
-from publishers import object_tables
-from publishers.object_tables import Requests
-from publishers.postgres import Database
+from publishers.postgres import object_tables
+from publishers.postgres.database import Database
+from publishers.postgres.object_tables import Requests
 
 FRESH_TRASH = 5.0
 """Seconds: trash that no event tells of is noticed so late."""

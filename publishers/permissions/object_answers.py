@@ -25,9 +25,9 @@ from arvados_nats.permission_client.grants_messages import FAILED
 from arvados_nats.permission_client.object_messages import Snapshot
 from arvados_nats.permission_client.run_messages import Run
 from arvados_nats.permissions.object_facts import facts_of
-from publishers import object_tables
-from publishers.object_tables import Record
-from publishers.postgres import Database
+from publishers.postgres import object_tables
+from publishers.postgres.database import Database
+from publishers.postgres.object_tables import Record
 
 QUEUE = "permissions"
 _AT_ONCE = 2

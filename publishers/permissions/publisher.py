@@ -22,7 +22,6 @@ from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import grants_messages
 from arvados_nats.service.ops import Health
 from publishers.attempts import Attempts
-from publishers.leader import Leadership, Lock
 from publishers.permissions import answers as grants_answers
 from publishers.permissions import leader as grants_leader
 from publishers.permissions import metrics, object_answers, token_sweep
@@ -30,7 +29,8 @@ from publishers.permissions.leader import GrantsLeader
 from publishers.permissions.query import GrantsQuery
 from publishers.permissions.token_query import TokenQuery
 from publishers.permissions.token_sweep import TokenSweep
-from publishers.postgres import Database
+from publishers.postgres.database import Database
+from publishers.postgres.leader import Leadership, Lock
 
 LOCK = Lock("permissions")
 

@@ -26,7 +26,7 @@ from arvados_nats.permissions.grants import (
     stand_ins,
     with_live_owner,
 )
-from publishers.postgres import Database, Row, Snapshot
+from publishers.postgres.database import Database, Row, Snapshot
 
 _SNAPSHOT = """
 SELECT (txid_snapshot_xmax(s) << 20) + 1048575

@@ -22,7 +22,7 @@ import yaml
 from arvados_nats.arvados_tables import REFRESHES_AT
 from arvados_nats.errors import MALFORMED
 from arvados_nats.permission_client.grants_messages import TokensAnswer, TokenState
-from publishers.postgres import Database
+from publishers.postgres.database import Database
 
 GRACE = 300.0
 """Seconds; as long as `identities.Lifetimes.stale`."""

@@ -16,9 +16,9 @@ import asyncpg
 import pytest
 
 from arvados_nats.service.ops import Health
-from publishers import postgres
 from publishers.events import publisher
 from publishers.permissions import publisher as permissions
+from publishers.postgres import database as postgres
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database, PostgresServer
 from sandbox.raw_rows import row

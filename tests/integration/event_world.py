@@ -23,10 +23,10 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
-from publishers import postgres
 from publishers.events import publisher
 from publishers.events.event_source import Scans
 from publishers.metrics import EVENTS_SKIPPED
+from publishers.postgres import database as postgres
 from sandbox import child, raw_rows
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database

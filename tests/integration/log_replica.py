@@ -18,12 +18,12 @@ from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import streams
 from arvados_nats.nats import client as nats_client
 from arvados_nats.service.ops import Health
-from publishers import postgres
 from publishers.container_logs import publisher as container_logs
 from publishers.container_logs.pace import Pace
 from publishers.container_logs.publisher import Options
 from publishers.container_logs.scan import Scan
 from publishers.container_logs.source import LogSource
+from publishers.postgres import database as postgres
 
 LIMITS = streams.Limits(streams.DEFAULT_LOG_LIMITS.max_age, 1 << 30)
 """What fits the NATS server of the tests."""

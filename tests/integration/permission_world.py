@@ -23,9 +23,9 @@ from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.permissions.grants import Grants
 from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
-from publishers import postgres
 from publishers.events import publisher as events
 from publishers.permissions import publisher as permissions
+from publishers.postgres import database as postgres
 from sandbox.cluster import Cluster, open_cluster
 from sandbox.model.actors import Actor
 from sandbox.nats_server import NatsServer

@@ -19,9 +19,9 @@ from arvados_nats import arvados_tables
 from arvados_nats.arvados_tables import REFRESHES_AT
 from arvados_nats.errors import Unavailable
 from arvados_nats.service.ops import Health
-from publishers import postgres
 from publishers.permissions import token_query
 from publishers.permissions.token_query import TokenQuery
+from publishers.postgres import database as postgres
 from sandbox import ages
 from sandbox.cluster import open_cluster
 from sandbox.model.config import ClusterConfig

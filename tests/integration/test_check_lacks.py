@@ -22,8 +22,8 @@ from arvados_nats.contract import streams
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.service.ops import Health
-from publishers import postgres
 from publishers.permissions import publisher as permissions
+from publishers.postgres import database as postgres
 from sandbox import sandbox as sandboxes
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import PostgresServer

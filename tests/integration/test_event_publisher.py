@@ -19,7 +19,7 @@ from arvados_nats.contract.events import Event
 from publishers.events import publisher
 from publishers.events import rows as log_rows
 from publishers.events.event_source import Scans
-from publishers.postgres import Database as PublishersDatabase
+from publishers.postgres.database import Database as PublishersDatabase
 from sandbox import raw_rows
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database

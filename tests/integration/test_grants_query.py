@@ -18,9 +18,9 @@ from arvados_nats.admin.permission_recording import PLAIN, WITH_TRASH, Recording
 from arvados_nats.permissions.grants import DIRECT, OWNED
 from arvados_nats.permissions.object_facts import timestamp
 from arvados_nats.permissions.rule import Decision, decide
-from publishers import postgres
 from publishers.permissions.query import GrantsQuery
 from publishers.permissions.token_query import TokenQuery
+from publishers.postgres import database as postgres
 from sandbox.cluster import open_cluster
 from sandbox.postgres import Database
 

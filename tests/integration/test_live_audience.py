@@ -14,9 +14,9 @@ import asyncpg
 import pytest
 
 from arvados_nats.contract.events import Event
-from publishers import postgres
 from publishers.live import audience as live_audience
 from publishers.live.audience import RequestsOfContainers, Trash, of_event, of_log
+from publishers.postgres import database as postgres
 from sandbox.postgres import Database
 from sandbox.raw_rows import new_uuid, utc_now
 

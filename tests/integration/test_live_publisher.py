@@ -20,9 +20,9 @@ from arvados_nats.contract import events, streams, subjects
 from arvados_nats.contract.events import Event
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats.client import Message
-from publishers import postgres
 from publishers.live import publisher as live
 from publishers.live.cursor import Options
+from publishers.postgres import database as postgres
 from sandbox import raw_rows
 from sandbox.cluster import Cluster
 from sandbox.nats_server import NatsServer

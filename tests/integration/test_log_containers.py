@@ -10,10 +10,10 @@ from datetime import timedelta
 
 import pytest
 
-from publishers import postgres
 from publishers.container_logs import containers
 from publishers.container_logs.containers import Container
-from publishers.postgres import Database
+from publishers.postgres import database as postgres
+from publishers.postgres.database import Database
 from sandbox import postgres as postgres_sandbox
 from sandbox.cluster import Cluster
 from sandbox.model.records import Record

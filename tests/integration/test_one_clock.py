@@ -18,8 +18,8 @@ from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.permissions.rule import Decision, Identity
-from publishers import postgres
 from publishers.live.audience import Trash
+from publishers.postgres import database as postgres
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from tests.integration.permission_world import PermissionWorld, world

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""publishers.postgres: what asyncpg raises becomes ours, sessions end with their connection."""
+"""publishers.postgres.database: what asyncpg raises becomes ours, sessions end with their connection."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ from arvados_nats.errors import ArvadosNatsError, BadInput, ConfigError, Unavail
 from arvados_nats.nats import client as nats_client
 from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
-from publishers import leader, postgres
 from publishers.attempts import Attempts
+from publishers.postgres import database as postgres
+from publishers.postgres import leader
 from sandbox import postgres as sandbox
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database

@@ -23,10 +23,10 @@ from arvados_nats.nats.client import Nats
 from arvados_nats.service import http_server, keys
 from arvados_nats.service.ops import Health
 from bench.peers import arvados_ws
-from publishers import postgres
 from publishers.events import publisher as event_publisher
 from publishers.events.event_source import Scans
 from publishers.permissions import publisher as permission_publisher
+from publishers.postgres import database as postgres
 from sandbox import api_server
 from sandbox.api import calls
 from sandbox.api.app import ApiApp

@@ -28,7 +28,7 @@ from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import ArvadosNatsError, Unavailable
 from arvados_nats.nats.client import Message, Nats
 from publishers.attempts import Attempts
-from publishers.postgres import Session
+from publishers.postgres.database import Session
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from arvados_nats.arvados_tables import COLLECTION_UUID
 from arvados_nats.contract.subjects import kind_of
-from publishers.postgres import Database, Row
+from publishers.postgres.database import Database, Row
 
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     kind: tuple(columns.split())

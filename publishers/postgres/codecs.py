@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How values of PostgreSQL that a user may choose are read: none of them may fail an answer.
 
-Part of the edge `publishers.postgres`.
+Part of the edge `publishers.postgres.database`.
 """
 
 from __future__ import annotations
