@@ -22,7 +22,7 @@ from publishers.events.event_source import Scans
 from publishers.events.publisher import Options
 from publishers.live.cursor import Options as LiveOptions
 from publishers.permissions import publisher as permissions
-from publishers.queue import Options as QueueOptions
+from publishers.queue.publisher import Options as QueueOptions
 
 
 class EventSettings(Block):

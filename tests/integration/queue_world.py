@@ -20,10 +20,11 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
-from publishers import queue, queue_table
 from publishers.events import publisher as events
 from publishers.postgres import database as postgres
-from publishers.queue import Options
+from publishers.queue import publisher as queue
+from publishers.queue import table as queue_table
+from publishers.queue.publisher import Options
 from sandbox.cluster import Cluster, open_cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record

@@ -13,7 +13,7 @@ import pytest
 
 from arvados_nats.contract import queue_entries
 from arvados_nats.errors import BadInput
-from publishers import queue_table
+from publishers.queue import table as queue_table
 
 UUID = "zzzzz-dz642-000000000000001"
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 600000)

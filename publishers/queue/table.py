@@ -22,8 +22,8 @@ import yaml
 from arvados_nats.contract import queue_entries
 from arvados_nats.contract.events import timestamp
 from arvados_nats.contract.queue_entries import STATES, QueueEntry
-from publishers import queue_metrics as metrics
 from publishers.postgres.database import Database, Row
+from publishers.queue import metrics
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,4 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The queue publisher: the dispatch queue as the bucket ARVADOS_QUEUE."""
