@@ -22,7 +22,7 @@ from arvados_nats.service.settings import Block
 from authcallout.settings import Settings as CalloutSettings
 from publishers.container_logs.push_cli import PushSettings
 from publishers.settings import Settings as PublisherSettings
-from publishers.system_logs_cli import SystemLogSettings
+from publishers.system_logs.cli import SystemLogSettings
 from wsproxy.settings import Settings as ProxySettings
 
 PAGE = Path(__file__).parent / "settings.md"

@@ -13,7 +13,7 @@ from arvados_nats.service import process
 from publishers.container_logs.push_cli import push_log_command
 from publishers.main import PARTS, main
 from publishers.settings import Settings
-from publishers.system_logs_cli import system_logs_command
+from publishers.system_logs.cli import system_logs_command
 
 
 @click.group()

@@ -17,8 +17,8 @@ from arvados_nats.contract.system_log_records import SystemLogRecord
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
-from publishers import system_logs_cli
-from publishers.system_logs_cli import SystemLogSettings
+from publishers.system_logs import cli as system_logs_cli
+from publishers.system_logs.cli import SystemLogSettings
 from sandbox.nats_server import NatsServer
 
 HOST = "node1.example.com"

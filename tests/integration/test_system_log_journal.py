@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from arvados_nats.service.ops import Health
-from publishers import system_log_metrics as metrics
-from publishers.system_log_journal import Journal
+from publishers.system_logs import metrics
+from publishers.system_logs.journal import Journal
 from sandbox.nats_server import NatsServer
 from tests.integration.scripted_journal import ScriptedJournal
 from tests.integration.system_log_world import World, open_world, said

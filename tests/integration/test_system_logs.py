@@ -18,7 +18,7 @@ import pytest
 from arvados_nats.contract import streams, system_log_records
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats import client as nats_client
-from publishers import system_log_metrics as metrics
+from publishers.system_logs import metrics
 from sandbox.nats_server import NatsServer
 from tests.integration.journald import Journald, journald
 from tests.integration.log_world import until

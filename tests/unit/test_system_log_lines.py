@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from publishers.pipes.pipe import Pipe
 from publishers.pipes.spool import Spool
-from publishers.system_log_lines import Lines
-from publishers.system_log_pipe import PipeLines
+from publishers.system_logs.lines import Lines
+from publishers.system_logs.pipe import PipeLines
 
 pieces = st.lists(
     st.binary(max_size=12).map(lambda data: data.replace(b"\x00", b"\n")), max_size=30

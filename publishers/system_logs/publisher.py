@@ -22,9 +22,9 @@ from arvados_nats.contract import streams, subjects, system_log_records
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.nats.acks import Ack, JetStreamError
 from arvados_nats.nats.client import Nats
-from publishers import system_log_metrics as metrics
 from publishers.attempts import Attempts
-from publishers.system_log_place import Place, PlaceFile
+from publishers.system_logs import metrics
+from publishers.system_logs.place import Place, PlaceFile
 
 logger = logging.getLogger(__name__)
 

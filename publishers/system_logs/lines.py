@@ -9,7 +9,7 @@ import logging
 from asyncio import StreamReader
 from collections.abc import AsyncIterator, Iterator
 
-from publishers import system_log_metrics as metrics
+from publishers.system_logs import metrics
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from publishers.pipes.pipe import Pipe
-from publishers.system_log_lines import READ_BYTES, Lines
+from publishers.system_logs.lines import READ_BYTES, Lines
 
 
 @dataclass(frozen=True, slots=True)

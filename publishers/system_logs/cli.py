@@ -23,14 +23,14 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.service import ops, process
 from arvados_nats.service.ops import Health
 from arvados_nats.service.settings import NatsSettings, OpsSettings
-from publishers import system_log_metrics as metrics
 from publishers.attempts import Attempts
 from publishers.pipes.pipe import Pipe
 from publishers.pipes.spool import Spool
-from publishers.system_log_journal import Journal
-from publishers.system_log_pipe import PipeLines
-from publishers.system_log_place import PlaceFile
-from publishers.system_logs import Sender, Source
+from publishers.system_logs import metrics
+from publishers.system_logs.journal import Journal
+from publishers.system_logs.pipe import PipeLines
+from publishers.system_logs.place import PlaceFile
+from publishers.system_logs.publisher import Sender, Source
 
 IDENTITY = "system-logs"
 

@@ -23,8 +23,8 @@ import msgspec
 from arvados_nats.contract import system_log_records
 from arvados_nats.errors import MALFORMED, ConfigError
 from arvados_nats.service.ops import Health
-from publishers import system_log_lines
-from publishers import system_log_metrics as metrics
+from publishers.system_logs import lines as system_log_lines
+from publishers.system_logs import metrics
 
 logger = logging.getLogger(__name__)
 
