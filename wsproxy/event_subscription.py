@@ -15,7 +15,7 @@ from arvados_nats.protocol_v1.messages import CaughtUp, Event, Gap, Subscribed, 
 from arvados_nats.protocol_v1.requests import EventsTarget
 from wsproxy import metrics
 from wsproxy.batch import Batch
-from wsproxy.cursor import EventCursor
+from wsproxy.cursors import EventCursor
 from wsproxy.event_filters import ANEW, GONE, Filters
 from wsproxy.feed import Feed
 from wsproxy.frames import Message

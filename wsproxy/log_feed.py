@@ -23,7 +23,7 @@ from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.nats.client import Message, Nats
 from wsproxy import failures, log_end
-from wsproxy.cursor import LogPlace
+from wsproxy.cursors import LogPlace
 from wsproxy.log_arvados import FINAL, Access, SavedLogs
 from wsproxy.log_file import LogFile
 from wsproxy.log_history import LogHistory

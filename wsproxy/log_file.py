@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from wsproxy import failures, metrics
-from wsproxy.cursor import LogPlace
+from wsproxy.cursors import LogPlace
 from wsproxy.log_frontier import Frontier, Jump, Run
 from wsproxy.log_pieces import PIECE_BYTES, Piece, pieces
 

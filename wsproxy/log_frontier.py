@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from arvados_nats.contract.log_chunks import Chunk
-from wsproxy.cursor import LogPlace
+from wsproxy.cursors import LogPlace
 from wsproxy.log_text import incomplete_tail
 
 _RECENT_BYTES = 64 * 1024

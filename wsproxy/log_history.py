@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from arvados_nats.errors import Refused
 from arvados_nats.service import tracing
-from wsproxy.cursor import LogPlace
+from wsproxy.cursors import LogPlace
 from wsproxy.log_arvados import Access, SavedLogs
 from wsproxy.log_pieces import After, Found, Hole, NewEpoch, Piece, join, pieces
 from wsproxy.log_stream import StoredLogs

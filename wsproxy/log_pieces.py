@@ -17,7 +17,7 @@ from arvados_nats.contract import log_chunks
 from arvados_nats.contract.log_chunks import Chunk
 from arvados_nats.protocol_v1 import messages as messages_v1
 from wsproxy import log_text
-from wsproxy.cursor import LogPlace
+from wsproxy.cursors import LogPlace
 from wsproxy.frames import Message
 
 PIECE_BYTES = 32 * 1024

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.protocol_v1.messages import CaughtUp, End, Error, Gap, ServerMessage, encode
 from wsproxy import failures, log_tail
-from wsproxy.cursor import LogPlace
+from wsproxy.cursors import LogPlace
 from wsproxy.frames import Message
 from wsproxy.log_arvados import Access
 from wsproxy.log_history import Step, Wanted

@@ -16,7 +16,7 @@ from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import BadInput
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import StoredMessage
-from wsproxy.cursor import LogPlace
+from wsproxy.cursors import LogPlace
 from wsproxy.log_pieces import StreamPage
 
 _PAGE_MESSAGES = 500

@@ -23,7 +23,7 @@ from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.protocol_v1.messages import Attempt, End, Gap, Subscribed
 from arvados_nats.protocol_v1.requests import From, LogTarget
 from wsproxy import object_history, object_state
-from wsproxy.cursor import LogCursor
+from wsproxy.cursors import LogCursor
 from wsproxy.frames import Message
 from wsproxy.log_arvados import Access
 from wsproxy.log_reader import LogReader, Selection

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arvados_nats.errors import Refused
-from wsproxy.cursor import LogPlace
+from wsproxy.cursors import LogPlace
 from wsproxy.log_arvados import Access
 from wsproxy.log_history import Wanted
 from wsproxy.log_pieces import Hole, Piece

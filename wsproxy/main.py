@@ -24,7 +24,7 @@ from arvados_nats.service.ops import Health
 from wsproxy import garbage, metrics
 from wsproxy.app import App
 from wsproxy.connections import Connections
-from wsproxy.cursor import Codec
+from wsproxy.cursors import Codec
 from wsproxy.event_source import EventSource
 from wsproxy.limits import Tally
 from wsproxy.log_feeds import LogFeeds

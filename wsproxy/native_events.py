@@ -29,7 +29,7 @@ from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import Decision
 from arvados_nats.protocol_v1.requests import EventsTarget, Words
 from wsproxy import native_reply, stored_event
-from wsproxy.cursor import Codec, EventCursor
+from wsproxy.cursors import Codec, EventCursor
 from wsproxy.event_filters import ANEW, GONE, Filters
 from wsproxy.event_source import EventSource
 from wsproxy.native_reply import DEFAULT_BYTES, GetJudge, Part

@@ -29,7 +29,7 @@ from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.protocol_v1.requests import Offset, Text
 from wsproxy import log_end, native_reply, object_history
-from wsproxy.cursor import LogPlace
+from wsproxy.cursors import LogPlace
 from wsproxy.log_arvados import ContainerState
 from wsproxy.log_pieces import After, Found, join
 from wsproxy.log_stream import StoredLogs

@@ -24,7 +24,7 @@ from arvados_nats.permission_client.object_messages import Snapshot
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import ALL, scopes_allow
 from wsproxy import native_reply, object_state
-from wsproxy.cursor import Codec, EventCursor
+from wsproxy.cursors import Codec, EventCursor
 from wsproxy.event_source import EventSource
 from wsproxy.native_events import extent
 from wsproxy.native_logs import LIVE

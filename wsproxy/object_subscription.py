@@ -20,7 +20,7 @@ from arvados_nats.permissions.rule import ALL, scopes_allow
 from arvados_nats.protocol_v1.messages import Object, Subscribed, encode
 from arvados_nats.protocol_v1.requests import ObjectTarget
 from wsproxy import object_state
-from wsproxy.cursor import EventCursor
+from wsproxy.cursors import EventCursor
 from wsproxy.frames import Message
 from wsproxy.object_feed import ObjectFeed
 from wsproxy.subscription import NOT_READABLE, Client, still_allowed

@@ -11,7 +11,7 @@ from arvados_nats.arvados.client import Arvados
 from arvados_nats.nats.client import Nats
 from arvados_nats.service.ops import Health
 from wsproxy.connections import Connections
-from wsproxy.cursor import Codec
+from wsproxy.cursors import Codec
 from wsproxy.event_source import EventSource
 from wsproxy.limits import Limits, Tally
 from wsproxy.log_feeds import LogFeeds

@@ -23,7 +23,7 @@ from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1.requests import From, LogTarget
 from wsproxy import failures, metrics
-from wsproxy.cursor import LogPlace
+from wsproxy.cursors import LogPlace
 from wsproxy.frames import Message
 from wsproxy.incoming import Receive, Send
 from wsproxy.log_subscription import LogSubscription

@@ -25,7 +25,7 @@ from sandbox.postgres import Database
 from tests.integration import log_world
 from tests.integration.log_readers import chunks, join, publish
 from tests.v0.site import background
-from wsproxy.cursor import LogPlace
+from wsproxy.cursors import LogPlace
 from wsproxy.log_arvados import Access, SavedLogs
 from wsproxy.log_feeds import LogFeeds
 from wsproxy.log_history import LogHistory, Wanted

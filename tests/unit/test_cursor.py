@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arvados_nats.errors import BadInput
-from wsproxy.cursor import Codec, EventCursor, LogCursor, LogPlace
+from wsproxy.cursors import Codec, EventCursor, LogCursor, LogPlace
 
 CODEC = Codec(b"seed of wsproxy")
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arvados_nats.contract.log_chunks import Chunk
-from wsproxy.cursor import LogPlace
+from wsproxy.cursors import LogPlace
 from wsproxy.log_frontier import Frontier, Jump, Recent, Run
 
 

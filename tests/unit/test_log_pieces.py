@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arvados_nats.contract.log_chunks import Chunk
-from wsproxy.cursor import LogPlace
+from wsproxy.cursors import LogPlace
 from wsproxy.log_pieces import PIECE_BYTES, After, Found, StreamPage, join, pieces
 from wsproxy.log_tail import start_of_last
 

@@ -16,7 +16,7 @@ from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import Identity
 from tests.unit.made_events import COLLECTION, PROJECT, USER, made
 from wsproxy import native_reply
-from wsproxy.cursor import EventCursor
+from wsproxy.cursors import EventCursor
 from wsproxy.native_events import EventsRequest, _begin, _Page, pattern
 from wsproxy.native_reply import Busy
 

@@ -14,7 +14,7 @@ from tests.v0 import site as sites
 from tests.v0.site import Site
 from tests.v1 import client as clients
 from tests.v1.conftest import Connect
-from wsproxy.cursor import Codec, EventCursor
+from wsproxy.cursors import Codec, EventCursor
 
 FIELDS = {
     "id",
