@@ -14,14 +14,14 @@ from arvados_nats.errors import Unavailable
 from arvados_nats.protocol_v1.messages import CaughtUp, Event, Gap, Subscribed, encode
 from arvados_nats.protocol_v1.requests import EventsTarget
 from wsproxy import metrics
-from wsproxy.batch import Batch
 from wsproxy.cursors import EventCursor
-from wsproxy.event_filters import ANEW, GONE, Filters
-from wsproxy.feed import Feed
+from wsproxy.events.batch import Batch
+from wsproxy.events.consumer import Feed
+from wsproxy.events.filters import ANEW, GONE, Filters
+from wsproxy.events.project_trees import Tree
+from wsproxy.events.stored_event import StoredEvent
 from wsproxy.frames import Message
-from wsproxy.project_trees import Tree
 from wsproxy.services import Services
-from wsproxy.stored_event import StoredEvent
 from wsproxy.subscription import Client
 
 

@@ -25,10 +25,13 @@ from wsproxy import garbage, metrics
 from wsproxy.app import App
 from wsproxy.connections import Connections
 from wsproxy.cursors import Codec
-from wsproxy.event_source import EventSource
+from wsproxy.events.event_source import EventSource
+from wsproxy.events.permission_check import PermissionCheck
+from wsproxy.events.project_trees import ProjectTrees
+from wsproxy.events.router import Router
+from wsproxy.events.row_positions import LogPlaces
 from wsproxy.limits import Tally
 from wsproxy.log_feeds import LogFeeds
-from wsproxy.log_places import LogPlaces
 from wsproxy.log_stream import StoredLogs
 from wsproxy.native_api import NativeApi
 from wsproxy.native_events import NativeEvents
@@ -36,10 +39,7 @@ from wsproxy.native_logs import NativeLogs
 from wsproxy.native_objects import NativeObjects
 from wsproxy.object_feed import ObjectFeeds
 from wsproxy.outlet import Outlets
-from wsproxy.permission_check import PermissionCheck
-from wsproxy.project_trees import ProjectTrees
 from wsproxy.readable import Readable
-from wsproxy.router import Router
 from wsproxy.services import Services
 from wsproxy.settings import Settings
 from wsproxy.socket_v0 import MAX_MESSAGE

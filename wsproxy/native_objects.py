@@ -25,7 +25,7 @@ from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import ALL, scopes_allow
 from wsproxy import native_reply, object_state
 from wsproxy.cursors import Codec, EventCursor
-from wsproxy.event_source import EventSource
+from wsproxy.events.event_source import EventSource
 from wsproxy.native_events import extent
 from wsproxy.native_logs import LIVE
 from wsproxy.native_reply import GetJudge, Part

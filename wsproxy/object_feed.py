@@ -20,10 +20,10 @@ from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import Refused
 from arvados_nats.nats.client import Nats
 from wsproxy import object_history, object_state
-from wsproxy.event_source import EventSource
+from wsproxy.events.event_source import EventSource
+from wsproxy.events.stored_event import DELETE, StoredEvent
 from wsproxy.frames import Message
 from wsproxy.object_state import State
-from wsproxy.stored_event import DELETE, StoredEvent
 
 LINGER_SECONDS = 10.0
 

@@ -12,16 +12,16 @@ from arvados_nats.nats.client import Nats
 from arvados_nats.service.ops import Health
 from wsproxy.connections import Connections
 from wsproxy.cursors import Codec
-from wsproxy.event_source import EventSource
+from wsproxy.events.event_source import EventSource
+from wsproxy.events.project_trees import ProjectTrees
+from wsproxy.events.router import Router
+from wsproxy.events.row_positions import LogPlaces
 from wsproxy.limits import Limits, Tally
 from wsproxy.log_feeds import LogFeeds
-from wsproxy.log_places import LogPlaces
 from wsproxy.native_api import NativeApi
 from wsproxy.object_feed import ObjectFeeds
 from wsproxy.outlet import Outlets
-from wsproxy.project_trees import ProjectTrees
 from wsproxy.readable import Readable
-from wsproxy.router import Router
 from wsproxy.viewers import Viewers
 
 

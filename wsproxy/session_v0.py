@@ -14,8 +14,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
+from wsproxy.events.stored_event import StoredEvent
 from wsproxy.messages_v0 import Subscribe
-from wsproxy.stored_event import StoredEvent
 
 ASLEEP = sys.maxsize
 

@@ -20,9 +20,9 @@ from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import BadInput, Refused, Unavailable
 from arvados_nats.permissions.grant_subjects import Change
 from wsproxy import failures, messages_v0, metrics
-from wsproxy.batch import Batch
 from wsproxy.close_codes import CloseCode
-from wsproxy.feed import Feed
+from wsproxy.events.batch import Batch
+from wsproxy.events.consumer import Feed
 from wsproxy.incoming import Incoming
 from wsproxy.messages_v0 import NumberedEvent, Subscribe, Unsubscribe
 from wsproxy.outlet import Outlet

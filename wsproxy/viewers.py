@@ -34,12 +34,12 @@ from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import Identity
 from wsproxy import failures, metrics
-from wsproxy.graph_changes import graph_change
+from wsproxy.events.graph_changes import graph_change
+from wsproxy.events.permission_check import PermissionCheck
+from wsproxy.events.principal import Reader, ReaderKey
+from wsproxy.events.router import Router
+from wsproxy.events.stored_event import StoredEvent
 from wsproxy.outlet import Outlet
-from wsproxy.permission_check import PermissionCheck
-from wsproxy.reader import Reader, ReaderKey
-from wsproxy.router import Router
-from wsproxy.stored_event import StoredEvent
 
 logger = logging.getLogger(__name__)
 

@@ -22,12 +22,12 @@ from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
 from sandbox.nats_server import NatsServer
 from tests.unit.made_events import made
-from wsproxy.event_source import EventSource
-from wsproxy.history import History
-from wsproxy.log_places import LogPlaces, Place
-from wsproxy.recent import Recent
-from wsproxy.router import Router
-from wsproxy.stored_event import StoredEvent
+from wsproxy.events.event_source import EventSource
+from wsproxy.events.history import History
+from wsproxy.events.recent import Recent
+from wsproxy.events.router import Router
+from wsproxy.events.row_positions import LogPlaces, Place
+from wsproxy.events.stored_event import StoredEvent
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from publishers.postgres import database as postgres
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from tests.integration.permission_world import PermissionWorld, world
-from wsproxy.permission_check import PermissionCheck
+from wsproxy.events.permission_check import PermissionCheck
+from wsproxy.events.principal import Reader
 from wsproxy.readable import Readable
-from wsproxy.reader import Reader
 from wsproxy.viewers import Viewer
 
 AHEAD = 30

@@ -18,10 +18,10 @@ from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import Identity
 from sandbox import api_server
 from tests.unit.made_events import COLLECTION, PROJECT, USER, made
-from wsproxy.batch import Batch
-from wsproxy.permission_check import PermissionCheck
-from wsproxy.reader import MAX_WAITING, Reader
-from wsproxy.router import Router
+from wsproxy.events.batch import Batch
+from wsproxy.events.permission_check import PermissionCheck
+from wsproxy.events.principal import MAX_WAITING, Reader
+from wsproxy.events.router import Router
 
 KEY = "zzzzz-fngyi-key000000000000"
 ELSEWHERE = "zzzzz-j7d0g-elsewhere000000"

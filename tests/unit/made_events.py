@@ -9,8 +9,8 @@ from typing import Any
 
 from arvados_nats.contract import events, subjects
 from arvados_nats.contract.events import Event
-from wsproxy import stored_event
-from wsproxy.stored_event import StoredEvent
+from wsproxy.events import stored_event
+from wsproxy.events.stored_event import StoredEvent
 
 PROJECT = "zzzzz-j7d0g-project00000000"
 COLLECTION = "zzzzz-4zz18-collection00000"

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from tests.unit.made_events import made
-from wsproxy.batch import Batch
+from wsproxy.events.batch import Batch
 
 
 def test_a_batch_knows_its_place_in_the_stream() -> None:

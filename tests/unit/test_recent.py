@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from tests.unit.made_events import made
-from wsproxy.recent import Recent
+from wsproxy.events.recent import Recent
 
 
 def sequences(recent: Recent, after: int, limit: int = 100) -> list[int] | None:

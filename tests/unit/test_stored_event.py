@@ -11,8 +11,8 @@ import pytest
 
 from arvados_nats.errors import BadInput
 from tests.unit.made_events import COLLECTION, PROJECT, USER, made
-from wsproxy import stored_event
-from wsproxy.graph_changes import graph_change
+from wsproxy.events import stored_event
+from wsproxy.events.graph_changes import graph_change
 
 LINK = "zzzzz-o0j2j-link00000000000"
 CONTAINER = "zzzzz-dz642-container000000"

@@ -21,8 +21,9 @@ from arvados_nats.errors import BadInput
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import BATCH_BYTES
 from arvados_nats.service import tracing
-from wsproxy import metrics, stored_event
-from wsproxy.stored_event import StoredEvent
+from wsproxy import metrics
+from wsproxy.events import stored_event
+from wsproxy.events.stored_event import StoredEvent
 
 _BLOCK = 500
 _ALL = f"{subjects.EVENTS}.>"

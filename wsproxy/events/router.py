@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from arvados_nats.permissions.grants import OWNED, Grants
 from arvados_nats.permissions.rule import Decision
-from wsproxy.batch import Batch
-from wsproxy.reader import Reader, Sink
-from wsproxy.stored_event import StoredEvent
+from wsproxy.events.batch import Batch
+from wsproxy.events.principal import Reader, Sink
+from wsproxy.events.stored_event import StoredEvent
 
 _USER_INFIX = "-tpzed-"
 _MAX_AUDIENCES = 4096

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from arvados_nats.contract.events import Event
-from wsproxy.stored_event import StoredEvent
+from wsproxy.events.stored_event import StoredEvent
 
 
 @dataclass(frozen=True, slots=True)

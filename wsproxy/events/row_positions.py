@@ -19,7 +19,7 @@ from arvados_nats.contract import events, streams, subjects
 from arvados_nats.errors import BadInput
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import BATCH_BYTES, StoredMessage
-from wsproxy.recent import Recent
+from wsproxy.events.recent import Recent
 
 _ALL = f"{subjects.EVENTS}.>"
 _SAMPLE = 7

@@ -19,12 +19,12 @@ from typing import Protocol
 from arvados_nats.errors import Unavailable
 from arvados_nats.service import tracing
 from wsproxy import failures, metrics
-from wsproxy.batch import Batch
-from wsproxy.history import History
+from wsproxy.events.batch import Batch
+from wsproxy.events.history import History
+from wsproxy.events.principal import Reader
+from wsproxy.events.recent import Recent
+from wsproxy.events.stored_event import StoredEvent
 from wsproxy.outlet import Outlet
-from wsproxy.reader import Reader
-from wsproxy.recent import Recent
-from wsproxy.stored_event import StoredEvent
 
 logger = logging.getLogger(__name__)
 

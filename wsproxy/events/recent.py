@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from operator import attrgetter
 
-from wsproxy.stored_event import StoredEvent
+from wsproxy.events.stored_event import StoredEvent
 
 _sequence = attrgetter("sequence")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-from wsproxy.stored_event import StoredEvent
+from wsproxy.events.stored_event import StoredEvent
 
 
 class Batch:

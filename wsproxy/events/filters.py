@@ -14,7 +14,7 @@ from collections.abc import Set as AbstractSet
 from arvados_nats.contract.subjects import KIND_OF_NAME, KINDS
 from arvados_nats.errors import BadInput
 from arvados_nats.protocol_v1.requests import EventsTarget
-from wsproxy.stored_event import StoredEvent
+from wsproxy.events.stored_event import StoredEvent
 
 _ARVADOS_KINDS = {kind.arvados: kind.name for kind in KINDS}
 GONE = "older events are not kept any more"

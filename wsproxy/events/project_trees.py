@@ -21,8 +21,8 @@ from arvados_nats.contract import subjects
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client import grants_messages
-from wsproxy.router import Router
-from wsproxy.stored_event import DELETE, StoredEvent
+from wsproxy.events.router import Router
+from wsproxy.events.stored_event import DELETE, StoredEvent
 
 logger = logging.getLogger(__name__)
 

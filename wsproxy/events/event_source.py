@@ -24,11 +24,12 @@ from arvados_nats.nats.client import Message, Nats
 from arvados_nats.nats.history import BATCH_BYTES
 from arvados_nats.permissions import object_facts
 from arvados_nats.service.ops import Health
-from wsproxy import metrics, stored_event
-from wsproxy.history import History
-from wsproxy.recent import Recent
-from wsproxy.router import Router
-from wsproxy.stored_event import StoredEvent
+from wsproxy import metrics
+from wsproxy.events import stored_event
+from wsproxy.events.history import History
+from wsproxy.events.recent import Recent
+from wsproxy.events.router import Router
+from wsproxy.events.stored_event import StoredEvent
 
 logger = logging.getLogger(__name__)
 

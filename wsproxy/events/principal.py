@@ -24,9 +24,9 @@ from arvados_nats.permissions.grants import Grants
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.permissions.rule import ALL, Decision, Identity, scopes_allow
-from wsproxy.batch import Batch
-from wsproxy.permission_check import PermissionCheck
-from wsproxy.stored_event import StoredEvent
+from wsproxy.events.batch import Batch
+from wsproxy.events.permission_check import PermissionCheck
+from wsproxy.events.stored_event import StoredEvent
 
 logger = logging.getLogger(__name__)
 
