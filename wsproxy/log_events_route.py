@@ -17,10 +17,10 @@ from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from wsproxy import metrics
 from wsproxy.limits import origin_allowed
+from wsproxy.logins.logins import TooMany
 from wsproxy.services import Services
 from wsproxy.sse import BadToken, LogEvents, target_of
 from wsproxy.subscription import NOT_READABLE
-from wsproxy.viewers import TooMany
 
 _KINDS = {"container_requests": "container_request", "containers": "container"}
 _ALLOWED = {

@@ -33,17 +33,17 @@ from wsproxy.events.row_positions import LogPlaces
 from wsproxy.limits import Tally
 from wsproxy.log_feeds import LogFeeds
 from wsproxy.log_stream import StoredLogs
+from wsproxy.logins.logins import Viewers
+from wsproxy.logins.readable import Readable
 from wsproxy.native_api import NativeApi
 from wsproxy.native_events import NativeEvents
 from wsproxy.native_logs import NativeLogs
 from wsproxy.native_objects import NativeObjects
 from wsproxy.object_feed import ObjectFeeds
 from wsproxy.outlet import Outlets
-from wsproxy.readable import Readable
 from wsproxy.services import Services
 from wsproxy.settings import Settings
 from wsproxy.socket_v0 import MAX_MESSAGE
-from wsproxy.viewers import Viewers
 from wsproxy.websocket_protocol import Socket
 
 _NATS, _LIFE = "nats", "wsproxy"

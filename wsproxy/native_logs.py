@@ -33,8 +33,8 @@ from wsproxy.cursors import LogPlace
 from wsproxy.log_arvados import ContainerState
 from wsproxy.log_pieces import After, Found, join
 from wsproxy.log_stream import StoredLogs
+from wsproxy.logins.readable import covers_logs
 from wsproxy.native_reply import DEFAULT_BYTES, GetJudge, Part
-from wsproxy.readable import covers_logs
 
 FILE, OFFSET, EPOCH = "Arvados-File", "Arvados-Offset", "Arvados-Epoch"
 CONTAINER, ATTEMPT = "Arvados-Container", "Arvados-Attempt"

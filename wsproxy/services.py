@@ -18,11 +18,11 @@ from wsproxy.events.router import Router
 from wsproxy.events.row_positions import LogPlaces
 from wsproxy.limits import Limits, Tally
 from wsproxy.log_feeds import LogFeeds
+from wsproxy.logins.logins import Viewers
+from wsproxy.logins.readable import Readable
 from wsproxy.native_api import NativeApi
 from wsproxy.object_feed import ObjectFeeds
 from wsproxy.outlet import Outlets
-from wsproxy.readable import Readable
-from wsproxy.viewers import Viewers
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,11 @@ from wsproxy.close_codes import CloseCode
 from wsproxy.events.batch import Batch
 from wsproxy.events.consumer import Feed
 from wsproxy.incoming import Incoming
+from wsproxy.logins.logins import TooMany, Viewer
 from wsproxy.messages_v0 import NumberedEvent, Subscribe, Unsubscribe
 from wsproxy.outlet import Outlet
 from wsproxy.services import Services
 from wsproxy.session_v0 import SessionV0, Subscription
-from wsproxy.viewers import TooMany, Viewer
 
 logger = logging.getLogger(__name__)
 

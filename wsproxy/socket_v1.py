@@ -35,11 +35,11 @@ from wsproxy.event_subscription import EventSubscription
 from wsproxy.frames import Message
 from wsproxy.incoming import Incoming
 from wsproxy.log_subscription import LogSubscription
+from wsproxy.logins.logins import TooMany, Viewer
 from wsproxy.object_subscription import ObjectSubscription
 from wsproxy.outlet import Outlet
 from wsproxy.services import Services
 from wsproxy.subscription import NOT_READABLE, Subscription
-from wsproxy.viewers import TooMany, Viewer
 
 logger = logging.getLogger(__name__)
 

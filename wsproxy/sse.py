@@ -27,10 +27,10 @@ from wsproxy.cursors import LogPlace
 from wsproxy.frames import Message
 from wsproxy.incoming import Receive, Send
 from wsproxy.log_subscription import LogSubscription
+from wsproxy.logins.logins import TooMany, Viewer
 from wsproxy.outlet import Outlet
 from wsproxy.services import Services
 from wsproxy.sse_wire import SseWire
-from wsproxy.viewers import TooMany, Viewer
 
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": still here\n\n"

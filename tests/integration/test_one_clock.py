@@ -25,8 +25,8 @@ from sandbox.postgres import Database
 from tests.integration.permission_world import PermissionWorld, world
 from wsproxy.events.permission_check import PermissionCheck
 from wsproxy.events.principal import Reader
-from wsproxy.readable import Readable
-from wsproxy.viewers import Viewer
+from wsproxy.logins.logins import Viewer
+from wsproxy.logins.readable import Readable
 
 AHEAD = 30
 

@@ -18,7 +18,7 @@ from arvados_nats.errors import BadInput, Refused
 from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.permissions.rule import ALL, Decision, scopes_allow
 from wsproxy import metrics
-from wsproxy.viewers import Viewer
+from wsproxy.logins.logins import Viewer
 
 _KEPT_SECONDS = 5.0
 _REQUESTS = "/arvados/v1/container_requests"
