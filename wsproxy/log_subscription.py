@@ -25,8 +25,8 @@ from arvados_nats.protocol_v1.requests import From, LogTarget
 from wsproxy import object_history, object_state
 from wsproxy.cursors import LogCursor
 from wsproxy.frames import Message
-from wsproxy.log_arvados import Access
-from wsproxy.log_reader import LogReader, Selection
+from wsproxy.logs.consumer import LogReader, Selection
+from wsproxy.logs.saved import Access
 from wsproxy.object_feed import ObjectFeed
 from wsproxy.object_state import State
 from wsproxy.subscription import NOT_READABLE, Client, still_allowed

@@ -31,10 +31,10 @@ from wsproxy.events.project_trees import ProjectTrees
 from wsproxy.events.router import Router
 from wsproxy.events.row_positions import LogPlaces
 from wsproxy.limits import Tally
-from wsproxy.log_feeds import LogFeeds
-from wsproxy.log_stream import StoredLogs
 from wsproxy.logins.logins import Viewers
 from wsproxy.logins.readable import Readable
+from wsproxy.logs.hubs import LogFeeds
+from wsproxy.logs.stored import StoredLogs
 from wsproxy.native_api import NativeApi
 from wsproxy.native_events import NativeEvents
 from wsproxy.native_logs import NativeLogs

@@ -17,9 +17,9 @@ from wsproxy.events.project_trees import ProjectTrees
 from wsproxy.events.router import Router
 from wsproxy.events.row_positions import LogPlaces
 from wsproxy.limits import Limits, Tally
-from wsproxy.log_feeds import LogFeeds
 from wsproxy.logins.logins import Viewers
 from wsproxy.logins.readable import Readable
+from wsproxy.logs.hubs import LogFeeds
 from wsproxy.native_api import NativeApi
 from wsproxy.object_feed import ObjectFeeds
 from wsproxy.outlet import Outlets

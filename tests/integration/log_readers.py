@@ -21,9 +21,9 @@ from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats.client import Nats
 from wsproxy.frames import Message
-from wsproxy.log_arvados import Access
-from wsproxy.log_feed import LogFeed
-from wsproxy.log_reader import LogReader, Selection
+from wsproxy.logs.consumer import LogReader, Selection
+from wsproxy.logs.hub import LogFeed
+from wsproxy.logs.saved import Access
 from wsproxy.outlet import HIGH_WATER, Outlet, Outlets
 
 TOKEN = Token("nobody")

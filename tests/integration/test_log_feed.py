@@ -26,12 +26,12 @@ from tests.integration import log_world
 from tests.integration.log_readers import chunks, join, publish
 from tests.v0.site import background
 from wsproxy.cursors import LogPlace
-from wsproxy.log_arvados import Access, SavedLogs
-from wsproxy.log_feeds import LogFeeds
-from wsproxy.log_history import LogHistory, Wanted
-from wsproxy.log_pieces import Piece
-from wsproxy.log_reader import Selection
-from wsproxy.log_stream import StoredLogs
+from wsproxy.logs.consumer import Selection
+from wsproxy.logs.history import LogHistory, Wanted
+from wsproxy.logs.hubs import LogFeeds
+from wsproxy.logs.pieces import Piece
+from wsproxy.logs.saved import Access, SavedLogs
+from wsproxy.logs.stored import StoredLogs
 
 
 @pytest.fixture

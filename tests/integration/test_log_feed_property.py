@@ -25,11 +25,11 @@ from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys
 from sandbox.nats_server import NatsServer
 from tests.integration.log_readers import Peer, Received, join, publish
-from wsproxy.log_arvados import SavedLogs
-from wsproxy.log_feed import LogFeed
-from wsproxy.log_history import LogHistory
-from wsproxy.log_reader import Selection
-from wsproxy.log_stream import StoredLogs
+from wsproxy.logs.consumer import Selection
+from wsproxy.logs.history import LogHistory
+from wsproxy.logs.hub import LogFeed
+from wsproxy.logs.saved import SavedLogs
+from wsproxy.logs.stored import StoredLogs
 
 FILES = ("stdout.txt", "stderr.txt")
 

@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from arvados_nats.contract.log_chunks import FileEnd
-from wsproxy import log_end
-from wsproxy.log_arvados import ContainerState
-from wsproxy.log_frontier import Frontier
+from wsproxy.logs import end as log_end
+from wsproxy.logs.frontier import Frontier
+from wsproxy.logs.saved import ContainerState
 
 
 def state(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from arvados_nats.contract.log_chunks import Chunk
 from wsproxy.cursors import LogPlace
-from wsproxy.log_frontier import Frontier, Jump, Recent, Run
+from wsproxy.logs.frontier import Frontier, Jump, Recent, Run
 
 
 def chunk(offset: int, data: bytes, epoch: int = 0) -> Chunk:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from arvados_nats.contract.log_chunks import Chunk
 from wsproxy.cursors import LogPlace
-from wsproxy.log_pieces import PIECE_BYTES, After, Found, StreamPage, join, pieces
-from wsproxy.log_tail import start_of_last
+from wsproxy.logs.pieces import PIECE_BYTES, After, Found, StreamPage, join, pieces
+from wsproxy.logs.tail import start_of_last
 
 
 def page(*chunks: tuple[int, int, bytes], joined: bool = False, more: bool = False) -> StreamPage:

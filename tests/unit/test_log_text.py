@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsproxy import log_text
+from wsproxy.logs import utf8
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ from wsproxy import log_text
 )
 def test_only_a_begun_character_is_a_tail(data: bytes, tail: int) -> None:
     """Bytes that can begin no character are broken now and later: they are not held back."""
-    assert log_text.incomplete_tail(data) == tail
+    assert utf8.incomplete_tail(data) == tail
 
 
 @given(st.text(), st.integers(0, 3))
@@ -41,4 +41,4 @@ def test_text_without_its_tail_is_text(text: str, cut: int) -> None:
     """However text is cut, what comes before the tail decodes."""
     data = text.encode()
     data = data[: max(len(data) - cut, 0)]
-    data[: len(data) - log_text.incomplete_tail(data)].decode()
+    data[: len(data) - utf8.incomplete_tail(data)].decode()

@@ -11,7 +11,7 @@ import pytest
 
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd, FileEnd
 from wsproxy.cursors import LogPlace
-from wsproxy.log_pieces import Found, StreamPage, join
+from wsproxy.logs.pieces import Found, StreamPage, join
 from wsproxy.native_logs import _Log, _Reading
 from wsproxy.native_reply import Part
 

@@ -17,7 +17,7 @@ from arvados_nats.errors import BadInput
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import StoredMessage
 from wsproxy.cursors import LogPlace
-from wsproxy.log_pieces import StreamPage
+from wsproxy.logs.pieces import StreamPage
 
 _PAGE_MESSAGES = 500
 _PAGE_BYTES = 256 * 1024

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from arvados_nats.contract.log_chunks import ContainerEnd, FileEnd
 from arvados_nats.errors import Refused
 from arvados_nats.permissions import object_facts
-from wsproxy.log_arvados import Access, ContainerState, SavedLogs
-from wsproxy.log_frontier import Frontier
+from wsproxy.logs.frontier import Frontier
+from wsproxy.logs.saved import Access, ContainerState, SavedLogs
 
 GRACE_SECONDS = 60.0
 """How long after a container's end the publisher's own word is waited for."""

@@ -16,9 +16,9 @@ from enum import Enum
 from arvados_nats.contract import log_chunks
 from arvados_nats.contract.log_chunks import Chunk
 from arvados_nats.protocol_v1 import messages as messages_v1
-from wsproxy import log_text
 from wsproxy.cursors import LogPlace
 from wsproxy.frames import Message
+from wsproxy.logs import utf8
 
 PIECE_BYTES = 32 * 1024
 """Most bytes of a piece: half of what may wait for a peer before it counts as behind."""
@@ -132,7 +132,7 @@ def join(page: StreamPage, place: LogPlace, stop: int | None) -> Found:
 def pieces(container: str, file: str, place: LogPlace, data: bytes, *, whole: bool) -> list[Piece]:
     """Cut bytes into pieces; unless `whole`, a character whose rest may follow is left off."""
     if not whole:
-        data = data[: len(data) - log_text.incomplete_tail(data)]
+        data = data[: len(data) - utf8.incomplete_tail(data)]
     made, offset = [], place.offset
     for part in log_chunks.cut(data, limit=PIECE_BYTES):
         made.append(Piece(container, file, place.epoch, offset, part))

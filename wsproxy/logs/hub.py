@@ -22,14 +22,15 @@ from arvados_nats.contract import events, log_chunks, subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.nats.client import Message, Nats
-from wsproxy import failures, log_end
+from wsproxy import failures
 from wsproxy.cursors import LogPlace
-from wsproxy.log_arvados import FINAL, Access, SavedLogs
-from wsproxy.log_file import LogFile
-from wsproxy.log_history import LogHistory
-from wsproxy.log_pieces import join
-from wsproxy.log_reader import LogReader
-from wsproxy.log_stream import StoredLogs
+from wsproxy.logs import end as log_end
+from wsproxy.logs.consumer import LogReader
+from wsproxy.logs.history import LogHistory
+from wsproxy.logs.live_file import LogFile
+from wsproxy.logs.pieces import join
+from wsproxy.logs.saved import FINAL, Access, SavedLogs
+from wsproxy.logs.stored import StoredLogs
 
 logger = logging.getLogger(__name__)
 

@@ -19,17 +19,18 @@ from typing import TYPE_CHECKING
 
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.protocol_v1.messages import CaughtUp, End, Error, Gap, ServerMessage, encode
-from wsproxy import failures, log_tail
+from wsproxy import failures
 from wsproxy.cursors import LogPlace
 from wsproxy.frames import Message
-from wsproxy.log_arvados import Access
-from wsproxy.log_history import Step, Wanted
-from wsproxy.log_pieces import Hole, NewEpoch, Piece
+from wsproxy.logs import tail as log_tail
+from wsproxy.logs.history import Step, Wanted
+from wsproxy.logs.pieces import Hole, NewEpoch, Piece
+from wsproxy.logs.saved import Access
 from wsproxy.outlet import Outlet
 
 if TYPE_CHECKING:
-    from wsproxy.log_feed import LogFeed
-    from wsproxy.log_file import LogFile
+    from wsproxy.logs.hub import LogFeed
+    from wsproxy.logs.live_file import LogFile
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 15.0

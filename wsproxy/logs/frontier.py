@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from arvados_nats.contract.log_chunks import Chunk
 from wsproxy.cursors import LogPlace
-from wsproxy.log_text import incomplete_tail
+from wsproxy.logs.utf8 import incomplete_tail
 
 _RECENT_BYTES = 64 * 1024
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from arvados_nats.errors import Refused
 from wsproxy.cursors import LogPlace
-from wsproxy.log_arvados import Access
-from wsproxy.log_history import Wanted
-from wsproxy.log_pieces import Hole, Piece
+from wsproxy.logs.history import Wanted
+from wsproxy.logs.pieces import Hole, Piece
+from wsproxy.logs.saved import Access
 
 if TYPE_CHECKING:
-    from wsproxy.log_feed import LogFeed
+    from wsproxy.logs.hub import LogFeed
 
 _LINE_BYTES = 160
 _MAX_BYTES = 8 * 1024 * 1024

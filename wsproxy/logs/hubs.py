@@ -17,10 +17,10 @@ from arvados_nats.contract import subjects
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats.client import Nats
 from wsproxy import metrics
-from wsproxy.log_arvados import SavedLogs
-from wsproxy.log_feed import LogFeed
-from wsproxy.log_history import LogHistory
-from wsproxy.log_stream import StoredLogs
+from wsproxy.logs.history import LogHistory
+from wsproxy.logs.hub import LogFeed
+from wsproxy.logs.saved import SavedLogs
+from wsproxy.logs.stored import StoredLogs
 
 INTEREST_SECONDS = 10.0
 LINGER_SECONDS = 15.0

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from arvados_nats.errors import Refused
 from arvados_nats.service import tracing
 from wsproxy.cursors import LogPlace
-from wsproxy.log_arvados import Access, SavedLogs
-from wsproxy.log_pieces import After, Found, Hole, NewEpoch, Piece, join, pieces
-from wsproxy.log_stream import StoredLogs
+from wsproxy.logs.pieces import After, Found, Hole, NewEpoch, Piece, join, pieces
+from wsproxy.logs.saved import Access, SavedLogs
+from wsproxy.logs.stored import StoredLogs
 
 logger = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from wsproxy import failures, metrics
 from wsproxy.cursors import LogPlace
-from wsproxy.log_frontier import Frontier, Jump, Run
-from wsproxy.log_pieces import PIECE_BYTES, Piece, pieces
+from wsproxy.logs.frontier import Frontier, Jump, Run
+from wsproxy.logs.pieces import PIECE_BYTES, Piece, pieces
 
 if TYPE_CHECKING:
-    from wsproxy.log_reader import LogReader
+    from wsproxy.logs.consumer import LogReader
 
 GATHER_SECONDS = 0.02
 MANY_READERS = 1000
