@@ -35,10 +35,10 @@ from wsproxy.logins.logins import Viewers
 from wsproxy.logins.readable import Readable
 from wsproxy.logs.hubs import LogFeeds
 from wsproxy.logs.stored import StoredLogs
-from wsproxy.native_api import NativeApi
-from wsproxy.native_events import NativeEvents
-from wsproxy.native_logs import NativeLogs
-from wsproxy.native_objects import NativeObjects
+from wsproxy.native_api.events import NativeEvents
+from wsproxy.native_api.logs import NativeLogs
+from wsproxy.native_api.objects import NativeObjects
+from wsproxy.native_api.requests import NativeApi
 from wsproxy.object_feed import ObjectFeeds
 from wsproxy.outlet import Outlets
 from wsproxy.services import Services

@@ -20,7 +20,7 @@ from wsproxy.limits import Limits, Tally
 from wsproxy.logins.logins import Viewers
 from wsproxy.logins.readable import Readable
 from wsproxy.logs.hubs import LogFeeds
-from wsproxy.native_api import NativeApi
+from wsproxy.native_api.requests import NativeApi
 from wsproxy.object_feed import ObjectFeeds
 from wsproxy.outlet import Outlets
 

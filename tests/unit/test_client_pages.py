@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from wsproxy.native_events import MAX_EVENTS, EventsRequest
-from wsproxy.native_logs import LogsRequest
+from wsproxy.native_api.events import MAX_EVENTS, EventsRequest
+from wsproxy.native_api.logs import LogsRequest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")

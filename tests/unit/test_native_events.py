@@ -15,10 +15,10 @@ from arvados_nats.permissions.grants import OWNED, Grants
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import Identity
 from tests.unit.made_events import COLLECTION, PROJECT, USER, made
-from wsproxy import native_reply
 from wsproxy.cursors import EventCursor
-from wsproxy.native_events import EventsRequest, _begin, _Page, pattern
-from wsproxy.native_reply import Busy
+from wsproxy.native_api import reply as native_reply
+from wsproxy.native_api.events import EventsRequest, _begin, _Page, pattern
+from wsproxy.native_api.reply import Busy
 
 REQUEST = "zzzzz-xvhdp-request00000000"
 CONTAINER = "zzzzz-dz642-container000000"

@@ -12,8 +12,8 @@ import pytest
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd, FileEnd
 from wsproxy.cursors import LogPlace
 from wsproxy.logs.pieces import Found, StreamPage, join
-from wsproxy.native_logs import _Log, _Reading
-from wsproxy.native_reply import Part
+from wsproxy.native_api.logs import _Log, _Reading
+from wsproxy.native_api.reply import Part
 
 CONTAINER = "zzzzz-dz642-000000000000001"
 REQUEST = "zzzzz-xvhdp-000000000000001"

@@ -28,11 +28,12 @@ from arvados_nats.permissions import request_info
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.request_info import Holder
 from arvados_nats.permissions.rule import Identity
-from wsproxy import metrics, native_reply
-from wsproxy.native_events import NativeEvents
-from wsproxy.native_logs import NativeLogs
-from wsproxy.native_objects import NativeObjects
-from wsproxy.native_reply import Answer, Busy, GetJudge, Part
+from wsproxy import metrics
+from wsproxy.native_api import reply as native_reply
+from wsproxy.native_api.events import NativeEvents
+from wsproxy.native_api.logs import NativeLogs
+from wsproxy.native_api.objects import NativeObjects
+from wsproxy.native_api.reply import Answer, Busy, GetJudge, Part
 
 logger = logging.getLogger(__name__)
 

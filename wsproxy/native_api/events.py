@@ -28,14 +28,14 @@ from arvados_nats.nats.history import BATCH_BYTES
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import Decision
 from arvados_nats.protocol_v1.requests import EventsTarget, Words
-from wsproxy import native_reply
 from wsproxy.cursors import Codec, EventCursor
 from wsproxy.events import stored_event
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.filters import ANEW, GONE, Filters
 from wsproxy.events.principal import decide_event
 from wsproxy.events.stored_event import StoredEvent
-from wsproxy.native_reply import DEFAULT_BYTES, GetJudge, Part
+from wsproxy.native_api import reply as native_reply
+from wsproxy.native_api.reply import DEFAULT_BYTES, GetJudge, Part
 
 MAX_EVENTS = 1000
 _EXAMINED = 20_000
