@@ -22,13 +22,14 @@ from arvados_nats.errors import BadInput, Refused
 from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.protocol_v1.messages import Attempt, End, Gap, Subscribed
 from arvados_nats.protocol_v1.requests import From, LogTarget
-from wsproxy import object_history, object_state
 from wsproxy.cursors import LogCursor
 from wsproxy.frames import Message
 from wsproxy.logs.consumer import LogReader, Selection
 from wsproxy.logs.saved import Access
-from wsproxy.object_feed import ObjectFeed
-from wsproxy.object_state import State
+from wsproxy.objects import history as object_history
+from wsproxy.objects import state as object_state
+from wsproxy.objects.followed import ObjectFeed
+from wsproxy.objects.state import State
 from wsproxy.subscription import NOT_READABLE, Client, still_allowed
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ from wsproxy.native_api.events import NativeEvents
 from wsproxy.native_api.logs import NativeLogs
 from wsproxy.native_api.objects import NativeObjects
 from wsproxy.native_api.requests import NativeApi
-from wsproxy.object_feed import ObjectFeeds
+from wsproxy.objects.followed import ObjectFeeds
 from wsproxy.outlet import Outlets
 from wsproxy.services import Services
 from wsproxy.settings import Settings

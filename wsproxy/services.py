@@ -21,7 +21,7 @@ from wsproxy.logins.logins import Viewers
 from wsproxy.logins.readable import Readable
 from wsproxy.logs.hubs import LogFeeds
 from wsproxy.native_api.requests import NativeApi
-from wsproxy.object_feed import ObjectFeeds
+from wsproxy.objects.followed import ObjectFeeds
 from wsproxy.outlet import Outlets
 
 

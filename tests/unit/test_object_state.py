@@ -13,7 +13,7 @@ import pytest
 
 from arvados_nats.contract import events, subjects
 from arvados_nats.errors import BadInput
-from wsproxy import object_state
+from wsproxy.objects import state as object_state
 
 CONTAINER = "zzzzz-dz642-000000000000001"
 

@@ -28,7 +28,6 @@ from arvados_nats.permission_client.run_messages import Run
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.protocol_v1.requests import Offset, Text
-from wsproxy import object_history
 from wsproxy.cursors import LogPlace
 from wsproxy.logins.readable import covers_logs
 from wsproxy.logs import end as log_end
@@ -37,6 +36,7 @@ from wsproxy.logs.saved import ContainerState
 from wsproxy.logs.stored import StoredLogs
 from wsproxy.native_api import reply as native_reply
 from wsproxy.native_api.reply import DEFAULT_BYTES, GetJudge, Part
+from wsproxy.objects import history as object_history
 
 FILE, OFFSET, EPOCH = "Arvados-File", "Arvados-Offset", "Arvados-Epoch"
 CONTAINER, ATTEMPT = "Arvados-Container", "Arvados-Attempt"

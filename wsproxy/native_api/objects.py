@@ -23,13 +23,13 @@ from arvados_nats.permission_client import object_messages
 from arvados_nats.permission_client.object_messages import Snapshot
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import ALL, scopes_allow
-from wsproxy import object_state
 from wsproxy.cursors import Codec, EventCursor
 from wsproxy.events.event_source import EventSource
 from wsproxy.native_api import reply as native_reply
 from wsproxy.native_api.events import extent
 from wsproxy.native_api.logs import LIVE
 from wsproxy.native_api.reply import GetJudge, Part
+from wsproxy.objects import state as object_state
 
 ETAG = "Arvados-Etag"
 _EXAMPLE = '{"etag": "…"}'

@@ -12,8 +12,8 @@ from arvados_nats.contract import events, streams, subjects
 from arvados_nats.contract.events import Event
 from arvados_nats.errors import BadInput
 from arvados_nats.nats.client import Nats
-from wsproxy import object_state
-from wsproxy.object_state import State
+from wsproxy.objects import state as object_state
+from wsproxy.objects.state import State
 
 
 async def state(nats: Nats, uuid: str) -> State | None:

@@ -19,11 +19,12 @@ from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import Refused
 from arvados_nats.nats.client import Nats
-from wsproxy import object_history, object_state
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.stored_event import DELETE, StoredEvent
 from wsproxy.frames import Message
-from wsproxy.object_state import State
+from wsproxy.objects import history as object_history
+from wsproxy.objects import state as object_state
+from wsproxy.objects.state import State
 
 LINGER_SECONDS = 10.0
 
