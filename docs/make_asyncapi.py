@@ -18,7 +18,7 @@ import yaml
 from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1 import requests as requests_v1
 from wsproxy import socket_v1
-from wsproxy.close_codes import CloseCode
+from wsproxy.transport.close_codes import CloseCode
 
 PATH = Path(__file__).with_name("asyncapi.yaml")
 _HEAD = """\

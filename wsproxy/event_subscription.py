@@ -20,9 +20,9 @@ from wsproxy.events.consumer import Feed
 from wsproxy.events.filters import ANEW, GONE, Filters
 from wsproxy.events.project_trees import Tree
 from wsproxy.events.stored_event import StoredEvent
-from wsproxy.frames import Message
 from wsproxy.services import Services
 from wsproxy.subscription import Client
+from wsproxy.transport.frames import Message
 
 
 class EventSubscription:

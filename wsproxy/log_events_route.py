@@ -16,11 +16,11 @@ from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from wsproxy import metrics
-from wsproxy.limits import origin_allowed
 from wsproxy.logins.logins import TooMany
 from wsproxy.services import Services
 from wsproxy.sse import BadToken, LogEvents, target_of
 from wsproxy.subscription import NOT_READABLE
+from wsproxy.transport.limits import origin_allowed
 
 _KINDS = {"container_requests": "container_request", "containers": "container"}
 _ALLOWED = {

@@ -23,7 +23,6 @@ from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.protocol_v1.messages import Attempt, End, Gap, Subscribed
 from arvados_nats.protocol_v1.requests import From, LogTarget
 from wsproxy.cursors import LogCursor
-from wsproxy.frames import Message
 from wsproxy.logs.consumer import LogReader, Selection
 from wsproxy.logs.saved import Access
 from wsproxy.objects import history as object_history
@@ -31,6 +30,7 @@ from wsproxy.objects import state as object_state
 from wsproxy.objects.followed import ObjectFeed
 from wsproxy.objects.state import State
 from wsproxy.subscription import NOT_READABLE, Client, still_allowed
+from wsproxy.transport.frames import Message
 
 if TYPE_CHECKING:
     from wsproxy.services import Services

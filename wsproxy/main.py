@@ -21,16 +21,14 @@ from arvados_nats.permission_client.grants_cache import GrantBook
 from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.service import http_server, ops
 from arvados_nats.service.ops import Health
-from wsproxy import garbage, metrics
+from wsproxy import metrics
 from wsproxy.app import App
-from wsproxy.connections import Connections
 from wsproxy.cursors import Codec
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.permission_check import PermissionCheck
 from wsproxy.events.project_trees import ProjectTrees
 from wsproxy.events.router import Router
 from wsproxy.events.row_positions import LogPlaces
-from wsproxy.limits import Tally
 from wsproxy.logins.logins import Viewers
 from wsproxy.logins.readable import Readable
 from wsproxy.logs.hubs import LogFeeds
@@ -40,11 +38,14 @@ from wsproxy.native_api.logs import NativeLogs
 from wsproxy.native_api.objects import NativeObjects
 from wsproxy.native_api.requests import NativeApi
 from wsproxy.objects.followed import ObjectFeeds
-from wsproxy.outlet import Outlets
 from wsproxy.services import Services
 from wsproxy.settings import Settings
 from wsproxy.socket_v0 import MAX_MESSAGE
-from wsproxy.websocket_protocol import Socket
+from wsproxy.transport import gc_tuning
+from wsproxy.transport.connections import Connections
+from wsproxy.transport.limits import Tally
+from wsproxy.transport.send_buffer import Outlets
+from wsproxy.transport.websocket import Socket
 
 _NATS, _LIFE = "nats", "wsproxy"
 _START_SECONDS = 5.0
@@ -191,4 +192,4 @@ async def serve(
 
 async def main(settings: Settings) -> None:
     """Run wsproxy until cancelled."""
-    await serve(settings, ready=lambda shared: garbage.collect_seldom(shared.connections))
+    await serve(settings, ready=lambda shared: gc_tuning.collect_seldom(shared.connections))

@@ -27,7 +27,7 @@ from arvados_nats.contract import subjects
 from arvados_nats.contract.events import Event, v0_properties
 from arvados_nats.errors import MALFORMED, BadInput
 from wsproxy.events.stored_event import StoredEvent
-from wsproxy.frames import Message, head
+from wsproxy.transport.frames import Message, head
 
 OK = Message(b'{"status":200}')
 BAD = Message(b'{"status":400}')

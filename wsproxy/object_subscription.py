@@ -20,10 +20,10 @@ from arvados_nats.permissions.rule import ALL, scopes_allow
 from arvados_nats.protocol_v1.messages import Object, Subscribed, encode
 from arvados_nats.protocol_v1.requests import ObjectTarget
 from wsproxy.cursors import EventCursor
-from wsproxy.frames import Message
 from wsproxy.objects import state as object_state
 from wsproxy.objects.followed import ObjectFeed
 from wsproxy.subscription import NOT_READABLE, Client, still_allowed
+from wsproxy.transport.frames import Message
 
 if TYPE_CHECKING:
     from wsproxy.services import Services

@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.nats.client import Nats
 from arvados_nats.service.ops import Health
-from wsproxy.connections import Connections
 from wsproxy.cursors import Codec
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.project_trees import ProjectTrees
 from wsproxy.events.router import Router
 from wsproxy.events.row_positions import LogPlaces
-from wsproxy.limits import Limits, Tally
 from wsproxy.logins.logins import Viewers
 from wsproxy.logins.readable import Readable
 from wsproxy.logs.hubs import LogFeeds
 from wsproxy.native_api.requests import NativeApi
 from wsproxy.objects.followed import ObjectFeeds
-from wsproxy.outlet import Outlets
+from wsproxy.transport.connections import Connections
+from wsproxy.transport.limits import Limits, Tally
+from wsproxy.transport.send_buffer import Outlets
 
 
 @dataclass(frozen=True, slots=True)

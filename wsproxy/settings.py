@@ -8,7 +8,7 @@ from __future__ import annotations
 from pydantic import Field, FilePath, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from arvados_nats.service.settings import ArvadosSettings, CommaSeparated, NatsSettings, OpsSettings
-from wsproxy.limits import Limits
+from wsproxy.transport.limits import Limits
 
 
 class Settings(NatsSettings, ArvadosSettings, OpsSettings):

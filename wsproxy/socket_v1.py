@@ -29,17 +29,18 @@ from arvados_nats.protocol_v1.requests import (
     Subscribe,
     Unsubscribe,
 )
-from wsproxy import failures, metrics
-from wsproxy.close_codes import CloseCode
+from wsproxy import metrics
 from wsproxy.event_subscription import EventSubscription
-from wsproxy.frames import Message
-from wsproxy.incoming import Incoming
 from wsproxy.log_subscription import LogSubscription
 from wsproxy.logins.logins import TooMany, Viewer
 from wsproxy.object_subscription import ObjectSubscription
-from wsproxy.outlet import Outlet
 from wsproxy.services import Services
 from wsproxy.subscription import NOT_READABLE, Subscription
+from wsproxy.transport import failures
+from wsproxy.transport.close_codes import CloseCode
+from wsproxy.transport.frames import Message
+from wsproxy.transport.incoming import Incoming
+from wsproxy.transport.send_buffer import Outlet
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from wsproxy import metrics
-from wsproxy.close_codes import CloseCode
-from wsproxy.incoming import Incoming, Receive, Scope, Send
-from wsproxy.limits import origin_allowed
 from wsproxy.services import Services
+from wsproxy.transport.close_codes import CloseCode
+from wsproxy.transport.incoming import Incoming, Receive, Scope, Send
+from wsproxy.transport.limits import origin_allowed
 
 logger = logging.getLogger(__name__)
 

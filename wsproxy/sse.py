@@ -22,15 +22,16 @@ from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1.requests import From, LogTarget
-from wsproxy import failures, metrics
+from wsproxy import metrics
 from wsproxy.cursors import LogPlace
-from wsproxy.frames import Message
-from wsproxy.incoming import Receive, Send
 from wsproxy.log_subscription import LogSubscription
 from wsproxy.logins.logins import TooMany, Viewer
-from wsproxy.outlet import Outlet
 from wsproxy.services import Services
-from wsproxy.sse_wire import SseWire
+from wsproxy.transport import failures
+from wsproxy.transport.frames import Message
+from wsproxy.transport.incoming import Receive, Send
+from wsproxy.transport.send_buffer import Outlet
+from wsproxy.transport.sse import SseWire
 
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": still here\n\n"

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from arvados_nats.errors import Unavailable
 from arvados_nats.protocol_v1.messages import ServerMessage
-from wsproxy.frames import Message
 from wsproxy.logins.logins import Viewer
-from wsproxy.outlet import Outlet
+from wsproxy.transport.frames import Message
+from wsproxy.transport.send_buffer import Outlet
 
 NOT_READABLE = "there is no such object, or it may not be read"
 """Forbidden and missing look alike."""

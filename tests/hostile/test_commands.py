@@ -21,8 +21,8 @@ from tests.v0.client import client as v0_client
 from tests.v0.site import Site
 from tests.v1.conftest import Connect
 from wsproxy import messages_v0
-from wsproxy.limits import Limits
 from wsproxy.messages_v0 import Subscribe, Unsubscribe
+from wsproxy.transport.limits import Limits
 
 KIB = 1024
 WORD = "w" * 1000

@@ -27,8 +27,8 @@ from tests.v0 import site as sites
 from tests.v0.site import Site
 from tests.v1 import client as clients
 from wsproxy import metrics
-from wsproxy.close_codes import CloseCode
 from wsproxy.services import Services
+from wsproxy.transport.close_codes import CloseCode
 
 WITHIN = 20.0
 _VERSIONS = ("0", "1", "sse")

@@ -19,8 +19,8 @@ from tests.integration.log_readers import MemoryWire
 from tests.v0.client import client as v0_client
 from tests.v0.site import Site
 from tests.v1 import client as clients
-from wsproxy.close_codes import CloseCode
-from wsproxy.outlet import Outlet, Outlets
+from wsproxy.transport.close_codes import CloseCode
+from wsproxy.transport.send_buffer import Outlet, Outlets
 
 WITHIN = 20.0
 

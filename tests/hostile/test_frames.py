@@ -23,13 +23,13 @@ from tests.hostile import raw
 from tests.hostile.raw import close, frame, more, ping, text
 from tests.hostile.test_counts import until_equal
 from tests.v0.site import background
-from wsproxy.fragments import MAX_FRAGMENTS
-from wsproxy.frames import Message
-from wsproxy.incoming import Incoming
-from wsproxy.limits import Limits, Pace
 from wsproxy.main import SERVER_OPTIONS
-from wsproxy.outlet import HIGH_WATER, Outlets
-from wsproxy.websocket_protocol import SLICE_BYTES, Socket
+from wsproxy.transport.fragments import MAX_FRAGMENTS
+from wsproxy.transport.frames import Message
+from wsproxy.transport.incoming import Incoming
+from wsproxy.transport.limits import Limits, Pace
+from wsproxy.transport.send_buffer import HIGH_WATER, Outlets
+from wsproxy.transport.websocket import SLICE_BYTES, Socket
 
 FAST = Limits(commands_per_second=1e6, command_burst=10**6)
 NUMBERS = range(10)

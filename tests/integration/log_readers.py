@@ -20,11 +20,11 @@ import msgspec
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats.client import Nats
-from wsproxy.frames import Message
 from wsproxy.logs.consumer import LogReader, Selection
 from wsproxy.logs.hub import LogFeed
 from wsproxy.logs.saved import Access
-from wsproxy.outlet import HIGH_WATER, Outlet, Outlets
+from wsproxy.transport.frames import Message
+from wsproxy.transport.send_buffer import HIGH_WATER, Outlet, Outlets
 
 TOKEN = Token("nobody")
 

@@ -17,10 +17,10 @@ from websockets.typing import Subprotocol
 
 from arvados_nats.service import http_server
 from tests.v0.site import background
-from wsproxy.frames import Message
-from wsproxy.incoming import Incoming
-from wsproxy.limits import Pace
-from wsproxy.outlet import HIGH_WATER, Outlet, Outlets
+from wsproxy.transport.frames import Message
+from wsproxy.transport.incoming import Incoming
+from wsproxy.transport.limits import Pace
+from wsproxy.transport.send_buffer import HIGH_WATER, Outlet, Outlets
 
 
 @asynccontextmanager

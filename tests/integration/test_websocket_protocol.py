@@ -19,13 +19,13 @@ from websockets.http11 import Request, Response
 
 from arvados_nats.service import http_server
 from tests.v0.site import background
-from wsproxy.frames import Message
-from wsproxy.incoming import Incoming
-from wsproxy.limits import Pace
 from wsproxy.main import SERVER_OPTIONS
-from wsproxy.outlet import HIGH_WATER, Outlet, Outlets
 from wsproxy.socket_v0 import MAX_MESSAGE
-from wsproxy.websocket_protocol import UNSENT_BYTES, VANISHED_SECONDS, Socket
+from wsproxy.transport.frames import Message
+from wsproxy.transport.incoming import Incoming
+from wsproxy.transport.limits import Pace
+from wsproxy.transport.send_buffer import HIGH_WATER, Outlet, Outlets
+from wsproxy.transport.websocket import UNSENT_BYTES, VANISHED_SECONDS, Socket
 
 Talk = Callable[[Incoming, Outlet], Awaitable[None]]
 

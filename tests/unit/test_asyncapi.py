@@ -16,7 +16,7 @@ import yaml
 
 from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1 import requests as requests_v1
-from wsproxy.close_codes import CloseCode
+from wsproxy.transport.close_codes import CloseCode
 
 DOCS = Path(__file__).parents[2] / "docs"
 

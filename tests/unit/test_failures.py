@@ -11,9 +11,9 @@ import logging
 import pytest
 
 from tests.integration.log_readers import MemoryWire
-from wsproxy import failures
-from wsproxy.close_codes import CloseCode
-from wsproxy.outlet import Outlets
+from wsproxy.transport import failures
+from wsproxy.transport.close_codes import CloseCode
+from wsproxy.transport.send_buffer import Outlets
 
 
 class ClosingWire(MemoryWire):

@@ -10,8 +10,8 @@ import json
 import pytest
 from websockets.frames import Frame, Opcode
 
-from wsproxy import frames
-from wsproxy.frames import Message
+from wsproxy.transport import frames
+from wsproxy.transport.frames import Message
 
 
 @pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65535, 65536, 100_000])

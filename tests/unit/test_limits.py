@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsproxy.limits import Limits, Pace, Tally, origin_allowed
+from wsproxy.transport.limits import Limits, Pace, Tally, origin_allowed
 
 WB = "https://workbench.example"
 

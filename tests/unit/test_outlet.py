@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from wsproxy.frames import Message
-from wsproxy.outlet import HIGH_WATER, NO_PROGRESS_SECONDS, Outlet, Outlets
+from wsproxy.transport.frames import Message
+from wsproxy.transport.send_buffer import HIGH_WATER, NO_PROGRESS_SECONDS, Outlet, Outlets
 
 
 class Pipe:

@@ -10,9 +10,9 @@ import asyncio
 import pytest
 
 from tests.integration.log_readers import MemoryWire
-from wsproxy.connections import Connections
-from wsproxy.outlet import Outlet, Outlets
-from wsproxy.spread import spread
+from wsproxy.transport.connections import Connections
+from wsproxy.transport.pacing import spread
+from wsproxy.transport.send_buffer import Outlet, Outlets
 
 
 @pytest.mark.parametrize(("count", "portions"), [(0, 1), (1, 1), (3, 3), (1000, 5)])

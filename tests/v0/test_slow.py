@@ -24,8 +24,8 @@ from sandbox.raw_rows import RawRow
 from tests.v0 import site as sites
 from tests.v0.client import Client, client, settled
 from tests.v0.site import Site
-from wsproxy.outlet import HIGH_WATER
 from wsproxy.services import Services
+from wsproxy.transport.send_buffer import HIGH_WATER
 
 SHOTS = [["event_type", "in", ["shot"]]]
 _SMALL = 4096

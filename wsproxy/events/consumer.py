@@ -18,13 +18,14 @@ from typing import Protocol
 
 from arvados_nats.errors import Unavailable
 from arvados_nats.service import tracing
-from wsproxy import failures, metrics
+from wsproxy import metrics
 from wsproxy.events.batch import Batch
 from wsproxy.events.history import History
 from wsproxy.events.principal import Reader
 from wsproxy.events.recent import Recent
 from wsproxy.events.stored_event import StoredEvent
-from wsproxy.outlet import Outlet
+from wsproxy.transport import failures
+from wsproxy.transport.send_buffer import Outlet
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from arvados_nats.contract.events import Event
 from arvados_nats.contract.subjects import Kind
 from arvados_nats.errors import BadInput
 from arvados_nats.permissions.object_facts import ObjectFacts
-from wsproxy.frames import Message
+from wsproxy.transport.frames import Message
 
 DELETE = "delete"
 

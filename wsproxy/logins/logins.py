@@ -33,13 +33,14 @@ from arvados_nats.permission_client.grants_messages import TOKEN_STALE
 from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import Identity
-from wsproxy import failures, metrics
+from wsproxy import metrics
 from wsproxy.events.graph_changes import graph_change
 from wsproxy.events.permission_check import PermissionCheck
 from wsproxy.events.principal import Reader, ReaderKey
 from wsproxy.events.router import Router
 from wsproxy.events.stored_event import StoredEvent
-from wsproxy.outlet import Outlet
+from wsproxy.transport import failures
+from wsproxy.transport.send_buffer import Outlet
 
 logger = logging.getLogger(__name__)
 

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.protocol_v1.messages import CaughtUp, End, Error, Gap, ServerMessage, encode
-from wsproxy import failures
 from wsproxy.cursors import LogPlace
-from wsproxy.frames import Message
 from wsproxy.logs import tail as log_tail
 from wsproxy.logs.history import Step, Wanted
 from wsproxy.logs.pieces import Hole, NewEpoch, Piece
 from wsproxy.logs.saved import Access
-from wsproxy.outlet import Outlet
+from wsproxy.transport import failures
+from wsproxy.transport.frames import Message
+from wsproxy.transport.send_buffer import Outlet
 
 if TYPE_CHECKING:
     from wsproxy.logs.hub import LogFeed

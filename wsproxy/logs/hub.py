@@ -22,7 +22,6 @@ from arvados_nats.contract import events, log_chunks, subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.nats.client import Message, Nats
-from wsproxy import failures
 from wsproxy.cursors import LogPlace
 from wsproxy.logs import end as log_end
 from wsproxy.logs.consumer import LogReader
@@ -31,6 +30,7 @@ from wsproxy.logs.live_file import LogFile
 from wsproxy.logs.pieces import join
 from wsproxy.logs.saved import FINAL, Access, SavedLogs
 from wsproxy.logs.stored import StoredLogs
+from wsproxy.transport import failures
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,11 @@ import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from wsproxy import failures, metrics
+from wsproxy import metrics
 from wsproxy.cursors import LogPlace
 from wsproxy.logs.frontier import Frontier, Jump, Run
 from wsproxy.logs.pieces import PIECE_BYTES, Piece, pieces
+from wsproxy.transport import failures
 
 if TYPE_CHECKING:
     from wsproxy.logs.consumer import LogReader

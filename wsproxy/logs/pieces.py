@@ -17,8 +17,8 @@ from arvados_nats.contract import log_chunks
 from arvados_nats.contract.log_chunks import Chunk
 from arvados_nats.protocol_v1 import messages as messages_v1
 from wsproxy.cursors import LogPlace
-from wsproxy.frames import Message
 from wsproxy.logs import utf8
+from wsproxy.transport.frames import Message
 
 PIECE_BYTES = 32 * 1024
 """Most bytes of a piece: half of what may wait for a peer before it counts as behind."""

@@ -21,10 +21,10 @@ from arvados_nats.errors import Refused
 from arvados_nats.nats.client import Nats
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.stored_event import DELETE, StoredEvent
-from wsproxy.frames import Message
 from wsproxy.objects import history as object_history
 from wsproxy.objects import state as object_state
 from wsproxy.objects.state import State
+from wsproxy.transport.frames import Message
 
 LINGER_SECONDS = 10.0
 

@@ -15,9 +15,10 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from wsproxy import failures, metrics
-from wsproxy.outlet import Outlet
-from wsproxy.spread import STEP_SECONDS, spread
+from wsproxy import metrics
+from wsproxy.transport import failures
+from wsproxy.transport.pacing import STEP_SECONDS, spread
+from wsproxy.transport.send_buffer import Outlet
 
 _TICK_SECONDS = 1.0
 

@@ -16,8 +16,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from wsproxy.frames import Message
-from wsproxy.spread import spread
+from wsproxy.transport.frames import Message
+from wsproxy.transport.pacing import spread
 
 HIGH_WATER = 64 * 1024
 """Bytes waiting for one peer from which on it is behind. Each slow peer may cost this much."""

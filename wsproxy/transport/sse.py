@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from wsproxy.frames import Message
-from wsproxy.incoming import Send
-from wsproxy.outlet import HIGH_WATER, Outlet
+from wsproxy.transport.frames import Message
+from wsproxy.transport.incoming import Send
+from wsproxy.transport.send_buffer import HIGH_WATER, Outlet
 
 
 class SseWire:

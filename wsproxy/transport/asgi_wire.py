@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from wsproxy.frames import Message
-from wsproxy.outlet import HIGH_WATER, Outlet
+from wsproxy.transport.frames import Message
+from wsproxy.transport.send_buffer import HIGH_WATER, Outlet
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 

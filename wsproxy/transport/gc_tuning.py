@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import gc
 
-from wsproxy.connections import Connections
+from wsproxy.transport.connections import Connections
 
 _LOOK_SECONDS = 5.0
 _AT_LEAST_SECONDS = 600.0

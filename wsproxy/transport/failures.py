@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 from wsproxy import metrics
-from wsproxy.close_codes import CloseCode
-from wsproxy.outlet import Outlet
+from wsproxy.transport.close_codes import CloseCode
+from wsproxy.transport.send_buffer import Outlet
 
 logger = logging.getLogger(__name__)
 

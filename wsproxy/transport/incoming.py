@@ -12,10 +12,10 @@ import urllib.parse
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from wsproxy.asgi_wire import AsgiWire
-from wsproxy.limits import Pace
-from wsproxy.outlet import Outlet, Outlets
-from wsproxy.websocket_protocol import EXTENSION, Socket
+from wsproxy.transport.asgi_wire import AsgiWire
+from wsproxy.transport.limits import Pace
+from wsproxy.transport.send_buffer import Outlet, Outlets
+from wsproxy.transport.websocket import EXTENSION, Socket
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

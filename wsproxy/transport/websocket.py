@@ -35,10 +35,10 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
-from wsproxy.fragments import BadFrames, Fragments, cost
-from wsproxy.frames import Message
-from wsproxy.limits import Pace
-from wsproxy.outlet import CLOSE_SECONDS, HIGH_WATER, Outlet
+from wsproxy.transport.fragments import BadFrames, Fragments, cost
+from wsproxy.transport.frames import Message
+from wsproxy.transport.limits import Pace
+from wsproxy.transport.send_buffer import CLOSE_SECONDS, HIGH_WATER, Outlet
 
 EXTENSION = "arvados.socket"
 SLICE_BYTES = 4096

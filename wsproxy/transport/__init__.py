@@ -1,0 +1,4 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Sockets and streams of bytes: buffers, frames, limits, keep-alives."""
