@@ -16,10 +16,11 @@ from fastapi.responses import FileResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 
 from arvados_nats.service import http_server, ops
-from wsproxy import log_events_route, socket_v0, socket_v1
+from wsproxy import log_events_route, socket_v1
 from wsproxy.services import Services
 from wsproxy.sockets import Protocol, Sockets, not_implemented
 from wsproxy.transport.incoming import Receive, Scope, Send
+from wsproxy.v0 import connection as socket_v0
 
 HEALTH_CHECKS = ("ping", "db")
 """`db` is what arvados-ws has, and what monitoring of a site may look at."""

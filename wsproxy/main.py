@@ -40,12 +40,12 @@ from wsproxy.native_api.requests import NativeApi
 from wsproxy.objects.followed import ObjectFeeds
 from wsproxy.services import Services
 from wsproxy.settings import Settings
-from wsproxy.socket_v0 import MAX_MESSAGE
 from wsproxy.transport import gc_tuning
 from wsproxy.transport.connections import Connections
 from wsproxy.transport.limits import Tally
 from wsproxy.transport.send_buffer import Outlets
 from wsproxy.transport.websocket import Socket
+from wsproxy.v0.connection import MAX_MESSAGE
 
 _NATS, _LIFE = "nats", "wsproxy"
 _START_SECONDS = 5.0

@@ -20,9 +20,9 @@ from tests.hostile.test_counts import own, until_equal
 from tests.v0.client import client as v0_client
 from tests.v0.site import Site
 from tests.v1.conftest import Connect
-from wsproxy import messages_v0
-from wsproxy.messages_v0 import Subscribe, Unsubscribe
 from wsproxy.transport.limits import Limits
+from wsproxy.v0 import messages as messages_v0
+from wsproxy.v0.messages import Subscribe, Unsubscribe
 
 KIB = 1024
 WORD = "w" * 1000

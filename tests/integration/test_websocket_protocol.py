@@ -20,12 +20,12 @@ from websockets.http11 import Request, Response
 from arvados_nats.service import http_server
 from tests.v0.site import background
 from wsproxy.main import SERVER_OPTIONS
-from wsproxy.socket_v0 import MAX_MESSAGE
 from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Incoming
 from wsproxy.transport.limits import Pace
 from wsproxy.transport.send_buffer import HIGH_WATER, Outlet, Outlets
 from wsproxy.transport.websocket import UNSENT_BYTES, VANISHED_SECONDS, Socket
+from wsproxy.v0.connection import MAX_MESSAGE
 
 Talk = Callable[[Incoming, Outlet], Awaitable[None]]
 

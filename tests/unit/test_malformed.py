@@ -24,9 +24,9 @@ from arvados_nats.permission_client import (
 from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1 import requests as requests_v1
 from publishers.permissions import token_query
-from wsproxy import messages_v0
 from wsproxy.native_api import reply as native_reply
 from wsproxy.native_api.events import EventsRequest
+from wsproxy.v0 import messages as messages_v0
 
 ROOT = Path(__file__).parents[2]
 CONTAINER = "zzzzz-dz642-000000000000000"

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from arvados_nats.contract.events import Event
 from arvados_nats.errors import BadInput
 from tests.unit.made_events import made
-from wsproxy import messages_v0
-from wsproxy.messages_v0 import NumberedEvent, Subscribe, Unsubscribe
 from wsproxy.transport import frames
+from wsproxy.v0 import messages as messages_v0
+from wsproxy.v0.messages import NumberedEvent, Subscribe, Unsubscribe
 
 
 def event(**changes: Any) -> Event:

@@ -9,9 +9,9 @@ import json
 from typing import Any
 
 from tests.unit.made_events import made
-from wsproxy import messages_v0
-from wsproxy.messages_v0 import Subscribe
-from wsproxy.session_v0 import SessionV0, Subscription
+from wsproxy.v0 import messages as messages_v0
+from wsproxy.v0.messages import Subscribe
+from wsproxy.v0.session import SessionV0, Subscription
 
 
 def wanted(*types: str, last_log_id: int = 0) -> Subscribe:

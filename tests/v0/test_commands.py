@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from sandbox.model.actors import Actor
 from tests.v0.client import Api, client
 from tests.v0.site import Site
-from wsproxy import socket_v0
+from wsproxy.v0 import connection as socket_v0
 
 SUBSCRIBE = {"method": "subscribe"}
 

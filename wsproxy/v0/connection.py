@@ -19,17 +19,18 @@ from typing import Any
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import BadInput, Refused, Unavailable
 from arvados_nats.permissions.grant_subjects import Change
-from wsproxy import messages_v0, metrics
+from wsproxy import metrics
 from wsproxy.events.batch import Batch
 from wsproxy.events.consumer import Feed
 from wsproxy.logins.logins import TooMany, Viewer
-from wsproxy.messages_v0 import NumberedEvent, Subscribe, Unsubscribe
 from wsproxy.services import Services
-from wsproxy.session_v0 import SessionV0, Subscription
 from wsproxy.transport import failures
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.transport.incoming import Incoming
 from wsproxy.transport.send_buffer import Outlet
+from wsproxy.v0 import messages as messages_v0
+from wsproxy.v0.messages import NumberedEvent, Subscribe, Unsubscribe
+from wsproxy.v0.session import SessionV0, Subscription
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 
 from wsproxy.events.stored_event import StoredEvent
-from wsproxy.messages_v0 import Subscribe
+from wsproxy.v0.messages import Subscribe
 
 ASLEEP = sys.maxsize
 
