@@ -17,8 +17,8 @@ import yaml
 
 from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1 import requests as requests_v1
-from wsproxy import socket_v1
 from wsproxy.transport.close_codes import CloseCode
+from wsproxy.v1 import connection as socket_v1
 
 PATH = Path(__file__).with_name("asyncapi.yaml")
 _HEAD = """\

@@ -16,11 +16,12 @@ from fastapi.responses import FileResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 
 from arvados_nats.service import http_server, ops
-from wsproxy import log_events_route, socket_v1
 from wsproxy.services import Services
 from wsproxy.sockets import Protocol, Sockets, not_implemented
 from wsproxy.transport.incoming import Receive, Scope, Send
 from wsproxy.v0 import connection as socket_v0
+from wsproxy.v1 import connection as socket_v1
+from wsproxy.v1 import sse_routes
 
 HEALTH_CHECKS = ("ping", "db")
 """`db` is what arvados-ws has, and what monitoring of a site may look at."""
@@ -41,7 +42,7 @@ class App:
         self.http = http_server.application()
         self._sockets = Sockets(services, PROTOCOLS)
         ops.add_routes(self.http, services.health, management_token, HEALTH_CHECKS)
-        log_events_route.add_routes(self.http, services)
+        sse_routes.add_routes(self.http, services)
         _add_pages(self.http)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -27,8 +27,9 @@ from tests.v0.site import Site
 from tests.v1.client import WITHIN, Client
 from tests.v1.conftest import Connect
 from tests.v1.test_sse import opened
-from wsproxy import socket_v1, sse
 from wsproxy.logs.pieces import PIECE_BYTES
+from wsproxy.v1 import connection as socket_v1
+from wsproxy.v1 import sse
 
 EMOJI = "\N{GRINNING FACE}".encode()
 STAMP = b"2026-01-02T03:04:05.000000000Z "

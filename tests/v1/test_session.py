@@ -20,8 +20,8 @@ from tests.v0 import site as sites
 from tests.v0.site import Site
 from tests.v1 import client as clients
 from tests.v1.conftest import Connect
-from wsproxy import socket_v1
 from wsproxy.transport.close_codes import CloseCode
+from wsproxy.v1 import connection as socket_v1
 
 
 async def test_a_token_is_acknowledged_with_its_uuid(connect: Connect, alice: Actor) -> None:

@@ -19,7 +19,7 @@ from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from tests.v0.site import Site
 from tests.v1.client import WITHIN, Logs, as_described
-from wsproxy import sse
+from wsproxy.v1 import sse
 
 
 class Events:

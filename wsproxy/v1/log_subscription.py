@@ -29,8 +29,8 @@ from wsproxy.objects import history as object_history
 from wsproxy.objects import state as object_state
 from wsproxy.objects.followed import ObjectFeed
 from wsproxy.objects.state import State
-from wsproxy.subscription import NOT_READABLE, Client, still_allowed
 from wsproxy.transport.frames import Message
+from wsproxy.v1.subscription import NOT_READABLE, Client, still_allowed
 
 if TYPE_CHECKING:
     from wsproxy.services import Services

@@ -30,17 +30,17 @@ from arvados_nats.protocol_v1.requests import (
     Unsubscribe,
 )
 from wsproxy import metrics
-from wsproxy.event_subscription import EventSubscription
-from wsproxy.log_subscription import LogSubscription
 from wsproxy.logins.logins import TooMany, Viewer
-from wsproxy.object_subscription import ObjectSubscription
 from wsproxy.services import Services
-from wsproxy.subscription import NOT_READABLE, Subscription
 from wsproxy.transport import failures
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Incoming
 from wsproxy.transport.send_buffer import Outlet
+from wsproxy.v1.event_subscription import EventSubscription
+from wsproxy.v1.log_subscription import LogSubscription
+from wsproxy.v1.object_subscription import ObjectSubscription
+from wsproxy.v1.subscription import NOT_READABLE, Subscription
 
 logger = logging.getLogger(__name__)
 

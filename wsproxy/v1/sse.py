@@ -24,7 +24,6 @@ from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1.requests import From, LogTarget
 from wsproxy import metrics
 from wsproxy.cursors import LogPlace
-from wsproxy.log_subscription import LogSubscription
 from wsproxy.logins.logins import TooMany, Viewer
 from wsproxy.services import Services
 from wsproxy.transport import failures
@@ -32,6 +31,7 @@ from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Receive, Send
 from wsproxy.transport.send_buffer import Outlet
 from wsproxy.transport.sse import SseWire
+from wsproxy.v1.log_subscription import LogSubscription
 
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": still here\n\n"

@@ -21,8 +21,8 @@ from wsproxy.events.filters import ANEW, GONE, Filters
 from wsproxy.events.project_trees import Tree
 from wsproxy.events.stored_event import StoredEvent
 from wsproxy.services import Services
-from wsproxy.subscription import Client
 from wsproxy.transport.frames import Message
+from wsproxy.v1.subscription import Client
 
 
 class EventSubscription:
