@@ -24,7 +24,6 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from arvados_nats.service import ops
 from arvados_nats.service.ops import Health
-from publishers.attempts import Attempts
 from publishers.container_logs import publisher as container_logs
 from publishers.container_logs.source import LogSource
 from publishers.events import publisher as events
@@ -33,6 +32,7 @@ from publishers.permissions import publisher as permissions
 from publishers.postgres import database as postgres
 from publishers.postgres.database import Database
 from publishers.queue import publisher as queue
+from publishers.retry import Attempts
 from publishers.settings import Settings
 from publishers.supervision import Standing, keep_running
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from arvados_nats.contract import streams
 from arvados_nats.nats.client import Nats
 from arvados_nats.service.ops import Health
-from publishers.attempts import Attempts
 from publishers.container_logs import assignments, containers
 from publishers.container_logs import interest as log_interest
 from publishers.container_logs.assignments import Replicas
@@ -28,6 +27,7 @@ from publishers.container_logs.scan import Scan, Scanner
 from publishers.container_logs.source import LogSource
 from publishers.container_logs.tailer import Surroundings
 from publishers.container_logs.tailers import Roster
+from publishers.retry import Attempts
 
 _REMEMBERED = 10_000
 

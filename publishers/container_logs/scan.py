@@ -17,10 +17,10 @@ from datetime import UTC, datetime, timedelta
 from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats.client import Message, Nats
-from publishers.attempts import Attempts
 from publishers.container_logs import containers
 from publishers.container_logs.containers import Database
 from publishers.container_logs.tailers import Roster
+from publishers.retry import Attempts
 
 _NARROW = timedelta(minutes=2)
 """What every scan looks back: longer than a transaction of Arvados takes as a rule."""

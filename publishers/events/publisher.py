@@ -24,7 +24,6 @@ from arvados_nats.nats.client import Nats
 from arvados_nats.service import tracing
 from arvados_nats.service.ops import Health
 from publishers import metrics
-from publishers.attempts import Attempts
 from publishers.events import enrich, resume
 from publishers.events import rows as log_rows
 from publishers.events.event_source import EventSource, Scans
@@ -33,6 +32,7 @@ from publishers.events.rows import LogRow
 from publishers.jetstream.writer import Outgoing, Overtaken, StreamWriter
 from publishers.postgres.database import Database, Session
 from publishers.postgres.leader import Leadership, Lock
+from publishers.retry import Attempts
 
 logger = logging.getLogger(__name__)
 

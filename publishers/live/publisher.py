@@ -33,13 +33,13 @@ from arvados_nats.nats.history import StoredMessage
 from arvados_nats.permissions import object_facts
 from arvados_nats.service.ops import Health
 from publishers import metrics
-from publishers.attempts import Attempts
 from publishers.jetstream.follower import follow
 from publishers.live import audience as live_audience
 from publishers.live.audience import Pair, RequestsOfContainers, Trash
 from publishers.live.cursor import Cursor, Options
 from publishers.postgres.database import Database, Session
 from publishers.postgres.leader import Leadership, Lock
+from publishers.retry import Attempts
 
 logger = logging.getLogger(__name__)
 

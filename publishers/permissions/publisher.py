@@ -21,7 +21,6 @@ from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import grants_messages
 from arvados_nats.service.ops import Health
-from publishers.attempts import Attempts
 from publishers.permissions import answers as grants_answers
 from publishers.permissions import leader as grants_leader
 from publishers.permissions import metrics, object_answers, token_sweep
@@ -31,6 +30,7 @@ from publishers.permissions.token_query import TokenQuery
 from publishers.permissions.token_sweep import TokenSweep
 from publishers.postgres.database import Database
 from publishers.postgres.leader import Leadership, Lock
+from publishers.retry import Attempts
 
 LOCK = Lock("permissions")
 

@@ -30,9 +30,9 @@ from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import grants_messages
 from arvados_nats.permission_client.grants_messages import TOKEN_STALE, TokenGone
-from publishers.attempts import Attempts
 from publishers.permissions import metrics
 from publishers.permissions.token_query import LiveToken, TokenQuery
+from publishers.retry import Attempts
 
 logger = logging.getLogger(__name__)
 

@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import ArvadosNatsError, Unavailable
 from arvados_nats.nats.client import Message, Nats
-from publishers.attempts import Attempts
 from publishers.postgres.database import Session
+from publishers.retry import Attempts
 
 logger = logging.getLogger(__name__)
 

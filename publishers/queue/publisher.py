@@ -24,12 +24,12 @@ from arvados_nats.contract import queue_entries, streams, subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service.ops import Health
-from publishers.attempts import Attempts
 from publishers.jetstream.writer import Outgoing, Overtaken, StreamWriter
 from publishers.postgres.database import Database, Session
 from publishers.postgres.leader import Leadership, Lock
 from publishers.queue import metrics
 from publishers.queue import table as queue_table
+from publishers.retry import Attempts
 
 logger = logging.getLogger(__name__)
 

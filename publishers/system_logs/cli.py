@@ -23,9 +23,9 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.service import ops, process
 from arvados_nats.service.ops import Health
 from arvados_nats.service.settings import NatsSettings, OpsSettings
-from publishers.attempts import Attempts
 from publishers.pipes.pipe import Pipe
 from publishers.pipes.spool import Spool
+from publishers.retry import Attempts
 from publishers.system_logs import metrics
 from publishers.system_logs.journal import Journal
 from publishers.system_logs.pipe import PipeLines

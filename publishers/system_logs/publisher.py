@@ -22,7 +22,7 @@ from arvados_nats.contract import streams, subjects, system_log_records
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.nats.acks import Ack, JetStreamError
 from arvados_nats.nats.client import Nats
-from publishers.attempts import Attempts
+from publishers.retry import Attempts
 from publishers.system_logs import metrics
 from publishers.system_logs.place import Place, PlaceFile
 

@@ -25,9 +25,9 @@ from arvados_nats.errors import ArvadosNatsError, BadInput, ConfigError, Unavail
 from arvados_nats.nats import client as nats_client
 from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
-from publishers.attempts import Attempts
 from publishers.postgres import database as postgres
 from publishers.postgres import leader
+from publishers.retry import Attempts
 from sandbox import postgres as sandbox
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
