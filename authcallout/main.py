@@ -25,7 +25,7 @@ from authcallout.connections import Connection, Connections
 from authcallout.nkey_jwt import Signer
 from authcallout.revocation import Revocation
 from authcallout.settings import Settings
-from authcallout.token_book import TokenBook
+from authcallout.token_cache import TokenBook
 from authcallout.xkey import Envelope
 
 logger = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ from arvados_nats.permissions.grants import Grants
 from arvados_nats.permissions.rule import Identity
 from authcallout.admissions import CONTAINER, MAX_PATTERNS, fingerprint
 from authcallout.connections import Connections
-from authcallout.token_book import TokenBook
+from authcallout.token_cache import TokenBook
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from arvados_nats.permission_client.grants_cache import GrantBook
 from arvados_nats.permissions import request_info
 from arvados_nats.permissions.grant_subjects import subscriptions
 from authcallout.admissions import MAX_PATTERNS
-from authcallout.token_book import TokenBook
+from authcallout.token_cache import TokenBook
 
 QUEUE = "authcallout"
 _SHOWN = 1000

@@ -19,7 +19,7 @@ from arvados_nats.permissions.rule import Identity
 from authcallout.admissions import fingerprint
 from authcallout.connections import Connection, Connections
 from authcallout.revocation import Revocation
-from authcallout.token_book import TokenBook
+from authcallout.token_cache import TokenBook
 from sandbox.model.actors import Actor
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
