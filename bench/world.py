@@ -21,7 +21,7 @@ from urllib.parse import quote
 import asyncpg
 
 from bench.crowds import Clients
-from sandbox import crowds, raw_rows, sandbox
+from sandbox import bulk, raw_rows, sandbox
 from sandbox.model.actors import Actor
 from sandbox.raw_rows import SYSTEM_USER, RawRow, change, new_uuid, row
 from sandbox.sandbox import Sandbox
@@ -86,7 +86,7 @@ async def world(users: int = 200, projects: int = 20, each: int = 1) -> AsyncIte
     """A sandbox with users, projects shared with some of them, and `each` objects per project."""
     async with sandbox.run() as running:
         writer = await asyncpg.connect(running.database.dsn)
-        made = World(running, writer, await crowds.users(running.cluster, users))
+        made = World(running, writer, await bulk.users(running.cluster, users))
         try:
             await _populate(made, projects, each)
             yield made

@@ -19,7 +19,8 @@ import msgspec
 
 from sandbox import ages
 from sandbox.container_logs import ContainerLogs
-from sandbox.model import actors, permission_table, plain, records, seeds, tokens
+from sandbox.fixtures import Scenes
+from sandbox.model import actors, other_kinds, permission_table, records, seeds, tokens
 from sandbox.model.actors import Actor
 from sandbox.model.collections import CollectionRules
 from sandbox.model.config import ClusterConfig
@@ -33,10 +34,9 @@ from sandbox.model.records import Table
 from sandbox.model.refusal import raised
 from sandbox.model.rules import Rules
 from sandbox.model.tokens import TokenRules
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 from sandbox.model.users import UserRules
 from sandbox.runs import Runs
-from sandbox.scenes import Scenes
 from sandbox.writes import Writes
 
 _COLUMNS = """
@@ -55,7 +55,7 @@ def _rules() -> dict[str, Rules]:
         "container": ContainerRules(),
         "api_client_authorization": TokenRules(),
         "log": LogRules(),
-        **plain.all_rules(),
+        **other_kinds.all_rules(),
     }
 
 
@@ -152,7 +152,7 @@ async def open_cluster(
     async with asyncpg.create_pool(
         dsn, min_size=1, max_size=connections, init=_prepare_connection
     ) as pool:
-        await pool.execute(plain.DDL)
+        await pool.execute(other_kinds.DDL)
         await pool.execute(permission_table.VIEW)
         tables = records.tables_from(await pool.fetch(_COLUMNS))
         cluster = Cluster(pool, settings, tables, actors.system(settings, 0))

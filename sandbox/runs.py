@@ -15,7 +15,7 @@ from sandbox.container_logs import ContainerLogs
 from sandbox.model import lifecycle, tokens
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 from sandbox.writes import Named
 
 

@@ -17,7 +17,7 @@ from sandbox.model import containers, links, presentation, trash, user_merge, us
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record, Row, kind_named
 from sandbox.model.refusal import denied, not_found
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 
 Named = Record | Actor | str
 """An object, by itself or by its uuid."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from sandbox.model import records, trash
 from sandbox.model.records import Record
 from sandbox.model.rules import Problems, Rules
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 
 _LOCATOR = re.compile(r"[0-9a-f]{32}\+\d+(\+\S+)*")
 _FILE = re.compile(r"(\d+):(\d+):(\S+)")

@@ -23,7 +23,7 @@ from sandbox.model.container_states import FINAL as CONTAINER_FINAL
 from sandbox.model.container_states import NO_GPU, SCHEDULING
 from sandbox.model.records import Record
 from sandbox.model.rules import Problems, Rules
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 
 UNCOMMITTED, COMMITTED, FINAL = "Uncommitted", "Committed", "Final"
 _FOLLOWS: dict[str | None, tuple[str, ...]] = {

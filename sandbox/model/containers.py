@@ -11,12 +11,12 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from sandbox.model import container_priority, endings, outputs, records, transitions
+from sandbox.model import container_ends, container_priority, outputs, records, transitions
 from sandbox.model.container_states import CANCELLED, COMPLETE, FINAL, LOCKED, QUEUED, RUNNING
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, raised
 from sandbox.model.rules import Problems, Rules
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 
 _FOLLOWS: dict[str | None, tuple[str, ...]] = {
     None: (QUEUED,),
@@ -113,7 +113,7 @@ class ContainerRules(Rules):
                 await outputs.save_logs(unit, record)
         elif record.changed("state"):
             with unit.acting_as(unit.system):
-                await endings.end(unit, record)
+                await container_ends.end(unit, record)
 
 
 def _fill(record: Record) -> None:

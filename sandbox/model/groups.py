@@ -13,7 +13,7 @@ from sandbox.model.permission_graph import Change
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, raised
 from sandbox.model.rules import Problems, Rules
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 
 _CLASSES = ("project", "role", "filter")
 _FILTERS = "filters property must be an array of arrays, each with 3 elements"

@@ -16,7 +16,7 @@ from sandbox.model.actors import Actor
 from sandbox.model.container_states import CANCELLED, COMPLETE, QUEUED, RUNNING
 from sandbox.model.records import Record
 from sandbox.model.refusal import not_found
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 
 
 @dataclass(frozen=True, slots=True)

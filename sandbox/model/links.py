@@ -18,7 +18,7 @@ from sandbox.model.permission_graph import Change
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, raised
 from sandbox.model.rules import Problems, Rules
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 
 _RANK = {"can_read": 0, "can_write": 1, "can_manage": 2}
 _NAMES = "name IN ('can_read', 'can_write', 'can_manage')"

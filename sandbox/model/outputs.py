@@ -9,7 +9,7 @@ from typing import Any
 
 from sandbox.model import collections
 from sandbox.model.records import Record
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 
 
 def deep_sorted(value: Any) -> Any:

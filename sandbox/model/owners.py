@@ -12,7 +12,7 @@ from sandbox.model.records import Record
 from sandbox.model.refusal import denied, invalid
 
 if TYPE_CHECKING:
-    from sandbox.model.unit import Unit
+    from sandbox.model.unit_of_work import Unit
 
 
 async def permit(unit: Unit, record: Record) -> None:

@@ -9,7 +9,7 @@ from sandbox.model import audit_log, owners, records
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied
 from sandbox.model.rules import Rules
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 
 
 class LogRules(Rules):

@@ -11,7 +11,7 @@ from arvados_nats.contract.subjects import kind_of
 from sandbox import ages
 from sandbox.model import records, users
 from sandbox.model.records import Record, Row
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 
 _COMMON = ("owner_uuid", "created_at", "modified_by_user_uuid", "modified_at")
 _OWN: dict[str, tuple[str, ...]] = {

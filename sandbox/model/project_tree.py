@@ -12,7 +12,7 @@ from __future__ import annotations
 from sandbox.model import container_priority
 from sandbox.model.records import Record
 from sandbox.model.refusal import raised
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 
 _BELOW_TRASH = """
 WITH RECURSIVE below(uuid, trash_at) AS (

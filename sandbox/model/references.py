@@ -12,7 +12,7 @@ from sandbox.model.records import Record
 from sandbox.model.rules import Problems
 
 if TYPE_CHECKING:
-    from sandbox.model.unit import Unit
+    from sandbox.model.unit_of_work import Unit
 
 _UNCHECKED = frozenset(
     {"current_version_uuid", "container_uuid", "modified_by_client_uuid", "modified_by_user_uuid"}

@@ -10,7 +10,7 @@ from typing import Any
 from sandbox.model import outputs, records
 from sandbox.model.records import Record
 from sandbox.model.refusal import raised
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 
 _SMALLEST_CACHE = 2 << 30
 _LARGEST_CACHE = 32 << 30

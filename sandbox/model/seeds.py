@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 
 
 async def sow(unit: Unit) -> None:

@@ -19,7 +19,7 @@ from sandbox.model.database import Connection
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, not_logged_in
 from sandbox.model.rules import Rules
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 
 _UNLOGGED = {"last_used_at", "last_used_by_ip_address", "updated_at"}
 _NOW = "clock_timestamp() AT TIME ZONE 'UTC'"

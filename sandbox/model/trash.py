@@ -15,7 +15,7 @@ from sandbox.model import records
 from sandbox.model.records import Record
 from sandbox.model.refusal import raised
 from sandbox.model.rules import Problems
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 
 
 def lifetime(unit: Unit, record: Record) -> timedelta:

@@ -13,7 +13,7 @@ from sandbox.model import permission_table
 from sandbox.model.permission_graph import Change
 from sandbox.model.records import Record
 from sandbox.model.refusal import invalid, raised
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 from sandbox.model.users import OWNED, clear_permissions
 
 

@@ -15,7 +15,7 @@ from sandbox.model.permission_graph import Change
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, invalid, not_found, raised
 from sandbox.model.rules import Problems, Rules
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 
 _MEMBER = "link_class = 'permission' AND tail_uuid = $1 AND head_uuid = $2"
 OWNED = (

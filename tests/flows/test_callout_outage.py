@@ -13,7 +13,7 @@ import pytest
 
 from bench import crowds as clients_of_their_own
 from bench import native
-from sandbox import crowds
+from sandbox import bulk
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 from tests.flows.native import connected, lets_in, lets_in_at_last, until
@@ -27,7 +27,7 @@ CALLS = 16
 @pytest.fixture(scope="module")
 async def crowd(stack: Stack) -> AsyncIterator[list[Actor]]:
     """Many users with a token each."""
-    yield await crowds.users(stack.sandbox.cluster, CLIENTS, "crowd")
+    yield await bulk.users(stack.sandbox.cluster, CLIENTS, "crowd")
 
 
 # nats-py leaves the sockets of its failed attempts to reconnect to the garbage collector.
@@ -94,7 +94,7 @@ async def test_arvados_is_never_asked_more_than_it_should_be(
 async def test_two_thousand_logins_side_by_side_half_of_them_wrong(stack: Stack) -> None:
     """None waits for another. Whoever could not be decided about in time is refused and comes
     again; in the end exactly the good ones are in, and Arvados never saw more calls than set."""
-    users = await crowds.users(stack.sandbox.cluster, 250, "many")
+    users = await bulk.users(stack.sandbox.cluster, 250, "many")
     good = [native.login(user.token) for user in users] * 4
     wrong = [native.login(f"{user.token}x{number}") for number in range(4) for user in users]
     faults = stack.sandbox.backend.faults

@@ -18,7 +18,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from sandbox import crowds
+from sandbox import bulk
 from sandbox.cluster import Cluster
 from sandbox.model import permission_table, records
 from sandbox.model.actors import Actor
@@ -399,7 +399,7 @@ async def test_many_rows_at_once(cluster: Cluster, channel: Channel, alice: Acto
 
 async def test_a_crowd_is_like_users_made_one_by_one(cluster: Cluster, alice: Actor) -> None:
     """They see each other, can be shared with, and their tokens work."""
-    crowd = await crowds.users(cluster, 20)
+    crowd = await bulk.users(cluster, 20)
     project = await cluster.project("reef", owner=alice)
     await cluster.share(project, crowd[3])
 
@@ -412,7 +412,7 @@ async def test_a_crowd_is_like_users_made_one_by_one(cluster: Cluster, alice: Ac
 async def test_a_queue_can_be_filled_at_once(cluster: Cluster, alice: Actor) -> None:
     """Each of the containers can be locked, run and cancelled like any other."""
     like = await cluster.container_request("first", owner=alice)
-    pairs = await crowds.requests(cluster, like, 50)
+    pairs = await bulk.requests(cluster, like, 50)
 
     queued = "SELECT count(*) FROM containers WHERE state = 'Queued' AND priority > 0"
     assert await cluster.pool.fetchval(queued) == 51

@@ -11,7 +11,7 @@ from __future__ import annotations
 from sandbox.model import outputs
 from sandbox.model.container_states import CANCELLED, LOCKED, QUEUED
 from sandbox.model.records import Record
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 
 _RETRYABLE = """
 container_uuid = $1 AND priority > 0 AND state = 'Committed'

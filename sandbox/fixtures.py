@@ -19,7 +19,7 @@ from sandbox.container_logs import ContainerLogs
 from sandbox.model import audit_log, collections, lifecycle, links, records, tokens, trash, users
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 from sandbox.writes import Named, uuid_of
 
 IMAGE = ". d41d8cd98f00b204e9800998ecf8427e+0 0:0:sha256:sandbox.tar\n"

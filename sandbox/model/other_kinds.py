@@ -11,7 +11,7 @@ from sandbox.model import groups
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, raised
 from sandbox.model.rules import Problems, Rules
-from sandbox.model.unit import Unit
+from sandbox.model.unit_of_work import Unit
 
 
 class WorkflowRules(Rules):
