@@ -24,12 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from arvados_nats.nats import client as nats_client
-from bench import command, crowds, figures, processes, sides, world
-from bench.fans import Fan, OfPeer, Ours
+from bench import clients as crowds
+from bench import cluster as world
+from bench import command, compared, figures, processes
+from bench.cluster import Target, World
+from bench.compared import Cost, Side
 from bench.figures import Figures
 from bench.peers import centrifugo, nexus
-from bench.sides import Cost, Side
-from bench.world import Target, World
+from bench.subscribers import Fan, OfPeer, Ours
 from sandbox import stack
 
 PEERS = ("arvados-ws", "centrifugo", "nexus")
@@ -74,17 +76,17 @@ async def _rows(options: argparse.Namespace, peer: bool) -> dict[str, Any]:
         made = await exits.enter_async_context(world.world(options.users, 0))
         services = await exits.enter_async_context(stack.beside(made.sandbox))
         target = await _for_everybody(made)
-        everything = [await exits.enter_async_context(sides.ours(made, services))]
+        everything = [await exits.enter_async_context(compared.ours(made, services))]
         if peer:
-            everything.append(await exits.enter_async_context(sides.theirs(made, folder)))
-        await exits.enter_async_context(sides.connected(everything, options.sockets))
+            everything.append(await exits.enter_async_context(compared.theirs(made, folder)))
+        await exits.enter_async_context(compared.connected(everything, options.sockets))
         for side in everything:
             with processes.frozen(p for s in everything if s is not side for p in s.pids):
-                await sides.warm(side, [target])
+                await compared.warm(side, [target])
         rounds: dict[str, list[Figures]] = {side.name: [] for side in everything}
         for number in range(options.rounds + 1):
             for side in everything:
-                async with sides.turn(side, everything):
+                async with compared.turn(side, everything):
                     found = await _saturate(side, target, options.seconds, options.window)
                     if not peer:
                         free = await _saturate(side, target, options.seconds, 10_000)

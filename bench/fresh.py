@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from bench import figures, sides, world
+from bench import cluster as world
+from bench import compared, figures
+from bench.compared import Cost, Side
 from bench.figures import Figures
-from bench.sides import Cost, Side
 from sandbox import stack
 
 
@@ -25,17 +26,17 @@ async def turn(side: Side, everything: Sequence[Side], count: int) -> Figures:
     """So many objects, one after the other; the next when nobody asks Arvados any more."""
     delays: list[float] = []
     seconds = missing = 0.0
-    async with sides.turn(side, everything):
+    async with compared.turn(side, everything):
         cost = Cost(side)
         cost.begin()
         for target in await world.more(side.world, count):
             began = time.monotonic()
             written = await side.world.commit([target])
-            heard = await side.crowd.until(side.readers(target), sides.ROW_ID, within=60.0)
+            heard = await side.crowd.until(side.readers(target), compared.ROW_ID, within=60.0)
             seconds += max(heard.times, default=began + 60.0) - began
             missing += side.readers(target) - len(heard.times)
-            delays += sides.delays(heard, written)
-            await sides.quiet(side.world)
+            delays += compared.delays(heard, written)
+            await compared.quiet(side.world)
         used = cost.figures(len(delays), count)
     return {
         **figures.delays(delays),
@@ -54,10 +55,10 @@ async def against_arvados_ws(
         made = await exits.enter_async_context(world.world(users, len(world.READERS)))
         services = await exits.enter_async_context(stack.beside(made.sandbox))
         everything = [
-            await exits.enter_async_context(sides.ours(made, services)),
-            await exits.enter_async_context(sides.theirs(made, folder)),
+            await exits.enter_async_context(compared.ours(made, services)),
+            await exits.enter_async_context(compared.theirs(made, folder)),
         ]
-        await exits.enter_async_context(sides.connected(everything, sockets))
+        await exits.enter_async_context(compared.connected(everything, sockets))
         found: dict[str, list[Figures]] = {side.name: [] for side in everything}
         for number in range(rounds + 1):
             for side in everything:

@@ -23,10 +23,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import command, figures, fresh, processes, sides, world
+from bench import cluster as world
+from bench import command, compared, figures, fresh, processes
+from bench.cluster import Target, World
+from bench.compared import Cost, Side
 from bench.figures import Figures
-from bench.sides import Cost, Side
-from bench.world import Target, World
 from sandbox import stack
 
 PEERS = ("arvados-ws",)
@@ -40,11 +41,11 @@ async def _round(side: Side, targets: Sequence[Target], rate: float, seconds: fl
     cost.begin()
     written = await side.world.stream(targets, rate, count)
     expected = sum(side.readers(target) for _, target, _ in written)
-    heard = await side.crowd.until(expected, sides.ROW_ID, within=20.0)
+    heard = await side.crowd.until(expected, compared.ROW_ID, within=20.0)
     took = max(heard.times, default=math.inf) - written[0][2]
     used = cost.figures(len(heard.times), count)
     return {
-        **figures.delays(sides.delays(heard, written)),
+        **figures.delays(compared.delays(heard, written)),
         "deliveries": len(heard.times),
         "deliveries_per_second": len(heard.times) / took,
         "missing": expected - len(heard.times),
@@ -60,7 +61,7 @@ async def _situation(
     for number in range(options.rounds + 1):
         for side in everything:
             seconds = options.seconds if number else min(3.0, options.seconds)
-            async with sides.turn(side, everything):
+            async with compared.turn(side, everything):
                 found = await _round(side, targets, options.rate, seconds)
             if number:
                 rounds[side.name].append(found)
@@ -74,7 +75,7 @@ async def _all(everything: Sequence[Side], options: argparse.Namespace) -> dict[
     report: dict[str, Any] = {}
     for side in everything:
         with processes.frozen(p for s in everything if s is not side for p in s.pids):
-            warmed = await sides.warm(side, [*w.shared, *private])
+            warmed = await compared.warm(side, [*w.shared, *private])
         report |= {f"{side.name}_{name}": value for name, value in warmed.items()}
         print(f"{side.name}: warm: {warmed}")
     for name, targets in (("shared", w.shared), ("private", private)):
@@ -110,10 +111,10 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory()))
         w: World = await exits.enter_async_context(world.world(options.users, options.projects))
         services = await exits.enter_async_context(stack.beside(w.sandbox))
-        everything = [await exits.enter_async_context(sides.ours(w, services))]
+        everything = [await exits.enter_async_context(compared.ours(w, services))]
         if options.peer:
-            everything.append(await exits.enter_async_context(sides.theirs(w, folder)))
-        connected = await exits.enter_async_context(sides.connected(everything, options.sockets))
+            everything.append(await exits.enter_async_context(compared.theirs(w, folder)))
+        connected = await exits.enter_async_context(compared.connected(everything, options.sockets))
         report: dict[str, Any] = {
             "bench": "latency",
             "rate": options.rate,

@@ -28,10 +28,11 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from bench import crowds, figures, native, processes
-from bench.crowds import Clients
+from bench import clients as crowds
+from bench import figures, native, processes
+from bench.clients import Clients
+from bench.cluster import World, world
 from bench.figures import Figures
-from bench.world import World, world
 from sandbox import stack
 from sandbox.api_server import ApiServer
 from sandbox.model.actors import Actor

@@ -32,11 +32,13 @@ import httpx
 from arvados_nats.contract import streams, subjects
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message
-from bench import crowds, fans, figures, processes, world
-from bench.crowd import Heard
-from bench.crowds import Clients
+from bench import clients as crowds
+from bench import cluster as world
+from bench import figures, processes, subscribers
+from bench.clients import Clients
+from bench.cluster import World
+from bench.crowd_process import Heard
 from bench.figures import Figures
-from bench.world import World
 from sandbox import stack
 from sandbox.log_files import NumberedLines
 from sandbox.model.records import Record
@@ -79,7 +81,7 @@ def _delays(heard: Heard, first: int, written: array[float]) -> list[float]:
 async def _watch(
     clients: Clients, services: Stack, request: Record, viewers: int, tokens: list[str]
 ) -> None:
-    await fans.open_v1(
+    await subscribers.open_v1(
         clients,
         ("127.0.0.1", services.proxy_port),
         [tokens[number % len(tokens)] for number in range(viewers)],

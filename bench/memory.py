@@ -24,13 +24,15 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from bench import command, crowds, fans, figures, processes, world
-from bench.crowds import Clients
+from bench import clients as crowds
+from bench import cluster as world
+from bench import command, figures, processes, subscribers
+from bench.clients import Clients
+from bench.cluster import Target, World
 from bench.figures import Figures
 from bench.peers import centrifugo, nexus
 from bench.peers.centrifugo import Centrifugo
 from bench.peers.nexus import Nexus
-from bench.world import Target, World
 from sandbox import stack
 from sandbox.stack import Stack
 
@@ -130,9 +132,9 @@ async def _peer(options: argparse.Namespace) -> Figures:
         took = time.monotonic() - began
         hello = peer.hello([f"channel.{number}" for number in range(options.subscriptions)])
         await clients.send(hello[:1])
-        await fans.answered(clients, count, peer.welcome)
+        await subscribers.answered(clients, count, peer.welcome)
         await clients.send(hello[1:])
-        await fans.answered(clients, count * options.subscriptions, peer.subscribed)
+        await subscribers.answered(clients, count * options.subscriptions, peer.subscribed)
         await asyncio.sleep(3)
         return {
             "connects_per_second": count / took,

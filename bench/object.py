@@ -22,11 +22,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from bench import command, crowds, fans, figures, processes, world
-from bench.crowd import Heard
-from bench.crowds import Clients
+from bench import clients as crowds
+from bench import cluster as world
+from bench import command, figures, processes
+from bench import subscribers as fans
+from bench.clients import Clients
+from bench.cluster import Target, World
+from bench.crowd_process import Heard
 from bench.figures import Figures
-from bench.world import Target, World
 from sandbox import raw_rows, stack
 from sandbox.raw_rows import change, row
 

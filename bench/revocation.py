@@ -24,11 +24,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench import command, crowds, figures, native, processes, world
-from bench.crowds import Clients
+from bench import clients as crowds
+from bench import cluster as world
+from bench import command, figures, native, processes
+from bench.clients import Clients
+from bench.cluster import Target, World
+from bench.compared import ROW_ID
 from bench.figures import Figures
-from bench.sides import ROW_ID
-from bench.world import Target, World
 from sandbox import stack
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record

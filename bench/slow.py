@@ -23,12 +23,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from arvados_nats.nats import client as nats_client
-from bench import command, crowds, figures, processes, world
-from bench.crowd import Heard
-from bench.crowds import Clients
-from bench.fans import Ours
+from bench import clients as crowds
+from bench import cluster as world
+from bench import command, figures, processes
+from bench.clients import Clients
+from bench.compared import ROW_ID
+from bench.crowd_process import Heard
 from bench.figures import Figures
-from bench.sides import ROW_ID
+from bench.subscribers import Ours
 from sandbox import stack
 
 _TICK = 0.02

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from bench import crowds as clients_of_their_own
+from bench import clients as clients_of_their_own
 from bench import native
 from sandbox import bulk
 from sandbox.model.actors import Actor

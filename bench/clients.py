@@ -21,7 +21,7 @@ from typing import Any
 
 import uvloop
 
-from bench.crowd import Address, Crowd, Heard
+from bench.crowd_process import Address, Crowd, Heard
 
 _AT_ONCE = 32
 _LOOK_SECONDS = 0.1

@@ -22,11 +22,11 @@ from typing import Protocol
 from arvados_nats.contract import events, subjects
 from arvados_nats.contract.events import Event
 from arvados_nats.nats.client import Nats
-from bench import world
-from bench.crowds import Clients
+from bench import cluster as world
+from bench.clients import Clients
+from bench.cluster import World
 from bench.peers.centrifugo import Centrifugo
 from bench.peers.nexus import Nexus
-from bench.world import World
 from sandbox.stack import Stack
 
 _CHANNEL = "bench"

@@ -20,12 +20,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from bench import crowds, processes
-from bench.crowd import Heard
-from bench.crowds import Clients
+from bench import clients as crowds
+from bench import processes
+from bench.clients import Clients
+from bench.cluster import Target, World
+from bench.crowd_process import Heard
 from bench.figures import Figures
 from bench.peers import arvados_ws
-from bench.world import Target, World
 from sandbox import raw_rows
 from sandbox.stack import Stack
 

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import asyncpg
 
-from bench.crowds import Clients
+from bench.clients import Clients
 from sandbox import bulk, raw_rows, sandbox
 from sandbox.model.actors import Actor
 from sandbox.raw_rows import SYSTEM_USER, RawRow, change, new_uuid, row
