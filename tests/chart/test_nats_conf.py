@@ -183,9 +183,9 @@ def test_a_reload_never_happens(helm: Helm, example: str) -> None:
 
 
 def test_a_release_of_nats_alone_is_told_the_same(helm: Helm, chart_copy: Path) -> None:
-    """Run `python docs/make_chart.py` after changing values.yaml."""
+    """Run `python tools/make_chart.py` after changing values.yaml."""
     values = CHART.parent / "nats-values.yaml"
-    maker = runpy.run_path(str(ROOT / "docs" / "make_chart.py"))
+    maker = runpy.run_path(str(ROOT / "docs" / "tools/make_chart.py"))
     assert values.read_text(encoding="utf-8") == maker["nats_values"]()
     alone = Rendered(helm.run("template", "nats", chart_copy / "charts" / "nats", "-f", values))
     beside = helm.template("minimal", "nats.fullnameOverride=nats")

@@ -29,8 +29,8 @@ def document() -> dict[str, Any]:
 
 
 def test_the_file_is_up_to_date() -> None:
-    """Run `python docs/make_asyncapi.py` after changing a message."""
-    made = runpy.run_path(str(DOCS / "make_asyncapi.py"))["page"]()
+    """Run `python tools/make_asyncapi.py` after changing a message."""
+    made = runpy.run_path(str(DOCS / "tools/make_asyncapi.py"))["page"]()
     assert (DOCS / "asyncapi.yaml").read_text(encoding="utf-8") == made
 
 

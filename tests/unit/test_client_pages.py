@@ -15,12 +15,12 @@ from wsproxy.native_api.logs import LogsRequest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
-PAGES: dict[Path, str] = runpy.run_path(str(ROOT / "docs" / "make_clients.py"))["pages"]()
+PAGES: dict[Path, str] = runpy.run_path(str(ROOT / "docs" / "tools/make_clients.py"))["pages"]()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_shows_the_program(page: Path) -> None:
-    """Run `python docs/make_clients.py` after changing a client."""
+    """Run `python tools/make_clients.py` after changing a client."""
     assert page.read_text(encoding="utf-8") == PAGES[page]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-MAKER = Path(__file__).parents[2] / "docs" / "make_settings.py"
+MAKER = Path(__file__).parents[2] / "docs" / "tools/make_settings.py"
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def maker() -> dict[str, object]:
 
 
 def test_the_page_is_up_to_date(maker: dict[str, object]) -> None:
-    """Run `python docs/make_settings.py` after changing a setting."""
+    """Run `python tools/make_settings.py` after changing a setting."""
     page = maker["page"]
     assert callable(page)
     assert MAKER.with_name("settings.md").read_text(encoding="utf-8") == page()

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Write what the chart says a second time: `python docs/make_chart.py`.
+"""Write what the chart says a second time: `python tools/make_chart.py`.
 
 helm/arvados-nats/README.md comes from its template and values.yaml, where each `# -- text` line
 above a key is a row. In values.schema.json the names below `<component>.settings` come from the
@@ -47,7 +47,7 @@ _NATS_HEAD = """\
 #
 # SPDX-License-Identifier: Apache-2.0
 #
-# Written by docs/make_chart.py from helm/arvados-nats/values.yaml; do not edit. For a release of
+# Written by tools/make_chart.py from helm/arvados-nats/values.yaml; do not edit. For a release of
 # the official NATS chart alone, in our namespace; ours then has nats.enabled: false.
 """
 
@@ -56,7 +56,7 @@ _GRANTS_HEAD = """\
 --
 -- SPDX-License-Identifier: Apache-2.0
 --
--- Written by docs/make_chart.py; do not edit."""
+-- Written by tools/make_chart.py; do not edit."""
 
 Row = tuple[str, str]
 """A dotted path and what it is for."""

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Write docs/clients/*.md from the programs in tests/clients: `python docs/make_clients.py`.
+"""Write docs/clients/*.md from the programs in tests/clients: `python tools/make_clients.py`.
 
 The code in docs/clients.md is filled in as well: parts of the Python program that a comment before
 the block names. A test holds the pages equal to what this makes, and others run the programs, so
@@ -44,7 +44,7 @@ _FENCES = {".go": "go", ".mod": "", ".mjs": "js", ".json": "json", ".py": "pytho
 
 _HEAD = """# A native client in {name}
 
-Written by `docs/make_clients.py` from `tests/clients/{language}`; do not edit.
+Written by `tools/make_clients.py` from `tests/clients/{language}`; do not edit.
 
 What the program relies on is explained in [Native NATS clients](../clients.md).
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write docs/asyncapi.yaml, the description of protocol v1, from the message types themselves.
 
-Run `python docs/make_asyncapi.py` after changing a message; a test holds the file to the types.
+Run `python tools/make_asyncapi.py` after changing a message; a test holds the file to the types.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HEAD = """\
 #
 # SPDX-License-Identifier: Apache-2.0
 #
-# Written by docs/make_asyncapi.py from arvados_nats/protocol_v1/messages.py and arvados_nats/protocol_v1/requests.py; do not edit.
+# Written by tools/make_asyncapi.py from arvados_nats/protocol_v1/messages.py and arvados_nats/protocol_v1/requests.py; do not edit.
 """
 _ABOUT = """\
 One JSON object per text frame, with one key that names its type; both sides ignore keys they do not

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Write docs/settings.md from the settings classes: `python docs/make_settings.py`.
+"""Write docs/settings.md from the settings classes: `python tools/make_settings.py`.
 
 A test holds the page equal to what this makes, so no setting can go undocumented.
 """
@@ -34,7 +34,7 @@ SERVICES: dict[str, type[Block]] = {
 
 _HEAD = """# Settings
 
-Written by `docs/make_settings.py` from the settings classes; do not edit.
+Written by `tools/make_settings.py` from the settings classes; do not edit.
 
 Every service reads its settings from the environment, or from files of the same names in
 `ARVADOS_NATS_SECRETS_DIR`: give secrets that way. Durations are in seconds and sizes in bytes,
