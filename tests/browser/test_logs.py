@@ -15,8 +15,8 @@ from sandbox.log_files import NumberedLines
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 from tests.browser.test_page import open_page, running_request, scroll_up, user
-from tests.flows import long_ago
-from tests.v1 import nginx
+from tests.support import long_ago
+from tests.support.fronts import nginx
 
 __all__ = ["user"]  # the fixture
 

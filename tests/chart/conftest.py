@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.rendered import CHART, TOOLS, Helm
+from tests.support.chart.rendered import CHART, TOOLS, Helm
 
 STUB = Path(__file__).parent / "nats_stub"
 

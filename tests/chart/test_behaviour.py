@@ -32,11 +32,11 @@ from sandbox import ports
 from sandbox.model.actors import Actor
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
 from sandbox.stack import Service
-from tests.chart import image as images
-from tests.chart import nats_servers
-from tests.chart.nats_servers import Held, Servers
-from tests.chart.rendered import COMPONENTS, Helm, Pod, Rendered
-from tests.flows.native import Native, until
+from tests.support.chart import image as images
+from tests.support.chart import nats_servers
+from tests.support.chart.nats_servers import Held, Servers
+from tests.support.chart.rendered import COMPONENTS, Helm, Pod, Rendered
+from tests.support.clients.native import Native, until
 
 SETS = (
     "arvados.existingSecret=arvados-cluster",

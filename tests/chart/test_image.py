@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from arvados_nats.cli import COMMANDS
-from tests.chart import image as images
-from tests.chart.image import CONTAINERFILE, Image
-from tests.chart.rendered import COMPONENTS, ROOT, Helm
+from tests.support.chart import image as images
+from tests.support.chart.image import CONTAINERFILE, Image
+from tests.support.chart.rendered import COMPONENTS, ROOT, Helm
 
 SERVICES = (["authcallout"], ["publishers", "run"], ["wsproxy"], ["watch", "system-logs"])
 OTHERS = (["keys", "ensure"], ["config", "nats-server"], ["check", "config"], ["logs"], ["demo"])

@@ -37,7 +37,7 @@ from typing import Any
 
 import yaml
 
-from tests.chart.rendered import CHART, COMPONENTS, Helm
+from tests.support.chart.rendered import CHART, COMPONENTS, Helm
 
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 TEMPLATES = "".join(path.read_text() for path in CHART.glob("templates/**/*") if path.is_file())

@@ -22,7 +22,7 @@ from prometheus_client import REGISTRY
 import authcallout.main
 import publishers.main
 import wsproxy.main
-from tests.chart.rendered import CHART, COMPONENTS, ROOT, TOOLS, Helm
+from tests.support.chart.rendered import CHART, COMPONENTS, ROOT, TOOLS, Helm
 
 SERVICES = (authcallout.main, publishers.main, wsproxy.main)
 """Importing them is what fills the registry."""

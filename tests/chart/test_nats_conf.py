@@ -25,8 +25,8 @@ from arvados_nats.nats import server_config
 from arvados_nats.nats.client import Nats
 from arvados_nats.service import keys
 from publishers.settings import Settings as PublisherSettings
-from tests.chart import nats_servers
-from tests.chart.rendered import CHART, ROOT, Helm, Rendered
+from tests.support.chart import nats_servers
+from tests.support.chart.rendered import CHART, ROOT, Helm, Rendered
 
 VARIABLES = {
     "callout": "CALLOUT_USER",

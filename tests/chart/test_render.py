@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.rendered import CHART, EXAMPLES, Helm, RefusedByHelm, Rendered
+from tests.support.chart.rendered import CHART, EXAMPLES, Helm, RefusedByHelm, Rendered
 
 LONG = "a" * 53
 """As long as Helm lets a release's name be."""

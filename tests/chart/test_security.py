@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from arvados_nats.service import keys
-from tests.chart.rendered import EXAMPLES, Helm, Object, Pod, Rendered
+from tests.support.chart.rendered import EXAMPLES, Helm, Object, Pod, Rendered
 
 SEEDS = {
     "authcallout": {"callout", "callout-service", "sys", "issuer", "xkey"},

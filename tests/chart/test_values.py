@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.rendered import CHART, EXAMPLES, ROOT, Helm
+from tests.support.chart.rendered import CHART, EXAMPLES, ROOT, Helm
 
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.chart.rendered import COMPONENTS, EXAMPLES, Helm, Pod, Rendered
+from tests.support.chart.rendered import COMPONENTS, EXAMPLES, Helm, Pod, Rendered
 
 FIXED = {"app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component"}
 

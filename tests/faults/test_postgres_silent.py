@@ -24,7 +24,7 @@ from sandbox.postgres import Database, PostgresServer
 from sandbox.raw_rows import row
 from tests.faults import cuttable
 from tests.faults.cuttable import Cuttable, Way
-from tests.integration.event_world import QUICK, EventWorld, until, world
+from tests.support.worlds.events import QUICK, EventWorld, until, world
 
 LEADS_AGAIN = 30.0
 

@@ -17,7 +17,7 @@ from arvados_nats.errors import Refused, Unavailable
 from arvados_nats.nats import client as nats_client
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
-from tests.flows.native import Native, connected, lets_in, lets_in_at_last, until
+from tests.support.clients.native import Native, connected, lets_in, lets_in_at_last, until
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from bench import native
 from sandbox import bulk
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
-from tests.flows.native import connected, lets_in, lets_in_at_last, until
+from tests.support.clients.native import connected, lets_in, lets_in_at_last, until
 
 CLIENTS = 100
 LOOK_UP = "GET /arvados/v1/api_client_authorizations/current"

@@ -19,7 +19,7 @@ from arvados_nats.nats.client import Nats
 from sandbox.model.records import Record
 from sandbox.sandbox import MANAGEMENT_TOKEN
 from sandbox.stack import Service, Stack
-from tests.integration.log_world import joined, until
+from tests.support.worlds.logs import joined, until
 
 
 @pytest.fixture

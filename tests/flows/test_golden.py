@@ -34,8 +34,8 @@ from sandbox.model.config import ClusterConfig
 from sandbox.model.refusal import Refusal
 from sandbox.postgres import PostgresServer
 from sandbox.stack import Stack
-from tests.flows.native import connected, until
-from tests.integration.golden_replay import Json, Replay
+from tests.support.clients.native import connected, until
+from tests.support.golden_replay import Json, Replay
 
 SETTLED = 15.0
 """Seconds within which every reader must hear exactly what he may; most take a fraction of one."""

@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 
 from sandbox.sandbox import MANAGEMENT_TOKEN
 from sandbox.stack import Stack
-from tests.integration.event_world import until
+from tests.support.worlds.events import until
 
 STATIONS = {
     "publishers": (

@@ -20,7 +20,7 @@ from sandbox.model.records import Record
 from sandbox.stack import Stack
 from tests.clients.python.arvados_live import Connection as PythonConnection
 from tests.clients.python.arvados_live import Events, Log
-from tests.flows.native_answers import (
+from tests.support.clients.native_answers import (
     EVENTS,
     LOGS,
     all_events,

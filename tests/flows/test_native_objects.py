@@ -14,9 +14,9 @@ import pytest
 from arvados_nats.nats.client import Message, Nats
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
-from tests.flows.native import connected, until
-from tests.flows.native_answers import Answer, ask
-from tests.v1 import client as v1
+from tests.support.clients import v1
+from tests.support.clients.native import connected, until
+from tests.support.clients.native_answers import Answer, ask
 
 NOBODY = "zzzzz-4zz18-000000000000001"
 

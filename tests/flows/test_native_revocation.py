@@ -12,8 +12,8 @@ import pytest
 from sandbox.cluster import Cluster
 from sandbox.model.records import Record
 from sandbox.stack import Stack
-from tests.flows.native import Native, connected, until
-from tests.flows.revocations import SCENES, Given
+from tests.support.clients.native import Native, connected, until
+from tests.support.revocations import SCENES, Given
 
 _names = itertools.count(1)
 

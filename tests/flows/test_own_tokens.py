@@ -19,8 +19,8 @@ from arvados_nats.contract import accounts, subjects
 from arvados_nats.permission_client.own_tokens import OwnToken, OwnTokens
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
-from tests.flows.native import connected, lets_in
-from tests.flows.native_answers import EVENTS, ask, trusted
+from tests.support.clients.native import connected, lets_in
+from tests.support.clients.native_answers import EVENTS, ask, trusted
 
 ROOT, ANONYMOUS = "000000000000000", "anonymouspublic"
 

@@ -22,8 +22,8 @@ from arvados_nats.nats.client import Nats
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
-from tests.flows.native import connected
-from tests.integration.log_world import joined, until
+from tests.support.clients.native import connected
+from tests.support.worlds.logs import joined, until
 
 
 @pytest.fixture

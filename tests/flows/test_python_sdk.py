@@ -93,7 +93,7 @@ async def listening(
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "tests.flows.sdk_listener",
+        "tests.support.clients.sdk_listener",
         json.dumps(filters),
         json.dumps(last_log_id),
         json.dumps(poll),

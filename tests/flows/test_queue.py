@@ -19,9 +19,9 @@ from arvados_nats.contract.queue_entries import QueueEntry
 from arvados_nats.errors import Unavailable
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
-from tests.flows.native import connected
-from tests.flows.native_answers import eventually, native
-from tests.flows.terminal_command import Command, environment, started
+from tests.support.clients.native import connected
+from tests.support.clients.native_answers import eventually, native
+from tests.support.clients.terminal_command import Command, environment, started
 
 QUEUE = streams.QUEUE
 

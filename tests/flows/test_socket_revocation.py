@@ -21,8 +21,8 @@ from websockets.typing import Subprotocol
 
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
-from tests.flows.native import connected, until
-from tests.flows.revocations import SCENES
+from tests.support.clients.native import connected, until
+from tests.support.revocations import SCENES
 
 _names = itertools.count(1)
 

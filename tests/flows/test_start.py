@@ -18,7 +18,7 @@ from arvados_nats.permission_client.grants_cache import GrantBook
 from sandbox import child
 from sandbox.sandbox import MANAGEMENT_TOKEN
 from sandbox.stack import Service, Stack
-from tests.flows.native_answers import trusted
+from tests.support.clients.native_answers import trusted
 
 pytestmark = pytest.mark.timeout(120)
 _WELL = {"health": "OK"}

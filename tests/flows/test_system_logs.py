@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.stack import Stack
-from tests.flows.terminal_command import Command, environment, ran, started
+from tests.support.clients.terminal_command import Command, environment, ran, started
 
 
 @asynccontextmanager

@@ -20,8 +20,8 @@ from sandbox.log_files import NumberedLines
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
-from tests.flows import long_ago
-from tests.flows.terminal_command import environment, ran, started
+from tests.support import long_ago
+from tests.support.clients.terminal_command import environment, ran, started
 
 STAMP = "2026-01-02T03:04:{:02d}.000000000Z {}\n"
 

@@ -17,7 +17,7 @@ import pytest
 
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
-from tests.flows.terminal_command import Command, environment, ran, started
+from tests.support.clients.terminal_command import Command, environment, ran, started
 
 
 @pytest.fixture

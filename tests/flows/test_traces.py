@@ -11,9 +11,9 @@ from websockets.asyncio.client import connect
 
 from sandbox import stack as services
 from sandbox.sandbox import Sandbox
-from tests.flows.native import connected
-from tests.integration import otlp_collector
-from tests.integration.otlp_collector import facts
+from tests.support.clients.native import connected
+from tests.support.fronts import otlp_collector
+from tests.support.fronts.otlp_collector import facts
 
 
 async def test_a_row_a_login_and_a_replay_are_traced(sandbox: Sandbox) -> None:

@@ -17,8 +17,8 @@ from websockets.exceptions import ConnectionClosed
 from arvados_nats.errors import BadInput
 from sandbox.model.actors import Actor
 from tests.hostile.test_counts import own, until_equal
-from tests.v0.client import client as v0_client
-from tests.v0.site import Site
+from tests.support.clients.v0 import client as v0_client
+from tests.support.worlds.site import Site
 from tests.v1.conftest import Connect
 from wsproxy.transport.limits import Limits
 from wsproxy.v0 import messages as messages_v0

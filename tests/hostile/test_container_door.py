@@ -18,8 +18,8 @@ from sandbox import stack as services
 from sandbox.model.records import Record
 from sandbox.sandbox import Sandbox
 from sandbox.stack import Stack
-from tests.flows.native import connected, until
 from tests.flows.test_push_log import messages
+from tests.support.clients.native import connected, until
 
 MAX_PAYLOAD = 8 * 1024 * 1024
 

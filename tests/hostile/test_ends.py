@@ -15,10 +15,10 @@ from arvados_nats.contract import subjects
 from arvados_nats.permissions.grant_subjects import Change
 from sandbox.model.actors import Actor
 from tests.hostile.test_counts import own, until_equal
-from tests.integration.log_readers import MemoryWire
-from tests.v0.client import client as v0_client
-from tests.v0.site import Site
-from tests.v1 import client as clients
+from tests.support.clients import v1 as clients
+from tests.support.clients.v0 import client as v0_client
+from tests.support.log_readers import MemoryWire
+from tests.support.worlds.site import Site
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.transport.send_buffer import Outlet, Outlets
 

@@ -22,7 +22,7 @@ from arvados_nats.service import http_server
 from tests.hostile import raw
 from tests.hostile.raw import close, frame, more, ping, text
 from tests.hostile.test_counts import until_equal
-from tests.v0.site import background
+from tests.support.worlds.site import background
 from wsproxy.main import SERVER_OPTIONS
 from wsproxy.transport.fragments import MAX_FRAGMENTS
 from wsproxy.transport.frames import Message

@@ -23,7 +23,7 @@ from publishers.supervision import RESTARTS, keep_running
 from sandbox import ports
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from tests.integration.event_world import until
+from tests.support.worlds.events import until
 
 
 def _restarts(part: str) -> float:

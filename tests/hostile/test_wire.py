@@ -18,8 +18,8 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys
 from tests.hostile import raw_sender
-from tests.integration.event_world import until
 from tests.integration.test_nats_accounts import World, world
+from tests.support.worlds.events import until
 
 __all__ = ["world"]
 

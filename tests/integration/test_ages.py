@@ -26,7 +26,7 @@ from sandbox import ages
 from sandbox.cluster import open_cluster
 from sandbox.model.config import ClusterConfig
 from sandbox.postgres import Database, PostgresServer
-from tests.integration.permission_world import eventually
+from tests.support.worlds.permissions import eventually
 
 RECORDED: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "golden" / "schemas.json").read_text(encoding="utf-8")

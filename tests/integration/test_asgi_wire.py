@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from arvados_nats.service import http_server
-from tests.v0.site import background
+from tests.support.worlds.site import background
 from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Incoming
 from wsproxy.transport.limits import Pace

@@ -19,8 +19,8 @@ from arvados_nats.service import keys
 from sandbox import ports
 from sandbox.nats_server import NatsServer
 from sandbox.sandbox import Sandbox
-from tests.v0 import site as sites
-from tests.v0.site import Site
+from tests.support.worlds import site as sites
+from tests.support.worlds.site import Site
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from sandbox import sandbox as sandboxes
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import PostgresServer
 from sandbox.sandbox import Sandbox
-from tests.integration import faulty_fronts
+from tests.support.fronts import faulty_fronts
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from arvados_nats.service import keys
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from sandbox.sandbox import Sandbox
-from tests.integration import faulty_fronts
+from tests.support.fronts import faulty_fronts
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from arvados_nats.contract.log_chunks import FileEnd
 from arvados_nats.service.ops import Health
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from tests.integration.log_world import World, open_world, until, until_calls
+from tests.support.worlds.logs import World, open_world, until, until_calls
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from sandbox import raw_rows
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from sandbox.raw_rows import RawRow, change, new_uuid, row
-from tests.integration.event_world import QUICK, EventWorld, skipped, until, world
+from tests.support.worlds.events import QUICK, EventWorld, skipped, until, world
 
 
 @pytest.fixture

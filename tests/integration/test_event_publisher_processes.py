@@ -18,7 +18,7 @@ from sandbox import postgres, raw_rows
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from sandbox.raw_rows import RawRow, change, new_uuid, row
-from tests.integration.event_world import PROCESS_SECONDS, EventWorld, until, world
+from tests.support.worlds.events import PROCESS_SECONDS, EventWorld, until, world
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from arvados_nats.permissions.grants import OWNED, Grants
 from sandbox.model.actors import Actor
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from tests.integration.permission_world import (
+from tests.support.worlds.permissions import (
     FAST,
     SLOW,
     PermissionWorld,

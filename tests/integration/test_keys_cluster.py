@@ -16,8 +16,8 @@ from arvados_nats.cli import main
 from arvados_nats.errors import ConfigError, Refused, Unavailable
 from arvados_nats.service import keys
 from sandbox import tls
-from tests.integration import kubernetes_api
-from tests.integration.kubernetes_api import KubernetesApi
+from tests.support.fronts import kubernetes_api
+from tests.support.fronts.kubernetes_api import KubernetesApi
 
 SECRETS = "/api/v1/namespaces/arvados/secrets"
 SECRET = f"{SECRETS}/nkeys"

@@ -28,7 +28,7 @@ from sandbox.cluster import Cluster
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from sandbox.raw_rows import new_uuid
-from tests.integration.event_world import EventWorld, until, world
+from tests.support.worlds.events import EventWorld, until, world
 
 
 class LiveWorld:

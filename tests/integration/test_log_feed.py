@@ -22,9 +22,9 @@ from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from tests.integration import log_world
-from tests.integration.log_readers import chunks, join, publish
-from tests.v0.site import background
+from tests.support.log_readers import chunks, join, publish
+from tests.support.worlds import logs as log_world
+from tests.support.worlds.site import background
 from wsproxy.cursors import LogPlace
 from wsproxy.logs.consumer import Selection
 from wsproxy.logs.history import LogHistory, Wanted

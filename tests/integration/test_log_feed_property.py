@@ -24,7 +24,7 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys
 from sandbox.nats_server import NatsServer
-from tests.integration.log_readers import Peer, Received, join, publish
+from tests.support.log_readers import Peer, Received, join, publish
 from wsproxy.logs.consumer import Selection
 from wsproxy.logs.history import LogHistory
 from wsproxy.logs.hub import LogFeed

@@ -22,7 +22,7 @@ from publishers.container_logs.pace import Pace
 from sandbox.api_server import ApiServer
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from tests.integration.log_world import Job, World, open_world, until, until_calls
+from tests.support.worlds.logs import Job, World, open_world, until, until_calls
 
 SIZES = "PROPFIND /arvados/v1/container_requests/{uuid}/log"
 LAZY = Pace(fast=0.05, slow=30.0)

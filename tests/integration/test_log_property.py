@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from publishers.container_logs.pace import Pace
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import PostgresServer
-from tests.integration.log_world import Job, World, open_world, until
+from tests.support.worlds.logs import Job, World, open_world, until
 
 FILES = ("stdout.txt", "stderr.txt")
 Step = tuple[str, bytes] | Literal["wait", "replace", "second", "tunnel", "checkpoint"]

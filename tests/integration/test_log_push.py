@@ -23,7 +23,7 @@ from publishers.pipes.pipe import Pipe
 from publishers.pipes.spool import Spool
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from tests.integration.log_world import Job, World, open_world, until, until_calls
+from tests.support.worlds.logs import Job, World, open_world, until, until_calls
 
 READS = "GET /arvados/v1/container_requests/{uuid}/log"
 

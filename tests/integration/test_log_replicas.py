@@ -28,7 +28,7 @@ from publishers.container_logs.tailer import LogTailer, Surroundings
 from publishers.container_logs.writer import Fenced, LogWriter
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from tests.integration.log_world import Job, World, open_world, until
+from tests.support.worlds.logs import Job, World, open_world, until
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from publishers.live.audience import Trash
 from publishers.postgres import database as postgres
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from tests.integration.permission_world import PermissionWorld, world
+from tests.support.worlds.permissions import PermissionWorld, world
 from wsproxy.events.permission_check import PermissionCheck
 from wsproxy.events.principal import Reader
 from wsproxy.logins.logins import Viewer

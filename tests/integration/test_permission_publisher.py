@@ -22,7 +22,7 @@ from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from tests.integration.permission_world import FAST, PermissionWorld, eventually, uuids, world
+from tests.support.worlds.permissions import FAST, PermissionWorld, eventually, uuids, world
 
 
 @pytest.fixture

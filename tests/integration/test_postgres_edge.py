@@ -31,7 +31,7 @@ from publishers.retry import Attempts
 from sandbox import postgres as sandbox
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from tests.integration.event_world import until
+from tests.support.worlds.events import until
 
 LOCK = leader.Lock("test")
 

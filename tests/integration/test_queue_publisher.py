@@ -19,7 +19,7 @@ from arvados_nats.nats.acks import JetStreamError
 from arvados_nats.nats.client import Message
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from tests.integration.queue_world import QueueWorld, eventually, world
+from tests.support.worlds.queue import QueueWorld, eventually, world
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from publishers.events import resume
 from publishers.events.rows import LogRow
 from sandbox.nats_server import NatsServer
 from sandbox.raw_rows import new_uuid, utc_now
-from tests.integration.event_world import skipped
+from tests.support.worlds.events import skipped
 
 WINDOW = timedelta(minutes=30)
 

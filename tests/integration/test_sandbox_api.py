@@ -19,7 +19,7 @@ from sandbox.cluster import open_cluster
 from sandbox.container_logs import ContainerLogs
 from sandbox.model.config import ClusterConfig
 from sandbox.postgres import PostgresServer
-from tests.integration.recording import Recording
+from tests.support.recording import Recording
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "api.json"
 EXCHANGES = {

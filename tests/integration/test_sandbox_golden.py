@@ -19,7 +19,7 @@ import pytest
 from sandbox.cluster import open_cluster
 from sandbox.model.config import ClusterConfig
 from sandbox.postgres import Database
-from tests.integration.golden_replay import Json, Replay, comparable
+from tests.support.golden_replay import Json, Replay, comparable
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
 from publishers.jetstream.writer import Outgoing, Overtaken, StreamWriter
 from sandbox.nats_server import NatsServer
-from tests.integration.event_world import until
+from tests.support.worlds.events import until
 
 SUBJECT = "arvados.events.other.none.test"
 

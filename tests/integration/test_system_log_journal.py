@@ -16,8 +16,8 @@ from arvados_nats.service.ops import Health
 from publishers.system_logs import metrics
 from publishers.system_logs.journal import Journal
 from sandbox.nats_server import NatsServer
-from tests.integration.scripted_journal import ScriptedJournal
-from tests.integration.system_log_world import World, open_world, said
+from tests.support.fronts.scripted_journal import ScriptedJournal
+from tests.support.worlds.system_logs import World, open_world, said
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from arvados_nats.errors import Unavailable
 from arvados_nats.nats import client as nats_client
 from publishers.system_logs import metrics
 from sandbox.nats_server import NatsServer
-from tests.integration.journald import Journald, journald
-from tests.integration.log_world import until
-from tests.integration.system_log_world import HOST, World, open_world, said
+from tests.support.fronts.journald import Journald, journald
+from tests.support.worlds.logs import until
+from tests.support.worlds.system_logs import HOST, World, open_world, said
 
 
 @pytest.fixture

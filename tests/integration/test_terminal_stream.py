@@ -27,8 +27,8 @@ from arvados_nats.protocol_v1.messages import (
     ServerMessage,
     Subscribed,
 )
-from tests.integration import scripted_proxy
-from tests.integration.scripted_proxy import Peer, Proxy
+from tests.support.fronts import scripted_proxy
+from tests.support.fronts.scripted_proxy import Peer, Proxy
 
 C1 = "zzzzz-dz642-000000000000001"
 

@@ -23,7 +23,7 @@ from authcallout.token_cache import TokenBook
 from sandbox.model.actors import Actor
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from tests.integration.permission_world import FAST, PermissionWorld, eventually, world
+from tests.support.worlds.permissions import FAST, PermissionWorld, eventually, world
 
 MANY = 1001
 """More than the publisher answers about at once."""

@@ -16,8 +16,8 @@ from arvados_nats.errors import ConfigError
 from arvados_nats.service import process, tracing
 from arvados_nats.service.settings import OpsSettings
 from sandbox import ports
-from tests.integration import otlp_collector
-from tests.integration.otlp_collector import Collector, facts
+from tests.support.fronts import otlp_collector
+from tests.support.fronts.otlp_collector import Collector, facts
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from sandbox import child
 from sandbox.child import Child
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
-from tests.v0 import site as sites
-from tests.v0.client import Client, client, settled
-from tests.v0.site import Site
+from tests.support.clients.v0 import Client, client, settled
+from tests.support.worlds import site as sites
+from tests.support.worlds.site import Site
 
 COMMAND: list[str | Path] = [Path(sysconfig.get_path("scripts")) / "arvados-nats", "wsproxy"]
 START_SECONDS = 30.0

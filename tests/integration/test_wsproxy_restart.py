@@ -18,9 +18,9 @@ from websockets.exceptions import ConnectionClosed
 from sandbox.model.actors import Actor
 from sandbox.sandbox import Sandbox
 from tests.integration.test_wsproxy_process import running
-from tests.v0 import site as sites
-from tests.v0.client import client, settled
-from tests.v0.site import Site
+from tests.support.clients.v0 import client, settled
+from tests.support.worlds import site as sites
+from tests.support.worlds.site import Site
 
 SOCKETS = int(os.environ.get("RESTART_SOCKETS", "60"))
 DRAIN_SECONDS = max(2.0, SOCKETS / 100)

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.chart.conftest import chart_copy, helm
-from tests.chart.rendered import TOOLS
 from tests.k8s import control_plane
 from tests.k8s.control_plane import PROGRAMS, Kubernetes
+from tests.support.chart.rendered import TOOLS
 
 __all__ = ["chart_copy", "helm"]
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.chart.rendered import EXAMPLES, Helm, Rendered
 from tests.k8s import site as sites
 from tests.k8s.control_plane import Kubernetes, RefusedByKubernetes
 from tests.k8s.site import until
+from tests.support.chart.rendered import EXAMPLES, Helm, Rendered
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(120)]
 

@@ -19,10 +19,10 @@ import pytest
 from arvados_nats.admin import keys_cluster
 from arvados_nats.errors import Refused
 from arvados_nats.service import keys
-from tests.chart.rendered import CHART, COMPONENTS
 from tests.k8s import site as sites
 from tests.k8s.control_plane import Kubernetes
 from tests.k8s.site import COMPONENT, RefusedByHelm, Site
+from tests.support.chart.rendered import CHART, COMPONENTS
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(300)]
 

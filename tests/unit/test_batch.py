@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from tests.unit.made_events import made
+from tests.support.made_events import made
 from wsproxy.events.batch import Batch
 
 

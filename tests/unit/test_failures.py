@@ -10,7 +10,7 @@ import logging
 
 import pytest
 
-from tests.integration.log_readers import MemoryWire
+from tests.support.log_readers import MemoryWire
 from wsproxy.transport import failures
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.transport.send_buffer import Outlets

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from arvados_nats.contract.events import Event
 from arvados_nats.errors import BadInput
-from tests.unit.made_events import made
+from tests.support.made_events import made
 from wsproxy.transport import frames
 from wsproxy.v0 import messages as messages_v0
 from wsproxy.v0.messages import NumberedEvent, Subscribe, Unsubscribe

@@ -14,7 +14,7 @@ from arvados_nats.errors import BadInput, Refused, Unavailable
 from arvados_nats.permissions.grants import OWNED, Grants
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import Identity
-from tests.unit.made_events import COLLECTION, PROJECT, USER, made
+from tests.support.made_events import COLLECTION, PROJECT, USER, made
 from wsproxy.cursors import EventCursor
 from wsproxy.native_api import reply as native_reply
 from wsproxy.native_api.events import EventsRequest, _begin, _Page, pattern

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.unit.made_events import made
+from tests.support.made_events import made
 from wsproxy.v0 import messages as messages_v0
 from wsproxy.v0.messages import Subscribe
 from wsproxy.v0.session import SessionV0, Subscription

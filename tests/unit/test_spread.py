@@ -9,7 +9,7 @@ import asyncio
 
 import pytest
 
-from tests.integration.log_readers import MemoryWire
+from tests.support.log_readers import MemoryWire
 from wsproxy.transport.connections import Connections
 from wsproxy.transport.pacing import spread
 from wsproxy.transport.send_buffer import Outlet, Outlets

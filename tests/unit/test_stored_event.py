@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from arvados_nats.errors import BadInput
-from tests.unit.made_events import COLLECTION, PROJECT, USER, made
+from tests.support.made_events import COLLECTION, PROJECT, USER, made
 from wsproxy.events import stored_event
 from wsproxy.events.graph_changes import graph_change
 

@@ -16,9 +16,9 @@ from sandbox import nats_server as nats_sandbox
 from sandbox import postgres as postgres_sandbox
 from sandbox import sandbox as sandboxes
 from sandbox.model.actors import Actor
-from tests.v0 import site as sites
-from tests.v0.client import Api, api, settled
-from tests.v0.site import Site
+from tests.support.clients.v0 import Api, api, settled
+from tests.support.worlds import site as sites
+from tests.support.worlds.site import Site
 
 THEIRS = os.environ.get("V0_SERVER") == "arvados-ws"
 

@@ -13,8 +13,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from sandbox.model.actors import Actor
-from tests.v0.client import Api, client
-from tests.v0.site import Site
+from tests.support.clients.v0 import Api, client
+from tests.support.worlds.site import Site
 from wsproxy.v0 import connection as socket_v0
 
 SUBSCRIBE = {"method": "subscribe"}

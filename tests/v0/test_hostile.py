@@ -15,8 +15,8 @@ import pytest
 from sandbox import raw_rows
 from sandbox.model.actors import Actor
 from sandbox.raw_rows import RawRow
-from tests.v0.client import Api, client, settled
-from tests.v0.site import Site
+from tests.support.clients.v0 import Api, client, settled
+from tests.support.worlds.site import Site
 
 NOBODY = "zzzzz-4zz18-nobodysobjectxx"
 LONG = 5_000_000

@@ -20,9 +20,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from sandbox.model.actors import Actor
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
-from tests.v0 import site as sites
-from tests.v0.client import Api, Client, client, settled
-from tests.v0.site import Site
+from tests.support.clients.v0 import Api, Client, client, settled
+from tests.support.worlds import site as sites
+from tests.support.worlds.site import Site
 
 pytestmark = pytest.mark.ours("what arvados-ws lacks, or does in its own way")
 

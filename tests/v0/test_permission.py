@@ -12,8 +12,8 @@ import pytest
 
 from sandbox import raw_rows
 from sandbox.model.actors import Actor
-from tests.v0.client import Api, client, settled
-from tests.v0.site import Site
+from tests.support.clients.v0 import Api, client, settled
+from tests.support.worlds.site import Site
 
 EMPTY = "d41d8cd98f00b204e9800998ecf8427e+0"
 """The portable data hash of a collection without files."""

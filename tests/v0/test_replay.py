@@ -14,8 +14,8 @@ import pytest
 
 from sandbox import raw_rows
 from sandbox.model.actors import Actor
-from tests.v0.client import Api, client, settled
-from tests.v0.site import Site
+from tests.support.clients.v0 import Api, client, settled
+from tests.support.worlds.site import Site
 
 CREATES = ["event_type", "in", ["create"]]
 

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import pytest
 
 from sandbox.model.actors import Actor
-from tests.v0.client import Api, Client, api, client, settled
-from tests.v0.site import Site
+from tests.support.clients.v0 import Api, Client, api, client, settled
+from tests.support.worlds.site import Site
 
 UPDATES = [["event_type", "in", ["update"]]]
 V0_KEYS = {

@@ -20,9 +20,9 @@ from bench.peers import binaries
 from sandbox import raw_rows
 from sandbox.model.actors import Actor
 from sandbox.sandbox import Sandbox
-from tests.v0 import site as sites
-from tests.v0.client import Client, Json, client, settled
-from tests.v0.site import Site
+from tests.support.clients.v0 import Client, Json, client, settled
+from tests.support.worlds import site as sites
+from tests.support.worlds.site import Site
 
 DONE = "done"
 

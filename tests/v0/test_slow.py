@@ -21,9 +21,9 @@ from websockets.exceptions import ConnectionClosed
 from sandbox import raw_rows
 from sandbox.model.actors import Actor
 from sandbox.raw_rows import RawRow
-from tests.v0 import site as sites
-from tests.v0.client import Client, client, settled
-from tests.v0.site import Site
+from tests.support.clients.v0 import Client, client, settled
+from tests.support.worlds import site as sites
+from tests.support.worlds.site import Site
 from wsproxy.services import Services
 from wsproxy.transport.send_buffer import HIGH_WATER
 

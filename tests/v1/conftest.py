@@ -17,11 +17,11 @@ from sandbox import nats_server as nats_sandbox
 from sandbox import postgres as postgres_sandbox
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
-from tests.integration import log_replica
-from tests.v0 import site as sites
-from tests.v0.site import Site
-from tests.v1 import client as clients
-from tests.v1.client import Client
+from tests.support import log_replica
+from tests.support.clients import v1 as clients
+from tests.support.clients.v1 import Client
+from tests.support.worlds import site as sites
+from tests.support.worlds.site import Site
 
 Connect = Callable[..., AbstractAsyncContextManager[Client]]
 

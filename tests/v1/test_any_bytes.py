@@ -27,9 +27,9 @@ from arvados_nats.commands.logs import Show, Wanted
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
-from tests.v0 import site as sites
-from tests.v0.site import Site
-from tests.v1.client import connected
+from tests.support.clients.v1 import connected
+from tests.support.worlds import site as sites
+from tests.support.worlds.site import Site
 from tests.v1.conftest import publisher
 from tests.v1.test_sse import opened
 

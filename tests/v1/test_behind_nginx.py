@@ -13,8 +13,8 @@ from arvados_nats.client import stream
 from arvados_nats.errors import ConfigError
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
-from tests.v0.site import Site
-from tests.v1 import nginx
+from tests.support.fronts import nginx
+from tests.support.worlds.site import Site
 from tests.v1.test_sse import opened
 
 

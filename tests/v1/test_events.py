@@ -10,9 +10,9 @@ import pytest
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
-from tests.v0 import site as sites
-from tests.v0.site import Site
-from tests.v1 import client as clients
+from tests.support.clients import v1 as clients
+from tests.support.worlds import site as sites
+from tests.support.worlds.site import Site
 from tests.v1.conftest import Connect
 from wsproxy.cursors import Codec, EventCursor
 

@@ -18,9 +18,9 @@ from starlette.routing import Mount, Route
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.sandbox import MANAGEMENT_TOKEN
-from tests.v0 import site as sites
-from tests.v0.site import Site
-from tests.v1 import client as clients
+from tests.support.clients import v1 as clients
+from tests.support.worlds import site as sites
+from tests.support.worlds.site import Site
 from tests.v1 import test_sse
 from wsproxy.app import STATIC, App
 from wsproxy.services import Services

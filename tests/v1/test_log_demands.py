@@ -22,9 +22,9 @@ from arvados_nats.protocol_v1.messages import SUBPROTOCOL
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
-from tests.v0 import site as sites
-from tests.v0.site import Site
-from tests.v1.client import WITHIN, Client
+from tests.support.clients.v1 import WITHIN, Client
+from tests.support.worlds import site as sites
+from tests.support.worlds.site import Site
 from tests.v1.conftest import Connect
 from tests.v1.test_sse import opened
 from wsproxy.logs.pieces import PIECE_BYTES

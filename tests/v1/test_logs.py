@@ -11,8 +11,8 @@ import time
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
-from tests.v0.site import Site
-from tests.v1.client import Client
+from tests.support.clients.v1 import Client
+from tests.support.worlds.site import Site
 from tests.v1.conftest import Connect
 
 

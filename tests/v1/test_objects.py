@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
-from tests.v0.site import Site
-from tests.v1.client import Client
+from tests.support.clients.v1 import Client
+from tests.support.worlds.site import Site
 from tests.v1.conftest import Connect
 
 

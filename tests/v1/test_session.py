@@ -16,9 +16,9 @@ from websockets.typing import Subprotocol
 
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
-from tests.v0 import site as sites
-from tests.v0.site import Site
-from tests.v1 import client as clients
+from tests.support.clients import v1 as clients
+from tests.support.worlds import site as sites
+from tests.support.worlds.site import Site
 from tests.v1.conftest import Connect
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.v1 import connection as socket_v1

@@ -13,8 +13,8 @@ from websockets.typing import Subprotocol
 from arvados_nats.protocol_v1.messages import SUBPROTOCOL
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
-from tests.v0.site import Site
-from tests.v1.client import Client
+from tests.support.clients.v1 import Client
+from tests.support.worlds.site import Site
 from tests.v1.conftest import Connect
 from wsproxy import metrics
 

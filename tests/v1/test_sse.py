@@ -17,8 +17,8 @@ import pytest
 
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
-from tests.v0.site import Site
-from tests.v1.client import WITHIN, Logs, as_described
+from tests.support.clients.v1 import WITHIN, Logs, as_described
+from tests.support.worlds.site import Site
 from wsproxy.v1 import sse
 
 

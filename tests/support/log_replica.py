@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A publisher of container logs as a process of its own, for tests that kill it.
 
-`python -m tests.integration.log_replica '<JSON of Place>'`
+`python -m tests.support.log_replica '<JSON of Place>'`
 """
 
 from __future__ import annotations

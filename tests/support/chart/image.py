@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chart.rendered import ROOT
+from tests.support.chart.rendered import ROOT
 
 CONTAINERFILE = ROOT / "Containerfile"
 _PREFIX = "/opt/arvados-nats"

@@ -24,7 +24,7 @@ import yaml
 
 from sandbox import child, nats_server, ports
 from sandbox.child import Child
-from tests.chart.rendered import Object, Rendered
+from tests.support.chart.rendered import Object, Rendered
 
 Held = Mapping[tuple[str, str], str]
 """(Secret or ConfigMap, key) -> value."""

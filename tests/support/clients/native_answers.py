@@ -16,7 +16,7 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
-from tests.flows.native import connected
+from tests.support.clients.native import connected
 
 EVENTS, LOGS = "arvados.api.events", "arvados.api.logs"
 

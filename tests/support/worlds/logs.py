@@ -33,8 +33,8 @@ from sandbox.cluster import Cluster, open_cluster
 from sandbox.container_logs import ContainerLogs
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from tests.integration import log_replica
-from tests.integration.log_replica import Place
+from tests.support import log_replica
+from tests.support.log_replica import Place
 
 PACE = Pace(fast=0.05, slow=0.2, confirm=1.0, give_up=2.0, push=1.0)
 _IMAGE = ". d41d8cd98f00b204e9800998ecf8427e+0 0:0:image.tar\n"
@@ -171,7 +171,7 @@ class World:
     async def process(self) -> AsyncIterator[asyncio.subprocess.Process]:
         """A publisher of container logs in a process of its own; killed at the end."""
         text = msgspec.json.encode(self.place).decode()
-        arguments = ("-m", "tests.integration.log_replica", text)
+        arguments = ("-m", "tests.support.log_replica", text)
         process = await asyncio.create_subprocess_exec(sys.executable, *arguments)
         try:
             yield process

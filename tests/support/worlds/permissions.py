@@ -30,7 +30,7 @@ from sandbox.cluster import Cluster, open_cluster
 from sandbox.model.actors import Actor
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from tests.integration.event_world import QUICK
+from tests.support.worlds.events import QUICK
 
 SLOW = permissions.Options(round=3600, sweep=3600)
 """Nothing is found by the clock, so that what is told was noticed by events and timers."""
