@@ -11,7 +11,7 @@
     ├── BadInput      this one message is wrong: drop, count, carry on
     └── ConfigError   stop with exit code 2 and name the setting
 
-Only the edges (`arvados_client`, `nats_client` and its parts, `publishers.postgres.database`) see the
+Only the edges (`arvados_nats.arvados`, `arvados_nats.nats`, `publishers.postgres`) see the
 exceptions of the libraries below them; they raise one of these, always `from` the original.
 """
 

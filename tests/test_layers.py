@@ -1,82 +1,22 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Imports go one way: rooms to the kernel, and inside the kernel from commands down to errors.
-
-The layers stand in pyproject.toml, where `make check` reads them too; here they are held by the
-suite itself, with nothing but the syntax tree.
-"""
+"""What every file of ours is like. What it may import stands in pyproject.toml: `make check`."""
 
 from __future__ import annotations
 
 import ast
 import re
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-ROOMS, KERNEL = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
-    "contracts"
-]
-PACKAGES = tuple(re.split(r"\W+", " ".join(ROOMS["layers"])))
+PACKAGES = ("arvados_nats", "authcallout", "publishers", "wsproxy", "sandbox")
 HEADER = "# Copyright (C) The Arvados-NATS Authors\n#\n# SPDX-License-Identifier: Apache-2.0\n"
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-RINGS = {
-    name: ring for ring, names in enumerate(KERNEL["layers"]) for name in re.split(r"\W+", names)
-}
-
-
-def imports(path: Path) -> Iterator[str]:
-    """Every module of ours that a file imports, anywhere in it, as `package.module…`."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        match node:
-            case ast.Import(names=names):
-                found = [name.name for name in names]
-            case ast.ImportFrom(module=str(module), level=0, names=names):
-                found = [f"{module}.{name.name}" for name in names]
-            case ast.ImportFrom():
-                found = ["relative import"]
-            case _:
-                continue
-        yield from (name for name in found if name.partition(".")[0] in {*PACKAGES, "relative"})
 
 
 def _name(path: Path) -> str:
     return str(path.relative_to(ROOT))
-
-
-def test_a_module_imports_its_own_room_and_the_kernel() -> None:
-    """Services never import each other, nor the sandbox; the kernel imports none of them.
-
-    The sandbox runs NATS servers with the configuration that administrators get.
-    """
-    strangers = {
-        _name(path): rooms
-        for path in MODULES
-        if (rooms := {name.partition(".")[0] for name in imports(path)} - _may_import(path))
-    }
-    assert strangers == {}
-
-
-def _may_import(path: Path) -> set[str]:
-    room = path.relative_to(ROOT).parts[0]
-    return {room, "arvados_nats", *(["siteadmin"] if room == "sandbox" else [])}
-
-
-def test_a_kernel_module_imports_inwards() -> None:
-    """Rules know no network, edges know no settings, and nothing knows the commands."""
-    outward = {
-        _name(path): names
-        for path in MODULES
-        if path.parent.name == "arvados_nats" and (names := _outward(path))
-    }
-    assert outward == {}
-
-
-def _outward(path: Path) -> set[str]:
-    modules = {name.split(".")[1] for name in imports(path) if name.count(".")}
-    return {module for module in modules if RINGS.get(module, 99) < RINGS.get(path.stem, 99)}
 
 
 def test_the_nats_library_is_known_at_its_edge_only() -> None:
@@ -86,14 +26,30 @@ def test_the_nats_library_is_known_at_its_edge_only() -> None:
         for path in MODULES
         if re.search(r"^\s*(import|from) nats\b", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
-    edge = ("nats_client", "nats_failures", "nats_inbox", "nats_streams", "nats_wire")
-    assert knowing == {f"arvados_nats/{module}.py" for module in edge}
+    edge = ("client", "errors", "inbox", "jetstream", "parser")
+    assert knowing == {f"arvados_nats/nats/{module}.py" for module in edge}
 
 
-def test_every_kernel_module_has_a_place() -> None:
-    """A new module is given a layer in pyproject.toml; a removed one leaves none behind."""
-    modules = {path.stem for path in (ROOT / "arvados_nats").glob("*.py")} - {"__init__"}
-    assert modules == set(RINGS)
+def test_no_test_imports_another_folder_of_tests() -> None:
+    """What several folders need lies in tests/support."""
+    strangers = [
+        f"{_name(path)}: {folder}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for folder in re.findall(r"^\s*from tests\.(\w+)", path.read_text("utf-8"), re.MULTILINE)
+        if folder not in ("support", path.relative_to(ROOT).parts[1])
+    ]
+    assert strangers == []
+
+
+def test_a_folder_holds_at_most_twenty_modules() -> None:
+    """More than that is no longer read as a map."""
+    folders = {path.parent for path in MODULES if path.parts[-2] not in ("sandbox", "model", "api")}
+    crowded = {
+        _name(folder): count
+        for folder in folders
+        if (count := sum(path.stem != "__init__" for path in folder.glob("*.py"))) > 20
+    }
+    assert crowded == {}
 
 
 def test_a_file_begins_with_who_may_use_it_and_what_it_is() -> None:

@@ -20,13 +20,13 @@ from arvados_nats.protocol_v1 import requests as requests_v1
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.v1 import connection as socket_v1
 
-PATH = Path(__file__).with_name("asyncapi.yaml")
+PATH = Path(__file__).parents[1] / "docs" / "asyncapi.yaml"
 _HEAD = """\
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
 #
-# Written by tools/make_asyncapi.py from arvados_nats/protocol_v1/messages.py and arvados_nats/protocol_v1/requests.py; do not edit.
+# Written by tools/make_asyncapi.py from arvados_nats/protocol_v1; do not edit.
 """
 _ABOUT = """\
 One JSON object per text frame, with one key that names its type; both sides ignore keys they do not

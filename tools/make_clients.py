@@ -15,7 +15,7 @@ import re
 import textwrap
 from pathlib import Path
 
-PAGES = Path(__file__).parent / "clients"
+PAGES = Path(__file__).parents[1] / "docs" / "clients"
 PROGRAMS = Path(__file__).parents[1] / "tests" / "clients"
 
 _LANGUAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {

@@ -25,7 +25,7 @@ from publishers.settings import Settings as PublisherSettings
 from publishers.system_logs.cli import SystemLogSettings
 from wsproxy.settings import Settings as ProxySettings
 
-PAGE = Path(__file__).parent / "settings.md"
+PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 SERVICES: dict[str, type[Block]] = {
     "publishers": PublisherSettings,
     "authcallout": CalloutSettings,

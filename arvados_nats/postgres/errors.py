@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What asyncpg raises, in our own four words (`arvados_nats.errors`).
 
-Part of the edge to PostgreSQL (`postgres_primary`, `publishers.postgres.database`); nothing else sees
+Part of the edge to PostgreSQL (`primary`, `publishers.postgres.database`); nothing else sees
 asyncpg's exceptions.
 """
 

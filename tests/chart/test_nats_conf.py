@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The NATS servers of the chart are told what `arvados_nats.nats.server_config` says, and take it."""
+"""The NATS servers of the chart are told what `arvados_nats.nats.server_config` says."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_a_reload_never_happens(helm: Helm, example: str) -> None:
 def test_a_release_of_nats_alone_is_told_the_same(helm: Helm, chart_copy: Path) -> None:
     """Run `python tools/make_chart.py` after changing values.yaml."""
     values = CHART.parent / "nats-values.yaml"
-    maker = runpy.run_path(str(ROOT / "docs" / "tools/make_chart.py"))
+    maker = runpy.run_path(str(ROOT / "tools" / "make_chart.py"))
     assert values.read_text(encoding="utf-8") == maker["nats_values"]()
     alone = Rendered(helm.run("template", "nats", chart_copy / "charts" / "nats", "-f", values))
     beside = helm.template("minimal", "nats.fullnameOverride=nats")

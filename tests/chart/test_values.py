@@ -44,7 +44,7 @@ def test_the_schema_names_every_value() -> None:
 
 def test_settings_in_values_are_those_of_the_services() -> None:
     """Run `python tools/make_chart.py` after changing a setting."""
-    maker = runpy.run_path(str(ROOT / "docs" / "tools/make_chart.py"))
+    maker = runpy.run_path(str(ROOT / "tools" / "make_chart.py"))
     assert (CHART / "values.schema.json").read_text(encoding="utf-8") == maker["schema"]()
 
 
@@ -115,13 +115,13 @@ def test_no_value_is_made_for_a_secret() -> None:
 
 def test_the_readme_says_what_the_values_say() -> None:
     """Run `python tools/make_chart.py` after changing values.yaml."""
-    maker = runpy.run_path(str(ROOT / "docs" / "tools/make_chart.py"))
+    maker = runpy.run_path(str(ROOT / "tools" / "make_chart.py"))
     assert (CHART / "README.md").read_text(encoding="utf-8") == maker["page"]()
 
 
 def test_every_value_of_ours_has_a_meaning() -> None:
     """A row in the README for each leaf of values.yaml, but those of the nats chart."""
-    maker = runpy.run_path(str(ROOT / "docs" / "tools/make_chart.py"))
+    maker = runpy.run_path(str(ROOT / "tools" / "make_chart.py"))
     told = {key for key, _ in maker["rows"]()}
 
     def leaves(values: dict[str, Any], path: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""publishers.postgres.database: what asyncpg raises becomes ours, sessions end with their connection."""
+"""publishers.postgres: what asyncpg raises becomes ours, sessions end with their connection."""
 
 from __future__ import annotations
 

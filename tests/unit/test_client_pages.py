@@ -15,7 +15,7 @@ from wsproxy.native_api.logs import LogsRequest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
-PAGES: dict[Path, str] = runpy.run_path(str(ROOT / "docs" / "tools/make_clients.py"))["pages"]()
+PAGES: dict[Path, str] = runpy.run_path(str(ROOT / "tools" / "make_clients.py"))["pages"]()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

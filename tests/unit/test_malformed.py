@@ -91,7 +91,7 @@ def test_scopes_that_make_no_sense_allow_nothing(text: str) -> None:
 
 def test_nobody_names_only_msgspecs_own_exceptions() -> None:
     """`errors.MALFORMED` has all of them; properties of a row tell them apart."""
-    rooms = ("arvados_nats", "authcallout", "publishers", "wsproxy", "terminal", "siteadmin")
+    rooms = ("arvados_nats", "authcallout", "publishers", "wsproxy")
     named = {
         str(path.relative_to(ROOT))
         for room in rooms

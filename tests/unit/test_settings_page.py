@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-MAKER = Path(__file__).parents[2] / "docs" / "tools/make_settings.py"
+MAKER = Path(__file__).parents[2] / "tools" / "make_settings.py"
 
 
 @pytest.fixture(scope="module")
