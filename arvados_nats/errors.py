@@ -36,7 +36,7 @@ class Unavailable(ArvadosNatsError):
 
 
 class BadInput(ArvadosNatsError):
-    """The message can not be understood."""
+    """The message cannot be understood."""
 
 
 class ConfigError(ArvadosNatsError):

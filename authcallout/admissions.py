@@ -18,9 +18,9 @@ scopes read nothing   -        refused
 ====================  =======  ==========================================================
 
 Everyone has a private inbox and may ask the server who he is. Nobody in USERS gets `$JS`,
-`_INBOX.>`, responses or queue entries (facts/nats-callout.md 4, 9.6). Whoever is placed in ARVADOS
-is trusted there: consumers deliver, and JetStream answers, anywhere in the account (facts/nats.md,
-`nats_config`).
+`_INBOX.>`, responses or queue entries (docs/facts/nats-callout.md 4, 9.6). Whoever is placed in
+ARVADOS is trusted there: consumers deliver, and JetStream answers, anywhere in the account
+(docs/facts/nats.md, `nats_config`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from authcallout.callout_response import Admission
 
 USER_INFO = "$SYS.REQ.USER.INFO"
 MAX_PATTERNS = 8000
-"""A login with more live patterns takes over 25 ms of the server (facts/nats.md)."""
+"""A login with more live patterns takes over 25 ms of the server (docs/facts/nats.md)."""
 
 CONTAINER = "container"
 """Fingerprint of a container's own token: what it gets depends on no grants."""
@@ -96,7 +96,7 @@ def _digest(account: str, subscribe: tuple[str, ...]) -> str:
 
 
 def _inboxes(token: Token, identity: Identity) -> tuple[str, ...]:
-    """The inbox that a client can name before it is connected (facts/nats-callout.md 4).
+    """The inbox that a client can name before it is connected (docs/facts/nats-callout.md 4).
 
     A bare secret names no token uuid, so its inbox is the user's; not for a scoped one, which would
     read the answers to its owner's other tokens there.

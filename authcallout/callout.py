@@ -4,7 +4,7 @@
 """Answer the NATS servers' question, for each login: who is this, and what may he do?
 
 One task a request, at most `Limits.at_once` of them; more are dropped, and the server refuses them.
-A clear no is answered at once. Where Arvados or the database can not be asked in time, nothing is
+A clear no is answered at once. Where Arvados or the database cannot be asked in time, nothing is
 answered (`Unavailable`, `BadInput`): the server's own time limit refuses the login, and nobody
 learns from it (style: refuse against abort). Clients give up after 2 s, so we do before.
 """
@@ -21,7 +21,7 @@ from arvados_nats.arvados.identities import Identities
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.nats.client import Message, Nats
-from arvados_nats.permission_client.grants_cache import GrantBook
+from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permissions.rule import Identity
 from arvados_nats.service import tracing
 from authcallout import callout_request, callout_response, metrics
@@ -62,7 +62,7 @@ class Callout:
     def __init__(
         self,
         identities: Identities,
-        grants: GrantBook,
+        grants: GrantsCache,
         signer: Signer,
         *,
         limits: Limits,
@@ -103,9 +103,9 @@ class Callout:
         return await self._identities.of(request.token)
 
     def _check_client(self, request: CalloutRequest) -> None:
-        """What the server does not check for callout users (facts/nats-callout.md 1.3)."""
+        """What the server does not check for callout users (docs/facts/nats-callout.md 1.3)."""
         if request.kind != _KIND or request.connection_type not in _TYPES:
-            raise Refused(f"connections of kind {request.kind!r} can not use an Arvados token")
+            raise Refused(f"connections of kind {request.kind!r} cannot use an Arvados token")
         if not request.token.secret:
             raise Refused("no token: give an Arvados token as the NATS token or password")
         if not request.token.usable:

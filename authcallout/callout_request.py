@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What a NATS server asks: may this connection come in? (facts/nats-callout.md 1.1)
+"""What a NATS server asks: may this connection come in? (docs/facts/nats-callout.md 1.1)
 
 Pure: bytes of a checked request JWT in, one frozen value out. The token is the only secret in it.
 """

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What we answer a NATS server: a user JWT, or why not (facts/nats-callout.md 1.2, 1.3).
+"""What we answer a NATS server: a user JWT, or why not (docs/facts/nats-callout.md 1.2, 1.3).
 
 Pure. The server refuses a login for any fault in the answer, so every subject is checked before it
 is signed. Both sides are always written out: a side left empty would be unrestricted. There is no
@@ -31,7 +31,7 @@ _JITTER = 2 * 3600.0
 class Admission:
     """What a connection gets: its account, its name there, and subjects for each direction.
 
-    `name` is shown by the server in its logs and lists: never a token (facts/nats.md).
+    `name` is shown by the server in its logs and lists: never a token (docs/facts/nats.md).
     """
 
     account: str

@@ -5,8 +5,8 @@
 
 The index is built from the system account's CONNECT and DISCONNECT events and put right from CONNZ
 now and then; the name that a connection was admitted with says all that is needed, so any replica
-can cut any connection (facts/nats-callout.md 2). A cut is a KICK by server and cid: the client sees
-a closed TCP connection and is back within milliseconds, through a new callout.
+can cut any connection (docs/facts/nats-callout.md 2). A cut is a KICK by server and cid: the client
+sees a closed TCP connection and is back within milliseconds, through a new callout.
 """
 
 from __future__ import annotations

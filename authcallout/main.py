@@ -12,7 +12,7 @@ from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.identities import Identities
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.nats import client as nats_client
-from arvados_nats.permission_client.grants_cache import GrantBook
+from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.permissions.request_info import holder
 from arvados_nats.permissions.rule import Identity
@@ -25,7 +25,7 @@ from authcallout.connections import Connection, Connections
 from authcallout.nkey_jwt import Signer
 from authcallout.revocation import Revocation
 from authcallout.settings import Settings
-from authcallout.token_cache import TokenBook
+from authcallout.token_cache import TokenCache
 from authcallout.xkey import Envelope
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ async def main(settings: Settings) -> None:
     ):
         own = OwnTokens(arvados.cluster_id, service)
         identities = Identities(arvados, own, calls=settings.arvados_calls)
-        grants, tokens, connections = GrantBook(service), TokenBook(service), Connections(system)
+        grants, tokens, connections = GrantsCache(service), TokenCache(service), Connections(system)
         limit = settings.callout_patterns
 
         def admitted(

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """JWTs as NATS signs them: algorithm `ed25519-nkey`, issuers that are nkeys.
 
-Pure. PyJWT does the work once an algorithm for nkeys is registered with it (facts/nats.md).
+Pure. PyJWT does the work once an algorithm for nkeys is registered with it (docs/facts/nats.md).
 """
 
 from __future__ import annotations

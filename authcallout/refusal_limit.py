@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slow down whoever keeps coming with tokens that are refused.
 
-Pure. Clients of some languages retry a refused login for ever (facts/nats-callout.md 2), and a
+Pure. Clients of some languages retry a refused login for ever (docs/facts/nats-callout.md 2), and a
 guesser would too. Only refusals count: however many sockets share a good token or an address, they
 come in. Beyond the limit a login is refused without a question to anybody.
 """

@@ -7,7 +7,7 @@ A connection's name carries a fingerprint of what it was let in with, so any rep
 any time, whether its holder would get the same now. Every replica hears of every change, drops what
 it remembers and only then cuts, since a client that is cut is back in milliseconds. A login that
 was under way meanwhile may have come in with old grants: a second sweep finds it
-(facts/nats-callout.md 2, races 1 to 4). A connection whose token is nobody's is cut too; while
+(docs/facts/nats-callout.md 2, races 1 to 4). A connection whose token is nobody's is cut too; while
 nobody can say whose it is, it is kept for a bounded time.
 """
 
@@ -24,14 +24,14 @@ from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client import grants_watch, tokens_watch
-from arvados_nats.permission_client.grants_cache import STALE, GrantBook
+from arvados_nats.permission_client.grants_cache import STALE, GrantsCache
 from arvados_nats.permission_client.grants_messages import TOKEN_STALE
 from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.permissions.grants import Grants
 from arvados_nats.permissions.rule import Identity
 from authcallout.admissions import CONTAINER, MAX_PATTERNS, fingerprint
 from authcallout.connections import Connections
-from authcallout.token_cache import TokenBook
+from authcallout.token_cache import TokenCache
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +48,8 @@ class Revocation:
         self,
         connections: Connections,
         identities: Identities,
-        grants: GrantBook,
-        tokens: TokenBook,
+        grants: GrantsCache,
+        tokens: TokenCache,
         *,
         limit: int = MAX_PATTERNS,
         gains: float = GAINS,

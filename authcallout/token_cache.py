@@ -20,7 +20,7 @@ from arvados_nats.permissions.rule import Identity
 _REMEMBERED = 100_000
 
 
-class TokenBook:
+class TokenCache:
     """Identities by token uuid."""
 
     def __init__(self, nats: Nats) -> None:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answer `arvados.api.whoami`: who you are, what you may subscribe to, and how.
 
-A refused client can not ask, and the server tells it nothing: `arvados-nats whoami` then looks at
+A refused client cannot ask, and the server tells it nothing: `arvados-nats whoami` then looks at
 the token itself (arvados_nats/commands/nats_login.py).
 """
 
@@ -14,11 +14,11 @@ import msgspec
 from arvados_nats.contract import accounts, subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats.client import Message, Nats
-from arvados_nats.permission_client.grants_cache import GrantBook
+from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permissions import request_info
 from arvados_nats.permissions.grant_subjects import subscriptions
 from authcallout.admissions import MAX_PATTERNS
-from authcallout.token_cache import TokenBook
+from authcallout.token_cache import TokenCache
 
 QUEUE = "authcallout"
 _SHOWN = 1000
@@ -45,7 +45,7 @@ class Refusal(msgspec.Struct, frozen=True):
     error: str
 
 
-async def answer(nats: Nats, grants: GrantBook, tokens: TokenBook, limit: int) -> None:
+async def answer(nats: Nats, grants: GrantsCache, tokens: TokenCache, limit: int) -> None:
     """Answer requests until cancelled."""
 
     async def reply(message: Message) -> None:
@@ -60,7 +60,7 @@ async def answer(nats: Nats, grants: GrantBook, tokens: TokenBook, limit: int) -
 
 
 async def _whoami(
-    message: Message, grants: GrantBook, tokens: TokenBook, limit: int = MAX_PATTERNS
+    message: Message, grants: GrantsCache, tokens: TokenCache, limit: int = MAX_PATTERNS
 ) -> Whoami:
     sender = request_info.sender(message.headers)
     identity = (await tokens.of([sender.token_uuid])).get(sender.token_uuid)

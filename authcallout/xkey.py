@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The sealed envelope of callout requests and answers (facts/nats-callout.md 1.4).
+"""The sealed envelope of callout requests and answers (docs/facts/nats-callout.md 1.4).
 
 Pure. `xkv1`, a nonce of 24 bytes, then a NaCl box between the server's curve key and ours. Without
 it an Arvados token would cross the servers' routes in the clear.

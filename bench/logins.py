@@ -5,7 +5,7 @@
 
 `cold`: each token for the first time, so Arvados is asked. `cached`: the same tokens again.
 `wrong`: tokens that Arvados does not know. `mixed`: new tokens and wrong ones in turn, all at
-once; who can not be decided about within the budget is refused and tries again (`mixed_tries`:
+once; who cannot be decided about within the budget is refused and tries again (`mixed_tries`:
 the most that anybody needed), and in the end exactly the good ones are in. `outage`: Arvados' API
 is away for so long (`--outage`) under 500 clients; in each second fifty more connections come
 with their tokens, and a new token tries; `outage_calls_after` counts what the API gets in the 5 s

@@ -79,12 +79,12 @@ def _delays(heard: Heard, first: int, written: array[float]) -> list[float]:
 
 
 async def _watch(
-    clients: Clients, services: Stack, request: Record, viewers: int, tokens: list[str]
+    clients: Clients, services: Stack, request: Record, logins: int, tokens: list[str]
 ) -> None:
     await subscribers.open_v1(
         clients,
         ("127.0.0.1", services.proxy_port),
-        [tokens[number % len(tokens)] for number in range(viewers)],
+        [tokens[number % len(tokens)] for number in range(logins)],
         json.dumps({"subscribe": {"id": "b", "log": {"uuid": request.uuid, "files": [FILE]}}}),
         b'{"subscribed"',
     )
@@ -107,9 +107,9 @@ class _Bench:
         request = await cluster.container_request(name, owner=project, by=cluster.root)
         return request, await cluster.run(request)
 
-    async def live(self, viewers: int, pushed: bool) -> Figures:
+    async def live(self, logins: int, pushed: bool) -> Figures:
         """One container, so many viewers."""
-        request, container = await self.container(f"{viewers} {pushed}")
+        request, container = await self.container(f"{logins} {pushed}")
         logs = self.made.sandbox.cluster.logs
         faults = self.made.sandbox.backend.faults
         options = self.options
@@ -125,8 +125,8 @@ class _Bench:
                     push.write(data)
 
             await write(NumberedLines(1, _WIDTH).line(0))
-            await _watch(clients, self.services, request, viewers, self.tokens)
-            await clients.tally(_MARKER, viewers)
+            await _watch(clients, self.services, request, logins, self.tokens)
+            await clients.tally(_MARKER, logins)
             warm = await _write(write, 1, options.rate, 3.0)
             await clients.take()
             first = 1 + len(warm)
@@ -278,15 +278,15 @@ def _sha256(source: NumberedLines) -> str:
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
-    report: dict[str, Any] = {"bench": "logs", "viewers": options.viewers, "rate": options.rate}
+    report: dict[str, Any] = {"bench": "logs", "viewers": options.logins, "rate": options.rate}
     async with AsyncExitStack() as exits:
         made = await exits.enter_async_context(world.world(options.users, 0))
         services = await exits.enter_async_context(stack.beside(made.sandbox))
         bench = _Bench(made, services, options)
         parts: dict[str, Callable[[], Awaitable[Figures]]] = {
             "tailed_one": lambda: bench.live(1, False),
-            "tailed": lambda: bench.live(options.viewers, False),
-            "pushed": lambda: bench.live(options.viewers, True),
+            "tailed": lambda: bench.live(options.logins, False),
+            "pushed": lambda: bench.live(options.logins, True),
             "polled": lambda: bench.polled(options.pollers),
             "replay": lambda: bench.replay(options.replay_mb, False),
             "replay_stored": lambda: bench.replay(options.stored_mb, True),

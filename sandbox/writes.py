@@ -131,7 +131,7 @@ class Writes:
             )
 
     async def log(self, actor: Actor, **given: Any) -> Record:
-        """POST of a log row: anything a user may forge (facts/arvados.md 0.3)."""
+        """POST of a log row: anything a user may forge (docs/facts/arvados.md 0.3)."""
         return await self.create("log", given, actor)
 
     async def to_api(self, record: Record, actor: Actor) -> Row:

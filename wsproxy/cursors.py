@@ -5,7 +5,8 @@
 
 Pure. A cursor is one value: what it is about, which life of the stream, and how far. The key is the
 same on all replicas, so any of them continues what another began; the authentication code keeps a
-made-up cursor from being a question about things its maker may not read (facts/realtime.md 6.2).
+made-up cursor from being a question about things its maker may not read (docs/facts/realtime.md
+6.2).
 """
 
 from __future__ import annotations

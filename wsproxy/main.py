@@ -17,7 +17,7 @@ from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.identities import Identities
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
-from arvados_nats.permission_client.grants_cache import GrantBook
+from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.service import http_server, ops
 from arvados_nats.service.ops import Health
@@ -28,22 +28,22 @@ from wsproxy.events.event_source import EventSource
 from wsproxy.events.permission_check import PermissionCheck
 from wsproxy.events.project_trees import ProjectTrees
 from wsproxy.events.router import Router
-from wsproxy.events.row_positions import LogPlaces
-from wsproxy.logins.logins import Viewers
+from wsproxy.events.row_positions import RowPositions
+from wsproxy.logins.logins import Logins
 from wsproxy.logins.readable import Readable
-from wsproxy.logs.hubs import LogFeeds
+from wsproxy.logs.hubs import LogHubs
 from wsproxy.logs.stored import StoredLogs
 from wsproxy.native_api.events import NativeEvents
 from wsproxy.native_api.logs import NativeLogs
 from wsproxy.native_api.objects import NativeObjects
 from wsproxy.native_api.requests import NativeApi
-from wsproxy.objects.followed import ObjectFeeds
+from wsproxy.objects.hub import ObjectHubs
 from wsproxy.services import Services
 from wsproxy.settings import Settings
 from wsproxy.transport import gc_tuning
 from wsproxy.transport.connections import Connections
 from wsproxy.transport.limits import Tally
-from wsproxy.transport.send_buffer import Outlets
+from wsproxy.transport.send_buffer import SendBuffers
 from wsproxy.transport.websocket import Socket
 from wsproxy.v0.connection import MAX_MESSAGE
 
@@ -80,22 +80,22 @@ def services(settings: Settings, nats: Nats, arvados: Arvados, health: Health) -
         health=health,
         router=router,
         source=source,
-        viewers=Viewers(
+        logins=Logins(
             nats,
             identities,
-            GrantBook(nats),
+            GrantsCache(nats),
             router,
             check,
             per_user=settings.limits.connections_per_user,
         ),
-        places=LogPlaces(nats, source.recent),
-        logs=LogFeeds(nats, arvados),
-        objects=ObjectFeeds(source, nats, arvados),
+        places=RowPositions(nats, source.recent),
+        logs=LogHubs(nats, arvados),
+        objects=ObjectHubs(source, nats, arvados),
         trees=ProjectTrees(nats, router),
         readable=Readable(arvados, settings.max_calls),
         cursors=cursors,
         native=native,
-        outlets=Outlets(settings.queue_budget),
+        send_buffers=SendBuffers(settings.queue_budget),
         connections=Connections(),
         limits=settings.limits,
         tally=Tally(settings.limits),
@@ -135,11 +135,11 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
             for part in (
                 nats.until_closed(),
                 shared.source.run(),
-                shared.viewers.run(),
+                shared.logins.run(),
                 shared.logs.run(),
                 shared.native.serve(),
                 shared.connections.run(),
-                shared.outlets.watch(cut=_count_cut, queued=metrics.queue_len.set),
+                shared.send_buffers.watch(cut=_count_cut, queued=metrics.queue_len.set),
             )
         ]
         try:

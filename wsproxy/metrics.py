@@ -4,7 +4,7 @@
 """All numbers that wsproxy exports.
 
 Names that begin with `arvados_ws_` are those of arvados-ws, kept where they still mean something
-(facts/arvados.md 7); the others are ours.
+(docs/facts/arvados.md 7); the others are ours.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ dispatch_seconds = Histogram(
     "Time to find the readers of an event and write to them.",
     buckets=(0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1),
 )
-log_feeds = Gauge(f"{_OURS}_log_feeds", "Containers whose logs somebody reads.")
+log_hubs = Gauge(f"{_OURS}_log_feeds", "Containers whose logs somebody reads.")
 log_frames = Counter(f"{_OURS}_log_frames", "Log frames written to readers that are live.")
 log_lags = Counter(
     f"{_OURS}_log_lags", "Times that a log reader fell behind and went back to history."

@@ -14,15 +14,15 @@ from wsproxy.cursors import Codec
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.project_trees import ProjectTrees
 from wsproxy.events.router import Router
-from wsproxy.events.row_positions import LogPlaces
-from wsproxy.logins.logins import Viewers
+from wsproxy.events.row_positions import RowPositions
+from wsproxy.logins.logins import Logins
 from wsproxy.logins.readable import Readable
-from wsproxy.logs.hubs import LogFeeds
+from wsproxy.logs.hubs import LogHubs
 from wsproxy.native_api.requests import NativeApi
-from wsproxy.objects.followed import ObjectFeeds
+from wsproxy.objects.hub import ObjectHubs
 from wsproxy.transport.connections import Connections
 from wsproxy.transport.limits import Limits, Tally
-from wsproxy.transport.send_buffer import Outlets
+from wsproxy.transport.send_buffer import SendBuffers
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +34,15 @@ class Services:
     health: Health
     router: Router
     source: EventSource
-    viewers: Viewers
-    places: LogPlaces
-    logs: LogFeeds
-    objects: ObjectFeeds
+    logins: Logins
+    places: RowPositions
+    logs: LogHubs
+    objects: ObjectHubs
     trees: ProjectTrees
     native: NativeApi
     readable: Readable
     cursors: Codec
-    outlets: Outlets
+    send_buffers: SendBuffers
     connections: Connections
     limits: Limits
     tally: Tally

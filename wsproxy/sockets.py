@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who answers a WebSocket: by path, after the checks that hold for all protocols.
 
-A refusal before the handshake reaches a browser as close code 1006 only (facts/realtime.md 0.6), so
-nothing but the path, the origin, the number of connections, start and drain is refused here.
+A refusal before the handshake reaches a browser as close code 1006 only (docs/facts/realtime.md
+0.6), so nothing but the path, the origin, the number of connections, start and drain is refused
+here.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Sockets:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one WebSocket."""
-        incoming = Incoming(scope, receive, send, self._services.outlets)
+        incoming = Incoming(scope, receive, send, self._services.send_buffers)
         await incoming.connected()
         protocol = self._protocols.get(incoming.path)
         refusal = self._refusal(incoming, protocol)
@@ -69,6 +70,6 @@ _NOT_FOUND = "no WebSocket here: v0 is at /websocket, v1 at /v1/stream\n"
 
 async def not_implemented(services: Services, incoming: Incoming) -> None:
     """`/arvados/v1/events.ws`: arvados-ws lets clients in and closes at once, and so do we."""
-    outlet = await incoming.accept(services.limits.pace)
-    outlet.close(CloseCode.UNSUPPORTED, "Not implemented")
-    outlet.gone()
+    send_buffer = await incoming.accept(services.limits.pace)
+    send_buffer.close(CloseCode.UNSUPPORTED, "Not implemented")
+    send_buffer.gone()

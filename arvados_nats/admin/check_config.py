@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What in an Arvados cluster's config.yml keeps events from flowing: `arvados-nats check config`.
 
-Pure but for reading the file. Each rule is one that sites have broken (facts/arvados-demand.md 1a,
-rows 21, 22 and 25): the address of WebSockets, audit logs that are switched off, tokens that are
-missing. A finding has the line, the setting and what is wrong, and never a value that is secret.
+Pure but for reading the file. Each rule is one that sites have broken (docs/facts/arvados-demand.md
+1a, rows 21, 22 and 25): the address of WebSockets, audit logs that are switched off, tokens that
+are missing. A finding has the line, the setting and what is wrong, and never a value that is
+secret.
 """
 
 from __future__ import annotations

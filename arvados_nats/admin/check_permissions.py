@@ -7,7 +7,7 @@ Pure but for reading the file. A recording walks through changes of a cluster; a
 which object every user could GET. One such answer is a cell. The recorded database rows go
 through `grants.fold` and `permissions.decide`, and the answers are compared: `looser` means that we
 would show what Arvados hides, `stricter` the other way round, `asked` that the rule could not say.
-Cells that the recording itself calls stale are counted apart (facts/permission-rule.md, last
+Cells that the recording itself calls stale are counted apart (docs/facts/permission-rule.md, last
 section).
 """
 

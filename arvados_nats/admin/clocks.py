@@ -4,8 +4,8 @@
 """Whether another machine's clock agrees with ours, told from one answer of it.
 
 Pure. Arvados' database says when a token ends, authcallout writes that as `exp` into a user JWT,
-and the NATS server judges it by its own clock without leeway (facts/nats-callout.md 1); the server
-in turn gives its questions an `exp`, which authcallout judges with a minute's leeway.
+and the NATS server judges it by its own clock without leeway (docs/facts/nats-callout.md 1); the
+server in turn gives its questions an `exp`, which authcallout judges with a minute's leeway.
 """
 
 from __future__ import annotations

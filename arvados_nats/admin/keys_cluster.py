@@ -4,8 +4,8 @@
 """Complete the Secret of nkeys in a Kubernetes cluster, from inside it.
 
 The chart runs this as a hook before each install and upgrade: it creates what is missing and never
-overwrites, so that an upgrade keeps every identity (facts/helm.md 1, "generated secrets"). It needs
-`get`, `create` and `patch` on this one Secret. The only place that speaks to Kubernetes.
+overwrites, so that an upgrade keeps every identity (docs/facts/helm.md 1, "generated secrets"). It
+needs `get`, `create` and `patch` on this one Secret. The only place that speaks to Kubernetes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def missing(entries: Mapping[str, str]) -> dict[str, str]:
     """What a Secret with these entries lacks: new seeds with their public keys.
 
     A public key that is missing beside its seed is derived from it. `ConfigError` for a seed that
-    can not be read: it is somebody's, and is not replaced.
+    cannot be read: it is somebody's, and is not replaced.
     """
     new: dict[str, str] = {}
     for role, kind in keys.ROLES.items():

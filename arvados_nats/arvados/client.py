@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arvados' API as the services use it: the one place that knows the HTTP library's exceptions.
 
-Answers map to the kinds of `errors` as facts/arvados-demand.md A10 demands: 401, 403 and 404 are
-`Refused` (a silent no), 5xx, time-outs and refused connections are `Unavailable` (never a no),
+Answers map to the kinds of `errors` as docs/facts/arvados-demand.md A10 demands: 401, 403 and 404
+are `Refused` (a silent no), 5xx, time-outs and refused connections are `Unavailable` (never a no),
 other 4xx are `BadInput`.
 """
 
@@ -94,7 +94,8 @@ class Arvados:
         return await self.get(token, f"{kind.path}/{uuid}", params)
 
     async def current_token(self, token: Token) -> dict[str, Any]:
-        """The token's own record: uuid, owner_uuid, scopes, expires_at (facts/arvados.md 2)."""
+        """The token's own record: uuid, owner_uuid, scopes, expires_at
+        (docs/facts/arvados.md 2)."""
         return await self.get(token, "api_client_authorizations/current")
 
     async def current_user(self, token: Token) -> dict[str, Any]:
@@ -136,7 +137,8 @@ class Arvados:
     async def log_sizes(
         self, token: Token, request_uuid: str, container_uuid: str
     ) -> dict[str, int]:
-        """Log files of a container and their sizes in bytes now (PROPFIND, facts/arvados.md 4)."""
+        """Log files of a container and their sizes in bytes now (PROPFIND, docs/facts/arvados.md
+        4)."""
         path = _log_path(request_uuid, container_uuid, "")
         answer = await self._send("PROPFIND", path, token, headers={"Depth": "1"})
         return _sizes(answer.content)

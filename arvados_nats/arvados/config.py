@@ -69,7 +69,7 @@ def read(path: Path) -> Mapping[str, Node]:
     except UnicodeDecodeError as error:
         raise BadInput(f"byte {error.start} is not UTF-8") from error
     except OSError as error:
-        raise BadInput(f"it can not be read: {error.strerror}") from error
+        raise BadInput(f"it cannot be read: {error.strerror}") from error
 
 
 def parse(text: str) -> Mapping[str, Node]:

@@ -4,9 +4,9 @@
 """Who holds a token: asked of Arvados once, then remembered for a bounded time.
 
 `api_client_authorizations/current` answers with the token's uuid, user, scopes and expiry whatever
-the scopes (facts/arvados.md 2); what that user may read is another question (`grant_book`). All
-callers of one token share one question. While Arvados is down an answer may be used past its time,
-up to a bound, unless the token was reported gone; an unknown token is refused (fail closed).
+the scopes (docs/facts/arvados.md 2); what that user may read is another question (`grant_book`).
+All callers of one token share one question. While Arvados is down an answer may be used past its
+time, up to a bound, unless the token was reported gone; an unknown token is refused (fail closed).
 
 Another cluster's token ends when that cluster says so. What Arvados tells of it is true for five
 minutes, after which it asks there again; up to 3.0 that time stands in `expires_at`. So such a
@@ -74,7 +74,7 @@ class Identities:
         self._generation = 0
 
     async def of(self, token: Token) -> Identity:
-        """Who holds the token. Refused if Arvados says no, Unavailable if it can not be asked."""
+        """Who holds the token. Refused if Arvados says no, Unavailable if it cannot be asked."""
         answer = self._answers.get(token.digest)
         if answer is not None and self._fresh(answer):
             return _outcome(answer)

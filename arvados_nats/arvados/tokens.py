@@ -1,10 +1,10 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Arvados tokens, in a type that can not be logged by accident.
+"""Arvados tokens, in a type that cannot be logged by accident.
 
-Pure. Forms (facts/arvados.md 2): v1 is a bare secret; v2 is `v2/<uuid>/<secret>`, with a fourth
-part `/<container uuid>` for a container's own token.
+Pure. Forms (docs/facts/arvados.md 2): v1 is a bare secret; v2 is `v2/<uuid>/<secret>`, with a
+fourth part `/<container uuid>` for a container's own token.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def why_closed(error: ConnectionClosed) -> str:
 
 
 def why_not_open(error: Exception, *, first: bool) -> str:
-    """Why there is no connection; raises ConfigError if the address can not be right."""
+    """Why there is no connection; raises ConfigError if the address cannot be right."""
     match error:
         case ssl.SSLCertVerificationError():
             reason = f"the server's certificate is not trusted: {error.verify_message}"

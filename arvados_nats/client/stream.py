@@ -13,7 +13,7 @@ errors, otherwise msgspec and websockets::
                 sys.stdout.buffer.write(message.data)
 
 A lost connection costs nothing: the client comes back with full jitter, asks for the token anew and
-resumes every subscription where it was. What can not be had again ends the iteration with Refused.
+resumes every subscription where it was. What cannot be had again ends the iteration with Refused.
 A subscription that nobody reads holds up the others of its connection: read it, or close it.
 """
 
@@ -317,7 +317,7 @@ class Stream:
 
 
 def _over(message: ServerMessage) -> Exception | None:
-    """Why a subscription can not go on after this message."""
+    """Why a subscription cannot go on after this message."""
     match message:
         case Revoked():
             return Refused(f"the permission to read this is gone ({message.reason})")
@@ -333,7 +333,7 @@ async def connect(
     """A stream that stays connected as long as the block lasts.
 
     `token` is asked at every connect. What goes wrong is raised where a subscription is read:
-    Refused for good, ConfigError for an address that can not be right, Unavailable if the first
+    Refused for good, ConfigError for an address that cannot be right, Unavailable if the first
     connection takes longer than `options.patience`.
     """
     stream = Stream(url, token, options or Options())

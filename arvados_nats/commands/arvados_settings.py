@@ -85,7 +85,7 @@ def _from_file(environment: Mapping[str, str]) -> dict[str, str]:
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"can not read {folder / 'settings.conf'}: {error}") from error
+            raise ConfigError(f"cannot read {folder / 'settings.conf'}: {error}") from error
         return dict(_assignments(text))
     return {}
 
@@ -120,7 +120,7 @@ async def stream_url(settings: ArvadosSettings, proxy: str | None) -> str:
             document = await arvados.discovery()
     except ArvadosNatsError as error:
         raise Unavailable(
-            f"can not ask Arvados at {settings.host} where its messages are: {error};"
+            f"cannot ask Arvados at {settings.host} where its messages are: {error};"
             " check ARVADOS_API_HOST, or name the proxy with --proxy"
         ) from error
     named = document.get("websocketUrl")

@@ -4,7 +4,7 @@
 """Lines of several log files as one sequence by time stamp, no file ever reordered.
 
 Pure. A line counts as no earlier than the line before it in its file, and one without a stamp
-belongs to the line before it (facts/arvados-demand.md W5, G20). History comes file by file in
+belongs to the line before it (docs/facts/arvados-demand.md W5, G20). History comes file by file in
 turns, so a line waits until every file that may still have an earlier one has shown what it has
 next; live lines wait a moment for those written at the same time elsewhere. A line without its end
 waits for it. What waits is bounded: beyond that, order between files gives way, never a line.

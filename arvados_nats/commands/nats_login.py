@@ -111,7 +111,7 @@ async def login(url: str, token: Token, who: Holder) -> AsyncIterator[Nats]:
         except Refused as error:
             raise Refused(why_refused(who, time.monotonic() - began)) from error
         except Unavailable as error:
-            raise Unavailable(f"NATS at {url} can not be reached") from error
+            raise Unavailable(f"NATS at {url} cannot be reached") from error
         yield nats
 
 

@@ -20,7 +20,7 @@ from arvados_nats.errors import ConfigError, Refused, Unavailable
 
 _SILENT_SECONDS = 3.0
 _FIRST_SECONDS = 10.0
-"""How long a proxy that can not be reached is tried."""
+"""How long a proxy that cannot be reached is tried."""
 
 
 class _Line:
@@ -96,7 +96,7 @@ def _explained(settings: ArvadosSettings, url: str) -> Iterator[None]:
         ) from error
     except Unavailable as error:
         raise Unavailable(
-            f"can not reach the message proxy at {url}: {error}. Ask whether it runs, or name"
+            f"cannot reach the message proxy at {url}: {error}. Ask whether it runs, or name"
             " another with --proxy"
         ) from error
     except ConfigError as error:

@@ -25,7 +25,7 @@ _RETRY_SECONDS = 1.0
 _REREAD_SECONDS = 60.0
 """A lost last change shows no hole."""
 _SCALE = 2**50
-"""Arvados multiplies the priority of a user's request by this (facts/arvados.md 5)."""
+"""Arvados multiplies the priority of a user's request by this (docs/facts/arvados.md 5)."""
 
 
 class Gone(msgspec.Struct, frozen=True):

@@ -44,7 +44,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 async def look(settings: ArvadosSettings, nats_url: str | None) -> Report:
-    """Find out; raises Unavailable when Arvados can not be asked."""
+    """Find out; raises Unavailable when Arvados cannot be asked."""
     report = Report(settings.host)
     try:
         async with arvados_client.connect(

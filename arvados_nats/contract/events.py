@@ -4,8 +4,8 @@
 """One change of one object, as it travels from a row of Arvados' logs table to every reader.
 
 Pure. The payload of `arvados.events.…` is an `Event` in JSON. A log row is whatever some user
-posted (facts/arvados.md 0.3), so nothing in it is trusted but `verified`, `audience` and `facts`,
-which the event publisher writes after reading the database.
+posted (docs/facts/arvados.md 0.3), so nothing in it is trusted but `verified`, `audience` and
+`facts`, which the event publisher writes after reading the database.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     `verified`: the new state in the row is that of the database at the time it was read (for a
     `delete`: the object is gone); only such an event may drive anybody's state. What the row says
-    of the old state can not be checked. `audience`: pairs (owner uuid, object uuid) of the objects
+    of the old state cannot be checked. `audience`: pairs (owner uuid, object uuid) of the objects
     whose readers may see the change; for a container these are its container requests, for an
     object that is gone it is its last owner. `facts`: an `object_facts.ObjectFacts` without its
     empty fields, of the object; of its last owner when the object is gone; empty when the database

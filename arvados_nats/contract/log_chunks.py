@@ -7,7 +7,7 @@ Pure. **The byte offset in the log file is the cursor everywhere**: it is the sa
 the controller's log API and in Keep. A chunk joins the one before it when its offset is that one's
 offset plus length, in the same epoch; anything else is a gap, and is filled or told, never hidden.
 An epoch counts how often the file began anew (it shrank). No timestamp is ever a cursor
-(facts/arvados-demand.md G6, G7).
+(docs/facts/arvados-demand.md G6, G7).
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def _count(text: str) -> int:
 
 
 def require_usable(name: str) -> None:
-    """BadInput for a file name that can not stand in a header, or stands for the end marker."""
+    """BadInput for a file name that cannot stand in a header, or stands for the end marker."""
     plain = name == name.strip() and name.isprintable() and len(name.encode()) <= _MAX_NAME
     if not name or not plain or name == END_TOKEN:
         raise BadInput(f"unusable name of a log file: {name[:_MAX_NAME]!r}")

@@ -5,7 +5,8 @@
 
 Pure but for `ensure`. The configuration is sent raw, since nats-py drops fields it does not know,
 and with `Nats-Required-Api-Level`, so that an old server refuses instead of ignoring a field
-(facts/nats-callout.md 6, 9.8). Each stream republishes what it has stored below `arvados.stored`.
+(docs/facts/nats-callout.md 6, 9.8). Each stream republishes what it has stored below
+`arvados.stored`.
 """
 
 from __future__ import annotations

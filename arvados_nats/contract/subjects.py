@@ -5,7 +5,7 @@
 
 Pure. A subject token is `[A-Za-z0-9_-]`; what a user may choose freely (event types, object
 uuids of posted log rows, file names) is replaced when it does not fit, and stands unchanged in the
-message (facts/arvados.md 0.3: any user can post log rows).
+message (docs/facts/arvados.md 0.3: any user can post log rows).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 """JetStream's acknowledgements of published messages, and its refusals.
 
 Pure. nats-py's own window waits for ever for a lost acknowledgement and keeps its place
-(facts/nats-callout.md 3, row 31); here each is a future of the caller's.
+(docs/facts/nats-callout.md 3, row 31); here each is a future of the caller's.
 """
 
 from __future__ import annotations

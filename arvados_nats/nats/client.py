@@ -237,7 +237,7 @@ async def _enter(options: dict[str, Any], inbox_prefix: str) -> Nats:
                     closed_cb=standing.ended,
                 )
             # The library takes for the answer a ping that the server sends while it has none yet,
-            # and is then never connected (facts/nats-callout.md 1.5).
+            # and is then never connected (docs/facts/nats-callout.md 1.5).
             if client.is_connected:
                 streams.require_version(client.connected_server_version)
                 standing.begun()

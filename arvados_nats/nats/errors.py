@@ -69,6 +69,6 @@ def translated() -> Iterator[None]:
         with cancellable():
             yield
     except _UNSENDABLE as error:
-        raise BadInput(f"the message can not be sent: {error}") from error
+        raise BadInput(f"the message cannot be sent: {error}") from error
     except (nats.errors.Error, OSError, TimeoutError) as error:
         raise Unavailable(f"NATS: {error or type(error).__name__}") from error

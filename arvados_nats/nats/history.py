@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a stream holds, read by batched direct get: no consumer is left on the server.
 
-Pure: the questions and answers of `$JS.API.DIRECT.GET.<stream>` (facts/nats.md "Live plus history",
-facts/nats-callout.md 6). `Nats.history` and `Nats.last` send them.
+Pure: the questions and answers of `$JS.API.DIRECT.GET.<stream>` (docs/facts/nats.md "Live plus
+history", docs/facts/nats-callout.md 6). `Nats.history` and `Nats.last` send them.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """JetStream over an open connection: messages into streams, and what streams hold.
 
-History is read by batched direct get, which leaves no consumer on the server (facts/nats.md); live
-messages are plain subscriptions to what the streams republish (`nats_client`).
+History is read by batched direct get, which leaves no consumer on the server (docs/facts/nats.md);
+live messages are plain subscriptions to what the streams republish (`nats_client`).
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class JetStream:
         """The last stored message of one subject (wildcards allowed), or None.
 
         A plain subject is asked for by its name in the request, since only that form can be
-        permitted to a client that is not trusted (facts/nats-callout.md 3, row 15).
+        permitted to a client that is not trusted (docs/facts/nats-callout.md 3, row 15).
         """
         call = f"$JS.API.DIRECT.GET.{stream}"
         if "*" in subject or ">" in subject:

@@ -30,7 +30,7 @@ _VERSION = b"NATS/1.0"
 
 
 class Client(nats.aio.client.Client):
-    """A connection that one message can not end."""
+    """A connection that one message cannot end."""
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
@@ -39,7 +39,7 @@ class Client(nats.aio.client.Client):
             await super()._process_msg(sid, subject, reply, data, headers)
         except Exception as error:
             logger.warning(
-                "a message can not be read",
+                "a message cannot be read",
                 extra={
                     "action": "nats.unreadable",
                     "subject": repr(subject[:200]),

@@ -5,7 +5,7 @@
 
 Pure. `accounts` and `authorization` are the one description of who is who: a bare server's
 nats.conf, the sandbox and the chart's values all come from them or are tested equal to them.
-Reasons: facts/nats-callout.md 1.7 and 9, facts/helm.md 2.
+Reasons: docs/facts/nats-callout.md 1.7 and 9, docs/facts/helm.md 2.
 
 AUTH     the callout service alone: whoever can publish here can refuse logins
 SYS      the system account, for the one identity that cuts connections
@@ -112,7 +112,7 @@ class Server:
     ports_file_dir: str | None = None
     sync_always: bool = True
     """Every message is on the disk before it is acknowledged. One server alone needs it: by
-    default the disk is told every two minutes (facts/nats-callout.md 3, row 29)."""
+    default the disk is told every two minutes (docs/facts/nats-callout.md 3, row 29)."""
 
 
 _SENT: tuple[tuple[str, Mapping[str, str]], ...] = (
@@ -302,7 +302,7 @@ def _value(value: Any, depth: int) -> str:
             lines = (f"{pad}{key}: {_value(item, depth + 1)}\n" for key, item in value.items())
             return "{\n" + "".join(lines) + "  " * depth + "}"
         case _:
-            raise TypeError(f"nats.conf can not hold a {type(value).__name__}")
+            raise TypeError(f"nats.conf cannot hold a {type(value).__name__}")
 
 
 def _list(values: list[Any], depth: int) -> str:

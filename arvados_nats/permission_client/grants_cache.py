@@ -7,7 +7,7 @@ Questions that come at the same time travel as one. An answer is used for a minu
 is asked whether it still holds, which costs a digest. While no publisher answers, an old answer
 is used up to a bound, and unknown users are refused with Unavailable (fail closed).
 
-A service that has readers connected runs `grant_follow.follow` on its book.
+A service that has readers connected runs `grant_follow.follow` on its cache.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class _Entry:
             del self.untold[0]
 
 
-class GrantBook:
+class GrantsCache:
     """Answers `of(user)`; one for a process."""
 
     def __init__(self, nats: Nats, *, refresh: float = REFRESH, stale: float = STALE) -> None:

@@ -27,7 +27,7 @@ T = TypeVar("T")
 PART = "Arvados-Part"
 """Header of each part of an answer: `<number>/<of how many>`, numbers from 1."""
 FAILED = "Arvados-Unavailable"
-"""Header of an empty answer: the publisher can not say now, and why."""
+"""Header of an empty answer: the publisher cannot say now, and why."""
 
 PART_BYTES = 512 * 1024
 _MAX_ANSWER_BYTES = 256 * 1024 * 1024
@@ -228,11 +228,11 @@ class Assembly:
 
 
 def check_answer(headers: Mapping[str, str]) -> None:
-    """Unavailable if a reply says that nobody answers, or that the publisher can not."""
+    """Unavailable if a reply says that nobody answers, or that the publisher cannot."""
     if headers.get("Status") == _NO_RESPONDERS:
         raise Unavailable("no permission publisher answers")
     if reason := headers.get(FAILED):
-        raise Unavailable(f"the permission publisher can not say: {reason}")
+        raise Unavailable(f"the permission publisher cannot say: {reason}")
 
 
 def answer(

@@ -22,7 +22,7 @@ import msgspec
 from arvados_nats.contract import subjects
 from arvados_nats.errors import MALFORMED, BadInput, Unavailable
 from arvados_nats.nats.client import Message, Nats
-from arvados_nats.permission_client.grants_cache import GrantBook
+from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.permissions.grants import Grants
 
@@ -36,7 +36,7 @@ Moved = Callable[[Change, Grants], Awaitable[None]]
 
 async def follow(
     nats: Nats,
-    book: GrantBook,
+    grants_cache: GrantsCache,
     in_use: Callable[[], Collection[str]],
     moved: Moved,
     ready: Callable[[], None] = lambda: None,
@@ -47,7 +47,7 @@ async def follow(
 
     async def changed(message: Message) -> None:
         user_uuid = message.subject.rpartition(".")[2]
-        book.forget(user_uuid, _generation(message.data))
+        grants_cache.forget(user_uuid, _generation(message.data))
         if user_uuid in in_use():
             due.add(user_uuid)
             wake.set()
@@ -69,13 +69,13 @@ async def follow(
     next_round = 0.0
     while True:
         if time.monotonic() >= next_round:
-            next_round = time.monotonic() + book.refresh
+            next_round = time.monotonic() + grants_cache.refresh
             due.update(in_use())
-            book.drop_unused(in_use())
+            grants_cache.drop_unused(in_use())
         users, pause = [*due], next_round - time.monotonic()
         due.clear()
         wake.clear()
-        if not await _renew(book, users, moved):
+        if not await _renew(grants_cache, users, moved):
             due.update(users)
             pause = min(pause, _RETRY)
         with contextlib.suppress(TimeoutError):
@@ -83,9 +83,9 @@ async def follow(
                 await wake.wait()
 
 
-async def _renew(book: GrantBook, users: list[str], moved: Moved) -> bool:
+async def _renew(grants_cache: GrantsCache, users: list[str], moved: Moved) -> bool:
     try:
-        await book.renew(users)
+        await grants_cache.renew(users)
     except (Unavailable, BadInput) as error:
         logger.warning(
             "grants not renewed",
@@ -93,8 +93,8 @@ async def _renew(book: GrantBook, users: list[str], moved: Moved) -> bool:
         )
         return False
     for user in users:
-        if change := book.take_change(user):
-            await moved(change, book.held(user) or Grants(user))
+        if change := grants_cache.take_change(user):
+            await moved(change, grants_cache.held(user) or Grants(user))
     return True
 
 

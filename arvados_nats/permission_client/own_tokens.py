@@ -20,7 +20,7 @@ from arvados_nats.permission_client import object_messages
 
 
 class OwnToken(Enum):
-    """By the last part of its uuid and of its user's (facts/arvados.md 2)."""
+    """By the last part of its uuid and of its user's (docs/facts/arvados.md 2)."""
 
     ROOT = "000000000000000"
     ANONYMOUS = "anonymouspublic"

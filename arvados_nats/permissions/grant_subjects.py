@@ -5,7 +5,7 @@
 
 Pure. NATS compares subjects and knows no rule, so a pattern may be handed out only where
 the rule says yes to every message that can appear below it; that is why the live tree holds the
-kinds whose rule is owner and object alone (facts/permission-rule.md, last section).
+kinds whose rule is owner and object alone (docs/facts/permission-rule.md, last section).
 
 Events are judged with include_trash, as arvados-ws does; it lifts the trash for collections and
 groups, and does nothing for the rest (a request, its container, the container's log, a workflow).
@@ -190,7 +190,7 @@ class Change(msgspec.Struct, frozen=True):
 def compare(old: Grants, new: Grants, before: float, now: float) -> Change:
     """What changed for a user between `old` as it was at `before` and `new` at `now`.
 
-    Times count because trash times pass without any row (facts/arvados.md 1, Revocations).
+    Times count because trash times pass without any row (docs/facts/arvados.md 1, Revocations).
     """
     lost, gained = [], []
     for uuid in _candidates(old, before, new, now):

@@ -6,7 +6,7 @@
 Pure. `permissions.decide` asks these values about one object; `grant_subjects` turns them into NATS
 subjects and tells two generations of them apart. The rows come from `materialized_permissions`:
 the API's `computed_permissions` lacks `traverse_owned`, and a graph of our own disagrees with
-Arvados where its table is out of date (facts/permission-rule.md, "Where the inputs must come
+Arvados where its table is out of date (docs/facts/permission-rule.md, "Where the inputs must come
 from").
 
 `P(u,t)` is the row of user u and target t; `U_n(u)` is u and every user target of u with level

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The read rule for the holder of one token at one moment, as `GrantBook.judge` hands it out.
+"""The read rule for the holder of one token at one moment, as `GrantsCache.judge` hands it out.
 
 Pure. Trash and expiry times are written and compared by the database's clock. Whoever judges takes
 the moment from here, so that no second clock decides the same rule (ruff bans `time.time` and

@@ -4,8 +4,9 @@
 """Who sent a request that crossed from account USERS: the header that the server writes.
 
 Pure. The import of `arvados.api.>` is shared, so the server adds `Nats-Request-Info` with the
-account and the user name that the callout gave (facts/nats-callout.md 1.7; 3, row 16). It replaces
-a header of that name from the client; one that differs in case is a forgery and is refused.
+account and the user name that the callout gave (docs/facts/nats-callout.md 1.7; 3, row 16). It
+replaces a header of that name from the client; one that differs in case is a forgery and is
+refused.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def sender(headers: Mapping[str, str]) -> Holder:
     try:
         info = msgspec.json.decode(headers[_HEADER], type=_Info)
     except MALFORMED as error:
-        raise BadInput("the request's sender can not be read") from error
+        raise BadInput("the request's sender cannot be read") from error
     found = holder(info.user)
     if info.acc != accounts.USERS or found is None:
         raise BadInput("the request did not come from a user of the facility")

@@ -5,9 +5,9 @@
 
 Pure, and the only place that decides. Every delivery of every service comes through `decide`
 or through subjects derived from the same `Grants` (`grant_subjects`). The rule is
-facts/permission-rule.md, line by line; it agrees with recorded answers of a real Arvados in every
-cell (tests/golden/permissions.json) and is never looser. Where a fact is missing the answer is
-`ASK`: read the object from Arvados with this token.
+docs/facts/permission-rule.md, line by line; it agrees with recorded answers of a real Arvados in
+every cell (tests/golden/permissions.json) and is never looser. Where a fact is missing the answer
+is `ASK`: read the object from Arvados with this token.
 
 Events are judged with `include_trash`, as arvados-ws does; snapshots and container logs without.
 """

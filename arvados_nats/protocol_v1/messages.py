@@ -233,7 +233,7 @@ def body(message: ServerMessage) -> bytes:
 
 
 def decode(frame: str | bytes) -> ServerMessage | None:
-    """The message in a frame, None for one of a later version; BadInput if it can not be read."""
+    """The message in a frame, None for one of a later version; BadInput if it cannot be read."""
     try:
         found = _decoder.decode(frame)
         bodies: Iterator[ServerMessage | None] = (getattr(found, name) for name in SERVER_KEYS)

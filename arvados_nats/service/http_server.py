@@ -59,7 +59,7 @@ def listen(address: str) -> socket.socket:
         sock.listen(_BACKLOG)
     except OSError as error:
         sock.close()
-        raise ConfigError(f"can not listen on {address}: {error}") from error
+        raise ConfigError(f"cannot listen on {address}: {error}") from error
     sock.setblocking(False)
     return sock
 

@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The nkey identities of a cluster: what they are called, how they are written, where they lie.
 
-Every static NATS identity is an nkey, so that nats.conf holds public keys only (facts/helm.md 2).
-A folder holds one pair of files for each name in `ROLES`: `<name>.nk`, the seed, readable by its
-owner alone, and `<name>.pub`. A service mounts only the seeds it needs.
+Every static NATS identity is an nkey, so that nats.conf holds public keys only (docs/facts/helm.md
+2). A folder holds one pair of files for each name in `ROLES`: `<name>.nk`, the seed, readable by
+its owner alone, and `<name>.pub`. A service mounts only the seeds it needs.
 
 The text form is that of nats-io/nkeys: a prefix byte, 32 bytes and a little-endian CRC16, in
 base32 without padding. It is written here because the nkeys package knows no curve keys, which
-the encryption of auth callouts needs (facts/nats-callout.md 1.4).
+the encryption of auth callouts needs (docs/facts/nats-callout.md 1.4).
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def load(folder: Path, name: str) -> Seed:
     try:
         seed = parse_seed(path.read_text(encoding="ascii"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} can not be read: {error.__class__.__name__}") from error
+        raise ConfigError(f"{path} cannot be read: {error.__class__.__name__}") from error
     except BadInput as error:
         raise ConfigError(f"{path}: {error}") from error
     if seed.kind is not ROLES.get(name, seed.kind):
@@ -153,7 +153,7 @@ def load_public(folder: Path, name: str) -> str:
         text = path.read_text(encoding="ascii").strip()
         kind, _ = decode_public(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} can not be read: {error.__class__.__name__}") from error
+        raise ConfigError(f"{path} cannot be read: {error.__class__.__name__}") from error
     except BadInput as error:
         raise ConfigError(f"{path}: {error}") from error
     if kind is not ROLES.get(name, kind):

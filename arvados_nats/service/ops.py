@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Health and metrics of a service, as Arvados serves them (facts/arvados.md 7).
+"""Health and metrics of a service, as Arvados serves them (docs/facts/arvados.md 7).
 
 `GET /_health/ping` and `GET /metrics`, both with `Authorization: Bearer <ManagementToken>`: without
 a configured token 404, none sent 401, a wrong one 403. Unhealthy is HTTP 200 with
@@ -32,7 +32,7 @@ STARTING, STOPPING = "starting", "stopping"
 
 DEGRADED = Gauge(
     "arvados_nats_degraded",
-    "1 while a part of this process can not do its work and tries again, by part.",
+    "1 while a part of this process cannot do its work and tries again, by part.",
     ["part"],
 )
 

@@ -90,7 +90,7 @@ class NatsSettings(Block):
             return path.read_text().strip()
         except OSError as error:
             raise ConfigError(
-                f"keys_dir: can not read {path}: {error.strerror};"
+                f"keys_dir: cannot read {path}: {error.strerror};"
                 f" create the keys with: arvados-nats keys generate {self.keys_dir}"
             ) from error
 

@@ -26,7 +26,7 @@ _SECONDS = 1800
 
 
 class NotToBeHad(Exception):
-    """This peer can not be measured here; the message says why and what would help."""
+    """This peer cannot be measured here; the message says why and what would help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ PEERS = {
 
 
 def find(name: str) -> Path:
-    """The program of a peer, built if need be; NotToBeHad if it can not be."""
+    """The program of a peer, built if need be; NotToBeHad if it cannot be."""
     peer = PEERS[name]
     for path in (peer.given, BIN / name):
         if path and os.access(path, os.X_OK):

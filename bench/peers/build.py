@@ -4,7 +4,7 @@
 """`python -m bench.peers.build [name …]`: have the programs of peers, or say clearly why not.
 
 One line for each: where it is, or `skipped` and the reason. Exit code 0 unless a peer that was
-named can not be had.
+named cannot be had.
 """
 
 from __future__ import annotations

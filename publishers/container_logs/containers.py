@@ -5,8 +5,8 @@
 
 A container's log is reached through a container request that shows it. After an automatic retry
 no request points to the old container any more; then the row that the API server itself logged
-when it moved the request says which one it was (facts/arvados.md 5, "retry"). A user can post log
-rows, but none that the system user owns.
+when it moved the request says which one it was (docs/facts/arvados.md 5, "retry"). A user can post
+log rows, but none that the system user owns.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class LogCopy:
         self._skipped: set[str] = set()
 
     async def file(self, name: str) -> LogFile | None:
-        """A file where the stream left it; None if its name can not be published."""
+        """A file where the stream left it; None if its name cannot be published."""
         if name in self.files or name in self._skipped:
             return self.files.get(name)
         try:

@@ -7,7 +7,7 @@ Pure. keep-web may show a listing that is some seconds old, such as the last che
 the final log; so a listing counts once it has as many bytes as the database knows of the
 collection that `containers.log` names, or once `patience` has passed since the container ended. A
 node that died leaves a checkpoint or nothing: what was streamed stays, and its end is not
-confirmed (facts/arvados-demand.md A34, A36).
+confirmed (docs/facts/arvados-demand.md A34, A36).
 """
 
 from __future__ import annotations

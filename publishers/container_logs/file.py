@@ -4,7 +4,7 @@
 """One log file as a tailer knows it: what is in the stream, what to read next, where to cut.
 
 Pure. The byte offset is the cursor. A read begins a few bytes before the end of what is known, so
-that a file that began anew and has grown past its old size is noticed (facts/arvados-demand.md
+that a file that began anew and has grown past its old size is noticed (docs/facts/arvados-demand.md
 G10); a file that is shorter than what is known has begun anew too. Either way its next bytes belong
 to a new epoch. Whole lines go out at once; an unfinished line waits for one poll.
 """

@@ -49,7 +49,7 @@ LAG_SECONDS = Histogram(
     "From the look that found new bytes of a file to their being stored.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
-SKIPPED = Counter(f"{_NAME}_skipped_files", "Log files with a name that can not be published.")
+SKIPPED = Counter(f"{_NAME}_skipped_files", "Log files with a name that cannot be published.")
 PUSHED_SIZES_DIFFER = Counter(
     f"{_NAME}_pushed_taken_over", "Pushed files that stopped short and were read to their end."
 )

@@ -29,7 +29,7 @@ class Pace:
     confirm: float = 15.0
     """After the end of a container, until its saved log is taken as it is or given up."""
     give_up: float = 600.0
-    """After the end of a container, until a saved file that can not be read is left as it is."""
+    """After the end of a container, until a saved file that cannot be read is left as it is."""
     push: float = 10.0
     """How long a pushed file may stand still, though there is more, before it is read."""
 

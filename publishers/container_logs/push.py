@@ -56,7 +56,7 @@ async def push(target: Target, pipe: Pipe) -> None:
             done = True
         except* (Refused, Unavailable) as errors:
             logger.warning(
-                "log can not be pushed now",
+                "log cannot be pushed now",
                 extra={"action": "push.wait", "error": str(errors.exceptions[0])},
             )
             await asyncio.sleep(_RECONNECT_SECONDS)
@@ -80,7 +80,7 @@ async def _connected(target: Target) -> AsyncIterator[Nats]:
 
 
 async def send(nats: Nats, target: Target, pipe: Pipe) -> None:
-    """`push` on a connection that is there; Unavailable when the stream can not be asked."""
+    """`push` on a connection that is there; Unavailable when the stream cannot be asked."""
     writer = LogWriter(nats, target.container_uuid)
     last = await writer.last(target.file)
     while True:

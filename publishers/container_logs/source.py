@@ -4,10 +4,10 @@
 """The log folder of one container in the controller's API: sizes, and ranges of bytes.
 
 The controller serves it from the compute node's gateway while the container runs and from the saved
-log collection afterwards, at the same offsets (facts/arvados.md 4). Every call costs it two calls
-of the API server and, while live, a connection to the node; so all containers together have a limit
-of calls at a time, calls of one container come one after the other, and logs that nobody watches
-leave half of the limit to those that somebody does.
+log collection afterwards, at the same offsets (docs/facts/arvados.md 4). Every call costs it two
+calls of the API server and, while live, a connection to the node; so all containers together have a
+limit of calls at a time, calls of one container come one after the other, and logs that nobody
+watches leave half of the limit to those that somebody does.
 """
 
 from __future__ import annotations

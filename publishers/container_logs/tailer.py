@@ -124,7 +124,7 @@ class LogTailer:
     ) -> bool:
         """Carry over each file; whether all are complete.
 
-        One that can not be read, for example for a lost block in Keep, does not stop the others;
+        One that cannot be read, for example for a lost block in Keep, does not stop the others;
         Unavailable is raised for it afterwards.
         """
         complete, failures = True, []
@@ -267,7 +267,7 @@ class LogTailer:
         if self._failures == 1:
             logger.log(
                 severity,
-                "log can not be read now",
+                "log cannot be read now",
                 extra={
                     "action": "logs.poll_failed",
                     "container_uuid": self.container.uuid,

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a log row to an event: what the database says about the object, not what the row claims.
 
-Any user can post log rows (facts/arvados.md 0.3). A row gets its audience and facts from the
+Any user can post log rows (docs/facts/arvados.md 0.3). A row gets its audience and facts from the
 object's own record; only for an object that is gone does the row's object_owner_uuid count, and
 then the facts are the owner's: arvados-ws shows a `delete` to those who may read the owner
 (services/ws/permission.go). `verified` says that the row agrees with the database now.

@@ -7,7 +7,7 @@ NOTIFY wakes us and names rows to read at once, in the order of their commits. I
 it is lost with a connection, some rows never send it, and anybody may send anything. The scan is
 the truth. It goes forward by created_at, which no user can set, and looks back a little every
 second, over minutes every few seconds and over half an hour every minute, since a transaction may
-commit long after it wrote its rows (facts/arvados.md 0.2, 3, 10). Ids are never a cursor. What
+commit long after it wrote its rows (docs/facts/arvados.md 0.2, 3, 10). Ids are never a cursor. What
 NOTIFY names does not wait for the answers that a scan waits for.
 """
 

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ids of log rows that PostgreSQL's NOTIFY has named, in the order of their commits.
 
-A payload is whatever somebody sent: any role that can connect may NOTIFY (facts/arvados.md 10).
+A payload is whatever somebody sent: any role that can connect may NOTIFY (docs/facts/arvados.md
+10).
 """
 
 from __future__ import annotations

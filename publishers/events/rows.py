@@ -4,11 +4,11 @@
 """Rows of Arvados' logs table: how they are listed, counted and read.
 
 The only SQL about that table. Times are passed as values, never from a sub-query, or PostgreSQL
-scans the whole table (facts/arvados.md 10). A row's properties are cut to what travels while it is
-read: they hold two whole copies of the object, and a manifest can be 50 MB (facts/arvados.md 0.7).
-Rows up to 64 KiB are read many at a time, larger ones alone, and what is over 8 MiB is cut by
-PostgreSQL itself: that costs it 2.7 s for 100 MB, and us no memory, where reading the text would
-take 490 MB.
+scans the whole table (docs/facts/arvados.md 10). A row's properties are cut to what travels while
+it is read: they hold two whole copies of the object, and a manifest can be 50 MB
+(docs/facts/arvados.md 0.7). Rows up to 64 KiB are read many at a time, larger ones alone, and what
+is over 8 MiB is cut by PostgreSQL itself: that costs it 2.7 s for 100 MB, and us no memory, where
+reading the text would take 490 MB.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _CUT = """
 
 @dataclass(frozen=True, slots=True)
 class LogRow:
-    """One row. `properties` are cut to what travels; None where they can not be understood."""
+    """One row. `properties` are cut to what travels; None where they cannot be understood."""
 
     id: int
     uuid: str
@@ -131,7 +131,7 @@ async def _row(database: Database, row: Row) -> LogRow:
     except BadInput as error:
         properties = None
         logger.info(
-            "log row can not be understood",
+            "log row cannot be understood",
             extra={"action": "log_rows.undecodable", "uuid": uuid, "error": str(error)},
         )
     return LogRow(row[0], uuid, row[2], row[3], row[4], object_uuid, row[6], name, properties)
@@ -149,7 +149,7 @@ async def _large(database: Database, uuid: str, size: int, kind: str) -> dict[st
     except Unavailable:
         await now(database)  # PostgreSQL is down: raise; it is there: the row alone is to blame
         logger.warning(
-            "log row can not be cut in time, and must not hold up the others",
+            "log row cannot be cut in time, and must not hold up the others",
             extra={"action": "log_rows.truncated", "uuid": uuid, "bytes": size},
         )
         return _TRUNCATED

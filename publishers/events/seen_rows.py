@@ -6,7 +6,7 @@
 Pure. Rows are known by uuid, in slices of ten seconds of their created_at, so that a scan compares
 a count for each slice with PostgreSQL and lists only the slices that differ. Ids are remembered to
 spare the reading of a row that is notified again; they decide nothing, since any user may choose
-one (facts/arvados.md 0.3).
+one (docs/facts/arvados.md 0.3).
 """
 
 from __future__ import annotations

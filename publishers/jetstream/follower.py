@@ -5,7 +5,7 @@
 
 Live messages are what the server republishes after storing (`arvados.stored.…`); they carry their
 sequence, so one that is missing is noticed, and read from the stream; so is what did not fit into
-memory. No consumer is left on the server (facts/nats.md).
+memory. No consumer is left on the server (docs/facts/nats.md).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class StreamFollower:
         """Messages behind sequence `last`, until the connection was lost and is back.
 
         Each batch is not empty. Call again to go on, from where the caller knows to have come.
-        Raises Unavailable when the stream can not be read.
+        Raises Unavailable when the stream cannot be read.
         """
         self._reread, self._interrupted = True, False
         while not self._interrupted:

@@ -5,10 +5,10 @@
 
 Pure but for two reads of the database. A container's bytes are shown under each container request
 that points to it now; which those are is remembered, and read again when an event names one of
-them, and after ten seconds, since some changes leave no event (facts/arvados.md 1, "user merge").
-What is in the trash is shown only where include_trash would lift it: collections and groups
-(facts/permission-rule.md). Patterns of readers follow the same rule (`grant_subjects`), some
-milliseconds later.
+them, and after ten seconds, since some changes leave no event (docs/facts/arvados.md 1, "user
+merge"). What is in the trash is shown only where include_trash would lift it: collections and
+groups (docs/facts/permission-rule.md). Patterns of readers follow the same rule (`grant_subjects`),
+some milliseconds later.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Cursor:
         self._passed_over = PassedOver()
 
     def pass_over(self, message: StoredMessage, why: object) -> PassedOver:
-        """Note that a message can not be processed; all of them so far."""
+        """Note that a message cannot be processed; all of them so far."""
         self._passed_over = self._passed_over.and_(message, why)
         self._written = 0.0  # it is written at once
         return self._passed_over

@@ -177,7 +177,7 @@ async def _deliver(deliver: Deliver, batch: list[StoredMessage], pass_over: Pass
         raise
     except Exception as error:
         if len(batch) == 1:
-            logger.exception("a message can not be delivered", extra={"action": "live.failed"})
+            logger.exception("a message cannot be delivered", extra={"action": "live.failed"})
             pass_over(batch[0], "failed", repr(error))
             return
         for message in batch:

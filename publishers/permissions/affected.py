@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which corner of the permission graph an event may have moved.
 
-Pure. An event is a hint, whatever its `verified`: any user can post a log row (facts/arvados.md
-0.3), and a row that is true may say too little. So nothing is believed here; the answer only
-narrows whose grants are read again, and what can not be narrowed is read for everybody.
+Pure. An event is a hint, whatever its `verified`: any user can post a log row
+(docs/facts/arvados.md 0.3), and a row that is true may say too little. So nothing is believed here;
+the answer only narrows whose grants are read again, and what cannot be narrowed is read for
+everybody.
 """
 
 from __future__ import annotations

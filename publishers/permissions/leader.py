@@ -6,8 +6,8 @@
 Four things make it look: an event near the permission graph, an answer that a replica gave, a trash
 time that comes, and the clock. Events narrow whose grants are read again (`grants_touched`); the
 round over everybody finds what left no row: merges, overlapping links, Arvados' own late
-recomputation (facts/arvados.md 1, Revocations). Looking takes turns with resting, so that a flood
-of posted rows costs a bounded part of the database's time.
+recomputation (docs/facts/arvados.md 1, Revocations). Looking takes turns with resting, so that a
+flood of posted rows costs a bounded part of the database's time.
 """
 
 from __future__ import annotations

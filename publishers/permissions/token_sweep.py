@@ -1,7 +1,8 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Tell which tokens are gone: logout and expiry leave no log row (facts/arvados.md 1, Revocations).
+"""Tell which tokens are gone: logout and expiry leave no log row (docs/facts/arvados.md 1,
+Revocations).
 
 Every replica looks every few seconds, at the moment when the next token ends, and when an event of
 a token comes; the one that leads tells. Whoever takes over tells once more what it saw end just

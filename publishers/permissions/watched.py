@@ -82,7 +82,8 @@ class Watch:
         """Watched users whose grants may differ after a change near the `touched` nodes.
 
         `reaching` are all users with a row on one of them now; who had one is known from before.
-        Whoever is stood in for by an affected user is affected too (U_1, facts/permission-rule.md).
+        Whoever is stood in for by an affected user is affected too (U_1, docs/facts/permission-
+        rule.md).
         """
         near = {*touched, *reaching}
         return {

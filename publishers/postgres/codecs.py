@@ -33,7 +33,7 @@ async def install(connection: asyncpg.Connection) -> None:
 
 
 def _json(text: str) -> Any:
-    """None for what PostgreSQL takes and we can not: a number of thousands of digits."""
+    """None for what PostgreSQL takes and we cannot: a number of thousands of digits."""
     try:
         return msgspec.json.decode(text)
     except MALFORMED:

@@ -35,7 +35,7 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     }.items()
 }
 """What is compared with a row's new_attributes. Not a container's priority: Arvados changes it by
-raw SQL that logs nothing (facts/arvados.md 0.1)."""
+raw SQL that logs nothing (docs/facts/arvados.md 0.1)."""
 
 _COMMON = ("uuid", "owner_uuid", "created_at", "modified_at")
 _EXTRA = {
@@ -91,7 +91,7 @@ def can_read(kind: str) -> bool:
 
 
 async def read(database: Database, uuids: Iterable[str]) -> dict[str, Record]:
-    """Records by uuid; what does not exist, or can not be read, is missing."""
+    """Records by uuid; what does not exist, or cannot be read, is missing."""
     by_kind: defaultdict[str, list[str]] = defaultdict(list)
     for uuid in uuids:
         kind = kind_of(uuid)

@@ -122,7 +122,7 @@ async def _lead(
 
 @asynccontextmanager
 async def _listening(nats: Nats) -> AsyncIterator[Wake]:
-    """Events as a reason to look; what they say is not believed (facts/arvados.md 0.3)."""
+    """Events as a reason to look; what they say is not believed (docs/facts/arvados.md 0.3)."""
     wake = Wake()
     stored = subjects.STORED_EVENTS
     forget = nats.on_change(wake.connection_changed)

@@ -5,7 +5,7 @@
 
 All of them are looked at by digests, which cost the database alone; the rows themselves are read
 for those that differ. A digest covers every column that is published, so it finds what changes
-without a log row or a new `modified_at`, such as a priority (facts/arvados.md 0.1).
+without a log row or a new `modified_at`, such as a priority (docs/facts/arvados.md 0.1).
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _decoded(uuid: str, text: str | None) -> Any:
             return _plain(load(text))
     metrics.UNREADABLE.inc()
     logger.warning(
-        "column of a container can not be read",
+        "column of a container cannot be read",
         extra={"action": "queue.unreadable", "container_uuid": uuid},
     )
     return text if fits else None

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lines of a machine's journal, from `journalctl`, which is started again whenever it ends.
 
-The journal is the overflow queue: what NATS can not take now is read later, from the cursor of the
+The journal is the overflow queue: what NATS cannot take now is read later, from the cursor of the
 last line. Where the journal has dropped what comes after a cursor (it was rotated away), reading
 goes on with the oldest record there is, and the loss is counted and told.
 """
@@ -43,7 +43,7 @@ class _Cursor(msgspec.Struct):
 class Journal:
     """Which journal to read: the machine's own, or that of a namespace of journald.
 
-    `health` is told while it can not be read.
+    `health` is told while it cannot be read.
     """
 
     health: Health
@@ -101,7 +101,7 @@ class Journal:
                 _PROGRAM, *arguments, stdout=PIPE, stderr=PIPE
             )
         except OSError as error:
-            raise ConfigError(f"can not start {_PROGRAM}: {error.strerror}") from error
+            raise ConfigError(f"cannot start {_PROGRAM}: {error.strerror}") from error
         metrics.JOURNAL_STARTS.inc()
         assert process.stderr
         complaining = asyncio.create_task(process.stderr.read())

@@ -5,7 +5,7 @@
 
 Records are stored in batches. The place of the last one is kept on disk when all of a batch is
 stored; after a crash or a lost connection the stream is asked what of a batch it has already. What
-NATS can not take waits in the journal, or in the spool of a pipe.
+NATS cannot take waits in the journal, or in the spool of a pipe.
 """
 
 from __future__ import annotations

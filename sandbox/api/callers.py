@@ -18,7 +18,7 @@ class Caller:
     """One valid token and its user.
 
     `reach` holds the users whose permissions count for this one, with the level at which they do:
-    itself (3) and the users it reaches with traverse_owned (facts/permission-rule.md, U_n).
+    itself (3) and the users it reaches with traverse_owned (docs/facts/permission-rule.md, U_n).
     """
 
     actor: Actor
@@ -42,7 +42,7 @@ class Caller:
         return self.actor.is_admin
 
     def allows(self, method: str, path: str) -> bool:
-        """Whether the scopes cover a request (facts/arvados.md 2)."""
+        """Whether the scopes cover a request (docs/facts/arvados.md 2)."""
         wanted = f"{'GET' if method == 'HEAD' else method} {path}"
         return any(
             scope == "all" or scope == wanted or (scope.endswith("/") and wanted.startswith(scope))

@@ -6,8 +6,8 @@
 Only arvados-controller has it. The folder `{container uuid}` of the request's present container is
 served by its gateway while the container is Locked or Running and has a gateway address; everything
 else comes from the saved log collection of the request, where the log of each container stands in
-the folder `log for container {uuid}` (facts/arvados.md 4). The request and its container must be
-readable; what is behind them is read with the controller's own token.
+the folder `log for container {uuid}` (docs/facts/arvados.md 4). The request and its container must
+be readable; what is behind them is read with the controller's own token.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def body(refusal: Refusal, request_id: str) -> dict[str, object]:
 
 
 def argument_error(text: str) -> Refusal:
-    """A parameter that can not be understood."""
+    """A parameter that cannot be understood."""
     return raised("ArgumentError", text)
 
 
@@ -37,7 +37,7 @@ def forbidden() -> Refusal:
 
 @contextmanager
 def from_database() -> Iterator[None]:
-    """What the database says, as a refusal: 422 for a value it can not take, 500 while it is away.
+    """What the database says, as a refusal: 422 for a value it cannot take, 500 while it is away.
 
     asyncpg finds some wrong values by itself: those errors are a ValueError as well.
     """

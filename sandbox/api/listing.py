@@ -44,7 +44,7 @@ class Options:
 
 
 def options(given: Mapping[str, Any]) -> Options:
-    """Read the options; raises `Refusal` 422 for what can not be understood."""
+    """Read the options; raises `Refusal` 422 for what cannot be understood."""
     return Options(
         filters=parameters.array(given, "filters") or [],
         order=parameters.words(given, "order"),

@@ -56,7 +56,7 @@ async def trash_sweep(call: Call) -> Response:
 
 
 async def logout(call: Call) -> Response:
-    """Expire the token as the controller does: no log row (facts/arvados.md 1)."""
+    """Expire the token as the controller does: no log row (docs/facts/arvados.md 1)."""
     await call.backend.pool.execute(_LOGOUT, call.caller.token_uuid)
     return Response(status_code=204)
 

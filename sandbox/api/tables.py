@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the API knows of a table: its columns by type, and which of them filters may name.
 
-The types are read from the database itself, so they can not drift from the schema.
+The types are read from the database itself, so they cannot drift from the schema.
 """
 
 from __future__ import annotations

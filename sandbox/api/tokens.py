@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Token -> caller, as the recorded server decides it (facts/arvados.md 2 and 9).
+"""Token -> caller, as the recorded server decides it (docs/facts/arvados.md 2 and 9).
 
 Each request asks the database anew: a token that was deleted, expired or whose container ended is
 refused with the next request.

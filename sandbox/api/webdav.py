@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ranges and folder listings as Go's `http.ServeContent` and `webdav.Handler` answer them.
 
-Pure. The container log endpoint is a WebDAV folder (facts/arvados.md 4).
+Pure. The container log endpoint is a WebDAV folder (docs/facts/arvados.md 4).
 """
 
 from __future__ import annotations

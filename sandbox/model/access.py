@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a user may read and change, asked of `materialized_permissions`.
 
-The read rule is facts/permission-rule.md, as SQL conditions on the rows of one table; `can` is the
-rule of writes (User#can?). Both go through every user whom the reader manages. Conditions name the
-reader's uuid by a placeholder, `$1` unless told otherwise. The array of users (`_users`) is
+The read rule is docs/facts/permission-rule.md, as SQL conditions on the rows of one table; `can` is
+the rule of writes (User#can?). Both go through every user whom the reader manages. Conditions name
+the reader's uuid by a placeholder, `$1` unless told otherwise. The array of users (`_users`) is
 computed once per statement; EXISTS lets PostgreSQL look up one row by index and hash for a list.
 """
 

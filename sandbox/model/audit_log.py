@@ -4,7 +4,7 @@
 """Writes rows of table `logs` as an Arvados API server does, with NOTIFY in the same transaction.
 
 A row holds the whole object before and after, without its secrets; `owner_uuid` is who acted
-(facts/arvados.md 3). The NOTIFY is not a trigger: rows that others insert are never told.
+(docs/facts/arvados.md 3). The NOTIFY is not a trigger: rows that others insert are never told.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 A container's priority is the highest of its committed requests outside the trash: for a request
 of a user its priority times 2^50 less its age in milliseconds, so that the older goes first; for
-a request of another container that container's priority (facts/arvados.md 0.1, 5, 9).
+a request of another container that container's priority (docs/facts/arvados.md 0.1, 5, 9).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 """Container requests: checked, committed to a container, cancelled, deleted.
 
 app/models/container_request.rb. Cancelling is priority 0; the container's own priority follows
-without a row (facts/arvados.md 5).
+without a row (docs/facts/arvados.md 5).
 """
 
 from __future__ import annotations

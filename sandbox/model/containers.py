@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Containers: locked, run, finished by a dispatcher, and what their end does to requests.
 
-app/models/container.rb; the order of the log rows is facts/arvados.md 10.
+app/models/container.rb; the order of the log rows is docs/facts/arvados.md 10.
 """
 
 from __future__ import annotations

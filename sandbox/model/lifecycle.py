@@ -4,7 +4,7 @@
 """A dispatcher and crunch-run in a few calls: the writes a container's run makes, in their order.
 
 Commit makes the container (`container_requests`); here it is locked, started, reported on,
-checkpointed, completed or cancelled (facts/arvados.md 5, 10).
+checkpointed, completed or cancelled (docs/facts/arvados.md 5, 10).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Links; a permission link is an edge of the graph, and only one between the same two stays.
 
-Redundant ones disappear without a log row (facts/arvados.md 1, 9).
+Redundant ones disappear without a log row (docs/facts/arvados.md 1, 9).
 """
 
 from __future__ import annotations

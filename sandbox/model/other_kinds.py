@@ -35,7 +35,7 @@ class CredentialRules(Rules):
             record["scopes"] = []
 
     async def validate(self, unit: Unit, record: Record, problems: Problems) -> None:
-        """What a credential can not do without."""
+        """What a credential cannot do without."""
         for column in ("name", "credential_class", "external_id", "secret", "expires_at"):
             if not record[column]:
                 problems.add(column, "can't be blank")

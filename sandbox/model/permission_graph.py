@@ -6,7 +6,7 @@
 Pure. Edges are ownership (3), a user's hold on himself (3) and permission links (1, 2, 3). The
 level along a path is its minimum, of several paths the maximum; only groups are passed through,
 and the user it starts from. What a target owns is traversed if it is a group, or a user whose
-last edge is 3 (facts/permission-rule.md).
+last edge is 3 (docs/facts/permission-rule.md).
 
 A revoked edge is still in the graph while Arvados computes: it counts as level 0, but its
 `traverse_owned` counts as if it were there. That is where Arvados' stale rows come from, and

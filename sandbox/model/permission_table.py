@@ -4,7 +4,7 @@
 """Keeps `materialized_permissions` true, inside the writer's transaction.
 
 As Arvados does it: under an EXCLUSIVE lock, so that writers of the graph wait for each other
-(facts/arvados.md 1, 10). A change at a user recomputes all of his rows, a change at a group
+(docs/facts/arvados.md 1, 10). A change at a user recomputes all of his rows, a change at a group
 the rows of everything below it.
 """
 

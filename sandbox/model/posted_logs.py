@@ -1,7 +1,8 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Log rows that users post: anybody may, with almost anything in them (facts/arvados.md 0.3)."""
+"""Log rows that users post: anybody may, with almost anything in them
+(docs/facts/arvados.md 0.3)."""
 
 from __future__ import annotations
 

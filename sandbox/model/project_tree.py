@@ -4,7 +4,7 @@
 """Keeps `trashed_groups` and `frozen_groups` true below a group that was changed.
 
 A trash time and a freeze hold for everything below; only these two tables say so, not the rows
-of the groups below (facts/arvados.md 1).
+of the groups below (docs/facts/arvados.md 1).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens: rows of `api_client_authorizations`, and who acts with one (facts/arvados.md 2)."""
+"""Tokens: rows of `api_client_authorizations`, and who acts with one (docs/facts/arvados.md 2)."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def v2(record: Record) -> str:
 
 
 async def end_silently(connection: Connection, uuid: str | None) -> None:
-    """Logout in arvados-controller: no log row tells of it (facts/arvados.md 1)."""
+    """Logout in arvados-controller: no log row tells of it (docs/facts/arvados.md 1)."""
     await connection.execute(
         "UPDATE api_client_authorizations SET expires_at = clock_timestamp() AT TIME ZONE 'UTC'"
         " WHERE uuid = $1",

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trash times of groups and collections: when they go to the trash, and when they go for good.
 
-`trash_at` may lie in the future and then passes without any log row (facts/arvados.md 1). The
+`trash_at` may lie in the future and then passes without any log row (docs/facts/arvados.md 1). The
 sweep, `POST /sys/trash_sweep`, logs groups and deletions but not collections that expire.
 """
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Giving what one user has to another: nearly all of it by bulk updates, without log rows.
 
-app/models/user.rb, merge (facts/arvados.md 1, 9).
+app/models/user.rb, merge (docs/facts/arvados.md 1, 9).
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class UserRules(Rules):
             record["username"] = await _username(unit, record)
 
     async def validate(self, unit: Unit, record: Record, problems: Problems) -> None:
-        """Who is in All users can not be made inactive directly."""
+        """Who is in All users cannot be made inactive directly."""
         username = record["username"]
         if username is not None and not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", username):
             problems.add("username", "must begin with a letter and contain only alphanumerics")

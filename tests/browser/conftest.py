@@ -59,7 +59,7 @@ async def browser() -> AsyncIterator[Browser]:
     if program is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     if fault := _fault_of_playwright():
-        pytest.skip(f"Playwright can not start: {fault}")
+        pytest.skip(f"Playwright cannot start: {fault}")
     async with async_playwright() as playwright:
         running = await playwright.chromium.launch(executable_path=program, args=_ARGUMENTS)
         yield running

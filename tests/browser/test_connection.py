@@ -119,7 +119,7 @@ async def test_a_half_open_line_is_given_up(
 ) -> None:
     """No byte and no end for longer than pings allow: a new connection, and what was missed, once.
     Timers of a hidden tab do not run; it looks at the clock when it is shown again
-    (facts/arvados-demand.md A15)."""
+    (docs/facts/arvados-demand.md A15)."""
     cluster = stack.sandbox.cluster
     await page.clock.install()
     async with line_to(stack) as line:
@@ -209,7 +209,7 @@ async def post(stack: Stack, row: RawRow) -> None:
 
 async def test_workbenchs_reading_of_v0(page: Page, stack: Stack, user: Actor) -> None:
     """What its websocket service does with each frame: JSON, then fields of `new_attributes`, also
-    of a row that a user posted without any (facts/arvados-demand.md 3a, A11)."""
+    of a row that a user posted without any (docs/facts/arvados-demand.md 3a, A11)."""
     cluster = stack.sandbox.cluster
     await page.goto(stack.page_url)
     await page.evaluate(_WORKBENCH, f"{stack.websocket_url}?api_token={user.token}")

@@ -99,7 +99,7 @@ async def test_the_attempt_that_failed_stays_in_sight(
     page: Page, stack: Stack, user: Actor
 ) -> None:
     """The next attempt is shown when it begins, and its former one is a click away, with what came
-    of it later (facts/arvados-demand.md W2, G12)."""
+    of it later (docs/facts/arvados-demand.md W2, G12)."""
     cluster = stack.sandbox.cluster
     request = await cluster.container_request("retried", owner=user, container_count_max=2)
     first = await cluster.run(request)
@@ -123,7 +123,7 @@ async def test_the_attempt_that_failed_stays_in_sight(
 async def test_what_looks_like_html_is_text(
     page: Page, stack: Stack, user: Actor, text: str
 ) -> None:
-    """Shown as it was written (facts/arvados-demand.md G13)."""
+    """Shown as it was written (docs/facts/arvados-demand.md G13)."""
     request, _ = await running_request(stack, user, text + "\n")
     await open_page(page, stack, request.uuid, user)
     await expect(page.locator("#log .cm-line")).to_have_text(text)
@@ -133,7 +133,7 @@ async def test_what_looks_like_html_is_text(
 
 async def test_seven_tabs_are_served(page: Page, stack: Stack, user: Actor) -> None:
     """A browser opens six connections to a server over HTTP/1.1; the seventh tab is live as well
-    (facts/arvados-demand.md G24)."""
+    (docs/facts/arvados-demand.md G24)."""
     cluster = stack.sandbox.cluster
     request, _ = await running_request(stack, user, "before\n")
     tabs = [page, *[await page.context.new_page() for _ in range(6)]]
@@ -148,7 +148,7 @@ async def test_seven_tabs_are_served(page: Page, stack: Stack, user: Actor) -> N
 async def test_a_proxy_that_strips_upgrade_is_named(
     page: Page, stack: Stack, user: Actor, tmp_path: Path
 ) -> None:
-    """Where no WebSocket is possible the page says so (facts/arvados-demand.md G23)."""
+    """Where no WebSocket is possible the page says so (docs/facts/arvados-demand.md G23)."""
     request, _ = await running_request(stack, user, "x\n")
     async with nginx.in_front(stack.page_url, tmp_path) as url:
         await page.goto(f"{url}/#request={request.uuid}&token={user.token}")

@@ -50,7 +50,7 @@ async def test_a_page_follows_a_request_to_its_end_by_its_state_alone(
     page: Page, stack: Stack
 ) -> None:
     """From Committed to Final, retried once: the page fetches nothing more, and Arvados is asked
-    for nothing more after the first state (facts/arvados-demand.md A14)."""
+    for nothing more after the first state (docs/facts/arvados-demand.md A14)."""
     cluster = stack.sandbox.cluster
     user = await cluster.user("viewer")
     request = await cluster.container_request("job", owner=user, container_count_max=2)

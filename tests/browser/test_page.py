@@ -138,7 +138,7 @@ async def test_files_are_tabs_and_a_merged_view(page: Page, stack: Stack, user: 
 
 async def test_following_can_be_left_and_taken_up(page: Page, stack: Stack, user: Actor) -> None:
     """Scrolled up, the view stays where it is while lines come; Follow goes to the end again
-    (facts/arvados-demand.md 2, "auto-follow cannot be left")."""
+    (docs/facts/arvados-demand.md 2, "auto-follow cannot be left")."""
     cluster = stack.sandbox.cluster
     request, _ = await running_request(stack, user, "".join(f"line {n}\n" for n in range(500)))
     await open_page(page, stack, request.uuid, user)
@@ -209,7 +209,7 @@ async def test_progress_lines_show_what_a_terminal_would(
 
 
 async def test_long_lines_do_not_scroll_sideways(page: Page, stack: Stack, user: Actor) -> None:
-    """130 kB in one line are broken at the width of the view (facts/arvados-demand.md A38)."""
+    """130 kB in one line are broken at the width of the view (docs/facts/arvados-demand.md A38)."""
     request, _ = await running_request(stack, user, "x" * 130_000 + "END\n")
     await open_page(page, stack, request.uuid, user)
     await expect(page.locator("#log")).to_contain_text("END")
@@ -221,7 +221,7 @@ async def test_long_lines_do_not_scroll_sideways(page: Page, stack: Stack, user:
 
 async def test_a_long_log_keeps_the_document_small(page: Page, stack: Stack, user: Actor) -> None:
     """8 MB in 200,000 lines: the newest are shown at once, and the rest is read as one scrolls up
-    (facts/arvados-demand.md G18)."""
+    (docs/facts/arvados-demand.md G18)."""
     cluster = stack.sandbox.cluster
     request, _ = await running_request(stack, user)
     text = "".join(f"line {n:07d} {'.' * 27}\n" for n in range(200_000))
@@ -278,7 +278,7 @@ async def test_a_retry_is_followed(page: Page, stack: Stack, user: Actor) -> Non
 
 async def test_a_lost_line_is_taken_up_again(page: Page, stack: Stack, user: Actor) -> None:
     """Offline and back, and the proxy restarted with the tab open: nothing is missing and nothing
-    comes twice (facts/arvados-demand.md W7, G5)."""
+    comes twice (docs/facts/arvados-demand.md W7, G5)."""
     cluster = stack.sandbox.cluster
     request, _ = await running_request(stack, user, "one\n")
     await open_page(page, stack, request.uuid, user)

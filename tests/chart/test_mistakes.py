@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Mistakes that charts have made in public (facts/helm.md 4), and what holds ours from them.
+"""Mistakes that charts have made in public (docs/facts/helm.md 4), and what holds ours from them.
 
 | no. | mistake | held by |
 |---|---|---|
@@ -23,7 +23,7 @@
 | 16 | readiness asks a database | test_workloads: probes ask for nothing outside |
 | 17 | secrets of NATS in a ConfigMap | test_security: only the seeds it logs in with |
 | 18 | NATS pods are not restricted | test_security; tests/k8s: admitted |
-| 19 | what can not be changed later | UPGRADING.md; JetStream is on from the first start |
+| 19 | what cannot be changed later | UPGRADING.md; JetStream is on from the first start |
 | 20 | a read-only root breaks a container | test_security: nothing is written but to /tmp |
 | 21 | a strict schema breaks a parent chart | test_render: part of another; test_values: globals |
 | 22 | test pods are left over | here |

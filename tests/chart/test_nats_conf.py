@@ -165,7 +165,7 @@ async def test_three_servers_keep_three_copies(helm: Helm, tmp_path: Path) -> No
 
 
 def test_routes_lead_to_every_server_of_the_cluster(helm: Helm) -> None:
-    """As many as there are pods, and none tells clients of addresses they can not reach."""
+    """As many as there are pods, and none tells clients of addresses they cannot reach."""
     text = helm.template("minimal").nats_conf
     (cluster,) = re.findall(r'"cluster": (\{.*?\})', text, re.DOTALL)
     told = json.loads(cluster)

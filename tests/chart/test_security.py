@@ -107,7 +107,7 @@ def test_only_the_key_hook_may_speak_to_kubernetes(helm: Helm, example: str) -> 
 
 
 def test_the_key_hook_may_touch_its_own_secret_only(helm: Helm) -> None:
-    """Reading and changing are limited by name; Kubernetes can not limit creating."""
+    """Reading and changing are limited by name; Kubernetes cannot limit creating."""
     rules = helm.template("minimal").one("Role", "-keys")["rules"]
     assert rules == [
         {

@@ -88,7 +88,7 @@ def test_a_wrong_value_is_refused_and_named(either_helm: Helm, wrong: str, told:
 def test_what_does_not_fit_is_refused_with_what_to_do(
     either_helm: Helm, example: str, sets: str, told: str
 ) -> None:
-    """Combinations that a schema can not know."""
+    """Combinations that a schema cannot know."""
     assert told in either_helm.refusal(example, sets)
 
 

@@ -22,7 +22,7 @@ def selected(rendered: Rendered, selector: dict[str, str]) -> list[Pod]:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_selectors_never_change(helm: Helm, example: str) -> None:
-    """Three labels without any version: a Deployment's selector can not be altered."""
+    """Three labels without any version: a Deployment's selector cannot be altered."""
     rendered = helm.template(example)
     for component in COMPONENTS:
         spec = rendered.one("Deployment", f"-{component}")["spec"]

@@ -69,10 +69,10 @@ _NO_NETWORK = ("dial tcp", "ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "no such ho
 
 
 def run(command: Sequence[str], folder: Path) -> None:
-    """Run a build step; Missing where its libraries can not be fetched."""
+    """Run a build step; Missing where its libraries cannot be fetched."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode and any(word in done.stderr for word in _NO_NETWORK):
-        raise Missing(f"{Path(command[0]).name} can not fetch its libraries")
+        raise Missing(f"{Path(command[0]).name} cannot fetch its libraries")
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
 

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Native clients: who gets in, with what, and what is refused (facts/nats-callout.md 9)."""
+"""Native clients: who gets in, with what, and what is refused (docs/facts/nats-callout.md 9)."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ FORBIDDEN_PUBLISHES = (
 async def test_forbidden_subscriptions(
     stack: Stack, alice: Actor, subject: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each is refused by the server, with its name (facts/nats-callout.md 9.6)."""
+    """Each is refused by the server, with its name (docs/facts/nats-callout.md 9.6)."""
     other = await stack.sandbox.cluster.user("bob")
     async with connected(stack, alice) as client:
         await client.listen(subject.format(other=other.uuid))

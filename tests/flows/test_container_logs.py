@@ -61,7 +61,7 @@ async def until_end(nats: Nats, container: Record) -> ContainerEnd:
 
 async def test_one_line_and_exit_within_a_second(stack: Stack, nats: Nats) -> None:
     """A container of 10 ms that nobody watched: its line is there and its end confirmed, less than
-    a second after it ended (facts/arvados-demand.md A33, G1)."""
+    a second after it ended (docs/facts/arvados-demand.md A33, G1)."""
     cluster = stack.sandbox.cluster
     container = await running(stack, "short")
     await cluster.write_log(container, "stdout.txt", b"only line\n")

@@ -14,7 +14,7 @@ import pytest
 
 from arvados_nats.contract import subjects
 from arvados_nats.permission_client import grants_messages, object_messages, tokens_watch
-from arvados_nats.permission_client.grants_cache import GrantBook
+from arvados_nats.permission_client.grants_cache import GrantsCache
 from sandbox import child
 from sandbox.sandbox import MANAGEMENT_TOKEN
 from sandbox.stack import Service, Stack
@@ -55,7 +55,7 @@ async def test_publishers_answer_as_soon_as_they_are_well(stack: Stack) -> None:
             await publishers.stop()
             await started(publishers)
             assert await tokens_watch.live(nats, [str(alice.token_uuid)])
-            assert (await GrantBook(nats).of(alice.uuid)).is_active
+            assert (await GrantsCache(nats).of(alice.uuid)).is_active
             answer = await nats.request(subjects.OBJECTS_GET, alice.uuid.encode())
             grants_messages.check_answer(answer.headers)
             assert object_messages.decode(answer.headers, answer.data).record

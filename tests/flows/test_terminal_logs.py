@@ -95,7 +95,7 @@ async def _write_in_pieces(stack: Stack, container: Record) -> None:
 
 
 async def test_files_are_merged_by_time(stack: Stack, alice: Actor, env: dict[str, str]) -> None:
-    """A traceback stays whole (facts/arvados-demand.md W5), and order is that of time."""
+    """A traceback stays whole (docs/facts/arvados-demand.md W5), and order is that of time."""
     _, container = await running(stack, alice)
     write(stack, container, "node-info.txt", b"Host Information\nLinux\n")
     traceback = b'Traceback (most recent call last):\n  File "x"\nValueError\n'
@@ -157,7 +157,7 @@ async def test_restart_of_the_proxy_costs_nothing(
 async def test_retry_is_followed(stack: Stack, alice: Actor, env: dict[str, str]) -> None:
     """The first node died, and with the settings as they are delivered its end is not settled for
     15 s: lines of the next attempt are shown at once, and a copy has one attempt after the other
-    (facts/arvados-demand.md A37, W2)."""
+    (docs/facts/arvados-demand.md A37, W2)."""
     cluster = stack.sandbox.cluster
     request, first = await running(stack, alice)
     follow = ("logs", "-f", request.uuid)
@@ -201,7 +201,7 @@ async def test_exit_code_is_the_containers(stack: Stack, alice: Actor, env: dict
 async def test_short_container_that_ended_before(
     stack: Stack, alice: Actor, env: dict[str, str]
 ) -> None:
-    """Following what is over already shows all of it and ends (facts/arvados-demand.md G2)."""
+    """Following what is over already shows all of it and ends (docs/facts/arvados-demand.md G2)."""
     request, container = await running(stack, alice)
     write(stack, container, "stdout.txt", b"last words\n")
     await stack.sandbox.cluster.finish(container)
@@ -212,7 +212,7 @@ async def test_short_container_that_ended_before(
 
 async def test_a_large_log_costs_no_memory(stack: Stack, alice: Actor, env: dict[str, str]) -> None:
     """100 MB that only Arvados has, to one reader: every byte, and the proxy stays as it is
-    (facts/arvados-demand.md G17; `python -m bench logs` reads 1 GB)."""
+    (docs/facts/arvados-demand.md G17; `python -m bench logs` reads 1 GB)."""
     source = NumberedLines(1_000_000)
     request = await long_ago.ended(stack, alice, source)
     proxy = stack.services["wsproxy"].process

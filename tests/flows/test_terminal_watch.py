@@ -144,7 +144,7 @@ async def test_whoami_says_when_there_is_no_nats(
     env = environment(stack, alice, tmp_path)
     code, out, _ = await ran("whoami", "--nats", "nats://127.0.0.1:1", env=env)
     assert code == 1
-    assert "can not be reached" in out.decode()
+    assert "cannot be reached" in out.decode()
 
 
 async def test_watch_object_shows_a_request_to_its_end(

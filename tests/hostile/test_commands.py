@@ -129,7 +129,7 @@ async def test_subscriptions_have_a_budget_of_bytes(site: Site, alice: Actor) ->
     most = Limits().subscription_bytes
     async with own(site) as (base, services):
         async with v0_client(f"{base}/websocket", alice.token) as socket:
-            await until_equal(lambda: services.viewers.sessions_of(alice.uuid), 1)
+            await until_equal(lambda: services.logins.sessions_of(alice.uuid), 1)
             frames = [subscribe([["event_type", "in", [WORD] * 60 + [str(n)]]]) for n in range(6)]
             fit = most // len(frames[0])
             for number, frame in enumerate(frames):

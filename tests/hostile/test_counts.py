@@ -175,11 +175,11 @@ async def test_what_is_counted_is_what_is_open(
 
         def counted() -> tuple[int, ...]:
             counts = (
-                services.viewers.sessions_of(alice.uuid),
+                services.logins.sessions_of(alice.uuid),
                 services.tally.total,
                 sum(services.tally.by_address.values()),
                 len(services.connections),
-                len(services.outlets),
+                len(services.send_buffers),
             )
             opened = [now - then for now, then in zip(gauges(), before, strict=True)]
             return (*counts, *map(int, opened))
@@ -192,7 +192,7 @@ async def test_what_is_counted_is_what_is_open(
             await services.connections.drain(0.0, WITHIN)
         await guests.all_leave()
         await until_equal(counted, (0,) * 8)
-        for kept in (services.viewers, services.router, services.tally):
+        for kept in (services.logins, services.router, services.tally):
             assert held(kept) == {}
 
 
@@ -216,13 +216,13 @@ async def test_saying_who_one_is_again_takes_no_place(site: Site, alice: Actor) 
         async with clients.connected(base, alice) as first:
             for _ in range(5):
                 await first.authenticate(alice)
-            assert services.viewers.sessions_of(alice.uuid) == 1
+            assert services.logins.sessions_of(alice.uuid) == 1
             async with clients.connected(base, alice) as second:
                 await second.authenticate(alice)
                 async with clients.connected(base) as third:
                     await third.send("auth", {"token": alice.token})
                     assert await third.closed() == CloseCode.LIMIT
-        await until_equal(lambda: services.viewers.sessions_of(alice.uuid), 0)
+        await until_equal(lambda: services.logins.sessions_of(alice.uuid), 0)
         async with clients.connected(base, alice):
             pass
 

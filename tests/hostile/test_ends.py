@@ -20,7 +20,7 @@ from tests.support.clients.v0 import client as v0_client
 from tests.support.log_readers import MemoryWire
 from tests.support.worlds.site import Site
 from wsproxy.transport.close_codes import CloseCode
-from wsproxy.transport.send_buffer import Outlet, Outlets
+from wsproxy.transport.send_buffer import SendBuffer, SendBuffers
 
 WITHIN = 20.0
 
@@ -29,7 +29,7 @@ class Broken:
     """A session with a fault of ours in it; to the loop it is like any other."""
 
     def __init__(self) -> None:
-        self.outlet: Outlet = Outlets().open(MemoryWire(lambda _: None))
+        self.send_buffer: SendBuffer = SendBuffers().open(MemoryWire(lambda _: None))
 
     def ended(self, reason: str) -> None:
         raise KeyError(reason)
@@ -62,7 +62,7 @@ async def test_a_reason_of_any_length_ends_all_sessions(
             clients.connected(base, alice) as first,
             clients.connected(base, alice) as second,
         ):
-            await until_equal(lambda: services.viewers.sessions_of(alice.uuid), 3)
+            await until_equal(lambda: services.logins.sessions_of(alice.uuid), 3)
             await gone(site, alice, reason)
             for client in (first, second):
                 assert await client.closed() == CloseCode.TOKEN_INVALID
@@ -80,13 +80,13 @@ async def test_a_session_that_fails_ends_alone(site: Site, alice: Actor) -> None
     async with own(site) as (base, services):
         broken = [Broken() for _ in range(8)]
         for session in broken:
-            await services.viewers.admit(Token(alice.token), session)
+            await services.logins.admit(Token(alice.token), session)
             services.connections.add(session)
         async with clients.connected(base, alice) as first, clients.connected(base, alice) as other:
             await gone(site, alice, "deleted")
             assert await first.closed() == CloseCode.TOKEN_INVALID
             assert await other.closed() == CloseCode.TOKEN_INVALID
-        assert all(session.outlet.closed for session in broken)
+        assert all(session.send_buffer.closed for session in broken)
         again = await site.cluster.token(alice)
         async with clients.connected(base, again) as third:
             draining = asyncio.create_task(services.connections.drain(0.0, 0.1))

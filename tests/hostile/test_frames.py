@@ -28,7 +28,7 @@ from wsproxy.transport.fragments import MAX_FRAGMENTS
 from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Incoming
 from wsproxy.transport.limits import Limits, Pace
-from wsproxy.transport.send_buffer import HIGH_WATER, Outlets
+from wsproxy.transport.send_buffer import HIGH_WATER, SendBuffers
 from wsproxy.transport.websocket import SLICE_BYTES, Socket
 
 FAST = Limits(commands_per_second=1e6, command_burst=10**6)
@@ -47,21 +47,21 @@ class Echo:
 @asynccontextmanager
 async def echo(limits: Limits = FAST) -> AsyncIterator[Echo]:
     """Our protocol under an application that echoes."""
-    outlets = Outlets()
+    send_buffers = SendBuffers()
     sock = http_server.listen("127.0.0.1:0")
     here = Echo(f"ws://127.0.0.1:{sock.getsockname()[1]}/")
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        incoming = Incoming(scope, receive, send, outlets)
+        incoming = Incoming(scope, receive, send, send_buffers)
         assert incoming.socket is not None
         here.sockets.append(incoming.socket)
         await incoming.connected()
-        outlet = await incoming.accept(limits.pace)
+        send_buffer = await incoming.accept(limits.pace)
         while (data := await incoming.receive()) is not None:
             here.heard += 1
-            outlet.write(Message(data if isinstance(data, bytes) else data.encode()))
-            await outlet.writable()
-        outlet.gone()
+            send_buffer.write(Message(data if isinstance(data, bytes) else data.encode()))
+            await send_buffer.writable()
+        send_buffer.gone()
 
     async with background(http_server.serve(app, sock, **SERVER_OPTIONS)):
         yield here

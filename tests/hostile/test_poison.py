@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Messages in a stream that a publisher can not pass on: it passes them over, and goes on.
+"""Messages in a stream that a publisher cannot pass on: it passes them over, and goes on.
 
 The streams here are as they were made before they had a `max_msg_size`, so that they hold what no
 stream takes any more.

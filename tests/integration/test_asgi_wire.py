@@ -20,40 +20,40 @@ from tests.support.worlds.site import background
 from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Incoming
 from wsproxy.transport.limits import Pace
-from wsproxy.transport.send_buffer import HIGH_WATER, Outlet, Outlets
+from wsproxy.transport.send_buffer import HIGH_WATER, SendBuffer, SendBuffers
 
 
 @asynccontextmanager
-async def served(talk: Any) -> AsyncIterator[tuple[str, Outlets]]:
-    """`talk(incoming, outlet)` on uvicorn's own WebSocket protocol; its URL."""
-    outlets = Outlets()
+async def served(talk: Any) -> AsyncIterator[tuple[str, SendBuffers]]:
+    """`talk(incoming, send_buffer)` on uvicorn's own WebSocket protocol; its URL."""
+    send_buffers = SendBuffers()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        incoming = Incoming(scope, receive, send, outlets)
+        incoming = Incoming(scope, receive, send, send_buffers)
         assert incoming.socket is None
         await incoming.connected()
         if incoming.path == "/refused":
             await incoming.refuse(418, "no tea\n")
             return
         chosen = incoming.subprotocols[0] if incoming.subprotocols else None
-        outlet = await incoming.accept(Pace(1000.0, 1000), subprotocol=chosen)
+        send_buffer = await incoming.accept(Pace(1000.0, 1000), subprotocol=chosen)
         try:
-            await talk(incoming, outlet)
+            await talk(incoming, send_buffer)
         finally:
-            outlet.gone()
+            send_buffer.gone()
 
     sock = http_server.listen("127.0.0.1:0")
     port = sock.getsockname()[1]
     async with background(http_server.serve(app, sock, ws="websockets-sansio")):
-        yield f"ws://127.0.0.1:{port}", outlets
+        yield f"ws://127.0.0.1:{port}", send_buffers
 
 
-async def echo(incoming: Incoming, outlet: Outlet) -> None:
+async def echo(incoming: Incoming, send_buffer: SendBuffer) -> None:
     """Everything back, three times."""
     while (data := await incoming.receive()) is not None:
         text = data if isinstance(data, bytes) else data.encode()
         for _ in range(3):
-            outlet.write(Message(text))
+            send_buffer.write(Message(text))
 
 
 async def received(socket: ClientConnection, count: int) -> list[str]:
@@ -74,10 +74,10 @@ async def test_what_was_asked_for_is_at_hand() -> None:
     """Path, query, headers, subprotocols."""
     asked: dict[str, Any] = {}
 
-    async def look(incoming: Incoming, outlet: Outlet) -> None:
+    async def look(incoming: Incoming, send_buffer: SendBuffer) -> None:
         asked.update(query=incoming.query, tea=incoming.subprotocols, path=incoming.path)
         asked.update(kind=incoming.header("x-kind"), none=incoming.header("x-none"))
-        outlet.write(Message(b"{}"))
+        send_buffer.write(Message(b"{}"))
         await incoming.receive()
 
     async with served(look) as (url, _):
@@ -101,11 +101,11 @@ async def test_what_was_asked_for_is_at_hand() -> None:
 async def test_close_follows_what_was_written() -> None:
     """With its code and reason."""
 
-    async def say_goodbye(incoming: Incoming, outlet: Outlet) -> None:
+    async def say_goodbye(incoming: Incoming, send_buffer: SendBuffer) -> None:
         await incoming.receive()
         for text in (b"1", b"2", b"3"):
-            outlet.write(Message(text))
-        outlet.close(4000, "bye")
+            send_buffer.write(Message(text))
+        send_buffer.close(4000, "bye")
         while await incoming.receive() is not None:
             pass
 
@@ -122,27 +122,27 @@ async def test_a_reader_that_does_not_read_is_behind() -> None:
     states: list[bool] = []
     full = asyncio.Event()
 
-    async def flood(incoming: Incoming, outlet: Outlet) -> None:
+    async def flood(incoming: Incoming, send_buffer: SendBuffer) -> None:
         await incoming.receive()
         block = Message(b"x" * 10_000)
-        while not outlet.lagging:
-            outlet.write(block)
+        while not send_buffer.lagging:
+            send_buffer.write(block)
             await asyncio.sleep(0)
-        states.append(outlet.lagging)
-        assert outlet.pending > HIGH_WATER
+        states.append(send_buffer.lagging)
+        assert send_buffer.pending > HIGH_WATER
         full.set()
-        await outlet.writable()
-        states.append(outlet.lagging)
-        outlet.write(Message(b"end"))
+        await send_buffer.writable()
+        states.append(send_buffer.lagging)
+        send_buffer.write(Message(b"end"))
         await incoming.receive()
 
     async with (
-        served(flood) as (url, outlets),
+        served(flood) as (url, send_buffers),
         connect(f"{url}/", compression=None, max_queue=1) as socket,
     ):
         await socket.send("go")
         await asyncio.wait_for(full.wait(), 10)
-        assert len(outlets) == 1
+        assert len(send_buffers) == 1
         async with asyncio.timeout(10):
             while await socket.recv() != "end":
                 pass
@@ -159,14 +159,14 @@ async def test_refusal_is_an_http_answer() -> None:
     assert refused.value.response.body == b"no tea\n"
 
 
-async def test_a_peer_that_vanishes_ends_the_outlet() -> None:
+async def test_a_peer_that_vanishes_ends_the_send_buffer() -> None:
     """Whoever waits for room is woken."""
     ended = asyncio.Event()
 
-    async def wait(incoming: Incoming, outlet: Outlet) -> None:
-        while not outlet.closed:
-            outlet.write(Message(b"x" * 10_000))
-            await outlet.writable()
+    async def wait(incoming: Incoming, send_buffer: SendBuffer) -> None:
+        while not send_buffer.closed:
+            send_buffer.write(Message(b"x" * 10_000))
+            await send_buffer.writable()
             await asyncio.sleep(0)
         ended.set()
 

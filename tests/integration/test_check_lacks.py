@@ -212,7 +212,7 @@ async def test_an_old_release_is_named(site: Sandbox) -> None:
 
 
 async def test_a_release_without_container_logs_is_named(site: Sandbox) -> None:
-    """It is supported, and what it can not do is said."""
+    """It is supported, and what it cannot do is said."""
     result = await rewritten(site, rb'"packageVersion":"3.2.0-1"', b'"packageVersion":"2.6.3-1"')
     assert result.exit_code == 0
     assert said(result, "release of Arvados") == (

@@ -47,7 +47,7 @@ async def test_bytes_written_while_it_runs_and_at_its_end_arrive(world: World) -
 
 async def test_container_that_prints_one_line_and_exits_at_once(world: World) -> None:
     """A container of 10 ms, which no poll ever saw alive, shows its line, with its end confirmed
-    (facts/arvados-demand.md A33, G1)."""
+    (docs/facts/arvados-demand.md A33, G1)."""
     async with world.replica():
         job = await world.job()
         job.write("stdout.txt", b"last\n")
@@ -174,7 +174,8 @@ async def test_log_folder_that_is_not_there_yet(world: World) -> None:
 
 
 async def test_tunnel_that_is_down_for_a_while(world: World) -> None:
-    """503 of the tunnel is waited out; what was written meanwhile arrives (facts/arvados.md 4)."""
+    """503 of the tunnel is waited out; what was written meanwhile arrives (docs/facts/arvados.md
+    4)."""
     async with world.replica():
         job = await world.job()
         job.write("stdout.txt", b"before\n")

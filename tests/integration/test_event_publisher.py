@@ -178,7 +178,7 @@ UNREADABLE = {
 
 
 async def test_hostile_rows_hurt_nobody_else(scene: EventWorld) -> None:
-    """Whatever a user posts, rows before and after it arrive at once and in order; what can not be
+    """Whatever a user posts, rows before and after it arrive at once and in order; what cannot be
     understood is counted."""
     before = {reason: skipped(reason) for reason in ("undecodable", "bad_payload", "no_row")}
     expected = []

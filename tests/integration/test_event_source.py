@@ -26,7 +26,7 @@ from wsproxy.events.event_source import EventSource
 from wsproxy.events.history import History
 from wsproxy.events.recent import Recent
 from wsproxy.events.router import Router
-from wsproxy.events.row_positions import LogPlaces, Place
+from wsproxy.events.row_positions import Place, RowPositions
 from wsproxy.events.stored_event import StoredEvent
 
 
@@ -214,7 +214,7 @@ async def test_history_is_read_in_blocks_that_readers_share(nats: Nats) -> None:
 
 
 async def _place(nats: Nats, row_id: int, since: datetime | None = None) -> Place:
-    return await LogPlaces(nats, Recent()).after_row(row_id, since)
+    return await RowPositions(nats, Recent()).after_row(row_id, since)
 
 
 async def test_rows_are_found_wherever_they_stand(nats: Nats) -> None:

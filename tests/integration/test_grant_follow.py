@@ -19,7 +19,7 @@ from arvados_nats.contract import subjects
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats.client import Message
 from arvados_nats.permission_client import grants_cache, grants_messages, grants_watch, tokens_watch
-from arvados_nats.permission_client.grants_cache import GrantBook
+from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permission_client.grants_messages import (
     FAILED,
     PART,
@@ -71,7 +71,7 @@ class Follower:
     """A service with readers connected, as authcallout is one."""
 
     def __init__(self, here: PermissionWorld, *users: Actor, refresh: float = 3600) -> None:
-        self.book = GrantBook(here.reader, refresh=refresh)
+        self.grants_cache = GrantsCache(here.reader, refresh=refresh)
         self.changes: list[tuple[Change, Grants]] = []
         self.ready = asyncio.Event()
         self._here = here
@@ -82,7 +82,7 @@ class Follower:
             self.changes.append((change, grants))
 
         await grants_watch.follow(
-            self._here.reader, self.book, lambda: self._users, moved, self.ready.set
+            self._here.reader, self.grants_cache, lambda: self._users, moved, self.ready.set
         )
 
     def of(self, user: Actor) -> list[Change]:
@@ -100,9 +100,9 @@ async def test_questions_at_the_same_time_travel_as_one(here: PermissionWorld) -
     async with here.publishing(with_events=False):
         await here.nats.subscribe(subjects.GRANTS_ANSWERED, answered)
         await here.nats.flush()
-        found = await asyncio.gather(*(here.book.of(user) for user in users * 2))
+        found = await asyncio.gather(*(here.grants_cache.of(user) for user in users * 2))
         await eventually(lambda: notes, "the answer is noted")
-        again = await here.book.of(users[0])
+        again = await here.grants_cache.of(users[0])
 
     assert [grants.user_uuid for grants in found] == users * 2
     assert again is found[0]
@@ -127,7 +127,7 @@ async def test_an_answer_of_any_size_arrives(here: PermissionWorld) -> None:
             sizes.append(len(message.data))
             if message.headers[PART].partition("/")[0] == message.headers[PART].partition("/")[2]:
                 break
-        grants = await here.book.of(alice.uuid)
+        grants = await here.grants_cache.of(alice.uuid)
 
     assert len(sizes) > 1
     assert max(sizes) <= grants_messages.PART_BYTES
@@ -139,7 +139,7 @@ async def test_nobody_there_is_said_at_once(here: PermissionWorld) -> None:
     started = asyncio.get_running_loop().time()
 
     with pytest.raises(Unavailable):
-        await here.book.of("zzzzz-tpzed-000000stranger0")
+        await here.grants_cache.of("zzzzz-tpzed-000000stranger0")
 
     assert asyncio.get_running_loop().time() - started < 1.0
 
@@ -147,8 +147,8 @@ async def test_nobody_there_is_said_at_once(here: PermissionWorld) -> None:
 async def test_what_is_known_serves_while_nobody_answers(here: PermissionWorld) -> None:
     """Up to a bound, and not once it is known to be outdated."""
     alice = await here.cluster.user("alice")
-    patient = GrantBook(here.reader, refresh=0)
-    strict = GrantBook(here.reader, refresh=0, stale=0)
+    patient = GrantsCache(here.reader, refresh=0)
+    strict = GrantsCache(here.reader, refresh=0, stale=0)
     async with here.publishing(with_events=False):
         known = await patient.of(alice.uuid)
         await strict.of(alice.uuid)
@@ -183,12 +183,12 @@ async def test_a_database_that_went_back_is_believed(
 
     subscription = await here.nats.subscribe(subjects.GRANTS_GET, answer)
     await here.nats.flush()
-    await here.book.renew([alice])
-    await here.book.renew([alice])
-    crossed = here.book.held(alice)
+    await here.grants_cache.renew([alice])
+    await here.grants_cache.renew([alice])
+    crossed = here.grants_cache.held(alice)
     monkeypatch.setattr(grants_cache, "_CROSSING", 0.0)
-    await here.book.renew([alice])
-    later = here.book.held(alice)
+    await here.grants_cache.renew([alice])
+    later = here.grants_cache.held(alice)
     await subscription.unsubscribe()
 
     assert crossed is not None and crossed.targets
@@ -196,7 +196,7 @@ async def test_a_database_that_went_back_is_believed(
 
 
 async def test_a_database_that_is_away_is_told(here: PermissionWorld) -> None:
-    """The publisher answers that it can not say; it does not answer from memory."""
+    """The publisher answers that it cannot say; it does not answer from memory."""
     async with here.publishing(with_events=False):
         connection = await asyncpg.connect(here.database.dsn)
         await connection.execute("REVOKE SELECT ON materialized_permissions FROM arvados_nats")
@@ -224,7 +224,7 @@ async def test_a_follower_is_told_what_moved(here: PermissionWorld) -> None:
     async with here.publishing(), running(follower.follow()):
         await follower.ready.wait()
         for user in (alice, bob, carol):
-            await follower.book.of(user.uuid)
+            await follower.grants_cache.of(user.uuid)
         await here.watch()
         for user in (bob, carol):
             await cluster.unshare(project, user)
@@ -244,19 +244,19 @@ async def test_a_loss_of_what_was_given_out_meanwhile_is_told(here: PermissionWo
     let in with those between."""
     alice, bob = await here.cluster.user("alice"), await here.cluster.user("bob")
     project = await here.cluster.project("p", owner=alice)
-    book = GrantBook(here.reader)
+    grants_cache = GrantsCache(here.reader)
     async with here.publishing():
-        await book.of(bob.uuid)
-        assert book.take_change(bob.uuid) is None
+        await grants_cache.of(bob.uuid)
+        assert grants_cache.take_change(bob.uuid) is None
         await here.cluster.share(project, bob)
-        await book.renew([bob.uuid])
+        await grants_cache.renew([bob.uuid])
         await here.cluster.unshare(project, bob)
-        await book.renew([bob.uuid])
-        change = book.take_change(bob.uuid)
+        await grants_cache.renew([bob.uuid])
+        change = grants_cache.take_change(bob.uuid)
         assert change is not None
         assert change.narrows
         assert project.uuid in change.lost
-        assert book.take_change(bob.uuid) is None
+        assert grants_cache.take_change(bob.uuid) is None
 
 
 async def test_a_change_while_no_publisher_ran_is_told(here: PermissionWorld) -> None:
@@ -267,7 +267,7 @@ async def test_a_change_while_no_publisher_ran_is_told(here: PermissionWorld) ->
     follower = Follower(here, bob)
     async with running(follower.follow()):
         async with here.publishing():
-            await follower.book.of(bob.uuid)
+            await follower.grants_cache.of(bob.uuid)
             await here.watch()
         await here.cluster.unshare(project, bob)
         async with here.publishing():
@@ -307,8 +307,8 @@ async def test_replicas_answer_with_comparable_generations(here: PermissionWorld
         here.forget()
         numbers = []
         for _ in range(20):
-            await here.book.renew([alice.uuid])
-            held = here.book.held(alice.uuid)
+            await here.grants_cache.renew([alice.uuid])
+            held = here.grants_cache.held(alice.uuid)
             assert held is not None
             numbers.append(held.generation)
         await here.settled()
@@ -317,7 +317,9 @@ async def test_replicas_answer_with_comparable_generations(here: PermissionWorld
     assert {change.user_uuid for change in here.changed} == {here.canary.uuid}
 
 
-async def test_the_book_outlives_the_leaders_database_session(here: PermissionWorld) -> None:
+async def test_the_grants_cache_outlives_the_leaders_database_session(
+    here: PermissionWorld,
+) -> None:
     """PostgreSQL ends the session that holds the lock: it is taken again, and watching goes on."""
     alice, bob = await here.cluster.user("alice"), await here.cluster.user("bob")
     project = await here.cluster.project("p", owner=alice)

@@ -115,7 +115,7 @@ def test_an_api_in_trouble_is_unavailable(api: KubernetesApi) -> None:
 
 
 def test_a_damaged_seed_is_not_replaced(api: KubernetesApi) -> None:
-    """What can not be read may still be somebody's: the operator decides."""
+    """What cannot be read may still be somebody's: the operator decides."""
     api.store(SECRET, {"publisher.nk": "SUAdamaged"})
     with pytest.raises(ConfigError, match=r"publisher\.nk") as error:
         keys_cluster.ensure(_cluster(api), "nkeys")

@@ -28,7 +28,7 @@ from tests.support.worlds.site import background
 from wsproxy.cursors import LogPlace
 from wsproxy.logs.consumer import Selection
 from wsproxy.logs.history import LogHistory, Wanted
-from wsproxy.logs.hubs import LogFeeds
+from wsproxy.logs.hubs import LogHubs
 from wsproxy.logs.pieces import Piece
 from wsproxy.logs.saved import Access, SavedLogs
 from wsproxy.logs.stored import StoredLogs
@@ -52,13 +52,13 @@ async def nats(nats_server: NatsServer, keys_folder: Path) -> AsyncIterator[Nats
 
 
 @pytest.fixture
-async def feeds(nats: Nats, world: log_world.World) -> AsyncIterator[LogFeeds]:
-    """The feeds of one wsproxy."""
+async def hubs(nats: Nats, world: log_world.World) -> AsyncIterator[LogHubs]:
+    """The hubs of one wsproxy."""
     async with arvados_client.connect(world.api.url) as arvados:
-        feeds = LogFeeds(nats, arvados)
-        task = asyncio.create_task(feeds.run())
+        hubs = LogHubs(nats, arvados)
+        task = asyncio.create_task(hubs.run())
         await asyncio.sleep(0)
-        yield feeds
+        yield hubs
         task.cancel()
         await asyncio.wait([task])
 
@@ -79,13 +79,13 @@ def _end(container: str, **sizes: int) -> ContainerEnd:
 
 
 async def test_history_then_live_without_seam(
-    feeds: LogFeeds, world: log_world.World, access: Access
+    hubs: LogHubs, world: log_world.World, access: Access
 ) -> None:
     """What was stored comes first, then `caught_up`, then what is stored from now on; no event is
-    published here, so a mute one does not stop logs (facts/arvados-demand.md W4)."""
+    published here, so a mute one does not stop logs (docs/facts/arvados-demand.md W4)."""
     job = await world.job()
     await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"one\n", b"two\n"]))
-    peer = join(feeds.open(job.uuid), access=access)
+    peer = join(hubs.open(job.uuid), access=access)
     await peer.received.until(lambda: peer.received.of("caught_up"))
     assert peer.received.content("stdout.txt") == b"one\ntwo\n"
     await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"three\n"], offset=8))
@@ -109,30 +109,30 @@ async def test_history_then_live_without_seam(
 
 
 async def test_a_character_is_never_cut(
-    feeds: LogFeeds, world: log_world.World, access: Access
+    hubs: LogHubs, world: log_world.World, access: Access
 ) -> None:
     """Whatever the chunks, live and from history, every frame but broken bytes is text."""
     job = await world.job()
     text = "aé€😀\n".encode() * 3
-    peer = join(feeds.open(job.uuid), access=access)
+    peer = join(hubs.open(job.uuid), access=access)
     await peer.received.until(lambda: peer.received.of("caught_up"))
     await publish(world.nats, *chunks(job.uuid, "stdout.txt", [bytes([b]) for b in text]))
     await peer.received.until_content({"stdout.txt": text})
-    late = join(feeds.open(job.uuid), access=access)
+    late = join(hubs.open(job.uuid), access=access)
     await late.received.until_content({"stdout.txt": text})
     for received in (peer.received, late.received):
         assert all("text" in log for log in received.of("log"))
 
 
-async def test_a_feed_that_begins_inside_a_character_waits_for_its_rest(
-    feeds: LogFeeds, world: log_world.World, access: Access
+async def test_a_hub_that_begins_inside_a_character_waits_for_its_rest(
+    hubs: LogHubs, world: log_world.World, access: Access
 ) -> None:
     """The last stored message may hold only the middle of a character."""
     job = await world.job()
     parts = [b"x\xf0", b"\x9f", b"\x98", b"\x80\n"]
     made = chunks(job.uuid, "stdout.txt", parts)
     await publish(world.nats, *made[:3])
-    peer = join(feeds.open(job.uuid), access=access)
+    peer = join(hubs.open(job.uuid), access=access)
     await peer.received.until(lambda: peer.received.of("caught_up"))
     assert peer.received.content("stdout.txt") == b"x"
     await publish(world.nats, made[3])
@@ -141,20 +141,20 @@ async def test_a_feed_that_begins_inside_a_character_waits_for_its_rest(
 
 
 async def test_bytes_that_are_no_text_travel_as_base64(
-    feeds: LogFeeds, world: log_world.World, access: Access
+    hubs: LogHubs, world: log_world.World, access: Access
 ) -> None:
     """Broken UTF-8, NUL and an open character at the end arrive as they are."""
     job = await world.job()
     data = b"a\0b\n\xff\xfe\xed\xa0\x80\n" + b"end \xe2\x82"
     await publish(world.nats, *chunks(job.uuid, "stdout.txt", [data]), _end(job.uuid, stdout=16))
     assert len(data) == 16
-    peer = join(feeds.open(job.uuid), access=access)
+    peer = join(hubs.open(job.uuid), access=access)
     await peer.received.until(lambda: peer.received.done)
     assert peer.received.content("stdout.txt") == data
 
 
 async def test_only_the_chosen_files_from_the_chosen_places(
-    feeds: LogFeeds, world: log_world.World, access: Access
+    hubs: LogHubs, world: log_world.World, access: Access
 ) -> None:
     """`files`, `from` and `tail` each say where to begin; the rest is not sent."""
     job = await world.job()
@@ -164,7 +164,7 @@ async def test_only_the_chosen_files_from_the_chosen_places(
     content = b"".join(lines)
     chosen = frozenset({"stdout.txt", "stderr.txt"})
     peer = join(
-        feeds.open(job.uuid),
+        hubs.open(job.uuid),
         Selection(files=chosen, places={"stdout.txt": (0, 300)}, tail=3),
         access,
     )
@@ -176,7 +176,7 @@ async def test_only_the_chosen_files_from_the_chosen_places(
 
 
 async def test_last_lines_are_those_of_the_log_not_of_the_stream(
-    feeds: LogFeeds, world: log_world.World, access: Access
+    hubs: LogHubs, world: log_world.World, access: Access
 ) -> None:
     """A file that the publisher has not read yet, or not all of: what comes of it later is not new.
     Arvados is asked once for all readers."""
@@ -185,7 +185,7 @@ async def test_last_lines_are_those_of_the_log_not_of_the_stream(
     for name in ("stdout.txt", "stderr.txt"):
         job.write(name, b"".join(lines))
     await publish(world.nats, *chunks(job.uuid, "stderr.txt", lines[:5]))
-    peers = [join(feeds.open(job.uuid), Selection(tail=2), access) for _ in range(3)]
+    peers = [join(hubs.open(job.uuid), Selection(tail=2), access) for _ in range(3)]
     for peer in peers:
         await peer.received.until_told("caught_up")
     out = chunks(job.uuid, "stdout.txt", [*lines, b"new\n"])
@@ -198,12 +198,12 @@ async def test_last_lines_are_those_of_the_log_not_of_the_stream(
 
 
 async def test_a_place_that_is_not_there_yet_is_waited_for(
-    feeds: LogFeeds, world: log_world.World, access: Access
+    hubs: LogHubs, world: log_world.World, access: Access
 ) -> None:
     """A reader from offset 10 of a file of 4 bytes gets byte 10 first, when it comes."""
     job = await world.job()
     await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"abcd"]))
-    peer = join(feeds.open(job.uuid), Selection(places={"stdout.txt": (0, 10)}), access)
+    peer = join(hubs.open(job.uuid), Selection(places={"stdout.txt": (0, 10)}), access)
     await peer.received.until(lambda: peer.received.of("caught_up"))
     await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"efgh", b"ijkl"], offset=4))
     await peer.received.until(lambda: peer.received.of("log"))
@@ -212,13 +212,13 @@ async def test_a_place_that_is_not_there_yet_is_waited_for(
 
 
 async def test_a_slow_reader_goes_back_to_history_and_holds_nobody_up(
-    feeds: LogFeeds, world: log_world.World, access: Access
+    hubs: LogHubs, world: log_world.World, access: Access
 ) -> None:
     """A stalled peer costs a bounded number of bytes, the other sees all meanwhile."""
     job = await world.job()
     slow, fast = (
-        join(feeds.open(job.uuid), access=access),
-        join(feeds.open(job.uuid), access=access),
+        join(hubs.open(job.uuid), access=access),
+        join(hubs.open(job.uuid), access=access),
     )
     await slow.received.until(lambda: slow.received.of("caught_up"))
     await fast.received.until(lambda: fast.received.of("caught_up"))
@@ -235,13 +235,13 @@ async def test_a_slow_reader_goes_back_to_history_and_holds_nobody_up(
 
 
 async def test_many_that_never_read_cost_a_bounded_number_of_bytes(
-    feeds: LogFeeds, world: log_world.World, access: Access
+    hubs: LogHubs, world: log_world.World, access: Access
 ) -> None:
     """300 stalled peers and 6 MB: none holds more than its share, and the one that reads has all
-    of it meanwhile (facts/arvados-demand.md G25)."""
+    of it meanwhile (docs/facts/arvados-demand.md G25)."""
     job = await world.job()
-    reader = join(feeds.open(job.uuid), access=access)
-    stalled = [join(feeds.open(job.uuid), access=access) for _ in range(300)]
+    reader = join(hubs.open(job.uuid), access=access)
+    stalled = [join(hubs.open(job.uuid), access=access) for _ in range(300)]
     for peer in (reader, *stalled):
         await peer.received.until_told("caught_up")
     for peer in stalled:
@@ -253,19 +253,19 @@ async def test_many_that_never_read_cost_a_bounded_number_of_bytes(
 
 
 async def test_bytes_after_the_end_change_nothing(
-    feeds: LogFeeds, world: log_world.World, access: Access
+    hubs: LogHubs, world: log_world.World, access: Access
 ) -> None:
     """A chunk that comes after "complete", to who was there and to who comes later: the log is
-    what the end says it is (facts/arvados-demand.md G29)."""
+    what the end says it is (docs/facts/arvados-demand.md G29)."""
     job = await world.job()
     (said,) = chunks(job.uuid, "stdout.txt", [b"all\n"])
     (late,) = chunks(job.uuid, "stdout.txt", [b"too late\n"], offset=4)
     (other,) = chunks(job.uuid, "stderr.txt", [b"too late\n"])
-    early = join(feeds.open(job.uuid), access=access)
+    early = join(hubs.open(job.uuid), access=access)
     await early.received.until(lambda: early.received.of("caught_up"))
     await publish(world.nats, said, _end(job.uuid, stdout=4), late, other)
     await early.received.until(lambda: early.received.done)
-    fresh = LogFeeds(world.nats, feeds._saved._arvados)
+    fresh = LogHubs(world.nats, hubs._saved._arvados)
     async with background(fresh.run()):
         await asyncio.sleep(0)
         after = join(fresh.open(job.uuid), access=access)
@@ -277,18 +277,18 @@ async def test_bytes_after_the_end_change_nothing(
 
 
 async def test_a_file_that_shrinks_begins_a_new_epoch(
-    feeds: LogFeeds, world: log_world.World, access: Access
+    hubs: LogHubs, world: log_world.World, access: Access
 ) -> None:
     """Live readers see the end of the old epoch and the new one; late ones the file as it is."""
     job = await world.job()
-    peer = join(feeds.open(job.uuid), access=access)
+    peer = join(hubs.open(job.uuid), access=access)
     await peer.received.until(lambda: peer.received.of("caught_up"))
     await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"old old\n", b"\xe2\x82"]))
     await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"new\n"], epoch=1))
     await peer.received.until(lambda: peer.received.content("stdout.txt", 1) == b"new\n")
     assert peer.received.content("stdout.txt", 0) == b"old old\n\xe2\x82"
-    late = join(feeds.open(job.uuid), access=access)
-    back = join(feeds.open(job.uuid), Selection(places={"stdout.txt": (0, 4)}), access)
+    late = join(hubs.open(job.uuid), access=access)
+    back = join(hubs.open(job.uuid), Selection(places={"stdout.txt": (0, 4)}), access)
     await late.received.until(lambda: late.received.content("stdout.txt", 1) == b"new\n")
     await back.received.until(lambda: back.received.content("stdout.txt", 1) == b"new\n")
     assert not late.received.content("stdout.txt", 0)
@@ -297,7 +297,7 @@ async def test_a_file_that_shrinks_begins_a_new_epoch(
 
 
 async def test_what_left_the_stream_is_read_from_arvados(
-    feeds: LogFeeds, world: log_world.World, access: Access
+    hubs: LogHubs, world: log_world.World, access: Access
 ) -> None:
     """The beginning comes from the log API at the same offsets, the rest from the stream."""
     job = await world.job()
@@ -305,7 +305,7 @@ async def test_what_left_the_stream_is_read_from_arvados(
     job.write("stdout.txt", content)
     await publish(world.nats, *chunks(job.uuid, "stdout.txt", [content[150_000:]], offset=150_000))
     before = world.backend.faults.count("GET")
-    peers = [join(feeds.open(job.uuid), access=access) for _ in range(20)]
+    peers = [join(hubs.open(job.uuid), access=access) for _ in range(20)]
     for peer in peers:
         await peer.received.until_content({"stdout.txt": content})
         assert not peer.received.of("gap")
@@ -337,12 +337,12 @@ async def test_one_read_is_under_way_while_the_last_is_sent(
 
 
 async def test_bytes_that_nobody_has_are_a_gap_with_exact_borders(
-    feeds: LogFeeds, world: log_world.World, access: Access
+    hubs: LogHubs, world: log_world.World, access: Access
 ) -> None:
     """Lost with the node and never stored: told, then the reader goes on behind it."""
     job = await world.job()
     await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"start\n"]))
-    peer = join(feeds.open(job.uuid), access=access)
+    peer = join(hubs.open(job.uuid), access=access)
     await peer.received.until(lambda: peer.received.of("caught_up"))
     await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"later\n"], offset=1000))
     await peer.received.until(lambda: peer.received.content("stdout.txt") == b"start\nlater\n")
@@ -351,7 +351,7 @@ async def test_bytes_that_nobody_has_are_a_gap_with_exact_borders(
 
 
 async def test_a_container_that_ended_long_ago_comes_from_its_saved_log(
-    feeds: LogFeeds, world: log_world.World, access: Access
+    hubs: LogHubs, world: log_world.World, access: Access
 ) -> None:
     """Nothing of it is in the stream: files and end come from Arvados, confirmed."""
     job = await world.job()
@@ -359,7 +359,7 @@ async def test_a_container_that_ended_long_ago_comes_from_its_saved_log(
     for file, data in content.items():
         job.write(file, data)
     await job.finish(exit_code=3)
-    peer = join(feeds.open(job.uuid), access=access)
+    peer = join(hubs.open(job.uuid), access=access)
     await peer.received.until(lambda: peer.received.done)
     for file, data in content.items():
         assert peer.received.content(file) == data
@@ -372,12 +372,12 @@ async def test_a_container_that_ended_long_ago_comes_from_its_saved_log(
 
 
 async def test_a_queued_container_is_waited_for_and_its_cancellation_told(
-    feeds: LogFeeds, world: log_world.World, access: Access
+    hubs: LogHubs, world: log_world.World, access: Access
 ) -> None:
     """No log yet is no error; a container that never ran ends without files."""
     job = await world.job(start=False)
-    feed = feeds.open(job.uuid)
-    peer = join(feed, access=access)
+    hub = hubs.open(job.uuid)
+    peer = join(hub, access=access)
     await peer.received.until(lambda: peer.received.of("caught_up"))
     await publish(world.nats, ContainerEnd(job.uuid, "Cancelled", None, {}))
     await peer.received.until(lambda: peer.received.done)
@@ -387,7 +387,7 @@ async def test_a_queued_container_is_waited_for_and_its_cancellation_told(
 
 
 async def test_interest_is_announced_while_somebody_reads(
-    feeds: LogFeeds, nats: Nats, world: log_world.World, access: Access
+    hubs: LogHubs, nats: Nats, world: log_world.World, access: Access
 ) -> None:
     """The publisher hears at once that a container is watched."""
     job = await world.job()
@@ -398,13 +398,13 @@ async def test_interest_is_announced_while_somebody_reads(
 
     await world.nats.subscribe(subjects.log_interest(job.uuid), hear)
     await world.nats.flush()
-    feeds.open(job.uuid)
+    hubs.open(job.uuid)
     async with asyncio.timeout(5):
         await heard.wait()
 
 
 async def test_reads_are_shared_by_all_readers_of_a_container(
-    feeds: LogFeeds, nats: Nats, world: log_world.World, access: Access
+    hubs: LogHubs, nats: Nats, world: log_world.World, access: Access
 ) -> None:
     """Fifty readers that begin together ask the stream as often as one."""
     job = await world.job()
@@ -417,7 +417,7 @@ async def test_reads_are_shared_by_all_readers_of_a_container(
 
     await world.nats.subscribe(f"$JS.API.DIRECT.GET.{streams.LOGS}", count)
     await world.nats.flush()
-    peers = [join(feeds.open(job.uuid), access=access) for _ in range(50)]
+    peers = [join(hubs.open(job.uuid), access=access) for _ in range(50)]
     for peer in peers:
         await peer.received.until_content({"stdout.txt": content * 800 * 20})
     await world.nats.flush()
@@ -425,17 +425,17 @@ async def test_reads_are_shared_by_all_readers_of_a_container(
 
 
 async def test_a_saved_log_that_is_gone_is_told(
-    feeds: LogFeeds, world: log_world.World, access: Access
+    hubs: LogHubs, world: log_world.World, access: Access
 ) -> None:
     """Gone is neither empty nor an error of the reader: the end comes, not confirmed
-    (facts/arvados-demand.md A38)."""
+    (docs/facts/arvados-demand.md A38)."""
     job = await world.job()
     job.write("stdout.txt", b"hello\n")
     await job.finish()
     request = await world.cluster.reload(job.request_uuid)
     await world.backend.rows("DELETE FROM collections WHERE uuid = $1", request["log_uuid"])
     world.logs.empty_folder = False
-    peer = join(feeds.open(job.uuid), access=access)
+    peer = join(hubs.open(job.uuid), access=access)
     await peer.received.until(lambda: peer.received.done)
     assert [error["code"] for error in peer.received.of("error")] == ["log_gone"]
     assert peer.received.of("end")[-1]["confirmed"] is False
@@ -451,14 +451,14 @@ async def test_a_nats_server_that_was_away_loses_no_byte(
         seed = keys.load(keys_folder, "wsproxy").text
         nats = await enter(nats_client.connect([fresh_nats.url], name="wsproxy", seed=seed))
         arvados = await enter(arvados_client.connect(world.api.url))
-        feeds = LogFeeds(nats, arvados)
-        await enter(background(feeds.run()))
+        hubs = LogHubs(nats, arvados)
+        await enter(background(hubs.run()))
         await asyncio.sleep(0)
         job = await world.job()
         made = chunks(job.uuid, "stdout.txt", [b"%d\n" % n for n in range(10)])
         await publish(world.nats, *made[:3])
         root = Access(Token(world.cluster.config.system_root_token))
-        peer = join(feeds.open(job.uuid), access=root)
+        peer = join(hubs.open(job.uuid), access=root)
         await peer.received.until(lambda: peer.received.of("caught_up"))
         for part in (made[3:5], made[5:]):
             await fresh_nats.kill()

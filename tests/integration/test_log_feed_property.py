@@ -27,14 +27,14 @@ from sandbox.nats_server import NatsServer
 from tests.support.log_readers import Peer, Received, join, publish
 from wsproxy.logs.consumer import Selection
 from wsproxy.logs.history import LogHistory
-from wsproxy.logs.hub import LogFeed
+from wsproxy.logs.hub import LogHub
 from wsproxy.logs.saved import SavedLogs
 from wsproxy.logs.stored import StoredLogs
 
 FILES = ("stdout.txt", "stderr.txt")
 
 
-class LossyFeed(LogFeed):
+class LossyHub(LogHub):
     """Live messages are lost while `deaf`, as they are when a connection is away."""
 
     deaf = False
@@ -117,7 +117,7 @@ class Run:
     """One container's life: what was written, and who reads."""
 
     nats: Nats
-    feed: LossyFeed
+    hub: LossyHub
     written: dict[str, list[bytearray]] = field(
         default_factory=lambda: {file: [bytearray()] for file in FILES}
     )
@@ -130,7 +130,7 @@ class Run:
             case Come():
                 at = {file: len(epochs) - 1 for file, epochs in self.written.items()}
                 places = {} if step.offset is None else {FILES[0]: (at[FILES[0]], step.offset)}
-                peer = join(self.feed, Selection(places=places, tail=step.tail))
+                peer = join(self.hub, Selection(places=places, tail=step.tail))
                 await peer.received.until(_caught_up(peer.received))
                 self.peers.append((peer, step, at))
             case Stall() if self.peers:
@@ -141,14 +141,14 @@ class Run:
         epochs = self.written[step.file]
         if step.anew:
             epochs.append(bytearray())
-        self.feed.deaf = step.lost
+        self.hub.deaf = step.lost
         for piece in step.pieces:
-            chunk = Chunk(self.feed.container, step.file, len(epochs) - 1, len(epochs[-1]), piece)
+            chunk = Chunk(self.hub.container, step.file, len(epochs) - 1, len(epochs[-1]), piece)
             await publish(self.nats, chunk)
             epochs[-1] += piece
         await self.nats.flush()
-        await asyncio.sleep(0.001)  # the feed's own connection hears it, or not, in this time
-        self.feed.deaf = False
+        await asyncio.sleep(0.001)  # the hub's own connection hears it, or not, in this time
+        self.hub.deaf = False
 
     async def end(self) -> None:
         """The container ends, and every reader gets to the end."""
@@ -156,7 +156,7 @@ class Run:
             file: FileEnd(len(epochs) - 1, len(epochs[-1]), True)
             for file, epochs in self.written.items()
         }
-        await publish(self.nats, ContainerEnd(self.feed.container, "Complete", 0, files))
+        await publish(self.nats, ContainerEnd(self.hub.container, "Complete", 0, files))
         for peer, _, _ in self.peers:
             peer.wire.drain()
             await peer.received.until(_done(peer.received))
@@ -218,10 +218,10 @@ async def test_every_reader_gets_every_byte(
     container = f"zzzzz-dz642-{secrets.token_hex(8)[:15]}"
     async with arvados_client.connect("http://127.0.0.1:9") as arvados:
         stored, saved = StoredLogs(reading), SavedLogs(arvados)
-        feed = LossyFeed(container, reading, stored, saved, LogHistory(stored, saved))
-        run = Run(nats, feed)
+        hub = LossyHub(container, reading, stored, saved, LogHistory(stored, saved))
+        run = Run(nats, hub)
         await run.do(Write(FILES[0], [b"begun\n"], [], lost=False, anew=False))
-        task = asyncio.create_task(feed.run())
+        task = asyncio.create_task(hub.run())
         try:
             for step in steps:
                 await run.do(step)

@@ -69,7 +69,7 @@ async def test_first_watcher_hurries_the_log(world: World) -> None:
 
 
 async def test_thousand_watchers_cost_what_one_does(world: World) -> None:
-    """Looks depend on the container, not on who watches (facts/arvados-demand.md A31)."""
+    """Looks depend on the container, not on who watches (docs/facts/arvados-demand.md A31)."""
     world.pace = Pace(fast=0.1, slow=30.0)
     async with world.replica():
         job = await first_look(world)

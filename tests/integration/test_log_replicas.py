@@ -156,7 +156,7 @@ async def _follow(following: LogTailer, look: object) -> None:
 
 async def test_nats_restarts_in_the_middle(world: World, fresh_nats: NatsServer) -> None:
     """Killed and started again, twice: writes wait, and nothing is lost or doubled
-    (facts/arvados-demand.md G30)."""
+    (docs/facts/arvados-demand.md G30)."""
     jobs = [await world.job() for _ in range(3)]
     async with world.replica():
         writing = asyncio.create_task(write_for_a_while(jobs, 4))

@@ -239,7 +239,7 @@ async def test_a_users_message_is_bounded(world: World) -> None:
 
 
 async def test_a_users_subscriptions_are_bounded(world: World) -> None:
-    """One connection in USERS can not fill the server's memory with subscriptions."""
+    """One connection in USERS cannot fill the server's memory with subscriptions."""
     reader, closed = await world.user_until_closed("reader")
     for _ in range(world.limits.user_subscriptions + 1):
         await reader.subscribe("arvados.live.alice.x")

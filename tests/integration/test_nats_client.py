@@ -57,7 +57,7 @@ async def hesitating(verdicts: list[bytes]) -> AsyncIterator[str]:
 @pytest.mark.parametrize("late", [b"", b"-ERR 'Authorization Violation'\r\n", b"PONG\r\n"])
 async def test_a_ping_before_the_verdict_is_no_yes(late: bytes) -> None:
     """While the callout decides, the server may ping; nobody is in before it has answered
-    (facts/nats-callout.md 1.5)."""
+    (docs/facts/nats-callout.md 1.5)."""
     ping, yes, no = b"PING\r\n", b"PONG\r\n", b"-ERR 'Authorization Violation'\r\n"
     async with hesitating([ping + late, no]) as url:
         with pytest.raises(Refused):

@@ -24,8 +24,8 @@ from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from tests.support.worlds.permissions import PermissionWorld, world
 from wsproxy.events.permission_check import PermissionCheck
-from wsproxy.events.principal import Reader
-from wsproxy.logins.logins import Viewer
+from wsproxy.events.principal import Principal
+from wsproxy.logins.logins import Login
 from wsproxy.logins.readable import Readable
 
 AHEAD = 30
@@ -35,13 +35,13 @@ AHEAD = 30
 async def ahead(database: Database) -> Database:
     """A database whose clock is half a minute ahead of ours."""
     owner = await asyncpg.connect(database.dsn)
-    reader, name = urlsplit(database.reader_dsn).username, urlsplit(database.dsn).path[1:]
+    principal, name = urlsplit(database.reader_dsn).username, urlsplit(database.dsn).path[1:]
     await owner.execute(
         "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS"
         f" $$ SELECT pg_catalog.clock_timestamp() + interval '{AHEAD} s' $$"
     )
     await owner.execute(
-        f'ALTER ROLE "{reader}" IN DATABASE "{name}" SET search_path = public, pg_catalog'
+        f'ALTER ROLE "{principal}" IN DATABASE "{name}" SET search_path = public, pg_catalog'
     )
     await owner.close()
     return database
@@ -82,17 +82,17 @@ async def test_what_is_in_the_trash_by_the_databases_clock_is_not_read(
     alice = await here.cluster.user("alice")
     project = await here.cluster.project(owner=alice)
     await trash(here.database, project.uuid, 10)
-    await here.book.renew([alice.uuid])
-    grants = await here.book.of(alice.uuid)
+    await here.grants_cache.renew([alice.uuid])
+    grants = await here.grants_cache.of(alice.uuid)
     identity = Identity("zzzzz-gj3su-000000000000001", alice.uuid)
-    reader = Reader(identity, PermissionCheck(nobody), here.book.judge)
-    reader.set_grants(grants)
-    viewer = Viewer(Token("v2/a/b"), identity, reader, here.book)
+    principal = Principal(identity, PermissionCheck(nobody), here.grants_cache.judge)
+    principal.set_grants(grants)
+    login = Login(Token("v2/a/b"), identity, principal, here.grants_cache)
     request = ObjectFacts("container_request", "zzzzz-xvhdp-000000000000001", project.uuid)
-    judge = viewer.judge()
+    judge = login.judge()
     assert judge is not None
     assert judge.decide(request) is Decision.NO
-    assert not await Readable(nobody).logs(viewer, request.uuid, request)
+    assert not await Readable(nobody).logs(login, request.uuid, request)
     shown = ObjectFacts(
         "container", "zzzzz-dz642-000000000000001", "", requests=((request.uuid, project.uuid),)
     )
@@ -102,18 +102,18 @@ async def test_what_is_in_the_trash_by_the_databases_clock_is_not_read(
 async def test_an_expired_token_reads_nothing(here: PermissionWorld) -> None:
     """It ended ten seconds ago in the database, and will in twenty by our own clock."""
     alice = await here.cluster.user("alice")
-    grants = await here.book.of(alice.uuid)
+    grants = await here.grants_cache.of(alice.uuid)
     now = datetime.now(UTC).timestamp()
     ended = Identity("zzzzz-gj3su-000000000000001", alice.uuid, expires_at=now + AHEAD - 10)
     home = ObjectFacts("collection", "zzzzz-4zz18-000000000000001", alice.uuid)
-    assert here.book.judge(ended, grants).decide(home) is Decision.NO
+    assert here.grants_cache.judge(ended, grants).decide(home) is Decision.NO
 
 
 async def test_live_subjects_close_by_the_databases_clock(ahead: Database) -> None:
     """The live publisher's own look at the trash."""
     group = "zzzzz-j7d0g-000000000000001"
     await trash(ahead, group, 10)
-    async with postgres.connect(ahead.reader_dsn) as reader:
-        shown = Trash(reader)
+    async with postgres.connect(ahead.reader_dsn) as principal:
+        shown = Trash(principal)
         await shown.refresh()
         assert shown.holds(group)

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Health and metrics, as Arvados serves them (facts/arvados.md 7)."""
+"""Health and metrics, as Arvados serves them (docs/facts/arvados.md 7)."""
 
 from __future__ import annotations
 

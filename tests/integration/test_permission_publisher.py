@@ -1,7 +1,8 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Who is told what: the rows of facts/arvados.md 1, Revocations, on real PostgreSQL and NATS."""
+"""Who is told what: the rows of docs/facts/arvados.md 1, Revocations, on real PostgreSQL
+and NATS."""
 
 from __future__ import annotations
 
@@ -193,7 +194,7 @@ async def test_exactly_the_affected_users_are_told(
         await act(made)
         affected = [getattr(made, name) for name in names]
         told = await here.told(*affected)
-        after = {user.uuid: await here.book.of(user.uuid) for user in made.everybody}
+        after = {user.uuid: await here.grants_cache.of(user.uuid) for user in made.everybody}
 
     assert told == uuids(affected)
     for change in here.changed:
@@ -209,7 +210,7 @@ async def test_what_was_lost_is_named(here: PermissionWorld) -> None:
         before = (await here.watch(made.bob))[made.bob.uuid]
         await here.cluster.unshare(made.project, made.bob)
         await here.told(made.bob)
-        after = await here.book.of(made.bob.uuid)
+        after = await here.grants_cache.of(made.bob.uuid)
 
     assert before.targets[made.project.uuid] & (DIRECT | OWNED) == DIRECT | OWNED
     assert not {made.project.uuid, made.inner.uuid} & after.targets.keys()
@@ -280,7 +281,7 @@ async def test_a_merge_without_rows_is_found(here: PermissionWorld) -> None:
             made.alice, made.dan, here.cluster.root, owner=project, redirect=True
         )
         await here.told(made.alice, made.dan)
-        dan, alice = [await here.book.of(user.uuid) for user in (made.dan, made.alice)]
+        dan, alice = [await here.grants_cache.of(user.uuid) for user in (made.dan, made.alice)]
 
     assert dan.targets[made.project.uuid] & OWNED
     assert alice.user_uuid == made.dan.uuid
@@ -309,7 +310,7 @@ async def test_forged_rows_cost_a_look_and_tell_nothing(here: PermissionWorld) -
         )
         await here.cluster.log(made.dan, object_uuid=link.uuid, event_type="x", properties={})
         told = await here.told()
-        after = {user.uuid: await here.book.of(user.uuid) for user in made.everybody}
+        after = {user.uuid: await here.grants_cache.of(user.uuid) for user in made.everybody}
 
     assert told == set()
     assert {u: g.targets for u, g in after.items()} == {

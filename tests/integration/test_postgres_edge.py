@@ -228,7 +228,7 @@ async def test_one_session_has_the_lock_and_the_next_gets_it(
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """PostgreSQL may run as another user, who can not enter the folders of pytest."""
+    """PostgreSQL may run as another user, who cannot enter the folders of pytest."""
     with tempfile.TemporaryDirectory(prefix="arvados-nats-standby-") as place:
         Path(place).chmod(0o711)
         yield Path(place)

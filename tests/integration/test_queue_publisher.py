@@ -218,7 +218,7 @@ async def _at_most(here: QueueWorld, count: int) -> bool:
 
 
 async def test_the_bucket_refuses_what_no_client_may_do(here: QueueWorld) -> None:
-    """It is a bucket as clients know it: one value a key, and messages can not be deleted."""
+    """It is a bucket as clients know it: one value a key, and messages cannot be deleted."""
     async with here.publishing():
         await eventually(here.equal, "the empty queue is there")
     info = await here.nats.stream_info(streams.QUEUE)

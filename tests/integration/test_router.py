@@ -20,7 +20,7 @@ from sandbox import api_server
 from tests.support.made_events import COLLECTION, PROJECT, USER, made
 from wsproxy.events.batch import Batch
 from wsproxy.events.permission_check import PermissionCheck
-from wsproxy.events.principal import MAX_WAITING, Reader
+from wsproxy.events.principal import MAX_WAITING, Principal
 from wsproxy.events.router import Router
 
 KEY = "zzzzz-fngyi-key000000000000"
@@ -72,7 +72,7 @@ async def check(arvados: Arvados) -> AsyncIterator[PermissionCheck]:
         yield PermissionCheck(client)
 
 
-Connect = Callable[..., tuple[Reader, Inbox]]
+Connect = Callable[..., tuple[Principal, Inbox]]
 
 
 @pytest.fixture
@@ -84,15 +84,17 @@ def router() -> Router:
 def connect(router: Router, check: PermissionCheck) -> Connect:
     """Make a reader with grants, known to the router, and his inbox."""
 
-    def make(user: str, targets: dict[str, int] | None, **changes: Any) -> tuple[Reader, Inbox]:
-        reader = Reader(Identity(f"token of {user}", user), check, lambda i, g: Judge(i, g, 0.0))
+    def make(user: str, targets: dict[str, int] | None, **changes: Any) -> tuple[Principal, Inbox]:
+        principal = Principal(
+            Identity(f"token of {user}", user), check, lambda i, g: Judge(i, g, 0.0)
+        )
         if targets is not None:
-            reader.set_grants(Grants(user, is_active=True, targets=targets, **changes))
-        check.add_token(reader.key, Token("secret"))
+            principal.set_grants(Grants(user, is_active=True, targets=targets, **changes))
+        check.add_token(principal.key, Token("secret"))
         inbox = Inbox()
-        reader.sinks.append(inbox)
-        router.add(reader)
-        return reader, inbox
+        principal.sinks.append(inbox)
+        router.add(principal)
+        return principal, inbox
 
     return make
 
@@ -132,15 +134,15 @@ async def test_what_was_judged_once_is_judged_anew_after_any_change(
     router: Router, connect: Connect
 ) -> None:
     """New grants, a new reader and a lost one count from the next event on."""
-    reader, inbox = connect("a", {PROJECT: DIRECT | OWNED})
+    principal, inbox = connect("a", {PROJECT: DIRECT | OWNED})
     router.dispatch([made(1)])
-    router.regrant(reader, Grants("a", targets={ELSEWHERE: DIRECT | OWNED}), 0)
+    router.regrant(principal, Grants("a", targets={ELSEWHERE: DIRECT | OWNED}), 0)
     router.dispatch([made(2)])
     assert inbox.sequences == [1]
-    router.regrant(reader, Grants("a", targets={PROJECT: DIRECT | OWNED}), 0)
+    router.regrant(principal, Grants("a", targets={PROJECT: DIRECT | OWNED}), 0)
     _, late = connect("b", {PROJECT: DIRECT | OWNED})
     router.dispatch([made(3)])
-    router.remove(reader)
+    router.remove(principal)
     router.dispatch([made(4)])
     assert (inbox.sequences, late.sequences) == ([1, 3], [3, 4])
 
@@ -169,15 +171,15 @@ async def test_trash_and_narrow_scopes_are_looked_at_for_each_event(
     def judge(identity: Identity, grants: Grants) -> Judge:
         return Judge(identity, grants, now)
 
-    narrow = Reader(Identity("t", "a", scopes=(scope,)), check, judge)
-    wide = Reader(Identity("u", "b"), check, judge)
+    narrow = Principal(Identity("t", "a", scopes=(scope,)), check, judge)
+    wide = Principal(Identity("u", "b"), check, judge)
     narrow.set_grants(Grants("a", targets={PROJECT: DIRECT | OWNED}))
     trashed = ClusterState(trashed={PROJECT: 200.0}, frozen=frozenset({PROJECT}))
     wide.set_grants(Grants("b", targets={PROJECT: DIRECT | OWNED}, cluster=trashed))
     inboxes = Inbox(), Inbox()
-    for reader, inbox in zip((narrow, wide), inboxes, strict=True):
-        reader.sinks.append(inbox)
-        router.add(reader)
+    for principal, inbox in zip((narrow, wide), inboxes, strict=True):
+        principal.sinks.append(inbox)
+        router.add(principal)
     router.dispatch([made(1), made(2, "zzzzz-4zz18-other0000000000")])
     now = 300.0
     router.dispatch([made(3)])
@@ -188,11 +190,11 @@ async def test_what_must_wait_comes_behind_what_was_seen_in_the_same_turn(
     router: Router, connect: Connect
 ) -> None:
     """A reader put on hold in the middle of a batch gets its beginning at once, then the rest."""
-    reader, inbox = connect("a", {PROJECT: DIRECT | OWNED})
-    router.before_dispatch.append(lambda e: router.hold(reader) if e.sequence == 2 else None)
+    principal, inbox = connect("a", {PROJECT: DIRECT | OWNED})
+    router.before_dispatch.append(lambda e: router.hold(principal) if e.sequence == 2 else None)
     router.dispatch([made(1), made(2), made(3)])
     assert inbox.sequences == [1]
-    router.regrant(reader, reader.grants)
+    router.regrant(principal, principal.grants)
     await until(lambda: inbox.sequences == [1, 2, 3])
 
 
@@ -207,16 +209,16 @@ async def test_a_watch_gets_its_object_only_and_only_if_readable(
     router: Router, connect: Connect
 ) -> None:
     """And a removed one nothing."""
-    reader, all_events = connect("a", {PROJECT: DIRECT | OWNED})
+    principal, all_events = connect("a", {PROJECT: DIRECT | OWNED})
     stranger, _ = connect("b", {ELSEWHERE: DIRECT | OWNED})
     mine, theirs = Inbox(), Inbox()
-    router.watch(reader, COLLECTION, mine)
+    router.watch(principal, COLLECTION, mine)
     router.watch(stranger, COLLECTION, theirs)
     other = "zzzzz-4zz18-other0000000000"
     for sequence, uuid in enumerate((COLLECTION, other, COLLECTION), start=1):
         router.dispatch([made(sequence, uuid)])
-    router.unwatch(reader, COLLECTION, mine)
-    router.unwatch(reader, COLLECTION, mine)
+    router.unwatch(principal, COLLECTION, mine)
+    router.unwatch(principal, COLLECTION, mine)
     router.dispatch([made(4)])
     assert mine.sequences == [1, 3]
     assert theirs.sequences == []
@@ -225,13 +227,13 @@ async def test_a_watch_gets_its_object_only_and_only_if_readable(
 
 async def test_new_grants_count_from_the_next_event_on(router: Router, connect: Connect) -> None:
     """Gained and lost alike."""
-    reader, inbox = connect("a", {})
+    principal, inbox = connect("a", {})
     router.dispatch([made(1)])
-    router.hold(reader)
-    router.regrant(reader, Grants("a", targets={PROJECT: DIRECT | OWNED}))
+    router.hold(principal)
+    router.regrant(principal, Grants("a", targets={PROJECT: DIRECT | OWNED}))
     router.dispatch([made(2)])
-    router.hold(reader)
-    router.regrant(reader, Grants("a", targets={}))
+    router.hold(principal)
+    router.regrant(principal, Grants("a", targets={}))
     router.dispatch([made(3)])
     assert inbox.sequences == [2]
 
@@ -240,17 +242,17 @@ async def test_on_hold_events_wait_and_are_judged_by_the_new_grants(
     router: Router, connect: Connect
 ) -> None:
     """Also events that the old grants would not have led to him."""
-    reader, inbox = connect("a", {ELSEWHERE: DIRECT | OWNED})
+    principal, inbox = connect("a", {ELSEWHERE: DIRECT | OWNED})
     _, other = connect("b", {PROJECT: DIRECT | OWNED, ELSEWHERE: DIRECT | OWNED})
-    router.hold(reader)
-    router.hold(reader)
+    router.hold(principal)
+    router.hold(principal)
     router.dispatch([made(1, owner=ELSEWHERE)])
     router.dispatch([made(2)])
     new = Grants("a", targets={PROJECT: DIRECT | OWNED})
-    router.regrant(reader, new)
+    router.regrant(principal, new)
     await asyncio.sleep(0)
     assert inbox.sequences == []
-    router.regrant(reader, new)
+    router.regrant(principal, new)
     await until(lambda: bool(inbox.sequences))
     assert inbox.sequences == [2]
     assert other.sequences == [1, 2]
@@ -280,7 +282,7 @@ async def test_asking_keeps_the_order_of_one_and_holds_up_nobody_else(
 async def test_a_no_is_silent_and_final(
     router: Router, connect: Connect, arvados: Arvados, status: int
 ) -> None:
-    """facts/arvados-demand.md A10; the events behind it come at once."""
+    """docs/facts/arvados-demand.md A10; the events behind it come at once."""
     _, inbox = connect("a", None)
     arvados.answers = [status]
     router.dispatch([made(1)])
@@ -305,15 +307,15 @@ async def test_an_answer_from_before_a_change_is_not_used(
     router: Router, connect: Connect, arvados: Arvados
 ) -> None:
     """New grants come while the question is under way: they decide."""
-    reader, inbox = connect("a", None)
+    principal, inbox = connect("a", None)
     arvados.open.clear()
     router.dispatch([made(1)])
     await until(lambda: arvados.calls == 1)
-    router.hold(reader)
-    router.regrant(reader, Grants("a", targets={}))
+    router.hold(principal)
+    router.regrant(principal, Grants("a", targets={}))
     arvados.open.set()
     router.dispatch([made(2, USER, owner=USER)])
-    await until(lambda: reader._working is None)
+    await until(lambda: principal._working is None)
     assert inbox.sequences == []
 
 
@@ -321,13 +323,13 @@ async def test_too_much_behind_a_question_goes_back_to_the_stream(
     router: Router, connect: Connect, arvados: Arvados
 ) -> None:
     """Memory is bounded: the sink is told from where on to read."""
-    reader, inbox = connect("a", None)
+    principal, inbox = connect("a", None)
     arvados.open.clear()
     for sequence in range(1, MAX_WAITING + 3):
         router.dispatch([made(sequence)])
     assert inbox.behind == 0
     arvados.open.set()
-    await until(lambda: reader._working is None)
+    await until(lambda: principal._working is None)
 
 
 async def test_role_groups_are_offered_to_everybody(router: Router, connect: Connect) -> None:
@@ -351,11 +353,11 @@ async def test_whose_rights_depend_on_whom(router: Router, connect: Connect) -> 
     assert router.reaching([ELSEWHERE]) == set()
 
 
-async def test_a_removed_reader_leaves_nothing_behind(router: Router, connect: Connect) -> None:
+async def test_a_removed_principal_leaves_nothing_behind(router: Router, connect: Connect) -> None:
     """No event, and no place in the index."""
-    reader, inbox = connect("a", {PROJECT: DIRECT | OWNED, COLLECTION: DIRECT})
-    router.remove(reader)
-    reader.end()
+    principal, inbox = connect("a", {PROJECT: DIRECT | OWNED, COLLECTION: DIRECT})
+    router.remove(principal)
+    principal.end()
     router.dispatch([made(1)])
     assert inbox.sequences == []
     assert not router.reaching([PROJECT, COLLECTION, "a"])

@@ -4,7 +4,7 @@
 """What tests, demo and benchmarks tell the pretend cluster to do, and what a reader then sees.
 
 Most tests look at the log rows and NOTIFYs, because those and the tables are all that the
-publishers have; above all at what changes without them (facts/arvados.md 0, 1, 9).
+publishers have; above all at what changes without them (docs/facts/arvados.md 0, 1, 9).
 """
 
 from __future__ import annotations
@@ -322,7 +322,7 @@ async def test_the_same_work_is_done_once(cluster: Cluster, alice: Actor, bob: A
 
 
 async def test_anybody_can_forge_rows(cluster: Cluster, channel: Channel) -> None:
-    """Any id, type and object; but not the uuid, and not as another (facts/arvados.md 0.3)."""
+    """Any id, type and object; but not the uuid, and not as another (docs/facts/arvados.md 0.3)."""
     mallory = await cluster.user("mallory", active=False, set_up=False)
     await channel.next(await _last(cluster) - 16)
 
@@ -362,7 +362,7 @@ async def test_merging_users_leaves_one_row(cluster: Cluster, alice: Actor, bob:
 
 
 async def test_a_user_with_belongings_is_not_deleted(cluster: Cluster, alice: Actor) -> None:
-    """Not even one who only caused log rows (facts/arvados.md 9)."""
+    """Not even one who only caused log rows (docs/facts/arvados.md 9)."""
     newcomer = await cluster.create("users", {"email": "new@example.com"}, cluster.root)
     await cluster.delete(newcomer, cluster.root)
     await cluster.log(alice, event_type="note")
@@ -374,7 +374,7 @@ async def test_a_user_with_belongings_is_not_deleted(cluster: Cluster, alice: Ac
 async def test_a_writer_of_the_graph_waits_for_the_other(
     cluster: Cluster, alice: Actor, bob: Actor
 ) -> None:
-    """The permission table is locked until the commit (facts/arvados.md 10)."""
+    """The permission table is locked until the commit (docs/facts/arvados.md 10)."""
     async with cluster.transaction() as held:
         await held.project("first", owner=alice)
         waiting = asyncio.create_task(cluster.project("second", owner=bob))

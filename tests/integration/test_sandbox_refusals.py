@@ -78,7 +78,7 @@ async def scene(cluster: Cluster) -> Scene:
 Refused = Callable[[Scene], Awaitable[object]]
 DENIED = "#<ArvadosModel::PermissionDeniedError"
 CASES: list[tuple[str, Refused, int, str]] = [
-    ("what one can not see is not there",
+    ("what one cannot see is not there",
      lambda s: s.change(s.project, s.carla, name="x"), 404, "Path not found"),
     ("a reader does not write",
      lambda s: s.change(s.project, s.bob, name="x"), 403, "is not writable by"),
@@ -89,7 +89,7 @@ CASES: list[tuple[str, Refused, int, str]] = [
      lambda s: s.cluster.delete(s.data, s.bob), 403, "is not writable by"),
     ("a reader does not share",
      lambda s: s.link(s.bob, s.carla, s.project, "can_read"), 403, DENIED),
-    ("what one can not see is no owner",
+    ("what one cannot see is no owner",
      lambda s: s.make("groups", s.carla, name="x", group_class="project",
                       owner_uuid=s.project.uuid), 422, "Owner uuid '"),
     ("nothing is moved into a trashed project",
@@ -208,7 +208,7 @@ async def test_an_uninvited_user_does_not_activate_himself(cluster: Cluster) -> 
 
 
 async def test_taken_out_of_all_users_one_can_be_made_inactive(cluster: Cluster) -> None:
-    """His other links and his token stay (facts/arvados.md 9)."""
+    """His other links and his token stay (docs/facts/arvados.md 9)."""
     alice, bob = await cluster.user("alice"), await cluster.user("bob")
     project = await cluster.project("reef", owner=alice)
     link = await cluster.share(project, bob)

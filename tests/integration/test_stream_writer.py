@@ -119,7 +119,7 @@ async def test_a_server_that_dies_under_a_full_window(
 
 
 async def test_a_message_that_no_server_takes_is_dropped_and_told(nats: Nats) -> None:
-    """It can not be allowed to stop those behind it."""
+    """It cannot be allowed to stop those behind it."""
     dropped: list[Outgoing] = []
     writer = StreamWriter(nats, streams.EVENTS, 0, health=Health(), on_dropped=dropped.append)
     huge = Outgoing(SUBJECT, "huge", b"x" * (nats.max_payload + 1))

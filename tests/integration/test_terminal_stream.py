@@ -147,7 +147,7 @@ async def test_goodbye_says_when_to_come_back(proxy: Proxy) -> None:
 
 async def test_delays_grow_and_are_random(proxy: Proxy) -> None:
     """Clients that lost one server do not come back together, and spare one that is ill
-    (facts/arvados-demand.md G28)."""
+    (docs/facts/arvados-demand.md G28)."""
     proxy.status = 503
     delays: list[float] = []
 

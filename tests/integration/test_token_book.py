@@ -19,7 +19,7 @@ from arvados_nats.permissions.rule import Identity
 from authcallout.admissions import fingerprint
 from authcallout.connections import Connection, Connections
 from authcallout.revocation import Revocation
-from authcallout.token_cache import TokenBook
+from authcallout.token_cache import TokenCache
 from sandbox.model.actors import Actor
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
@@ -57,9 +57,9 @@ async def many_tokens(here: PermissionWorld, user: Actor, number: int) -> list[s
 async def connect_all(here: PermissionWorld, user: Actor, tokens: list[str]) -> Connections:
     """An index in which each of the tokens has a connection, with what it may have now."""
     connections = Connections(here.reader)
-    held = await here.book.of(user.uuid)
+    held = await here.grants_cache.of(user.uuid)
     for cid, token in enumerate(tokens):
-        given = fingerprint(Identity(token, user.uuid), held, here.book.now()) or ""
+        given = fingerprint(Identity(token, user.uuid), held, here.grants_cache.now()) or ""
         connections.add(Connection("SERVER", cid), Holder(user.uuid, token, given))
     return connections
 
@@ -76,8 +76,8 @@ async def test_no_number_of_tokens_is_cut_that_live(here: PermissionWorld) -> No
         revocation = Revocation(
             connections,
             Identities(arvados, here.own),
-            here.book,
-            TokenBook(here.reader),
+            here.grants_cache,
+            TokenCache(here.reader),
             again=0.01,
         )
         await revocation.check_all()
@@ -92,15 +92,19 @@ async def test_who_cannot_be_asked_about_is_kept_and_asked_about_again(
     alice = await here.cluster.user("alice")
     tokens = await many_tokens(here, alice, 3)
     async with arvados_client.connect("http://127.0.0.1:1") as arvados:
-        book = TokenBook(here.reader)
+        grants_cache = TokenCache(here.reader)
         async with here.publishing(FAST, with_events=False):
             gone = "zzzzz-gj3su-00000000000gone"
             connections = await connect_all(here, alice, [*tokens, gone])
             revocation = Revocation(
-                connections, Identities(arvados, here.own), here.book, book, again=0.01
+                connections,
+                Identities(arvados, here.own),
+                here.grants_cache,
+                grants_cache,
+                again=0.01,
             )
         with pytest.raises(Unavailable):
-            await book.of(tokens)
+            await grants_cache.of(tokens)
         await revocation.check_all()
         kept = len(connections)
         async with here.publishing(FAST, with_events=False):

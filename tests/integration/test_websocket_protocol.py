@@ -23,28 +23,28 @@ from wsproxy.main import SERVER_OPTIONS
 from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Incoming
 from wsproxy.transport.limits import Pace
-from wsproxy.transport.send_buffer import HIGH_WATER, Outlet, Outlets
+from wsproxy.transport.send_buffer import HIGH_WATER, SendBuffer, SendBuffers
 from wsproxy.transport.websocket import UNSENT_BYTES, VANISHED_SECONDS, Socket
 from wsproxy.v0.connection import MAX_MESSAGE
 
-Talk = Callable[[Incoming, Outlet], Awaitable[None]]
+Talk = Callable[[Incoming, SendBuffer], Awaitable[None]]
 
 
 @asynccontextmanager
 async def served(talk: Talk, **options: Any) -> AsyncIterator[tuple[str, list[Incoming]]]:
     """`talk` on our protocol, with the options of `main`; its URL, and the connections so far."""
-    outlets, seen = Outlets(), []
+    send_buffers, seen = SendBuffers(), []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        incoming = Incoming(scope, receive, send, outlets)
+        incoming = Incoming(scope, receive, send, send_buffers)
         seen.append(incoming)
         assert scope["query_string"] == b""
         await incoming.connected()
-        outlet = await incoming.accept(Pace(1000.0, 1000))
+        send_buffer = await incoming.accept(Pace(1000.0, 1000))
         try:
-            await talk(incoming, outlet)
+            await talk(incoming, send_buffer)
         finally:
-            outlet.gone()
+            send_buffer.gone()
 
     sock = http_server.listen("127.0.0.1:0")
     port = sock.getsockname()[1]
@@ -52,9 +52,9 @@ async def served(talk: Talk, **options: Any) -> AsyncIterator[tuple[str, list[In
         yield f"ws://127.0.0.1:{port}", seen
 
 
-async def echo(incoming: Incoming, outlet: Outlet) -> None:
+async def echo(incoming: Incoming, send_buffer: SendBuffer) -> None:
     while (data := await incoming.receive()) is not None:
-        outlet.write(Message(data if isinstance(data, bytes) else data.encode()))
+        send_buffer.write(Message(data if isinstance(data, bytes) else data.encode()))
 
 
 def our(seen: list[Incoming]) -> Socket:
@@ -66,10 +66,10 @@ def our(seen: list[Incoming]) -> Socket:
 async def test_frames_go_past_asgi_and_come_whole() -> None:
     """Of every length form, also many in one write."""
 
-    async def burst(incoming: Incoming, outlet: Outlet) -> None:
+    async def burst(incoming: Incoming, send_buffer: SendBuffer) -> None:
         await incoming.receive()
         for length in (0, 125, 126, 65535, 65536, 3):
-            outlet.write(Message(b"x" * length))
+            send_buffer.write(Message(b"x" * length))
         await incoming.receive()
 
     async with served(burst) as (url, _), connect(url) as client:
@@ -133,7 +133,7 @@ async def test_invalid_text_closes_with_1007_and_no_traceback(
 async def test_failures_of_the_application_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     """They are ours to mend."""
 
-    async def fail(incoming: Incoming, outlet: Outlet) -> None:
+    async def fail(incoming: Incoming, send_buffer: SendBuffer) -> None:
         raise RuntimeError("a fault of ours")
 
     async with served(fail) as (url, _):
@@ -143,20 +143,20 @@ async def test_failures_of_the_application_are_logged(caplog: pytest.LogCaptureF
     assert any(record.exc_info for record in caplog.records)
 
 
-async def test_a_full_transport_pauses_the_outlet_and_room_resumes_it() -> None:
+async def test_a_full_transport_pauses_the_send_buffer_and_room_resumes_it() -> None:
     """At our high-water mark."""
     paused = asyncio.Event()
 
-    async def flood(incoming: Incoming, outlet: Outlet) -> None:
+    async def flood(incoming: Incoming, send_buffer: SendBuffer) -> None:
         await incoming.receive()
-        while not outlet.lagging:
-            outlet.write(Message(b"x" * 10_000))
+        while not send_buffer.lagging:
+            send_buffer.write(Message(b"x" * 10_000))
             await asyncio.sleep(0)
-        assert HIGH_WATER < outlet.pending < 2 * HIGH_WATER + 10_100
+        assert HIGH_WATER < send_buffer.pending < 2 * HIGH_WATER + 10_100
         paused.set()
-        await outlet.writable()
-        assert not outlet.lagging
-        outlet.write(Message(b"end"))
+        await send_buffer.writable()
+        assert not send_buffer.lagging
+        send_buffer.write(Message(b"end"))
         await incoming.receive()
 
     async with served(flood) as (url, _), connect(url, max_queue=1) as client:
@@ -168,17 +168,17 @@ async def test_a_full_transport_pauses_the_outlet_and_room_resumes_it() -> None:
 
 
 async def test_close_does_not_wait_for_room_and_abort_for_nothing() -> None:
-    """A peer that never reads can not keep its connection."""
+    """A peer that never reads cannot keep its connection."""
     ended = asyncio.Event()
 
-    async def flood(incoming: Incoming, outlet: Outlet) -> None:
+    async def flood(incoming: Incoming, send_buffer: SendBuffer) -> None:
         await incoming.receive()
-        while not outlet.lagging:
-            outlet.write(Message(b"x" * 10_000))
+        while not send_buffer.lagging:
+            send_buffer.write(Message(b"x" * 10_000))
             await asyncio.sleep(0)
-        outlet.close(4008, "slow")
+        send_buffer.close(4008, "slow")
         assert await incoming.receive() is None
-        outlet.abort()
+        send_buffer.abort()
         ended.set()
 
     async with served(flood) as (url, _), connect(url, max_queue=1, close_timeout=0.1) as client:
@@ -189,11 +189,11 @@ async def test_close_does_not_wait_for_room_and_abort_for_nothing() -> None:
 async def test_the_close_handshake_carries_code_and_reason_both_ways() -> None:
     """And everything written before it."""
 
-    async def goodbye(incoming: Incoming, outlet: Outlet) -> None:
+    async def goodbye(incoming: Incoming, send_buffer: SendBuffer) -> None:
         await incoming.receive()
-        outlet.write(Message(b"last words"))
-        outlet.close(4000, "bye")
-        outlet.write(Message(b"too late"))
+        send_buffer.write(Message(b"last words"))
+        send_buffer.close(4000, "bye")
+        send_buffer.write(Message(b"too late"))
         while await incoming.receive() is not None:
             pass
 
@@ -209,19 +209,19 @@ async def test_what_the_transport_holds_back_goes_first() -> None:
     """Frames go past the transport only while it holds nothing."""
     full = asyncio.Event()
 
-    async def flood(incoming: Incoming, outlet: Outlet) -> None:
+    async def flood(incoming: Incoming, send_buffer: SendBuffer) -> None:
         number = 0
         await incoming.receive()
-        while not outlet.lagging:
-            outlet.write(Message(b"%d " % number + b"x" * 10_000))
+        while not send_buffer.lagging:
+            send_buffer.write(Message(b"%d " % number + b"x" * 10_000))
             number += 1
             await asyncio.sleep(0)
         full.set()
         for _ in range(300):
-            outlet.write(Message(b"%d " % number))
+            send_buffer.write(Message(b"%d " % number))
             number += 1
             await asyncio.sleep(0.001)
-        outlet.write(Message(b"%d end" % number))
+        send_buffer.write(Message(b"%d end" % number))
         await incoming.receive()
 
     async with served(flood) as (url, _), connect(url, max_queue=1) as client:
@@ -241,9 +241,9 @@ async def test_nothing_is_written_to_a_connection_that_was_dropped() -> None:
     """Its number may be another connection's by then."""
     checked = asyncio.Event()
 
-    async def drop(incoming: Incoming, outlet: Outlet) -> None:
+    async def drop(incoming: Incoming, send_buffer: SendBuffer) -> None:
         await incoming.receive()
-        wire = outlet.wire
+        wire = send_buffer.wire
         wire.abort()
         here, there = sockets.socketpair()
         with here, there:

@@ -88,7 +88,7 @@ async def test_no_client_misses_or_repeats_an_event_over_a_restart(
 ) -> None:
     """SIGTERM: closes are spread over the drain time, the process ends inside the grace period,
     and each client that resumes at the other replica has seen everything once, in order
-    (facts/arvados-demand.md G28)."""
+    (docs/facts/arvados-demand.md G28)."""
     for folder in ("old", "new"):
         (tmp_path / folder).mkdir()
     drain = str(DRAIN_SECONDS)

@@ -1,9 +1,10 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Readers of log feeds without sockets: what was sent is checked byte by byte as it comes.
+"""Readers of log hubs without sockets: what was sent is checked byte by byte as it comes.
 
-The wire is the only thing in memory; the outlet, the reader, the feed and NATS are the real ones.
+The wire is the only thing in memory; the send buffer, the reader, the hub and NATS are the real
+ones.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import msgspec
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats.client import Nats
-from wsproxy.logs.consumer import LogReader, Selection
-from wsproxy.logs.hub import LogFeed
+from wsproxy.logs.consumer import LogConsumer, Selection
+from wsproxy.logs.hub import LogHub
 from wsproxy.logs.saved import Access
 from wsproxy.transport.frames import Message
-from wsproxy.transport.send_buffer import HIGH_WATER, Outlet, Outlets
+from wsproxy.transport.send_buffer import HIGH_WATER, SendBuffer, SendBuffers
 
 TOKEN = Token("nobody")
 
@@ -35,7 +36,7 @@ class MemoryWire:
     joins = False
 
     def __init__(self, take: Callable[[bytes], None]) -> None:
-        self.outlet: Outlet | None = None
+        self.send_buffer: SendBuffer | None = None
         self.stalled = False
         self.most = 0
         self._take = take
@@ -57,14 +58,14 @@ class MemoryWire:
             else:
                 self._take(piece)
         self.most = max(self.most, self._size)
-        if self.outlet and self._size > HIGH_WATER:
-            self.outlet.paused()
+        if self.send_buffer and self._size > HIGH_WATER:
+            self.send_buffer.paused()
 
     def stall(self) -> None:
-        """Take nothing more, and let the outlet count as full."""
+        """Take nothing more, and let the send buffer count as full."""
         self.stalled = True
-        if self.outlet:
-            self.outlet.paused()
+        if self.send_buffer:
+            self.send_buffer.paused()
 
     def drain(self) -> None:
         """Take all that was held, and go on taking."""
@@ -72,8 +73,8 @@ class MemoryWire:
         held, self._held, self._size = self._held, [], 0
         for piece in held:
             self._take(piece)
-        if self.outlet:
-            self.outlet.resumed()
+        if self.send_buffer:
+            self.send_buffer.resumed()
 
     def close(self, code: int, reason: str) -> None:
         self._held.clear()
@@ -154,25 +155,25 @@ class Received:
 class Peer:
     """One reader with its wire."""
 
-    reader: LogReader
+    reader: LogConsumer
     wire: MemoryWire
     received: Received
 
 
-def join(feed: LogFeed, selection: Selection | None = None, access: Access | None = None) -> Peer:
-    """A new reader of a feed."""
+def join(hub: LogHub, selection: Selection | None = None, access: Access | None = None) -> Peer:
+    """A new reader of a hub."""
     received = Received()
     wire = MemoryWire(received.take)
-    outlet = Outlets().open(wire)
-    wire.outlet = outlet
+    send_buffer = SendBuffers().open(wire)
+    wire.send_buffer = send_buffer
 
-    reader = LogReader(
-        feed,
-        outlet,
+    reader = LogConsumer(
+        hub,
+        send_buffer,
         access or Access(TOKEN),
         selection or Selection(),
         id="s",
-        send=outlet.write,
+        send=send_buffer.write,
         ended=received.changed.set,
     )
     reader.start()

@@ -1,7 +1,8 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The Revocations table of facts/arvados.md 1 as scenes: how access is given, and how it is taken.
+"""The Revocations table of docs/facts/arvados.md 1 as scenes: how access is given, and how it is
+taken.
 
 Each scene makes an object readable for `reader`, and `take` takes it away. `within` is the bound
 in seconds from the commit (or the moment) to the last delivery: logged changes act at once, what

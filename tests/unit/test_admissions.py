@@ -45,7 +45,7 @@ def test_an_ordinary_token() -> None:
 
 
 def test_a_bare_secret_has_the_inbox_of_its_user() -> None:
-    """It can not name its uuid before it is connected; a scoped one does not get that inbox."""
+    """It cannot name its uuid before it is connected; a scoped one does not get that inbox."""
     v1 = Token("secret")
     assert f"_INBOX_{USER}.>" in admission(v1, IDENTITY, GRANTS, NOW).subscribe
     scoped = changed(IDENTITY, scopes=("GET /",))
@@ -72,7 +72,7 @@ def test_who_is_trusted(identity: Identity, grants: Grants, account: str) -> Non
 
 
 def test_admins_get_named_streams_and_can_change_none() -> None:
-    """No call that creates, changes or empties a stream (facts/nats-callout.md 9.7)."""
+    """No call that creates, changes or empties a stream (docs/facts/nats-callout.md 9.7)."""
     found = admission(V2, changed(IDENTITY, is_root=True), GRANTS, NOW)
     calls = [subject for subject in found.publish if subject.startswith("$JS.API.STREAM")]
     assert all(".STREAM.INFO." in call for call in calls)

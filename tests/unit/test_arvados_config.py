@@ -157,7 +157,7 @@ def test_a_wrong_value_gives_line_and_reason(
 def test_a_file_that_is_not_there(config: Path) -> None:
     """Is told as well: somebody has asked for it."""
     config.unlink()
-    with pytest.raises(ConfigError, match="it can not be read: No such file"):
+    with pytest.raises(ConfigError, match="it cannot be read: No such file"):
         process.load(ProxySettings)
 
 

@@ -42,7 +42,7 @@ def request_with(**changes: Any) -> bytes:
 
 
 def test_a_request_is_read() -> None:
-    """The fields of facts/nats-callout.md 1.1; its repr does not show the token."""
+    """The fields of docs/facts/nats-callout.md 1.1; its repr does not show the token."""
     request = callout_request.parse(request_with())
     assert (request.cid, request.host, request.token.secret) == (7, "127.0.0.1", "tokensecret")
     assert "tokensecret" not in repr(request)

@@ -40,7 +40,7 @@ def test_the_backend_is_what_was_asked_for_or_what_there_is(
 
 
 def test_no_engine_is_asked_for_when_the_programs_are_there() -> None:
-    """A Docker client that hangs can not hold up a test run that does not need it."""
+    """A Docker client that hangs cannot hold up a test run that does not need it."""
 
     def hangs() -> bool:
         raise AssertionError("asked")

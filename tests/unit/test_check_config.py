@@ -126,7 +126,7 @@ def test_settings_that_are_no_map_are_told() -> None:
     [(SITE, 0), (SITE.replace("wss:", "https:"), 1), ("Clusters: [", 2), ("\x00", 2)],
 )
 def test_the_command_says_all_and_shows_no_secret(tmp_path: Path, content: str, code: int) -> None:
-    """0 for well, 1 for findings, 2 for a file that can not be read."""
+    """0 for well, 1 for findings, 2 for a file that cannot be read."""
     path = tmp_path / "config.yml"
     path.write_text(content)
     result = CliRunner().invoke(main, ["check", "config", str(path)])

@@ -144,7 +144,7 @@ VERIFIED = {
     ),
     "delete of what is gone": (_row(MISSING, "delete"), True),
     "delete of what is there": (_row(COLLECTION, "delete"), False),
-    "delete of a kind that can not be read": (_row(MACHINE, "delete"), False),
+    "delete of a kind that cannot be read": (_row(MACHINE, "delete"), False),
     "another event type": (
         _row(COLLECTION, "note", properties=_changed(COLLECTION).properties),
         False,
@@ -184,7 +184,7 @@ AUDIENCE = {
     "delete of what is gone": (_row(MISSING, "delete"), [(OTHER_USER, MISSING)]),
     "delete without an owner": (_row(MISSING, "delete", object_owner_uuid=None), []),
     "update of what is gone": (_row(MISSING), []),
-    "kind that can not be read": (_row(MACHINE), []),
+    "kind that cannot be read": (_row(MACHINE), []),
     "nothing": (_row(None, "delete"), []),
 }
 

@@ -13,7 +13,7 @@ import pytest
 from tests.support.log_readers import MemoryWire
 from wsproxy.transport import failures
 from wsproxy.transport.close_codes import CloseCode
-from wsproxy.transport.send_buffer import Outlets
+from wsproxy.transport.send_buffer import SendBuffers
 
 
 class ClosingWire(MemoryWire):
@@ -37,7 +37,7 @@ async def test_a_failure_closes_to_come_back(caplog: pytest.LogCaptureFixture) -
     """The client resumes; the log has the traceback."""
     wire = ClosingWire(lambda _: None)
     task = asyncio.create_task(_fail())
-    failures.end_with(Outlets().open(wire), task)
+    failures.end_with(SendBuffers().open(wire), task)
     await asyncio.wait([task])
     await asyncio.sleep(0)
     assert wire.closed is not None and wire.closed[0] == CloseCode.RESYNC
@@ -48,10 +48,10 @@ async def test_a_failure_closes_to_come_back(caplog: pytest.LogCaptureFixture) -
 async def test_a_task_that_ends_or_is_cancelled_closes_nothing() -> None:
     """Only a mistake does."""
     wire = ClosingWire(lambda _: None)
-    outlet = Outlets().open(wire)
+    send_buffer = SendBuffers().open(wire)
     done, waiting = asyncio.create_task(asyncio.sleep(0)), asyncio.create_task(_wait())
     for task in (done, waiting):
-        failures.end_with(outlet, task)
+        failures.end_with(send_buffer, task)
     await done
     waiting.cancel()
     await asyncio.wait([waiting])

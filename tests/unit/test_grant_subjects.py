@@ -167,7 +167,7 @@ def test_scopes_narrow_the_branches() -> None:
     ],
 )
 def test_a_branch_needs_every_path_below_it(scopes: tuple[str, ...], expected: int) -> None:
-    """A container's log needs both the request and the container (facts/arvados.md 4)."""
+    """A container's log needs both the request and the container (docs/facts/arvados.md 4)."""
     assert len(covered_branches(scopes)) == expected
 
 
@@ -433,7 +433,7 @@ def test_changes_are_told_by_uuid(
 
 
 def test_a_trash_time_that_passes_is_a_loss_without_any_row() -> None:
-    """The same grants, looked at later (facts/arvados.md 1: trash_at passes, no row)."""
+    """The same grants, looked at later (docs/facts/arvados.md 1: trash_at passes, no row)."""
     grants = msgspec.structs.replace(HOLDER, cluster=ClusterState({INNER: NOW}))
 
     assert compare(grants, grants, NOW - 1, NOW).lost == (INNER,)

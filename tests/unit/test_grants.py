@@ -62,7 +62,7 @@ FOLD = [
 def test_rows_fold_into_bits(
     name: str, mine: tuple[int, bool] | None, row: PermissionRow, expected: int
 ) -> None:
-    """U_1 and U_3 of facts/permission-rule.md, Inputs."""
+    """U_1 and U_3 of docs/facts/permission-rule.md, Inputs."""
     rows = [SELF, row]
     if mine:
         rows.append(PermissionRow(ME, BOSS, *mine))

@@ -100,7 +100,8 @@ def test_the_nodes_near_a_change_are_named(
 
 @pytest.mark.parametrize("attributes", [[], "text", 7, None, {"tail_uuid": ["x"]}])
 def test_posted_attributes_of_any_shape_concern_everybody(attributes: Any) -> None:
-    """A row that any user posted must neither raise nor hide a change (facts/arvados.md 0.3)."""
+    """A row that any user posted must neither raise nor hide a change
+    (docs/facts/arvados.md 0.3)."""
     assert touched(event(LINK, {"old_attributes": attributes})) is None
 
 

@@ -84,7 +84,7 @@ def test_rows_that_were_added_while_postgresql_counted_are_no_difference(
 
 
 def test_a_row_that_postgresql_no_longer_has_is_forgotten() -> None:
-    """So that a deleted row can not hide a late one behind an equal count."""
+    """So that a deleted row cannot hide a late one behind an equal count."""
     known = KnownRows(NOON)
     known.add(1, "a", NOON)
     known.add(2, "b", NOON)

@@ -115,7 +115,8 @@ def test_cuts_fall_after_line_ends(lines: list[bytes], limit: int) -> None:
 
 @given(st.text(max_size=2000), st.integers(4, 100))
 def test_no_character_is_cut(text: str, limit: int) -> None:
-    """A line longer than a chunk is cut between two characters (facts/arvados-demand.md G14)."""
+    """A line longer than a chunk is cut between two characters (docs/facts/arvados-
+    demand.md G14)."""
     pieces = cut(text.encode(errors="replace"), limit=limit)
     assert "".join(piece.decode() for piece in pieces) == text.encode(errors="replace").decode()
 

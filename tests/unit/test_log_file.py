@@ -163,7 +163,7 @@ def test_which_chunk_may_follow(last: Stored, chunk: tuple[int, int], expected: 
 
 @pytest.mark.parametrize("name", ["", " x", "a\nb", "a\0b", "x" * 256, "a\x7f", "end"])
 def test_unusable_file_name(name: str) -> None:
-    """A name that can not stand in a header is refused."""
+    """A name that cannot stand in a header is refused."""
     with pytest.raises(BadInput):
         log_chunks.require_usable(name)
 

@@ -97,7 +97,7 @@ def test_deeply_nested_json_is_bad_input() -> None:
     ],
 )
 def test_created_at(op: str, operand: str, passes: bool) -> None:
-    """Compared as times; what Go can not parse is ignored."""
+    """Compared as times; what Go cannot parse is ignored."""
     wanted = messages_v0.command(
         json.dumps({"method": "subscribe", "filters": [["created_at", op, operand]]})
     )

@@ -86,7 +86,7 @@ NO_MESSAGES: list[bytes | str] = [
 
 @pytest.mark.parametrize("frame", NO_MESSAGES)
 def test_what_is_no_message_is_bad_input(frame: bytes | str) -> None:
-    """One kind of error for all that can not be read."""
+    """One kind of error for all that cannot be read."""
     with pytest.raises(BadInput):
         messages_v1.decode(frame)
 

@@ -56,7 +56,7 @@ def test_a_program_that_tells_no_version_is_refused(scripts: Path, says: str) ->
 def test_a_program_that_can_not_be_run_is_refused(scripts: Path) -> None:
     """A wheel for another kind of machine, say."""
     _install(scripts, "").write_bytes(b"\x7fELF of another machine")
-    with pytest.raises(ConfigError, match="can not be run"):
+    with pytest.raises(ConfigError, match="cannot be run"):
         nats_server.executable()
 
 

@@ -33,7 +33,7 @@ def test_every_form_of_time_is_the_same_moment(value: str | datetime) -> None:
 
 
 def test_no_time_is_none_and_nonsense_is_bad_input() -> None:
-    """A trash time that can not be read must not pass for none."""
+    """A trash time that cannot be read must not pass for none."""
     assert timestamp(None) is None
     with pytest.raises(BadInput):
         timestamp("tomorrow")
@@ -107,6 +107,6 @@ def test_facts_of_other_rows_are_handed_in() -> None:
 
 @pytest.mark.parametrize("uuid", ["", "zzzzz-zzzzz-000000000000001", "d41d8cd98f+0", None])
 def test_an_object_of_no_known_kind_is_bad_input(uuid: str | None) -> None:
-    """A posted row may name anything (facts/arvados.md 0.3)."""
+    """A posted row may name anything (docs/facts/arvados.md 0.3)."""
     with pytest.raises(BadInput):
         facts_of({"uuid": uuid, "owner_uuid": USER})

@@ -60,7 +60,7 @@ def test_an_event_that_does_not_tell_asks_for_a_read(properties: dict[str, Any])
 
 
 def test_integers_that_a_browser_can_not_hold_are_text() -> None:
-    """A container's priority is of the order of 10^18 (facts/arvados.md 9)."""
+    """A container's priority is of the order of 10^18 (docs/facts/arvados.md 9)."""
     assert state(priority=562948157849891079)["priority"] == "562948157849891079"
     assert state(priority=500)["priority"] == 500
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from wsproxy.transport.frames import Message
-from wsproxy.transport.send_buffer import HIGH_WATER, NO_PROGRESS_SECONDS, Outlet, Outlets
+from wsproxy.transport.send_buffer import HIGH_WATER, NO_PROGRESS_SECONDS, SendBuffer, SendBuffers
 
 
 class Pipe:
@@ -49,60 +49,60 @@ async def next_tick() -> None:
 async def test_first_message_leaves_at_once_and_the_rest_of_the_tick_together() -> None:
     """Two writes for any number of messages."""
     wire = Pipe()
-    outlet = Outlets().open(wire)
+    send_buffer = SendBuffers().open(wire)
     for letter in (b"a", b"b", b"c", b"d"):
-        outlet.write(Message(letter))
+        send_buffer.write(Message(letter))
     assert wire.writes == [b"a"]
-    assert outlet.pending == 4
+    assert send_buffer.pending == 4
     await next_tick()
     assert wire.writes == [b"a", b"bcd"]
-    outlet.write(Message(b"e"))
+    send_buffer.write(Message(b"e"))
     assert wire.writes == [b"a", b"bcd", b"e"]
 
 
-async def test_one_flush_serves_all_outlets_of_a_tick() -> None:
+async def test_one_flush_serves_all_send_buffers_of_a_tick() -> None:
     """Each gets its own bytes."""
-    outlets = Outlets()
+    send_buffers = SendBuffers()
     wires = [Pipe() for _ in range(3)]
     for number, wire in enumerate(wires):
-        outlet = outlets.open(wire)
-        outlet.write(Message(b"x"))
-        outlet.write(Message(b"%d" % number))
+        send_buffer = send_buffers.open(wire)
+        send_buffer.write(Message(b"x"))
+        send_buffer.write(Message(b"%d" % number))
     await next_tick()
     assert [wire.writes for wire in wires] == [[b"x", b"0"], [b"x", b"1"], [b"x", b"2"]]
 
 
 async def test_a_paused_wire_is_behind_until_it_resumes() -> None:
     """`writable` returns at the resume, and at once when nothing is in the way."""
-    outlet = Outlets().open(Pipe())
-    await asyncio.wait_for(outlet.writable(), 1)
-    outlet.paused()
-    assert outlet.lagging
-    waiting = asyncio.create_task(outlet.writable())
+    send_buffer = SendBuffers().open(Pipe())
+    await asyncio.wait_for(send_buffer.writable(), 1)
+    send_buffer.paused()
+    assert send_buffer.lagging
+    waiting = asyncio.create_task(send_buffer.writable())
     await next_tick()
     assert not waiting.done()
-    outlet.resumed()
+    send_buffer.resumed()
     await asyncio.wait_for(waiting, 1)
-    assert not outlet.lagging
+    assert not send_buffer.lagging
 
 
 async def test_too_much_in_one_tick_is_behind_until_the_flush() -> None:
     """Nobody gathers more than the high-water mark before the transport sees it."""
-    outlet = Outlets().open(Pipe())
-    outlet.write(Message(b"first"))
-    outlet.write(Message(b"x" * (HIGH_WATER + 1)))
-    assert outlet.lagging
-    await asyncio.wait_for(outlet.writable(), 1)
-    assert not outlet.lagging
+    send_buffer = SendBuffers().open(Pipe())
+    send_buffer.write(Message(b"first"))
+    send_buffer.write(Message(b"x" * (HIGH_WATER + 1)))
+    assert send_buffer.lagging
+    await asyncio.wait_for(send_buffer.writable(), 1)
+    assert not send_buffer.lagging
 
 
 async def test_discard_drops_what_the_transport_has_not_got() -> None:
     """The first message of the tick is gone already."""
     wire = Pipe()
-    outlet = Outlets().open(wire)
+    send_buffer = SendBuffers().open(wire)
     for letter in (b"a", b"b", b"c"):
-        outlet.write(Message(letter))
-    assert outlet.discard() == 2
+        send_buffer.write(Message(letter))
+    assert send_buffer.discard() == 2
     await next_tick()
     assert wire.writes == [b"a"]
 
@@ -110,47 +110,47 @@ async def test_discard_drops_what_the_transport_has_not_got() -> None:
 async def test_close_sends_what_was_written_before_and_nothing_after() -> None:
     """And wakes whoever waits for room."""
     wire = Pipe()
-    outlet = Outlets().open(wire)
-    outlet.paused()
-    waiting = asyncio.create_task(outlet.writable())
+    send_buffer = SendBuffers().open(wire)
+    send_buffer.paused()
+    waiting = asyncio.create_task(send_buffer.writable())
     await next_tick()
-    outlet.write(Message(b"a"))
-    outlet.write(Message(b"b"))
-    outlet.close(4000, "bye")
-    outlet.write(Message(b"c"))
+    send_buffer.write(Message(b"a"))
+    send_buffer.write(Message(b"b"))
+    send_buffer.close(4000, "bye")
+    send_buffer.write(Message(b"c"))
     await asyncio.wait_for(waiting, 1)
     await next_tick()
     assert wire.writes == [b"a", b"b"]
     assert wire.goodbyes == [(4000, "bye")]
-    outlet.close(4001)
+    send_buffer.close(4001)
     assert len(wire.goodbyes) == 1
 
 
 async def test_only_the_peer_that_takes_nothing_is_cut() -> None:
     """A slow one that takes a byte now and then is not; an idle one neither."""
-    outlets = Outlets()
+    send_buffers = SendBuffers()
     stuck, slow, idle = Pipe(), Pipe(), Pipe()
     for wire in (stuck, slow):
-        outlets.open(wire).write(Message(b"x" * 1000))
-    outlets.open(idle)
+        send_buffers.open(wire).write(Message(b"x" * 1000))
+    send_buffers.open(idle)
     now = 1000.0
-    assert outlets.sweep(now) == []
+    assert send_buffers.sweep(now) == []
     for _ in range(10):
         now += NO_PROGRESS_SECONDS / 8
         slow.take(1)
-        outlets.sweep(now)
+        send_buffers.sweep(now)
     assert (stuck.aborted, slow.aborted, idle.aborted) == (True, False, False)
-    assert len(outlets) == 2
+    assert len(send_buffers) == 2
 
 
 async def test_a_ping_in_the_buffer_is_no_progress() -> None:
-    """It is written past the outlet, and makes more wait, not less."""
-    outlets = Outlets()
+    """It is written past the send buffer, and makes more wait, not less."""
+    send_buffers = SendBuffers()
     wire = Pipe()
-    outlets.open(wire).write(Message(b"x" * 1000))
+    send_buffers.open(wire).write(Message(b"x" * 1000))
     now = 1000.0
     for _ in range(10):
-        outlets.sweep(now)
+        send_buffers.sweep(now)
         now += NO_PROGRESS_SECONDS / 8
         wire.take(-2)
     assert wire.aborted
@@ -158,28 +158,28 @@ async def test_a_ping_in_the_buffer_is_no_progress() -> None:
 
 async def test_over_budget_the_fullest_without_progress_go_first() -> None:
     """Until the rest fits."""
-    outlets = Outlets(budget=1500)
+    send_buffers = SendBuffers(budget=1500)
     big, small, moving = Pipe(), Pipe(), Pipe()
     for wire, size in ((big, 1000), (small, 500), (moving, 2000)):
-        outlets.open(wire).write(Message(b"x" * size))
-    outlets.sweep(1.0)
+        send_buffers.open(wire).write(Message(b"x" * size))
+    send_buffers.sweep(1.0)
     moving.take(1200)
-    outlets.sweep(2.0)
+    send_buffers.sweep(2.0)
     assert (big.aborted, small.aborted, moving.aborted) == (True, False, False)
-    assert outlets.pending == 2300
+    assert send_buffers.pending == 2300
 
 
 @pytest.mark.parametrize("times", [1, 3])
 async def test_gone_frees_everything_and_may_be_said_again(times: int) -> None:
     """A lost connection is forgotten."""
-    outlets = Outlets()
+    send_buffers = SendBuffers()
     wire = Pipe()
-    outlet = outlets.open(wire)
+    send_buffer = send_buffers.open(wire)
     for _ in range(times):
-        outlet.gone()
-    outlet.write(Message(b"a"))
+        send_buffer.gone()
+    send_buffer.write(Message(b"a"))
     assert wire.writes == []
-    assert len(outlets) == 0
+    assert len(send_buffers) == 0
 
 
 class Leaving(Pipe):
@@ -187,14 +187,14 @@ class Leaving(Pipe):
 
     def __init__(self) -> None:
         super().__init__()
-        self.outlet: Outlet | None = None
+        self.send_buffer: SendBuffer | None = None
         self.looks = 0
 
     @property
     def unsent(self) -> int:
         self.looks += 1
-        if self.outlet and self.looks == 2:
-            asyncio.get_running_loop().call_soon(self.outlet.gone)
+        if self.send_buffer and self.looks == 2:
+            asyncio.get_running_loop().call_soon(self.send_buffer.gone)
         return 1000
 
     @unsent.setter
@@ -205,17 +205,17 @@ class Leaving(Pipe):
 async def test_who_leaves_during_a_sweep_is_not_cut() -> None:
     """A sweep takes a second: of two peers over the budget, the one looked at first is gone by
     then, and the other is cut."""
-    outlets = Outlets(budget=0)
+    send_buffers = SendBuffers(budget=0)
     wires = [Leaving(), Leaving()]
     for wire in wires:
-        wire.outlet = outlets.open(wire)
+        wire.send_buffer = send_buffers.open(wire)
     cut, seen = list[int](), asyncio.Event()
 
     def count(number: int) -> None:
         cut.append(number)
         seen.set()
 
-    watching = asyncio.create_task(outlets.watch(count, interval=0.1))
+    watching = asyncio.create_task(send_buffers.watch(count, interval=0.1))
     await asyncio.wait_for(seen.wait(), 10)
     watching.cancel()
     assert cut == [1]

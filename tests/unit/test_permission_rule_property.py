@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rule over clusters drawn at random, held against the page's own sentences.
 
-`Page` is facts/permission-rule.md written out again, set by set and with nothing folded or indexed;
-the rows come from the sandbox's arithmetic of `materialized_permissions`. Owner cycles, roles that
-own things, frozen projects inside trashed ones, merged and inactive users all occur.
+`Page` is docs/facts/permission-rule.md written out again, set by set and with nothing folded or
+indexed; the rows come from the sandbox's arithmetic of `materialized_permissions`. Owner cycles,
+roles that own things, frozen projects inside trashed ones, merged and inactive users all occur.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The read rule as tables: one row per line of facts/permission-rule.md, cited by its term."""
+"""The read rule as tables: one row per line of docs/facts/permission-rule.md, cited by its term."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_admin_reads_what_is_not_hidden(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in GENERIC if kind != "collection"])
 def test_include_trash_has_no_effect_outside_groups_and_collections(kind: str) -> None:
-    """include_trash lifts hidden for groups and collections only (facts/arvados.md 9)."""
+    """include_trash lifts hidden for groups and collections only (docs/facts/arvados.md 9)."""
     for admin in (False, True):
         reader = Situation({PROJECT: READS}, admin=admin, trashed={PROJECT: PAST})
         assert reader.decide(an(kind), include_trash=True) is NO
@@ -434,7 +434,7 @@ def test_log_rows_follow_the_users_own_rows(
 
 
 def test_admins_read_every_log_row() -> None:
-    """Log, admin: all (facts/arvados.md 1)."""
+    """Log, admin: all (docs/facts/arvados.md 1)."""
     assert Situation(admin=True).decide(an("log", requests=None)) is YES
 
 
@@ -462,7 +462,7 @@ def test_tokens_are_their_owners(
 # --- scopes and the token's own life --------------------------------------------------------------
 
 SCOPES = [
-    # scopes, method, path, expected (facts/arvados.md 2, Scopes)
+    # scopes, method, path, expected (docs/facts/arvados.md 2, Scopes)
     (("all",), "GET", "/arvados/v1/collections/x", True),
     (("GET /",), "GET", "/arvados/v1/collections/x", True),
     (("GET /",), "POST", "/arvados/v1/collections", False),
@@ -496,7 +496,7 @@ def test_a_scoped_token_reads_the_users_set_of_the_covered_kinds() -> None:
 
 
 def test_an_expired_token_reads_nothing() -> None:
-    """Validity: expires_at null or in the future (facts/arvados.md 2)."""
+    """Validity: expires_at null or in the future (docs/facts/arvados.md 2)."""
     assert Situation({PROJECT: READS}, expires_at=NOW).decide(an("collection")) is NO
     assert Situation({PROJECT: READS}, expires_at=FUTURE).decide(an("collection")) is YES
 

@@ -36,7 +36,7 @@ def caller(*scopes: str) -> Caller:
     ],
 )
 def test_scopes_are_exact_or_prefixes(scope: str, method: str, path: str, allowed: bool) -> None:
-    """A prefix ends in a slash; HEAD is allowed by GET (facts/arvados.md 2)."""
+    """A prefix ends in a slash; HEAD is allowed by GET (docs/facts/arvados.md 2)."""
     assert caller(scope).allows(method, path) is allowed
 
 

@@ -118,7 +118,7 @@ def test_a_request_is_filtered_by_its_container() -> None:
     ],
 )
 def test_a_wrong_filter_is_refused_as_recorded(item: Any, text: str) -> None:
-    """422 with the words of the Rails server; secrets can not be searched for."""
+    """422 with the words of the Rails server; secrets cannot be searched for."""
     with pytest.raises(Refusal) as refused:
         compiled(item)
     assert refused.value.status == 422

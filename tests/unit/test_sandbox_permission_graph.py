@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The arithmetic of the permission table, one row per line of facts/permission-rule.md."""
+"""The arithmetic of the permission table, one row per line of docs/facts/permission-rule.md."""
 
 from __future__ import annotations
 

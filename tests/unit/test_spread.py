@@ -12,7 +12,7 @@ import pytest
 from tests.support.log_readers import MemoryWire
 from wsproxy.transport.connections import Connections
 from wsproxy.transport.pacing import spread
-from wsproxy.transport.send_buffer import Outlet, Outlets
+from wsproxy.transport.send_buffer import SendBuffer, SendBuffers
 
 
 @pytest.mark.parametrize(("count", "portions"), [(0, 1), (1, 1), (3, 3), (1000, 5)])
@@ -32,7 +32,7 @@ class Ticking:
 
     def __init__(self, connections: Connections) -> None:
         self.connections = connections
-        self.outlet: Outlet = Outlets().open(MemoryWire(lambda _: None))
+        self.send_buffer: SendBuffer = SendBuffers().open(MemoryWire(lambda _: None))
         self.ticks = 0
 
     def tick(self, now: float) -> None:

@@ -57,7 +57,7 @@ def test_keys(uuid: str, facts: dict[str, Any], keys: set[str] | None) -> None:
 
 @pytest.mark.parametrize("uuid", [None, "", "not a uuid", "zzzzz-zzzzz-zzzzzzzzzzzzzzz"])
 def test_an_event_about_no_object_has_no_readers(uuid: str | None) -> None:
-    """arvados-ws ended every session on such a row (facts/arvados.md 0.4)."""
+    """arvados-ws ended every session on such a row (docs/facts/arvados.md 0.4)."""
     stored = made(1, uuid)
     assert stored.facts is None
     assert stored.keys == ()

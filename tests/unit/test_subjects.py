@@ -32,7 +32,7 @@ UNKNOWN = "zzzzz-xxxxx-000000000000001"
     ],
 )
 def test_event_subjects(uuid: str | None, event_type: str | None, subject: str) -> None:
-    """A posted row's words stand in the subject only if they fit (facts/arvados.md 0.3)."""
+    """A posted row's words stand in the subject only if they fit (docs/facts/arvados.md 0.3)."""
     assert subjects.event(uuid, event_type) == subject
 
 

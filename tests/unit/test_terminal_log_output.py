@@ -51,7 +51,7 @@ def test_terminal_gets_a_last_line_end() -> None:
 
 
 def test_names_are_of_one_width_and_safe() -> None:
-    """Names line up as far as they are known, and can not act on the terminal."""
+    """Names line up as far as they are known, and cannot act on the terminal."""
     look = Look(safe=True, names=True)
     lines = (line(b"a\n", "crunch-run.txt"), line(b"b\n"), line(b"c\n", "x\x1b[2J.txt"))
     assert printed(look, *lines) == "crunch-run | a\nstdout     | b\nx          | c\n"

@@ -116,7 +116,7 @@ def test_stamp_that_goes_back_reorders_nothing() -> None:
 
 def test_lines_of_one_millisecond_alternate_as_they_were_written() -> None:
     """stdout and stderr in turns, each flushed: their stamps have nanoseconds
-    (facts/arvados-demand.md G19)."""
+    (docs/facts/arvados-demand.md G19)."""
     stamp = b"2026-01-02T03:04:05.000%06dZ "
     merged = Merge()
     merged.add("stdout.txt", stamp % 100 + b"out 1\n" + stamp % 300 + b"out 3\n", 0)

@@ -77,7 +77,7 @@ def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
 
 
 def test_unreadable_file_is_named(tmp_path: Path) -> None:
-    """A settings file that is there and can not be read is no silent nothing."""
+    """A settings file that is there and cannot be read is no silent nothing."""
     (write(tmp_path / ".config/arvados") / "settings.conf").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"settings\.conf"):
         arvados_settings.read({"HOME": str(tmp_path), "XDG_CONFIG_DIRS": "/none"})

@@ -112,7 +112,7 @@ def test_gap_moves_the_place() -> None:
 
 
 def test_request_follows_attempts() -> None:
-    """Places are those of the container that is being shown (facts/arvados-demand.md W2)."""
+    """Places are those of the container that is being shown (docs/facts/arvados-demand.md W2)."""
     subscription = LogSubscription(REQUEST)
     assert subscription.take(log(0, b"too early")) is None
     for number, container in enumerate((C1, C2), start=1):

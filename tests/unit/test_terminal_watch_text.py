@@ -49,7 +49,7 @@ def test_posted_event_is_marked() -> None:
 
 
 def test_texts_of_others_are_harmless() -> None:
-    """A name can not act on the terminal."""
+    """A name cannot act on the terminal."""
     shown = event_line(event({"new_attributes": {"name": "\x1b[2J\u202e"}}))
     assert "\x1b" not in shown
     assert "\u202e" not in shown

@@ -26,7 +26,8 @@ CONTAINER = "zzzzz-dz642-000000000000001"
     ],
 )
 def test_forms(text: str, uuid: str | None, container: str | None) -> None:
-    """The forms of facts/arvados.md 2 and 9: a fourth part that is no container uuid is ignored."""
+    """The forms of docs/facts/arvados.md 2 and 9: a fourth part that is no container uuid is
+    ignored."""
     token = Token(text)
     assert (token.uuid, token.container_uuid) == (uuid, container)
 

@@ -1,7 +1,8 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What arvados-ws answers to each kind of frame (facts/arvados.md 6, services/ws/session_v0.go)."""
+"""What arvados-ws answers to each kind of frame (docs/facts/arvados.md 6,
+services/ws/session_v0.go)."""
 
 from __future__ import annotations
 

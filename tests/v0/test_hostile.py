@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever one user posts, nobody else's connection notices (facts/arvados.md 0.3, 0.4)."""
+"""Whatever one user posts, nobody else's connection notices (docs/facts/arvados.md 0.3, 0.4)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_rows_of_any_size_arrive_or_are_cut_to_what_travels(
     site: Site, active: Actor
 ) -> None:
     """A manifest of 5 MB is not sent at all; a text of 5 MB is too long for any message
-    (facts/arvados-demand.md A19, G30)."""
+    (docs/facts/arvados-demand.md A19, G30)."""
     collection = await site.cluster.collection("large", owner=active)
     await settled(site.websocket_url, site.api.url, active)
     manifest = {"name": "large", "manifest_text": "x" * LONG}

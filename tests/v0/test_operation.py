@@ -87,7 +87,7 @@ async def test_a_deleted_token_ends_its_connections(site: Site, active: Actor) -
 
 
 async def test_logout_ends_the_connections(site: Site, active: Actor) -> None:
-    """Though it leaves no log row (facts/arvados.md 1)."""
+    """Though it leaves no log row (docs/facts/arvados.md 1)."""
     async with client(site.websocket_url, active.token) as socket:
         await socket.subscribe()
         await site.cluster.logout(active)
@@ -96,7 +96,7 @@ async def test_logout_ends_the_connections(site: Site, active: Actor) -> None:
 
 async def test_a_token_that_expires_ends_its_connections(site: Site, active: Actor) -> None:
     """At its time, without anybody's doing; Arvados' IdleTimeout sets that time
-    (facts/arvados-demand.md A41)."""
+    (docs/facts/arvados-demand.md A41)."""
     soon = datetime.now(UTC) + timedelta(seconds=2)
     short = await site.cluster.token(active, expires_at=soon)
     async with client(site.websocket_url, short.token) as socket:

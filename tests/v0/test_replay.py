@@ -81,7 +81,7 @@ async def test_resuming_repeats_nothing_and_misses_nothing(
         await socket.silent()
 
 
-@pytest.mark.ours("arvados-ws loses it: facts/arvados-demand.md A1")
+@pytest.mark.ours("arvados-ws loses it: docs/facts/arvados-demand.md A1")
 async def test_late_commit_is_found_by_resuming(site: Site, active: Actor) -> None:
     """A1: a row with a lower id that commits later comes, once; arvados-ws loses it."""
     slow = await site.cluster.collection("slow", owner=active)
@@ -151,7 +151,7 @@ async def test_an_id_that_no_row_has_stands_for_its_place(
 async def test_ids_that_lie_do_not_hide_the_place_of_a_row(
     site: Site, active: Actor, active_api: Api
 ) -> None:
-    """Any user may post a row with the id 2^63-1, or a negative one (facts/arvados.md 0.3)."""
+    """Any user may post a row with the id 2^63-1, or a negative one (docs/facts/arvados.md 0.3)."""
     collection = await active_api.post("collections", name="ws_test")
     begin = await active_api.post("logs", object_uuid=collection["uuid"], event_type="begin")
     connection = await asyncpg.connect(site.database.dsn)

@@ -210,7 +210,7 @@ async def test_fields_of_an_event(site: Site, active: Actor, active_api: Api) ->
         }
 
 
-@pytest.mark.ours("arvados-ws leaves it out: facts/arvados-demand.md A11")
+@pytest.mark.ours("arvados-ws leaves it out: docs/facts/arvados-demand.md A11")
 async def test_new_attributes_is_an_object_on_create_and_update(
     site: Site, active: Actor, active_api: Api
 ) -> None:

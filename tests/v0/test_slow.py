@@ -84,7 +84,7 @@ async def test_a_slow_reader_gets_everything_in_order_and_costs_little(
                 assert (await quick.event())["uuid"] == row.uuid
             slowest = max(slowest, time.monotonic() - begun)
         (shared,) = seen_services
-        most = max(outlet.pending for outlet in shared.outlets)
+        most = max(send_buffer.pending for send_buffer in shared.send_buffers)
         assert most < 2 * HIGH_WATER + 3 * 2500, "what waits for a slow reader is bounded"
         assert slowest < 10, "a slow reader does not delay others"
         assert [(await slow.event())["uuid"] for _ in wanted] == wanted
@@ -124,7 +124,7 @@ async def test_replay_of_more_than_memory_holds_comes_whole(
 async def test_a_peer_that_vanishes_leaves_nothing_behind(
     site: Site, active: Actor, writer: asyncpg.Connection
 ) -> None:
-    """Whatever its session was doing: no task, no outlet, no place in the index."""
+    """Whatever its session was doing: no task, no send buffer, no place in the index."""
     collection = await site.cluster.collection("busy", owner=active)
     await settled(site.websocket_url, site.api.url, active)
     (start,) = await raw_rows.insert(writer, [raw_rows.row(collection.uuid)])
@@ -144,8 +144,8 @@ async def test_a_peer_that_vanishes_leaves_nothing_behind(
         async with asyncio.timeout(10):
             while shared.tally.total or len(asyncio.all_tasks()) > before:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        assert (len(shared.outlets), len(shared.connections)) == (0, 0)
-        assert shared.viewers.sessions_of(active.uuid) == 0
+        assert (len(shared.send_buffers), len(shared.connections)) == (0, 0)
+        assert shared.logins.sessions_of(active.uuid) == 0
 
 
 @pytest.mark.ours("arvados-ws cuts quick readers as well")

@@ -196,7 +196,7 @@ async def test_any_bytes_arrive_as_they_are(
     late: bool,
 ) -> None:
     """Live or after the end, cut after any message: every byte of every file once, in order
-    (facts/arvados-demand.md G5).
+    (docs/facts/arvados-demand.md G5).
 
     A number in `steps` stands for about so many bytes.
     """

@@ -22,7 +22,7 @@ async def test_lines_come_at_once_though_it_buffers(
     site: Site, cluster: Cluster, alice: Actor, tmp_path: Path
 ) -> None:
     """Server-sent events pass, small as they are, while the container runs on
-    (facts/arvados-demand.md G22); no token stands in its log (G27)."""
+    (docs/facts/arvados-demand.md G22); no token stands in its log (G27)."""
     request = await cluster.container_request("job", owner=alice)
     container = await cluster.run(request)
     async with (

@@ -98,7 +98,8 @@ async def test_nobody_else_sees_it(
 
 
 async def test_a_cursor_resumes_exactly(connect: Connect, cluster: Cluster, alice: Actor) -> None:
-    """What came after the event with the cursor, once, then live (facts/arvados-demand.md A1)."""
+    """What came after the event with the cursor, once, then live (docs/facts/arvados-
+    demand.md A1)."""
     filters = {"kinds": ["collection"]}
     async with connect(alice) as client:
         await client.subscribe("a", events=filters)

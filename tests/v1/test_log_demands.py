@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What broke log viewers elsewhere, with its small input, from the compute node to v1 and SSE.
 
-The rows are those of facts/arvados-demand.md 1c, 1d and 2; those that are about one part of the way
-stand with the tests of that part.
+The rows are those of docs/facts/arvados-demand.md 1c, 1d and 2; those that are about one part of
+the way stand with the tests of that part.
 """
 
 from __future__ import annotations

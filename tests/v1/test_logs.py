@@ -84,7 +84,8 @@ async def test_forbidden_and_missing_look_alike(
 
 async def test_a_retry_is_followed(connect: Connect, cluster: Cluster, alice: Actor) -> None:
     """All there is of the old attempt's log, then `attempt`, then the new one from its beginning:
-    byte offsets of one never count for the other (facts/arvados-demand.md A37, W2, G11, G12)."""
+    byte offsets of one never count for the other (docs/facts/arvados-demand.md A37, W2, G11,
+    G12)."""
     request, first = await _running(cluster, alice, attempts=3)
     async with connect(alice) as client:
         await client.subscribe("a", log={"uuid": request.uuid})
@@ -119,7 +120,7 @@ async def test_a_retry_does_not_wait_for_the_end_of_the_former_attempt(
     connect: Connect, cluster: Cluster, alice: Actor
 ) -> None:
     """The node died and its end is not settled for a while: lines of the next attempt are there at
-    once, and the former's end comes beside them (facts/arvados-demand.md A34, A37)."""
+    once, and the former's end comes beside them (docs/facts/arvados-demand.md A34, A37)."""
     async with connect(alice) as client:
         request, first, second = await _retried(cluster, alice, client)
         began = time.monotonic()
@@ -164,7 +165,7 @@ async def test_attempts_in_the_middle_without_output(
     connect: Connect, cluster: Cluster, alice: Actor
 ) -> None:
     """Three attempts, the second empty: each is named, and no text is shown under the wrong one
-    (facts/arvados-demand.md G12)."""
+    (docs/facts/arvados-demand.md G12)."""
     request, first = await _running(cluster, alice, attempts=3)
     async with connect(alice) as client:
         await client.subscribe("a", log={"uuid": request.uuid})
@@ -236,7 +237,7 @@ async def test_what_may_not_be_read_any_more_stops(
     connect: Connect, cluster: Cluster, alice: Actor, bob: Actor
 ) -> None:
     """Unshared: `revoked` with the subscription's id, and no byte written afterwards
-    (facts/arvados-demand.md G26)."""
+    (docs/facts/arvados-demand.md G26)."""
     project = await cluster.project("shared", owner=alice)
     request = await cluster.container_request("job", owner=project, by=alice)
     container = await cluster.run(request)
@@ -321,7 +322,7 @@ async def test_a_job_that_ends_at_once_shows_its_line(
     connect: Connect, cluster: Cluster, alice: Actor
 ) -> None:
     """One line, exit after 10 ms: watched before, and asked for just after
-    (facts/arvados-demand.md A33, G1, G2)."""
+    (docs/facts/arvados-demand.md A33, G1, G2)."""
     request = await cluster.container_request("job", owner=alice)
     async with connect(alice) as early, connect(alice) as late:
         await early.subscribe("a", log={"uuid": request.uuid})
@@ -338,7 +339,7 @@ async def test_a_job_that_ends_at_once_shows_its_line(
 
 
 async def test_a_job_without_output_ends(connect: Connect, cluster: Cluster, alice: Actor) -> None:
-    """Not "waiting" for ever (facts/arvados-demand.md G9)."""
+    """Not "waiting" for ever (docs/facts/arvados-demand.md G9)."""
     request = await cluster.container_request("true", owner=alice)
     container = await cluster.run(request)
     await cluster.finish(container)
@@ -352,7 +353,7 @@ async def test_what_was_streamed_of_a_dead_node_is_kept(
     connect: Connect, cluster: Cluster, alice: Actor
 ) -> None:
     """One line, then SIGKILL, and nothing was saved: the bytes stay readable, the end is not
-    confirmed (facts/arvados-demand.md A34, G1)."""
+    confirmed (docs/facts/arvados-demand.md A34, G1)."""
     request, container = await _running(cluster, alice)
     async with connect(alice) as client:
         await client.subscribe("a", log={"uuid": request.uuid})

@@ -51,7 +51,7 @@ async def test_a_page_sees_a_request_through_a_retry_without_a_read(
     connect: Connect, cluster: Cluster, site: Site, alice: Actor
 ) -> None:
     """From Committed to Final, retried once; request and container come in one record, and Arvados
-    is asked nothing after the first record (facts/arvados-demand.md A14)."""
+    is asked nothing after the first record (docs/facts/arvados-demand.md A14)."""
     request = await cluster.container_request("job", owner=alice, container_count_max=2)
     async with connect(alice) as client:
         await client.subscribe("a", object={"uuid": request.uuid})
@@ -182,7 +182,7 @@ async def test_trash_ends_it(connect: Connect, cluster: Cluster, alice: Actor) -
 async def test_a_forged_row_changes_no_state(
     connect: Connect, cluster: Cluster, alice: Actor
 ) -> None:
-    """Any user may post a log row about an object; it is no fact (facts/arvados.md 0.3)."""
+    """Any user may post a log row about an object; it is no fact (docs/facts/arvados.md 0.3)."""
     made = await cluster.collection("true", owner=alice)
     async with connect(alice) as client:
         await client.subscribe("a", object={"uuid": made.uuid})

@@ -36,7 +36,8 @@ async def test_a_token_is_acknowledged_with_its_uuid(connect: Connect, alice: Ac
 
 @pytest.mark.parametrize("token", ["undefined", "", "v2/zzzzz-gj3su-000000000000001/no", "é"])
 async def test_a_bad_token_is_told_and_ends_for_good(connect: Connect, token: str) -> None:
-    """The close code says that the same attempt would fail again (facts/arvados-demand.md A16)."""
+    """The close code says that the same attempt would fail again (docs/facts/arvados-demand.md
+    A16)."""
     async with connect() as client:
         await client.send("auth", {"token": token})
         error = await client.expect("error")
@@ -144,7 +145,7 @@ async def test_a_token_can_be_renewed_by_another_of_the_same_user(
 async def test_logout_ends_the_connection_and_says_why(
     connect: Connect, cluster: Cluster, alice: Actor
 ) -> None:
-    """A dead token: `revoked`, then a code that says stop (facts/arvados-demand.md A40)."""
+    """A dead token: `revoked`, then a code that says stop (docs/facts/arvados-demand.md A40)."""
     async with connect(alice) as client:
         await client.subscribe("a", events={})
         await cluster.logout(alice)
@@ -185,7 +186,7 @@ async def test_a_frame_over_the_limit_closes(connect: Connect, alice: Actor) -> 
 
 async def test_draining_says_goodbye_and_when_to_come_back(site: Site, alice: Actor) -> None:
     """Before the server stops, each client is told a range to wait in, and closed to come back
-    (facts/arvados-demand.md G28)."""
+    (docs/facts/arvados-demand.md G28)."""
     server = contextlib.AsyncExitStack()
     base = await server.enter_async_context(sites.serving(sites.settings(site)))
     async with clients.connected(base, alice) as client:

@@ -25,8 +25,8 @@ async def test_a_peer_that_does_not_read_catches_up_later(
     site: Site, connect: Connect, cluster: Cluster, alice: Actor
 ) -> None:
     """20 MB are written while it sleeps; the other reader sees them meanwhile; then it gets all of
-    them, byte for byte, on the same connection (facts/realtime.md 3, rows 1, 23, 24;
-    facts/arvados-demand.md G4, which is slower)."""
+    them, byte for byte, on the same connection (docs/facts/realtime.md 3, rows 1, 23, 24;
+    docs/facts/arvados-demand.md G4, which is slower)."""
     request = await cluster.container_request("job", owner=alice)
     container = await cluster.run(request)
     await cluster.write_log(container, "stdout.txt", b"begin\n")

@@ -235,7 +235,7 @@ async def test_a_quiet_stream_is_kept_alive(
 
 
 async def test_logout_ends_the_stream(site: Site, cluster: Cluster, alice: Actor) -> None:
-    """`revoked`, then the end of the response (facts/arvados-demand.md A40)."""
+    """`revoked`, then the end of the response (docs/facts/arvados-demand.md A40)."""
     request = await cluster.container_request("job", owner=alice)
     async with opened(site, request.uuid, alice) as events:
         await events.until("caught_up")

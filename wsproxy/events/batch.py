@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Events of one loop turn that several readers may see, and the bytes they share.
 
-Pure. What a burst costs is the number of writes (facts/realtime.md 2.2), and what a sink costs is
-being asked: so a sink gets the events of a turn together, and all sinks that send the same bytes
+Pure. What a burst costs is the number of writes (docs/facts/realtime.md 2.2), and what a sink costs
+is being asked: so a sink gets the events of a turn together, and all sinks that send the same bytes
 send the same object.
 """
 

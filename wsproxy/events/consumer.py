@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One subscription's way along the stream of events: live, or behind and catching up.
 
-The stream is the overflow queue. A feed whose connection is full leaves the live readers, waits for
-room, reads on from its place at its own pace, and joins live again in the loop turn in which it has
-reached the last dispatched event: nothing is lost, nothing comes twice, and nobody else waits.
+The stream is the overflow queue. A consumer whose connection is full leaves the live readers, waits
+for room, reads on from its place at its own pace, and joins live again in the loop turn in which it
+has reached the last dispatched event: nothing is lost, nothing comes twice, and nobody else waits.
 A replay is the same thing begun at an older place.
 """
 
@@ -21,11 +21,11 @@ from arvados_nats.service import tracing
 from wsproxy import metrics
 from wsproxy.events.batch import Batch
 from wsproxy.events.history import History
-from wsproxy.events.principal import Reader
+from wsproxy.events.principal import Principal
 from wsproxy.events.recent import Recent
 from wsproxy.events.stored_event import StoredEvent
 from wsproxy.transport import failures
-from wsproxy.transport.send_buffer import Outlet
+from wsproxy.transport.send_buffer import SendBuffer
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _RETRY_SECONDS = 1.0
 
 
 class Engine(Protocol):
-    """The parts of the event source that feeds use (`event_source.EventSource`)."""
+    """The parts of the event source that consumers use (`event_source.EventSource`)."""
 
     recent: Recent
     history: History
@@ -44,20 +44,20 @@ class Engine(Protocol):
         """Sequence of the last event that was dispatched."""
 
 
-class Feed:
-    """Delivers to `accept`, in order, what `reader` may see after a place in the stream."""
+class EventConsumer:
+    """Delivers to `accept`, in order, what `principal` may see after a place in the stream."""
 
     def __init__(
         self,
         engine: Engine,
-        reader: Reader,
-        outlet: Outlet,
+        principal: Principal,
+        send_buffer: SendBuffer,
         accept: Callable[[Batch], None],
         live_again: Callable[[], None] | None = None,
     ) -> None:
         self._engine = engine
-        self._reader = reader
-        self._outlet = outlet
+        self._principal = principal
+        self._send_buffer = send_buffer
         self._accept = accept
         self._live_again = live_again
         self._task: asyncio.Task[None] | None = None
@@ -73,11 +73,11 @@ class Feed:
         self._leave()
         self.position = after
         if self._task is None:
-            if after >= self._engine.position and not self._outlet.lagging:
+            if after >= self._engine.position and not self._send_buffer.lagging:
                 self._join()
             else:
                 self._task = asyncio.create_task(self._catch_up(), name="feed")
-                failures.end_with(self._outlet, self._task)
+                failures.end_with(self._send_buffer, self._task)
 
     @property
     def running(self) -> bool:
@@ -102,14 +102,14 @@ class Feed:
             if not rest:
                 return
             batch = Batch(rest)
-        if self._outlet.lagging:
+        if self._send_buffer.lagging:
             self.fall_behind(batch.first - 1)
             return
         self.position = batch.last
         try:
             self._accept(batch)
         except Exception as error:
-            failures.end(self._outlet, error)
+            failures.end(self._send_buffer, error)
 
     def fall_behind(self, sequence: int) -> None:
         if not self.live:
@@ -121,7 +121,7 @@ class Feed:
         if not self.live and not self.ended:
             self.live = True
             metrics.sinks.inc()
-            self._reader.sinks.append(self)
+            self._principal.sinks.append(self)
             if self._live_again:
                 self._live_again()
 
@@ -129,8 +129,8 @@ class Feed:
         if self.live:
             self.live = False
             metrics.sinks.dec()
-            if self in self._reader.sinks:
-                self._reader.sinks.remove(self)
+            if self in self._principal.sinks:
+                self._principal.sinks.remove(self)
 
     async def _catch_up(self) -> None:
         metrics.sinks_blocked.inc()
@@ -139,9 +139,9 @@ class Feed:
 
     async def _replay(self) -> None:
         try:
-            while not self._outlet.closed:
-                await self._outlet.writable()
-                if self.position >= self._engine.position and not self._outlet.lagging:
+            while not self._send_buffer.closed:
+                await self._send_buffer.writable()
+                if self.position >= self._engine.position and not self._send_buffer.lagging:
                     self._join()
                     return
                 await self._deliver_page(await self._page())
@@ -164,7 +164,7 @@ class Feed:
                 block = await self._engine.history.after(place, self._engine.position)
             except Unavailable as error:
                 logger.warning(
-                    "old events can not be read; trying again",
+                    "old events cannot be read; trying again",
                     extra={"action": "feed.history", "error": str(error)},
                 )
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -178,10 +178,10 @@ class Feed:
             place = self.position
             if stored.sequence <= place:
                 continue
-            allowed = self._reader.judge_now(stored)
+            allowed = self._principal.judge_now(stored)
             if allowed is None:
-                allowed = await self._reader.judge(stored)
-            if self.position != place or self._outlet.lagging:
+                allowed = await self._principal.judge(stored)
+            if self.position != place or self._send_buffer.lagging:
                 return  # sent elsewhere meanwhile, or full: this event is read again
             self.position = stored.sequence
             if allowed:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which changes of objects a client has asked for: the same for sockets and native clients.
 
-Pure. Nothing here decides who may see an event; that is the rule's business (`reader`).
+Pure. Nothing here decides who may see an event; that is the rule's business (`principal`).
 """
 
 from __future__ import annotations

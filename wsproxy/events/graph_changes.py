@@ -4,7 +4,7 @@
 """Which events change the permission graph, and whose grants they can change.
 
 Pure. The permission publisher tells of every change, but later than the event itself comes; until
-then whoever may be concerned is not judged by old grants (`viewers`). facts/arvados.md 1.
+then whoever may be concerned is not judged by old grants (`logins`). docs/facts/arvados.md 1.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 A block covers a fixed run of sequences, so readers at different places ask for the same blocks;
 each is read once at a time, and the last few stay. No consumer is left on the server
-(facts/nats.md).
+(docs/facts/nats.md).
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ask Arvados itself whether a reader may see an object, with the reader's own token.
 
-The last resort, where the rule can not tell. One question for each reader and object, however many
+The last resort, where the rule cannot tell. One question for each reader and object, however many
 connections; the answer is kept briefly. 401, 403 and 404 are a no; anything else that is no answer
-is asked again and never becomes one (facts/arvados-demand.md A10): in the end the event is left
-out and counted.
+is asked again and never becomes one (docs/facts/arvados-demand.md A10): in the end the event is
+left out and counted.
 """
 
 from __future__ import annotations
@@ -40,42 +40,42 @@ class PermissionCheck:
         self._answers: dict[Hashable, OrderedDict[str, tuple[bool, float]]] = {}
         self._asking: dict[tuple[Hashable, str], asyncio.Task[bool]] = {}
 
-    def add_token(self, reader: Hashable, token: Token) -> None:
+    def add_token(self, principal: Hashable, token: Token) -> None:
         """A token by which the reader's questions may be asked."""
-        self._tokens[reader][token.digest] = token
+        self._tokens[principal][token.digest] = token
 
-    def drop_token(self, reader: Hashable, token: Token) -> bool:
+    def drop_token(self, principal: Hashable, token: Token) -> bool:
         """The token is not used any more; whether the reader has others."""
-        self._tokens[reader].pop(token.digest, None)
-        if self._tokens[reader]:
+        self._tokens[principal].pop(token.digest, None)
+        if self._tokens[principal]:
             return True
-        del self._tokens[reader]
-        self.forget(reader)
+        del self._tokens[principal]
+        self.forget(principal)
         return False
 
-    def forget(self, reader: Hashable) -> None:
+    def forget(self, principal: Hashable) -> None:
         """Answers given to the reader so far are not used any more."""
-        self._answers.pop(reader, None)
-        for question in [q for q in self._asking if q[0] == reader]:
+        self._answers.pop(principal, None)
+        for question in [q for q in self._asking if q[0] == principal]:
             del self._asking[question]
 
-    def known(self, reader: Hashable, uuid: str) -> bool | None:
+    def known(self, principal: Hashable, uuid: str) -> bool | None:
         """What Arvados said lately; None if it was not asked."""
-        answers = self._answers.get(reader)
+        answers = self._answers.get(principal)
         if answers is None or uuid not in answers:
             return None
         readable, until = answers[uuid]
         return readable if until > time.monotonic() else None
 
-    async def ask(self, reader: Hashable, uuid: str) -> bool:
+    async def ask(self, principal: Hashable, uuid: str) -> bool:
         """Whether GET of the object with include_trash answers 200; no when in doubt."""
-        known = self.known(reader, uuid)
+        known = self.known(principal, uuid)
         if known is not None:
             return known
-        question = (reader, uuid)
+        question = (principal, uuid)
         task = self._asking.get(question)
         if task is None:
-            task = asyncio.create_task(self._ask(reader, uuid), name="permission check")
+            task = asyncio.create_task(self._ask(principal, uuid), name="permission check")
             self._asking[question] = task
             task.add_done_callback(lambda done: self._asked(question, done))
         try:
@@ -89,16 +89,16 @@ class PermissionCheck:
         del self._asking[question]
         if task.cancelled() or task.exception() is not None:
             return
-        reader, uuid = question
-        answers = self._answers.setdefault(reader, OrderedDict())
+        principal, uuid = question
+        answers = self._answers.setdefault(principal, OrderedDict())
         answers[uuid] = (task.result(), time.monotonic() + _KEPT_SECONDS)
         answers.move_to_end(uuid)
         while len(answers) > _KEPT_ANSWERS:
             answers.popitem(last=False)
 
-    async def _ask(self, reader: Hashable, uuid: str) -> bool:
+    async def _ask(self, principal: Hashable, uuid: str) -> bool:
         for pause in (*_PAUSES, None):
-            token = next(reversed(self._tokens.get(reader, {}).values()), None)
+            token = next(reversed(self._tokens.get(principal, {}).values()), None)
             if token is None:
                 return False
             try:

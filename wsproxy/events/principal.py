@@ -31,9 +31,10 @@ from wsproxy.events.stored_event import StoredEvent
 logger = logging.getLogger(__name__)
 
 MAX_WAITING = 2000
-"""Events that may wait behind a question; with more, the reader's feeds go back to the stream."""
+"""Events that may wait behind a question; with more, the reader's consumers go back to the
+stream."""
 
-ReaderKey = tuple[str, tuple[str, ...], bool]
+PrincipalKey = tuple[str, tuple[str, ...], bool]
 
 _YES, _NO = Decision.YES, Decision.NO
 
@@ -48,7 +49,7 @@ class Sink(Protocol):
         """Events after `sequence` were not delivered: read them from the stream."""
 
 
-class Reader:
+class Principal:
     """Judges events for one user and scopes, and hands them to sinks in order."""
 
     def __init__(
@@ -58,7 +59,7 @@ class Reader:
         judge: Callable[[Identity, Grants], Judge],
     ) -> None:
         self.identity = identity
-        self.key: ReaderKey = (identity.user_uuid, identity.scopes, identity.is_root)
+        self.key: PrincipalKey = (identity.user_uuid, identity.scopes, identity.is_root)
         self.grants: Grants | None = None
         """None while nobody can tell: then Arvados is asked about each object."""
         self.granted_at = time.monotonic()
@@ -172,7 +173,7 @@ class Reader:
         if stored.event.event_type != "delete":
             return await self._check.ask(self.key, stored.event.object_uuid or "")
         # The object is gone, so its readers are those of the project it was in, and those to whom
-        # it was shown before. Who can see a user's name can not see his home.
+        # it was shown before. Who can see a user's name cannot see his home.
         owner = stored.facts.owner_uuid if stored.facts else ""
         if owner == self.user_uuid or self._check.known(self.key, stored.event.object_uuid or ""):
             return True

@@ -88,7 +88,7 @@ class Tree:
                 done = wanted
             except (Unavailable, BadInput) as error:
                 logger.warning(
-                    "projects can not be read now",
+                    "projects cannot be read now",
                     extra={"action": "project_trees.wait", "error": str(error)},
                 )
                 await asyncio.sleep(_RETRY_SECONDS)

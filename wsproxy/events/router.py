@@ -17,17 +17,17 @@ from collections.abc import Callable, Iterable, Sequence
 from arvados_nats.permissions.grants import OWNED, Grants
 from arvados_nats.permissions.rule import Decision
 from wsproxy.events.batch import Batch
-from wsproxy.events.principal import Reader, Sink
+from wsproxy.events.principal import Principal, Sink
 from wsproxy.events.stored_event import StoredEvent
 
 _USER_INFIX = "-tpzed-"
 _MAX_AUDIENCES = 4096
 
-Audience = tuple[Sequence[Reader], Sequence[Reader]]
+Audience = tuple[Sequence[Principal], Sequence[Principal]]
 """Readers who see an event for sure, and readers who must be asked."""
 
 
-Seen = defaultdict[Reader, list[StoredEvent]]
+Seen = defaultdict[Principal, list[StoredEvent]]
 
 
 class Router:
@@ -38,61 +38,61 @@ class Router:
         """Called with every event of a batch before the first of them is offered to anybody."""
         self.before_dispatch: list[Callable[[StoredEvent], None]] = []
         """Called with each event before anybody is offered it."""
-        self._readers: set[Reader] = set()
-        self._always: set[Reader] = set()
+        self._readers: set[Principal] = set()
+        self._always: set[Principal] = set()
         """Admins, and readers whose grants are not known."""
-        self._held: set[Reader] = set()
-        self._by_uuid: defaultdict[str, set[Reader]] = defaultdict(set)
-        self._watches: dict[str, dict[Reader, list[Sink]]] = {}
+        self._held: set[Principal] = set()
+        self._by_uuid: defaultdict[str, set[Principal]] = defaultdict(set)
+        self._watches: dict[str, dict[Principal, list[Sink]]] = {}
         self._audiences: dict[tuple[str, str], Audience] = {}
         """Of events that are judged alike, until any reader or any grants change."""
 
-    def add(self, reader: Reader) -> None:
+    def add(self, principal: Principal) -> None:
         """Know a reader from now on."""
-        self._readers.add(reader)
-        self._enter(reader)
+        self._readers.add(principal)
+        self._enter(principal)
 
-    def remove(self, reader: Reader) -> None:
+    def remove(self, principal: Principal) -> None:
         """Forget a reader; nothing is delivered to its sinks any more."""
-        self._readers.discard(reader)
-        self._exit(reader)
+        self._readers.discard(principal)
+        self._exit(principal)
 
-    def watch(self, reader: Reader, uuid: str, sink: Sink) -> None:
-        """Give `sink` the events of one object, as far as `reader` may see them."""
-        self._watches.setdefault(uuid, {}).setdefault(reader, []).append(sink)
+    def watch(self, principal: Principal, uuid: str, sink: Sink) -> None:
+        """Give `sink` the events of one object, as far as `principal` may see them."""
+        self._watches.setdefault(uuid, {}).setdefault(principal, []).append(sink)
 
-    def unwatch(self, reader: Reader, uuid: str, sink: Sink) -> None:
+    def unwatch(self, principal: Principal, uuid: str, sink: Sink) -> None:
         """Give `sink` the events of one object no more."""
         readers = self._watches.get(uuid, {})
-        sinks = readers.get(reader, [])
+        sinks = readers.get(principal, [])
         if sink in sinks:
             sinks.remove(sink)
         if not sinks:
-            readers.pop(reader, None)
+            readers.pop(principal, None)
         if not readers:
             self._watches.pop(uuid, None)
 
-    def hold(self, reader: Reader) -> None:
-        """New grants of `reader` are on their way: keep every event for him until `regrant`."""
-        reader.hold()
+    def hold(self, principal: Principal) -> None:
+        """New grants of `principal` are on their way: keep every event for him until `regrant`."""
+        principal.hold()
         self._audiences.clear()
-        if reader in self._readers:
-            self._held.add(reader)
+        if principal in self._readers:
+            self._held.add(principal)
 
-    def regrant(self, reader: Reader, grants: Grants | None, holds: int = 1) -> None:
-        """Judge `reader` by new grants from the next event on; ends as many `hold`s."""
-        moved = reader in self._readers and _place(reader.grants) != _place(grants)
+    def regrant(self, principal: Principal, grants: Grants | None, holds: int = 1) -> None:
+        """Judge `principal` by new grants from the next event on; ends as many `hold`s."""
+        moved = principal in self._readers and _place(principal.grants) != _place(grants)
         if moved:
-            self._exit(reader)
+            self._exit(principal)
         self._audiences.clear()
-        reader.set_grants(grants)
-        reader.release(holds)
+        principal.set_grants(grants)
+        principal.release(holds)
         if moved:
-            self._enter(reader)
-        elif not reader.holding:
-            self._held.discard(reader)
+            self._enter(principal)
+        elif not principal.holding:
+            self._held.discard(principal)
 
-    def reaching(self, uuids: Iterable[str], *, admins: bool = False) -> set[Reader]:
+    def reaching(self, uuids: Iterable[str], *, admins: bool = False) -> set[Principal]:
         """Readers whose rights may depend on the rights of one of these, perhaps all admins.
 
         Whoever can merely see a user has no rights by that user.
@@ -101,7 +101,7 @@ class Router:
         for uuid in uuids:
             readers = self._by_uuid.get(uuid, ())
             if _USER_INFIX in uuid:
-                found.update(reader for reader in readers if _stands_in(reader, uuid))
+                found.update(principal for principal in readers if _stands_in(principal, uuid))
             else:
                 found.update(readers)
         return found
@@ -128,38 +128,38 @@ class Router:
             if stored.facts is None:
                 continue
             certain, others = self._audience(stored)
-            for reader in certain:
-                if reader.busy:
-                    self._offer(stored, reader, seen)
-                elif reader.sinks:
-                    seen[reader].append(stored)
-            for reader in others:
-                self._offer(stored, reader, seen)
+            for principal in certain:
+                if principal.busy:
+                    self._offer(stored, principal, seen)
+                elif principal.sinks:
+                    seen[principal].append(stored)
+            for principal in others:
+                self._offer(stored, principal, seen)
             watches = self._watches.get(stored.facts.uuid)
             if watches:
-                for reader, sinks in tuple(watches.items()):
-                    reader.offer(stored, sinks)
+                for principal, sinks in tuple(watches.items()):
+                    principal.offer(stored, sinks)
         self._deliver(seen)
 
-    def _offer(self, stored: StoredEvent, reader: Reader, seen: Seen) -> None:
-        if not reader.sinks:
+    def _offer(self, stored: StoredEvent, principal: Principal, seen: Seen) -> None:
+        if not principal.sinks:
             return
-        verdict = reader.sees(stored)
+        verdict = principal.sees(stored)
         if verdict:
-            seen[reader].append(stored)
+            seen[principal].append(stored)
         elif verdict is None:
-            if before := seen.pop(reader, None):
-                reader.deliver(Batch(before))
-            reader.wait(stored, reader.sinks)
+            if before := seen.pop(principal, None):
+                principal.deliver(Batch(before))
+            principal.wait(stored, principal.sinks)
 
     def _deliver(self, seen: Seen) -> None:
         batches: dict[tuple[int, ...], Batch] = {}
-        for reader, events in seen.items():
+        for principal, events in seen.items():
             key = tuple([stored.sequence for stored in events])
             batch = batches.get(key)
             if batch is None:
                 batch = batches[key] = Batch(events)
-            reader.deliver(batch)
+            principal.deliver(batch)
 
     def _audience(self, stored: StoredEvent) -> Audience:
         facts, alike = stored.facts, stored.alike
@@ -174,18 +174,18 @@ class Router:
 
     def _judged(self, stored: StoredEvent, owner_uuid: str) -> Audience:
         certain, others = [], []
-        for reader in self._found(stored.keys):
-            if reader.holding or not reader.judged_by_owner(owner_uuid):
-                others.append(reader)
+        for principal in self._found(stored.keys):
+            if principal.holding or not principal.judged_by_owner(owner_uuid):
+                others.append(principal)
                 continue
-            decision = reader.decide(stored)
+            decision = principal.decide(stored)
             if decision is Decision.YES:
-                certain.append(reader)
+                certain.append(principal)
             elif decision is Decision.ASK:
-                others.append(reader)
+                others.append(principal)
         return certain, others
 
-    def _found(self, keys: tuple[str, ...] | None) -> set[Reader]:
+    def _found(self, keys: tuple[str, ...] | None) -> set[Principal]:
         if keys is None:
             return set(self._readers)
         found = self._always | self._held
@@ -195,23 +195,23 @@ class Router:
                 found |= readers
         return found
 
-    def _enter(self, reader: Reader) -> None:
+    def _enter(self, principal: Principal) -> None:
         self._audiences.clear()
-        if reader.grants is None or reader.grants.is_admin or reader.identity.is_root:
-            self._always.add(reader)
-        if reader.holding:
-            self._held.add(reader)
-        for uuid in _keys(reader):
-            self._by_uuid[uuid].add(reader)
+        if principal.grants is None or principal.grants.is_admin or principal.identity.is_root:
+            self._always.add(principal)
+        if principal.holding:
+            self._held.add(principal)
+        for uuid in _keys(principal):
+            self._by_uuid[uuid].add(principal)
 
-    def _exit(self, reader: Reader) -> None:
+    def _exit(self, principal: Principal) -> None:
         self._audiences.clear()
-        self._always.discard(reader)
-        self._held.discard(reader)
-        for uuid in _keys(reader):
+        self._always.discard(principal)
+        self._held.discard(principal)
+        for uuid in _keys(principal):
             readers = self._by_uuid.get(uuid)
             if readers:
-                readers.discard(reader)
+                readers.discard(principal)
                 if not readers:
                     del self._by_uuid[uuid]
 
@@ -221,11 +221,11 @@ def _place(grants: Grants | None) -> tuple[int, bool] | None:
     return (id(grants.targets), grants.is_admin) if grants else None
 
 
-def _stands_in(reader: Reader, user_uuid: str) -> bool:
-    targets = reader.grants.targets if reader.grants else {}
-    return reader.user_uuid == user_uuid or bool(targets.get(user_uuid, 0) & OWNED)
+def _stands_in(principal: Principal, user_uuid: str) -> bool:
+    targets = principal.grants.targets if principal.grants else {}
+    return principal.user_uuid == user_uuid or bool(targets.get(user_uuid, 0) & OWNED)
 
 
-def _keys(reader: Reader) -> Iterable[str]:
-    users = {reader.user_uuid}
-    return users | reader.grants.targets.keys() if reader.grants else users
+def _keys(principal: Principal) -> Iterable[str]:
+    users = {principal.user_uuid}
+    return users | principal.grants.targets.keys() if principal.grants else users

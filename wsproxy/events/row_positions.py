@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a log row stands in the stream of events: what v0's `last_log_id` means.
 
-Ids are neither in commit order nor honest (facts/arvados.md 0.2, 0.3), so the row itself is looked
-for: among the newest, then near the place where the ids of most rows pass it. A row that is not in
-the stream gives the place from which on all higher ids are, or the time given by a filter.
+Ids are neither in commit order nor honest (docs/facts/arvados.md 0.2, 0.3), so the row itself is
+looked for: among the newest, then near the place where the ids of most rows pass it. A row that is
+not in the stream gives the place from which on all higher ids are, or the time given by a filter.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Place:
     exact: bool
 
 
-class LogPlaces:
+class RowPositions:
     """Finds log rows in the stream."""
 
     def __init__(self, nats: Nats, recent: Recent) -> None:

@@ -5,7 +5,7 @@
 
 Pure. The facts are the publisher's, read from the database (`Event.facts`, `Event.audience`); what
 a user posted in a log row is shown to readers, and never decides who they are
-(facts/arvados.md 0.3).
+(docs/facts/arvados.md 0.3).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def facts_of_event(event: Event, kind: Kind | None) -> ObjectFacts | None:
     Of a deleted object only its last owner is left; it is judged like a collection there, which
     shows it to those who can see what the owner owns. (arvados-ws shows it to all who can see the
     owner's own record, so also the deletes in a home to whoever may know its user.)
-    Raises BadInput when the publisher's facts can not be read.
+    Raises BadInput when the publisher's facts cannot be read.
     """
     uuid = event.object_uuid
     if kind is None or uuid is None:
@@ -81,7 +81,7 @@ def facts_of_event(event: Event, kind: Kind | None) -> ObjectFacts | None:
         try:
             return msgspec.convert(event.facts, ObjectFacts)
         except msgspec.ValidationError as error:
-            raise BadInput(f"facts of event {event.uuid} can not be read") from error
+            raise BadInput(f"facts of event {event.uuid} cannot be read") from error
     if event.event_type == DELETE and event.audience:
         judged_as = _OWN_ONLY if kind.name == _OWN_ONLY else _LIKE_A_COLLECTION
         return ObjectFacts(judged_as, uuid, event.audience[0][0])

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who is connected, by token: from a token to a reader, and back from a change to the sessions.
 
-A session admits its token here and gets a `Viewer`. Viewers of one user and scopes share a
-`Reader`. What a user may read comes from the permission publisher (`GrantBook`) and is asked for
-again when it is told to have changed, and, before anybody is shown a change of the permission graph
-(a project, a permission link, a user), for those whom it can concern: they are on hold until the
-answer is there. While no publisher answers, Arvados is asked about each object instead.
+A session admits its token here and gets a `Login`. Logins of one user and scopes share a
+`Principal`. What a user may read comes from the permission publisher (`GrantsCache`) and is asked
+for again when it is told to have changed, and, before anybody is shown a change of the permission
+graph (a project, a permission link, a user), for those whom it can concern: they are on hold until
+the answer is there. While no publisher answers, Arvados is asked about each object instead.
 
 A session is told when its token is dead, and when its reader may see less than before.
 """
@@ -28,7 +28,7 @@ from arvados_nats.contract import subjects
 from arvados_nats.errors import MALFORMED, BadInput, Refused, Unavailable
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import tokens_watch
-from arvados_nats.permission_client.grants_cache import STALE, GrantBook
+from arvados_nats.permission_client.grants_cache import STALE, GrantsCache
 from arvados_nats.permission_client.grants_messages import TOKEN_STALE
 from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.permissions.judge import Judge
@@ -36,11 +36,11 @@ from arvados_nats.permissions.rule import Identity
 from wsproxy import metrics
 from wsproxy.events.graph_changes import graph_change
 from wsproxy.events.permission_check import PermissionCheck
-from wsproxy.events.principal import Reader, ReaderKey
+from wsproxy.events.principal import Principal, PrincipalKey
 from wsproxy.events.router import Router
 from wsproxy.events.stored_event import StoredEvent
 from wsproxy.transport import failures
-from wsproxy.transport.send_buffer import Outlet
+from wsproxy.transport.send_buffer import SendBuffer
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Session(Protocol):
     """What a viewer's connection is told."""
 
     @property
-    def outlet(self) -> Outlet:
+    def send_buffer(self) -> SendBuffer:
         """Its outgoing side."""
 
     def ended(self, reason: str) -> None:
@@ -66,53 +66,55 @@ class Session(Protocol):
         """Some objects may not be shown any more. Never waits, never raises."""
 
 
-class Viewer:
+class Login:
     """One token with at least one session open."""
 
-    __slots__ = ("_book", "identity", "reader", "sessions", "token")
+    __slots__ = ("_grants_cache", "identity", "principal", "sessions", "token")
 
-    def __init__(self, token: Token, identity: Identity, reader: Reader, book: GrantBook) -> None:
+    def __init__(
+        self, token: Token, identity: Identity, principal: Principal, grants_cache: GrantsCache
+    ) -> None:
         self.token = token
         self.identity = identity
-        self.reader = reader
+        self.principal = principal
         self.sessions: set[Session] = set()
-        self._book = book
+        self._grants_cache = grants_cache
 
     def judge(self) -> Judge | None:
         """The rule for this token as of now; None while its grants are not known."""
-        grants = self.reader.grants
-        return None if grants is None else self._book.judge(self.identity, grants)
+        grants = self.principal.grants
+        return None if grants is None else self._grants_cache.judge(self.identity, grants)
 
 
-class Viewers:
+class Logins:
     """All viewers of the process; `run` keeps their grants and tokens up to date."""
 
     def __init__(
         self,
         nats: Nats,
         identities: Identities,
-        book: GrantBook,
+        grants_cache: GrantsCache,
         router: Router,
         check: PermissionCheck,
         per_user: int = 0,
     ) -> None:
         self._nats = nats
         self._identities = identities
-        self._book = book
+        self._grants_cache = grants_cache
         self._router = router
         self._check = check
         self._per_user = per_user
-        self._viewers: dict[bytes, Viewer] = {}
-        self._by_token: dict[str, set[Viewer]] = {}
-        self._readers: dict[ReaderKey, Reader] = {}
-        self._by_user: dict[str, set[Viewer]] = {}
-        self._due: dict[Reader, int] = {}
+        self._logins: dict[bytes, Login] = {}
+        self._by_token: dict[str, set[Login]] = {}
+        self._readers: dict[PrincipalKey, Principal] = {}
+        self._by_user: dict[str, set[Login]] = {}
+        self._due: dict[Principal, int] = {}
         self._wake = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
-        self._asking: set[Viewer] = set()
+        self._asking: set[Login] = set()
         router.before_batch.append(self._hold_for)
 
-    async def admit(self, token: Token, session: Session) -> Viewer:
+    async def admit(self, token: Token, session: Session) -> Login:
         """The viewer of a token, again for a session that renews or repeats it.
 
         Refused if Arvados says no, TooMany if its user has enough sessions, Unavailable if Arvados
@@ -120,68 +122,68 @@ class Viewers:
         """
         identity = await self._identities.of(token)
         self._check_room(identity.user_uuid, session)
-        viewer = self._viewers.get(token.digest)
-        if viewer is None:
-            viewer = Viewer(token, identity, self._reader(identity), self._book)
-            self._viewers[token.digest] = viewer
-            self._by_token.setdefault(identity.token_uuid, set()).add(viewer)
-            self._by_user.setdefault(identity.user_uuid, set()).add(viewer)
-            self._check.add_token(viewer.reader.key, token)
-        viewer.sessions.add(session)
-        return viewer
+        login = self._logins.get(token.digest)
+        if login is None:
+            login = Login(token, identity, self._principal(identity), self._grants_cache)
+            self._logins[token.digest] = login
+            self._by_token.setdefault(identity.token_uuid, set()).add(login)
+            self._by_user.setdefault(identity.user_uuid, set()).add(login)
+            self._check.add_token(login.principal.key, token)
+        login.sessions.add(session)
+        return login
 
     def _check_room(self, user_uuid: str, session: Session) -> None:
         if not self._per_user or self.sessions_of(user_uuid) < self._per_user:
             return
-        if not any(session in viewer.sessions for viewer in self._by_user[user_uuid]):
+        if not any(session in login.sessions for login in self._by_user[user_uuid]):
             raise TooMany
 
-    def release(self, viewer: Viewer, session: Session) -> None:
+    def release(self, login: Login, session: Session) -> None:
         """The session is over."""
-        if session not in viewer.sessions:
+        if session not in login.sessions:
             return
-        viewer.sessions.discard(session)
-        if not viewer.sessions:
-            self._forget(viewer)
+        login.sessions.discard(session)
+        if not login.sessions:
+            self._forget(login)
 
-    def _forget(self, viewer: Viewer) -> None:
-        del self._viewers[viewer.token.digest]
-        _remove(self._by_token, viewer.identity.token_uuid, viewer)
-        _remove(self._by_user, viewer.identity.user_uuid, viewer)
-        reader = viewer.reader
-        if not self._check.drop_token(reader.key, viewer.token):
-            self._router.remove(reader)
-            reader.end()
-            del self._readers[reader.key]
+    def _forget(self, login: Login) -> None:
+        del self._logins[login.token.digest]
+        _remove(self._by_token, login.identity.token_uuid, login)
+        _remove(self._by_user, login.identity.user_uuid, login)
+        principal = login.principal
+        if not self._check.drop_token(principal.key, login.token):
+            self._router.remove(principal)
+            principal.end()
+            del self._readers[principal.key]
 
     def sessions_of(self, user_uuid: str) -> int:
         """How many sessions a user has open, over all their tokens."""
-        return sum(len(viewer.sessions) for viewer in self._by_user.get(user_uuid, ()))
+        return sum(len(login.sessions) for login in self._by_user.get(user_uuid, ()))
 
-    def _reader(self, identity: Identity) -> Reader:
+    def _principal(self, identity: Identity) -> Principal:
         key = (identity.user_uuid, identity.scopes, identity.is_root)
-        reader = self._readers.get(key)
-        if reader is None:
-            reader = Reader(identity, self._check, self._book.judge)
-            self._readers[key] = reader
-            self._router.add(reader)
-            self._renew_soon(reader)
-        return reader
+        principal = self._readers.get(key)
+        if principal is None:
+            principal = Principal(identity, self._check, self._grants_cache.judge)
+            self._readers[key] = principal
+            self._router.add(principal)
+            self._renew_soon(principal)
+        return principal
 
     # Grants.
 
-    def _renew_soon(self, reader: Reader) -> None:
+    def _renew_soon(self, principal: Principal) -> None:
         """Ask for the reader's grants, and judge nothing before the answer."""
-        self._router.hold(reader)
-        self._due[reader] = self._due.get(reader, 0) + 1
+        self._router.hold(principal)
+        self._due[principal] = self._due.get(principal, 0) + 1
         self._wake.set()
 
     def _hold_for(self, stored: StoredEvent) -> None:
         """What changes the graph waits, for those it can concern, until it is known how."""
         change = graph_change(stored)
         if change is not None:
-            for reader in self._router.reaching(change.uuids, admins=change.admins):
-                self._renew_soon(reader)
+            for principal in self._router.reaching(change.uuids, admins=change.admins):
+                self._renew_soon(principal)
 
     async def run(self) -> None:
         """Follow grants and tokens until cancelled."""
@@ -203,13 +205,13 @@ class Viewers:
             generation = msgspec.json.decode(message.data, type=_Numbered).generation
         except MALFORMED as error:
             raise BadInput("not a change of grants") from error
-        self._book.forget(user_uuid, generation)
-        for reader in {viewer.reader for viewer in self._by_user.get(user_uuid, ())}:
-            self._renew_soon(reader)
+        self._grants_cache.forget(user_uuid, generation)
+        for principal in {login.principal for login in self._by_user.get(user_uuid, ())}:
+            self._renew_soon(principal)
 
     async def _publisher_started(self, _: Message) -> None:
-        for reader in self._readers.values():
-            self._renew_soon(reader)
+        for principal in self._readers.values():
+            self._renew_soon(principal)
 
     def _connection_changed(self, connected: bool) -> None:
         """What was told meanwhile was not heard."""
@@ -221,10 +223,10 @@ class Viewers:
             await self._wake.wait()
             self._wake.clear()
             due, self._due = self._due, {}
-            users = {reader.user_uuid for reader in due}
+            users = {principal.user_uuid for principal in due}
             known = await self._renewed(users)
-            for reader, holds in due.items():
-                self._regrant(reader, holds, known=known)
+            for principal, holds in due.items():
+                self._regrant(principal, holds, known=known)
             for user in users if known else ():
                 self._tell(user)
             if not known:
@@ -232,7 +234,7 @@ class Viewers:
 
     async def _renewed(self, users: set[str]) -> bool:
         try:
-            await self._book.renew(users)
+            await self._grants_cache.renew(users)
         except (Unavailable, BadInput) as error:
             logger.warning(
                 "grants are not known; Arvados is asked about each object",
@@ -241,25 +243,25 @@ class Viewers:
             return False
         return True
 
-    def _regrant(self, reader: Reader, holds: int, *, known: bool) -> None:
+    def _regrant(self, principal: Principal, holds: int, *, known: bool) -> None:
         if known:
-            self._router.regrant(reader, self._book.held(reader.user_uuid), holds)
-        elif holds or time.monotonic() - reader.granted_at > STALE:
-            self._router.regrant(reader, None, holds)
+            self._router.regrant(principal, self._grants_cache.held(principal.user_uuid), holds)
+        elif holds or time.monotonic() - principal.granted_at > STALE:
+            self._router.regrant(principal, None, holds)
 
-    def _again(self, readers: Iterable[Reader]) -> None:
+    def _again(self, readers: Iterable[Principal]) -> None:
         """Ask once more, without holding up anybody: Arvados answers meanwhile."""
-        for reader in readers:
-            if self._readers.get(reader.key) is reader:
-                self._due.setdefault(reader, 0)
+        for principal in readers:
+            if self._readers.get(principal.key) is principal:
+                self._due.setdefault(principal, 0)
         self._wake.set()
 
     def _tell(self, user_uuid: str) -> None:
-        change = self._book.take_change(user_uuid)
+        change = self._grants_cache.take_change(user_uuid)
         if change is None or not change.narrows:
             return
-        for viewer in tuple(self._by_user.get(user_uuid, ())):
-            failures.each(viewer.sessions, lambda session: session.narrowed(change))
+        for login in tuple(self._by_user.get(user_uuid, ())):
+            failures.each(login.sessions, lambda session: session.narrowed(change))
 
     # Tokens.
 
@@ -267,21 +269,21 @@ class Viewers:
         if reason != TOKEN_STALE:
             self._end(token_uuid, reason)
             return
-        for viewer in tuple(self._by_token.get(token_uuid, ())):
-            if viewer not in self._asking:
-                self._asking.add(viewer)
-                self._tasks.create_task(self._ask_again(viewer))
+        for login in tuple(self._by_token.get(token_uuid, ())):
+            if login not in self._asking:
+                self._asking.add(login)
+                self._tasks.create_task(self._ask_again(login))
 
-    async def _ask_again(self, viewer: Viewer) -> None:
+    async def _ask_again(self, login: Login) -> None:
         try:
-            if reason := await self._identities.gone(viewer.token, viewer.identity):
-                self._end(viewer.identity.token_uuid, reason)
+            if reason := await self._identities.gone(login.token, login.identity):
+                self._end(login.identity.token_uuid, reason)
         finally:
-            self._asking.discard(viewer)
+            self._asking.discard(login)
 
     def _end(self, token_uuid: str, reason: str) -> None:
         self._identities.forget(token_uuid)
-        for viewer in tuple(self._by_token.get(token_uuid, ())):
+        for login in tuple(self._by_token.get(token_uuid, ())):
             metrics.ended_tokens.inc()
             logger.info(
                 "token is dead; its sessions end",
@@ -289,35 +291,35 @@ class Viewers:
                     "action": "viewers.token_gone",
                     "token_uuid": token_uuid,
                     "reason": reason,
-                    "sessions": len(viewer.sessions),
+                    "sessions": len(login.sessions),
                 },
             )
-            failures.each(viewer.sessions, lambda session: session.ended(reason))
+            failures.each(login.sessions, lambda session: session.ended(reason))
 
     async def _rounds(self) -> None:
         """Every second the tokens that expire; every minute all grants."""
-        next_round = time.monotonic() + self._book.refresh
+        next_round = time.monotonic() + self._grants_cache.refresh
         while True:
             await asyncio.sleep(1.0)
             self._end_expired()
             if time.monotonic() < next_round:
                 continue
-            next_round = time.monotonic() + self._book.refresh
+            next_round = time.monotonic() + self._grants_cache.refresh
             self._again(tuple(self._readers.values()))
-            self._book.drop_unused(self._by_user.keys())
+            self._grants_cache.drop_unused(self._by_user.keys())
 
     def _end_expired(self) -> None:
-        now = self._book.now()
-        for viewer in tuple(self._viewers.values()):
-            expires = viewer.identity.expires_at
+        now = self._grants_cache.now()
+        for login in tuple(self._logins.values()):
+            expires = login.identity.expires_at
             if expires is not None and expires <= now:
-                self._end(viewer.identity.token_uuid, _EXPIRED)
+                self._end(login.identity.token_uuid, _EXPIRED)
 
 
-def _remove(index: dict[str, set[Viewer]], key: str, viewer: Viewer) -> None:
-    viewers = index.get(key, set())
-    viewers.discard(viewer)
-    if not viewers:
+def _remove(index: dict[str, set[Login]], key: str, login: Login) -> None:
+    logins = index.get(key, set())
+    logins.discard(login)
+    if not logins:
         index.pop(key, None)
 
 

@@ -5,7 +5,7 @@
 
 By the rule where the object's facts and the viewer's grants are known; otherwise Arvados is asked
 with the viewer's own token, once for each token and object at a time. Unlike events, states and
-logs are judged without include_trash (facts/permission-rule.md, last section).
+logs are judged without include_trash (docs/facts/permission-rule.md, last section).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from arvados_nats.errors import BadInput, Refused
 from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.permissions.rule import ALL, Decision, scopes_allow
 from wsproxy import metrics
-from wsproxy.logins.logins import Viewer
+from wsproxy.logins.logins import Login
 
 _KEPT_SECONDS = 5.0
 _REQUESTS = "/arvados/v1/container_requests"
@@ -34,7 +34,7 @@ class Readable:
         self._yes: dict[tuple[bytes, str], float] = {}
 
     async def state(
-        self, viewer: Viewer, uuid: str, facts: ObjectFacts | None, *, fresh: bool = False
+        self, login: Login, uuid: str, facts: ObjectFacts | None, *, fresh: bool = False
     ) -> bool:
         """Whether the record may be shown; `fresh`: no answer of the last seconds counts.
 
@@ -42,30 +42,30 @@ class Readable:
         """
         decision = Decision.ASK
         if facts is not None:
-            await viewer.reader.settled()
-            if judge := viewer.judge():
+            await login.principal.settled()
+            if judge := login.judge():
                 decision = judge.decide(facts)
         if decision is Decision.ASK:
-            return await self._ask(viewer, uuid, fresh=fresh)
+            return await self._ask(login, uuid, fresh=fresh)
         return decision is Decision.YES
 
     async def logs(
-        self, viewer: Viewer, uuid: str, facts: ObjectFacts | None, *, fresh: bool = False
+        self, login: Login, uuid: str, facts: ObjectFacts | None, *, fresh: bool = False
     ) -> bool:
         """Whether the logs of a container request or container may be shown. As `state`."""
-        if not covers_logs(viewer.identity.scopes, uuid if facts else None):
+        if not covers_logs(login.identity.scopes, uuid if facts else None):
             return False
-        return await self.state(viewer, uuid, facts, fresh=fresh)
+        return await self.state(login, uuid, facts, fresh=fresh)
 
-    async def _ask(self, viewer: Viewer, uuid: str, *, fresh: bool) -> bool:
-        key = (viewer.token.digest, uuid)
+    async def _ask(self, login: Login, uuid: str, *, fresh: bool) -> bool:
+        key = (login.token.digest, uuid)
         if fresh:
             self._yes.pop(key, None)
         elif self._yes.get(key, 0.0) > time.monotonic():
             return True
         task = self._asking.get(key)
         if task is None or fresh:
-            task = asyncio.create_task(self._get(viewer, uuid), name="readable")
+            task = asyncio.create_task(self._get(login, uuid), name="readable")
             self._asking[key] = task
             task.add_done_callback(lambda done: self._answered(key, done))
         return await asyncio.shield(task)
@@ -81,11 +81,11 @@ class Readable:
             if len(self._yes) > 2000:
                 self._yes = {k: until for k, until in self._yes.items() if until > now}
 
-    async def _get(self, viewer: Viewer, uuid: str) -> bool:
+    async def _get(self, login: Login, uuid: str) -> bool:
         async with self._calls:
             metrics.permission_gets.inc()
             try:
-                await self._arvados.record(viewer.token, uuid, select=["uuid"])
+                await self._arvados.record(login.token, uuid, select=["uuid"])
             except (Refused, BadInput):
                 return False
             return True

@@ -26,10 +26,10 @@ from wsproxy.logs.pieces import Hole, NewEpoch, Piece
 from wsproxy.logs.saved import Access
 from wsproxy.transport import failures
 from wsproxy.transport.frames import Message
-from wsproxy.transport.send_buffer import Outlet
+from wsproxy.transport.send_buffer import SendBuffer
 
 if TYPE_CHECKING:
-    from wsproxy.logs.hub import LogFeed
+    from wsproxy.logs.hub import LogHub
     from wsproxy.logs.live_file import LogFile
 
 _FIRST_PAUSE = 0.25
@@ -51,17 +51,17 @@ class Selection:
     former: bool = False
 
 
-class LogReader:
-    """Sends the chosen log files of a feed's container through `send`, exactly once each byte.
+class LogConsumer:
+    """Sends the chosen log files of a hub's container through `send`, exactly once each byte.
 
-    `outlet` is the connection that `send` writes to. `id` names the subscription in messages that
-    are not the same for all. `ended` is called after the container's end was sent.
+    `send_buffer` is the connection that `send` writes to. `id` names the subscription in messages
+    that are not the same for all. `ended` is called after the container's end was sent.
     """
 
     def __init__(
         self,
-        feed: LogFeed,
-        outlet: Outlet,
+        hub: LogHub,
+        send_buffer: SendBuffer,
         access: Access,
         selection: Selection,
         *,
@@ -69,10 +69,10 @@ class LogReader:
         send: Callable[[Message], None],
         ended: Callable[[], None],
     ) -> None:
-        self.outlet = outlet
+        self.send_buffer = send_buffer
         self.access = access
         self.send = send
-        self._feed = feed
+        self._hub = hub
         self._selection = selection
         self._id = id
         self._ended = ended
@@ -92,11 +92,11 @@ class LogReader:
     def stop(self) -> None:
         """Send nothing more."""
         self._stopped = True
-        self._feed.readers.discard(self)
-        for file in self._feed.files.values():
-            for readers in (file.live, file.ahead):
-                if self in readers:
-                    readers.remove(self)
+        self._hub.consumers.discard(self)
+        for file in self._hub.files.values():
+            for consumers in (file.live, file.ahead):
+                if self in consumers:
+                    consumers.remove(self)
         if self._task is not None:
             self._task.cancel()
 
@@ -115,7 +115,7 @@ class LogReader:
         """The next byte to be sent of each file; None while it is not yet known."""
         if not self._begun:
             return None
-        found = {name: file.place for name, file in self._feed.files.items() if self._follows(name)}
+        found = {name: file.place for name, file in self._hub.files.items() if self._follows(name)}
         return self._tails | found | self._behind
 
     def enter(self, file: LogFile) -> None:
@@ -123,7 +123,7 @@ class LogReader:
         if not self._follows(file.name):
             return
         place = self._first_place(file)
-        if place == file.place and not self.outlet.lagging:
+        if place == file.place and not self.send_buffer.lagging:
             file.live.append(self)
         else:
             self._behind[file.name] = place
@@ -143,7 +143,7 @@ class LogReader:
         """Look whether there is something to do."""
         if self._task is None and not self._stopped:
             self._task = asyncio.create_task(self._work(), name="log reader")
-            failures.end_with(self.outlet, self._task)
+            failures.end_with(self.send_buffer, self._task)
 
     def _follows(self, name: str) -> bool:
         return self._selection.files is None or name in self._selection.files
@@ -160,8 +160,8 @@ class LogReader:
         pause = _FIRST_PAUSE
         try:
             while not self._stopped:
-                await self.outlet.writable()
-                if self.outlet.closed:
+                await self.send_buffer.writable()
+                if self.send_buffer.closed:
                     return
                 try:
                     if await self._step():
@@ -184,27 +184,27 @@ class LogReader:
         return False
 
     async def _begin(self) -> None:
-        """Wait for the feed, and find where to begin in each file that is there."""
-        await self._feed.ready.wait()
-        if self._feed.end is None and not self._feed.files:
+        """Wait for the hub, and find where to begin in each file that is there."""
+        await self._hub.ready.wait()
+        if self._hub.end is None and not self._hub.files:
             with contextlib.suppress(Refused):  # then its permission ends elsewhere
-                await self._feed.settle(self.access)
+                await self._hub.settle(self.access)
         if self._selection.tail is not None:
             await self._find_tails(self._selection.tail)
         self._begun = True
-        self._feed.readers.add(self)
-        for file in self._feed.files.values():
+        self._hub.consumers.add(self)
+        for file in self._hub.files.values():
             self.enter(file)
 
     async def _find_tails(self, lines: int) -> None:
-        listed = await self._feed.listed(self.access)
-        for name in {*self._feed.files, *listed}:
+        listed = await self._hub.listed(self.access)
+        for name in {*self._hub.files, *listed}:
             if self._follows(name) and name not in self._selection.places:
-                file, size = self._feed.files.get(name), listed.get(name, 0)
+                file, size = self._hub.files.get(name), listed.get(name, 0)
                 end = file.place if file else LogPlace(0, 0)
                 if file is None or size > file.frontier.edge:
                     end = LogPlace(end.epoch, size)
-                place = await log_tail.place(self._feed, name, end, lines, self.access)
+                place = await log_tail.place(self._hub, name, end, lines, self.access)
                 self._tails[name] = place
 
     async def _later(self, error: ArvadosNatsError, pause: float) -> float:
@@ -216,7 +216,7 @@ class LogReader:
 
     async def _advance(self, name: str) -> None:
         """Send the next piece of a file, or join its live readers."""
-        file, place = self._feed.files[name], self._behind.pop(name)
+        file, place = self._hub.files[name], self._behind.pop(name)
         self._behind[name] = place  # last in turn now
         goal = file.place
         if place == goal:
@@ -233,9 +233,9 @@ class LogReader:
                 self._take(name, place, step)
 
     async def _read(self, file: LogFile, place: LogPlace, goal: LogPlace) -> Step:
-        wanted = Wanted(self._feed.container, file.name, place, goal, live=self._feed.end is None)
+        wanted = Wanted(self._hub.container, file.name, place, goal, live=self._hub.end is None)
         try:
-            return await self._feed.history.read(wanted, self.access)
+            return await self._hub.history.read(wanted, self.access)
         except Refused:
             stop = goal.offset if goal.epoch == place.epoch else None
             return Hole(place, stop, "Arvados does not show these bytes to this token")
@@ -256,7 +256,7 @@ class LogReader:
                     Gap(
                         self._id,
                         step.reason,
-                        container=self._feed.container,
+                        container=self._hub.container,
                         file=name,
                         epoch=place.epoch,
                         from_=place.offset,
@@ -270,7 +270,7 @@ class LogReader:
             self._caught_up = True
             if not self._selection.former:
                 self._tell(CaughtUp(self._id))
-        end = self._feed.end
+        end = self._hub.end
         if end is None:
             return
         for name in sorted(end.files):
@@ -286,7 +286,7 @@ class LogReader:
                     )
                 )
         confirmed = all(last.confirmed for last in end.files.values())
-        if self._feed.log_is_gone:
+        if self._hub.log_is_gone:
             confirmed = False
             self._tell(Error("log_gone", "the saved log is not there any more", False, self._id))
         self._tell(

@@ -73,7 +73,7 @@ class LogHistory:
     async def read(self, wanted: Wanted, access: Access) -> Step:
         """What comes at the place: never nothing.
 
-        Raises Unavailable when it can not be told now, Refused when Arvados does not let this
+        Raises Unavailable when it cannot be told now, Refused when Arvados does not let this
         viewer read what only Arvados has.
         """
         step = await self._step(wanted, access)

@@ -5,7 +5,7 @@
 
 Each chunk that the stream republishes becomes one frame, written in a loop to every reader that
 is exactly there (`log_frontier` decides); whoever is not, is behind and goes his own way
-(`log_reader`). A lost last message shows no hole, so the stream is asked when the connection was
+(`log_consumer`). A lost last message shows no hole, so the stream is asked when the connection was
 away and every half minute. Arvados is asked about the container with a viewer's token, seldom.
 """
 
@@ -24,7 +24,7 @@ from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.nats.client import Message, Nats
 from wsproxy.cursors import LogPlace
 from wsproxy.logs import end as log_end
-from wsproxy.logs.consumer import LogReader
+from wsproxy.logs.consumer import LogConsumer
 from wsproxy.logs.history import LogHistory
 from wsproxy.logs.live_file import LogFile
 from wsproxy.logs.pieces import join
@@ -39,12 +39,12 @@ _QUIET_SECONDS = 20.0
 """A container whose log says something was not over so long ago."""
 _RETRY_SECONDS = 0.5
 _ASK_SECONDS = 5.0
-"""Arvados is asked about the container of a feed at most this often."""
+"""Arvados is asked about the container of a hub at most this often."""
 _ASK_AT_MOST = 3
-"""Viewers with whose tokens it is tried at one time."""
+"""Logins with whose tokens it is tried at one time."""
 
 
-class LogFeed:
+class LogHub:
     """All log files of one container, while somebody reads them; `run` until cancelled."""
 
     def __init__(
@@ -58,7 +58,7 @@ class LogFeed:
         self.container = container
         self.history = history
         self.files: dict[str, LogFile] = {}
-        self.readers: set[LogReader] = set()
+        self.consumers: set[LogConsumer] = set()
         self.end: ContainerEnd | None = None
         self.log_is_gone = False
         """The log was saved once, and Arvados does not have it any more."""
@@ -110,7 +110,7 @@ class LogFeed:
                 break
             except Unavailable as error:
                 logger.warning(
-                    "log stream can not be read; trying again",
+                    "log stream cannot be read; trying again",
                     extra={"action": "log_feed.begin", "error": str(error)},
                 )
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -176,7 +176,7 @@ class LogFeed:
         if file is not None:
             return file
         made = self.files[name] = LogFile(self.container, name)
-        failures.each(self.readers, lambda reader: reader.enter(made))
+        failures.each(self.consumers, lambda consumer: consumer.enter(made))
         return made
 
     def _finish(self, end: ContainerEnd) -> None:
@@ -191,7 +191,7 @@ class LogFeed:
         for file in self.files.values():
             file.flush()
         self.end = end
-        failures.each(self.readers, lambda reader: reader.wake())
+        failures.each(self.consumers, lambda consumer: consumer.wake())
 
     async def _check(self) -> None:
         """See to it that nothing was missed, and that an end nobody announced is found."""
@@ -206,9 +206,9 @@ class LogFeed:
         if self.end is not None or loop.time() - self._heard_at < _QUIET_SECONDS:
             return
         await asyncio.sleep(self._asked_at + _ASK_SECONDS - loop.time())
-        for reader in tuple(itertools.islice(self.readers, _ASK_AT_MOST)):
+        for consumer in tuple(itertools.islice(self.consumers, _ASK_AT_MOST)):
             with contextlib.suppress(Refused):
-                await self.settle(reader.access)
+                await self.settle(consumer.access)
                 return
 
     async def listed(self, access: Access) -> Mapping[str, int]:

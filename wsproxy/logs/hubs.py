@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The feeds of all containers whose logs somebody reads, from the first reader to the last.
+"""The hubs of all containers whose logs somebody reads, from the first reader to the last.
 
 While a container is watched its interest is announced every 10 s, so that the container log
 publisher looks often.
@@ -18,30 +18,30 @@ from arvados_nats.errors import Unavailable
 from arvados_nats.nats.client import Nats
 from wsproxy import metrics
 from wsproxy.logs.history import LogHistory
-from wsproxy.logs.hub import LogFeed
+from wsproxy.logs.hub import LogHub
 from wsproxy.logs.saved import SavedLogs
 from wsproxy.logs.stored import StoredLogs
 
 INTEREST_SECONDS = 10.0
 LINGER_SECONDS = 15.0
-"""How long a feed without readers lives on: pages are reloaded."""
+"""How long a hub without readers lives on: pages are reloaded."""
 
 
-class LogFeeds:
-    """All feeds of the process; `run` until cancelled."""
+class LogHubs:
+    """All hubs of the process; `run` until cancelled."""
 
     def __init__(self, nats: Nats, arvados: Arvados) -> None:
         self._nats = nats
         self._stored = StoredLogs(nats)
         self._saved = SavedLogs(arvados)
         self._history = LogHistory(self._stored, self._saved)
-        self._feeds: dict[str, tuple[LogFeed, asyncio.Task[None]]] = {}
+        self._hubs: dict[str, tuple[LogHub, asyncio.Task[None]]] = {}
         self._users: dict[str, int] = {}
         self._announce_now = asyncio.Event()
         self._tasks: asyncio.TaskGroup
 
     async def run(self) -> None:
-        """Keep the feeds going until cancelled."""
+        """Keep the hubs going until cancelled."""
         self._nats.on_change(self._connection_changed)
         async with asyncio.TaskGroup() as self._tasks:
             while True:
@@ -51,20 +51,20 @@ class LogFeeds:
                     async with asyncio.timeout(INTEREST_SECONDS):
                         await self._announce_now.wait()
 
-    def open(self, container: str) -> LogFeed:
-        """The feed of a container, for one more user while `run` runs; `close` must follow."""
+    def open(self, container: str) -> LogHub:
+        """The hub of a container, for one more user while `run` runs; `close` must follow."""
         self._users[container] = self._users.get(container, 0) + 1
-        if container in self._feeds:
-            return self._feeds[container][0]
-        feed = LogFeed(container, self._nats, self._stored, self._saved, self._history)
-        task = self._tasks.create_task(feed.run(), name="log feed")
-        self._feeds[container] = (feed, task)
-        metrics.log_feeds.set(len(self._feeds))
+        if container in self._hubs:
+            return self._hubs[container][0]
+        hub = LogHub(container, self._nats, self._stored, self._saved, self._history)
+        task = self._tasks.create_task(hub.run(), name="log feed")
+        self._hubs[container] = (hub, task)
+        metrics.log_hubs.set(len(self._hubs))
         self._announce_now.set()
-        return feed
+        return hub
 
     def close(self, container: str) -> None:
-        """One user less; the feed ends some seconds after the last."""
+        """One user less; the hub ends some seconds after the last."""
         self._users[container] -= 1
         if not self._users[container]:
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self._end, container)
@@ -72,18 +72,18 @@ class LogFeeds:
     def _end(self, container: str) -> None:
         if self._users.get(container) == 0:
             del self._users[container]
-            _, task = self._feeds.pop(container)
-            metrics.log_feeds.set(len(self._feeds))
+            _, task = self._hubs.pop(container)
+            metrics.log_hubs.set(len(self._hubs))
             task.cancel()
 
     async def _announce(self) -> None:
-        for container, (feed, _) in tuple(self._feeds.items()):
-            if feed.end is None and self._users.get(container):
+        for container, (hub, _) in tuple(self._hubs.items()):
+            if hub.end is None and self._users.get(container):
                 with contextlib.suppress(Unavailable):
                     await self._nats.publish(subjects.log_interest(container))
 
     def _connection_changed(self, connected: bool) -> None:
         if connected:
-            for feed, _ in self._feeds.values():
-                feed.check_now.set()
+            for hub, _ in self._hubs.values():
+                hub.check_now.set()
             self._announce_now.set()

@@ -4,8 +4,8 @@
 """One log file of a watched container: its live readers, and one frame for all of them.
 
 The first bytes after a pause leave at once; what follows within 20 ms gathers into one frame, since
-the cost of a fan-out is its number of writes (facts/realtime.md 2.2). Readers are live at `place`,
-which is where the next frame begins.
+the cost of a fan-out is its number of writes (docs/facts/realtime.md 2.2). Readers are live at
+`place`, which is where the next frame begins.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from wsproxy.logs.pieces import PIECE_BYTES, Piece, pieces
 from wsproxy.transport import failures
 
 if TYPE_CHECKING:
-    from wsproxy.logs.consumer import LogReader
+    from wsproxy.logs.consumer import LogConsumer
 
 GATHER_SECONDS = 0.02
 MANY_READERS = 1000
@@ -35,8 +35,8 @@ class LogFile:
         self.container = container
         self.name = name
         self.frontier = Frontier()
-        self.live: list[LogReader] = []
-        self.ahead: list[LogReader] = []
+        self.live: list[LogConsumer] = []
+        self.ahead: list[LogConsumer] = []
         """Readers that asked for a place the file has not reached."""
         self._gathered: list[bytes] = []
         self._gathered_at = LogPlace(0, 0)
@@ -66,8 +66,8 @@ class LogFile:
     def _wake_ahead(self) -> None:
         if self.ahead:
             waiting, self.ahead = self.ahead, []
-            for reader in waiting:
-                reader.reached(self.name)
+            for consumer in waiting:
+                consumer.reached(self.name)
 
     def _send(self, run: Run) -> None:
         """Send bytes that follow the frontier as it was, now or within a moment."""
@@ -103,19 +103,19 @@ class LogFile:
         self._gathered, self._size = [], 0
         self._sent_at = asyncio.get_running_loop().time()
         message = Piece(self.container, self.name, place.epoch, place.offset, data).message
-        slow = [reader for reader in self.live if reader.outlet.lagging]
-        for reader in slow:
-            self.live.remove(reader)
-        failures.each(self.live, lambda reader: reader.send(message))
+        slow = [consumer for consumer in self.live if consumer.send_buffer.lagging]
+        for consumer in slow:
+            self.live.remove(consumer)
+        failures.each(self.live, lambda consumer: consumer.send(message))
         metrics.log_frames.inc(len(self.live))
         metrics.log_lags.inc(len(slow))
-        failures.each(slow, lambda reader: reader.fall_behind(self.name, place))
+        failures.each(slow, lambda consumer: consumer.fall_behind(self.name, place))
         self._wake_ahead()
 
     def _jump(self, place: LogPlace) -> None:
         self.flush()
         left, self.live = self.live, []
-        failures.each(left, lambda reader: reader.fall_behind(self.name, place))
+        failures.each(left, lambda consumer: consumer.fall_behind(self.name, place))
 
     def recent(self, place: LogPlace) -> Piece | None:
         """The bytes from a place on, if they are among the last that came."""

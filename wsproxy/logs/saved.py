@@ -4,7 +4,8 @@
 """Log files as Arvados' log API has them: what left the stream, and containers that ended long ago.
 
 An edge to Arvados, with the viewers' own tokens: wsproxy has none. The API serves logs below a
-container request (facts/arvados.md 4), so a viewer of a container needs a request that shows it.
+container request (docs/facts/arvados.md 4), so a viewer of a container needs a request that shows
+it.
 """
 
 from __future__ import annotations

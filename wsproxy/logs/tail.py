@@ -18,13 +18,13 @@ from wsproxy.logs.pieces import Hole, Piece
 from wsproxy.logs.saved import Access
 
 if TYPE_CHECKING:
-    from wsproxy.logs.hub import LogFeed
+    from wsproxy.logs.hub import LogHub
 
 _LINE_BYTES = 160
 _MAX_BYTES = 8 * 1024 * 1024
 
 
-async def place(feed: LogFeed, file: str, end: LogPlace, lines: int, access: Access) -> LogPlace:
+async def place(hub: LogHub, file: str, end: LogPlace, lines: int, access: Access) -> LogPlace:
     """The place of the last `lines` lines before `end` of a file; an open line counts as one.
 
     Raises Unavailable as history does.
@@ -32,7 +32,7 @@ async def place(feed: LogFeed, file: str, end: LogPlace, lines: int, access: Acc
     reach = max(lines, 1) * _LINE_BYTES
     while lines:
         start = max(end.offset - min(reach, _MAX_BYTES), 0)
-        first, data = await _bytes(feed, file, LogPlace(end.epoch, start), end, access)
+        first, data = await _bytes(hub, file, LogPlace(end.epoch, start), end, access)
         offset = first + start_of_last(data, lines)
         if offset > first or start == 0 or first > start or reach >= _MAX_BYTES:
             return LogPlace(end.epoch, offset)
@@ -51,17 +51,17 @@ def start_of_last(data: bytes, lines: int) -> int:
 
 
 async def _bytes(
-    feed: LogFeed, file: str, start: LogPlace, end: LogPlace, access: Access
+    hub: LogHub, file: str, start: LogPlace, end: LogPlace, access: Access
 ) -> tuple[int, bytes]:
     """The bytes up to `end` that join, and the offset of their first."""
     first, data = start.offset, bytearray()
     place = start
     while place.offset < end.offset:
-        wanted = Wanted(feed.container, file, place, end)
-        known = feed.files.get(file)
+        wanted = Wanted(hub.container, file, place, end)
+        known = hub.files.get(file)
         recent = known.recent(place) if known else None
         try:
-            step = recent or await feed.history.read(wanted, access)
+            step = recent or await hub.history.read(wanted, access)
         except Refused:
             return end.offset, b""
         if isinstance(step, Piece):

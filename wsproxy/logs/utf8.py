@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where bytes of a log file may be cut, so that no character is.
 
-Pure. A frame ends inside a UTF-8 character only where the file does (facts/arvados-demand.md W1,
-G14): up to three bytes at the end of a run are held back until the rest of the character is there.
+Pure. A frame ends inside a UTF-8 character only where the file does (docs/facts/arvados-demand.md
+W1, G14): up to three bytes at the end of a run are held back until the rest of the character is
+there.
 """
 
 from __future__ import annotations

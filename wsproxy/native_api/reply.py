@@ -69,7 +69,7 @@ def failure(error: ArvadosNatsError) -> Part:
         case Busy():
             found = _Failure(str(error), "busy", True)
         case Unavailable():
-            found = _Failure("this can not be answered now: try again later", "unavailable", True)
+            found = _Failure("this cannot be answered now: try again later", "unavailable", True)
         case Refused():
             found = _Failure(str(error) or NOT_READABLE, "not_readable", False)
         case _:

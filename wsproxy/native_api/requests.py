@@ -22,7 +22,7 @@ from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import tokens_watch
-from arvados_nats.permission_client.grants_cache import GrantBook
+from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permission_client.own_tokens import OwnToken, OwnTokens
 from arvados_nats.permissions import request_info
 from arvados_nats.permissions.judge import Judge
@@ -45,7 +45,7 @@ _IN_ALL = 500
 _SECONDS = 20.0
 """The server forgets where an answer goes after 30 s without a message (`nats_config`)."""
 _ANONYMOUS_SCOPES = ("GET /",)
-"""Fixed in Arvados (facts/arvados.md 2)."""
+"""Fixed in Arvados (docs/facts/arvados.md 2)."""
 
 
 class NativeApi:
@@ -61,7 +61,7 @@ class NativeApi:
     ) -> None:
         self._nats = nats
         self._own = own
-        self._grants = GrantBook(nats)
+        self._grants = GrantsCache(nats)
         self._answers: Mapping[str, Answer] = {
             subjects.API_EVENTS: events.answer,
             subjects.API_LOGS: logs.answer,

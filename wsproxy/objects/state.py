@@ -4,8 +4,8 @@
 """The state of an object as its viewers see it: one read, then every verified change laid over it.
 
 Pure. It holds attributes that are the same for every reader, of kinds whose records are. What
-events do not tell (a container's priority is changed by raw SQL, facts/arvados.md 0.1) stays as
-it was read.
+events do not tell (a container's priority is changed by raw SQL, docs/facts/arvados.md 0.1) stays
+as it was read.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ State = dict[str, Any]
 
 
 def attributes(uuid: str) -> tuple[str, ...]:
-    """Attributes of the record of an object; BadInput for kinds that can not be followed."""
+    """Attributes of the record of an object; BadInput for kinds that cannot be followed."""
     kind = subjects.kind_of(uuid)
     names = ATTRIBUTES.get(kind.name) if kind else None
     if names is None:
@@ -56,7 +56,7 @@ def attributes(uuid: str) -> tuple[str, ...]:
 
 
 def state_of(uuid: str, record: Mapping[str, Any]) -> State:
-    """The state in an API record; integers that a browser can not hold are text."""
+    """The state in an API record; integers that a browser cannot hold are text."""
     return {name: _plain(record.get(name)) for name in attributes(uuid)}
 
 

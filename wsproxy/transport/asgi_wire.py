@@ -15,13 +15,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from wsproxy.transport.frames import Message
-from wsproxy.transport.send_buffer import HIGH_WATER, Outlet
+from wsproxy.transport.send_buffer import HIGH_WATER, SendBuffer
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class AsgiWire:
-    """To an `Outlet`, a `Wire`."""
+    """To a `SendBuffer`, a `Wire`."""
 
     joins = False
 
@@ -30,13 +30,13 @@ class AsgiWire:
         self._waiting: deque[bytes] = deque()
         self._goodbye: dict[str, Any] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._outlet: Outlet | None = None
+        self._send_buffer: SendBuffer | None = None
         self.unsent = 0
         """Bytes that `send` has not returned from yet."""
 
-    def attach(self, outlet: Outlet) -> None:
-        """Tell `outlet` when the wire is full and when it has room."""
-        self._outlet = outlet
+    def attach(self, send_buffer: SendBuffer) -> None:
+        """Tell `send_buffer` when the wire is full and when it has room."""
+        self._send_buffer = send_buffer
 
     def encode(self, message: Message) -> bytes:
         return message.text
@@ -44,8 +44,8 @@ class AsgiWire:
     def write(self, pieces: Sequence[bytes]) -> None:
         self._waiting.extend(pieces)
         self.unsent += sum(map(len, pieces))
-        if self.unsent > HIGH_WATER and self._outlet:
-            self._outlet.paused()
+        if self.unsent > HIGH_WATER and self._send_buffer:
+            self._send_buffer.paused()
         self._work()
 
     def close(self, code: int, reason: str) -> None:
@@ -67,14 +67,14 @@ class AsgiWire:
                 piece = self._waiting.popleft()
                 await self._send({"type": "websocket.send", "text": piece.decode()})
                 self.unsent -= len(piece)
-                if self.unsent < HIGH_WATER // 4 and self._outlet:
-                    self._outlet.resumed()
+                if self.unsent < HIGH_WATER // 4 and self._send_buffer:
+                    self._send_buffer.resumed()
             if self._goodbye:
                 await self._send(self._goodbye)
         except OSError:  # ASGI: the peer is gone
             self._waiting.clear()
             self.unsent = 0
-            if self._outlet:
-                self._outlet.gone()
+            if self._send_buffer:
+                self._send_buffer.gone()
         finally:
             self._task = None

@@ -4,7 +4,7 @@
 """Close codes of WebSocket sessions: the band tells a client what to do.
 
 Pure. 4000-4499 is the server's business: come back, with jitter. 4500-4999 is the client's: stop,
-the same attempt would fail again (facts/realtime.md 6.5).
+the same attempt would fail again (docs/facts/realtime.md 6.5).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 """All connections of the process, whatever their protocol: their clock, and their end at SIGTERM.
 
 uvicorn would close every socket in the same instant, and all clients would come back in the same
-second (facts/realtime.md 3, rows 6 and 17). `drain` closes them one by one over a given time,
+second (docs/facts/realtime.md 3, rows 6 and 17). `drain` closes them one by one over a given time,
 before the server itself is stopped; meanwhile new ones are sent away.
 """
 
@@ -18,7 +18,7 @@ from typing import Protocol
 from wsproxy import metrics
 from wsproxy.transport import failures
 from wsproxy.transport.pacing import STEP_SECONDS, spread
-from wsproxy.transport.send_buffer import Outlet
+from wsproxy.transport.send_buffer import SendBuffer
 
 _TICK_SECONDS = 1.0
 
@@ -27,7 +27,7 @@ class Connection(Protocol):
     """One open connection."""
 
     @property
-    def outlet(self) -> Outlet:
+    def send_buffer(self) -> SendBuffer:
         """Its outgoing side."""
 
     def tick(self, now: float) -> None:

@@ -15,14 +15,14 @@ from typing import Any, Protocol, TypeVar
 
 from wsproxy import metrics
 from wsproxy.transport.close_codes import CloseCode
-from wsproxy.transport.send_buffer import Outlet
+from wsproxy.transport.send_buffer import SendBuffer
 
 logger = logging.getLogger(__name__)
 
 
 class _HasOutlet(Protocol):
     @property
-    def outlet(self) -> Outlet:
+    def send_buffer(self) -> SendBuffer:
         """The connection's outgoing side."""
 
 
@@ -35,25 +35,25 @@ def each(sessions: Iterable[_Session], act: Callable[[_Session], None]) -> None:
         try:
             act(session)
         except Exception as error:
-            end(session.outlet, error)
+            end(session.send_buffer, error)
 
 
-def end(outlet: Outlet, error: BaseException) -> None:
+def end(send_buffer: SendBuffer, error: BaseException) -> None:
     """Close the connection; the client is to come back and resume."""
     logger.error("connection failed", extra={"action": "connection.failed"}, exc_info=error)
     metrics.cut_sockets.labels("failure").inc()
     try:
-        outlet.close(CloseCode.RESYNC, "the server has made a mistake")
+        send_buffer.close(CloseCode.RESYNC, "the server has made a mistake")
     except Exception:
-        outlet.abort()
+        send_buffer.abort()
 
 
-def end_with(outlet: Outlet, task: asyncio.Task[Any]) -> None:
+def end_with(send_buffer: SendBuffer, task: asyncio.Task[Any]) -> None:
     """Close the connection if `task` fails."""
 
     def done(task: asyncio.Task[Any]) -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            end(outlet, error)
+            end(send_buffer, error)
 
     task.add_done_callback(done)

@@ -4,7 +4,7 @@
 """Messages to readers, encoded once each however many readers there are.
 
 Pure. A frame from a server is not masked, so with no extension negotiated its bytes are the same on
-every connection (RFC 6455 5.2, 5.3); facts/realtime.md 2.3. All values are immutable: a shared
+every connection (RFC 6455 5.2, 5.3); docs/facts/realtime.md 2.3. All values are immutable: a shared
 buffer that changed would corrupt the messages of others.
 """
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from wsproxy.transport.asgi_wire import AsgiWire
 from wsproxy.transport.limits import Pace
-from wsproxy.transport.send_buffer import Outlet, Outlets
+from wsproxy.transport.send_buffer import SendBuffer, SendBuffers
 from wsproxy.transport.websocket import EXTENSION, Socket
 
 Scope = MutableMapping[str, Any]
@@ -25,7 +25,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class Incoming:
     """A WebSocket that asks to be let in."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, outlets: Outlets) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, send_buffers: SendBuffers
+    ) -> None:
         self.path: str = scope["path"]
         self.subprotocols: list[str] = scope.get("subprotocols", [])
         self.address: str = (scope.get("client") or ("",))[0]
@@ -34,7 +36,7 @@ class Incoming:
         self._query: bytes = scope.get("query_string", b"")
         self._receive = receive
         self._send = send
-        self._outlets = outlets
+        self._send_buffers = send_buffers
 
     def header(self, name: str) -> str | None:
         """The first header of this name (lower case)."""
@@ -48,7 +50,7 @@ class Incoming:
             return self.socket.query
         return dict(urllib.parse.parse_qsl(self._query.decode("latin-1"), keep_blank_values=True))
 
-    async def accept(self, pace: Pace, *, subprotocol: str | None = None) -> Outlet:
+    async def accept(self, pace: Pace, *, subprotocol: str | None = None) -> SendBuffer:
         """Let it in, and hear it at this pace.
 
         Headers are forgotten then: thousands of connections would keep them for nothing.
@@ -57,13 +59,13 @@ class Incoming:
         if self.socket is not None:
             self._headers.clear()
             self.socket.accepted(pace)
-            outlet = self._outlets.open(self.socket)
-            self.socket.attach(outlet)
-            return outlet
+            send_buffer = self._send_buffers.open(self.socket)
+            self.socket.attach(send_buffer)
+            return send_buffer
         wire = AsgiWire(self._send)
-        outlet = self._outlets.open(wire)
-        wire.attach(outlet)
-        return outlet
+        send_buffer = self._send_buffers.open(wire)
+        wire.attach(send_buffer)
+        return send_buffer
 
     async def refuse(self, status: int, text: str) -> None:
         """Answer the handshake with an HTTP status; to a browser that is close code 1006."""

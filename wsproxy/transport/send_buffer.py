@@ -5,9 +5,9 @@
 
 What it decides: when bytes leave, when a reader counts as behind, and when a peer is stuck.
 The first message of a tick leaves at once, the others of that tick in one write behind it
-(facts/realtime.md 2.2). There is no task, no future and no queue object per message. A reader that
-is behind is not fed any more: whoever feeds it goes back to the stream (`feed`), so an outlet never
-holds more than twice its high-water mark and one message or batch.
+(docs/facts/realtime.md 2.2). There is no task, no future and no queue object per message. A reader
+that is behind is not fed any more: whoever feeds it goes back to the stream (`feed`), so a send
+buffer never holds more than twice its high-water mark and one message or batch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CLOSE_SECONDS = 10.0
 
 
 class Wire(Protocol):
-    """What carries the bytes of an outlet."""
+    """What carries the bytes of a send buffer."""
 
     joins: bool
     """Whether encoded messages, one after the other, are one piece as good as several."""
@@ -55,15 +55,16 @@ class Wire(Protocol):
         """Drop the connection and everything unsent."""
 
 
-class Outlets:
-    """All outlets of the process: flushed once a tick, swept for stuck peers, counted together."""
+class SendBuffers:
+    """All send buffers of the process: flushed once a tick, swept for stuck peers, counted
+    together."""
 
     def __init__(self, budget: int = 256 * 1024 * 1024) -> None:
         self.budget = budget
         self.pending = 0
         """Bytes waiting for all peers, as of the last sweep."""
-        self._open: set[Outlet] = set()
-        self._due: list[Outlet] = []
+        self._open: set[SendBuffer] = set()
+        self._due: list[SendBuffer] = []
         self.turning = False
         """Whether anything was written in this turn of the loop."""
         self.turn = 1
@@ -72,34 +73,34 @@ class Outlets:
     def __len__(self) -> int:
         return len(self._open)
 
-    def __iter__(self) -> Iterator[Outlet]:
+    def __iter__(self) -> Iterator[SendBuffer]:
         return iter(tuple(self._open))
 
-    def open(self, wire: Wire) -> Outlet:
-        """A new outlet over `wire`; `Outlet.gone` ends it."""
-        outlet = Outlet(self, wire)
-        self._open.add(outlet)
-        return outlet
+    def open(self, wire: Wire) -> SendBuffer:
+        """A new send buffer over `wire`; `SendBuffer.gone` ends it."""
+        send_buffer = SendBuffer(self, wire)
+        self._open.add(send_buffer)
+        return send_buffer
 
     def begin(self) -> None:
         """Flush at the end of this turn what has gathered in it."""
         self.turning = True
         asyncio.get_running_loop().call_soon(self._flush)
 
-    def flush_later(self, outlet: Outlet) -> None:
-        self._due.append(outlet)
+    def flush_later(self, send_buffer: SendBuffer) -> None:
+        self._due.append(send_buffer)
 
     def _flush(self) -> None:
         self.turning = False
         self.turn += 1
         due, self._due = self._due, []
-        for outlet in due:
-            outlet.flush()
+        for send_buffer in due:
+            send_buffer.flush()
 
-    def forget(self, outlet: Outlet) -> None:
-        self._open.discard(outlet)
+    def forget(self, send_buffer: SendBuffer) -> None:
+        self._open.discard(send_buffer)
 
-    def sweep(self, now: float) -> list[Outlet]:
+    def sweep(self, now: float) -> list[SendBuffer]:
         """Look at all peers at once and cut those that are stuck; those that were cut.
 
         `now` is the loop's time. Over the process' budget, the peers with most bytes waiting and no
@@ -123,58 +124,63 @@ class Outlets:
         while True:
             sweep = _Sweep()
             async for portion in spread(tuple(self._open), interval):
-                sweep.look((outlet for outlet in portion if outlet in self._open), loop.time())
+                sweep.look(
+                    (send_buffer for send_buffer in portion if send_buffer in self._open),
+                    loop.time(),
+                )
             if stuck := self._cut(sweep):
                 cut(len(stuck))
             queued(self.pending)
 
-    def _cut(self, sweep: _Sweep) -> list[Outlet]:
+    def _cut(self, sweep: _Sweep) -> list[SendBuffer]:
         self.pending = sweep.pending
-        cut = [outlet for outlet in sweep.chosen(self.budget) if outlet in self._open]
-        for outlet in cut:
-            outlet.abort()
+        cut = [
+            send_buffer for send_buffer in sweep.chosen(self.budget) if send_buffer in self._open
+        ]
+        for send_buffer in cut:
+            send_buffer.abort()
         return cut
 
 
 class _Sweep:
-    """What was seen in one look at every outlet."""
+    """What was seen in one look at every send buffer."""
 
     def __init__(self) -> None:
         self.pending = 0
-        self._stuck: list[Outlet] = []
-        self._idle: list[tuple[int, Outlet]] = []
+        self._stuck: list[SendBuffer] = []
+        self._idle: list[tuple[int, SendBuffer]] = []
 
-    def look(self, outlets: Iterable[Outlet], now: float) -> None:
-        for outlet in outlets:
-            waiting, still_for = outlet.progress(now)
+    def look(self, send_buffers: Iterable[SendBuffer], now: float) -> None:
+        for send_buffer in send_buffers:
+            waiting, still_for = send_buffer.progress(now)
             self.pending += waiting
             if still_for > NO_PROGRESS_SECONDS:
-                self._stuck.append(outlet)
+                self._stuck.append(send_buffer)
             elif waiting and still_for:
-                self._idle.append((waiting, outlet))
+                self._idle.append((waiting, send_buffer))
 
-    def chosen(self, budget: int) -> list[Outlet]:
+    def chosen(self, budget: int) -> list[SendBuffer]:
         """Peers to cut: the stuck ones, and the fullest idle ones while there is too much."""
         excess = self.pending - budget
         chosen = self._stuck
         self._idle.sort(key=lambda item: item[0])
         while excess > 0 and self._idle:
-            waiting, outlet = self._idle.pop()
+            waiting, send_buffer = self._idle.pop()
             excess -= waiting
-            chosen.append(outlet)
+            chosen.append(send_buffer)
         return chosen
 
 
-class Outlet:
-    """One connection's outgoing side; made by `Outlets.open`."""
+class SendBuffer:
+    """One connection's outgoing side; made by `SendBuffers.open`."""
 
     __slots__ = (
         "_handed",
         "_moved_at",
-        "_outlets",
         "_paused",
         "_queue",
         "_queued",
+        "_send_buffers",
         "_taken",
         "_turn",
         "_waiters",
@@ -183,8 +189,8 @@ class Outlet:
         "wire",
     )
 
-    def __init__(self, outlets: Outlets, wire: Wire) -> None:
-        self._outlets = outlets
+    def __init__(self, send_buffers: SendBuffers, wire: Wire) -> None:
+        self._send_buffers = send_buffers
         self.wire = wire
         self._queue: list[bytes] = []
         self._queued = 0
@@ -207,18 +213,18 @@ class Outlet:
         """Send bytes that are in the wire's form already."""
         if self.closed:
             return
-        outlets = self._outlets
-        if self._turn == outlets.turn:
+        send_buffers = self._send_buffers
+        if self._turn == send_buffers.turn:
             if not self._queue:
-                outlets.flush_later(self)
+                send_buffers.flush_later(self)
             self._queue.append(piece)
             self._queued += len(piece)
             if self._queued > HIGH_WATER:
                 self.lagging = True
             return
-        if not outlets.turning:
-            outlets.begin()
-        self._turn = outlets.turn
+        if not send_buffers.turning:
+            send_buffers.begin()
+        self._turn = send_buffers.turn
         self._handed += len(piece)
         self.wire.write((piece,))
 
@@ -288,7 +294,7 @@ class Outlet:
         self.closed = True
         self._take()
         self.resumed()
-        self._outlets.forget(self)
+        self._send_buffers.forget(self)
 
     def progress(self, now: float) -> tuple[int, float]:
         """Bytes waiting, and for how many seconds the peer has taken none of them."""

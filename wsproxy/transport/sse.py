@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 
 from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Send
-from wsproxy.transport.send_buffer import HIGH_WATER, Outlet
+from wsproxy.transport.send_buffer import HIGH_WATER, SendBuffer
 
 
 class SseWire:
-    """To an `Outlet`, a `Wire`. Nothing is sent before `begin`; `ended` is called at its end."""
+    """To a `SendBuffer`, a `Wire`. Nothing is sent before `begin`; `ended` is called at its end."""
 
     joins = True
 
@@ -27,13 +27,13 @@ class SseWire:
         self._waiting: list[bytes] = []
         self._begun = False
         self._task: asyncio.Task[None] | None = None
-        self._outlet: Outlet | None = None
+        self._send_buffer: SendBuffer | None = None
         self.unsent = 0
         """Bytes that the server has not taken yet."""
 
-    def attach(self, outlet: Outlet) -> None:
-        """Tell `outlet` when the wire is full and when it has room."""
-        self._outlet = outlet
+    def attach(self, send_buffer: SendBuffer) -> None:
+        """Tell `send_buffer` when the wire is full and when it has room."""
+        self._send_buffer = send_buffer
 
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the head of the response, and from now on what is written."""
@@ -43,8 +43,8 @@ class SseWire:
 
     async def finish(self) -> None:
         """Send all that was written, and the end of the response."""
-        if self._outlet:
-            self._outlet.flush()
+        if self._send_buffer:
+            self._send_buffer.flush()
         while self._task is not None:
             await asyncio.wait((self._task,))
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -55,8 +55,8 @@ class SseWire:
     def write(self, pieces: Sequence[bytes]) -> None:
         self._waiting.extend(pieces)
         self.unsent += sum(map(len, pieces))
-        if self.unsent > HIGH_WATER and self._outlet:
-            self._outlet.paused()
+        if self.unsent > HIGH_WATER and self._send_buffer:
+            self._send_buffer.paused()
         self._work()
 
     def close(self, code: int, reason: str) -> None:
@@ -79,8 +79,8 @@ class SseWire:
                 body = b"".join(waiting)
                 await self._send({"type": "http.response.body", "body": body, "more_body": True})
                 self.unsent -= len(body)
-                if self.unsent < HIGH_WATER // 4 and self._outlet:
-                    self._outlet.resumed()
+                if self.unsent < HIGH_WATER // 4 and self._send_buffer:
+                    self._send_buffer.resumed()
         except OSError:  # ASGI: the peer is gone
             self._waiting.clear()
             self._ended()

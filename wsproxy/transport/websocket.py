@@ -5,8 +5,8 @@
 
 An edge. Of uvicorn it takes what its option `ws` promises a protocol class: the arguments of the
 constructor, the sets in `server_state`, `shutdown`; of websockets its Sans-I/O protocol
-(facts/realtime.md 2.3, 2.4). `tests/integration/test_websocket_protocol.py` holds that against the
-oldest and the newest versions that are allowed. The application finds the socket in the scope:
+(docs/facts/realtime.md 2.3, 2.4). `tests/integration/test_websocket_protocol.py` holds that against
+the oldest and the newest versions that are allowed. The application finds the socket in the scope:
 `scope["extensions"]["arvados.socket"]` is a `Socket`. Servers that have no such extension are
 served by `asgi_wire`.
 
@@ -14,8 +14,8 @@ What a peer sends is looked at a slice a turn, and each frame, of whatever kind,
 its pace nothing is read. So neither the number of frames nor their kind lets one peer keep others
 waiting. It has one pong at a time to fetch, the newest (RFC 6455 5.5.3).
 
-websockets logs headers and frames at DEBUG (facts/realtime.md 0.7). It gets no query string to see:
-it is cut off the request before, and kept in `Socket.query`.
+websockets logs headers and frames at DEBUG (docs/facts/realtime.md 0.7). It gets no query string to
+see: it is cut off the request before, and kept in `Socket.query`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from websockets.server import ServerProtocol
 from wsproxy.transport.fragments import BadFrames, Fragments, cost
 from wsproxy.transport.frames import Message
 from wsproxy.transport.limits import Pace
-from wsproxy.transport.send_buffer import CLOSE_SECONDS, HIGH_WATER, Outlet
+from wsproxy.transport.send_buffer import CLOSE_SECONDS, HIGH_WATER, SendBuffer
 
 EXTENSION = "arvados.socket"
 SLICE_BYTES = 4096
@@ -84,7 +84,7 @@ class _ServerState(Protocol):
 
 
 class Socket(asyncio.Protocol):
-    """One WebSocket; to an `Outlet` it is a `Wire`."""
+    """One WebSocket; to a `SendBuffer` it is a `Wire`."""
 
     joins = True
 
@@ -101,7 +101,7 @@ class Socket(asyncio.Protocol):
         self.conn = ServerProtocol(max_size=config.ws_max_size, logger=_silent)
         self.transport: asyncio.Transport
         self.query: dict[str, str] = {}
-        self.outlet: Outlet | None = None
+        self.send_buffer: SendBuffer | None = None
         self.heard_at = self._loop.time()
         """Loop time at which the peer last sent anything."""
         self._pace: Pace | None = None
@@ -147,16 +147,16 @@ class Socket(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._full = True
-        if self.outlet:
-            self.outlet.paused()
+        if self.send_buffer:
+            self.send_buffer.paused()
 
     def resume_writing(self) -> None:
         self._full = False
         pong, self._pong = self._pong, None
         if pong is not None:
             self._answer(pong)
-        if self.outlet and not self._full:
-            self.outlet.resumed()
+        if self.send_buffer and not self._full:
+            self.send_buffer.resumed()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
@@ -167,9 +167,9 @@ class Socket(asyncio.Protocol):
                 handle.cancel()
         self._slices.clear()
         self._put(None)
-        if self.outlet:
-            self.outlet.gone()
-            self.outlet = None
+        if self.send_buffer:
+            self.send_buffer.gone()
+            self.send_buffer = None
 
     def shutdown(self) -> None:
         """The server stops."""
@@ -329,7 +329,7 @@ class Socket(asyncio.Protocol):
         return {"type": "websocket.receive", form: message}
 
     async def _send(self, message: dict[str, Any]) -> None:
-        """ASGI's, for the handshake alone: what comes later goes to the `Outlet`."""
+        """ASGI's, for the handshake alone: what comes later goes to the `SendBuffer`."""
         response = self._response
         if response is None or self._lost:
             raise OSError("the handshake is over")
@@ -366,11 +366,11 @@ class Socket(asyncio.Protocol):
         self._pace = pace
         self._go_on()
 
-    def attach(self, outlet: Outlet) -> None:
-        """Tell `outlet` when the transport is full and when it has room."""
-        self.outlet = outlet
+    def attach(self, send_buffer: SendBuffer) -> None:
+        """Tell `send_buffer` when the transport is full and when it has room."""
+        self.send_buffer = send_buffer
         if self._full:
-            outlet.paused()
+            send_buffer.paused()
 
     @property
     def waits(self) -> bool:

@@ -1,12 +1,13 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""One v0 connection: the session, the token's viewer, and the feed between them.
+"""One v0 connection: the session, the token's viewer, and the consumer between them.
 
 As in arvados-ws any token connects, and one that Arvados does not accept gets no events; that is
 counted. Commands are answered at once, also while Arvados does not answer: a subscription notes its
-place in the stream, and the feed begins there when the viewer is known. When the token dies the
-connection is closed; what may not be shown any more is left out in silence (facts/arvados.md 6).
+place in the stream, and the consumer begins there when the viewer is known. When the token dies the
+connection is closed; what may not be shown any more is left out in silence (docs/facts/arvados.md
+6).
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from arvados_nats.errors import BadInput, Refused, Unavailable
 from arvados_nats.permissions.grant_subjects import Change
 from wsproxy import metrics
 from wsproxy.events.batch import Batch
-from wsproxy.events.consumer import Feed
-from wsproxy.logins.logins import TooMany, Viewer
+from wsproxy.events.consumer import EventConsumer
+from wsproxy.logins.logins import Login, TooMany
 from wsproxy.services import Services
 from wsproxy.transport import failures
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.transport.incoming import Incoming
-from wsproxy.transport.send_buffer import Outlet
+from wsproxy.transport.send_buffer import SendBuffer
 from wsproxy.v0 import messages as messages_v0
 from wsproxy.v0.messages import NumberedEvent, Subscribe, Unsubscribe
 from wsproxy.v0.session import SessionV0, Subscription
@@ -50,8 +51,8 @@ _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 async def serve(services: Services, incoming: Incoming) -> None:
     """Talk v0 until either side ends it."""
     token = Token(incoming.query.get("api_token", ""))
-    outlet = await incoming.accept(services.limits.pace)
-    connection = ConnectionV0(services, incoming, outlet, token)
+    send_buffer = await incoming.accept(services.limits.pace)
+    connection = ConnectionV0(services, incoming, send_buffer, token)
     services.connections.add(connection)
     gauge = metrics.sockets.labels("0")
     gauge.inc()
@@ -64,20 +65,20 @@ async def serve(services: Services, incoming: Incoming) -> None:
 
 
 class ConnectionV0:
-    """To `Viewers` a session, to `Connections` a connection."""
+    """To `Logins` a session, to `Connections` a connection."""
 
     def __init__(
-        self, services: Services, incoming: Incoming, outlet: Outlet, token: Token
+        self, services: Services, incoming: Incoming, send_buffer: SendBuffer, token: Token
     ) -> None:
         self._services = services
         self._incoming = incoming
-        self.outlet = outlet
+        self.send_buffer = send_buffer
         self._token = token
         self._form = NumberedEvent.frame if incoming.socket else NumberedEvent.text
         limits = services.limits
         self._session = SessionV0(limits.subscriptions, limits.subscription_bytes)
-        self._viewer: Viewer | None = None
-        self._feed: Feed | None = None
+        self._login: Login | None = None
+        self._consumer: EventConsumer | None = None
         self._msg_id = 0
         self._counted = 0
         self._heard = 0
@@ -92,26 +93,26 @@ class ConnectionV0:
         while (data := await self._incoming.receive()) is not None:
             if data and self._may_say(data):  # arvados-ws does not see empty frames
                 self._handle(data)
-            if self.outlet.lagging:
-                await self.outlet.writable()
+            if self.send_buffer.lagging:
+                await self.send_buffer.writable()
 
     def end(self) -> None:
         """Free everything; the connection is over."""
         self._services.source.on_reset.discard(self._stream_reset)
         for task in self._tasks:
             task.cancel()
-        if self._feed:
-            self._feed.stop()
-        if self._viewer:
-            self._services.viewers.release(self._viewer, self)
+        if self._consumer:
+            self._consumer.stop()
+        if self._login:
+            self._services.logins.release(self._login, self)
         self._count()
-        self.outlet.gone()
+        self.send_buffer.gone()
 
     # Commands.
 
     def _may_say(self, data: str | bytes) -> bool:
         self._heard += len(data)
-        if self._viewer is not None or self._heard <= _BEFORE_ADMISSION:
+        if self._login is not None or self._heard <= _BEFORE_ADMISSION:
             return True
         self._cut(_POLICY_VIOLATION, "too many commands before the token was accepted", "unknown")
         return False
@@ -128,14 +129,14 @@ class ConnectionV0:
             done = False
         if not done:
             metrics.bad_commands.inc()
-            self.outlet.write(messages_v0.BAD)
+            self.send_buffer.write(messages_v0.BAD)
 
     def _unsubscribe(self, wanted: Unsubscribe) -> bool:
         if not self._session.unsubscribe(wanted.filters):
             return False
-        self.outlet.write(messages_v0.OK)
-        if not len(self._session) and self._feed:
-            self._feed.halt()
+        self.send_buffer.write(messages_v0.OK)
+        if not len(self._session) and self._consumer:
+            self._consumer.halt()
         return True
 
     def _subscribe(self, wanted: Subscribe) -> bool:
@@ -143,11 +144,11 @@ class ConnectionV0:
         subscription = self._session.subscribe(wanted, position)
         if subscription is None:
             return False
-        self.outlet.write(messages_v0.OK)
+        self.send_buffer.write(messages_v0.OK)
         if wanted.last_log_id:
             self._spawn(self._replay(subscription))
-        elif self._feed and not self._feed.running:
-            self._feed.start(position)
+        elif self._consumer and not self._consumer.running:
+            self._consumer.start(position)
         return True
 
     async def _replay(self, subscription: Subscription) -> None:
@@ -161,20 +162,20 @@ class ConnectionV0:
                 )
             except Unavailable:
                 await asyncio.sleep(_RETRY_SECONDS[-1])
-        feed = self._feed
-        shown = feed.position if feed and feed.running else place.sequence
+        consumer = self._consumer
+        shown = consumer.position if consumer and consumer.running else place.sequence
         after_id = None if place.exact else wanted.last_log_id
         self._session.begin_replay(subscription, place.sequence, after_id, shown)
-        if feed and not (feed.running and feed.position <= place.sequence):
-            feed.start(place.sequence)
+        if consumer and not (consumer.running and consumer.position <= place.sequence):
+            consumer.start(place.sequence)
 
     # Who it is.
 
     async def _admit(self) -> None:
         attempt = 0
-        while self._viewer is None:
+        while self._login is None:
             try:
-                self._viewer = await self._services.viewers.admit(self._token, self)
+                self._login = await self._services.logins.admit(self._token, self)
             except TooMany as error:
                 self._cut(CloseCode.LIMIT, str(error), "user")
                 return
@@ -189,14 +190,16 @@ class ConnectionV0:
                 await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
                 attempt += 1
         await self._services.source.ready.wait()
-        self._feed = Feed(self._services.source, self._viewer.reader, self.outlet, self._accept)
+        self._consumer = EventConsumer(
+            self._services.source, self._login.principal, self.send_buffer, self._accept
+        )
         first = self._session.first_place
         if first is not None:
-            self._feed.start(first)
+            self._consumer.start(first)
 
     def ended(self, reason: str) -> None:
-        if self._feed:
-            self._feed.stop()
+        if self._consumer:
+            self._consumer.stop()
         self._cut(CloseCode.TOKEN_INVALID, f"token {reason}", "token")
 
     def narrowed(self, change: Change) -> None:
@@ -213,17 +216,17 @@ class ConnectionV0:
                 numbered = enumerate(batch.events, first)
                 frames = [messages_v0.numbered(stored).frame(number) for number, stored in numbered]
                 piece = batch.keep(first, frames)
-            self.outlet.put(piece)
+            self.send_buffer.put(piece)
             return
         for stored in batch.events:
             if self._session.lets_through(stored):
                 self._msg_id += 1
-                self.outlet.put(self._form(messages_v0.numbered(stored), self._msg_id))
+                self.send_buffer.put(self._form(messages_v0.numbered(stored), self._msg_id))
 
     def _stream_reset(self) -> None:
         self._session.forget_places()
-        if self._feed and self._feed.running:
-            self._feed.start(0)
+        if self._consumer and self._consumer.running:
+            self._consumer.start(0)
 
     # Time.
 
@@ -232,8 +235,8 @@ class ConnectionV0:
             self._quiet_since = now
         elif now - self._quiet_since >= self._services.send_timeout:
             self._quiet_since = now
-            if not self.outlet.pending:
-                self.outlet.write(messages_v0.IDLE)
+            if not self.send_buffer.pending:
+                self.send_buffer.write(messages_v0.IDLE)
         self._ping(now)
 
     def _count(self) -> int:
@@ -246,11 +249,11 @@ class ConnectionV0:
     def _ping(self, now: float) -> None:
         """Find peers that vanished; one that has something to read needs no ping for that."""
         socket = self._incoming.socket
-        if socket is None or self.outlet.pending or now - socket.heard_at < _PING_SECONDS:
+        if socket is None or self.send_buffer.pending or now - socket.heard_at < _PING_SECONDS:
             return
         if now - socket.heard_at > _SILENT_SECONDS:
             metrics.cut_sockets.labels("silent").inc()
-            self.outlet.abort()
+            self.send_buffer.abort()
         elif now - self._pinged_at >= _PING_SECONDS:
             self._pinged_at = now
             socket.ping()
@@ -259,12 +262,12 @@ class ConnectionV0:
         self._cut(_GOING_AWAY, "the server is going away", "drain")
 
     def _cut(self, code: int, reason: str, cause: str) -> None:
-        if not self.outlet.closed:
+        if not self.send_buffer.closed:
             metrics.cut_sockets.labels(cause).inc()
-        self.outlet.close(code, reason)
+        self.send_buffer.close(code, reason)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name="v0")
-        failures.end_with(self.outlet, task)
+        failures.end_with(self.send_buffer, task)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

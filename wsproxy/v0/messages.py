@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Protocol v0 as arvados-ws speaks it: what comes in, and the bytes that go out.
 
-Pure. facts/arvados.md 6 and services/ws/session_v0.go are the reference, down to Go's way of
+Pure. docs/facts/arvados.md 6 and services/ws/session_v0.go are the reference, down to Go's way of
 reading JSON: keys in any case, `null` as absent, an absent filter list different from an empty one
 when an unsubscribe looks for its equal. Only `event_type in [...]` and `created_at` with a time in
 RFC 3339 are honoured; every other filter is ignored, that is, matches, and nothing is kept of it

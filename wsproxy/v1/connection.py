@@ -30,13 +30,13 @@ from arvados_nats.protocol_v1.requests import (
     Unsubscribe,
 )
 from wsproxy import metrics
-from wsproxy.logins.logins import TooMany, Viewer
+from wsproxy.logins.logins import Login, TooMany
 from wsproxy.services import Services
 from wsproxy.transport import failures
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Incoming
-from wsproxy.transport.send_buffer import Outlet
+from wsproxy.transport.send_buffer import SendBuffer
 from wsproxy.v1.event_subscription import EventSubscription
 from wsproxy.v1.log_subscription import LogSubscription
 from wsproxy.v1.object_subscription import ObjectSubscription
@@ -58,12 +58,12 @@ async def serve(services: Services, incoming: Incoming) -> None:
     """Talk v1 until either side ends it."""
     offered = incoming.subprotocols
     chosen = messages_v1.SUBPROTOCOL if messages_v1.SUBPROTOCOL in offered else None
-    outlet = await incoming.accept(services.limits.pace, subprotocol=chosen)
+    send_buffer = await incoming.accept(services.limits.pace, subprotocol=chosen)
     if offered and chosen is None:
-        outlet.close(CloseCode.UNSUPPORTED, f"this server speaks {messages_v1.SUBPROTOCOL}")
-        outlet.gone()
+        send_buffer.close(CloseCode.UNSUPPORTED, f"this server speaks {messages_v1.SUBPROTOCOL}")
+        send_buffer.gone()
         return
-    connection = ConnectionV1(services, incoming, outlet)
+    connection = ConnectionV1(services, incoming, send_buffer)
     services.connections.add(connection)
     gauge = metrics.sockets.labels("1")
     gauge.inc()
@@ -76,13 +76,13 @@ async def serve(services: Services, incoming: Incoming) -> None:
 
 
 class ConnectionV1:
-    """To `Viewers` a session, to `Connections` a connection, to subscriptions their client."""
+    """To `Logins` a session, to `Connections` a connection, to subscriptions their client."""
 
-    def __init__(self, services: Services, incoming: Incoming, outlet: Outlet) -> None:
-        self.outlet = outlet
+    def __init__(self, services: Services, incoming: Incoming, send_buffer: SendBuffer) -> None:
+        self.send_buffer = send_buffer
         self._services = services
         self._incoming = incoming
-        self._viewer: Viewer | None = None
+        self._login: Login | None = None
         self._subscriptions: dict[str, Subscription] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         now = asyncio.get_running_loop().time()
@@ -90,27 +90,27 @@ class ConnectionV1:
         self._max_age = services.max_age * random.uniform(0.8, 1.2)
 
     @property
-    def viewer(self) -> Viewer:
-        if self._viewer is None:
+    def login(self) -> Login:
+        if self._login is None:
             raise Refused("not authenticated")
-        return self._viewer
+        return self._login
 
     async def run(self) -> None:
         """Handle what the client sends until the connection is over."""
         while (data := await self._incoming.receive()) is not None:
             self._heard_at = asyncio.get_running_loop().time()
             await self._handle(data)
-            if self.outlet.lagging:
-                await self.outlet.writable()
+            if self.send_buffer.lagging:
+                await self.send_buffer.writable()
 
     def end(self) -> None:
         """Free everything; the connection is over."""
         self._stop_all()
         for task in self._tasks:
             task.cancel()
-        if self._viewer:
-            self._services.viewers.release(self._viewer, self)
-        self.outlet.gone()
+        if self._login:
+            self._services.logins.release(self._login, self)
+        self.send_buffer.gone()
 
     # Messages of the client.
 
@@ -127,7 +127,7 @@ class ConnectionV1:
                 await self._authenticate(Token(message.token))
             case Pong():
                 pass
-            case _ if self._viewer is None:
+            case _ if self._login is None:
                 self._error("not_authenticated", "send auth first")
             case Subscribe():
                 self._subscribe(message, len(data))
@@ -180,7 +180,7 @@ class ConnectionV1:
 
     async def _authenticate(self, token: Token) -> None:
         try:
-            viewer = await self._services.viewers.admit(token, self)
+            login = await self._services.logins.admit(token, self)
         except TooMany as error:
             self._close(CloseCode.LIMIT, str(error), "user")
             return
@@ -190,32 +190,32 @@ class ConnectionV1:
         except (Unavailable, BadInput) as error:
             self._error("unavailable", str(error), temporary=True)
             return
-        former = self._viewer
-        if former is not None and former.identity.user_uuid != viewer.identity.user_uuid:
-            self._services.viewers.release(viewer, self)
+        former = self._login
+        if former is not None and former.identity.user_uuid != login.identity.user_uuid:
+            self._services.logins.release(login, self)
             self._error("other_user", "a connection stays with the user it began with")
             return
-        self._viewer = viewer
-        if former is not None and former is not viewer:
-            self._services.viewers.release(former, self)
+        self._login = login
+        if former is not None and former is not login:
+            self._services.logins.release(former, self)
             for subscription in self._subscriptions.values():
                 subscription.renew()
-        self._greet(viewer)
+        self._greet(login)
 
-    def _greet(self, viewer: Viewer) -> None:
+    def _greet(self, login: Login) -> None:
         limits = messages_v1.Limits(self._services.limits.subscriptions, MAX_MESSAGE)
-        identity = viewer.identity
+        identity = login.identity
         self.tell(messages_v1.Hello(identity.user_uuid, identity.token_uuid, PING_SECONDS, limits))
 
     def _refuse(self, text: str) -> None:
         metrics.refused_tokens.inc()
         self._error("token_invalid", text)
-        if self._viewer is None:
+        if self._login is None:
             self._close(CloseCode.TOKEN_INVALID, "token invalid", "token")
 
     def ended(self, reason: str) -> None:
         self._stop_all()
-        self.outlet.discard()
+        self.send_buffer.discard()
         self.tell(messages_v1.Revoked(f"token {reason}"))
         self._close(CloseCode.TOKEN_INVALID, f"token {reason}", "token")
 
@@ -226,10 +226,10 @@ class ConnectionV1:
     # What subscriptions ask of their client.
 
     def send(self, message: Message) -> None:
-        self.outlet.write(message)
+        self.send_buffer.write(message)
 
     def tell(self, message: messages_v1.ServerMessage) -> None:
-        self.outlet.write(Message(messages_v1.encode(message)))
+        self.send_buffer.write(Message(messages_v1.encode(message)))
 
     def revoke(self, id: str, reason: str) -> None:
         subscription = self._subscriptions.pop(id, None)
@@ -238,7 +238,7 @@ class ConnectionV1:
             self.tell(messages_v1.Revoked(reason, id))
             logger.info(
                 "subscription ended: not readable any more",
-                extra={"action": "v1.revoked", "user_uuid": self.viewer.identity.user_uuid},
+                extra={"action": "v1.revoked", "user_uuid": self.login.identity.user_uuid},
             )
 
     def finished(self, id: str) -> None:
@@ -248,26 +248,26 @@ class ConnectionV1:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name="v1")
-        failures.end_with(self.outlet, task)
+        failures.end_with(self.send_buffer, task)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     # Time.
 
     def tick(self, now: float) -> None:
-        if self.outlet.closed:
+        if self.send_buffer.closed:
             return
         heard = self._incoming.socket.heard_at if self._incoming.socket else self._heard_at
-        if self._viewer is None and now - self._opened_at > AUTH_SECONDS:
+        if self._login is None and now - self._opened_at > AUTH_SECONDS:
             self._error("auth_timeout", "no token was sent in time")
             self._close(CloseCode.AUTH_TIMEOUT, "auth first", "auth")
-        elif now - heard > SILENT_SECONDS and not self.outlet.pending:
+        elif now - heard > SILENT_SECONDS and not self.send_buffer.pending:
             self._close(CloseCode.NO_PONG, "no pong", "silent")
         elif 0 < self._max_age < now - self._opened_at:
             self._goodbye(CloseCode.MAX_AGE, "this connection is old")
         elif now - self._pinged_at >= PING_SECONDS:
             self._pinged_at = now
-            self.outlet.write(PING)
+            self.send_buffer.write(PING)
 
     def drain(self) -> None:
         self._goodbye(CloseCode.DRAIN, "the server is going away")
@@ -277,10 +277,10 @@ class ConnectionV1:
         self._close(code, reason, "drain" if code is CloseCode.DRAIN else "age")
 
     def _close(self, code: CloseCode, reason: str, cause: str) -> None:
-        if not self.outlet.closed:
+        if not self.send_buffer.closed:
             metrics.cut_sockets.labels(cause).inc()
         self._stop_all()
-        self.outlet.close(code, reason)
+        self.send_buffer.close(code, reason)
 
     def _stop_all(self) -> None:
         subscriptions, self._subscriptions = self._subscriptions, {}

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Changes of objects, filtered at the server, from a cursor on and then live.
 
-Who may see an event is the reader's business (`reader`), history and lag are the feed's (`feed`);
-what a client asked for is in `event_filters`; here is what its cursor means.
+Who may see an event is the reader's business (`principal`), history and lag are the consumer's
+(`consumer`); what a client asked for is in `event_filters`; here is what its cursor means.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from arvados_nats.protocol_v1.requests import EventsTarget
 from wsproxy import metrics
 from wsproxy.cursors import EventCursor
 from wsproxy.events.batch import Batch
-from wsproxy.events.consumer import Feed
+from wsproxy.events.consumer import EventConsumer
 from wsproxy.events.filters import ANEW, GONE, Filters
 from wsproxy.events.project_trees import Tree
 from wsproxy.events.stored_event import StoredEvent
@@ -36,12 +36,12 @@ class EventSubscription:
         self._target = target
         self._filters = Filters(target)
         self._tree: Tree | None = None
-        self._feed: Feed | None = None
+        self._consumer: EventConsumer | None = None
         self._caught_up = False
         self._stopped = False
-        self._outlet = client.outlet
-        shared = self._filters.everything and client.outlet.wire.joins
-        self._form = type(client.outlet.wire) if shared else None
+        self._send_buffer = client.send_buffer
+        shared = self._filters.everything and client.send_buffer.wire.joins
+        self._form = type(client.send_buffer.wire) if shared else None
         """What all subscriptions with the same bytes for the same events have in common."""
 
     async def start(self) -> None:
@@ -56,31 +56,33 @@ class EventSubscription:
         self._client.tell(Subscribed(self._id))
         if gap:
             self._client.tell(Gap(self._id, gap, cursor=self._cursor(place)))
-        source, reader = self._services.source, self._client.viewer.reader
-        self._feed = Feed(source, reader, self._client.outlet, self._accept, self._live)
+        source, principal = self._services.source, self._client.login.principal
+        self._consumer = EventConsumer(
+            source, principal, self._client.send_buffer, self._accept, self._live
+        )
         source.on_reset.add(self._reset)
-        self._feed.start(place)
+        self._consumer.start(place)
 
     def stop(self) -> None:
         self._stopped = True
         self._services.source.on_reset.discard(self._reset)
-        if self._feed:
-            self._feed.stop()
+        if self._consumer:
+            self._consumer.stop()
         if self._tree:
             self._services.trees.close(self._tree, self._tree_moves)
             self._tree = None
 
     def _tree_moves(self) -> None:
         """Deliver nothing until it is known which projects are below the owners."""
-        feed, tree = self._feed, self._tree
-        if feed and tree and feed.running:
-            feed.halt()
-            self._client.spawn(self._go_on(feed, feed.position))
+        consumer, tree = self._consumer, self._tree
+        if consumer and tree and consumer.running:
+            consumer.halt()
+            self._client.spawn(self._go_on(consumer, consumer.position))
 
-    async def _go_on(self, feed: Feed, place: int) -> None:
+    async def _go_on(self, consumer: EventConsumer, place: int) -> None:
         if self._tree:
             await self._follow_tree(self._tree)
-        feed.start(place)
+        consumer.start(place)
 
     async def _follow_tree(self, tree: Tree) -> None:
         await tree.loaded()
@@ -91,15 +93,17 @@ class EventSubscription:
 
     def renew(self) -> None:
         """The client has a new token: go on at the same place as the one it names."""
-        if self._feed:
-            place = self._feed.position
-            self._feed.stop()
-            source, reader = self._services.source, self._client.viewer.reader
-            feed = self._feed = Feed(source, reader, self._client.outlet, self._accept, self._live)
+        if self._consumer:
+            place = self._consumer.position
+            self._consumer.stop()
+            source, principal = self._services.source, self._client.login.principal
+            consumer = self._consumer = EventConsumer(
+                source, principal, self._client.send_buffer, self._accept, self._live
+            )
             if self._tree:
-                self._client.spawn(self._go_on(feed, place))
+                self._client.spawn(self._go_on(consumer, place))
             else:
-                feed.start(place)
+                consumer.start(place)
 
     async def _place(self) -> tuple[str | None, int]:
         """What is missing, if anything, and after which sequence to begin."""
@@ -123,19 +127,19 @@ class EventSubscription:
         return max(int(info["state"]["first_seq"]), 1)
 
     def _accept(self, batch: Batch) -> None:
-        outlet, form = self._outlet, self._form
+        send_buffer, form = self._send_buffer, self._form
         if form is not None:
             piece = batch.made.get(form)
             if piece is None:
-                encode = outlet.wire.encode
+                encode = send_buffer.wire.encode
                 piece = batch.keep(form, [encode(self._message(s)) for s in batch.events])
-            outlet.put(piece)
+            send_buffer.put(piece)
             metrics.sent.waiting += len(batch.events)
             return
         for stored in batch.events:
             if self._filters.everything or self._filters.match(stored, self._shown(stored)):
                 metrics.sent.waiting += 1
-                outlet.write(self._message(stored))
+                send_buffer.write(self._message(stored))
 
     def _message(self, stored: StoredEvent) -> Message:
         if stored.v1 is None:
@@ -144,21 +148,21 @@ class EventSubscription:
 
     def _shown(self, stored: StoredEvent) -> list[tuple[str, str]]:
         """Requests that show a container and that this very reader may see, with their owners."""
-        facts, viewer = stored.facts, self._client.viewer
+        facts, login = stored.facts, self._client.login
         if not self._filters.by_request or facts is None or not facts.requests:
             return []
-        judge = viewer.judge()
+        judge = login.judge()
         return judge.requests_shown(facts) if judge else []
 
     def _live(self) -> None:
-        if not self._caught_up and self._feed:
+        if not self._caught_up and self._consumer:
             self._caught_up = True
-            self._client.tell(CaughtUp(self._id, self._cursor(self._feed.position)))
+            self._client.tell(CaughtUp(self._id, self._cursor(self._consumer.position)))
 
     def _reset(self) -> None:
-        if self._feed:
+        if self._consumer:
             self._client.tell(Gap(self._id, ANEW, cursor=self._cursor(0)))
-            self._feed.start(0)
+            self._consumer.start(0)
 
     def _cursor(self, sequence: int) -> str:
         place = EventCursor(self._services.source.created, sequence)

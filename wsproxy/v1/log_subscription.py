@@ -5,9 +5,9 @@
 
 A request's record tells which container is its present one. When a retry gives it another, all
 that there is of the old container's log comes first, then `attempt`, then the new one's log from
-its beginning (facts/arvados-demand.md A37, W2, G12). The end of a container whose node died takes
-its time: the next attempt does not wait for it, and what still comes of the former is sent beside
-it. The permission comes from the request.
+its beginning (docs/facts/arvados-demand.md A37, W2, G12). The end of a container whose node died
+takes its time: the next attempt does not wait for it, and what still comes of the former is sent
+beside it. The permission comes from the request.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.protocol_v1.messages import Attempt, End, Gap, Subscribed
 from arvados_nats.protocol_v1.requests import From, LogTarget
 from wsproxy.cursors import LogCursor
-from wsproxy.logs.consumer import LogReader, Selection
+from wsproxy.logs.consumer import LogConsumer, Selection
 from wsproxy.logs.saved import Access
 from wsproxy.objects import history as object_history
 from wsproxy.objects import state as object_state
-from wsproxy.objects.followed import ObjectFeed
+from wsproxy.objects.hub import ObjectHub
 from wsproxy.objects.state import State
 from wsproxy.transport.frames import Message
 from wsproxy.v1.subscription import NOT_READABLE, Client, still_allowed
@@ -49,11 +49,11 @@ class LogSubscription:
         self._client = client
         self._id = id
         self._target = target
-        self._request: ObjectFeed | None = None
+        self._request: ObjectHub | None = None
         self._facts: ObjectFacts | None = None
         self._container: str | None = None
         """The container whose log was begun last."""
-        self._readers: dict[str, LogReader] = {}
+        self._consumers: dict[str, LogConsumer] = {}
         """Who reads this container, also after its end, and former ones that have not ended."""
         self._next = _selection(target, target.from_)
         self._waiting: asyncio.TimerHandle | None = None
@@ -71,9 +71,9 @@ class LogSubscription:
 
     def stop(self) -> None:
         self._stopped = True
-        for container, reader in self._readers.items():
-            if not reader.stopped:
-                reader.stop()
+        for container, consumer in self._consumers.items():
+            if not consumer.stopped:
+                consumer.stop()
                 self._services.logs.close(container)
         if self._waiting:
             self._waiting.cancel()
@@ -89,7 +89,7 @@ class LogSubscription:
 
     def cursor(self, *, done: bool) -> LogCursor | None:
         """The next byte of every file; None while that is not known of all that is read."""
-        former = {container: reader.places for container, reader in self._readers.items()}
+        former = {container: consumer.places for container, consumer in self._consumers.items()}
         if self._container is None:
             return None
         places = former.pop(self._container)
@@ -104,12 +104,12 @@ class LogSubscription:
 
     def renew(self) -> None:
         """The client has a new token."""
-        for reader in self._readers.values():
-            reader.access = self._access()
+        for consumer in self._consumers.values():
+            consumer.access = self._access()
 
     async def _may_read(self, *, fresh: bool = True) -> bool:
         return await self._services.readable.logs(
-            self._client.viewer, self._target.uuid, self._facts, fresh=fresh
+            self._client.login, self._target.uuid, self._facts, fresh=fresh
         )
 
     def _judge_anew(self) -> None:
@@ -127,15 +127,15 @@ class LogSubscription:
         self._read(self._container, self._next)
 
     async def _start_request(self) -> None:
-        feed = self._request = self._services.objects.open(self._target.uuid)
-        state = await feed.load(self._client.viewer.token)
+        hub = self._request = self._services.objects.open(self._target.uuid)
+        state = await hub.load(self._client.login.token)
         self._facts = object_state.facts(state)
         if not await self._may_read(fresh=False):
             raise Refused(NOT_READABLE)
         known = await self._known_attempts(state)
         if self._stopped:
             return
-        feed.followers.add(self._look)
+        hub.followers.add(self._look)
         self._client.tell(Subscribed(self._id))
         self._resume(known, state["container_uuid"])
         self._look()
@@ -169,21 +169,21 @@ class LogSubscription:
 
     def _look(self) -> None:
         """See what the request's record means for what is sent."""
-        feed = self._request
-        if feed is None or self._stopped:
+        hub = self._request
+        if hub is None or self._stopped:
             return
-        state = feed.state
-        if feed.deleted:
+        state = hub.state
+        if hub.deleted:
             self._client.revoke(self._id, NOT_READABLE)
         elif state is None:
-            self._client.spawn(self._reload(feed))
+            self._client.spawn(self._reload(hub))
         else:
             self._follow(state)
 
-    async def _reload(self, feed: ObjectFeed) -> None:
+    async def _reload(self, hub: ObjectHub) -> None:
         async def load() -> bool:
             try:
-                await feed.load(self._client.viewer.token)
+                await hub.load(self._client.login.token)
             except Refused:
                 return False
             return True
@@ -201,13 +201,13 @@ class LogSubscription:
         container = state["container_uuid"]
         if container and container != self._container:
             self._go_on_to(container, max(state["container_count"] or 1, 1))
-        elif state["state"] == _FINAL and all(one.stopped for one in self._readers.values()):
+        elif state["state"] == _FINAL and all(one.stopped for one in self._consumers.values()):
             self._client.tell(End(request=self._target.uuid, state=_FINAL))
             self._client.finished(self._id)
 
     def _go_on_to(self, container: str, n: int) -> None:
         """Begin the next attempt, unless there is more of the former one, or its end, at once."""
-        former = self._readers.get(self._container or "")
+        former = self._consumers.get(self._container or "")
         if former is None or former.stopped or (self._waited and former.caught_up):
             self._attempt(container, n)
         elif self._waiting is None:
@@ -220,29 +220,29 @@ class LogSubscription:
 
     def _attempt(self, container: str, n: int) -> None:
         self._client.tell(Attempt(self._id, self._target.uuid, container, n))
-        self._readers = {uuid: one for uuid, one in self._readers.items() if not one.stopped}
+        self._consumers = {uuid: one for uuid, one in self._consumers.items() if not one.stopped}
         self._container, self._waited = container, False
         self._read(container, self._next)
         self._next = Selection(files=self._next.files)
 
     def _read(self, container: str, selection: Selection) -> None:
-        reader = self._readers[container] = LogReader(
+        consumer = self._consumers[container] = LogConsumer(
             self._services.logs.open(container),
-            self._client.outlet,
+            self._client.send_buffer,
             self._access(),
             selection,
             id=self._id,
             send=self._send,
             ended=partial(self._container_ended, container),
         )
-        reader.start()
+        consumer.start()
 
     def _send(self, message: Message) -> None:
         self._client.send(message)
 
     def _access(self) -> Access:
         request = self._target.uuid if self._request else None
-        return Access(self._client.viewer.token, request)
+        return Access(self._client.login.token, request)
 
     def _container_ended(self, container: str) -> None:
         self._services.logs.close(container)
@@ -250,7 +250,7 @@ class LogSubscription:
             self._client.finished(self._id)
             return
         if container != self._container:
-            del self._readers[container]
+            del self._consumers[container]
         self._look()
 
 

@@ -4,8 +4,8 @@
 """The state of one object: as it is, then each change of it, coalesced to the latest.
 
 A container request comes with its present container in one record, so that a page needs no read of
-its own (facts/arvados-demand.md A14). A slow connection gets the latest state when it has room, not
-every state there was. Deletion and loss of permission are told alike.
+its own (docs/facts/arvados-demand.md A14). A slow connection gets the latest state when it has
+room, not every state there was. Deletion and loss of permission are told alike.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from arvados_nats.protocol_v1.messages import Object, Subscribed, encode
 from arvados_nats.protocol_v1.requests import ObjectTarget
 from wsproxy.cursors import EventCursor
 from wsproxy.objects import state as object_state
-from wsproxy.objects.followed import ObjectFeed
+from wsproxy.objects.hub import ObjectHub
 from wsproxy.transport.frames import Message
 from wsproxy.v1.subscription import NOT_READABLE, Client, still_allowed
 
@@ -43,8 +43,8 @@ class ObjectSubscription:
         self._uuid = target.uuid
         self._etag = target.etag
         self._facts: ObjectFacts | None = None
-        self._feed: ObjectFeed | None = None
-        self._container: ObjectFeed | None = None
+        self._hub: ObjectHub | None = None
+        self._container: ObjectHub | None = None
         self._sent_at = float("-inf")
         self._due: asyncio.Handle | None = None
         self._busy = False
@@ -52,13 +52,13 @@ class ObjectSubscription:
 
     async def start(self) -> None:
         object_state.attributes(self._uuid)
-        feed = self._feed = self._services.objects.open(self._uuid)
+        hub = self._hub = self._services.objects.open(self._uuid)
         await self._load()
         if not await self._may_read(fresh=False):
             raise Refused(NOT_READABLE)
         if self._stopped:
             return
-        feed.followers.add(self._changed)
+        hub.followers.add(self._changed)
         self._services.objects.watch_requests(self._uuid, self._judge_anew)
         self._client.tell(Subscribed(self._id))
         self._flush()
@@ -68,11 +68,11 @@ class ObjectSubscription:
         if self._due:
             self._due.cancel()
         self._leave_container()
-        if self._feed:
-            self._feed.followers.discard(self._changed)
+        if self._hub:
+            self._hub.followers.discard(self._changed)
             self._services.objects.unwatch_requests(self._uuid, self._judge_anew)
             self._services.objects.close(self._uuid)
-            self._feed = None
+            self._hub = None
 
     async def recheck(self) -> None:
         if not await still_allowed(self._may_read) and not self._stopped:
@@ -87,25 +87,25 @@ class ObjectSubscription:
 
     async def _may_read(self, *, fresh: bool = True) -> bool:
         return await self._services.readable.state(
-            self._client.viewer, self._uuid, self._facts, fresh=fresh
+            self._client.login, self._uuid, self._facts, fresh=fresh
         )
 
     async def _load(self) -> None:
         """Have the state of the object, and of a request's container, at hand."""
-        if self._feed is None:
+        if self._hub is None:
             return
-        state = await self._feed.load(self._client.viewer.token)
+        state = await self._hub.load(self._client.login.token)
         self._facts = self._facts or self._facts_of(state)
         container = state.get("container_uuid")
         known = self._container.uuid if self._container else None
         if container != known:
             self._leave_container()
-            if container and self._feed:
+            if container and self._hub:
                 self._container = self._services.objects.open(container)
                 self._container.followers.add(self._changed)
         if self._container and self._container.state is None:
             try:
-                await self._container.load(self._client.viewer.token, from_stream=known is not None)
+                await self._container.load(self._client.login.token, from_stream=known is not None)
             except Refused:
                 return  # the request moved on meanwhile, or is shown without its container
 
@@ -130,14 +130,14 @@ class ObjectSubscription:
     def _flush(self) -> None:
         """Send the state if it is another one; whatever has to be waited for goes to a task."""
         self._due = None
-        feed = self._feed
-        if feed is None or self._stopped:
+        hub = self._hub
+        if hub is None or self._stopped:
             return
-        if feed.deleted:
+        if hub.deleted:
             self._client.revoke(self._id, NOT_READABLE)
             return
-        state = feed.state
-        if state is None or self._client.outlet.lagging or not self._container_is_known(state):
+        state = hub.state
+        if state is None or self._client.send_buffer.lagging or not self._container_is_known(state):
             self._busy = True
             self._client.spawn(self._prepare())
             return
@@ -147,7 +147,7 @@ class ObjectSubscription:
             self._busy = True
             self._client.spawn(self._judge_then_send())
             return
-        self._send(feed, state)
+        self._send(hub, state)
 
     def _container_is_known(self, state: dict[str, Any]) -> bool:
         container = state.get("container_uuid")
@@ -163,7 +163,7 @@ class ObjectSubscription:
                 return False
             return True
 
-        await self._client.outlet.writable()
+        await self._client.send_buffer.writable()
         allowed = await still_allowed(load)
         self._busy = False
         if allowed:
@@ -176,8 +176,8 @@ class ObjectSubscription:
         self._busy = False
         self._flush()
 
-    def _send(self, feed: ObjectFeed, state: dict[str, Any]) -> None:
-        sequence, record = feed.sequence, state
+    def _send(self, hub: ObjectHub, state: dict[str, Any]) -> None:
+        sequence, record = hub.sequence, state
         if "container_uuid" in state:
             container = self._container if self._may_read_container() else None
             record = {**state, "container": container.state if container else None}
@@ -188,22 +188,20 @@ class ObjectSubscription:
             return
         self._etag = etag
         self._sent_at = asyncio.get_running_loop().time()
-        self._client.send(self._message(feed, etag, record, sequence))
+        self._client.send(self._message(hub, etag, record, sequence))
 
     def _may_read_container(self) -> bool:
         """Whoever may read a request may read its container, if his token's scopes allow it."""
-        scopes = self._client.viewer.identity.scopes
+        scopes = self._client.login.identity.scopes
         if ALL in scopes or self._container is None:
             return True
         path = f"/arvados/v1/containers/{self._container.uuid}"
         return scopes_allow(scopes, "GET", path)
 
-    def _message(
-        self, feed: ObjectFeed, etag: str, record: dict[str, Any], sequence: int
-    ) -> Message:
+    def _message(self, hub: ObjectHub, etag: str, record: dict[str, Any], sequence: int) -> Message:
         """The message of a state, built once for all viewers."""
-        if feed.shared is None or feed.shared[0] != etag:
+        if hub.shared is None or hub.shared[0] != etag:
             place = EventCursor(self._services.source.created, sequence)
             cursor = self._services.cursors.encode(place)
-            feed.shared = etag, Message(encode(Object(self._uuid, etag, record, cursor)))
-        return feed.shared[1]
+            hub.shared = etag, Message(encode(Object(self._uuid, etag, record, cursor)))
+        return hub.shared[1]

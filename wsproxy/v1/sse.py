@@ -5,7 +5,7 @@
 
 `GET /arvados/v1/container_requests/{uuid}/log_events`, and the same below `containers`, with the
 token in the Authorization header. Each event's data is one message of protocol v1, its id the place
-of all files, so that `Last-Event-ID` resumes exactly. The feed underneath is the one of v1.
+of all files, so that `Last-Event-ID` resumes exactly. The hub underneath is the one of v1.
 After the last `end` the id says so, and a client that comes back with it gets 204, which ends the
 reconnecting of an EventSource. Works with `curl -N`; `X-Accel-Buffering: no` keeps nginx from
 holding it back.
@@ -24,12 +24,12 @@ from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1.requests import From, LogTarget
 from wsproxy import metrics
 from wsproxy.cursors import LogPlace
-from wsproxy.logins.logins import TooMany, Viewer
+from wsproxy.logins.logins import Login, TooMany
 from wsproxy.services import Services
 from wsproxy.transport import failures
 from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Receive, Send
-from wsproxy.transport.send_buffer import Outlet
+from wsproxy.transport.send_buffer import SendBuffer
 from wsproxy.transport.sse import SseWire
 from wsproxy.v1.log_subscription import LogSubscription
 
@@ -49,24 +49,24 @@ class BadToken(ArvadosNatsError):
 
 
 class LogEvents:
-    """One response: to `Viewers` a session, to `Connections` a connection."""
+    """One response: to `Logins` a session, to `Connections` a connection."""
 
     def __init__(self, services: Services, target: LogTarget) -> None:
         self._services = services
-        self._viewer: Viewer | None = None
+        self._login: Login | None = None
         self._subscription = LogSubscription(services, self, _ID, target)
         self._tasks: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()
         self._done = False
         self._beat_at = asyncio.get_running_loop().time()
         self._wire: SseWire
-        self.outlet: Outlet
+        self.send_buffer: SendBuffer
 
     @property
-    def viewer(self) -> Viewer:
-        if self._viewer is None:
+    def login(self) -> Login:
+        if self._login is None:
             raise Refused
-        return self._viewer
+        return self._login
 
     async def serve(
         self, token: Token, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]]
@@ -76,8 +76,8 @@ class LogEvents:
         Raises Refused, BadInput and Unavailable before anything is sent, and BadToken.
         """
         self._wire = SseWire(send, self._over.set)
-        self.outlet = self._services.outlets.open(self._wire)
-        self._wire.attach(self.outlet)
+        self.send_buffer = self._services.send_buffers.open(self._wire)
+        self._wire.attach(self.send_buffer)
         self._services.connections.add(self)
         gauge = metrics.sockets.labels("sse")
         gauge.inc()
@@ -85,7 +85,7 @@ class LogEvents:
             await self._admit(token)
             await self._subscription.start()
             await self._wire.begin(200, _HEADERS + headers)
-            self.outlet.put(RETRY)
+            self.send_buffer.put(RETRY)
             self.spawn(self._until_gone(receive))
             await self._over.wait()
             await self._wire.finish()
@@ -96,7 +96,7 @@ class LogEvents:
 
     async def _admit(self, token: Token) -> None:
         try:
-            self._viewer = await self._services.viewers.admit(token, self)
+            self._login = await self._services.logins.admit(token, self)
         except TooMany:
             raise
         except Refused as error:
@@ -107,9 +107,9 @@ class LogEvents:
         self._subscription.stop()
         for task in self._tasks:
             task.cancel()
-        if self._viewer:
-            self._services.viewers.release(self._viewer, self)
-        self.outlet.gone()
+        if self._login:
+            self._services.logins.release(self._login, self)
+        self.send_buffer.gone()
 
     async def _until_gone(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -119,7 +119,7 @@ class LogEvents:
     # What the subscription asks of its client.
 
     def send(self, message: Message) -> None:
-        self.outlet.put(self._event_id() + message.sse)
+        self.send_buffer.put(self._event_id() + message.sse)
 
     def tell(self, message: messages_v1.ServerMessage) -> None:
         self.send(Message(messages_v1.encode(message)))
@@ -138,19 +138,19 @@ class LogEvents:
 
     def finished(self, id: str) -> None:
         self._done = True
-        self.outlet.put(self._event_id() + b"data: {}\n\n")
+        self.send_buffer.put(self._event_id() + b"data: {}\n\n")
         self._subscription.stop()
         self._over.set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name="sse")
-        failures.end_with(self.outlet, task)
+        failures.end_with(self.send_buffer, task)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def ended(self, reason: str) -> None:
         self._subscription.stop()
-        self.outlet.discard()
+        self.send_buffer.discard()
         self.tell(messages_v1.Revoked(f"token {reason}"))
         self._over.set()
 
@@ -160,8 +160,8 @@ class LogEvents:
     def tick(self, now: float) -> None:
         if now - self._beat_at >= HEARTBEAT_SECONDS:
             self._beat_at = now
-            if not self.outlet.pending:
-                self.outlet.put(HEARTBEAT)
+            if not self.send_buffer.pending:
+                self.send_buffer.put(HEARTBEAT)
 
     def drain(self) -> None:
         self._over.set()

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from arvados_nats.errors import Unavailable
 from arvados_nats.protocol_v1.messages import ServerMessage
-from wsproxy.logins.logins import Viewer
+from wsproxy.logins.logins import Login
 from wsproxy.transport.frames import Message
-from wsproxy.transport.send_buffer import Outlet
+from wsproxy.transport.send_buffer import SendBuffer
 
 NOT_READABLE = "there is no such object, or it may not be read"
 """Forbidden and missing look alike."""
@@ -30,10 +30,10 @@ _PAUSE_SECONDS = 2.0
 class Client(Protocol):
     """One connection, to its subscriptions."""
 
-    outlet: Outlet
+    send_buffer: SendBuffer
 
     @property
-    def viewer(self) -> Viewer:
+    def login(self) -> Login:
         """Who reads, by the token sent last."""
 
     def send(self, message: Message) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from arvados_nats.contract import subjects
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
-from arvados_nats.permission_client.grants_cache import GrantBook
+from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permission_client.grants_messages import GrantsChanged, TokenGone
 from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.permissions.grants import Grants
@@ -57,7 +57,7 @@ class PermissionWorld:
         self.database = database
         self.own = OwnTokens(self._cluster_id, reader)
         self.health = Health()
-        self.book = GrantBook(reader, refresh=3600)
+        self.grants_cache = GrantsCache(reader, refresh=3600)
         self.changed: list[GrantsChanged] = []
         self.gone: list[TokenGone] = []
         self.starts = 0
@@ -73,7 +73,7 @@ class PermissionWorld:
         async def changed(message: Message) -> None:
             told = msgspec.json.decode(message.data, type=GrantsChanged)
             assert message.subject == subjects.grants_changed(told.user_uuid)
-            self.book.forget(told.user_uuid, told.generation)
+            self.grants_cache.forget(told.user_uuid, told.generation)
             self.changed.append(told)
 
         async def gone(message: Message) -> None:
@@ -116,7 +116,7 @@ class PermissionWorld:
     async def watch(self, *users: Actor) -> dict[str, Grants]:
         """Rely on these users' grants, and on the canary's, as a service does for its readers."""
         everybody = [*users, self.canary]
-        found = {user.uuid: await self.book.of(user.uuid) for user in everybody}
+        found = {user.uuid: await self.grants_cache.of(user.uuid) for user in everybody}
         await self.settled()
         return found
 
@@ -128,7 +128,7 @@ class PermissionWorld:
         await eventually(
             lambda: len(self._told_about(self.canary)) > before, "the canary's change is told"
         )
-        await self.book.of(self.canary.uuid)
+        await self.grants_cache.of(self.canary.uuid)
 
     async def told(self, *users: Actor) -> set[str]:
         """Wait until these users' changes are told; whose were, up to a change made afterwards."""

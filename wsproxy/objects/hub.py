@@ -32,7 +32,7 @@ Follower = Callable[[], None]
 """Called after the object changed, or may have to be judged anew. Never waits, never raises."""
 
 
-class ObjectFeed:
+class ObjectHub:
     """One object that somebody follows."""
 
     def __init__(self, uuid: str, source: EventSource, nats: Nats, arvados: Arvados) -> None:
@@ -119,29 +119,29 @@ class ObjectFeed:
             self.sequence = max(self.sequence, stored.sequence)
 
 
-class ObjectFeeds:
+class ObjectHubs:
     """All objects that somebody follows."""
 
     def __init__(self, source: EventSource, nats: Nats, arvados: Arvados) -> None:
         self._source = source
         self._nats = nats
         self._arvados = arvados
-        self._feeds: dict[str, ObjectFeed] = {}
+        self._hubs: dict[str, ObjectHub] = {}
         self._users: dict[str, int] = {}
         self._of_container: defaultdict[str, set[Follower]] = defaultdict(set)
         source.router.before_dispatch.append(self._dispatch)
         source.on_reset.add(self._reset)
 
-    def open(self, uuid: str) -> ObjectFeed:
-        """The feed of an object, for one more user; `close` must follow."""
+    def open(self, uuid: str) -> ObjectHub:
+        """The hub of an object, for one more user; `close` must follow."""
         self._users[uuid] = self._users.get(uuid, 0) + 1
-        feed = self._feeds.get(uuid)
-        if feed is None:
-            feed = self._feeds[uuid] = ObjectFeed(uuid, self._source, self._nats, self._arvados)
-        return feed
+        hub = self._hubs.get(uuid)
+        if hub is None:
+            hub = self._hubs[uuid] = ObjectHub(uuid, self._source, self._nats, self._arvados)
+        return hub
 
     def close(self, uuid: str) -> None:
-        """One user less; the feed is forgotten some seconds after the last."""
+        """One user less; the hub is forgotten some seconds after the last."""
         self._users[uuid] -= 1
         if not self._users[uuid]:
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self._end, uuid)
@@ -159,22 +159,22 @@ class ObjectFeeds:
 
     def _dispatch(self, stored: StoredEvent) -> None:
         uuid = stored.event.object_uuid or ""
-        feed = self._feeds.get(uuid)
-        if feed is not None:
-            feed.change(stored)
+        hub = self._hubs.get(uuid)
+        if hub is not None:
+            hub.change(stored)
         if self._of_container and stored.kind and stored.kind.name == "container_request":
             for container in _no_longer_shown(stored):
                 for follower in tuple(self._of_container.get(container, ())):
                     follower()
 
     def _reset(self) -> None:
-        for feed in self._feeds.values():
-            feed.forget()
-            feed.tell()
+        for hub in self._hubs.values():
+            hub.forget()
+            hub.tell()
 
     def _end(self, uuid: str) -> None:
         if self._users.get(uuid) == 0:
-            del self._users[uuid], self._feeds[uuid]
+            del self._users[uuid], self._hubs[uuid]
 
 
 def _no_longer_shown(stored: StoredEvent) -> set[str]:
