@@ -18,8 +18,8 @@ from typing import Any
 
 from arvados_nats.contract import streams, subjects
 from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.passed_over import read
 from arvados_nats.nats.server_config import GIB, Size
-from arvados_nats.passed_over import read
 
 _WITHIN_SECONDS = 10.0
 _NAMES = (streams.EVENTS, streams.LOGS, streams.QUEUE, streams.CURSORS)

@@ -13,12 +13,12 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from arvados_nats import passed_over
 from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import Unavailable
+from arvados_nats.nats import passed_over
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import StoredMessage
-from arvados_nats.passed_over import PassedOver
+from arvados_nats.nats.passed_over import PassedOver
 
 logger = logging.getLogger(__name__)
 
