@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from arvados_nats import arvados_tables
+from arvados_nats.postgres import arvados_tables
 from sandbox import schema
 
 AGES = ("2.6", "2.7", "3.0", "3.1", "3.2")

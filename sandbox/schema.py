@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import Any
 
-from arvados_nats import arvados_tables
+from arvados_nats.postgres import arvados_tables
 
 READER = arvados_tables.ROLE
 """The role that publishers log in as."""

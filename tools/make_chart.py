@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from arvados_nats import arvados_tables
+from arvados_nats.postgres import arvados_tables
 from arvados_nats.service.settings import Block
 from authcallout.settings import Settings as CalloutSettings
 from publishers.settings import Settings as PublisherSettings

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from arvados_nats import arvados_tables
+from arvados_nats.postgres import arvados_tables
 from arvados_nats.service import process
 
 if TYPE_CHECKING:

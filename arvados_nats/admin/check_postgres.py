@@ -15,13 +15,13 @@ import time
 
 import asyncpg
 
-from arvados_nats import arvados_tables
 from arvados_nats.admin import clocks
 from arvados_nats.admin.check_connections import Findings, Note
-from arvados_nats.arvados_tables import Found
 from arvados_nats.errors import ArvadosNatsError, ConfigError
+from arvados_nats.postgres import arvados_tables
 from arvados_nats.postgres import dsn as postgres_dsn
 from arvados_nats.postgres import primary as postgres_primary
+from arvados_nats.postgres.arvados_tables import Found
 from arvados_nats.postgres.errors import NO_POOLER, translate
 from arvados_nats.postgres.primary import Hosts
 

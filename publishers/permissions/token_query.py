@@ -19,9 +19,9 @@ from typing import NamedTuple
 import msgspec
 import yaml
 
-from arvados_nats.arvados_tables import REFRESHES_AT
 from arvados_nats.errors import MALFORMED
 from arvados_nats.permission_client.grants_messages import TokensAnswer, TokenState
+from arvados_nats.postgres.arvados_tables import REFRESHES_AT
 from publishers.postgres.database import Database
 
 GRACE = 300.0

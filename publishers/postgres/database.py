@@ -24,8 +24,8 @@ from arvados_nats.postgres import dsn as postgres_dsn
 from arvados_nats.postgres import primary as postgres_primary
 from arvados_nats.postgres.errors import DOWN, MISSING, translate
 from arvados_nats.postgres.primary import STATEMENT_TIMEOUT, Hosts
-from publishers.columns import Columns
 from publishers.postgres import codecs as postgres_codecs
+from publishers.postgres.columns import Columns
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from arvados_nats.arvados_tables import COLLECTION_UUID
 from arvados_nats.contract.subjects import kind_of
+from arvados_nats.postgres.arvados_tables import COLLECTION_UUID
 from publishers.postgres.database import Database, Row
 
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {

@@ -15,9 +15,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from arvados_nats import arvados_tables
-from arvados_nats.arvados_tables import REFRESHES_AT
 from arvados_nats.errors import Unavailable
+from arvados_nats.postgres import arvados_tables
+from arvados_nats.postgres.arvados_tables import REFRESHES_AT
 from arvados_nats.service.ops import Health
 from publishers.permissions import token_query
 from publishers.permissions.token_query import TokenQuery
@@ -209,7 +209,7 @@ async def test_queries_follow_an_upgrade_and_a_downgrade(
     postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end of another cluster's token is seen before, between and after, by one process."""
-    monkeypatch.setattr("publishers.columns.FRESH", 0.0)
+    monkeypatch.setattr("publishers.postgres.columns.FRESH", 0.0)
     database = await postgres_server.clone(age="3.0")
     config = ClusterConfig(release="3.0")
     async with (
@@ -256,8 +256,8 @@ async def test_health_tells_what_is_missing_until_it_is_there(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By name, without anybody having asked for it."""
-    monkeypatch.setattr("publishers.columns._EVERY", 0.05)
-    monkeypatch.setattr("publishers.columns.FRESH", 0.0)
+    monkeypatch.setattr("publishers.postgres.columns._EVERY", 0.05)
+    monkeypatch.setattr("publishers.postgres.columns.FRESH", 0.0)
     await execute(database.dsn, "REVOKE SELECT (name) ON links FROM arvados_nats")
     health = Health()
     async with postgres.connect(database.reader_dsn) as pool:

@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from arvados_nats import arvados_tables
+from arvados_nats.postgres import arvados_tables
 from sandbox import postgres, postgres_binaries, schema
 
 

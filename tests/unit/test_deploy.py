@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 import pytest
 
-from arvados_nats import arvados_tables
 from arvados_nats.cli import main
+from arvados_nats.postgres import arvados_tables
 from arvados_nats.service import keys
 from sandbox import schema
 

@@ -16,9 +16,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn
 
-from arvados_nats import arvados_tables
-from arvados_nats.arvados_tables import Column, Found
 from arvados_nats.errors import ArvadosNatsError
+from arvados_nats.postgres import arvados_tables
+from arvados_nats.postgres.arvados_tables import Column, Found
 from arvados_nats.service.ops import Health
 
 logger = logging.getLogger(__name__)
