@@ -19,6 +19,7 @@ import hmac
 import msgspec
 
 from arvados_nats.errors import MALFORMED, BadInput
+from wsproxy.logs.place import LogPlace
 
 _VERSION = 1
 _MAC_BYTES = 10
@@ -30,13 +31,6 @@ class EventCursor(msgspec.Struct, frozen=True, tag="e", array_like=True):
 
     created: str
     sequence: int
-
-
-class LogPlace(msgspec.Struct, frozen=True, order=True, array_like=True):
-    """Byte `offset` of a log file, in its `epoch`."""
-
-    epoch: int
-    offset: int
 
 
 class LogCursor(msgspec.Struct, frozen=True, tag="l", array_like=True):

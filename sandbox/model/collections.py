@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from sandbox.model import records, trash
 from sandbox.model.records import Record
 from sandbox.model.rules import Problems, Rules
-from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 _LOCATOR = re.compile(r"[0-9a-f]{32}\+\d+(\+\S+)*")
 _FILE = re.compile(r"(\d+):(\d+):(\S+)")
@@ -28,7 +28,7 @@ EMPTY = "d41d8cd98f00b204e9800998ecf8427e+0"
 class CollectionRules(Rules):
     """app/models/collection.rb."""
 
-    async def prepare(self, unit: Unit, record: Record) -> None:
+    async def prepare(self, unit: Writer, record: Record) -> None:
         """Defaults, the manifest's derived columns, and trash times."""
         record["name"] = record["name"] or None
         record["manifest_text"] = _SIGNATURE.sub("", record["manifest_text"] or "")
@@ -42,7 +42,7 @@ class CollectionRules(Rules):
             record["storage_classes_confirmed"] = record["storage_classes_confirmed"] or []
         trash.prepare(unit, record)
 
-    async def validate(self, unit: Unit, record: Record, problems: Problems) -> None:
+    async def validate(self, unit: Writer, record: Record, problems: Problems) -> None:
         """The manifest must be one, and its hash must fit."""
         text = record["manifest_text"]
         wrong = manifest_error(text)
@@ -59,7 +59,7 @@ class CollectionRules(Rules):
         if not record.is_new and record["current_version_uuid"] != record.uuid:
             problems.add("base", "past versions cannot be updated")
 
-    def stamps(self, unit: Unit, record: Record) -> bool:
+    def stamps(self, unit: Writer, record: Record) -> bool:
         """preserve_version alone is no modification."""
         return record.is_new or bool(set(record.changes()) - {"updated_at", "preserve_version"})
 
@@ -68,14 +68,14 @@ class CollectionRules(Rules):
         changes = set(record.changes())
         return not changes or bool(changes - {"preserve_version", "updated_at"})
 
-    async def before_write(self, unit: Unit, record: Record) -> None:
+    async def before_write(self, unit: Writer, record: Record) -> None:
         """Keep the old content as a past version where it must be kept."""
         if record.is_new or record.was is None:
             return
         if _keeps_version(unit, record):
             record["version"] = record.was["version"] + 1
 
-    async def before_log(self, unit: Unit, record: Record) -> None:
+    async def before_log(self, unit: Writer, record: Record) -> None:
         """What all versions share changes in the old ones, silently; then the newest of them."""
         if record.was is None:
             return
@@ -100,7 +100,7 @@ def _derive(record: Record, problems: Problems) -> None:
     record["file_names"] = file_names(text)
 
 
-def _keeps_version(unit: Unit, record: Record) -> bool:
+def _keeps_version(unit: Writer, record: Record) -> bool:
     if not (unit.config.collection_versioning and record.changed(*_VERSIONED)):
         return False
     if record["is_trashed"] or record.was is None:
@@ -111,7 +111,7 @@ def _keeps_version(unit: Unit, record: Record) -> bool:
     return idle.total_seconds() > 0 and record.was["modified_at"] <= records.now() - idle
 
 
-def _past_version(unit: Unit, record: Record) -> Record:
+def _past_version(unit: Writer, record: Record) -> Record:
     was = dict(record.was or {})
     past = Record(record.table, {**was, "uuid": unit.new_uuid(record.table)})
     past.row.update({column: record[column] for column in _SYNCED})
@@ -119,7 +119,7 @@ def _past_version(unit: Unit, record: Record) -> Record:
     return past
 
 
-async def _sync_past_versions(unit: Unit, record: Record) -> None:
+async def _sync_past_versions(unit: Writer, record: Record) -> None:
     """What all versions share changes in the old ones too, without log rows."""
     changed = [column for column in _SYNCED if record.changed(column)]
     if changed and record.was is not None:

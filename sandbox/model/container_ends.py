@@ -11,7 +11,7 @@ from __future__ import annotations
 from sandbox.model import outputs
 from sandbox.model.container_states import CANCELLED, LOCKED, QUEUED
 from sandbox.model.records import Record
-from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 _RETRYABLE = """
 container_uuid = $1 AND priority > 0 AND state = 'Committed'
@@ -27,7 +27,7 @@ _COPIED = (
 )  # fmt: skip
 
 
-async def end(unit: Unit, container: Record) -> None:
+async def end(unit: Writer, container: Record) -> None:
     """After the last row of a container was written and logged."""
     if container["state"] == CANCELLED:
         await _retry(unit, container)
@@ -38,7 +38,7 @@ async def end(unit: Unit, container: Record) -> None:
     await _end_children(unit, container.uuid)
 
 
-async def _retry(unit: Unit, container: Record) -> None:
+async def _retry(unit: Writer, container: Record) -> None:
     requests = await unit.where("container_request", _RETRYABLE, container.uuid)
     if not requests:
         return
@@ -54,7 +54,7 @@ async def _retry(unit: Unit, container: Record) -> None:
             await unit.save(request)
 
 
-async def _end_children(unit: Unit, uuid: str) -> None:
+async def _end_children(unit: Writer, uuid: str) -> None:
     waiting = "requesting_container_uuid = $1 AND state = 'Committed' ORDER BY id"
     for child in await unit.where("container_request", waiting, uuid):
         with unit.leaving_modified_by():

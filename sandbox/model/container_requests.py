@@ -23,7 +23,7 @@ from sandbox.model.container_states import FINAL as CONTAINER_FINAL
 from sandbox.model.container_states import NO_GPU, SCHEDULING
 from sandbox.model.records import Record
 from sandbox.model.rules import Problems, Rules
-from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 UNCOMMITTED, COMMITTED, FINAL = "Uncommitted", "Committed", "Final"
 _FOLLOWS: dict[str | None, tuple[str, ...]] = {
@@ -53,7 +53,7 @@ _CONSTRAINTS = {
 class ContainerRequestRules(Rules):
     """app/models/container_request.rb."""
 
-    async def prepare(self, unit: Unit, record: Record) -> None:
+    async def prepare(self, unit: Writer, record: Record) -> None:
         """Defaults, and every key of the constraints."""
         if record.is_new:
             _fill(unit, record)
@@ -64,7 +64,7 @@ class ContainerRequestRules(Rules):
             record["runtime_constraints"] = constraints
         record["scheduling_parameters"] = {**SCHEDULING, **(record["scheduling_parameters"] or {})}
 
-    async def validate(self, unit: Unit, record: Record, problems: Problems) -> None:
+    async def validate(self, unit: Writer, record: Record, problems: Problems) -> None:
         """What is needed, in which state it may change."""
         for column in ("command", "container_image", "output_path", "cwd"):
             if not record[column]:
@@ -81,7 +81,7 @@ class ContainerRequestRules(Rules):
             if not unit.actor.is_admin:
                 problems.add("container_uuid", "can only be updated to nil.")
 
-    async def resolve(self, unit: Unit, record: Record) -> None:
+    async def resolve(self, unit: Writer, record: Record) -> None:
         """Find or make the container when it is committed; keep the log of one that is left."""
         if record["state"] == FINAL:
             record["secret_mounts"], record["runtime_token"] = {}, None
@@ -95,7 +95,7 @@ class ContainerRequestRules(Rules):
             record["container_count"] += 1
             await _keep_old_log(unit, record)
 
-    async def before_write(self, unit: Unit, record: Record) -> None:
+    async def before_write(self, unit: Writer, record: Record) -> None:
         """A request made by a running container is its child, with its requests' priority."""
         parent = record["requesting_container_uuid"] or unit.actor.container_uuid
         if record.is_new and parent:
@@ -106,20 +106,20 @@ class ContainerRequestRules(Rules):
                 parent,
             )
 
-    async def after_write(self, unit: Unit, record: Record) -> None:
+    async def after_write(self, unit: Writer, record: Record) -> None:
         """Container priorities; and Final at once if the container has already ended."""
         if record.changed("state", "priority", "container_uuid"):
             await _update_priorities(unit, record)
         if record["state"] == COMMITTED:
             await _finalize_if_needed(unit, record)
 
-    async def before_destroy(self, unit: Unit, record: Record) -> None:
+    async def before_destroy(self, unit: Writer, record: Record) -> None:
         """A live request is cancelled first."""
         if record["priority"] > 0 and record["state"] != FINAL:
             await unit.update(record, priority=0)
 
 
-def _fill(unit: Unit, record: Record) -> None:
+def _fill(unit: Writer, record: Record) -> None:
     defaults: dict[str, Any] = {
         "state": UNCOMMITTED, "secret_mounts": {}, "cwd": ".", "output_ttl": 0, "priority": 0,
         "container_count_max": unit.config.max_retry_attempts, "container_count": 0,
@@ -156,7 +156,7 @@ def _check_committed(record: Record, problems: Problems) -> None:
         problems.add("runtime_constraints", f"contains unexpected keys {extra}".replace("'", '"'))
 
 
-def _permitted(unit: Unit, record: Record) -> set[str]:
+def _permitted(unit: Writer, record: Record) -> set[str]:
     before, state = record.before("state"), record["state"]
     allowed = set(_ALWAYS)
     if before == UNCOMMITTED:
@@ -167,7 +167,7 @@ def _permitted(unit: Unit, record: Record) -> set[str]:
     return allowed
 
 
-async def _keep_old_log(unit: Unit, record: Record) -> None:
+async def _keep_old_log(unit: Writer, record: Record) -> None:
     old = await unit.find(record.before("container_uuid"))
     source = await outputs.by_hash(unit, old["log"]) if old else None
     if old is None or source is None:
@@ -187,14 +187,14 @@ async def _keep_old_log(unit: Unit, record: Record) -> None:
     record["log_uuid"] = target.uuid
 
 
-async def _update_priorities(unit: Unit, record: Record) -> None:
+async def _update_priorities(unit: Writer, record: Record) -> None:
     for uuid in dict.fromkeys((record.before("container_uuid"), record["container_uuid"])):
         container = await unit.find(uuid)
         if container is not None and container["state"] not in CONTAINER_FINAL:
             await container_priority.update(unit.connection, container.uuid)
 
 
-async def _finalize_if_needed(unit: Unit, record: Record) -> None:
+async def _finalize_if_needed(unit: Writer, record: Record) -> None:
     container = await unit.find(record["container_uuid"])
     if container is not None and container["state"] not in CONTAINER_FINAL:
         return

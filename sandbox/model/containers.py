@@ -16,7 +16,7 @@ from sandbox.model.container_states import CANCELLED, COMPLETE, FINAL, LOCKED, Q
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, raised
 from sandbox.model.rules import Problems, Rules
-from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 _FOLLOWS: dict[str | None, tuple[str, ...]] = {
     None: (QUEUED,),
@@ -42,7 +42,7 @@ _TEXTS = ("error", "errorDetail", "warning", "warningDetail", "activity", "preem
 class ContainerRules(Rules):
     """app/models/container.rb."""
 
-    async def prepare(self, unit: Unit, record: Record) -> None:
+    async def prepare(self, unit: Writer, record: Record) -> None:
         """Defaults, times of the change, and the count of locks."""
         if record.is_new:
             _fill(record)
@@ -58,7 +58,7 @@ class ContainerRules(Rules):
         if (before, state) == (LOCKED, QUEUED):
             _count_attempts(unit, record)
 
-    async def validate(self, unit: Unit, record: Record, problems: Problems) -> None:
+    async def validate(self, unit: Writer, record: Record, problems: Problems) -> None:
         """States, who may change what, the lock, and the output."""
         status = record["runtime_status"] or {}
         for key in _TEXTS:
@@ -71,15 +71,15 @@ class ContainerRules(Rules):
         if record["output"] and record.changed("output"):
             await _check_output(unit, record, problems)
 
-    async def permit_save(self, unit: Unit, record: Record) -> None:
+    async def permit_save(self, unit: Writer, record: Record) -> None:
         """Only admins make containers; who may change one was asked before."""
         if record.is_new and not unit.actor.is_admin:
             raise denied()
 
-    async def permit_owner(self, unit: Unit, record: Record) -> None:
+    async def permit_owner(self, unit: Writer, record: Record) -> None:
         """All containers belong to the system."""
 
-    async def resolve(self, unit: Unit, record: Record) -> None:
+    async def resolve(self, unit: Writer, record: Record) -> None:
         """A token for the container while it is locked or running."""
         if record["state"] not in (LOCKED, RUNNING):
             token = await unit.find(record["auth_uuid"])
@@ -93,7 +93,7 @@ class ContainerRules(Rules):
             token = await unit.create("api_client_authorization", {**given, "scopes": scopes})
             record["auth_uuid"] = token.uuid
 
-    async def before_write(self, unit: Unit, record: Record) -> None:
+    async def before_write(self, unit: Writer, record: Record) -> None:
         """Sorted JSON, and no secrets in the end."""
         for column in _SORTED:
             record[column] = outputs.deep_sorted(record[column])
@@ -106,7 +106,7 @@ class ContainerRules(Rules):
         if (record.before("state"), record["state"]) == (LOCKED, QUEUED):
             record["runtime_status"] = {}
 
-    async def after_write(self, unit: Unit, record: Record) -> None:
+    async def after_write(self, unit: Writer, record: Record) -> None:
         """Requests get the log at a checkpoint; at the end they are retried or made Final."""
         if record["state"] not in FINAL:
             if record.changed("log") and not record.is_new:
@@ -128,7 +128,7 @@ def _fill(record: Record) -> None:
             record[column] = value
 
 
-def _count_attempts(unit: Unit, record: Record) -> None:
+def _count_attempts(unit: Writer, record: Record) -> None:
     if record["locked_by_uuid"] != unit.actor.token_uuid:
         raise denied("#<ArvadosModel::PermissionDeniedError: locked by a different token>")
     if record["lock_count"] >= unit.config.max_dispatch_attempts:
@@ -140,7 +140,7 @@ def _count_attempts(unit: Unit, record: Record) -> None:
         record["finished_at"] = records.now()
 
 
-def _permitted(unit: Unit, record: Record) -> set[str]:
+def _permitted(unit: Writer, record: Record) -> set[str]:
     before, state = record.before("state"), record["state"]
     allowed = {"state", *_PERMITTED.get((before, state), ())}
     if state == LOCKED:
@@ -159,7 +159,7 @@ def _permitted(unit: Unit, record: Record) -> set[str]:
     return allowed
 
 
-def _check_lock(unit: Unit, record: Record, problems: Problems) -> None:
+def _check_lock(unit: Writer, record: Record, problems: Problems) -> None:
     needed = None
     if record["state"] in (LOCKED, RUNNING):
         needed = record.before("locked_by_uuid") or unit.actor.token_uuid
@@ -169,7 +169,7 @@ def _check_lock(unit: Unit, record: Record, problems: Problems) -> None:
         record["locked_by_uuid"] = needed
 
 
-async def _check_output(unit: Unit, record: Record, problems: Problems) -> None:
+async def _check_output(unit: Writer, record: Record, problems: Problems) -> None:
     found = await unit.where("collection", "portable_data_hash = $1", record["output"])
     for collection in found:
         if await unit.readable("collection", collection.uuid, include_trash=True):
@@ -177,7 +177,7 @@ async def _check_output(unit: Unit, record: Record, problems: Problems) -> None:
     problems.add("output", "collection must exist and be readable by current user.")
 
 
-async def lock(unit: Unit, container: Record) -> Record:
+async def lock(unit: Writer, container: Record) -> Record:
     """POST .../lock by a dispatcher."""
     await _permit_dispatch(unit)
     if container["state"] != QUEUED:
@@ -186,7 +186,7 @@ async def lock(unit: Unit, container: Record) -> Record:
     return await unit.update(container, state=LOCKED)
 
 
-async def unlock(unit: Unit, container: Record) -> Record:
+async def unlock(unit: Writer, container: Record) -> Record:
     """POST .../unlock by the dispatcher that holds it."""
     await _permit_dispatch(unit)
     if container["state"] != LOCKED:
@@ -195,12 +195,12 @@ async def unlock(unit: Unit, container: Record) -> Record:
     return await unit.update(container, state=QUEUED)
 
 
-async def _permit_dispatch(unit: Unit) -> None:
+async def _permit_dispatch(unit: Writer) -> None:
     if not unit.actor.is_admin:
         raise denied()
 
 
-async def update_priority(unit: Unit, container: Record) -> Record:
+async def update_priority(unit: Writer, container: Record) -> Record:
     """POST .../update_priority: compute it anew, without a row."""
     await _permit_dispatch(unit)
     await container_priority.update(unit.connection, container.uuid)

@@ -13,7 +13,7 @@ from sandbox.model.permission_graph import Change
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, raised
 from sandbox.model.rules import Problems, Rules
-from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 _CLASSES = ("project", "role", "filter")
 _FILTERS = "filters property must be an array of arrays, each with 3 elements"
@@ -28,7 +28,7 @@ class GroupRules(Rules):
     def __init__(self) -> None:
         self._managers: dict[str, str] = {}
 
-    async def prepare(self, unit: Unit, record: Record) -> None:
+    async def prepare(self, unit: Writer, record: Record) -> None:
         """Names, trash times, and the owner of roles."""
         trash.prepare(unit, record)
         if record["properties"] is None:
@@ -39,7 +39,7 @@ class GroupRules(Rules):
         if record["frozen_by_uuid"] == "":
             record["frozen_by_uuid"] = None
 
-    async def validate(self, unit: Unit, record: Record, problems: Problems) -> None:
+    async def validate(self, unit: Writer, record: Record, problems: Problems) -> None:
         """Class, filters, times and freezing."""
         group_class = record["group_class"]
         if group_class not in _CLASSES:
@@ -57,7 +57,7 @@ class GroupRules(Rules):
         if record.changed("frozen_by_uuid"):
             await _check_freezing(unit, record, problems)
 
-    async def permit_save(self, unit: Unit, record: Record) -> None:
+    async def permit_save(self, unit: Writer, record: Record) -> None:
         """Active users; roles only where users may make them; nothing frozen."""
         await super().permit_save(unit, record)
         roles = unit.config.can_create_role_groups or unit.actor.is_admin
@@ -67,7 +67,7 @@ class GroupRules(Rules):
         if record["frozen_by_uuid"] and record.before("frozen_by_uuid"):
             raise denied(f"Uuid {record.uuid} is frozen and cannot be modified")
 
-    async def permit_owner(self, unit: Unit, record: Record) -> None:
+    async def permit_owner(self, unit: Writer, record: Record) -> None:
         """A role belongs to the system; who made it becomes its manager by a link."""
         if record["group_class"] != "role":
             await super().permit_owner(unit, record)
@@ -81,7 +81,7 @@ class GroupRules(Rules):
             text = "role group cannot be modified without can_manage permission"
             raise denied(f"#<ArvadosModel::PermissionDeniedError: {text}>")
 
-    async def before_write(self, unit: Unit, record: Record) -> None:
+    async def before_write(self, unit: Writer, record: Record) -> None:
         """Take the old owner's hold away while he still is the owner."""
         if not record.is_new and record.changed("owner_uuid"):
             old = record.before("owner_uuid")
@@ -89,7 +89,7 @@ class GroupRules(Rules):
             change = Change(old, record.uuid, graph.REVOKED, record.uuid)
             await permission_table.update(unit.connection, change)
 
-    async def after_write(self, unit: Unit, record: Record) -> None:
+    async def after_write(self, unit: Writer, record: Record) -> None:
         """The graph, the trash, the freezer, and a new role's manager."""
         moved = record.changed("owner_uuid")
         if moved:
@@ -104,15 +104,15 @@ class GroupRules(Rules):
         if record.changed("frozen_by_uuid") or moved:
             await project_tree.update_frozen(unit, record)
 
-    async def before_destroy(self, unit: Unit, record: Record) -> None:
+    async def before_destroy(self, unit: Writer, record: Record) -> None:
         """Links first, then what the tables know of the group."""
 
-    async def after_destroy(self, unit: Unit, record: Record) -> None:
+    async def after_destroy(self, unit: Writer, record: Record) -> None:
         """Nothing may remember it."""
         await project_tree.forget(unit, record.uuid)
 
 
-async def forget_hold(unit: Unit, user: str, target: str) -> None:
+async def forget_hold(unit: Writer, user: str, target: str) -> None:
     """The former owner's own row goes first."""
     query = "DELETE FROM materialized_permissions WHERE user_uuid = $1 AND target_uuid = $2"
     await unit.connection.execute(query, user, target)
@@ -143,7 +143,7 @@ def _check_filters(properties: dict[str, Any], problems: Problems) -> None:
             problems.add("properties", text)
 
 
-async def _check_freezing(unit: Unit, record: Record, problems: Problems) -> None:
+async def _check_freezing(unit: Writer, record: Record, problems: Problems) -> None:
     frozen_by = record["frozen_by_uuid"]
     if record["group_class"] != "project":
         problems.add("frozen_by_uuid", "cannot be modified on a non-project group")

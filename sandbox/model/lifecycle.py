@@ -16,7 +16,7 @@ from sandbox.model.actors import Actor
 from sandbox.model.container_states import CANCELLED, COMPLETE, QUEUED, RUNNING
 from sandbox.model.records import Record
 from sandbox.model.refusal import not_found
-from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class End:
     cost: float
 
 
-async def existing(unit: Unit, named: Record | Actor | str) -> Record:
+async def existing(unit: Writer, named: Record | Actor | str) -> Record:
     """The object as stored now, locked; 404 if there is none."""
     uuid = named if isinstance(named, str) else named.uuid
     record = await unit.find(uuid, lock=True)
@@ -38,7 +38,7 @@ async def existing(unit: Unit, named: Record | Actor | str) -> Record:
     return record
 
 
-async def container_of(unit: Unit, named: Record | Actor | str) -> Record:
+async def container_of(unit: Writer, named: Record | Actor | str) -> Record:
     """The container itself, or the one a request points to."""
     record = await existing(unit, named)
     if record.kind.name == "container_request":
@@ -46,7 +46,7 @@ async def container_of(unit: Unit, named: Record | Actor | str) -> Record:
     return record
 
 
-async def start(unit: Unit, named: Record | Actor | str, gateway: str | None) -> Record:
+async def start(unit: Writer, named: Record | Actor | str, gateway: str | None) -> Record:
     """Queued, Locked, Running."""
     container = await container_of(unit, named)
     if container["state"] == QUEUED:
@@ -55,7 +55,7 @@ async def start(unit: Unit, named: Record | Actor | str, gateway: str | None) ->
 
 
 async def report(
-    unit: Unit, named: Record | Actor | str, progress: float | None, status: dict[str, str]
+    unit: Writer, named: Record | Actor | str, progress: float | None, status: dict[str, str]
 ) -> Record:
     """Progress and runtime status of a running container."""
     container = await container_of(unit, named)
@@ -64,13 +64,13 @@ async def report(
     return await unit.update(container, progress=progress, runtime_status=merged)
 
 
-async def checkpoint(unit: Unit, named: Record | Actor | str, manifest: str) -> Record:
+async def checkpoint(unit: Writer, named: Record | Actor | str, manifest: str) -> Record:
     """A log collection of the system's, named by the container and copied to its requests."""
     container = await container_of(unit, named)
     return await unit.update(container, log=await _saved(unit, "log", container, manifest))
 
 
-async def complete(unit: Unit, named: Record | Actor | str, end: End) -> Record:
+async def complete(unit: Writer, named: Record | Actor | str, end: End) -> Record:
     """The container is Complete, its requests Final with output and log."""
     container = await container_of(unit, named)
     output = await _saved(unit, "output", container, end.output)
@@ -85,14 +85,14 @@ async def complete(unit: Unit, named: Record | Actor | str, end: End) -> Record:
     )
 
 
-async def _saved(unit: Unit, what: str, container: Record, manifest: str) -> str:
+async def _saved(unit: Writer, what: str, container: Record, manifest: str) -> str:
     name = f"{what} for {container.uuid}"
     given = {"name": name, "manifest_text": manifest}
     made = await unit.create("collection", given, unique_name=True)
     return str(made["portable_data_hash"])
 
 
-async def cancel(unit: Unit, named: Record | Actor | str, error: str | None) -> Record:
+async def cancel(unit: Writer, named: Record | Actor | str, error: str | None) -> Record:
     """Cancelled by the dispatcher; requests with tries left get a new container."""
     container = await container_of(unit, named)
     status = {"runtime_status": {"error": error}} if error else {}

@@ -18,7 +18,7 @@ from sandbox.model.permission_graph import Change
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, raised
 from sandbox.model.rules import Problems, Rules
-from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 _RANK = {"can_read": 0, "can_write": 1, "can_manage": 2}
 _NAMES = "name IN ('can_read', 'can_write', 'can_manage')"
@@ -32,12 +32,12 @@ _SAME_LOGIN = (
 class LinkRules(Rules):
     """app/models/link.rb."""
 
-    async def prepare(self, unit: Unit, record: Record) -> None:
+    async def prepare(self, unit: Writer, record: Record) -> None:
         """No properties is an empty object."""
         if record["properties"] is None:
             record["properties"] = {}
 
-    async def validate(self, unit: Unit, record: Record, problems: Problems) -> None:
+    async def validate(self, unit: Writer, record: Record, problems: Problems) -> None:
         """A permission has a known level, from a user or role, on something the actor manages."""
         if record["link_class"] == "name":
             problems.add("name", "Name links are obsolete")
@@ -53,7 +53,7 @@ class LinkRules(Rules):
             elif head.row.get("current_version_uuid", head.uuid) != head.uuid:
                 problems.add("head_uuid", "cannot point to a past version of a collection")
 
-    async def permit_owner(self, unit: Unit, record: Record) -> None:
+    async def permit_owner(self, unit: Writer, record: Record) -> None:
         """Permission links belong to the system; making one needs can_manage on the head."""
         if record["link_class"] != "permission":
             await super().permit_owner(unit, record)
@@ -64,7 +64,7 @@ class LinkRules(Rules):
             raise denied()
         record["owner_uuid"] = unit.config.system_user
 
-    async def before_write(self, unit: Unit, record: Record) -> None:
+    async def before_write(self, unit: Writer, record: Record) -> None:
         """Only the level of a permission may change, and it is the highest of all alike."""
         permission = "permission" in (record["link_class"], record.before("link_class"))
         if not record.is_new and permission and unit.actor.uuid != unit.config.system_user:
@@ -75,7 +75,7 @@ class LinkRules(Rules):
                 if _RANK[other["name"]] > _RANK[record["name"]]:
                     record["name"] = other["name"]
 
-    async def after_write(self, unit: Unit, record: Record) -> None:
+    async def after_write(self, unit: Writer, record: Record) -> None:
         """The graph; then the redundant links, silently."""
         if record["link_class"] != "permission":
             return
@@ -84,18 +84,18 @@ class LinkRules(Rules):
         if record.is_new or record.changed("name"):
             await _update_graph(unit, record, graph.LEVELS[record["name"]])
 
-    async def before_destroy(self, unit: Unit, record: Record) -> None:
+    async def before_destroy(self, unit: Writer, record: Record) -> None:
         """Take the permission away while the row is still there."""
         if record["link_class"] == "permission":
             await _update_graph(unit, record, graph.REVOKED)
 
-    async def after_destroy(self, unit: Unit, record: Record) -> None:
+    async def after_destroy(self, unit: Writer, record: Record) -> None:
         """Its duplicates go with it, silently."""
         if record["link_class"] == "permission":
             await _delete_overlapping(unit, record)
 
 
-async def _tail_fits(unit: Unit, record: Record, problems: Problems) -> bool:
+async def _tail_fits(unit: Writer, record: Record, problems: Problems) -> bool:
     kind = kind_of(record["tail_uuid"])
     if kind and kind.name == "user":
         return True
@@ -111,12 +111,12 @@ async def _tail_fits(unit: Unit, record: Record, problems: Problems) -> bool:
     return tail is not None and tail["group_class"] == "role"
 
 
-async def _update_graph(unit: Unit, record: Record, level: int) -> None:
+async def _update_graph(unit: Writer, record: Record, level: int) -> None:
     change = Change(record["tail_uuid"], record["head_uuid"], level, record.uuid)
     await permission_table.update(unit.connection, change)
 
 
-async def _others(unit: Unit, record: Record) -> list[Record]:
+async def _others(unit: Writer, record: Record) -> list[Record]:
     tail, head, uuid = record["tail_uuid"], record["head_uuid"], record.uuid
     if record["name"] in _RANK:
         condition = f"{_SAME} AND uuid <> $3"
@@ -129,7 +129,7 @@ async def _others(unit: Unit, record: Record) -> list[Record]:
     return []
 
 
-async def _delete_overlapping(unit: Unit, record: Record) -> None:
+async def _delete_overlapping(unit: Writer, record: Record) -> None:
     redundant = await _others(unit, record)
     for link in redundant:
         await _update_graph(unit, link, graph.REVOKED)
@@ -139,7 +139,7 @@ async def _delete_overlapping(unit: Unit, record: Record) -> None:
         )
 
 
-async def create(unit: Unit, given: Mapping[str, Any]) -> Record:
+async def create(unit: Writer, given: Mapping[str, Any]) -> Record:
     """POST of a link: one that is there already is raised, or returned as it is."""
     existing = await _existing(unit, given)
     if existing is None:
@@ -150,7 +150,7 @@ async def create(unit: Unit, given: Mapping[str, Any]) -> Record:
     return existing
 
 
-async def _existing(unit: Unit, given: Mapping[str, Any]) -> Record | None:
+async def _existing(unit: Writer, given: Mapping[str, Any]) -> Record | None:
     if given.get("link_class") != "permission" or given.get("name") not in _RANK:
         return None
     tail, head = given.get("tail_uuid"), given.get("head_uuid")

@@ -11,13 +11,13 @@ from sandbox.model import groups
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, raised
 from sandbox.model.rules import Problems, Rules
-from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 
 class WorkflowRules(Rules):
     """app/models/workflow.rb."""
 
-    async def validate(self, unit: Unit, record: Record, problems: Problems) -> None:
+    async def validate(self, unit: Writer, record: Record, problems: Problems) -> None:
         """Not linked to a collection by hand."""
         if record["collection_uuid"] is not None and record.changed("collection_uuid"):
             problems.add("collection_uuid", "must be null")
@@ -29,18 +29,18 @@ class CredentialRules(Rules):
     def __init__(self) -> None:
         self._managers: dict[str, str] = {}
 
-    async def prepare(self, unit: Unit, record: Record) -> None:
+    async def prepare(self, unit: Writer, record: Record) -> None:
         """No scopes is an empty list."""
         if record["scopes"] is None:
             record["scopes"] = []
 
-    async def validate(self, unit: Unit, record: Record, problems: Problems) -> None:
+    async def validate(self, unit: Writer, record: Record, problems: Problems) -> None:
         """What a credential cannot do without."""
         for column in ("name", "credential_class", "external_id", "secret", "expires_at"):
             if not record[column]:
                 problems.add(column, "can't be blank")
 
-    async def permit_owner(self, unit: Unit, record: Record) -> None:
+    async def permit_owner(self, unit: Writer, record: Record) -> None:
         """The maker becomes manager by a link."""
         if record.is_new:
             record["uuid"] = record["uuid"] or unit.new_uuid(record.table)
@@ -51,7 +51,7 @@ class CredentialRules(Rules):
         elif not await unit.can("write", record.uuid, record["owner_uuid"]):
             raise denied(f"Uuid  {record.uuid} is not writable by {unit.actor.uuid}")
 
-    async def after_write(self, unit: Unit, record: Record) -> None:
+    async def after_write(self, unit: Writer, record: Record) -> None:
         """The link of who made it."""
         manager = self._managers.pop(record.uuid, None)
         if manager:
@@ -62,7 +62,7 @@ class CredentialRules(Rules):
 class AuthorizedKeyRules(Rules):
     """app/models/authorized_key.rb."""
 
-    async def permit_save(self, unit: Unit, record: Record) -> None:
+    async def permit_save(self, unit: Writer, record: Record) -> None:
         """One's own keys, or an admin's business."""
         await super().permit_save(unit, record)
         if not unit.actor.is_admin and record["authorized_user_uuid"] != unit.actor.uuid:
@@ -72,7 +72,7 @@ class AuthorizedKeyRules(Rules):
 class VirtualMachineRules(Rules):
     """app/models/virtual_machine.rb: an admin's business."""
 
-    async def permit_save(self, unit: Unit, record: Record) -> None:
+    async def permit_save(self, unit: Writer, record: Record) -> None:
         """Admins only."""
         if not unit.actor.is_admin:
             raise denied()

@@ -9,7 +9,7 @@ from typing import Any
 
 from sandbox.model import collections
 from sandbox.model.records import Record
-from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 
 def deep_sorted(value: Any) -> Any:
@@ -21,7 +21,7 @@ def deep_sorted(value: Any) -> Any:
     return value
 
 
-async def save_logs(unit: Unit, container: Record) -> None:
+async def save_logs(unit: Writer, container: Record) -> None:
     """At a checkpoint: every committed request gets the log as it is so far."""
     committed = "container_uuid = $1 AND state = 'Committed' ORDER BY id"
     for request in await unit.where("container_request", committed, container.uuid):
@@ -30,7 +30,7 @@ async def save_logs(unit: Unit, container: Record) -> None:
             await unit.save(request)
 
 
-async def finalize(unit: Unit, request: Record, *, counted: bool) -> None:
+async def finalize(unit: Writer, request: Record, *, counted: bool) -> None:
     """Make a request Final; `counted` adds the container's cost (not for a reused one)."""
     container = await unit.find(request["container_uuid"])
     if container is not None:
@@ -42,7 +42,7 @@ async def finalize(unit: Unit, request: Record, *, counted: bool) -> None:
     await unit.update(request, state="Final")
 
 
-async def _add_cost(unit: Unit, request: Record, container: Record, *, counted: bool) -> None:
+async def _add_cost(unit: Writer, request: Record, container: Record, *, counted: bool) -> None:
     if counted:
         request["cumulative_cost"] += container["cost"] + container["subrequests_cost"]
     parent = await unit.find(request["requesting_container_uuid"])
@@ -51,14 +51,14 @@ async def _add_cost(unit: Unit, request: Record, container: Record, *, counted: 
         await unit.save(parent)
 
 
-async def by_hash(unit: Unit, data_hash: str | None) -> Record | None:
+async def by_hash(unit: Writer, data_hash: str | None) -> Record | None:
     """The first collection with this content."""
     condition = "portable_data_hash = $1 ORDER BY id LIMIT 1"
     found = await unit.where("collection", condition, data_hash) if data_hash else []
     return found[0] if found else None
 
 
-async def _update_collection(unit: Unit, request: Record, container: Record, what: str) -> None:
+async def _update_collection(unit: Writer, request: Record, container: Record, what: str) -> None:
     source = await by_hash(unit, container[what])
     if source is None or await _owner_is_shut(unit, request["owner_uuid"]):
         return
@@ -80,7 +80,7 @@ async def _update_collection(unit: Unit, request: Record, container: Record, wha
     request[f"{what}_uuid"] = target.uuid
 
 
-async def _owner_is_shut(unit: Unit, owner: str) -> bool:
+async def _owner_is_shut(unit: Writer, owner: str) -> bool:
     return bool(
         await unit.connection.fetchval(
             "SELECT true FROM frozen_groups WHERE uuid = $1"
@@ -108,7 +108,7 @@ def _properties(request: Record, container: Record, what: str) -> dict[str, Any]
     return properties
 
 
-async def _keep_container_log(unit: Unit, request: Record, container: Record) -> None:
+async def _keep_container_log(unit: Writer, request: Record, container: Record) -> None:
     source = await by_hash(unit, container["log"])
     if source is None:
         return

@@ -5,17 +5,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from arvados_nats.contract.subjects import kind_of
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, invalid
-
-if TYPE_CHECKING:
-    from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 
-async def permit(unit: Unit, record: Record) -> None:
+async def permit(unit: Writer, record: Record) -> None:
     """A new or moved object needs both owners writable, a changed one itself; else 403."""
     owner = record["owner_uuid"]
     kind = kind_of(owner)
@@ -30,14 +26,14 @@ async def permit(unit: Unit, record: Record) -> None:
     await _check_chain(unit, record)
 
 
-async def _permit_object(unit: Unit, record: Record) -> None:
+async def _permit_object(unit: Writer, record: Record) -> None:
     thawing = record.before("frozen_by_uuid") and not record.row.get("frozen_by_uuid")
     action = "unfreeze" if thawing else "write"
     if not await unit.can(action, record.uuid, record.before("owner_uuid")):
         raise denied(f"Uuid  {record.uuid} is not writable by {unit.actor.uuid}")
 
 
-async def _permit_owner(unit: Unit, which: str, uuid: str) -> None:
+async def _permit_owner(unit: Writer, which: str, uuid: str) -> None:
     owner = await unit.find(uuid)
     if not await unit.can("write", uuid, owner["owner_uuid"] if owner else None):
         frozen = f"because {which} owner is frozen"
@@ -48,7 +44,7 @@ async def _permit_owner(unit: Unit, which: str, uuid: str) -> None:
         raise denied("Owner uuid must be a project")
 
 
-async def _check_chain(unit: Unit, record: Record) -> None:
+async def _check_chain(unit: Writer, record: Record) -> None:
     seen, owner = {record.row.get("uuid")}, record["owner_uuid"]
     while (kind := kind_of(owner)) and kind.name != "user":
         if owner in seen:

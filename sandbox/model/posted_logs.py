@@ -10,7 +10,7 @@ from sandbox.model import audit_log, owners, records
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied
 from sandbox.model.rules import Rules
-from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 
 class LogRules(Rules):
@@ -19,20 +19,20 @@ class LogRules(Rules):
     checks_references = False
     logged = False
 
-    async def prepare(self, unit: Unit, record: Record) -> None:
+    async def prepare(self, unit: Writer, record: Record) -> None:
         """Now, unless the poster says when."""
         record["event_at"] = record["event_at"] or records.now()
 
-    async def permit_save(self, unit: Unit, record: Record) -> None:
+    async def permit_save(self, unit: Writer, record: Record) -> None:
         """Only admins change rows that are there."""
         if not record.is_new and not unit.actor.is_admin:
             raise denied()
 
-    async def permit_owner(self, unit: Unit, record: Record) -> None:
+    async def permit_owner(self, unit: Writer, record: Record) -> None:
         """The owner must be writable for the poster."""
         if record.is_new or record.changed("owner_uuid"):
             await owners.permit(unit, record)
 
-    async def after_write(self, unit: Unit, record: Record) -> None:
+    async def after_write(self, unit: Writer, record: Record) -> None:
         """Each save tells the channel again, with the same id."""
         await audit_log.notify(unit.connection, [record["id"]])

@@ -11,7 +11,7 @@ from arvados_nats.contract.subjects import kind_of
 from sandbox import ages
 from sandbox.model import records, users
 from sandbox.model.records import Record, Row
-from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 _COMMON = ("owner_uuid", "created_at", "modified_by_user_uuid", "modified_at")
 _OWN: dict[str, tuple[str, ...]] = {
@@ -75,7 +75,7 @@ def keys(kind: str) -> tuple[str, ...]:
     return ("kind", "etag", "uuid", *_COMMON, *_OWN[kind])
 
 
-async def to_api(unit: Unit, record: Record) -> Row:
+async def to_api(unit: Writer, record: Record) -> Row:
     """The object as JSON for `unit.actor`."""
     row = {**record.row, **_computed(record), **await _asked(unit, record)}
     listed = keys(record.kind.name)
@@ -105,7 +105,7 @@ def _kind(uuid: str | None) -> str | None:
     return kind.arvados if kind else None
 
 
-async def _asked(unit: Unit, record: Record) -> Row:
+async def _asked(unit: Writer, record: Record) -> Row:
     kind = record.kind.name
     if kind == "api_client_authorization":
         query = "SELECT uuid FROM users WHERE id = $1"
@@ -123,7 +123,7 @@ async def _asked(unit: Unit, record: Record) -> Row:
     return found
 
 
-async def _writable_by(unit: Unit, record: Record, *, manages: bool) -> list[str]:
+async def _writable_by(unit: Writer, record: Record, *, manages: bool) -> list[str]:
     owner = record["owner_uuid"]
     if not manages:
         return [uuid for uuid in (record.uuid, owner) if await unit.can("write", uuid)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from sandbox.model import container_priority
 from sandbox.model.records import Record
 from sandbox.model.refusal import raised
-from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 _BELOW_TRASH = """
 WITH RECURSIVE below(uuid, trash_at) AS (
@@ -39,7 +39,7 @@ AND requesting_container_uuid IS NULL AND state = 'Committed' AND container_uuid
 """
 
 
-async def update_trash(unit: Unit, group: Record) -> None:
+async def update_trash(unit: Writer, group: Record) -> None:
     """After trash_at or owner of a group changed; container priorities follow, without rows."""
     above = await unit.connection.fetchval(
         "SELECT trash_at FROM trashed_groups WHERE group_uuid = $1", group["owner_uuid"]
@@ -62,7 +62,7 @@ async def update_trash(unit: Unit, group: Record) -> None:
         await container_priority.update(unit.connection, row[0])
 
 
-async def _refuse_frozen(unit: Unit, below: list[str]) -> None:
+async def _refuse_frozen(unit: Writer, below: list[str]) -> None:
     frozen = await unit.connection.fetchval(
         "SELECT uuid FROM frozen_groups WHERE uuid = ANY($1::varchar[]) LIMIT 1", below
     )
@@ -71,7 +71,7 @@ async def _refuse_frozen(unit: Unit, below: list[str]) -> None:
         raise raised("ArgumentError", text)
 
 
-async def update_frozen(unit: Unit, group: Record) -> None:
+async def update_frozen(unit: Writer, group: Record) -> None:
     """After a group was frozen, thawed or moved."""
     frozen_now = group["frozen_by_uuid"] is not None
     rows = await unit.connection.fetch(_BELOW_FROZEN, group.uuid, frozen_now)
@@ -88,7 +88,7 @@ async def update_frozen(unit: Unit, group: Record) -> None:
     )
 
 
-async def _refuse_running(unit: Unit, frozen: list[str]) -> None:
+async def _refuse_running(unit: Writer, frozen: list[str]) -> None:
     busy = await unit.connection.fetchrow(
         "SELECT uuid, state FROM container_requests WHERE owner_uuid = ANY($1::varchar[])"
         " AND state NOT IN ('Uncommitted', 'Final') LIMIT 1",
@@ -102,7 +102,7 @@ async def _refuse_running(unit: Unit, frozen: list[str]) -> None:
         raise raised("ArgumentError", text)
 
 
-async def forget(unit: Unit, uuid: str) -> None:
+async def forget(unit: Writer, uuid: str) -> None:
     """Before a group's row goes."""
     for query in (
         "DELETE FROM materialized_permissions WHERE target_uuid = $1",

@@ -5,21 +5,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from arvados_nats.contract.subjects import kind_of
 from sandbox.model.records import Record
 from sandbox.model.rules import Problems
-
-if TYPE_CHECKING:
-    from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 _UNCHECKED = frozenset(
     {"current_version_uuid", "container_uuid", "modified_by_client_uuid", "modified_by_user_uuid"}
 )
 
 
-def check_uuid(unit: Unit, record: Record, problems: Problems) -> None:
+def check_uuid(unit: Writer, record: Record, problems: Problems) -> None:
     """A uuid of the right kind, and only from an admin (lib/has_uuid.rb)."""
     if not record.changed("uuid") or record["uuid"] in (None, *unit.ours):
         return
@@ -32,7 +28,7 @@ def check_uuid(unit: Unit, record: Record, problems: Problems) -> None:
         problems.add("uuid", f"type field is '{kind.infix}', expected '{record.kind.infix}'")
 
 
-async def check(unit: Unit, record: Record, problems: Problems) -> None:
+async def check(unit: Writer, record: Record, problems: Problems) -> None:
     """Objects that are named must exist and be readable (ensure_valid_uuids)."""
     for column in record.table.columns:
         if column.endswith("_uuid") and column not in _UNCHECKED and record.changed(column):

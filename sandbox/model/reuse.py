@@ -10,7 +10,7 @@ from typing import Any
 from sandbox.model import outputs, records
 from sandbox.model.records import Record
 from sandbox.model.refusal import raised
-from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 _SMALLEST_CACHE = 2 << 30
 _LARGEST_CACHE = 32 << 30
@@ -21,7 +21,7 @@ _SAME = (
 _CACHES = ("keep_cache_disk", "keep_cache_ram", "gpu")
 
 
-async def resolve(unit: Unit, request: Record) -> Record:
+async def resolve(unit: Writer, request: Record) -> Record:
     """The container of a request that is being committed."""
     given = {
         column: request[column]
@@ -44,7 +44,7 @@ async def resolve(unit: Unit, request: Record) -> Record:
         return await unit.create("container", given)
 
 
-async def _image(unit: Unit, image: str) -> str:
+async def _image(unit: Writer, image: str) -> str:
     image_hash = image.partition("@")[0]
     for found in await unit.where("collection", "portable_data_hash = $1", image_hash):
         if await unit.readable("collection", found.uuid):
@@ -53,7 +53,7 @@ async def _image(unit: Unit, image: str) -> str:
     raise raised("ArvadosModel::UnresolvableContainerError", text)
 
 
-async def _mounts(unit: Unit, mounts: dict[str, Any]) -> dict[str, Any]:
+async def _mounts(unit: Writer, mounts: dict[str, Any]) -> dict[str, Any]:
     resolved = {}
     for path, mount in mounts.items():
         resolved[path] = dict(mount)
@@ -76,7 +76,7 @@ def constraints(wanted: dict[str, Any]) -> dict[str, Any]:
     return sorted_constraints
 
 
-async def _reusable(unit: Unit, given: dict[str, Any]) -> Record | None:
+async def _reusable(unit: Writer, given: dict[str, Any]) -> Record | None:
     candidates = await unit.where(
         "container",
         _SAME,
@@ -109,7 +109,7 @@ def _alike(container: Record, given: dict[str, Any]) -> bool:
     )
 
 
-async def _complete_and_readable(unit: Unit, container: Record) -> bool:
+async def _complete_and_readable(unit: Writer, container: Record) -> bool:
     if container["state"] != "Complete" or container["exit_code"] != 0:
         return False
     for column in ("log", "output"):

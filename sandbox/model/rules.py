@@ -9,14 +9,10 @@ The order in which `Unit` calls them is Rails': prepare, validate, resolve, perm
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sandbox.model import owners
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, invalid
-
-if TYPE_CHECKING:
-    from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 
 class Problems:
@@ -48,40 +44,40 @@ class Rules:
     logged = True
     """Whether changes of this kind are logged at all."""
 
-    async def prepare(self, unit: Unit, record: Record) -> None:
+    async def prepare(self, unit: Writer, record: Record) -> None:
         """Fill defaults and derived values before anything is checked."""
 
-    async def validate(self, unit: Unit, record: Record, problems: Problems) -> None:
+    async def validate(self, unit: Writer, record: Record, problems: Problems) -> None:
         """Add what is wrong with the object."""
 
-    async def resolve(self, unit: Unit, record: Record) -> None:
+    async def resolve(self, unit: Writer, record: Record) -> None:
         """Do what belongs to a valid object before it is written."""
 
-    async def permit_save(self, unit: Unit, record: Record) -> None:
+    async def permit_save(self, unit: Writer, record: Record) -> None:
         """May the actor create or update objects of this kind at all?"""
         if not unit.actor.is_active:
             raise denied()
 
-    async def permit_owner(self, unit: Unit, record: Record) -> None:
+    async def permit_owner(self, unit: Writer, record: Record) -> None:
         """May the actor write the old and the new owner, or the object itself?"""
         await owners.permit(unit, record)
 
-    async def before_write(self, unit: Unit, record: Record) -> None:
+    async def before_write(self, unit: Writer, record: Record) -> None:
         """Just before an existing row is changed."""
 
-    async def before_log(self, unit: Unit, record: Record) -> None:
+    async def before_log(self, unit: Writer, record: Record) -> None:
         """After the row is written, before it is logged."""
 
-    async def after_write(self, unit: Unit, record: Record) -> None:
+    async def after_write(self, unit: Writer, record: Record) -> None:
         """After the row is written and logged; `record.was` still holds the old row."""
 
-    async def before_destroy(self, unit: Unit, record: Record) -> None:
+    async def before_destroy(self, unit: Writer, record: Record) -> None:
         """Before the object's links and the row itself go."""
 
-    async def after_destroy(self, unit: Unit, record: Record) -> None:
+    async def after_destroy(self, unit: Writer, record: Record) -> None:
         """After the row is gone and logged."""
 
-    def stamps(self, unit: Unit, record: Record) -> bool:
+    def stamps(self, unit: Writer, record: Record) -> bool:
         """Whether this save renews modified_at and modified_by_user_uuid."""
         return record.is_new or bool(record.changes())
 
@@ -89,7 +85,7 @@ class Rules:
         """Arvados logs an update even when nothing changed."""
         return True
 
-    async def logged_owner(self, unit: Unit, record: Record) -> str | None:
+    async def logged_owner(self, unit: Writer, record: Record) -> str | None:
         """The owner as log rows name it."""
         owner: str | None = record.row.get("owner_uuid")
         return owner

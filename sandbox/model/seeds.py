@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 
-async def sow(unit: Unit) -> None:
+async def sow(unit: Writer) -> None:
     """Create the built-in objects, as database_seeds.rb does; nothing if they are there."""
     config = unit.config
     if await unit.find(config.system_user):
@@ -32,11 +32,11 @@ async def sow(unit: Unit) -> None:
     await _link(unit, config.anonymous_group, "can_read", empty.uuid)
 
 
-async def _role(unit: Unit, uuid: str, name: str) -> None:
+async def _role(unit: Writer, uuid: str, name: str) -> None:
     given = {"uuid": uuid, "name": name, "description": name, "group_class": "role"}
     await unit.create("group", given)
 
 
-async def _link(unit: Unit, tail: str, name: str, head: str) -> None:
+async def _link(unit: Writer, tail: str, name: str, head: str) -> None:
     given = {"link_class": "permission", "name": name, "tail_uuid": tail, "head_uuid": head}
     await unit.create("link", given)

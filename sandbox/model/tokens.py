@@ -19,7 +19,7 @@ from sandbox.model.database import Connection
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, not_logged_in
 from sandbox.model.rules import Rules
-from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 _UNLOGGED = {"last_used_at", "last_used_by_ip_address", "updated_at"}
 _NOW = "clock_timestamp() AT TIME ZONE 'UTC'"
@@ -47,7 +47,7 @@ class TokenRules(Rules):
 
     checks_references = False
 
-    async def prepare(self, unit: Unit, record: Record) -> None:
+    async def prepare(self, unit: Writer, record: Record) -> None:
         """A secret, and the number of the user whom `owner_uuid` names."""
         if record["api_token"] is None:
             record["api_token"] = secrets.token_hex(25)
@@ -59,7 +59,7 @@ class TokenRules(Rules):
             record["api_client_id"] = 0
             record["scopes"] = record["scopes"] or ["all"]
 
-    async def permit_save(self, unit: Unit, record: Record) -> None:
+    async def permit_save(self, unit: Writer, record: Record) -> None:
         """One's own, or an admin's business."""
         mine = record["user_id"] == unit.actor.id and not record.changed("uuid")
         if not unit.actor.is_admin and not (record.is_new or mine):
@@ -67,14 +67,14 @@ class TokenRules(Rules):
         if not unit.actor.is_admin and record["user_id"] != unit.actor.id:
             raise denied()
 
-    async def permit_owner(self, unit: Unit, record: Record) -> None:
+    async def permit_owner(self, unit: Writer, record: Record) -> None:
         """There is no owner_uuid in the row."""
 
     def logs_update(self, record: Record) -> bool:
         """Uses are not logged."""
         return bool(set(record.changes()) - _UNLOGGED)
 
-    async def logged_owner(self, unit: Unit, record: Record) -> str | None:
+    async def logged_owner(self, unit: Writer, record: Record) -> str | None:
         """The user's uuid, which the row itself does not hold."""
         query = "SELECT uuid FROM users WHERE id = $1"
         owner: str | None = await unit.connection.fetchval(query, record["user_id"])

@@ -15,15 +15,15 @@ from sandbox.model import records
 from sandbox.model.records import Record
 from sandbox.model.refusal import raised
 from sandbox.model.rules import Problems
-from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 
-def lifetime(unit: Unit, record: Record) -> timedelta:
+def lifetime(unit: Writer, record: Record) -> timedelta:
     """From trash_at to delete_at where the request does not say."""
     return timedelta(0) if _is_role(record) else unit.config.default_trash_lifetime
 
 
-def shortest(unit: Unit, record: Record) -> timedelta:
+def shortest(unit: Writer, record: Record) -> timedelta:
     """The least time from trash_at to delete_at."""
     return timedelta(0) if _is_role(record) else unit.config.blob_signing_ttl
 
@@ -32,7 +32,7 @@ def _is_role(record: Record) -> bool:
     return record.row.get("group_class") == "role"
 
 
-def prepare(unit: Unit, record: Record) -> None:
+def prepare(unit: Writer, record: Record) -> None:
     """Make is_trashed, trash_at and delete_at agree before the object is checked."""
     time = records.now()
     if record.changed("trash_at") and record["trash_at"]:
@@ -53,7 +53,7 @@ def prepare(unit: Unit, record: Record) -> None:
         _not_too_early(unit, record)
 
 
-def _not_too_early(unit: Unit, record: Record) -> None:
+def _not_too_early(unit: Writer, record: Record) -> None:
     trash_at, delete_at = record["trash_at"], record["delete_at"]
     if not trash_at or not delete_at or trash_at > delete_at:
         return
@@ -74,14 +74,14 @@ def validate(record: Record, problems: Problems) -> None:
         problems.add("delete_at", "must not be earlier than trash_at")
 
 
-async def trash(unit: Unit, record: Record) -> Record:
+async def trash(unit: Writer, record: Record) -> Record:
     """Put it in the trash now."""
     if not record["is_trashed"]:
         await unit.update(record, trash_at=records.now())
     return record
 
 
-async def delete(unit: Unit, record: Record) -> Record:
+async def delete(unit: Writer, record: Record) -> Record:
     """DELETE of a trashable: the trash, and the earliest end that is allowed."""
     await trash(unit, record)
     earliest = record["trash_at"] + shortest(unit, record)
@@ -90,7 +90,7 @@ async def delete(unit: Unit, record: Record) -> Record:
     return record
 
 
-async def untrash(unit: Unit, record: Record, *, unique_name: bool = False) -> Record:
+async def untrash(unit: Writer, record: Record, *, unique_name: bool = False) -> Record:
     """Take it out of the trash again, until delete_at."""
     kind = "ArvadosModel::InvalidStateTransitionError"
     if not record["is_trashed"]:
@@ -102,7 +102,7 @@ async def untrash(unit: Unit, record: Record, *, unique_name: bool = False) -> R
     return record
 
 
-async def sweep(unit: Unit) -> None:
+async def sweep(unit: Writer) -> None:
     """What `POST /sys/trash_sweep` does as the system user."""
     past = "< clock_timestamp() AT TIME ZONE 'UTC'"
     with unit.acting_as(unit.system):
@@ -124,7 +124,7 @@ async def sweep(unit: Unit) -> None:
     )
 
 
-async def _delete_with_contents(unit: Unit, uuid: str) -> None:
+async def _delete_with_contents(unit: Writer, uuid: str) -> None:
     group = await unit.find(uuid)
     if group is None:
         return

@@ -13,11 +13,13 @@ from sandbox.model import permission_table
 from sandbox.model.permission_graph import Change
 from sandbox.model.records import Record
 from sandbox.model.refusal import invalid, raised
-from sandbox.model.unit_of_work import Unit
 from sandbox.model.users import OWNED, clear_permissions
+from sandbox.model.writer import Writer
 
 
-async def merge(unit: Unit, old_uuid: str, new_uuid: str, owner: str, *, redirect: bool) -> Record:
+async def merge(
+    unit: Writer, old_uuid: str, new_uuid: str, owner: str, *, redirect: bool
+) -> Record:
     """All of `old_uuid` becomes `new_uuid`'s, objects `owner`'s; `redirect` lets tokens live on."""
     old, new = await unit.find(old_uuid), await unit.find(new_uuid)
     if old is None or new is None:
@@ -44,7 +46,7 @@ async def merge(unit: Unit, old_uuid: str, new_uuid: str, owner: str, *, redirec
     return old
 
 
-async def _hand_over_links(unit: Unit, old: Record, new: Record) -> None:
+async def _hand_over_links(unit: Writer, old: Record, new: Record) -> None:
     await unit.connection.execute(
         "UPDATE api_client_authorizations SET user_id = $2 WHERE user_id = $1",
         old["id"],
@@ -60,7 +62,7 @@ async def _hand_over_links(unit: Unit, old: Record, new: Record) -> None:
         await _rename(unit, table, column, old.uuid, new.uuid)
 
 
-async def _drop_keys(unit: Unit, old: Record, new: Record) -> None:
+async def _drop_keys(unit: Writer, old: Record, new: Record) -> None:
     tokens = "user_id = $1 ORDER BY id"
     for token in await unit.where("api_client_authorization", tokens, old["id"]):
         await unit.destroy(token)
@@ -71,11 +73,11 @@ async def _drop_keys(unit: Unit, old: Record, new: Record) -> None:
         await _rename(unit, "links", column, old.uuid, new.uuid)
 
 
-async def _hand_over_objects(unit: Unit, old: str, owner: str) -> None:
+async def _hand_over_objects(unit: Writer, old: str, owner: str) -> None:
     kept = ("links", "logs", "authorized_keys")
     for table in (table for table in OWNED if table not in kept):
         await _rename(unit, table, "owner_uuid", old, owner)
 
 
-async def _rename(unit: Unit, table: str, column: str, old: str, new: str) -> None:
+async def _rename(unit: Writer, table: str, column: str, old: str, new: str) -> None:
     await unit.connection.execute(f"UPDATE {table} SET {column} = $2 WHERE {column} = $1", old, new)

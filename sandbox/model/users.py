@@ -15,7 +15,7 @@ from sandbox.model.permission_graph import Change
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, invalid, not_found, raised
 from sandbox.model.rules import Problems, Rules
-from sandbox.model.unit_of_work import Unit
+from sandbox.model.writer import Writer
 
 _MEMBER = "link_class = 'permission' AND tail_uuid = $1 AND head_uuid = $2"
 OWNED = (
@@ -27,7 +27,7 @@ OWNED = (
 class UserRules(Rules):
     """app/models/user.rb."""
 
-    async def prepare(self, unit: Unit, record: Record) -> None:
+    async def prepare(self, unit: Writer, record: Record) -> None:
         """Every user belongs to the system; the username comes from the email."""
         record["owner_uuid"] = unit.config.system_user
         record["is_active"] = bool(record["is_active"])
@@ -36,7 +36,7 @@ class UserRules(Rules):
         if record.is_new and record["email"]:
             record["username"] = await _username(unit, record)
 
-    async def validate(self, unit: Unit, record: Record, problems: Problems) -> None:
+    async def validate(self, unit: Writer, record: Record, problems: Problems) -> None:
         """Who is in All users cannot be made inactive directly."""
         username = record["username"]
         if username is not None and not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", username):
@@ -49,7 +49,7 @@ class UserRules(Rules):
             )
             problems.add("is_active", text)
 
-    async def permit_save(self, unit: Unit, record: Record) -> None:
+    async def permit_save(self, unit: Writer, record: Record) -> None:
         """Admins make users; a user may change himself, even inactive, but not his rights."""
         if record.is_new:
             if not unit.actor.is_admin:
@@ -60,17 +60,17 @@ class UserRules(Rules):
         if not unit.actor.is_admin and record.changed("is_admin", "is_active", "uuid"):
             raise denied()
 
-    async def permit_owner(self, unit: Unit, record: Record) -> None:
+    async def permit_owner(self, unit: Writer, record: Record) -> None:
         """Needs write permission on the user."""
         if not record.is_new and not await unit.can("write", record.uuid, record["owner_uuid"]):
             raise denied(f"Uuid  {record.uuid} is not writable by {unit.actor.uuid}")
 
-    async def before_write(self, unit: Unit, record: Record) -> None:
+    async def before_write(self, unit: Writer, record: Record) -> None:
         """An inactive user is never an admin."""
         if not record.is_new and not record["is_active"] and record["is_admin"]:
             raise raised("RuntimeError", "Inactive users cannot be admins")
 
-    async def after_write(self, unit: Unit, record: Record) -> None:
+    async def after_write(self, unit: Writer, record: Record) -> None:
         """The graph, the system group's link, and the set-up that comes with activation."""
         if record.is_new:
             own = Change(record["owner_uuid"], record.uuid, graph.MANAGE, record.uuid)
@@ -83,7 +83,7 @@ class UserRules(Rules):
         elif record.changed("is_active"):
             await _set_up_when_activated(unit, record)
 
-    async def before_destroy(self, unit: Unit, record: Record) -> None:
+    async def before_destroy(self, unit: Writer, record: Record) -> None:
         """Refused while he owns anything, log rows included; his grants go."""
         for table in OWNED:
             owns = f"SELECT true FROM {table} WHERE owner_uuid = $1 AND uuid <> $1 LIMIT 1"
@@ -92,21 +92,21 @@ class UserRules(Rules):
                 raise invalid(text)
         await clear_permissions(unit, record.uuid)
 
-    async def after_destroy(self, unit: Unit, record: Record) -> None:
+    async def after_destroy(self, unit: Writer, record: Record) -> None:
         """Nobody holds him any more."""
         await unit.connection.execute(
             "DELETE FROM materialized_permissions WHERE target_uuid = $1", record.uuid
         )
 
 
-async def clear_permissions(unit: Unit, user: str) -> None:
+async def clear_permissions(unit: Writer, user: str) -> None:
     """All that the user holds, but himself."""
     await unit.connection.execute(
         "DELETE FROM materialized_permissions WHERE user_uuid = $1 AND target_uuid <> $1", user
     )
 
 
-async def _username(unit: Unit, record: Record) -> str | None:
+async def _username(unit: Writer, record: Record) -> str | None:
     local, _, domain = str(record["email"]).partition("@")
     wanted = record["username"] or (local.partition("+")[0] if domain else "")
     base = re.sub(r"[^A-Za-z0-9]", "", re.sub(r"^[^A-Za-z]+", "", wanted))
@@ -118,13 +118,13 @@ async def _username(unit: Unit, record: Record) -> str | None:
     return base if base not in taken else next(name for name in numbered if name not in taken)
 
 
-async def _set_up_when_activated(unit: Unit, record: Record) -> None:
+async def _set_up_when_activated(unit: Writer, record: Record) -> None:
     special = (unit.config.system_user, unit.config.anonymous_user)
     if record["is_active"] and record.uuid not in special:
         await set_up(unit, record)
 
 
-async def set_up(unit: Unit, user: Record) -> list[Record]:
+async def set_up(unit: Writer, user: Record) -> list[Record]:
     """Into All users, and visible to all where the cluster says so; returns the links."""
     everybody = unit.config.all_users
     links = [await _link_once(unit, user.uuid, "can_write", everybody)]
@@ -133,7 +133,7 @@ async def set_up(unit: Unit, user: Record) -> list[Record]:
     return links
 
 
-async def _link_once(unit: Unit, tail: str, name: str, head: str) -> Record:
+async def _link_once(unit: Writer, tail: str, name: str, head: str) -> Record:
     found = await unit.where("link", f"{_MEMBER} AND name = $3", tail, head, name)
     if found:
         return found[0]
@@ -141,7 +141,7 @@ async def _link_once(unit: Unit, tail: str, name: str, head: str) -> Record:
     return await unit.create("link", given)
 
 
-async def activate(unit: Unit, user: Record) -> Record:
+async def activate(unit: Writer, user: Record) -> Record:
     """Makes an invited user active; he may ask for it himself."""
     if user["is_active"]:
         return user
@@ -151,7 +151,7 @@ async def activate(unit: Unit, user: Record) -> Record:
         return await unit.update(user, is_active=True)
 
 
-async def is_invited(unit: Unit, user: Record) -> bool:
+async def is_invited(unit: Writer, user: Record) -> bool:
     """Active, or in All users."""
     if user["is_active"] or unit.config.new_users_are_active:
         return True
@@ -159,7 +159,7 @@ async def is_invited(unit: Unit, user: Record) -> bool:
     return bool(await unit.connection.fetchval(query, user.uuid, unit.config.all_users))
 
 
-async def unsetup(unit: Unit, user: Record) -> Record:
+async def unsetup(unit: Writer, user: Record) -> Record:
     """Takes his links, tokens and keys, and makes him inactive; each is logged."""
     if user.uuid == unit.config.system_user:
         raise raised("RuntimeError", "System root user cannot be deactivated")
@@ -175,7 +175,7 @@ async def unsetup(unit: Unit, user: Record) -> Record:
     return await unit.update(user, prefs={}, is_admin=False, is_active=False)
 
 
-async def one(unit: Unit, uuid: str) -> Record:
+async def one(unit: Writer, uuid: str) -> Record:
     """The user, or 404."""
     user = await unit.find(uuid)
     if user is None or user.kind.name != "user":

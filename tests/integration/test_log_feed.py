@@ -25,11 +25,11 @@ from sandbox.postgres import Database
 from tests.support.log_readers import chunks, join, publish
 from tests.support.worlds import logs as log_world
 from tests.support.worlds.site import background
-from wsproxy.cursors import LogPlace
 from wsproxy.logs.consumer import Selection
 from wsproxy.logs.history import LogHistory, Wanted
 from wsproxy.logs.hubs import LogHubs
 from wsproxy.logs.pieces import Piece
+from wsproxy.logs.place import LogPlace
 from wsproxy.logs.saved import Access, SavedLogs
 from wsproxy.logs.stored import StoredLogs
 

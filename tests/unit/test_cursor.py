@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arvados_nats.errors import BadInput
-from wsproxy.cursors import Codec, EventCursor, LogCursor, LogPlace
+from wsproxy.cursors import Codec, EventCursor, LogCursor
+from wsproxy.logs.place import LogPlace
 
 CODEC = Codec(b"seed of wsproxy")
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arvados_nats.contract.log_chunks import Chunk
-from wsproxy.cursors import LogPlace
 from wsproxy.logs.frontier import Frontier, Jump, Recent, Run
+from wsproxy.logs.place import LogPlace
 
 
 def chunk(offset: int, data: bytes, epoch: int = 0) -> Chunk:

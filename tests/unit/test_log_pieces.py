@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arvados_nats.contract.log_chunks import Chunk
-from wsproxy.cursors import LogPlace
 from wsproxy.logs.pieces import PIECE_BYTES, After, Found, StreamPage, join, pieces
+from wsproxy.logs.place import LogPlace
 from wsproxy.logs.tail import start_of_last
 
 

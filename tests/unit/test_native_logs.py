@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd, FileEnd
-from wsproxy.cursors import LogPlace
 from wsproxy.logs.pieces import Found, StreamPage, join
+from wsproxy.logs.place import LogPlace
 from wsproxy.native_api.logs import _Log, _Reading
 from wsproxy.native_api.reply import Part
 

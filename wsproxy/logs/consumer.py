@@ -15,22 +15,19 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.protocol_v1.messages import CaughtUp, End, Error, Gap, ServerMessage, encode
-from wsproxy.cursors import LogPlace
 from wsproxy.logs import tail as log_tail
 from wsproxy.logs.history import Step, Wanted
+from wsproxy.logs.hub import LogHub
+from wsproxy.logs.live_file import LogFile
 from wsproxy.logs.pieces import Hole, NewEpoch, Piece
+from wsproxy.logs.place import LogPlace
 from wsproxy.logs.saved import Access
 from wsproxy.transport import failures
 from wsproxy.transport.frames import Message
 from wsproxy.transport.send_buffer import SendBuffer
-
-if TYPE_CHECKING:
-    from wsproxy.logs.hub import LogHub
-    from wsproxy.logs.live_file import LogFile
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 15.0

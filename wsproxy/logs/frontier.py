@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from arvados_nats.contract.log_chunks import Chunk
-from wsproxy.cursors import LogPlace
+from wsproxy.logs.place import LogPlace
 from wsproxy.logs.utf8 import incomplete_tail
 
 _RECENT_BYTES = 64 * 1024

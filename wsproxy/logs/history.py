@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from arvados_nats.errors import Refused
 from arvados_nats.service import tracing
-from wsproxy.cursors import LogPlace
 from wsproxy.logs.pieces import After, Found, Hole, NewEpoch, Piece, join, pieces
+from wsproxy.logs.place import LogPlace
 from wsproxy.logs.saved import Access, SavedLogs
 from wsproxy.logs.stored import StoredLogs
 

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One container's log files, heard once for all their readers.
 
-Each chunk that the stream republishes becomes one frame, written in a loop to every reader that
-is exactly there (`log_frontier` decides); whoever is not, is behind and goes his own way
-(`log_consumer`). A lost last message shows no hole, so the stream is asked when the connection was
+Each chunk that the stream republishes becomes one frame, written in a loop to every consumer that
+is exactly there (`frontier` decides); a consumer that is not reads history at its own pace
+(`consumer`). A lost last message shows no hole, so the stream is asked when the connection was
 away and every half minute. Arvados is asked about the container with a viewer's token, seldom.
 """
 
@@ -17,17 +17,18 @@ import itertools
 import logging
 import random
 from collections.abc import Mapping
+from typing import Protocol
 
 from arvados_nats.contract import events, log_chunks, subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.nats.client import Message, Nats
-from wsproxy.cursors import LogPlace
 from wsproxy.logs import end as log_end
-from wsproxy.logs.consumer import LogConsumer
+from wsproxy.logs.follower import Follower
 from wsproxy.logs.history import LogHistory
 from wsproxy.logs.live_file import LogFile
 from wsproxy.logs.pieces import join
+from wsproxy.logs.place import LogPlace
 from wsproxy.logs.saved import FINAL, Access, SavedLogs
 from wsproxy.logs.stored import StoredLogs
 from wsproxy.transport import failures
@@ -44,6 +45,13 @@ _ASK_AT_MOST = 3
 """Logins with whose tokens it is tried at one time."""
 
 
+class Consumer(Follower, Protocol):
+    """A follower of all files of a container that it has chosen."""
+
+    def enter(self, file: LogFile) -> None:
+        """Follow a file that has appeared, if it is one of those chosen."""
+
+
 class LogHub:
     """All log files of one container, while somebody reads them; `run` until cancelled."""
 
@@ -58,7 +66,7 @@ class LogHub:
         self.container = container
         self.history = history
         self.files: dict[str, LogFile] = {}
-        self.consumers: set[LogConsumer] = set()
+        self.consumers: set[Consumer] = set()
         self.end: ContainerEnd | None = None
         self.log_is_gone = False
         """The log was saved once, and Arvados does not have it any more."""

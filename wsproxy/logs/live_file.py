@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from wsproxy import metrics
-from wsproxy.cursors import LogPlace
+from wsproxy.logs.follower import Follower
 from wsproxy.logs.frontier import Frontier, Jump, Run
 from wsproxy.logs.pieces import PIECE_BYTES, Piece, pieces
+from wsproxy.logs.place import LogPlace
 from wsproxy.transport import failures
-
-if TYPE_CHECKING:
-    from wsproxy.logs.consumer import LogConsumer
 
 GATHER_SECONDS = 0.02
 MANY_READERS = 1000
@@ -35,8 +32,8 @@ class LogFile:
         self.container = container
         self.name = name
         self.frontier = Frontier()
-        self.live: list[LogConsumer] = []
-        self.ahead: list[LogConsumer] = []
+        self.live: list[Follower] = []
+        self.ahead: list[Follower] = []
         """Readers that asked for a place the file has not reached."""
         self._gathered: list[bytes] = []
         self._gathered_at = LogPlace(0, 0)

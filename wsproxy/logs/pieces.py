@@ -16,8 +16,8 @@ from enum import Enum
 from arvados_nats.contract import log_chunks
 from arvados_nats.contract.log_chunks import Chunk
 from arvados_nats.protocol_v1 import messages as messages_v1
-from wsproxy.cursors import LogPlace
 from wsproxy.logs import utf8
+from wsproxy.logs.place import LogPlace
 from wsproxy.transport.frames import Message
 
 PIECE_BYTES = 32 * 1024

@@ -16,8 +16,8 @@ from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import BadInput
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import StoredMessage
-from wsproxy.cursors import LogPlace
 from wsproxy.logs.pieces import StreamPage
+from wsproxy.logs.place import LogPlace
 
 _PAGE_MESSAGES = 500
 _PAGE_BYTES = 256 * 1024

@@ -9,16 +9,12 @@ end in reach, or bytes that nobody has, move the beginning nearer: no more than 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from arvados_nats.errors import Refused
-from wsproxy.cursors import LogPlace
 from wsproxy.logs.history import Wanted
+from wsproxy.logs.hub import LogHub
 from wsproxy.logs.pieces import Hole, Piece
+from wsproxy.logs.place import LogPlace
 from wsproxy.logs.saved import Access
-
-if TYPE_CHECKING:
-    from wsproxy.logs.hub import LogHub
 
 _LINE_BYTES = 160
 _MAX_BYTES = 8 * 1024 * 1024

@@ -28,10 +28,10 @@ from arvados_nats.permission_client.run_messages import Run
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.protocol_v1.requests import Offset, Text
-from wsproxy.cursors import LogPlace
 from wsproxy.logins.readable import covers_logs
 from wsproxy.logs import end as log_end
 from wsproxy.logs.pieces import After, Found, join
+from wsproxy.logs.place import LogPlace
 from wsproxy.logs.saved import ContainerState
 from wsproxy.logs.stored import StoredLogs
 from wsproxy.native_api import reply as native_reply

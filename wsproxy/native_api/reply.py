@@ -19,7 +19,7 @@ import msgspec
 
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.permissions.judge import Judge
-from wsproxy.v1.subscription import NOT_READABLE
+from wsproxy.logins.readable import NOT_READABLE
 
 END = "Arvados-End"
 """Where to go on: a cursor of events, or an offset of a log file."""

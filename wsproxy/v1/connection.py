@@ -31,6 +31,7 @@ from arvados_nats.protocol_v1.requests import (
 )
 from wsproxy import metrics
 from wsproxy.logins.logins import Login, TooMany
+from wsproxy.logins.readable import NOT_READABLE
 from wsproxy.services import Services
 from wsproxy.transport import failures
 from wsproxy.transport.close_codes import CloseCode
@@ -40,7 +41,7 @@ from wsproxy.transport.send_buffer import SendBuffer
 from wsproxy.v1.event_subscription import EventSubscription
 from wsproxy.v1.log_subscription import LogSubscription
 from wsproxy.v1.object_subscription import ObjectSubscription
-from wsproxy.v1.subscription import NOT_READABLE, Subscription
+from wsproxy.v1.subscription import Subscription
 
 logger = logging.getLogger(__name__)
 

@@ -23,6 +23,7 @@ from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.protocol_v1.messages import Attempt, End, Gap, Subscribed
 from arvados_nats.protocol_v1.requests import From, LogTarget
 from wsproxy.cursors import LogCursor
+from wsproxy.logins.readable import NOT_READABLE
 from wsproxy.logs.consumer import LogConsumer, Selection
 from wsproxy.logs.saved import Access
 from wsproxy.objects import history as object_history
@@ -30,7 +31,7 @@ from wsproxy.objects import state as object_state
 from wsproxy.objects.hub import ObjectHub
 from wsproxy.objects.state import State
 from wsproxy.transport.frames import Message
-from wsproxy.v1.subscription import NOT_READABLE, Client, still_allowed
+from wsproxy.v1.subscription import Client, still_allowed
 
 if TYPE_CHECKING:
     from wsproxy.services import Services

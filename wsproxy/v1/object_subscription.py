@@ -20,10 +20,11 @@ from arvados_nats.permissions.rule import ALL, scopes_allow
 from arvados_nats.protocol_v1.messages import Object, Subscribed, encode
 from arvados_nats.protocol_v1.requests import ObjectTarget
 from wsproxy.cursors import EventCursor
+from wsproxy.logins.readable import NOT_READABLE
 from wsproxy.objects import state as object_state
 from wsproxy.objects.hub import ObjectHub
 from wsproxy.transport.frames import Message
-from wsproxy.v1.subscription import NOT_READABLE, Client, still_allowed
+from wsproxy.v1.subscription import Client, still_allowed
 
 if TYPE_CHECKING:
     from wsproxy.services import Services

@@ -23,8 +23,8 @@ from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1.requests import From, LogTarget
 from wsproxy import metrics
-from wsproxy.cursors import LogPlace
 from wsproxy.logins.logins import Login, TooMany
+from wsproxy.logs.place import LogPlace
 from wsproxy.services import Services
 from wsproxy.transport import failures
 from wsproxy.transport.frames import Message

@@ -17,10 +17,10 @@ from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from wsproxy import metrics
 from wsproxy.logins.logins import TooMany
+from wsproxy.logins.readable import NOT_READABLE
 from wsproxy.services import Services
 from wsproxy.transport.limits import origin_allowed
 from wsproxy.v1.sse import BadToken, LogEvents, target_of
-from wsproxy.v1.subscription import NOT_READABLE
 
 _KINDS = {"container_requests": "container_request", "containers": "container"}
 _ALLOWED = {

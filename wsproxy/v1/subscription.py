@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a subscription and the connection it belongs to know of each other.
 
-Connections: `socket_v1` and `sse`. Subscriptions: `log_subscription`, `object_subscription`,
+Connections: `connection` and `sse`. Subscriptions: `log_subscription`, `object_subscription`,
 `event_subscription`.
 """
 
@@ -18,9 +18,6 @@ from arvados_nats.protocol_v1.messages import ServerMessage
 from wsproxy.logins.logins import Login
 from wsproxy.transport.frames import Message
 from wsproxy.transport.send_buffer import SendBuffer
-
-NOT_READABLE = "there is no such object, or it may not be read"
-"""Forbidden and missing look alike."""
 
 _KEEP_SECONDS = 300.0
 """How long what was allowed before goes on while nobody can tell whether it still is."""
