@@ -75,7 +75,7 @@ $(VENV)/.sandbox: pyproject.toml
 	.ci/prepare venv $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade 'pip>=25.1'
-	$(PIP) --editable '.[sandbox]'
+	$(PIP) --editable '.[server]' --group sandbox
 	touch $@
 
 $(VENV)/.test: $(VENV)/.sandbox

