@@ -30,7 +30,7 @@ COMMANDS = {
     "wsproxy": "wsproxy.cli:wsproxy",
 }
 ELSEWHERE = {
-    "demo": "it is part of the source tree; there `make demo` runs it",
+    "demo": "it is in the source tree: make demo",
     **dict.fromkeys(
         ("authcallout", "check", "config", "keys", "publishers", "wsproxy"),
         "pip install 'arvados-nats[server]'",

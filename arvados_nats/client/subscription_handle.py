@@ -18,11 +18,14 @@ from arvados_nats.protocol_v1.messages import ServerMessage
 _WAITING_MESSAGES = 64
 
 
-class Reading:
+class SubscriptionHandle:
     """What one subscription brings, in order; iterate over it, or `get` with a time limit."""
 
     def __init__(
-        self, id: str, subscription: Subscription, drop: Callable[[Reading], Awaitable[None]]
+        self,
+        id: str,
+        subscription: Subscription,
+        drop: Callable[[SubscriptionHandle], Awaitable[None]],
     ) -> None:
         self.id = id
         self.subscription = subscription
@@ -31,7 +34,7 @@ class Reading:
         self._end: BaseException | None = None
         self._closed = False
 
-    def __aiter__(self) -> Reading:
+    def __aiter__(self) -> SubscriptionHandle:
         return self
 
     async def __anext__(self) -> ServerMessage:

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 
 from arvados_nats.arvados import client as arvados_client
-from arvados_nats.client.subscription_handle import Reading
+from arvados_nats.client.subscription_handle import SubscriptionHandle
 from arvados_nats.commands import proxy_connection
 from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.commands.command import Notes
@@ -66,15 +66,15 @@ class Show:
         """Containers of which it was said that they are of an earlier attempt."""
         self._began = time.monotonic()
 
-    async def run(self, reading: Reading) -> None:
+    async def run(self, handle: SubscriptionHandle) -> None:
         """Print until the end: of what is there, or of everything when following."""
         try:
             while True:
                 left = self._left()
                 if left is not None and left <= 0:
                     break
-                message = await reading.get(left or self._printer.wait())
-                if message is None and reading.done:
+                message = await handle.get(left or self._printer.wait())
+                if message is None and handle.done:
                     break
                 if message is not None:
                     self._take(message)
@@ -83,7 +83,7 @@ class Show:
             self._notes.clear()
             self._printer.end()
         if not self._received:
-            self._notes.tell("nothing has been logged" + (" yet" if not reading.done else ""))
+            self._notes.tell("nothing has been logged" + (" yet" if not handle.done else ""))
 
     def _left(self) -> float | None:
         """Seconds until all has come that is asked for; None if that is not known."""
@@ -161,11 +161,13 @@ async def show(
     settings: ArvadosSettings, wanted: Wanted, printer: Printer, notes: Notes, proxy: str | None
 ) -> None:
     """Print the logs that are wanted."""
-    again = None if wanted.follow else _LOST_SECONDS
-    async with proxy_connection.connect(settings, proxy, notes, again=again) as events:
-        reading = await events.log(wanted.uuid, files=wanted.files or None, tail=wanted.tail)
+    timeout = None if wanted.follow else _LOST_SECONDS
+    async with proxy_connection.connect(
+        settings, proxy, notes, reconnect_timeout=timeout
+    ) as events:
+        handle = await events.log(wanted.uuid, files=wanted.files or None, tail=wanted.tail)
         try:
-            await Show(wanted, printer, notes).run(reading)
+            await Show(wanted, printer, notes).run(handle)
         except Refused as error:
             raise proxy_connection.about(wanted.uuid, error) from error.__cause__
 

@@ -12,14 +12,14 @@ from contextlib import asynccontextmanager
 
 from arvados_nats.client import stream
 from arvados_nats.client.errors import TokenRefused
-from arvados_nats.client.stream import Options, State, Stream, Waiting
+from arvados_nats.client.stream import State, Stream, Waiting
 from arvados_nats.commands import arvados_settings
 from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.commands.command import Notes
 from arvados_nats.errors import ConfigError, Refused, Unavailable
 
 _SILENT_SECONDS = 3.0
-_FIRST_SECONDS = 10.0
+_OPEN_TIMEOUT = 10.0
 """How long a proxy that cannot be reached is tried."""
 
 
@@ -33,7 +33,7 @@ class _Line:
         self._said = False
         self._reason = ""
 
-    def told(self, state: State) -> None:
+    def on_state(self, state: State) -> None:
         if isinstance(state, Waiting):
             self._reason = state.reason
             if self._timer is None and not self._said:
@@ -58,18 +58,25 @@ class _Line:
 
 @asynccontextmanager
 async def connect(
-    settings: ArvadosSettings, proxy: str | None, notes: Notes, *, again: float | None
+    settings: ArvadosSettings, proxy: str | None, notes: Notes, *, reconnect_timeout: float | None
 ) -> AsyncIterator[Stream]:
     """A stream to the proxy that was named, or else to the one that the cluster names.
 
-    `again`: seconds for which a lost connection is tried, None for ever.
+    `reconnect_timeout`: seconds for which a lost connection is tried, None for ever.
     """
     url = await arvados_settings.stream_url(settings, proxy)
     line = _Line(url, notes)
-    options = Options(settings.ssl_context(), _FIRST_SECONDS, again, line.told)
+    connection = stream.connect(
+        url,
+        lambda: settings.token.secret,
+        ssl=settings.ssl_context(),
+        open_timeout=_OPEN_TIMEOUT,
+        reconnect_timeout=reconnect_timeout,
+        on_state=line.on_state,
+    )
     try:
         with _explained(settings, url):
-            async with stream.connect(url, lambda: settings.token.secret, options) as events:
+            async with connection as events:
                 yield events
     finally:
         line.close()

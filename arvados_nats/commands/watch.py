@@ -40,7 +40,7 @@ async def watch_object(watch: Watch, uuid: str) -> int:
     """Show the state of an object and each later one, until it is gone; then 1."""
     record: Mapping[str, Any] | None = None
     async with proxy_connection.connect(
-        watch.settings, watch.proxy, watch.notes, again=None
+        watch.settings, watch.proxy, watch.notes, reconnect_timeout=None
     ) as events:
         try:
             async for message in await events.object(uuid):
@@ -57,7 +57,7 @@ async def watch_object(watch: Watch, uuid: str) -> int:
 async def watch_events(watch: Watch, **filters: Any) -> int:
     """Show changes of objects, for ever; see `Stream.events` for the filters."""
     async with proxy_connection.connect(
-        watch.settings, watch.proxy, watch.notes, again=None
+        watch.settings, watch.proxy, watch.notes, reconnect_timeout=None
     ) as events:
         async for message in await events.events(**filters):
             if isinstance(message, Event):

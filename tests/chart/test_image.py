@@ -61,7 +61,7 @@ def test_its_help_lists_every_command(image: Image) -> None:
     refused = image.run(["demo", "--check"])
     assert refused.returncode == 2
     assert refused.stderr == (
-        "arvados-nats: demo: Not installed here: it is part of the source tree; there `make demo` runs it\n"
+        "arvados-nats: demo: Not installed here: it is in the source tree: make demo\n"
     )
 
 

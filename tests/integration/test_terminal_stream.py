@@ -16,8 +16,8 @@ import pytest
 
 from arvados_nats.client import stream
 from arvados_nats.client.errors import TokenRefused
-from arvados_nats.client.stream import Connected, Options, State, Stream, Waiting
-from arvados_nats.client.subscription_handle import Reading
+from arvados_nats.client.stream import Connected, State, Stream, Waiting
+from arvados_nats.client.subscription_handle import SubscriptionHandle
 from arvados_nats.errors import BadInput, ConfigError, Refused, Unavailable
 from arvados_nats.protocol_v1.messages import (
     CaughtUp,
@@ -40,22 +40,22 @@ async def proxy() -> AsyncIterator[Proxy]:
 
 
 @contextlib.asynccontextmanager
-async def connected(proxy: Proxy, options: Options | None = None) -> AsyncIterator[Stream]:
-    async with stream.connect(proxy.url, lambda: "token", options) as events:
+async def connected(proxy: Proxy, **options: Any) -> AsyncIterator[Stream]:
+    async with stream.connect(proxy.url, lambda: "token", **options) as events:
         yield events
 
 
-async def begun(proxy: Proxy, reading: Reading) -> Peer:
+async def begun(proxy: Proxy, handle: SubscriptionHandle) -> Peer:
     """The next connection, greeted and subscribed by the client."""
     peer = await proxy.next()
     assert await peer.welcome() == "token"
-    assert (await peer.heard())["subscribe"]["id"] == reading.id
+    assert (await peer.heard())["subscribe"]["id"] == handle.id
     return peer
 
 
-async def soon(reading: Reading) -> ServerMessage:
+async def soon(handle: SubscriptionHandle) -> ServerMessage:
     """The next message, which has to come."""
-    message = await reading.get(5)
+    message = await handle.get(5)
     assert message is not None
     return message
 
@@ -69,12 +69,12 @@ def log(offset: int, text: str) -> dict[str, Any]:
 async def test_token_is_sent_in_a_message(proxy: Proxy) -> None:
     """The token stands in the first message, and subscriptions follow the greeting."""
     async with connected(proxy) as events:
-        reading = await events.log(C1, files=["a"], tail=3)
+        handle = await events.log(C1, files=["a"], tail=3)
         peer = await proxy.next()
         assert await peer.heard() == {"auth": {"token": "token"}}
         await peer.greet()
         wanted = {"uuid": C1, "files": ["a"], "tail": 3}
-        assert await peer.heard() == {"subscribe": {"id": reading.id, "log": wanted}}
+        assert await peer.heard() == {"subscribe": {"id": handle.id, "log": wanted}}
         later = await events.object(C1)
         assert await peer.heard() == {"subscribe": {"id": later.id, "object": {"uuid": C1}}}
         await later.close()
@@ -85,10 +85,10 @@ async def test_token_is_sent_in_a_message(proxy: Proxy) -> None:
 async def test_lost_connection_is_resumed(proxy: Proxy, how: str) -> None:
     """However it was lost: the next one begins at the next byte, and nothing comes twice."""
     async with connected(proxy) as events:
-        reading = await events.log(C1)
-        peer = await begun(proxy, reading)
+        handle = await events.log(C1)
+        peer = await begun(proxy, handle)
         await peer.say(log=log(0, "one\n"))
-        assert await soon(reading) == Log.of(C1, "a", 0, 0, b"one\n")
+        assert await soon(handle) == Log.of(C1, "a", 0, 0, b"one\n")
         match how:
             case "abort":
                 peer.abort()
@@ -102,19 +102,19 @@ async def test_lost_connection_is_resumed(proxy: Proxy, how: str) -> None:
         await peer.welcome()
         place = {"a": {"epoch": 0, "offset": 4}}
         wanted = {"uuid": C1, "from": place}
-        assert await peer.heard() == {"subscribe": {"id": reading.id, "log": wanted}}
+        assert await peer.heard() == {"subscribe": {"id": handle.id, "log": wanted}}
         await peer.say(log=log(0, "one\ntwo\n"))
-        assert await soon(reading) == Log.of(C1, "a", 0, 4, b"two\n")
+        assert await soon(handle) == Log.of(C1, "a", 0, 4, b"two\n")
 
 
 async def test_silent_line_is_given_up(proxy: Proxy) -> None:
     """A peer that is gone without a word is noticed after two and a half times its own interval."""
     async with connected(proxy) as events:
-        reading = await events.log(C1)
+        handle = await events.log(C1)
         peer = await proxy.next()
         await peer.welcome(ping_seconds=0.1)
         began = time.monotonic()
-        peer = await begun(proxy, reading)
+        peer = await begun(proxy, handle)
         assert 0.2 < time.monotonic() - began < 3
 
 
@@ -133,12 +133,12 @@ async def test_ping_is_answered_and_keeps_the_line(proxy: Proxy) -> None:
 async def test_goodbye_says_when_to_come_back(proxy: Proxy) -> None:
     """The server spreads its clients over the time it needs."""
     told: list[State] = []
-    async with connected(proxy, Options(told=told.append)) as events:
-        reading = await events.log(C1)
-        peer = await begun(proxy, reading)
+    async with connected(proxy, on_state=told.append) as events:
+        handle = await events.log(C1)
+        peer = await begun(proxy, handle)
         await peer.say(goodbye={"reason": "drain", "reconnect_after_ms": [300, 400]})
         await peer.close(4000, "drain")
-        await begun(proxy, reading)
+        await begun(proxy, handle)
     waiting = [state for state in told if isinstance(state, Waiting)]
     assert len(waiting) == 1
     assert 0.3 <= waiting[0].delay <= 0.4
@@ -156,26 +156,26 @@ async def test_delays_grow_and_are_random(proxy: Proxy) -> None:
             assert state.reason == "the server answers 503"
             delays.append(state.delay)
 
-    async with connected(proxy, Options(patience=3, told=told)) as events:
-        reading = await events.log(C1)
+    async with connected(proxy, open_timeout=3, on_state=told) as events:
+        handle = await events.log(C1)
         with pytest.raises(Unavailable, match="503"):
-            await anext(reading)
+            await anext(handle)
     assert all(0 <= delay <= 2**n for n, delay in enumerate(delays))
     assert len(set(delays)) == len(delays)
 
 
 @pytest.mark.parametrize("code", [4500, 4503, 4504])
 async def test_final_close_is_not_tried_again(proxy: Proxy, code: int) -> None:
-    """What would fail again ends every reading, with the server's reason."""
+    """What would fail again ends every handle, with the server's reason."""
     async with connected(proxy) as events:
-        readings = [await events.log(C1), await events.object(C1)]
+        handles = [await events.log(C1), await events.object(C1)]
         peer = await proxy.next()
         await peer.welcome()
         await peer.close(code, "because")
-        for reading in readings:
+        for handle in handles:
             with pytest.raises(Refused, match="because"):
-                await anext(reading)
-            assert reading.done
+                await anext(handle)
+            assert handle.done
         with pytest.raises(Refused, match="because"):
             await anext(await events.log(C1))
         assert proxy.handshakes == 1
@@ -184,20 +184,20 @@ async def test_final_close_is_not_tried_again(proxy: Proxy, code: int) -> None:
 async def test_token_that_can_not_be_judged_now_is_sent_again(proxy: Proxy) -> None:
     """While Arvados is away the server says so and waits; too long is no reason to stop."""
     async with connected(proxy) as events:
-        reading = await events.log(C1)
+        handle = await events.log(C1)
         peer = await proxy.next()
         assert await peer.heard() == {"auth": {"token": "token"}}
         await peer.say(error={"code": "unavailable", "message": "later", "temporary": True})
         assert await peer.heard() == {"auth": {"token": "token"}}
         await peer.close(4502, "auth first")
-        await begun(proxy, reading)
+        await begun(proxy, handle)
 
 
 async def test_refused_token_is_tried_once_more_if_it_is_another(proxy: Proxy) -> None:
     """The token is asked for anew; the same one is not presented again."""
     tokens = iter(["old", "new", "new"])
     async with stream.connect(proxy.url, lambda: next(tokens)) as events:
-        reading = await events.log(C1)
+        handle = await events.log(C1)
         for token in ("old", "new"):
             peer = await proxy.next()
             assert await peer.welcome() == token
@@ -205,7 +205,7 @@ async def test_refused_token_is_tried_once_more_if_it_is_another(proxy: Proxy) -
             await peer.say(revoked={"reason": "expired"})
             await peer.close(4501, "the token is not valid")
         with pytest.raises(TokenRefused, match="expired"):
-            await reading.get(5)
+            await handle.get(5)
         assert proxy.handshakes == 2
 
 
@@ -230,7 +230,7 @@ async def test_nobody_there_is_unavailable() -> None:
     async with scripted_proxy.run() as proxy:
         url = proxy.url
     began = time.monotonic()
-    async with stream.connect(url, lambda: "token", Options(patience=0.3)) as events:
+    async with stream.connect(url, lambda: "token", open_timeout=0.3) as events:
         with pytest.raises(Unavailable, match="refused"):
             await anext(await events.log(C1))
     assert time.monotonic() - began < 5
@@ -238,13 +238,13 @@ async def test_nobody_there_is_unavailable() -> None:
 
 async def test_lost_connection_is_tried_as_long_as_wanted(proxy: Proxy) -> None:
     """Whoever does not follow does not wait for ever."""
-    async with connected(proxy, Options(again=0.5)) as events:
-        reading = await events.log(C1)
-        peer = await begun(proxy, reading)
+    async with connected(proxy, reconnect_timeout=0.5) as events:
+        handle = await events.log(C1)
+        peer = await begun(proxy, handle)
         proxy.status = 503
         peer.abort()
         with pytest.raises(Unavailable, match="503"):
-            await reading.get(10)
+            await handle.get(10)
 
 
 async def test_refused_subscription_ends_alone(proxy: Proxy) -> None:
@@ -257,10 +257,10 @@ async def test_refused_subscription_ends_alone(proxy: Proxy) -> None:
         await peer.say(revoked={"reason": "unshared", "id": revoked.id})
         await peer.say(error={"code": "x", "message": "later", "temporary": True, "id": other.id})
         await peer.say(object={"uuid": f"{C1[:-1]}1", "etag": "e", "record": {}, "cursor": "c"})
-        for reading, words in ((refused, "no"), (revoked, "unshared")):
-            await anext(reading)
+        for handle, words in ((refused, "no"), (revoked, "unshared")):
+            await anext(handle)
             with pytest.raises(Refused, match=words):
-                await anext(reading)
+                await anext(handle)
         await anext(other)
         assert isinstance(await anext(other), Object)
 
@@ -268,12 +268,12 @@ async def test_refused_subscription_ends_alone(proxy: Proxy) -> None:
 async def test_subscription_that_could_not_be_judged_is_asked_for_again(proxy: Proxy) -> None:
     """A temporary error before `subscribed` means that there is none yet; after it, patience."""
     async with connected(proxy) as events:
-        reading = await events.log(C1)
-        peer = await begun(proxy, reading)
-        later = {"code": "unavailable", "message": "later", "temporary": True, "id": reading.id}
+        handle = await events.log(C1)
+        peer = await begun(proxy, handle)
+        later = {"code": "unavailable", "message": "later", "temporary": True, "id": handle.id}
         await peer.say(error=later)
-        assert (await peer.heard())["subscribe"]["id"] == reading.id
-        await peer.say(subscribed={"id": reading.id})
+        assert (await peer.heard())["subscribe"]["id"] == handle.id
+        await peer.say(subscribed={"id": handle.id})
         await peer.say(error=later)
         await peer.say(ping={})
         assert await peer.heard() == {"pong": {}}
@@ -285,13 +285,13 @@ async def test_subscription_that_could_not_be_judged_is_asked_for_again(proxy: P
 async def test_end_of_the_container_ends_the_reading(proxy: Proxy) -> None:
     """The iteration is over after the end was read, and the server is not asked again."""
     async with connected(proxy) as events:
-        reading = await events.log(C1)
-        peer = await begun(proxy, reading)
+        handle = await events.log(C1)
+        peer = await begun(proxy, handle)
         await peer.say(log=log(0, "all\n"))
         await peer.say(end={"container": C1, "state": "Complete", "exit_code": 0})
-        assert len([message async for message in reading]) == 2
-        assert reading.done
-        assert await reading.get(1) is None
+        assert len([message async for message in handle]) == 2
+        assert handle.done
+        assert await handle.get(1) is None
         peer.abort()
         peer = await proxy.next()
         await peer.welcome()
@@ -303,15 +303,15 @@ async def test_reader_that_waits_holds_nothing_in_memory(proxy: Proxy) -> None:
     """A slow reader slows the server down instead of filling memory, and gets every byte."""
     total = 400
     async with connected(proxy) as events:
-        reading = await events.log(C1)
-        peer = await begun(proxy, reading)
+        handle = await events.log(C1)
+        peer = await begun(proxy, handle)
         line = random.randbytes(16_383).hex() + "\n"  # nothing that compression makes small
         sending = asyncio.create_task(_send(peer, line, total))
         done, _ = await asyncio.wait([sending], timeout=0.5)
         assert not done
         received = 0
         while received < total * len(line):
-            message = await soon(reading)
+            message = await soon(handle)
             assert isinstance(message, Log)
             assert message.offset == received
             received += len(message.data)
@@ -326,26 +326,26 @@ async def _send(peer: Peer, line: str, count: int) -> None:
 async def test_closed_reading_holds_up_nobody(proxy: Proxy) -> None:
     """Whoever has enough closes, even while much waits for him."""
     async with connected(proxy) as events:
-        reading, other = await events.log(C1), await events.object(C1)
+        handle, other = await events.log(C1), await events.object(C1)
         peer = await proxy.next()
         await peer.welcome()
         sending = asyncio.create_task(_send(peer, "x\n", 500))
-        await soon(reading)
-        await reading.close()
+        await soon(handle)
+        await handle.close()
         await peer.say(object={"uuid": C1, "etag": "e", "record": {}, "cursor": "c"})
         assert isinstance(await soon(other), Object)
-        assert reading.done
+        assert handle.done
         await sending
 
 
 async def test_events_resume_by_cursor(proxy: Proxy) -> None:
     """And a second subscription to events is refused here, as a connection carries one."""
     async with connected(proxy) as events:
-        reading = await events.events(kinds=["container"])
+        handle = await events.events(kinds=["container"])
         with pytest.raises(BadInput):
             await events.events()
-        peer = await begun(proxy, reading)
-        await peer.say(subscribed={"id": reading.id})
+        peer = await begun(proxy, handle)
+        await peer.say(subscribed={"id": handle.id})
         await peer.say(
             event={
                 "id": 1,
@@ -361,14 +361,14 @@ async def test_events_resume_by_cursor(proxy: Proxy) -> None:
                 "cursor": "c1",
             }
         )
-        await peer.say(caught_up={"id": reading.id, "cursor": "c2"})
-        kinds = [type(await soon(reading)) for _ in range(3)]
+        await peer.say(caught_up={"id": handle.id, "cursor": "c2"})
+        kinds = [type(await soon(handle)) for _ in range(3)]
         assert kinds == [Subscribed, Event, CaughtUp]
         peer.abort()
         peer = await proxy.next()
         await peer.welcome()
         wanted = {"kinds": ["container"], "cursor": "c2"}
-        assert await peer.heard() == {"subscribe": {"id": reading.id, "events": wanted}}
+        assert await peer.heard() == {"subscribe": {"id": handle.id, "events": wanted}}
 
 
 async def test_token_that_can_not_be_had_is_raised(proxy: Proxy) -> None:
@@ -385,9 +385,9 @@ async def test_token_that_can_not_be_had_is_raised(proxy: Proxy) -> None:
 async def test_state_is_told(proxy: Proxy) -> None:
     """A program can show whether it is live."""
     told: list[State] = []
-    async with connected(proxy, Options(told=told.append)) as events:
-        reading = await events.log(C1)
-        peer = await begun(proxy, reading)
+    async with connected(proxy, on_state=told.append) as events:
+        handle = await events.log(C1)
+        peer = await begun(proxy, handle)
         peer.abort()
-        await begun(proxy, reading)
+        await begun(proxy, handle)
     assert [type(state) for state in told] == [Connected, Waiting, Connected]

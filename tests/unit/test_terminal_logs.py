@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arvados_nats.client.subscription_handle import Reading
+from arvados_nats.client.subscription_handle import SubscriptionHandle
 from arvados_nats.client.subscriptions import LogSubscription
 from arvados_nats.commands import logs
 from arvados_nats.commands.command import Notes
@@ -47,7 +47,7 @@ class Screen:
         self.printed += data
 
 
-async def _nothing(_: Reading) -> None:
+async def _nothing(_: SubscriptionHandle) -> None:
     """Nobody to unsubscribe at."""
 
 
@@ -57,19 +57,19 @@ async def shown(wanted: Wanted, messages: Sequence[ServerMessage], *, copy: bool
     notes = Notes()
     printer = Copy(screen.write) if copy else Merged(screen.write, Look(), notes)
     subscription = LogSubscription(wanted.uuid, wanted.files or None)
-    reading = Reading("1", subscription, _nothing)
+    handle = SubscriptionHandle("1", subscription, _nothing)
 
     async def feed() -> None:
         for message in messages:
             fresh = subscription.take(message)
             if fresh is not None:
-                await reading.put(fresh)
+                await handle.put(fresh)
         if subscription.ended:
-            reading.finish(None)
+            handle.finish(None)
 
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         feeding = tasks.create_task(feed())
-        await Show(wanted, printer, notes).run(reading)
+        await Show(wanted, printer, notes).run(handle)
         feeding.cancel()
     return bytes(screen.printed)
 
@@ -112,17 +112,17 @@ async def test_without_following_it_ends_when_all_is_shown() -> None:
 async def test_without_following_it_ends_though_lines_go_on_coming() -> None:
     """A container that never stops writing does not keep the command from its end."""
 
-    async def write(reading: Reading) -> None:
+    async def write(handle: SubscriptionHandle) -> None:
         for number in itertools.count():
-            await reading.put(log(5 * number, b"line\n"))
+            await handle.put(log(5 * number, b"line\n"))
             await asyncio.sleep(0.01)
 
     screen, notes = Screen(), Notes()
-    reading = Reading("1", LogSubscription(C1), _nothing)
-    await reading.put(CaughtUp("1"))
-    writing = asyncio.create_task(write(reading))
+    handle = SubscriptionHandle("1", LogSubscription(C1), _nothing)
+    await handle.put(CaughtUp("1"))
+    writing = asyncio.create_task(write(handle))
     async with asyncio.timeout(10):
-        await Show(Wanted(C1), Copy(screen.write), notes).run(reading)
+        await Show(Wanted(C1), Copy(screen.write), notes).run(handle)
     writing.cancel()
     assert bytes(screen.printed).startswith(b"line\n")
 
@@ -130,17 +130,17 @@ async def test_without_following_it_ends_though_lines_go_on_coming() -> None:
 async def test_history_that_is_late_is_waited_for() -> None:
     """A subscription that is there and silent has not said that there is nothing."""
 
-    async def later(reading: Reading) -> None:
+    async def later(handle: SubscriptionHandle) -> None:
         await asyncio.sleep(3 * logs._MORE_SECONDS)
-        await reading.put(log(0, b"late\n"))
-        await reading.put(CaughtUp("1"))
+        await handle.put(log(0, b"late\n"))
+        await handle.put(CaughtUp("1"))
 
     screen, notes = Screen(), Notes()
-    reading = Reading("1", LogSubscription(C1), _nothing)
-    await reading.put(Subscribed("1"))
+    handle = SubscriptionHandle("1", LogSubscription(C1), _nothing)
+    await handle.put(Subscribed("1"))
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(later(reading))
-        await Show(Wanted(C1), Copy(screen.write), notes).run(reading)
+        tasks.create_task(later(handle))
+        await Show(Wanted(C1), Copy(screen.write), notes).run(handle)
     assert bytes(screen.printed) == b"late\n"
 
 
