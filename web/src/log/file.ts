@@ -49,6 +49,7 @@ export class LogFile {
   private stretches: Stretch[] = [];
   private live: Stretch | null = null;
   private end: Entry;
+  private readonly rests = new Map<Entry, { more: Entry[]; left: Entry }>();
 
   constructor(container: string, name: string) {
     this.container = container;
@@ -77,6 +78,7 @@ export class LogFile {
   clear(epoch: number): void {
     this.stretches = [];
     this.live = null;
+    this.rests.clear();
     this.characters = 0;
     this.epoch = epoch;
   }
@@ -150,7 +152,7 @@ export class LogFile {
     if (stretch.hidden) arrived.added.unshift(stretch.hidden);
     stretch.hidden = stretch.fold.fresh ? (arrived.added.pop() ?? null) : null;
     for (const entry of arrived.added) arrived.changed.delete(entry);
-    arrived.holes = [...arrived.changed].some((entry) => restOf(entry) !== null);
+    arrived.holes = [...arrived.changed].some(({ row }) => row !== null && row.rest >= 0);
     if (stretch.hidden) arrived.changed.delete(stretch.hidden);
   }
 
@@ -215,7 +217,11 @@ export class LogFile {
   }
 
   private forget(gone: Entry[]): void {
-    for (const entry of gone) this.characters -= entry.text.length;
+    for (const entry of gone) {
+      this.characters -= entry.text.length;
+      for (const more of this.rests.get(entry)?.more ?? []) this.characters -= more.text.length;
+      this.rests.delete(entry);
+    }
   }
 
   /** Rows in order: lines, and holes where something is not loaded. */
@@ -231,12 +237,39 @@ export class LogFile {
       for (let at = 0; at < shown; at += 1) {
         const entry = entries[at] as Entry;
         yield entry;
-        const rest = restOf(entry);
-        if (rest) yield rest;
+        yield* this.restOf(entry);
       }
       reached = stretch.to;
     }
     if (!this.atEnd) yield filled(this.end, reached, this.ended ? this.size : Infinity, this.lastKey);
+  }
+
+  /** What a line has more than its first row: what was asked for, and what is left. */
+  private *restOf(entry: Entry): Iterable<Entry> {
+    const { row } = entry;
+    if (!row || row.rest < 0 || row.end - 1 <= row.rest) return;
+    let rest = this.rests.get(entry);
+    if (!rest) {
+      rest = { more: [], left: new Entry("rest", this, row.rest, row.end) };
+      this.rests.set(entry, rest);
+    }
+    yield* rest.more;
+    const from = rest.more.at(-1)?.to ?? row.rest;
+    if (from < row.end - 1) yield filled(rest.left, from, row.end - 1, entry.key);
+  }
+
+  /** More of a long line; a row of its own. */
+  extendLine(left: Entry, data: Uint8Array): void {
+    for (const [entry, rest] of this.rests) {
+      if (rest.left !== left) continue;
+      const fold = new Fold(left.from);
+      const rows = fold.write(data).added;
+      const more = new Entry("line", this, left.from, left.from + data.length);
+      more.text = rows[0]?.text ?? "";
+      more.key = entry.key;
+      this.characters += more.text.length;
+      rest.more.push(more);
+    }
   }
 
   /** The line that a byte is in, if it is loaded. */
@@ -269,21 +302,6 @@ function filled(hole: Entry, from: number, to: number, key: string): Entry {
   hole.key = key;
   hole.text = holeText(hole);
   return hole;
-}
-
-const rests = new WeakMap<Entry, Entry>();
-
-/** What a line has more than is shown. */
-function restOf(entry: Entry): Entry | null {
-  const { row } = entry;
-  if (!row || row.rest < 0 || row.end - 1 <= row.rest) return null;
-  let rest = rests.get(entry);
-  if (!rest) {
-    rest = new Entry("rest", entry.file, row.rest, row.end);
-    rest.row = null;
-    rests.set(entry, rest);
-  }
-  return filled(rest, row.rest, row.end - 1, entry.key);
 }
 
 /** What was unknown at the beginning of these lines was `look`; true: it is so to the end. */

@@ -11,6 +11,7 @@
 
 import type { Entry } from "./entries";
 import type { Arrived, LogFile } from "./file";
+import { severity } from "./severity";
 
 /** Rows `from` up to before `to`, counted before the edits, are replaced. */
 export interface Edit {
@@ -23,6 +24,7 @@ export interface Edit {
 export const MOST_ROWS = 100_000;
 export const MOST_CHARACTERS = 32 * 1024 * 1024;
 const SLACK = 5000;
+const BADNESS = { "": 0, warning: 1, error: 2 } as const;
 
 let generation = 0;
 
@@ -32,8 +34,12 @@ export class Sheet {
   /** The texts as they stand in the document. */
   private drawn: string[] = [];
 
-  constructor(files: Iterable<LogFile>) {
+  /** Lines that are less bad than this are left out: 1 warnings, 2 errors. */
+  private readonly least: number;
+
+  constructor(files: Iterable<LogFile>, least = 0) {
     this.files = new Set(files);
+    this.least = least;
     this.entries = this.merged();
     this.drawn = this.entries.map((entry) => entry.text);
   }
@@ -43,13 +49,20 @@ export class Sheet {
   }
 
   private merged(): Entry[] {
-    const lists = [...this.files].map((file) => [...file.entries()]).filter((list) => list.length);
+    const lists = [...this.files].map((file) => this.accepted(file)).filter((list) => list.length);
     if (lists.length < 2) return lists[0] ?? [];
     return lists.reduce(merge);
   }
 
+  private accepted(file: LogFile): Entry[] {
+    const all = [...file.entries()];
+    if (this.least === 0) return all;
+    return all.filter(({ kind, text }) => kind !== "line" || BADNESS[severity(text)] >= this.least);
+  }
+
   /** What came at the end of files. */
   take(arrivals: Arrived[]): Edit[] {
+    if (this.least > 0) return this.refresh();
     const changed = new Set(arrivals.flatMap((arrived) => [...arrived.changed]));
     const added = arrivals.flatMap((arrived) => arrived.added);
     added.sort((one, other) => (one.key < other.key ? -1 : one.key > other.key ? 1 : 0));

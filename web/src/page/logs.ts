@@ -5,14 +5,18 @@
 /** The logs of one container or request: what comes is put into files, and one view of them is shown. */
 
 import type { ArvadosEvents, EndMessage, GapMessage, LogMessage, Subscription } from "arvados-events";
-import { size, type Entry } from "../log/entries";
+import type { Entry } from "../log/entries";
 import { LogFile, type Arrived } from "../log/file";
+import { download } from "../log/download";
 import { Find } from "../log/find";
+import { goalOf, offsetOfLine, placeOf, stampOf } from "../log/places";
 import { Ranges, wholeLines } from "../log/ranges";
 import { Sheet } from "../log/sheet";
-import { Viewer } from "../view/viewer";
+import { Viewer, type Picked } from "../view/viewer";
 
 const TAIL_LINES = 2000;
+/** What is shown more of a long line at a time. */
+const REST_BYTES = 65536;
 const PAGE_BYTES = 256 * 1024;
 const BATCH_MS = 120;
 /** Lines that are held of a file that is not shown. */
@@ -26,6 +30,8 @@ export type View = string;
 export interface Place {
   file?: string | null;
   offset?: number;
+  /** Where the last line of a range begins. */
+  to?: number;
   view?: View | null;
 }
 
@@ -66,8 +72,12 @@ export interface Told {
   followed(following: boolean): void;
   /** How much is loaded changed, or the view. */
   counted(): void;
-  linked(entry: Entry): void;
+  linked(picked: Picked): void;
   found(): void;
+  /** Lines came while the end is followed. */
+  arrived(entries: Entry[]): void;
+  /** Something that takes long goes on, "" if nothing does; it can be stopped. */
+  busy(what: string): void;
 }
 
 export class Logs {
@@ -78,6 +88,8 @@ export class Logs {
   view: View = "main";
   loading = true;
   find: Find | null = null;
+  /** Lines that are less bad are not shown: 1 warnings, 2 errors. */
+  least = 0;
   private sought = "";
   private readonly events: ArvadosEvents;
   private readonly uuid: string;
@@ -87,6 +99,7 @@ export class Logs {
   private arrivals: Arrived[] = [];
   private timer: ReturnType<typeof setTimeout> | undefined;
   private filling = false;
+  private working: AbortController | null = null;
 
   constructor(host: HTMLElement, events: ArvadosEvents, uuid: string, ranges: Ranges, place: Place, told: Told) {
     this.events = events;
@@ -161,7 +174,7 @@ export class Logs {
     this.arrivals = [];
     const files = this.filesOf(view);
     this.viewer.names = files.length > 1;
-    this.viewer.show(new Sheet(files));
+    this.viewer.show(new Sheet(files, this.least));
     this.search(this.sought);
     this.told.listed();
     this.told.counted();
@@ -213,6 +226,7 @@ export class Logs {
       for (const { added } of arrivals) for (const entry of added) this.find.look(entry);
       this.told.found();
     }
+    if (!this.loading && this.viewer.following) this.told.arrived(arrivals.flatMap(({ added }) => added));
     this.trim();
     this.told.counted();
   }
@@ -256,12 +270,12 @@ export class Logs {
     this.loading = false;
     this.told.counted();
     if (this.sought) this.search(this.sought);
-    const { file, offset } = this.place;
+    const { file, offset, to } = this.place;
     this.place = {};
     const found = file ? this.attempt.files.get(file) : undefined;
     if (!found) return;
     this.show(found.name);
-    await this.jump(found, offset ?? 0);
+    await this.jump(found, offset ?? 0, to);
   }
 
   private ended(end: EndMessage): void {
@@ -306,7 +320,7 @@ export class Logs {
   async fill(hole: Entry, how: "before" | "after" | "first" | "last" | "download"): Promise<void> {
     const { file } = hole;
     if (how === "last") this.toEnd();
-    else if (hole.kind === "rest") await this.rest(hole);
+    else if (hole.kind === "rest") await this.rest(hole, how === "download");
     else if (how === "before") await this.loadBefore(file, hole.from, hole.to);
     else if (how === "first") await this.load(file, 0, Math.min(hole.to, PAGE_BYTES), hole.to);
     else await this.load(file, hole.from, Math.min(hole.to, hole.from + PAGE_BYTES), hole.to);
@@ -317,7 +331,7 @@ export class Logs {
     try {
       await act();
     } catch (error) {
-      this.told.say({ text: `Cannot be read: ${error instanceof Error ? error.message : error}`, bad: true });
+      this.failed(error);
     } finally {
       this.filling = false;
     }
@@ -345,19 +359,112 @@ export class Logs {
     });
   }
 
-  private async rest(entry: Entry): Promise<void> {
-    this.told.say({ text: `${size(entry.to - entry.from)} of one line: download it to see all of it.`, bad: false });
+  /** More of a line that is too long to be shown as a whole. */
+  private async rest(entry: Entry, save: boolean): Promise<void> {
+    const { file, from, to } = entry;
+    if (save) {
+      await this.long(`saving ${file.name}`, (progress, signal) =>
+        download([file], this.ranges, progress, signal, from, to),
+      );
+      return;
+    }
+    await this.guarded(async () => {
+      file.extendLine(entry, await this.ranges.bytes(file, from, Math.min(to, from + REST_BYTES)));
+    });
+  }
+
+  /** Do what takes long, with its progress told, until it is done or stopped. */
+  private async long(
+    what: string, act: (progress: (share: number) => void, signal: AbortSignal) => Promise<unknown>,
+  ): Promise<void> {
+    this.stop();
+    const control = new AbortController();
+    this.working = control;
+    let told = 0;
+    const progress = (share: number) => {
+      if (performance.now() - told < 100) return;
+      told = performance.now();
+      this.told.busy(`${what}: ${Math.floor(100 * share)} %`);
+    };
+    this.told.busy(what);
+    try {
+      await act(progress, control.signal);
+    } catch (error) {
+      if (!control.signal.aborted) this.failed(error);
+    }
+    if (this.working === control) {
+      this.working = null;
+      this.told.busy("");
+    }
+  }
+
+  private failed(error: unknown): void {
+    const why = error instanceof Error ? error.message : String(error);
+    this.told.say({ text: `Cannot be read: ${why}`, bad: true });
+  }
+
+  /** Stop what takes long. */
+  stop(): void {
+    this.working?.abort();
+    this.find?.stop();
+  }
+
+  /** Save what is shown, byte for byte: a file as it is, several as a tar file. */
+  async save(): Promise<void> {
+    const files = this.filesOf(this.view);
+    await this.long("saving", (progress, signal) => download(files, this.ranges, progress, signal));
+  }
+
+  /** Go to a line or a time, as somebody typed it; false if it is neither. */
+  async goTo(text: string): Promise<boolean> {
+    const goal = goalOf(text);
+    const files = this.filesOf(this.view);
+    if (!goal || !files.length) return false;
+    if ("line" in goal) {
+      const [file] = files;
+      if (!file || files.length > 1) return false;
+      await this.long(`looking for line ${goal.line}`, async (progress, signal) => {
+        const offset = await offsetOfLine(file, goal.line, this.ranges, progress, signal);
+        if (!signal.aborted) await this.jump(file, offset ?? file.size - 1);
+      });
+      return true;
+    }
+    await this.long("looking for that time", () => this.toTime(goal.time));
+    return true;
+  }
+
+  private async toTime(clock: { day: string; time: string }): Promise<void> {
+    this.viewer.leave();
+    await this.loadBeginnings();
+    const first = this.viewer.sheet?.entries.find((entry) => entry.stamp)?.stamp;
+    if (!first) throw new Error("the lines have no time stamps");
+    const stamp = stampOf(clock, first, this.viewer.times === "local");
+    for (const file of this.viewer.sheet?.files ?? []) {
+      const offset = await placeOf(file, stamp, this.ranges);
+      const hole = [...file.holes()].find(([from, to]) => from <= offset && offset < to);
+      if (hole) await this.loadAround(file, offset, hole);
+    }
+    const entries = this.viewer.sheet?.entries ?? [];
+    const found = entries.find((entry) => entry.kind === "line" && entry.key >= stamp) ?? entries.at(-1);
+    if (found) this.viewer.goTo(found);
+  }
+
+  private async loadBeginnings(): Promise<void> {
+    for (const file of this.viewer.sheet?.files ?? []) {
+      const [hole] = file.holes();
+      if (hole && hole[0] === 0) await this.load(file, 0, Math.min(hole[1], PAGE_BYTES), hole[1]);
+    }
   }
 
   /** Show the line that has a byte. */
-  async jump(file: LogFile, offset: number): Promise<void> {
+  async jump(file: LogFile, offset: number, to?: number): Promise<void> {
     this.viewer.leave();
     if (!file.at(offset)) {
       const hole = [...file.holes()].find(([from, to]) => from <= offset && offset < to);
       if (hole) await this.loadAround(file, offset, hole);
     }
     const entry = file.at(offset);
-    if (entry) this.viewer.goTo(entry);
+    if (entry) this.viewer.goTo(entry, to);
   }
 
   private async loadAround(file: LogFile, offset: number, [low, high]: [number, number]): Promise<void> {
@@ -372,10 +479,7 @@ export class Logs {
 
   async toBeginning(): Promise<void> {
     this.viewer.leave();
-    for (const file of this.viewer.sheet?.files ?? []) {
-      const [hole] = file.holes();
-      if (hole && hole[0] === 0) await this.load(file, 0, Math.min(hole[1], PAGE_BYTES), hole[1]);
-    }
+    await this.loadBeginnings();
     const first = this.viewer.entry(0);
     if (first) this.viewer.goTo(first);
   }
@@ -398,14 +502,14 @@ export class Logs {
 
   /** A line that is chosen is named in the address, for a link to it. */
   pick(entry: Entry): void {
-    this.viewer.picked = entry;
+    this.viewer.picked = { file: entry.file, from: entry.from, to: entry.from };
     this.viewer.redraw();
-    this.told.linked(entry);
+    this.told.linked(this.viewer.picked);
   }
 
   close(): void {
     clearTimeout(this.timer);
-    this.find?.stop();
+    this.stop();
     this.subscription.close();
     this.ranges.close();
     this.viewer.view.destroy();

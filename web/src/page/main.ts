@@ -3,28 +3,29 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /**
- * The page to watch a container request: state and progress, and the log lines of all files, live.
+ * The page: one process with its state and its logs, live, or the list of one's processes.
  *
- * A link names what to watch in its fragment, which no browser sends to a server:
+ * A link names what to show in its fragment, which no browser sends to a server:
  * `#request=<uuid>&token=<token>` and, for a place in a log, `&file=<name>&offset=<byte>`. The token is
  * taken out of the address at once and kept for this tab only.
  */
 
 import { ArvadosEvents } from "arvados-events";
-import { size, type Entry } from "../log/entries";
-import { Ranges } from "../log/ranges";
-import type { Times } from "../view/gutters";
-import { find, make } from "./dom";
-import { Logs, type Place, type Word } from "./logs";
-import { drawState } from "./state";
+import { find } from "./dom";
+import { listen, showKeys, type Key } from "./keys";
+import type { Place, Word } from "./logs";
+import * as session from "./session";
+import type { Process } from "./state";
+import { Watch, connect, keysOf } from "./watch";
 
 let events: ArvadosEvents | undefined;
-let logs: Logs | undefined;
+let watched: Watch | undefined;
+let arvados: session.Site | null = null;
 
 function streamUrl(): string {
   const url = new URL("v1/stream", document.baseURI);
   url.protocol = url.protocol.replace("http", "ws");
-  url.hash = "";
+  url.hash = url.search = "";
   return url.href;
 }
 
@@ -46,166 +47,96 @@ async function explain(): Promise<void> {
 function lineChanged(state: string, detail: unknown): void {
   document.body.dataset.line = state;
   const { reason, reached } = (detail ?? {}) as { reason?: string; reached?: boolean };
-  if (state === "open") say(logs?.attempt.word ?? { text: "", bad: false });
+  if (state === "open") say(watched?.logs.attempt.word ?? { text: "", bad: false });
   if (state === "waiting") {
     say({ text: "Connecting again …", bad: false });
     if (!reached) void explain();
   }
-  if (state === "stopped" && reason) say({ text: `Stopped: ${reason}`, bad: true });
+  if (state !== "stopped" || !reason || reason === "closed by the page") return;
+  say({ text: `Stopped: ${reason}`, bad: true });
+  if (reason.includes("token")) welcome("The token is not valid, or not any more: log in again.");
 }
 
-function watch(uuid: string, token: string, place: Place = {}): void {
+function leave(): void {
   events?.close();
-  logs?.close();
-  find("state").replaceChildren();
-  find("empty").hidden = true;
+  watched?.close();
+  watched = undefined;
+  for (const id of ["empty", "overview", "watching"]) find(id).hidden = true;
+  find("heading").replaceChildren();
+  say({ text: "", bad: false });
+}
+
+function connection(): ArvadosEvents {
+  events = new ArvadosEvents({ url: streamUrl(), token: session.token, onstate: lineChanged });
+  return events;
+}
+
+/** Nothing can be shown: say why, and what to do. */
+function welcome(why: string): void {
+  for (const id of ["overview", "watching"]) find(id).hidden = true;
+  find("empty").hidden = false;
+  find("why").textContent = why;
+}
+
+function watch(uuid: string, place: Place): void {
   find("watching").hidden = false;
-  find<HTMLDetailsElement>("opener").open = false;
-  const url = streamUrl();
-  events = new ArvadosEvents({ url, token: () => token, onstate: lineChanged });
-  events.object(uuid, {
-    onobject: drawState,
-    onerror: (error) => say({ text: error.message, bad: !error.temporary }),
+  const line = connection();
+  watched = new Watch(uuid, line, streamUrl(), session.token, place, say);
+  line.object(uuid, {
+    onobject: ({ record }) => watched?.show(record as unknown as Process),
+    onerror: (error) => {
+      say({ text: error.message, bad: !error.temporary });
+      if (!error.temporary) welcome(`${uuid}: ${error.message}`);
+    },
     onrevoked: ({ reason }) => say({ text: `No longer readable: ${reason}`, bad: true }),
   });
-  const host = make("div");
-  find("log").replaceChildren(host);
-  logs = new Logs(host, events, uuid, new Ranges(uuid, url, () => token), place, {
-    say,
-    listed: drawLists,
-    followed: (following) => find("follow").setAttribute("aria-pressed", String(following)),
-    counted: drawCount,
-    linked: (entry) => link(uuid, entry),
-    found: drawFound,
-  });
 }
 
-function link(uuid: string, entry: Entry): void {
-  const place = new URLSearchParams({
-    request: uuid,
-    file: entry.file.name,
-    offset: String(entry.from),
-  });
-  history.replaceState(null, "", `#${place}`);
-}
-
-function tab(text: string, view: string): HTMLElement {
-  const selected = logs?.view === view;
-  return make(
-    "button",
-    {
-      type: "button",
-      role: "tab",
-      "aria-selected": String(selected),
-      "aria-controls": "log",
-      tabindex: selected ? 0 : -1,
-      onclick: () => logs?.show(view),
-    },
-    text,
-  );
-}
-
-function drawLists(): void {
-  if (!logs) return;
-  const names = [...logs.attempt.files.keys()].sort();
-  const tabs = [tab("Main logs", "main"), tab("All files", "all"), ...names.map((name) => tab(name, name))];
-  const focused = document.activeElement?.getAttribute("role") === "tab";
-  find("files").replaceChildren(...tabs);
-  if (focused) find("files").querySelector<HTMLElement>("[aria-selected=true]")?.focus();
-  const attempts = [...logs.attempts.values()];
-  find("attempts").hidden = attempts.length < 2;
-  const { attempt } = logs;
-  find("attempts")
-    .querySelector("select")
-    ?.replaceChildren(
-      ...attempts.map((one) => make("option", { value: one.n, selected: one === attempt }, String(one.n))),
-    );
-}
-
-function drawFound(): void {
-  const search = logs?.find;
-  find("stop").hidden = !search?.progress;
-  if (!search) {
-    find("hits").textContent = "";
+/** Show what the address names. */
+function open(given: URLSearchParams): void {
+  leave();
+  const uuid = given.get("request");
+  if (uuid) find<HTMLInputElement>("uuid").value = uuid;
+  find<HTMLInputElement>("token").value = session.own() ? session.token() : "";
+  find("logout").hidden = !session.token();
+  if (!session.token()) {
+    welcome(uuid ? `To see ${uuid}, log in.` : "Log in to see your processes.");
     return;
   }
-  const { count, at, progress, stopped } = search;
-  const lines = `${count.toLocaleString("en")} ${count === 1 ? "line" : "lines"}`;
-  const parts = [at < 0 ? lines : `${at + 1} of ${lines}`];
-  if (progress) parts.push(`searching: ${progress}`);
-  if (stopped) parts.push("in the part that was searched");
-  find("hits").textContent = parts.join(", ");
-}
-
-function drawCount(): void {
-  if (!logs) return;
-  const { lines, loaded, size: all } = logs.counts;
-  const part = loaded < all ? `${size(loaded)} of ${size(all)}` : size(all);
-  find("count").textContent = logs.loading ? "loading …" : `${lines.toLocaleString("en")} lines, ${part}`;
-}
-
-/** What the address names; the token does not stay in it. */
-function fromAddress(): void {
-  const given = new URLSearchParams(location.hash.slice(1));
-  const token = given.get("token") ?? sessionStorage.getItem("token");
-  const uuid = given.get("request");
-  if (given.has("token") && token) {
-    sessionStorage.setItem("token", token);
-    given.delete("token");
-    history.replaceState(null, "", `#${given}`);
+  if (!uuid) {
+    welcome("Name a process to see its logs.");
+    return;
   }
-  if (uuid) find<HTMLInputElement>("uuid").value = uuid;
-  if (token) find<HTMLInputElement>("token").value = token;
-  const offset = given.get("offset");
-  const place: Place = { file: given.get("file"), view: given.get("view") };
-  if (offset) place.offset = Number(offset);
-  if (uuid && token) watch(uuid, token, place);
+  const number = (name: string) => (given.has(name) ? Number(given.get(name)) : undefined);
+  watch(uuid, { file: given.get("file"), view: given.get("view"), offset: number("offset"), to: number("to") });
 }
 
-function connectControls(): void {
-  find("open").addEventListener("submit", (event) => {
-    event.preventDefault();
-    const uuid = find<HTMLInputElement>("uuid").value.trim();
-    const token = find<HTMLInputElement>("token").value.trim();
-    sessionStorage.setItem("token", token);
-    history.replaceState(null, "", `#${new URLSearchParams({ request: uuid })}`);
-    watch(uuid, token);
-  });
-  const sought = find<HTMLInputElement>("sought");
-  let typed: ReturnType<typeof setTimeout>;
-  find("finder").addEventListener("submit", (event) => {
-    event.preventDefault();
-    void logs?.findNext(1);
-  });
-  sought.addEventListener("input", () => {
-    clearTimeout(typed);
-    typed = setTimeout(() => logs?.search(sought.value), 150);
-  });
-  find("former").addEventListener("click", () => void logs?.findNext(-1));
-  find("stop").addEventListener("click", () => logs?.find?.stop());
-  find("follow").addEventListener("click", () => logs?.toEnd());
-  find("beginning").addEventListener("click", () => void logs?.toBeginning());
-  find("times").addEventListener("change", () => {
-    if (!logs) return;
-    logs.viewer.times = find<HTMLSelectElement>("times").value as Times;
-    logs.viewer.redraw();
-  });
-  find("wrap").addEventListener("change", () => logs?.viewer.setWrap(find<HTMLInputElement>("wrap").checked));
-  find("files").addEventListener("keydown", (event) => {
-    const tabs = [...find("files").querySelectorAll<HTMLElement>("[role=tab]")];
-    const at = tabs.findIndex((one) => one.getAttribute("aria-selected") === "true");
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    const to = event.key === "Home" ? 0 : event.key === "End" ? tabs.length - 1 : step && at + step;
-    if (to === undefined) return;
-    event.preventDefault();
-    tabs[(to + tabs.length) % tabs.length]?.click();
-  });
-  find("attempts").addEventListener("change", () => {
-    const n = Number(find("attempts").querySelector("select")?.value);
-    const attempt = [...(logs?.attempts.values() ?? [])].find((one) => one.n === n);
-    if (attempt) logs?.showAttempt(attempt);
-  });
+function go(uuid: string): void {
+  const address = `#${new URLSearchParams({ request: uuid })}`;
+  if (location.hash === address) open(new URLSearchParams(address.slice(1)));
+  else location.hash = address;
 }
 
-connectControls();
-fromAddress();
+async function askSite(): Promise<void> {
+  arvados = await session.site();
+  for (const id of ["enter", "login"]) find(id).hidden = arvados === null;
+}
+
+const help: Key = { key: "?", does: "this list", run: () => showKeys(keys) };
+const keys: Key[] = [...keysOf(() => watched), help];
+
+find("open").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = find<HTMLInputElement>("token").value.trim();
+  if (text) session.keep(text);
+  find<HTMLDetailsElement>("opener").open = false;
+  go(find<HTMLInputElement>("uuid").value.trim());
+});
+find("help").addEventListener("click", help.run);
+for (const id of ["enter", "login"]) find(id).addEventListener("click", () => arvados && session.logIn(arvados));
+find("logout").addEventListener("click", () => session.logOut(arvados));
+addEventListener("hashchange", () => open(session.arrive()));
+connect(() => watched);
+listen(keys);
+open(session.arrive());
+void askSite();

@@ -2,40 +2,180 @@
 //
 // SPDX-License-Identifier: Apache-2.0
 
-/** What a record of a container request or container says to people. */
+/** How a process is, as people ask: is it waiting, and why; how long; did it fail, and why. */
 
-import type { ObjectMessage } from "arvados-events";
-import { find, make } from "./dom";
+import { make } from "./dom";
 
-interface Container {
+export interface Container {
   uuid: string;
   state: string;
+  priority?: number | string | null;
   progress?: number | null;
   exit_code?: number | null;
-  runtime_status?: Record<string, string>;
+  created_at?: string | null;
+  started_at?: string | null;
+  finished_at?: string | null;
+  output?: string | null;
+  log?: string | null;
+  cost?: number | null;
+  runtime_status?: Record<string, unknown> | null;
 }
 
-export interface Shown extends Container {
-  name?: string;
+/** A container request with its container, or a container alone. */
+export interface Process extends Container {
+  name?: string | null;
+  container_uuid?: string | null;
+  container_count?: number | null;
   container?: Container | null;
+  output_uuid?: string | null;
+  log_uuid?: string | null;
+  cumulative_cost?: number | null;
 }
 
-function fact(name: string, value: string | number, kind = ""): HTMLElement {
-  return make("div", { class: "fact" }, make("span", {}, name), make("b", { class: kind }, String(value)));
+export type Mood = "waiting" | "running" | "good" | "bad";
+
+export interface Verdict {
+  mood: Mood;
+  /** One or two words. */
+  word: string;
+  /** Why, or for how long. */
+  why: string;
 }
 
-export function drawState({ record }: ObjectMessage): void {
-  const shown = record as unknown as Shown;
-  const container = shown.container ?? shown;
-  const facts: HTMLElement[] = [make("h1", {}, shown.name || shown.uuid), fact("state", shown.state)];
-  if (container !== shown) facts.push(fact("container", container.state));
-  if (container.progress && container.state === "Running") {
-    facts.push(fact("progress", `${Math.round(container.progress * 100)} %`));
+/** A time span for people. */
+export function span(milliseconds: number): string {
+  const seconds = Math.max(0, Math.round(milliseconds / 1000));
+  if (seconds < 60) return `${seconds} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes} min ${seconds % 60} s`;
+  const hours = Math.floor(minutes / 60);
+  if (hours < 48) return `${hours} h ${minutes % 60} min`;
+  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+const between = (from: string | null | undefined, to: string | null | undefined, now: number) =>
+  from ? span((to ? Date.parse(to) : now) - Date.parse(from)) : "";
+
+export function verdict(process: Process, now: number): Verdict {
+  const request = "container_uuid" in process;
+  if (request && process.state === "Uncommitted") {
+    return { mood: "waiting", word: "Draft", why: "it has not been committed" };
   }
-  const code = container.exit_code;
-  if (code !== null && code !== undefined) facts.push(fact("exit code", code, code === 0 ? "good" : "bad"));
-  const trouble = container.runtime_status?.error ?? container.runtime_status?.warning;
-  if (trouble) facts.push(fact("says", trouble, "bad"));
-  document.title = shown.state ? `${shown.name || shown.uuid}: ${shown.state}` : shown.name || shown.uuid;
-  find("state").replaceChildren(...facts);
+  const container = request ? process.container : process;
+  if (!container) {
+    if (process.state === "Final") return { mood: "bad", word: "Cancelled", why: "before it got a container" };
+    return Number(process.priority ?? 1) === 0
+      ? { mood: "waiting", word: "On hold", why: "its priority is 0" }
+      : { mood: "waiting", word: "Waiting", why: "for a container" };
+  }
+  return ofContainer(container, process, now);
+}
+
+function ofContainer(container: Container, process: Process, now: number): Verdict {
+  const { state, exit_code: code, created_at, started_at, finished_at } = container;
+  const held = Number(container.priority ?? 1) === 0 || Number(process.priority ?? 1) === 0;
+  if (state === "Queued" || state === "Locked") {
+    const since = between(created_at, null, now);
+    if (held) return { mood: "waiting", word: "On hold", why: "its priority is 0" };
+    if (state === "Locked") return { mood: "waiting", word: "Starting", why: `a node is being prepared, ${since}` };
+    return { mood: "waiting", word: "Queued", why: `${since}, priority ${container.priority ?? "unknown"}` };
+  }
+  const took = between(started_at, finished_at, now);
+  if (state === "Running") return { mood: "running", word: "Running", why: held ? `${took}, being cancelled` : took };
+  if (state === "Cancelled") {
+    return { mood: "bad", word: "Cancelled", why: started_at ? `after ${took}` : "before it started" };
+  }
+  if (code === 0) return { mood: "good", word: "Done", why: took && `in ${took}` };
+  return { mood: "bad", word: "Failed", why: `exit code ${code ?? "unknown"}${took && ` after ${took}`}` };
+}
+
+const text = (value: unknown) => (typeof value === "string" ? value.trim() : "");
+
+/** Error, warning and activity as the container tells them, each with its detail. */
+function told(process: Process): HTMLElement[] {
+  const status = (process.container ?? process).runtime_status ?? {};
+  const found: HTMLElement[] = [];
+  for (const [name, label] of [["error", "Error"], ["warning", "Warning"], ["activity", "Now"]] as const) {
+    const [what, detail] = [text(status[name]), text(status[`${name}Detail`])];
+    if (!what && !detail) continue;
+    const line = make("p", {}, make("b", {}, `${label}: `), what || detail);
+    const box = make("div", { class: `told ${name}` }, line);
+    if (what && detail) {
+      const shown = make("details", { open: name === "error" && detail.length < 2000 });
+      shown.append(make("summary", {}, "Detail"), make("pre", { tabindex: 0 }, detail));
+      box.append(shown);
+    }
+    found.push(box);
+  }
+  return found;
+}
+
+function fact(name: string, value: string): HTMLElement {
+  return make("div", { class: "fact" }, make("span", {}, name), value);
+}
+
+const money = (cost: number) => cost.toLocaleString("en", { maximumFractionDigits: cost < 1 ? 4 : 2 });
+
+function facts(process: Process, now: number): HTMLElement[] {
+  const container = process.container ?? process;
+  const found: HTMLElement[] = [];
+  if (container.started_at) {
+    found.push(fact("waited", between(container.created_at, container.started_at, now)));
+    found.push(fact("ran", between(container.started_at, container.finished_at, now)));
+  }
+  if (container.state === "Running" && container.progress) {
+    const bar = make("progress", { max: 1, value: container.progress, "aria-label": "Progress" });
+    const share = `${Math.round(container.progress * 100)} %`;
+    found.push(make("div", { class: "fact" }, make("span", {}, "progress"), bar, ` ${share}`));
+  }
+  const cost = process.cumulative_cost || container.cost;
+  if (cost) found.push(fact("cost", money(cost)));
+  if (process.output_uuid) found.push(fact("output", process.output_uuid));
+  if (process.log_uuid) found.push(fact("saved log", process.log_uuid));
+  return found;
+}
+
+/** What is shown of a process; drawn again as time goes by. */
+export class State {
+  private readonly heading: HTMLElement;
+  private readonly place: HTMLElement;
+  private process: Process | null = null;
+  private readonly clock: ReturnType<typeof setInterval>;
+
+  constructor(heading: HTMLElement, place: HTMLElement) {
+    this.heading = heading;
+    this.place = place;
+    this.clock = setInterval(() => this.tick(), 1000);
+  }
+
+  show(process: Process): void {
+    this.process = process;
+    this.draw();
+  }
+
+  private tick(): void {
+    if (this.process && ["running", "waiting"].includes(verdict(this.process, Date.now()).mood)) this.draw();
+  }
+
+  private draw(): void {
+    const { process } = this;
+    if (!process) return;
+    const now = Date.now();
+    const { mood, word, why } = verdict(process, now);
+    const name = process.name || process.uuid;
+    document.title = `${word}: ${name}`;
+    const opened = [...this.place.querySelectorAll("details")].map((one) => one.open);
+    this.heading.replaceChildren(
+      make("h1", { title: name }, name),
+      make("div", { id: "verdict" }, make("b", { class: `mood ${mood}` }, word), why && ` ${why}`),
+    );
+    this.place.replaceChildren(make("div", { class: "facts" }, ...facts(process, now)), ...told(process));
+    for (const [index, one] of [...this.place.querySelectorAll("details")].entries()) {
+      one.open = opened[index] ?? one.open;
+    }
+  }
+
+  close(): void {
+    clearInterval(this.clock);
+  }
 }

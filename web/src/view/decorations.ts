@@ -15,7 +15,7 @@ import type { Colours } from "./colours";
 export interface Shown {
   readonly colours: Colours;
   readonly searched: string;
-  readonly picked: Entry | null;
+  isPicked(entry: Entry): boolean;
   entry(index: number): Entry | undefined;
   fill(hole: Entry, how: "before" | "after" | "first" | "last" | "download"): void;
 }
@@ -99,7 +99,7 @@ function drawn(view: EditorView, shown: Shown): DecorationSet {
       const entry = shown.entry(line.number - 1);
       if (!entry) continue;
       const classes = [entry.kind === "line" ? severity(entry.text) : "hole"];
-      if (entry === shown.picked) classes.push("picked");
+      if (shown.isPicked(entry)) classes.push("picked");
       const names = classes.filter(Boolean).join(" ");
       if (names) lines.add(line.from, line.from, lineDecoration(names));
       if (entry.kind === "line") inLine(lines, line.from, line.text, entry, sought, shown);

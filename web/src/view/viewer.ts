@@ -7,6 +7,7 @@
 import { EditorState, Text, type ChangeSpec, Compartment, Annotation } from "@codemirror/state";
 import { EditorView } from "@codemirror/view";
 import type { Entry } from "../log/entries";
+import type { LogFile } from "../log/file";
 import type { Edit, Sheet } from "../log/sheet";
 import { Colours } from "./colours";
 import { decorations } from "./decorations";
@@ -28,6 +29,12 @@ export interface Handlers extends Commands {
   fill(hole: Entry, how: "before" | "after" | "first" | "last" | "download"): void;
 }
 
+export interface Picked {
+  file: LogFile;
+  from: number;
+  to: number;
+}
+
 const fromLog = Annotation.define<boolean>();
 
 export class Viewer {
@@ -37,7 +44,8 @@ export class Viewer {
   following = true;
   /** What is marked wherever it stands. */
   searched = "";
-  picked: Entry | null = null;
+  /** Lines that a link names, or that were clicked: those that begin in this stretch of the file. */
+  picked: Picked | null = null;
   times: Times = "off";
   names = false;
   /** The time stamp that relative times count from. */
@@ -237,12 +245,27 @@ export class Viewer {
     if (entry?.kind === "line" && this.view.state.selection.main.empty) this.handlers.pick(entry);
   }
 
+  isPicked({ kind, file, from }: Entry): boolean {
+    const { picked } = this;
+    return kind === "line" && picked?.file === file && picked.from <= from && from <= picked.to;
+  }
+
+  /** The lines of one file that are selected, or the line of the cursor. */
+  get selected(): Picked | null {
+    const { doc, selection } = this.view.state;
+    const [first, last] = [selection.main.from, selection.main.to].map((at) => doc.lineAt(at).number - 1);
+    const rows = this.sheet?.entries.slice(first, (last as number) + 1) ?? [];
+    const [line] = rows.filter(({ kind }) => kind === "line");
+    const end = line && rows.findLast(({ kind, file }) => kind === "line" && file === line.file);
+    return line && end ? { file: line.file, from: line.from, to: end.from } : null;
+  }
+
   /** Bring a row into view, and mark it. */
-  goTo(entry: Entry): void {
+  goTo(entry: Entry, to = entry.from): void {
     const index = this.sheet?.entries.indexOf(entry) ?? -1;
     if (index < 0) return;
     this.leave();
-    this.picked = entry;
+    this.picked = { file: entry.file, from: entry.from, to };
     const { from } = this.view.state.doc.line(index + 1);
     this.view.dispatch({
       selection: { anchor: from },

@@ -1,0 +1,92 @@
+// Copyright (C) The Arvados-NATS Authors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+/**
+ * With which token one looks, and where it comes from: a login at Arvados, Workbench's own storage where
+ * the page is served below Workbench's origin, or a paste. It stays in this tab.
+ */
+
+const TOKEN = "token";
+const WANTED = "wanted";
+
+/** What wsproxy tells of the cluster that it serves. */
+export interface Site {
+  cluster: string;
+  controller: string;
+  /** Where to log in, without what is asked for. */
+  login: string;
+  workbench: string;
+}
+
+export async function site(): Promise<Site | null> {
+  try {
+    const answer = await fetch("v1/site");
+    return answer.ok ? ((await answer.json()) as Site) : null;
+  } catch {
+    return null;
+  }
+}
+
+function stored(): string {
+  try {
+    // Workbench keeps its token under this name, in one of the two.
+    return localStorage.getItem("apiToken") ?? sessionStorage.getItem("apiToken") ?? "";
+  } catch {
+    return "";
+  }
+}
+
+export function token(): string {
+  return sessionStorage.getItem(TOKEN) ?? stored();
+}
+
+/** Whether the token is one that was pasted or logged in with here. */
+export function own(): boolean {
+  return sessionStorage.getItem(TOKEN) !== null;
+}
+
+export function keep(text: string): void {
+  sessionStorage.setItem(TOKEN, text);
+}
+
+/** The page's address without anything that was asked of it. */
+function home(): string {
+  return `${location.origin}${location.pathname}`;
+}
+
+/** To Arvados, which sends the browser back with a token. */
+export function logIn(arvados: Site): void {
+  sessionStorage.setItem(WANTED, location.hash);
+  const url = new URL(arvados.login);
+  url.searchParams.set("return_to", home());
+  location.assign(url.href);
+}
+
+/** Arvados forgets the token as well. */
+export function logOut(arvados: Site | null): void {
+  const text = token();
+  sessionStorage.removeItem(TOKEN);
+  if (!arvados || !text) {
+    location.assign(home());
+    return;
+  }
+  const url = new URL("/logout", arvados.controller);
+  url.searchParams.set("api_token", text);
+  url.searchParams.set("return_to", home());
+  location.assign(url.href);
+}
+
+/** Take the token out of the address, where Arvados or a link has put it, and what was wanted back in. */
+export function arrive(): URLSearchParams {
+  const query = new URLSearchParams(location.search);
+  const given = new URLSearchParams(location.hash.slice(1));
+  const text = query.get("api_token") ?? given.get(TOKEN);
+  if (text === null) return given;
+  keep(text);
+  given.delete(TOKEN);
+  const wanted = query.has("api_token") ? (sessionStorage.getItem(WANTED) ?? "") : `#${given}`;
+  sessionStorage.removeItem(WANTED);
+  history.replaceState(null, "", `${home()}${wanted}`);
+  return new URLSearchParams(wanted.slice(1));
+}

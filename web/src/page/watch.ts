@@ -1,0 +1,308 @@
+// Copyright (C) The Arvados-NATS Authors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+/** One process on the page: its state above, its logs below, and what can be done with them. */
+
+import type { ArvadosEvents } from "arvados-events";
+import { size, type Entry } from "../log/entries";
+import { Ranges } from "../log/ranges";
+import type { Times } from "../view/gutters";
+import type { Picked } from "../view/viewer";
+import { find, make } from "./dom";
+import type { Key } from "./keys";
+import { Logs, type Place, type Word } from "./logs";
+import { State, type Process } from "./state";
+
+const NEWS_MS = 3000;
+const SIZES = [10, 11, 12.5, 14, 16, 18];
+const SIZE = "log-size";
+const TIMES: readonly Times[] = ["off", "relative", "local", "utc"];
+
+export class Watch {
+  readonly logs: Logs;
+  private readonly state: State;
+  private readonly uuid: string;
+  private readonly say: (word: Word) => void;
+  private news = { count: 0, last: "", timer: undefined as ReturnType<typeof setTimeout> | undefined };
+
+  constructor(uuid: string, events: ArvadosEvents, url: string, token: () => string, place: Place, say: (word: Word) => void) {
+    this.uuid = uuid;
+    this.say = say;
+    find("heading").replaceChildren();
+    find("state").replaceChildren();
+    this.state = new State(find("heading"), find("state"));
+    const host = make("div");
+    find("log").replaceChildren(host);
+    setSize(host);
+    this.logs = new Logs(host, events, uuid, new Ranges(uuid, url, token), place, {
+      say,
+      listed: () => this.drawLists(),
+      followed: (following) => find("follow").setAttribute("aria-pressed", String(following)),
+      counted: () => this.drawCount(),
+      linked: (picked) => history.replaceState(null, "", `#${this.address(picked)}`),
+      found: () => this.drawFound(),
+      arrived: (entries) => this.announce(entries),
+      busy: (what) => this.drawBusy(what),
+    });
+    find<HTMLSelectElement>("times").value = this.logs.viewer.times;
+    find<HTMLSelectElement>("least").value = "0";
+    find<HTMLInputElement>("sought").value = "";
+  }
+
+  show(process: Process): void {
+    this.state.show(process);
+    const container = process.container ?? process;
+    this.logs.viewer.origin = container.started_at ?? container.created_at ?? "";
+    this.drawCount();
+  }
+
+  close(): void {
+    clearTimeout(this.news.timer);
+    this.state.close();
+    this.logs.close();
+  }
+
+  /** What leads here again: to lines if some are named, else to what is shown. */
+  private address(picked: Picked | null): URLSearchParams {
+    const place = new URLSearchParams({ request: this.uuid });
+    if (picked) {
+      place.set("file", picked.file.name);
+      place.set("offset", String(picked.from));
+      if (picked.to !== picked.from) place.set("to", String(picked.to));
+    } else if (this.logs.view !== "main") {
+      place.set("view", this.logs.view);
+    }
+    return place;
+  }
+
+  private tab(text: string, view: string): HTMLElement {
+    const selected = this.logs.view === view;
+    return make(
+      "button",
+      {
+        type: "button",
+        role: "tab",
+        "aria-selected": String(selected),
+        "aria-controls": "log",
+        tabindex: selected ? 0 : -1,
+        onclick: () => this.showView(view),
+      },
+      text,
+    );
+  }
+
+  private showView(view: string): void {
+    this.logs.show(view);
+    history.replaceState(null, "", `#${this.address(null)}`);
+  }
+
+  private drawLists(): void {
+    const { logs } = this;
+    if (!logs) return;
+    const names = [...logs.attempt.files.keys()].sort();
+    const tabs = [this.tab("Main logs", "main"), this.tab("All files", "all")];
+    tabs.push(...names.map((name) => this.tab(name, name)));
+    const focused = document.activeElement?.getAttribute("role") === "tab";
+    find("files").replaceChildren(...tabs);
+    if (focused) find("files").querySelector<HTMLElement>("[aria-selected=true]")?.focus();
+    const attempts = [...logs.attempts.values()];
+    find("attempts").hidden = attempts.length < 2;
+    const options = attempts.map(({ n }) => make("option", { value: n, selected: n === logs.attempt.n }, `${n}`));
+    find("attempts").querySelector("select")?.replaceChildren(...options);
+  }
+
+  private drawCount(): void {
+    const { logs } = this;
+    if (!logs) return;
+    const { lines, loaded, size: all } = logs.counts;
+    const part = loaded < all ? `showing ${size(loaded)} of ${size(all)}` : size(all);
+    find("count").textContent = logs.loading ? "loading …" : `${lines.toLocaleString("en")} lines, ${part}`;
+    const empty = !logs.loading && logs.viewer.sheet?.entries.length === 0;
+    find("none").hidden = !empty;
+    find("log").hidden = empty;
+    if (!empty) return;
+    find("none").textContent = logs.least
+      ? "No line here says that it is an error or a warning."
+      : "Nothing has been logged yet. Lines appear here as soon as the container writes them.";
+  }
+
+  private drawFound(): void {
+    const search = this.logs?.find;
+    if (!search) {
+      find("hits").textContent = "";
+    } else {
+      const { count, at, stopped } = search;
+      const lines = `${count.toLocaleString("en")} ${count === 1 ? "line" : "lines"}`;
+      const found = at < 0 ? lines : `${(at + 1).toLocaleString("en")} of ${lines}`;
+      find("hits").textContent = stopped ? `${found} in the part that was searched` : found;
+    }
+    this.drawBusy(search?.progress ? `searching: ${search.progress}` : "");
+  }
+
+  private drawBusy(what: string): void {
+    find("busy").textContent = what;
+    find("stop").hidden = !what;
+  }
+
+  /** New lines for who cannot see them: a few words now and then. */
+  private announce(entries: Entry[]): void {
+    this.news.count += entries.length;
+    this.news.last = entries.at(-1)?.text ?? this.news.last;
+    this.news.timer ??= setTimeout(() => {
+      const { count, last } = this.news;
+      this.news = { count: 0, last: "", timer: undefined };
+      find("news").textContent = count === 1 ? last : `${count} new lines, the last one: ${last.slice(0, 300)}`;
+    }, NEWS_MS);
+  }
+
+  async copyLink(): Promise<void> {
+    const { viewer } = this.logs;
+    const selection = viewer.view.state.selection.main;
+    const picked = selection.empty ? viewer.picked : viewer.selected;
+    if (picked) {
+      viewer.picked = picked;
+      viewer.redraw();
+    }
+    const link = new URL(location.href);
+    link.hash = this.address(picked).toString();
+    history.replaceState(null, "", link.hash);
+    await navigator.clipboard?.writeText(link.href).then(
+      () => this.say({ text: picked ? "The link to these lines is copied." : "The link is copied.", bad: false }),
+      () => this.say({ text: "The link is in the address bar.", bad: false }),
+    );
+  }
+
+  setTimes(times: Times): void {
+    find<HTMLSelectElement>("times").value = times;
+    this.logs.viewer.times = times;
+    this.logs.viewer.redraw();
+  }
+
+  nextTimes(): void {
+    const next = TIMES[(TIMES.indexOf(this.logs.viewer.times) + 1) % TIMES.length];
+    if (next) this.setTimes(next);
+  }
+
+  step(by: number): void {
+    const tabs = [...find("files").querySelectorAll<HTMLElement>("[role=tab]")];
+    const at = tabs.findIndex((one) => one.getAttribute("aria-selected") === "true");
+    tabs[(at + by + tabs.length) % tabs.length]?.click();
+  }
+
+  async goTo(text: string): Promise<void> {
+    const wanted = find<HTMLInputElement>("goto");
+    const known = await this.logs.goTo(text);
+    wanted.setCustomValidity(known ? "" : "A line number (of one file), or a time as 12:34");
+    wanted.reportValidity();
+  }
+
+  setLeast(least: number): void {
+    this.logs.least = least;
+    this.logs.show(this.logs.view);
+  }
+
+  /** Larger or smaller text. */
+  resize(by: number): void {
+    const now = SIZES.indexOf(Number(localStorage.getItem(SIZE) ?? 12.5));
+    const next = SIZES[Math.min(SIZES.length - 1, Math.max(0, now + by))] ?? 12.5;
+    localStorage.setItem(SIZE, String(next));
+    setSize(find("log").firstElementChild as HTMLElement);
+    this.logs.viewer.view.requestMeasure();
+  }
+}
+
+function setSize(host: HTMLElement): void {
+  host.style.setProperty("--log-size", `${Number(localStorage.getItem(SIZE)) || 12.5}px`);
+}
+
+/** Controls of the page act on the process that is shown. */
+export function connect(watched: () => Watch | undefined): void {
+  const sought = find<HTMLInputElement>("sought");
+  let typed: ReturnType<typeof setTimeout>;
+  const on = (id: string, event: string, act: (watch: Watch) => unknown) =>
+    find(id).addEventListener(event, () => {
+      const watch = watched();
+      if (watch) act(watch);
+    });
+  find("finder").addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (document.activeElement?.id === "goto") void watched()?.goTo(find<HTMLInputElement>("goto").value);
+    else void watched()?.logs.findNext(1);
+  });
+  sought.addEventListener("input", () => {
+    clearTimeout(typed);
+    typed = setTimeout(() => watched()?.logs.search(sought.value), 150);
+  });
+  sought.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    clearTimeout(typed);
+    const logs = watched()?.logs;
+    if (logs && logs.viewer.searched !== sought.value) logs.search(sought.value);
+    void logs?.findNext(event.shiftKey ? -1 : 1);
+  });
+  find<HTMLInputElement>("goto").addEventListener("input", (event) =>
+    (event.target as HTMLInputElement).setCustomValidity(""),
+  );
+  on("former", "click", ({ logs }) => logs.findNext(-1));
+  on("stop", "click", ({ logs }) => logs.stop());
+  on("follow", "click", ({ logs }) => logs.toEnd());
+  on("beginning", "click", ({ logs }) => logs.toBeginning());
+  on("times", "change", (watch) => watch.setTimes(find<HTMLSelectElement>("times").value as Times));
+  on("least", "change", (watch) => watch.setLeast(Number(find<HTMLSelectElement>("least").value)));
+  on("wrap", "change", ({ logs }) => logs.viewer.setWrap(find<HTMLInputElement>("wrap").checked));
+  on("smaller", "click", (watch) => watch.resize(-1));
+  on("larger", "click", (watch) => watch.resize(1));
+  on("link", "click", (watch) => watch.copyLink());
+  on("save", "click", ({ logs }) => logs.save());
+  find("more").addEventListener("click", () => {
+    const open = find("finder").classList.toggle("open");
+    find("more").setAttribute("aria-expanded", String(open));
+  });
+  find("files").addEventListener("keydown", (event) => {
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    watched()?.step(by);
+  });
+  find("attempts").addEventListener("change", () => {
+    const n = Number(find("attempts").querySelector("select")?.value);
+    const attempt = [...(watched()?.logs.attempts.values() ?? [])].find((one) => one.n === n);
+    if (attempt) watched()?.logs.showAttempt(attempt);
+  });
+}
+
+/** Keys that act on the process that is shown. */
+export function keysOf(watched: () => Watch | undefined): Key[] {
+  const key = (name: string, does: string, act: (watch: Watch) => unknown): Key => ({
+    key: name,
+    does,
+    run: () => {
+      const watch = watched();
+      if (watch) act(watch);
+    },
+  });
+  return [
+    key("/", "find in the whole log", () => find("sought").focus()),
+    key("n", "the next line found", ({ logs }) => logs.findNext(1)),
+    key("N", "the former line found", ({ logs }) => logs.findNext(-1)),
+    key("f", "follow the end", ({ logs }) => logs.toEnd()),
+    key("b", "to the beginning", ({ logs }) => logs.toBeginning()),
+    key(":", "go to a line or a time", () => find("goto").focus()),
+    key("[", "the tab before", (watch) => watch.step(-1)),
+    key("]", "the tab after", (watch) => watch.step(1)),
+    key("t", "time stamps: off, relative, local, UTC", (watch) => watch.nextTimes()),
+    key("w", "wrap long lines", () => find("wrap").click()),
+    key("e", "errors only, or all lines", (watch) => {
+      const least = watch.logs.least ? 0 : 2;
+      find<HTMLSelectElement>("least").value = String(least);
+      watch.setLeast(least);
+    }),
+    key("l", "copy a link to the lines that are selected", (watch) => watch.copyLink()),
+    key("d", "download what is shown", ({ logs }) => logs.save()),
+    key("+", "larger text", (watch) => watch.resize(1)),
+    key("-", "smaller text", (watch) => watch.resize(-1)),
+    key("Escape", "stop what takes long", ({ logs }) => logs.stop()),
+  ];
+}
