@@ -85,16 +85,16 @@ async def test_markup_in_a_log_is_text(page: Page, stack: Stack, user: Actor) ->
 async def test_state_follows_the_container_to_its_end(
     page: Page, stack: Stack, user: Actor
 ) -> None:
-    """Committed, Running with progress, Final with the exit code: no reload."""
+    """Queued, Running, and failed with the exit code: no reload."""
     cluster = stack.sandbox.cluster
     request = await cluster.container_request("short", owner=user)
     await open_page(page, stack, request.uuid, user)
-    await expect(page.locator("#state h1")).to_have_text("short")
-    await expect(page.locator("#state")).to_contain_text("Committed")
+    await expect(page.locator("#heading h1")).to_have_text("short")
+    await expect(page.locator("#verdict")).to_contain_text("Queued")
     await running.run(cluster, request, Pace(lines=40, per_second=40, statistics=0.5, exit_code=3))
-    await expect(page.locator("#state")).to_contain_text("Final", timeout=15_000)
-    await expect(page.locator("#state .bad")).to_have_text("3")
+    await expect(page.locator("#verdict")).to_contain_text("Failed exit code 3", timeout=15_000)
     await expect(page.locator("#line")).to_contain_text("complete", timeout=15_000)
+    assert await page.title() == "Failed: short"
 
 
 async def test_the_token_does_not_stay_in_the_address(

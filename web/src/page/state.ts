@@ -78,7 +78,9 @@ function ofContainer(container: Container, process: Process, now: number): Verdi
     const since = between(created_at, null, now);
     if (held) return { mood: "waiting", word: "On hold", why: "its priority is 0" };
     if (state === "Locked") return { mood: "waiting", word: "Starting", why: `a node is being prepared, ${since}` };
-    return { mood: "waiting", word: "Queued", why: `${since}, priority ${container.priority ?? "unknown"}` };
+    // A container's own priority is a number of 60 bits; people know that of the request.
+    const priority = process === container ? "" : `, priority ${process.priority ?? "unknown"}`;
+    return { mood: "waiting", word: "Queued", why: `${since}${priority}` };
   }
   const took = between(started_at, finished_at, now);
   if (state === "Running") return { mood: "running", word: "Running", why: held ? `${took}, being cancelled` : took };
