@@ -32,7 +32,11 @@ class Settings(NatsSettings, ArvadosSettings, OpsSettings):
     such check; tokens are never in cookies, so `*` lets a foreign page do nothing it could not."""
 
     max_connections: NonNegativeInt = 20_000
-    """Sockets of this process; 0 for no limit."""
+    """Sockets of this process with a token that Arvados accepts; 0 for no limit."""
+
+    max_unknown_connections: PositiveInt = 1_000
+    """Sockets whose token was not sent, is being asked about, or was refused; the one that came
+    first makes room for the next."""
 
     max_connections_per_user: NonNegativeInt = 5_000
     """Sockets of one user on this process; 0 for no limit."""
@@ -66,6 +70,7 @@ class Settings(NatsSettings, ArvadosSettings, OpsSettings):
     def limits(self) -> Limits:
         return Limits(
             connections=self.max_connections,
+            unknown=self.max_unknown_connections,
             connections_per_user=self.max_connections_per_user,
             connections_per_address=self.max_connections_per_address,
             subscriptions=self.max_subscriptions,

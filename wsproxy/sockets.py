@@ -17,11 +17,11 @@ from wsproxy import metrics
 from wsproxy.services import Services
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.transport.incoming import Incoming, Receive, Scope, Send
-from wsproxy.transport.limits import origin_allowed
+from wsproxy.transport.limits import Place, TooMany, origin_allowed
 
 logger = logging.getLogger(__name__)
 
-Protocol = Callable[[Services, Incoming], Awaitable[None]]
+Protocol = Callable[[Services, Incoming, Place], Awaitable[None]]
 """Accepts the socket, and talks until it is over."""
 
 
@@ -37,19 +37,22 @@ class Sockets:
         incoming = Incoming(scope, receive, send, self._services.send_buffers)
         await incoming.connected()
         protocol = self._protocols.get(incoming.path)
-        refusal = self._refusal(incoming, protocol)
+        refusal = self._refusal(incoming)
         if protocol is None or refusal:
-            await incoming.refuse(*(refusal or (404, _NOT_FOUND)))
+            await incoming.refuse(*(refusal or self._refuse("path", 404, _NOT_FOUND)))
             return
         try:
-            await protocol(self._services, incoming)
+            place = self._services.tally.enter(incoming.address)
+        except TooMany as error:
+            await incoming.refuse(*self._refuse("limit", 503, f"{error}\n"))
+            return
+        try:
+            await protocol(self._services, incoming, place)
         finally:
-            self._services.tally.leave(incoming.address)
+            place.leave()
 
-    def _refusal(self, incoming: Incoming, protocol: Protocol | None) -> tuple[int, str] | None:
+    def _refusal(self, incoming: Incoming) -> tuple[int, str] | None:
         services = self._services
-        if protocol is None:
-            return self._refuse("path", 404, _NOT_FOUND)
         origin, host = incoming.header("origin"), incoming.header("host")
         if not origin_allowed(origin, host, services.allowed_origins):
             return self._refuse("origin", 403, "pages of this origin may not connect here\n")
@@ -57,8 +60,7 @@ class Sockets:
             return self._refuse("start", 503, "this server has no events yet; try again\n")
         if services.connections.draining:
             return self._refuse("drain", 503, "this server is about to stop; connect again\n")
-        reason = services.tally.admit(incoming.address)
-        return self._refuse("limit", 503, f"{reason}\n") if reason else None
+        return None
 
     def _refuse(self, cause: str, status: int, text: str) -> tuple[int, str]:
         metrics.refused_sockets.labels(cause).inc()
@@ -68,7 +70,7 @@ class Sockets:
 _NOT_FOUND = "no WebSocket here: v0 is at /websocket, v1 at /v1/stream\n"
 
 
-async def not_implemented(services: Services, incoming: Incoming) -> None:
+async def not_implemented(services: Services, incoming: Incoming, _: Place) -> None:
     """`/arvados/v1/events.ws`: arvados-ws lets clients in and closes at once, and so do we."""
     send_buffer = await incoming.accept(services.limits.pace)
     send_buffer.close(CloseCode.UNSUPPORTED, "Not implemented")

@@ -18,6 +18,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from arvados_nats.errors import ConfigError
+from arvados_nats.service import door
+from arvados_nats.service.door import Doors
 
 _BACKLOG = 4096
 
@@ -69,13 +71,22 @@ async def serve(app: Any, sock: socket.socket, **options: Any) -> None:
 
     `options` are uvicorn's own (`ws`, `ws_max_size`, `ssl_keyfile`, …).
     """
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        with door.answering():
+            await app(scope, receive, send)
+
     config = uvicorn.Config(
-        app,
+        answer,
         **{
             "log_config": None,
             "access_log": False,
             "lifespan": "off",
             "ws": "none",
+            "http": Doors().open,
             "timeout_graceful_shutdown": 5,
             "backlog": _BACKLOG,
             "server_header": False,

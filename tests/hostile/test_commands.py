@@ -16,8 +16,8 @@ from websockets.exceptions import ConnectionClosed
 
 from arvados_nats.errors import BadInput
 from sandbox.model.actors import Actor
-from tests.hostile.test_counts import own, until_equal
 from tests.support.clients.v0 import client as v0_client
+from tests.support.worlds.proxy import own, until_equal
 from tests.support.worlds.site import Site
 from tests.v1.conftest import Connect
 from wsproxy.transport.limits import Limits

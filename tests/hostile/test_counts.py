@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 import httpx
@@ -24,10 +22,9 @@ from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from tests.support.clients import v1 as clients
-from tests.support.worlds import site as sites
+from tests.support.worlds.proxy import own, until_equal
 from tests.support.worlds.site import Site
 from wsproxy import metrics
-from wsproxy.services import Services
 from wsproxy.transport.close_codes import CloseCode
 
 WITHIN = 20.0
@@ -49,29 +46,9 @@ _steps = st.lists(
 )
 
 
-@contextlib.asynccontextmanager
-async def own(site: Site, **changes: Any) -> AsyncIterator[tuple[str, Services]]:
-    """A proxy of this test alone: its base URL, and what its connections share."""
-    seen: list[Services] = []
-    async with sites.serving(sites.settings(site, **changes), seen.append) as base:
-        yield base, seen[0]
-
-
 def gauges() -> list[float]:
     """Sockets that the metrics call open, by protocol."""
     return [metrics.sockets.labels(version)._value.get() for version in _VERSIONS]
-
-
-async def until_equal(what: Any, wanted: Any) -> None:
-    """Wait for `what()` to be `wanted`."""
-    found = what()
-    try:
-        async with asyncio.timeout(WITHIN):
-            while found != wanted:
-                await asyncio.sleep(0.01)
-                found = what()
-    except TimeoutError:
-        assert found == wanted
 
 
 class Guest:
@@ -176,7 +153,7 @@ async def test_what_is_counted_is_what_is_open(
         def counted() -> tuple[int, ...]:
             counts = (
                 services.logins.sessions_of(alice.uuid),
-                services.tally.total,
+                len(services.tally.known) + len(services.tally.unknown),
                 sum(services.tally.by_address.values()),
                 len(services.connections),
                 len(services.send_buffers),

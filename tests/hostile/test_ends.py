@@ -14,12 +14,13 @@ from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
 from arvados_nats.permissions.grant_subjects import Change
 from sandbox.model.actors import Actor
-from tests.hostile.test_counts import own, until_equal
 from tests.support.clients import v1 as clients
 from tests.support.clients.v0 import client as v0_client
 from tests.support.log_readers import MemoryWire
+from tests.support.worlds.proxy import own, until_equal
 from tests.support.worlds.site import Site
 from wsproxy.transport.close_codes import CloseCode
+from wsproxy.transport.limits import Limits, Tally
 from wsproxy.transport.send_buffer import SendBuffer, SendBuffers
 
 WITHIN = 20.0
@@ -29,6 +30,7 @@ class Broken:
     """A session with a fault of ours in it; to the loop it is like any other."""
 
     def __init__(self) -> None:
+        self.place = Tally(Limits()).enter("nowhere")
         self.send_buffer: SendBuffer = SendBuffers().open(MemoryWire(lambda _: None))
 
     def ended(self, reason: str) -> None:

@@ -19,9 +19,9 @@ from websockets.asyncio.client import connect
 from websockets.frames import Opcode
 
 from arvados_nats.service import http_server
-from tests.hostile import raw
-from tests.hostile.raw import close, frame, more, ping, text
-from tests.hostile.test_counts import until_equal
+from tests.support.clients import raw_socket as raw
+from tests.support.clients.raw_socket import close, frame, more, ping, text
+from tests.support.worlds.proxy import until_equal
 from tests.support.worlds.site import background
 from wsproxy.main import SERVER_OPTIONS
 from wsproxy.transport.fragments import MAX_FRAGMENTS

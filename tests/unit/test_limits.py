@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsproxy.transport.limits import Limits, Pace, Tally, origin_allowed
+from wsproxy.transport.limits import Limits, Pace, Tally, TooMany, origin_allowed
 
 WB = "https://workbench.example"
 
@@ -43,23 +43,47 @@ def test_star_lets_every_origin_in() -> None:
 
 
 def test_tally_counts_in_and_out() -> None:
-    """Total and per address, and what was refused is not counted."""
+    """In all and per address; what was refused is not counted, and leaving twice counts once."""
     tally = Tally(Limits(connections=3, connections_per_address=2))
-    assert [tally.admit("a"), tally.admit("a"), tally.admit("b")] == [None, None, None]
-    assert tally.admit("b") == "too many connections"
-    tally.leave("b")
-    assert tally.admit("a") == "too many connections from this address"
-    tally.leave("a")
-    assert tally.admit("a") is None
-    tally.leave("a")
-    tally.leave("a")
-    assert (tally.total, dict(tally.by_address)) == (0, {})
+    first, second, third = (tally.enter(address) for address in "aab")
+    for place in (first, second, third, third):
+        place.settle()
+    with pytest.raises(TooMany, match=r"^too many connections$"):
+        tally.enter("b")
+    third.leave()
+    third.leave()
+    with pytest.raises(TooMany, match="from this address"):
+        tally.enter("a")
+    first.leave()
+    assert tally.enter("a") in tally.unknown
+    assert (tally.known, tally.by_address) == ({second}, {"a": 2})
+
+
+def test_the_unknown_one_that_came_first_makes_room() -> None:
+    """For another unknown one; of those who are known none has to go."""
+    gone: list[str] = []
+    tally = Tally(Limits(connections=2, unknown=2))
+    known = tally.enter("a")
+    known.settle()
+    for name in "bcde":
+        place = tally.enter(name)
+        place.evict = lambda name=name: gone.append(name)  # type: ignore[misc]
+    assert gone == ["b", "c"]
+    assert [place.address for place in tally.unknown] == ["d", "e"]
+    assert tally.by_address == {"a": 1, "d": 1, "e": 1}
+    late, last = tally.unknown
+    late.settle()
+    with pytest.raises(TooMany):
+        last.settle()
+    assert last in tally.unknown
 
 
 def test_zero_is_no_bound() -> None:
-    """Of connections of any kind."""
+    """Of connections of any kind that are known."""
     tally = Tally(Limits(connections=0, connections_per_address=0))
-    assert all(tally.admit("a") is None for _ in range(1000))
+    for _ in range(1000):
+        tally.enter("a").settle()
+    assert len(tally.known) == 1000
 
 
 def test_commands_beyond_the_burst_wait_for_the_rate() -> None:

@@ -142,7 +142,7 @@ async def test_a_peer_that_vanishes_leaves_nothing_behind(
                     await gone.status()
                 gone.socket.transport.abort()
         async with asyncio.timeout(10):
-            while shared.tally.total or len(asyncio.all_tasks()) > before:  # noqa: ASYNC110
+            while shared.tally.known or shared.tally.unknown or len(asyncio.all_tasks()) > before:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert (len(shared.send_buffers), len(shared.connections)) == (0, 0)
         assert shared.logins.sessions_of(active.uuid) == 0

@@ -25,7 +25,7 @@ import msgspec
 from arvados_nats.arvados.identities import Identities
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
-from arvados_nats.errors import MALFORMED, BadInput, Refused, Unavailable
+from arvados_nats.errors import MALFORMED, BadInput, Unavailable
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import tokens_watch
 from arvados_nats.permission_client.grants_cache import STALE, GrantsCache
@@ -40,6 +40,7 @@ from wsproxy.events.principal import Principal, PrincipalKey
 from wsproxy.events.router import Router
 from wsproxy.events.stored_event import StoredEvent
 from wsproxy.transport import failures
+from wsproxy.transport.limits import Place, TooMany
 from wsproxy.transport.send_buffer import SendBuffer
 
 logger = logging.getLogger(__name__)
@@ -48,16 +49,16 @@ _RETRY_SECONDS = 1.0
 _EXPIRED = "expired"
 
 
-class TooMany(Refused):
-    """This user has too many connections open."""
-
-
 class Session(Protocol):
     """What a viewer's connection is told."""
 
     @property
     def send_buffer(self) -> SendBuffer:
         """Its outgoing side."""
+
+    @property
+    def place(self) -> Place:
+        """Where its connection is counted."""
 
     def ended(self, reason: str) -> None:
         """The token is dead: `expired`, `deleted` or `changed`. Never waits, never raises."""
@@ -117,11 +118,12 @@ class Logins:
     async def admit(self, token: Token, session: Session) -> Login:
         """The viewer of a token, again for a session that renews or repeats it.
 
-        Refused if Arvados says no, TooMany if its user has enough sessions, Unavailable if Arvados
-        cannot be asked.
+        Refused if Arvados says no, TooMany if its user, or the process, has enough sessions,
+        Unavailable if Arvados cannot be asked.
         """
         identity = await self._identities.of(token)
         self._check_room(identity.user_uuid, session)
+        session.place.settle()
         login = self._logins.get(token.digest)
         if login is None:
             login = Login(token, identity, self._principal(identity), self._grants_cache)
@@ -136,7 +138,7 @@ class Logins:
         if not self._per_user or self.sessions_of(user_uuid) < self._per_user:
             return
         if not any(session in login.sessions for login in self._by_user[user_uuid]):
-            raise TooMany
+            raise TooMany("too many connections of this user")
 
     def release(self, login: Login, session: Session) -> None:
         """The session is over."""

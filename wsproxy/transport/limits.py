@@ -6,8 +6,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from arvados_nats.errors import Refused
+
+UNKNOWN_SECONDS = 60.0
+"""Time in which it must turn out whose a connection is, where the protocol has none of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +21,9 @@ class Limits:
     """Bounds of all protocols; 0 means no bound where it makes sense."""
 
     connections: int = 20_000
+    """Of those of whom it is known who they are."""
+    unknown: int = 1_000
+    """Connections whose token was not sent, is being asked about, or was refused."""
     connections_per_user: int = 5_000
     connections_per_address: int = 0
     """Off by default: behind a proxy that does not tell the address, all have the same one."""
@@ -32,30 +41,83 @@ class Limits:
         return Pace(self.commands_per_second, self.command_burst)
 
 
-@dataclass(slots=True)
+class TooMany(Refused):
+    """There are too many connections."""
+
+
+def _nothing() -> None:
+    """Nobody is to be told."""
+
+
+class Place:
+    """One connection's, from the handshake on; `evict` is called when it is lost to another."""
+
+    __slots__ = ("_tally", "address", "evict")
+
+    def __init__(self, tally: Tally, address: str) -> None:
+        self._tally = tally
+        self.address = address
+        self.evict: Callable[[], None] = _nothing
+
+    def settle(self) -> None:
+        """It is known whose it is. TooMany if there is no room for it among those."""
+        self._tally.settle(self)
+
+    def leave(self) -> None:
+        """The connection is over."""
+        self._tally.leave(self)
+
+
 class Tally:
-    """Connections now open."""
+    """Connections now open: those of whom it is known who they are, and some few others."""
 
-    limits: Limits
-    total: int = 0
-    by_address: Counter[str] = field(default_factory=Counter)
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.known: set[Place] = set()
+        self.unknown: dict[Place, None] = {}
+        self.by_address: Counter[str] = Counter()
 
-    def admit(self, address: str) -> str | None:
-        """Count a connection in; the reason if there are too many already."""
-        if self.total >= self.limits.connections > 0:
-            return "too many connections"
-        if self.by_address[address] >= self.limits.connections_per_address > 0:
-            return "too many connections from this address"
-        self.total += 1
+    def enter(self, address: str) -> Place:
+        """A place for a new connection, at the cost of the unknown one that came first.
+
+        TooMany if there is none for it.
+        """
+        limits = self._limits
+        if self._full:
+            raise TooMany("too many connections")
+        if self.by_address[address] >= limits.connections_per_address > 0:
+            raise TooMany("too many connections from this address")
+        place = Place(self, address)
+        self.unknown[place] = None
         self.by_address[address] += 1
-        return None
+        if len(self.unknown) > limits.unknown:
+            first = next(iter(self.unknown))
+            self.leave(first)
+            first.evict()
+        return place
 
-    def leave(self, address: str) -> None:
-        """Count a connection out that was admitted."""
-        self.total -= 1
-        self.by_address[address] -= 1
-        if not self.by_address[address]:
-            del self.by_address[address]
+    @property
+    def _full(self) -> bool:
+        return len(self.known) >= self._limits.connections > 0
+
+    def settle(self, place: Place) -> None:
+        """Whose it is has turned out."""
+        if place not in self.unknown:
+            return
+        if self._full:
+            raise TooMany("too many connections")
+        del self.unknown[place]
+        self.known.add(place)
+
+    def leave(self, place: Place) -> None:
+        """Count a connection out; may be called again."""
+        if place not in self.known and place not in self.unknown:
+            return
+        self.known.discard(place)
+        self.unknown.pop(place, None)
+        self.by_address[place.address] -= 1
+        if not self.by_address[place.address]:
+            del self.by_address[place.address]
 
 
 class Pace:

@@ -35,6 +35,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
+from arvados_nats.service import door
 from wsproxy.transport.fragments import BadFrames, Fragments, cost
 from wsproxy.transport.frames import Message
 from wsproxy.transport.limits import Pace
@@ -127,6 +128,7 @@ class Socket(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport = cast("asyncio.Transport", transport)
         self._server.connections.add(self)
+        door.stays()
         transport.set_write_buffer_limits(high=HIGH_WATER)
         sock = transport.get_extra_info("socket")
         if transport.get_extra_info("ssl_object") is None:

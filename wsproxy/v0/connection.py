@@ -23,11 +23,12 @@ from arvados_nats.permissions.grant_subjects import Change
 from wsproxy import metrics
 from wsproxy.events.batch import Batch
 from wsproxy.events.consumer import EventConsumer
-from wsproxy.logins.logins import Login, TooMany
+from wsproxy.logins.logins import Login
 from wsproxy.services import Services
 from wsproxy.transport import failures
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.transport.incoming import Incoming
+from wsproxy.transport.limits import UNKNOWN_SECONDS, Place, TooMany
 from wsproxy.transport.send_buffer import SendBuffer
 from wsproxy.v0 import messages as messages_v0
 from wsproxy.v0.messages import NumberedEvent, Subscribe, Unsubscribe
@@ -48,11 +49,11 @@ _GOING_AWAY, _POLICY_VIOLATION = 1001, 1008
 _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
-async def serve(services: Services, incoming: Incoming) -> None:
+async def serve(services: Services, incoming: Incoming, place: Place) -> None:
     """Talk v0 until either side ends it."""
     token = Token(incoming.query.get("api_token", ""))
     send_buffer = await incoming.accept(services.limits.pace)
-    connection = ConnectionV0(services, incoming, send_buffer, token)
+    connection = ConnectionV0(services, incoming, send_buffer, place, token)
     services.connections.add(connection)
     gauge = metrics.sockets.labels("0")
     gauge.inc()
@@ -68,11 +69,18 @@ class ConnectionV0:
     """To `Logins` a session, to `Connections` a connection."""
 
     def __init__(
-        self, services: Services, incoming: Incoming, send_buffer: SendBuffer, token: Token
+        self,
+        services: Services,
+        incoming: Incoming,
+        send_buffer: SendBuffer,
+        place: Place,
+        token: Token,
     ) -> None:
         self._services = services
         self._incoming = incoming
         self.send_buffer = send_buffer
+        self.place = place
+        place.evict = send_buffer.abort
         self._token = token
         self._form = NumberedEvent.frame if incoming.socket else NumberedEvent.text
         limits = services.limits
@@ -83,7 +91,7 @@ class ConnectionV0:
         self._counted = 0
         self._heard = 0
         self._quiet_since = asyncio.get_running_loop().time()
-        self._pinged_at = self._quiet_since
+        self._opened_at = self._pinged_at = self._quiet_since
         self._tasks: set[asyncio.Task[None]] = set()
         services.source.on_reset.add(self._stream_reset)
 
@@ -231,6 +239,9 @@ class ConnectionV0:
     # Time.
 
     def tick(self, now: float) -> None:
+        if self._login is None and now - self._opened_at > UNKNOWN_SECONDS:
+            self._cut(CloseCode.AUTH_TIMEOUT, "no token was accepted in time", "unknown")
+            return
         if self._count():
             self._quiet_since = now
         elif now - self._quiet_since >= self._services.send_timeout:

@@ -30,13 +30,14 @@ from arvados_nats.protocol_v1.requests import (
     Unsubscribe,
 )
 from wsproxy import metrics
-from wsproxy.logins.logins import Login, TooMany
+from wsproxy.logins.logins import Login
 from wsproxy.logins.readable import NOT_READABLE
 from wsproxy.services import Services
 from wsproxy.transport import failures
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Incoming
+from wsproxy.transport.limits import Place, TooMany
 from wsproxy.transport.send_buffer import SendBuffer
 from wsproxy.v1.event_subscription import EventSubscription
 from wsproxy.v1.log_subscription import LogSubscription
@@ -55,7 +56,7 @@ RECONNECT_MS = (0, 5000)
 PING = Message(messages_v1.encode(messages_v1.Ping()))
 
 
-async def serve(services: Services, incoming: Incoming) -> None:
+async def serve(services: Services, incoming: Incoming, place: Place) -> None:
     """Talk v1 until either side ends it."""
     offered = incoming.subprotocols
     chosen = messages_v1.SUBPROTOCOL if messages_v1.SUBPROTOCOL in offered else None
@@ -64,7 +65,7 @@ async def serve(services: Services, incoming: Incoming) -> None:
         send_buffer.close(CloseCode.UNSUPPORTED, f"this server speaks {messages_v1.SUBPROTOCOL}")
         send_buffer.gone()
         return
-    connection = ConnectionV1(services, incoming, send_buffer)
+    connection = ConnectionV1(services, incoming, send_buffer, place)
     services.connections.add(connection)
     gauge = metrics.sockets.labels("1")
     gauge.inc()
@@ -79,8 +80,12 @@ async def serve(services: Services, incoming: Incoming) -> None:
 class ConnectionV1:
     """To `Logins` a session, to `Connections` a connection, to subscriptions their client."""
 
-    def __init__(self, services: Services, incoming: Incoming, send_buffer: SendBuffer) -> None:
+    def __init__(
+        self, services: Services, incoming: Incoming, send_buffer: SendBuffer, place: Place
+    ) -> None:
         self.send_buffer = send_buffer
+        self.place = place
+        place.evict = send_buffer.abort
         self._services = services
         self._incoming = incoming
         self._login: Login | None = None

@@ -18,17 +18,18 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from arvados_nats.arvados.tokens import Token
-from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
+from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1.requests import From, LogTarget
 from wsproxy import metrics
-from wsproxy.logins.logins import Login, TooMany
+from wsproxy.logins.logins import Login
 from wsproxy.logs.place import LogPlace
 from wsproxy.services import Services
 from wsproxy.transport import failures
 from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Receive, Send
+from wsproxy.transport.limits import UNKNOWN_SECONDS, Place, TooMany
 from wsproxy.transport.send_buffer import SendBuffer
 from wsproxy.transport.sse import SseWire
 from wsproxy.v1.log_subscription import LogSubscription
@@ -61,6 +62,7 @@ class LogEvents:
         self._beat_at = asyncio.get_running_loop().time()
         self._wire: SseWire
         self.send_buffer: SendBuffer
+        self.place: Place
 
     @property
     def login(self) -> Login:
@@ -69,12 +71,18 @@ class LogEvents:
         return self._login
 
     async def serve(
-        self, token: Token, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]]
+        self,
+        place: Place,
+        token: Token,
+        receive: Receive,
+        send: Send,
+        headers: list[tuple[bytes, bytes]],
     ) -> None:
         """Write events until the log has ended, or the client has gone; `headers` are added.
 
         Raises Refused, BadInput and Unavailable before anything is sent, and BadToken.
         """
+        self.place = place
         self._wire = SseWire(send, self._over.set)
         self.send_buffer = self._services.send_buffers.open(self._wire)
         self._wire.attach(self.send_buffer)
@@ -96,7 +104,11 @@ class LogEvents:
 
     async def _admit(self, token: Token) -> None:
         try:
-            self._login = await self._services.logins.admit(token, self)
+            async with asyncio.timeout(UNKNOWN_SECONDS) as limit:
+                self.place.evict = lambda: limit.reschedule(0.0)
+                self._login = await self._services.logins.admit(token, self)
+        except TimeoutError as error:
+            raise Unavailable("it could not be found out in time whose the token is") from error
         except TooMany:
             raise
         except Refused as error:

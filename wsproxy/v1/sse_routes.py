@@ -14,12 +14,12 @@ from starlette.types import Receive, Scope, Send
 
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
-from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
+from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
+from arvados_nats.service import door
 from wsproxy import metrics
-from wsproxy.logins.logins import TooMany
 from wsproxy.logins.readable import NOT_READABLE
 from wsproxy.services import Services
-from wsproxy.transport.limits import origin_allowed
+from wsproxy.transport.limits import TooMany, origin_allowed
 from wsproxy.v1.sse import BadToken, LogEvents, target_of
 
 _KINDS = {"container_requests": "container_request", "containers": "container"}
@@ -84,22 +84,22 @@ class EventStream(Response):
         """Serve it."""
         address = (scope.get("client") or ("",))[0]
         services = self._services
-        reason = (
-            "the server is about to stop"
-            if services.connections.draining
-            else services.tally.admit(address)
-        )
-        if reason:
-            metrics.refused_sockets.labels("limit").inc()
-            await _error(503, reason, self._cross)(scope, receive, send)
-            return
+        place = None
         try:
+            if services.connections.draining:
+                raise Unavailable("the server is about to stop")
+            place = services.tally.enter(address)
+            door.stays()
             extra = [(name.encode(), value.encode()) for name, value in self._cross.items()]
-            await self._events.serve(self._token, receive, send, extra)
+            await self._events.serve(place, self._token, receive, send, extra)
         except ArvadosNatsError as error:
+            if place is None:
+                metrics.refused_sockets.labels("limit").inc()
+                error = Unavailable(str(error))
             await _refusal(error, self._cross)(scope, receive, send)
         finally:
-            services.tally.leave(address)
+            if place is not None:
+                place.leave()
 
 
 def _refusal(error: ArvadosNatsError, headers: dict[str, str]) -> Response:

@@ -1,0 +1,140 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The door of an HTTP server: who comes in says what they want, in time, and takes the answer.
+
+uvicorn waits for the head of a request for ever, and for a peer that does not read. Here a
+connection has a time for each; while it has sent no whole request it holds one of few places, which
+the one that waits longest loses to the next. A door stands before uvicorn's own protocol and knows
+nothing of it but that it is an `asyncio.Protocol`: the application, which runs in the context in
+which the request came, tells its door what happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any, cast
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEAD_SECONDS = 10.0
+"""Time for the head of a request, also of the next one on the same connection."""
+ANSWER_SECONDS = 60.0
+"""Time in which a peer has its answer, unless that `stays`."""
+WAITING = 1000
+"""Connections of one server that have sent no whole request."""
+
+_door: ContextVar[Door | None] = ContextVar("door", default=None)
+
+
+class Doors:
+    """The doors of one server; `open` is what uvicorn takes for a class of protocols."""
+
+    def __init__(self, most: int = WAITING) -> None:
+        self._most = most
+        self._waiting: dict[Door, None] = {}
+
+    def open(self, **given: Any) -> Door:
+        """A door for a new connection, before a protocol made of what uvicorn gives."""
+        return Door(self, H11Protocol(**given))
+
+    def waits(self, door: Door) -> None:
+        """It has sent no whole request yet; somebody has to go where there are too many."""
+        self._waiting[door] = None
+        if len(self._waiting) > self._most:
+            next(iter(self._waiting)).shut()
+
+    def goes_on(self, door: Door) -> None:
+        """It waits no more."""
+        self._waiting.pop(door, None)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
+class Door(asyncio.Protocol):
+    """One connection until it becomes something else than HTTP."""
+
+    def __init__(self, doors: Doors, inner: asyncio.Protocol) -> None:
+        self._doors = doors
+        self._inner = inner
+        self._transport: asyncio.Transport
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._wait()
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        token = _door.set(self)
+        try:
+            self._inner.data_received(data)
+        finally:
+            _door.reset(token)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.leave()
+        self._inner.connection_lost(exc)
+
+    def shut(self) -> None:
+        """Drop the connection."""
+        self.leave()
+        self._transport.abort()
+
+    def leave(self) -> None:
+        """Whatever becomes of the connection is no business of the door any more."""
+        self._doors.goes_on(self)
+        self._within(None)
+
+    def answer(self) -> None:
+        """A whole request has come."""
+        self._doors.goes_on(self)
+        self._within(ANSWER_SECONDS)
+
+    def answered(self) -> None:
+        """The next request may come."""
+        if not self._transport.is_closing():
+            self._wait()
+
+    def _wait(self) -> None:
+        self._doors.waits(self)
+        self._within(HEAD_SECONDS)
+
+    def _within(self, seconds: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = None if seconds is None else loop.call_later(seconds, self.shut)
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """While the application answers a request."""
+    door = _door.get()
+    if door is not None:
+        door.answer()
+    try:
+        yield
+    finally:
+        if door is not None:
+            door.answered()
+
+
+def stays() -> None:
+    """This connection has a life of its own from now on: somebody else looks after it."""
+    door = _door.get()
+    if door is not None:
+        door.leave()

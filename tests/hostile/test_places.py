@@ -1,0 +1,173 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Who does not say who they are, or what they want, takes no place from those who do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as connect_raw
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from arvados_nats.service import door, http_server
+from sandbox.model.actors import Actor
+from tests.support.clients import v1 as clients
+from tests.support.clients.v0 import client as v0_client
+from tests.support.worlds.proxy import own, until_equal
+from tests.support.worlds.site import Site, background
+from wsproxy.transport.close_codes import CloseCode
+from wsproxy.v0 import connection as v0
+from wsproxy.v1 import sse
+
+WITHIN = 20.0
+
+
+async def code_of(socket: ClientConnection) -> int | None:
+    """What the server closes it with."""
+    with contextlib.suppress(ConnectionClosed):
+        async with asyncio.timeout(WITHIN):
+            while True:
+                await socket.recv()
+    return socket.close_code
+
+
+@pytest.mark.parametrize("path", ["/websocket", "/websocket?api_token=nonsense", "/v1/stream"])
+async def test_the_unknown_give_way_to_each_other_and_to_the_known(
+    site: Site, alice: Actor, bob: Actor, path: str
+) -> None:
+    """Sockets with no token, or a bad one, have few places; a user gets in whatever they do."""
+    async with own(site, max_connections=2, max_unknown_connections=3) as (base, services):
+        async with contextlib.AsyncExitStack() as stack:
+            guests = [
+                await stack.enter_async_context(connect_raw(f"{base}{path}")) for _ in range(6)
+            ]
+            for guest in guests[:3]:
+                assert await code_of(guest) == 1006
+            async with clients.connected(base, alice), v0_client(f"{base}/websocket", bob.token):
+                await until_equal(lambda: len(services.tally.known), 2)
+                with pytest.raises(InvalidStatus) as refused:
+                    async with connect_raw(f"{base}/websocket"):
+                        pass
+                assert refused.value.response.status_code == 503
+            await guests[5].send('{"method": "subscribe"}')
+            await guests[5].recv()
+
+
+@pytest.mark.parametrize("query", ["", "?api_token=nonsense"])
+async def test_who_stays_unknown_has_to_go(
+    site: Site, alice: Actor, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a minute, here less; the clients of arvados-ws come back by themselves."""
+    monkeypatch.setattr(v0, "UNKNOWN_SECONDS", 0.5)
+    async with own(site) as (base, services):
+        async with (
+            v0_client(f"{base}/websocket", alice.token) as known,
+            connect_raw(f"{base}/websocket{query}") as unknown,
+        ):
+            assert await code_of(unknown) == CloseCode.AUTH_TIMEOUT
+            await known.subscribe()
+        await until_equal(lambda: len(services.tally.unknown), 0)
+
+
+async def hang_up(scope: Any, receive: Any, send: Any) -> None:
+    """An application with a long answer at `/long`, and a short one elsewhere."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(1000 if scope["path"] == "/long" else 0):
+        await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+    await send({"type": "http.response.body", "body": b"x"})
+
+
+@contextlib.asynccontextmanager
+async def served(**options: Any) -> AsyncIterator[int]:
+    """That application behind the door; its port."""
+    sock = http_server.listen("127.0.0.1:0")
+    port = sock.getsockname()[1]
+    async with background(http_server.serve(hang_up, sock, **options)):
+        yield port
+
+
+HALVES = {
+    "nothing": b"",
+    "a word": b"GET",
+    "half a head": b"GET / HTTP/1.1\r\nHost: x\r\nX: ",
+    "half a body": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx",
+    "a second half": b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HT",
+    "a whole one, and silence": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("half", HALVES)
+async def test_a_request_comes_in_time(half: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds, here less; then the connection is dropped."""
+    monkeypatch.setattr(door, "HEAD_SECONDS", 0.3)
+    async with served(timeout_keep_alive=3600) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HALVES[half])
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(WITHIN):
+                await reader.read()
+        writer.close()
+
+
+async def test_half_sent_requests_have_few_places() -> None:
+    """The one that has waited longest makes room; who sends a whole request does not notice."""
+    async with served(http=door.Doors(5).open) as port:
+        lines = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
+        for _, writer in lines:
+            writer.write(b"GET / HTTP/1.1\r\n")
+        for reader, _ in lines[:3]:
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(WITHIN):
+                    assert await reader.read() == b""
+        async with httpx.AsyncClient() as http:
+            assert (await http.get(f"http://127.0.0.1:{port}/")).status_code == 200
+        for _, writer in lines:
+            writer.close()
+
+
+async def test_an_answer_is_read_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that does not take it is dropped, with what waits for it."""
+    monkeypatch.setattr(door, "ANSWER_SECONDS", 0.3)
+    async with served() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
+        taken = 0
+        await asyncio.sleep(0.6)
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(WITHIN):
+                while data := await reader.read(65536):
+                    taken += len(data)
+        assert taken < 1000 * 65536
+        writer.close()
+
+
+async def test_a_log_that_is_followed_has_its_own_time(
+    site: Site, alice: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the door's nor that for a token; so has a WebSocket."""
+    for name in ("HEAD_SECONDS", "ANSWER_SECONDS"):
+        monkeypatch.setattr(door, name, 0.2)
+    monkeypatch.setattr(sse, "UNKNOWN_SECONDS", 0.2)
+    monkeypatch.setattr(sse, "HEARTBEAT_SECONDS", 0.0)
+    request = await site.cluster.container_request("followed", owner=alice)
+    url = f"/arvados/v1/container_requests/{request.uuid}/log_events"
+    headers = {"Authorization": f"Bearer {alice.token}"}
+    async with own(site) as (base, _):
+        async with (
+            clients.connected(base, alice) as client,
+            httpx.AsyncClient(base_url=base.replace("ws", "http", 1), timeout=WITHIN) as http,
+            http.stream("GET", url, headers=headers) as answer,
+        ):
+            beats = 0
+            async for line in answer.aiter_lines():
+                beats += line.startswith(":")
+                if beats == 3:
+                    break
+            await client.authenticate(alice)
