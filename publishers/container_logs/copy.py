@@ -114,6 +114,10 @@ class LogCopy:
                 )
                 file.resume(fenced.last)
                 return
+            except BadInput as error:  # a name that fits us and not NATS, say
+                self.files.pop(file.name, None)
+                self._skip(file.name, error)
+                return
 
     async def restart(self, file: LogFile) -> None:
         """The file began anew."""

@@ -75,19 +75,15 @@ class LogWriter:
 
         Waits while NATS is away.
         """
-        headers = chunk.headers
         delay = _FIRST_DELAY
         while True:
-            ack = await self._try(chunk.subject, chunk.data, headers)
-            if ack is not None and not ack.get("duplicate"):
+            ack = await self._try(chunk.subject, chunk.data, chunk.headers)
+            if ack is not None:
                 self._sequences[chunk.subject] = ack["seq"]
                 break
             log_metrics.RETRIES.inc()
             if await self._is_stored(chunk):
                 break
-            if ack is not None:
-                # The server remembers the id of a message that is gone from the stream since.
-                headers = {k: v for k, v in headers.items() if k != _MESSAGE_ID}
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST_DELAY)
         log_metrics.CHUNKS.inc()
@@ -107,14 +103,19 @@ class LogWriter:
         raise Fenced(last)
 
     async def _try(self, subject: str, data: bytes, headers: dict[str, str]) -> Ack | None:
-        """The acknowledgement, or None if the server refused the message or did not answer."""
-        expectations = {
+        """The acknowledgement, or None if the server refused the message or did not answer.
+
+        Sent without its id: those are the whole stream's, so that another container could use ours
+        up, and the server would call a duplicate what it has not stored.
+        """
+        sent = {
+            **{name: value for name, value in headers.items() if name != _MESSAGE_ID},
             _EXPECTED_STREAM: streams.LOGS,
             _EXPECTED_LAST: str(self._sequences.get(subject, 0)),
         }
         try:
             await self._nats.until_connected()
-            future = await self._nats.publish_stored(subject, data, {**headers, **expectations})
+            future = await self._nats.publish_stored(subject, data, sent)
             async with asyncio.timeout(_ACK_SECONDS):
                 return await future
         except (JetStreamError, Unavailable, TimeoutError) as error:
