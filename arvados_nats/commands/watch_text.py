@@ -31,8 +31,8 @@ def event_line(event: Event) -> str:
         event.object_kind.removeprefix("arvados#"),
         *_event_details(event),
     ]
-    if not event.verified:
-        words.append("(posted by a user)")
+    if event.verified is not True:
+        words.append("(not verified)" if event.verified is None else "(posted by a user)")
     return _safe(" ".join(words))
 
 

@@ -51,9 +51,9 @@ _MAX_EXACT = 2**53
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One row of Arvados' logs table, checked against the database.
 
-    `verified`: the new state in the row is that of the database at the time it was read (for a
-    `delete`: the object is gone); only such an event may drive anybody's state. What the row says
-    of the old state cannot be checked. `audience`: pairs (owner uuid, object uuid) of the objects
+    `verified`: True where the row is Arvados' own word, and then it says nothing else; only such an
+    event may drive anybody's state. False where it contradicts the database: a user has posted it.
+    None where that is not known. `audience`: pairs (owner uuid, object uuid) of the objects
     whose readers may see the change; for a container these are its container requests, for an
     object that is gone it is its last owner. `facts`: an `object_facts.ObjectFacts` without its
     empty fields, of the object; of its last owner when the object is gone; empty when the database
@@ -69,7 +69,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     object_uuid: str | None
     object_kind: str
     object_owner_uuid: str | None
-    verified: bool
+    verified: bool | None
     audience: list[tuple[str, str]]
     properties: dict[str, Any]
     facts: dict[str, Any] = {}

@@ -35,7 +35,8 @@ class Column(NamedTuple):
 
 class Table(NamedTuple):
     """What is read of one table, and what for. `secret`: granted by column, since others hold
-    secrets or are nobody's business."""
+    secrets or are nobody's business. `xmin`, which every table has, is the transaction that wrote
+    the row (`publishers.events.verification`)."""
 
     name: str
     columns: tuple[str, ...]
@@ -66,7 +67,7 @@ TABLES: Mapping[str, Table] = dict(
         _table(
             "logs",
             "id uuid owner_uuid event_type event_at created_at object_uuid object_owner_uuid"
-            " properties",
+            " properties xmin",
             "events, and logs of containers that were tried again",
         ),
         _table(
@@ -79,24 +80,24 @@ TABLES: Mapping[str, Table] = dict(
         _table(
             "users",
             "id uuid owner_uuid created_at modified_at is_admin is_active username"
-            " redirect_to_user_uuid",
+            " redirect_to_user_uuid xmin",
             "events, permissions, tokens",
         ),
         _table(
             "groups",
             "uuid owner_uuid created_at modified_at name is_trashed trash_at delete_at group_class"
-            " frozen_by_uuid",
+            " frozen_by_uuid xmin",
             "events, permissions",
         ),
         _table(
             "links",
-            "uuid owner_uuid created_at modified_at name link_class tail_uuid head_uuid",
+            "uuid owner_uuid created_at modified_at name link_class tail_uuid head_uuid xmin",
             "events",
         ),
         _table(
             "container_requests",
             "uuid owner_uuid created_at modified_at name state requesting_container_uuid"
-            " container_uuid container_count priority log_uuid output_uuid cumulative_cost",
+            " container_uuid container_count priority log_uuid output_uuid cumulative_cost xmin",
             "events, permissions, container logs, live messages",
             secret=True,
         ),
@@ -104,25 +105,25 @@ TABLES: Mapping[str, Table] = dict(
             "containers",
             "uuid owner_uuid created_at modified_at state priority exit_code progress output log"
             " locked_by_uuid lock_count auth_uuid started_at finished_at runtime_status cost"
-            " gateway_address scheduling_parameters runtime_constraints",
+            " gateway_address scheduling_parameters runtime_constraints xmin",
             "events, container logs, the queue",
             secret=True,
         ),
         _table(
             "collections",
             "uuid owner_uuid created_at modified_at name portable_data_hash is_trashed trash_at"
-            " delete_at version current_version_uuid file_count file_size_total",
+            " delete_at version current_version_uuid file_count file_size_total xmin",
             "events, permissions, container logs",
         ),
         _table(
             "workflows",
-            "uuid owner_uuid created_at modified_at name",
+            "uuid owner_uuid created_at modified_at name xmin",
             "events, permissions",
             COLLECTION_UUID,
         ),
         _table(
             "api_client_authorizations",
-            "uuid user_id scopes expires_at",
+            "uuid user_id scopes expires_at xmin",
             "events, tokens",
             REFRESHES_AT,
             secret=True,
@@ -154,7 +155,7 @@ SELECT current_user::text AS role, current_setting('server_version') AS server,
        ARRAY(SELECT ARRAY[c.relname::text, a.attname::text,
                           has_column_privilege(c.oid, a.attnum, 'SELECT')::text]
              FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
-             WHERE a.attnum > 0 AND NOT a.attisdropped AND c.oid = ANY(
+             WHERE (a.attnum > 0 OR a.attname = 'xmin') AND NOT a.attisdropped AND c.oid = ANY(
                ARRAY(SELECT to_regclass(name)::oid FROM unnest($1::text[]) AS name))) AS columns
 """
 """One row for `found`, with `LOOK_ARGUMENTS`."""

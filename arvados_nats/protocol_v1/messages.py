@@ -97,7 +97,11 @@ class Object(Struct, frozen=True):
 
 
 class Event(Struct, frozen=True):
-    """One change of one object; `cursor` resumes after it."""
+    """One change of one object; `cursor` resumes after it.
+
+    `verified`: true: Arvados' own word; false: posted by a user, contradicts the database; null:
+    not known.
+    """
 
     id: int
     uuid: str
@@ -107,7 +111,7 @@ class Event(Struct, frozen=True):
     object_uuid: str | None
     object_kind: str
     object_owner_uuid: str | None
-    verified: bool
+    verified: bool | None
     properties: dict[str, Any]
     cursor: str
 

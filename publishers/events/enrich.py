@@ -6,13 +6,12 @@
 Any user can post log rows (docs/facts/arvados.md 0.3). A row gets its audience and facts from the
 object's own record; only for an object that is gone does the row's object_owner_uuid count, and
 then the facts are the owner's: arvados-ws shows a `delete` to those who may read the owner
-(services/ws/permission.go). `verified` says that the row agrees with the database now.
+(services/ws/permission.go). Whether the row is Arvados' own word says the `verifier`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -23,27 +22,25 @@ from arvados_nats.errors import BadInput
 from arvados_nats.permissions import object_facts
 from arvados_nats.permissions.object_facts import PERMISSION
 from publishers.events.rows import LogRow
+from publishers.events.verifier import Verified, Verifier
 from publishers.postgres import object_tables
 from publishers.postgres.database import Database
-from publishers.postgres.object_tables import ATTRIBUTES, Record
+from publishers.postgres.object_tables import Record
 
-_CHANGES = ("create", "update")
 _DELETE = "delete"
-_MICROSECOND = 2e-6
-_TOKEN = "api_client_authorization"
-_TIMES = frozenset("trash_at delete_at started_at finished_at expires_at modified_at".split())
 
 Records = dict[str, Record]
 
 
-async def events_of(database: Database, rows: Sequence[LogRow]) -> list[Event]:
+async def events_of(database: Database, rows: Sequence[LogRow], verifier: Verifier) -> list[Event]:
     """Events in the order of the rows."""
     named = {row.object_uuid for row in rows if row.object_uuid}
     records = await object_tables.read(database, named)
     more = set(_related(rows, records)) - set(records)
     if more:
         records |= await object_tables.read(database, more)
-    return [_event(row, records) for row in rows]
+    verified = await verifier.verify(rows, records)
+    return [_event(row, records, verified.get(row.uuid)) for row in rows]
 
 
 def _related(rows: Iterable[LogRow], records: Records) -> Iterable[str]:
@@ -60,11 +57,12 @@ def _is_gone(row: LogRow, records: Records) -> bool:
     return row.event_type == _DELETE and row.object_uuid not in records
 
 
-def _event(row: LogRow, records: Records) -> Event:
+def _event(row: LogRow, records: Records, verified: Verified | None = None) -> Event:
     record = records.get(row.object_uuid or "")
     subject_uuid = row.object_owner_uuid if _is_gone(row, records) else row.object_uuid
     facts = _facts(records.get(subject_uuid or ""), records)
     kind = KIND_OF_NAME.get(row.kind)
+    verdict, properties = verified or (None, row.properties or {})
     return Event(
         id=row.id,
         uuid=row.uuid,
@@ -74,9 +72,9 @@ def _event(row: LogRow, records: Records) -> Event:
         object_uuid=row.object_uuid,
         object_kind=kind.arvados if kind else "",
         object_owner_uuid=row.object_owner_uuid,
-        verified=_is_verified(row, record),
+        verified=verdict,
         audience=_audience(row, record),
-        properties=row.properties or {},
+        properties=properties,
         facts=facts,
     )
 
@@ -116,45 +114,3 @@ def _facts(record: Record | None, records: Records) -> dict[str, Any]:
         return {}
     built: dict[str, Any] = msgspec.to_builtins(facts)
     return {name: value for name, value in built.items() if value is not None}
-
-
-def _is_verified(row: LogRow, record: Record | None) -> bool:
-    if row.event_type == _DELETE:
-        return record is None and object_tables.can_read(row.kind)
-    if row.event_type not in _CHANGES or record is None:
-        return False
-    new = (row.properties or {}).get("new_attributes")
-    if (
-        not isinstance(new, dict)
-        or new.get("owner_uuid", record["owner_uuid"]) != (record["owner_uuid"])
-    ):
-        return False
-    if row.kind == _TOKEN:
-        names: tuple[str, ...] = ("user_id", "expires_at")
-        return all(name in new and _agrees(name, new[name], record[name]) for name in names)
-    return _agrees("modified_at", new.get("modified_at"), record["modified_at"]) and all(
-        _agrees(name, new[name], record[name]) for name in ATTRIBUTES[row.kind] if name in new
-    )
-
-
-def _agrees(name: str, claimed: Any, stored: Any) -> bool:
-    """Whether an attribute in JSON is the column's value; times to the microsecond."""
-    if isinstance(stored, datetime):
-        return name in _TIMES and _same_time(claimed, stored)
-    if isinstance(stored, int) and isinstance(claimed, str):
-        return claimed == str(stored)  # numbers over 2^53 travel as text
-    return bool(claimed == stored)
-
-
-def _same_time(claimed: Any, stored: datetime) -> bool:
-    if not isinstance(claimed, str):
-        return False
-    try:
-        claimed_at, stored_at = object_facts.timestamp(claimed), object_facts.timestamp(stored)
-    except BadInput:
-        return False
-    return (
-        claimed_at is not None
-        and stored_at is not None
-        and abs(claimed_at - stored_at) <= _MICROSECOND
-    )

@@ -29,6 +29,7 @@ from publishers.events import rows as log_rows
 from publishers.events.event_source import EventSource, Scans
 from publishers.events.notify_queue import Notified
 from publishers.events.rows import LogRow
+from publishers.events.verifier import Verifier
 from publishers.jetstream.writer import Outgoing, Overtaken, StreamWriter
 from publishers.postgres.database import Database, Session
 from publishers.postgres.leader import Leadership, Lock
@@ -103,10 +104,11 @@ class _Publisher:
             nats, streams.EVENTS, position.last_sequence, health=self.health, on_dropped=_dropped
         )
         settled = functools.partial(resume.is_settled, nats)
+        verifier = Verifier(database)
         source = EventSource(database, notified, position.known, settled, scans)
         async with aclosing(source.batches()) as batches:
             async for rows in batches:
-                found = await enrich.events_of(database, rows)
+                found = await enrich.events_of(database, rows, verifier)
                 await writer.write(outgoing(found))
                 _count(rows)
 

@@ -14,7 +14,8 @@ reading the text would take 490 MB.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -32,14 +33,26 @@ _WHOLE_BYTES = 8 * 1024 * 1024
 _CUT_BYTES = 256 * 1024 * 1024
 _CUT_TIMEOUT = 30.0
 _TRUNCATED = {"truncated": True}
+_ABOUT_BYTES = 16 * 1024 * 1024
+_ABOUT_ROWS = 2000
+_ABOUT_TIMEOUT = 3.0
 
 _COLUMNS = f"""
     id, uuid, event_type, event_at, created_at, object_uuid, object_owner_uuid,
-    octet_length(properties) AS size,
+    octet_length(properties) AS size, logs.xmin AS xid,
     CASE WHEN octet_length(properties) <= {_INLINE_BYTES} THEN properties END AS properties
 """
 _BY_ID = f"SELECT {_COLUMNS} FROM logs WHERE id = ANY($1::bigint[])"
 _BY_UUID = f"SELECT {_COLUMNS} FROM logs WHERE uuid = ANY($1::varchar[])"
+_ABOUT = f"""
+    SELECT * FROM (
+        SELECT {_COLUMNS}, count(*) OVER () AS every,
+               sum(octet_length(properties)) OVER (ORDER BY created_at DESC, uuid) AS so_far
+        FROM unnest($1::varchar[], $2::timestamp[]) AS wanted(named, since)
+        JOIN logs ON logs.object_uuid = wanted.named AND logs.created_at >= wanted.since
+    ) AS found
+    WHERE coalesce(so_far, 0) <= $3 ORDER BY created_at DESC, uuid LIMIT $4
+"""
 _LIST = """
     SELECT created_at, uuid FROM logs
     WHERE (created_at, uuid) > ($1::timestamp, $2::varchar) AND created_at < $3::timestamp
@@ -81,6 +94,8 @@ class LogRow:
     object_owner_uuid: str | None
     kind: str
     properties: dict[str, Any] | None
+    xid: int = 0
+    """The transaction that wrote the row."""
 
 
 async def now(database: Database) -> datetime:
@@ -114,6 +129,32 @@ async def read_by_uuid(database: Database, uuids: Sequence[str]) -> list[LogRow]
     return await _read(database, (found[uuid] for uuid in uuids if uuid in found))
 
 
+async def about(
+    database: Database, since: Mapping[str, datetime]
+) -> tuple[dict[str, list[LogRow]], dict[str, datetime]]:
+    """Rows about objects, and since when all of an object's are there: in general since the moment
+    that was asked for; later where they are too many."""
+    limits = (_ABOUT_BYTES, _ABOUT_ROWS)
+    found: defaultdict[str, list[LogRow]] = defaultdict(list)
+    try:
+        rows = await database.fetch(
+            _ABOUT, [*since], [*since.values()], *limits, timeout=_ABOUT_TIMEOUT
+        )
+    except Unavailable as error:
+        covered = await now(database)  # PostgreSQL is down: raise; it is there: do without
+        logger.warning(
+            "rows about some objects cannot be read; what they prove is not known",
+            extra={"action": "log_rows.about", "objects": len(since), "error": str(error)},
+        )
+        return found, dict.fromkeys(since, covered)
+    for row in await _read(database, rows):
+        found[row.object_uuid or ""].append(row)
+    whole = not rows or len(rows) == rows[0][10]
+    return found, {
+        uuid: begin if whole else max(begin, rows[-1][4]) for uuid, begin in since.items()
+    }
+
+
 async def _read(database: Database, rows: Iterable[Row]) -> list[LogRow]:
     return [await _row(database, row) for row in rows]
 
@@ -125,7 +166,7 @@ async def _row(database: Database, row: Row) -> LogRow:
     properties: dict[str, Any] | None
     try:
         if size is None or size <= _INLINE_BYTES:
-            properties = events.kept_properties(row[8], name)
+            properties = events.kept_properties(row[9], name)
         else:
             properties = await _large(database, uuid, size, name)
     except BadInput as error:
@@ -134,7 +175,9 @@ async def _row(database: Database, row: Row) -> LogRow:
             "log row cannot be understood",
             extra={"action": "log_rows.undecodable", "uuid": uuid, "error": str(error)},
         )
-    return LogRow(row[0], uuid, row[2], row[3], row[4], object_uuid, row[6], name, properties)
+    return LogRow(
+        row[0], uuid, row[2], row[3], row[4], object_uuid, row[6], name, properties, row[8]
+    )
 
 
 async def _large(database: Database, uuid: str, size: int, kind: str) -> dict[str, Any]:

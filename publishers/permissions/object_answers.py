@@ -120,7 +120,7 @@ def _as_api(record: Record) -> dict[str, Any]:
         if isinstance(value, datetime)
         else value
         for name, value in record.items()
-        if name != "requests"
+        if name not in ("requests", "xmin")
     }
 
 

@@ -55,7 +55,7 @@ _UNCHECKED = {"container": ("priority",)}
 
 def _select(kind: str, table: str) -> str:
     columns = [*_COMMON, *ATTRIBUTES[kind], *_UNCHECKED.get(kind, ())]
-    listed = ", ".join(f"object.{column}" for column in columns)
+    listed = ", ".join(f"object.{column}" for column in (*columns, "xmin"))
     extra = f", {_EXTRA[kind]}" if kind in _EXTRA else ""
     return (
         f"SELECT {listed}{extra} FROM {table} AS object{_JOINED.get(kind, '')}"
@@ -65,13 +65,13 @@ def _select(kind: str, table: str) -> str:
 
 _SQL = {kind: _select(kind, f"{kind}s") for kind in ATTRIBUTES} | {
     "api_client_authorization": """
-        SELECT token.uuid, owner.uuid AS owner_uuid, token.user_id, token.expires_at
+        SELECT token.uuid, owner.uuid AS owner_uuid, token.user_id, token.expires_at, token.xmin
         FROM api_client_authorizations AS token LEFT JOIN users AS owner ON owner.id = token.user_id
         WHERE token.uuid = ANY($1::varchar[])
     """,
 }
 _UNLINKED_WORKFLOWS = f"""
-    SELECT {", ".join((*_COMMON, "name"))}, NULL AS collection_uuid FROM workflows
+    SELECT {", ".join((*_COMMON, "name"))}, xmin, NULL AS collection_uuid FROM workflows
     WHERE uuid = ANY($1::varchar[])
 """
 """Before Arvados 3.2."""

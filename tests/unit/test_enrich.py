@@ -92,25 +92,6 @@ RECORDS: dict[str, Mapping[str, Any]] = {
     TOKEN: {"uuid": TOKEN, "owner_uuid": USER, "user_id": 3, "expires_at": NOON},
 }
 
-NEW = {
-    COLLECTION: {
-        "owner_uuid": PROJECT,
-        "modified_at": "2026-11-25T12:00:00.123456000Z",
-        "name": "a",
-        "is_trashed": False,
-        "file_size_total": str(2**60),
-    },
-    CONTAINER: {
-        "modified_at": "2026-11-25T12:00:00.123456Z",
-        "state": "Running",
-        "priority": "0",
-        "progress": 0.5,
-        "started_at": "2026-11-25T12:00:00.123456789Z",
-        "runtime_status": {"activity": "x"},
-    },
-    TOKEN: {"user_id": 3, "expires_at": "2026-11-25T12:00:00.123456Z"},
-}
-
 
 def _row(object_uuid: str | None, event_type: str | None = "update", **fields: Any) -> LogRow:
     kinds = {"dz642": "container", "4zz18": "collection", "j7d0g": "group", "tpzed": "user"}
@@ -129,52 +110,7 @@ def _row(object_uuid: str | None, event_type: str | None = "update", **fields: A
     return LogRow(**{**values, **fields})
 
 
-def _changed(uuid: str, **forged: Any) -> LogRow:
-    return _row(uuid, properties={"new_attributes": {**NEW[uuid], **forged}})
-
-
 MISSING = "zzzzz-4zz18-bbbbbbbbbbbbbbb"
-VERIFIED = {
-    "update that is true": (_changed(COLLECTION), True),
-    "container, priority apart": (_changed(CONTAINER), True),
-    "token": (_changed(TOKEN), True),
-    "create that is true": (
-        _row(COLLECTION, "create", properties={"new_attributes": NEW[COLLECTION]}),
-        True,
-    ),
-    "delete of what is gone": (_row(MISSING, "delete"), True),
-    "delete of what is there": (_row(COLLECTION, "delete"), False),
-    "delete of a kind that cannot be read": (_row(MACHINE, "delete"), False),
-    "another event type": (
-        _row(COLLECTION, "note", properties=_changed(COLLECTION).properties),
-        False,
-    ),
-    "no attributes": (_row(COLLECTION), False),
-    "attributes that are none": (_row(COLLECTION, properties={"new_attributes": []}), False),
-    "no modified_at": (_changed(COLLECTION, modified_at=None), False),
-    "an older state": (_changed(COLLECTION, modified_at="2026-11-25T11:00:00Z"), False),
-    "a time that is none": (_changed(COLLECTION, modified_at="yesterday"), False),
-    "a number for a time": (_changed(COLLECTION, modified_at=1), False),
-    "another name": (_changed(COLLECTION, name="b"), False),
-    "another owner": (_changed(COLLECTION, owner_uuid=OTHER_USER), False),
-    "another state": (_changed(CONTAINER, state="Complete"), False),
-    "another exit code": (_changed(CONTAINER, exit_code=0), False),
-    "a trash time that is not": (_changed(COLLECTION, trash_at="2026-11-25T12:00:00Z"), False),
-    "object that does not exist": (
-        _row(MISSING, properties={"new_attributes": NEW[COLLECTION]}),
-        False,
-    ),
-    "token of another user": (_changed(TOKEN, user_id=4), False),
-    "token that lives longer": (_changed(TOKEN, expires_at=None), False),
-    "nothing": (_row(None), False),
-}
-
-
-@pytest.mark.parametrize(("row", "verified"), VERIFIED.values(), ids=VERIFIED.keys())
-def test_only_what_the_database_says_too_is_verified(row: LogRow, verified: bool) -> None:
-    """A row is verified when every attribute it shows is the database's own."""
-    assert enrich._event(row, RECORDS).verified is verified
-
 
 AUDIENCE = {
     "object": (_row(COLLECTION), [(PROJECT, COLLECTION)]),

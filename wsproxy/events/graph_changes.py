@@ -30,7 +30,7 @@ def graph_change(stored: StoredEvent) -> GraphChange | None:
     permission link: for those who reach its tail. A user: for the user himself.
     """
     facts, event = stored.facts, stored.event
-    if facts is None or stored.kind is None or not event.verified:
+    if facts is None or stored.kind is None or event.verified is False:
         return None
     match stored.kind.name:
         case "group":

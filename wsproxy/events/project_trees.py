@@ -64,7 +64,7 @@ class Tree:
         inside = event.object_owner_uuid in self.members
         if uuid in self.owners or not (inside or uuid in self.members):
             return
-        if self._loading is not None:
+        if self._loading is not None or event.verified is None:
             self.reload()
         elif event.event_type == DELETE:
             self.members.discard(uuid)
@@ -128,6 +128,6 @@ class ProjectTrees:
     def _dispatch(self, stored: StoredEvent) -> None:
         if not self._trees or stored.kind is None or stored.kind.name != "group":
             return
-        if stored.event.verified:
+        if stored.event.verified is not False:
             for tree in tuple(self._trees.values()):
                 tree.change(stored)

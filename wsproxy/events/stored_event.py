@@ -19,6 +19,7 @@ from arvados_nats.errors import BadInput
 from arvados_nats.permissions.object_facts import ObjectFacts
 from wsproxy.transport.frames import Message
 
+CHANGES = ("create", "update")
 DELETE = "delete"
 
 _OWN_ONLY = "api_client_authorization"

@@ -157,7 +157,9 @@ class LogHub:
         """The container's record changed: a container that never ran has no other end."""
         event = events.decode(message.data)
         attributes = event.properties.get("new_attributes")
-        if event.verified and isinstance(attributes, dict) and attributes.get("state") in FINAL:
+        if event.verified is False or not isinstance(attributes, dict):
+            return
+        if attributes.get("state") in FINAL:
             self.check_now.set()
 
     def _handle(self, message: Message) -> None:

@@ -20,7 +20,7 @@ from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import Refused
 from arvados_nats.nats.client import Nats
 from wsproxy.events.event_source import EventSource
-from wsproxy.events.stored_event import DELETE, StoredEvent
+from wsproxy.events.stored_event import CHANGES, DELETE, StoredEvent
 from wsproxy.objects import history as object_history
 from wsproxy.objects import state as object_state
 from wsproxy.objects.state import State
@@ -110,13 +110,17 @@ class ObjectHub:
 
     def _apply(self, stored: StoredEvent) -> None:
         event = stored.event
-        if not event.verified:
+        if event.verified is False or event.event_type not in (*CHANGES, DELETE):
             return
         if event.event_type == DELETE:
-            self.deleted, self.state = True, None
+            self.deleted, self.state = event.verified is True, None
         elif self.state is not None:
-            self.state = object_state.changed(self.state, event)
-            self.sequence = max(self.sequence, stored.sequence)
+            after = object_state.changed(self.state, event)
+            if event.verified or after == self.state:
+                self.state = after
+                self.sequence = max(self.sequence, stored.sequence)
+            else:
+                self.state = None  # it may be so or not: read it again
 
 
 class ObjectHubs:
