@@ -27,6 +27,7 @@ from arvados_nats.service.ops import Health
 from publishers.container_logs import publisher as container_logs
 from publishers.container_logs.source import LogSource
 from publishers.events import publisher as events
+from publishers.jetstream import kept
 from publishers.live import publisher as live
 from publishers.permissions import publisher as permissions
 from publishers.postgres import database as postgres
@@ -103,10 +104,13 @@ async def _system_log_stream(shared: Shared) -> None:
     """The stream ARVADOS_SYSLOG, to which machines add with `publishers system-logs`."""
     limits = shared.settings.system_log_limits
     attempts = Attempts(shared.health, "system log stream")
+    config = streams.system_log_stream(limits)
+
+    async def be_there(_: str) -> None:
+        attempts.succeeded()
+
     if limits.max_bytes:
-        await attempts.until_done(
-            lambda: streams.ensure(shared.nats, streams.system_log_stream(limits))
-        )
+        await kept.keep(shared.nats, config, attempts, be_there)
     attempts.succeeded()
 
 

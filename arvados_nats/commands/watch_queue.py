@@ -22,7 +22,7 @@ from arvados_nats.errors import Unavailable
 from arvados_nats.nats.client import Message, Nats
 
 _RETRY_SECONDS = 1.0
-_REREAD_SECONDS = 60.0
+_REREAD_SECONDS = 10.0
 """A lost last change shows no hole."""
 _SCALE = 2**50
 """Arvados multiplies the priority of a user's request by this (docs/facts/arvados.md 5)."""
@@ -41,6 +41,13 @@ class QueueView:
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
         self._known: dict[str, tuple[int, bytes]] = {}
+        self._created = ""
+
+    def of(self, created: str) -> None:
+        """What follows is of the bucket that was created then: another one counts from 1 again."""
+        if created != self._created:
+            self._created = created
+            self._known = {key: (0, value) for key, (_, value) in self._known.items()}
 
     def change(self, key: str, sequence: int, entry: QueueEntry | None, value: bytes) -> None:
         """Show a change, unless it or a later one of the same container was shown."""
@@ -122,6 +129,7 @@ async def _read(nats: Nats, view: QueueView) -> int:
     info = await nats.stream_info(streams.QUEUE)
     if info is None:
         raise Unavailable("there is no queue yet: does the queue publisher run?")
+    view.of(info["created"])
     last: int = info["state"]["last_seq"]
     keys = set()
     async for stored in nats.history(streams.QUEUE, f"{subjects.QUEUE}.>"):

@@ -109,6 +109,7 @@ class Reader:
         self._wanted = wanted
         self._oldest = oldest
         self._last: int | None = None
+        self._created = ""
         self._looked = 0
 
     async def read(self) -> bool:
@@ -134,14 +135,14 @@ class Reader:
         last = self._last
         if last is None:
             last = first - 1 if self._oldest else end
-        if end < last:
+        if end < last or self._created not in ("", info["created"]):
             self._watch.notes.tell("the stream of system logs was made anew")
             last = self._looked = self.heard = 0
         elif 0 < (looked := max(last, self._looked)) < first - 1:
             self._watch.notes.tell(
                 f"{first - 1 - looked} records have left the stream before they were read here"
             )
-        self._last, self._looked = last, end
+        self._last, self._looked, self._created = last, end, info["created"]
         return last
 
     def _show(self, stored: StoredMessage) -> None:

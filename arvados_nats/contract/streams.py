@@ -161,3 +161,18 @@ async def ensure(nats: JetStreamApi, config: dict[str, Any]) -> None:
         await nats.js_api(f"STREAM.CREATE.{name}", config, api_level=1)
     elif any(present.get(key) != value for key, value in config.items()):
         await nats.js_api(f"STREAM.UPDATE.{name}", {**present, **config}, api_level=1)
+
+
+class StreamInfo(Protocol):
+    """What `created` needs of a NATS connection."""
+
+    async def stream_info(self, name: str) -> dict[str, Any] | None: ...
+
+
+async def created(nats: StreamInfo, name: str) -> str | None:
+    """When the stream was made, which tells one life of it from the next; None: it is not there.
+
+    Sequences of different lives mean nothing to each other.
+    """
+    info = await nats.stream_info(name)
+    return str(info["created"]) if info else None

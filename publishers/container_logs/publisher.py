@@ -27,6 +27,7 @@ from publishers.container_logs.scan import Scan, Scanner
 from publishers.container_logs.source import LogSource
 from publishers.container_logs.tailer import Surroundings
 from publishers.container_logs.tailers import Roster
+from publishers.jetstream import kept
 from publishers.retry import Attempts
 
 _REMEMBERED = 10_000
@@ -44,9 +45,23 @@ class Options:
 async def run(
     nats: Nats, database: Database, source: LogSource, health: Health, options: Options
 ) -> None:
-    """Publish container logs until cancelled."""
+    """Publish container logs until cancelled, from their beginnings when the stream was lost."""
     attempts = Attempts(health, "container logs")
-    await attempts.until_done(lambda: streams.ensure(nats, streams.log_stream(options.limits)))
+
+    async def publish(created: str) -> None:
+        await _publish(nats, database, source, attempts, options, created)
+
+    await kept.keep(nats, streams.log_stream(options.limits), attempts, publish)
+
+
+async def _publish(
+    nats: Nats,
+    database: Database,
+    source: LogSource,
+    attempts: Attempts,
+    options: Options,
+    created: str,
+) -> None:
     replicas, interest, ready = Replicas(), Interest(), asyncio.Event()
 
     async with asyncio.TaskGroup() as tasks:
@@ -54,7 +69,7 @@ async def run(
         around = Surroundings(
             source, look, interest.watched, lambda: len(roster.uuids), options.pace
         )
-        roster = Roster(tasks, nats, replicas, around)
+        roster = Roster(tasks, nats, replicas, around, created)
         source.prefer(interest.watched)
         scanner = Scanner(nats, database, roster, attempts, options.scan)
         interest.on_begin(roster.hurry)

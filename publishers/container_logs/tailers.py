@@ -27,7 +27,10 @@ _ENDINGS = 256
 
 
 class Roster:
-    """Who follows which container; the tasks are children of `tasks`."""
+    """Who follows which container; the tasks are children of `tasks`.
+
+    `created` is when the stream was made that all this is about.
+    """
 
     def __init__(
         self,
@@ -35,11 +38,13 @@ class Roster:
         nats: Nats,
         replicas: Replicas,
         surroundings: Surroundings,
+        created: str,
     ) -> None:
         self._tasks = tasks
         self._nats = nats
         self._replicas = replicas
         self._around = surroundings
+        self._created = created
         self._running: dict[str, tuple[LogTailer, asyncio.Task[None]]] = {}
         self._done: set[str] = set()
         self._endings = asyncio.Semaphore(_ENDINGS)
@@ -80,7 +85,8 @@ class Roster:
             entry[0].hurry()
 
     def _start(self, container: Container) -> None:
-        tailer = LogTailer(container, LogWriter(self._nats, container.uuid), self._around)
+        writer = LogWriter(self._nats, container.uuid, self._created)
+        tailer = LogTailer(container, writer, self._around)
         task = self._tasks.create_task(self._follow(tailer))
         self._running[container.uuid] = tailer, task
         log_metrics.TAILED.set(len(self._running))

@@ -45,11 +45,19 @@ class Fenced(ArvadosNatsError):
         self.last = last
 
 
-class LogWriter:
-    """The one who writes to the files of `container_uuid`, as far as he knows."""
+class Lost(Unavailable):
+    """The stream of logs is another one than before."""
 
-    def __init__(self, nats: Nats, container_uuid: str) -> None:
+
+class LogWriter:
+    """The one who writes to the files of `container_uuid`, as far as it knows.
+
+    With `created`, when the stream was made, it does not go on in the middle of a file in another.
+    """
+
+    def __init__(self, nats: Nats, container_uuid: str, created: str | None = None) -> None:
         self.container_uuid = container_uuid
+        self._created = created
         self._nats = nats
         self._sequences: dict[str, int] = {}
 
@@ -91,8 +99,13 @@ class LogWriter:
 
     async def _is_stored(self, chunk: Chunk) -> bool:
         """Whether a write of unknown outcome succeeded; False if it is to be tried again."""
+        followed = self._sequences.get(chunk.subject, 0)
         try:
             last = await self.last(chunk.file)
+            if followed and not last.sequence:
+                await self._require_same_stream()
+        except Lost:
+            raise
         except Unavailable:
             return False
         if last.holds(chunk):
@@ -101,6 +114,12 @@ class LogWriter:
             return False
         log_metrics.FENCED.inc()
         raise Fenced(last)
+
+    async def _require_same_stream(self) -> None:
+        """Unavailable, until the part has begun anew, where the stream has lost what it had."""
+        if self._created is not None:
+            if await streams.created(self._nats, streams.LOGS) != self._created:
+                raise Lost
 
     async def _try(self, subject: str, data: bytes, headers: dict[str, str]) -> Ack | None:
         """The acknowledgement, or None if the server refused the message or did not answer.

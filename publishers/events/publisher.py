@@ -73,7 +73,7 @@ class _Publisher:
     async def lead(self, session: Session) -> None:
         """Publish for as long as the session, and with it the lock, lasts."""
         replicas = self.options.limits.replicas
-        leadership = Leadership(self.nats, LOCK, self.attempts, replicas)
+        leadership = Leadership(self.nats, LOCK, self.attempts, replicas, streams.EVENTS)
         async with leadership.held(session):
             notified = Notified()
             await session.listen(CHANNEL, notified.heard)

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far the live publisher has come in a stream, kept in NATS for its successor.
 
-Written after the messages it speaks of, on the same connection, so it is never ahead of them.
+Written after the messages it speaks of, on the same connection, so it is never ahead of them;
+with the time when the stream was made, since sequences mean nothing in another life of it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from arvados_nats.nats import passed_over
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import StoredMessage
 from arvados_nats.nats.passed_over import PassedOver
+from arvados_nats.permissions import object_facts
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Cursor:
         self.stream = stream
         self._pattern = f"{subject}.>"
         self._catch_up = options.catch_up
+        self._created = ""
         self._reached: int | None = None
         self._written = 0.0
         self._passed_over = PassedOver()
@@ -58,14 +61,13 @@ class Cursor:
         than `catch_up`; the end of the stream when there was none."""
         info = await self._nats.stream_info(self.stream)
         end: int = info["state"]["last_seq"] if info else 0
+        self._created = str(info["created"]) if info else ""
         kept = await self._nats.last(streams.CURSORS, subjects.cursor(READER, self.stream))
         if kept is not None and not self._passed_over.count:
             self._passed_over = passed_over.read(kept.headers)
-        if kept is None or not kept.data.isdigit():
+        last = self._behind(kept.data if kept else b"", end)
+        if last is None or last == end:
             await self.reached(end)
-            return end
-        last = min(int(kept.data), end)
-        if last == end:
             return end
         begin = max(last, await self._before(datetime.now(UTC) - self._catch_up, end))
         if begin > last:
@@ -74,6 +76,16 @@ class Cursor:
                 extra={"action": "live.skipped", "stream": self.stream, "count": begin - last},
             )
         return begin
+
+    def _behind(self, kept: bytes, end: int) -> int | None:
+        """Where the last leader stopped in this life of the stream; None: nobody ever began."""
+        number, _, created = kept.decode(errors="replace").partition(" ")
+        if number.isdigit() and created in ("", self._created):
+            return min(int(number), end)
+        made = object_facts.timestamp(self._created or None) or 0.0
+        young = time.time() - made < self._catch_up.total_seconds()  # noqa: TID251
+        # What stands in a stream that was just made anew was never shown.
+        return 0 if number.isdigit() or young else None
 
     async def _before(self, moment: datetime, end: int) -> int:
         """The last sequence that was stored before a moment."""
@@ -101,5 +113,6 @@ class Cursor:
         if self._reached is not None:
             subject = subjects.cursor(READER, self.stream)
             headers = self._passed_over.headers or None
-            await self._nats.publish(subject, str(self._reached).encode(), headers=headers)
+            place = f"{self._reached} {self._created}".encode()
+            await self._nats.publish(subject, place, headers=headers)
             self._written = time.monotonic()

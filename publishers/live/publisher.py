@@ -19,7 +19,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
@@ -33,6 +33,7 @@ from arvados_nats.nats.history import StoredMessage
 from arvados_nats.permissions import object_facts
 from arvados_nats.service.ops import Health
 from publishers import metrics
+from publishers.jetstream import kept
 from publishers.jetstream.follower import follow
 from publishers.live import audience as live_audience
 from publishers.live.audience import Pair, RequestsOfContainers, Trash
@@ -63,16 +64,8 @@ async def run(nats: Nats, database: Database, health: Health, options: Options) 
             async with database.session() as session:
                 await _lead(_Live(nats, database, health, options), session, attempts)
         except* ArvadosNatsError as group:
-            failure = next(_leaves(group))
+            failure = kept.first_of(group)
         await attempts.failed(failure)
-
-
-def _leaves(error: BaseException) -> Iterator[ArvadosNatsError]:
-    if isinstance(error, ArvadosNatsError):
-        yield error
-    elif isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
-            yield from _leaves(part)
 
 
 async def _lead(live: _Live, session: Session, attempts: Attempts) -> None:

@@ -59,12 +59,16 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class Leadership:
-    """One part's way to be the only one; `replicas`: of the stream that names the installation."""
+    """One part's way to be the only one; `replicas`: of the stream that names the installation.
+
+    `stream`: one that the part makes and that nobody else would miss if it were lost.
+    """
 
     nats: Nats
     lock: Lock
     attempts: Attempts
     replicas: int = 1
+    stream: str | None = None
 
     @asynccontextmanager
     async def held(self, session: Session) -> AsyncIterator[None]:
@@ -90,8 +94,7 @@ class Leadership:
         return await self._made() or ""
 
     async def _made(self) -> str | None:
-        info = await self.nats.stream_info(streams.CURSORS)
-        return str(info["created"]) if info else None
+        return await streams.created(self.nats, streams.CURSORS)
 
     @asynccontextmanager
     async def _hearing(self) -> AsyncIterator[_Heard]:
@@ -132,10 +135,16 @@ class Leadership:
         """Say that this process leads, for as long as NATS is the one that it leads."""
         loop = asyncio.get_running_loop()
         answered = loop.time()
+        led: str | None = None
         while True:
             with contextlib.suppress(ArvadosNatsError):
                 if await self._made() != installation:
                     session.end("NATS has another store than before: beginning anew")
+                if self.stream:
+                    found = await streams.created(self.nats, self.stream)
+                    if led not in (None, found):
+                        session.end(f"the stream {self.stream} was lost: beginning anew")
+                    led = led or found
                 answered = loop.time()
                 await self.nats.publish(self.lock.subject)
             if loop.time() - answered > _UNANSWERED_SECONDS:

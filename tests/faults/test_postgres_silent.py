@@ -22,8 +22,8 @@ from publishers.postgres import database as postgres
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database, PostgresServer
 from sandbox.raw_rows import row
-from tests.faults import cuttable
-from tests.faults.cuttable import Cuttable, Way
+from tests.support.fronts import cuttable
+from tests.support.fronts.cuttable import Cuttable, Way
 from tests.support.worlds.events import QUICK, EventWorld, until, world
 
 LEADS_AGAIN = 30.0

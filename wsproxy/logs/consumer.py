@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -31,6 +32,7 @@ from wsproxy.transport.send_buffer import SendBuffer
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 15.0
+_LOST = "the stream of logs was lost and made anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,26 @@ class LogConsumer:
             self._behind[file.name] = place
             self.wake()
 
+    def leave(self, files: Mapping[str, LogFile]) -> None:
+        """Follow none of these any more: the same files come again, in another stream.
+
+        Their offsets are those of the log itself, so this goes on at the next byte; what an epoch
+        before the last had left is not to be had any more.
+        """
+        places = dict(self._selection.places)
+        for name, place in (self.places or {}).items():
+            file = files.get(name)
+            lost = file is not None and place.epoch < file.frontier.epoch
+            if lost:
+                self._tell_gap(name, Hole(place, None, _LOST))
+            places[name] = (None, 0 if lost else place.offset)
+        for file in files.values():
+            for consumers in (file.live, file.ahead):
+                if self in consumers:
+                    consumers.remove(self)
+        self._selection = dataclasses.replace(self._selection, places=places)
+        self._tails, self._behind, self._ahead = {}, {}, set()
+
     def fall_behind(self, name: str, place: LogPlace) -> None:
         """The live readers of a file went on without this one, which is at `place`."""
         self._behind[name] = place
@@ -219,6 +241,10 @@ class LogConsumer:
         if place == goal:
             del self._behind[name]
             file.live.append(self)
+        elif place.epoch > goal.epoch and file.frontier.sequence:
+            # A place in another life of the stream, which cannot be compared.
+            self._tell_gap(name, Hole(place, None, _LOST))
+            self._behind[name] = LogPlace(goal.epoch, 0)
         elif place > goal:
             self._ahead.add(name)
             file.ahead.append(self)
@@ -226,7 +252,7 @@ class LogConsumer:
             step: Step | None = file.recent(place)
             if step is None:
                 step = await self._read(file, place, goal)
-            if not self._stopped:
+            if not self._stopped and self._hub.files.get(name) is file:
                 self._take(name, place, step)
 
     async def _read(self, file: LogFile, place: LogPlace, goal: LogPlace) -> Step:
@@ -249,17 +275,20 @@ class LogConsumer:
                 if step.to is not None:
                     following = LogPlace(place.epoch, step.to)
                 self._behind[name] = following
-                self._tell(
-                    Gap(
-                        self._id,
-                        step.reason,
-                        container=self._hub.container,
-                        file=name,
-                        epoch=place.epoch,
-                        from_=place.offset,
-                        to=step.to,
-                    )
-                )
+                self._tell_gap(name, step)
+
+    def _tell_gap(self, name: str, hole: Hole) -> None:
+        self._tell(
+            Gap(
+                self._id,
+                hole.reason,
+                container=self._hub.container,
+                file=name,
+                epoch=hole.place.epoch,
+                from_=hole.place.offset,
+                to=hole.to,
+            )
+        )
 
     def _arrive(self) -> None:
         """All that was there is sent."""

@@ -70,6 +70,12 @@ class LogHistory:
         self._holes: dict[_Key, tuple[Hole, float]] = {}
         self._flights: dict[_Key, asyncio.Task[Step]] = {}
 
+    def forget(self) -> None:
+        """The stream is another one: epochs are counted anew, and what is missing may come."""
+        self._pieces.clear()
+        self._holes.clear()
+        self._bytes = 0
+
     async def read(self, wanted: Wanted, access: Access) -> Step:
         """What comes at the place: never nothing.
 

@@ -51,6 +51,9 @@ class Consumer(Follower, Protocol):
     def enter(self, file: LogFile) -> None:
         """Follow a file that has appeared, if it is one of those chosen."""
 
+    def leave(self, files: Mapping[str, LogFile]) -> None:
+        """Follow none of these any more: the same files come again, in another stream."""
+
 
 class LogHub:
     """All log files of one container, while somebody reads them; `run` until cancelled."""
@@ -72,6 +75,7 @@ class LogHub:
         """The log was saved once, and Arvados does not have it any more."""
         self.ready = asyncio.Event()
         self.check_now = asyncio.Event()
+        self._stream_lost = False
         self._nats = nats
         self._stored = stored
         self._saved = saved
@@ -92,8 +96,25 @@ class LogHub:
                     async with asyncio.timeout(_CHECK_SECONDS * random.uniform(0.8, 1.2)):
                         await self.check_now.wait()
                 self.check_now.clear()
+                if self._stream_lost and self.end is None:
+                    await self._begin_anew()
                 with contextlib.suppress(ArvadosNatsError):
                     await self._check()
+
+    def stream_lost(self) -> None:
+        """The stream is another one, in which the log is published once more."""
+        self._stream_lost = True
+        self.check_now.set()
+
+    async def _begin_anew(self) -> None:
+        """Follow the files in the stream that there is now; consumers go on at their bytes."""
+        self._stream_lost, self._early, self._sequence = False, [], 0
+        for file in self.files.values():
+            file.flush()
+        for consumer in tuple(self.consumers):
+            consumer.leave(self.files)
+        self.files = {}
+        await self._begin()
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         logs = subjects.stored(subjects.logs_of(self.container))

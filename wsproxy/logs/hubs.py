@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 
 from arvados_nats.arvados.client import Arvados
-from arvados_nats.contract import subjects
+from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats.client import Nats
 from wsproxy import metrics
@@ -22,7 +23,10 @@ from wsproxy.logs.hub import LogHub
 from wsproxy.logs.saved import SavedLogs
 from wsproxy.logs.stored import StoredLogs
 
+logger = logging.getLogger(__name__)
+
 INTEREST_SECONDS = 10.0
+_LOOK_SECONDS = 1.0
 LINGER_SECONDS = 15.0
 """How long a hub without readers lives on: pages are reloaded."""
 
@@ -44,12 +48,32 @@ class LogHubs:
         """Keep the hubs going until cancelled."""
         self._nats.on_change(self._connection_changed)
         async with asyncio.TaskGroup() as self._tasks:
+            self._tasks.create_task(self._watch_the_stream())
             while True:
                 self._announce_now.clear()
                 await self._announce()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(INTEREST_SECONDS):
                         await self._announce_now.wait()
+
+    async def _watch_the_stream(self) -> None:
+        """Begin anew when the stream is another one, or has lost its end."""
+        life: tuple[str, int] | None = None
+        while True:
+            with contextlib.suppress(Unavailable):
+                info = await self._nats.stream_info(streams.LOGS)
+                found = (info["created"], info["state"]["last_seq"]) if info else None
+                if life and found and (found[0] != life[0] or found[1] < life[1]):
+                    self._begin_anew()
+                life = found or life
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _begin_anew(self) -> None:
+        logger.warning("the stream of logs was made anew", extra={"action": "logs.reset"})
+        self._stored.forget()
+        self._history.forget()
+        for hub, _ in self._hubs.values():
+            hub.stream_lost()
 
     def open(self, container: str) -> LogHub:
         """The hub of a container, for one more user while `run` runs; `close` must follow."""

@@ -34,6 +34,10 @@ class StoredLogs:
         self._nats = nats
         self._places: OrderedDict[_Key, tuple[int, bool]] = OrderedDict()
 
+    def forget(self) -> None:
+        """The stream is another one: its sequences are others."""
+        self._places.clear()
+
     async def last(self, container: str) -> list[tuple[int, Chunk | ContainerEnd]]:
         """The last message of each file of a container, and its end, with sequence numbers."""
         question = {"multi_last": [subjects.logs_of(container)], "batch": 1000}

@@ -209,11 +209,11 @@ def _begin(
     """What is missing before the page, if anything, and after which sequence it begins."""
     if cursor is None:
         return None, last if asked.begin == "now" else first - 1
-    if cursor.created != created:
+    if cursor.created != created or cursor.sequence > last:
         return ANEW, first - 1
     if cursor.sequence + 1 < first:
         return GONE, first - 1
-    return None, min(cursor.sequence, last)
+    return None, cursor.sequence
 
 
 def pattern(

@@ -112,19 +112,22 @@ class EventSubscription:
             cursor = self._services.cursors.events(self._target.cursor)
             if cursor.created != source.created:
                 return ANEW, 0
-            oldest = await self._oldest()
+            oldest, newest = await self._extent()
+            if cursor.sequence > max(newest, source.position):
+                return ANEW, 0  # the stream has lost its end, or is an older copy
             if cursor.sequence + 1 < oldest:
                 return GONE, oldest - 1
             return None, cursor.sequence
         if self._target.begin == "oldest":
-            return None, await self._oldest() - 1
+            return None, (await self._extent())[0] - 1
         return None, source.position
 
-    async def _oldest(self) -> int:
+    async def _extent(self) -> tuple[int, int]:
+        """The first and the last sequence of the stream."""
         info = await self._services.nats.stream_info(streams.EVENTS)
         if info is None:
             raise Unavailable("there is no stream of events")
-        return max(int(info["state"]["first_seq"]), 1)
+        return max(int(info["state"]["first_seq"]), 1), int(info["state"]["last_seq"])
 
     def _accept(self, batch: Batch) -> None:
         send_buffer, form = self._send_buffer, self._form

@@ -1,0 +1,67 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A stream that is there for as long as somebody relies on it, and the same one.
+
+A store can be lost, and a stream can be deleted, under running services. Whoever made it then
+begins anew: what it knew of the old one means nothing for the new one, which has to be filled
+again from Arvados.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
+
+from arvados_nats.contract import streams
+from arvados_nats.errors import ArvadosNatsError, Unavailable
+from arvados_nats.nats.client import Nats
+from publishers.retry import Attempts
+
+logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
+
+
+async def until_lost(nats: Nats, stream: str, created: str | None) -> NoReturn:
+    """Raise Unavailable once the stream is not the one that was created then.
+
+    While NATS does not answer nothing is known, and nothing is lost.
+    """
+    while True:
+        with contextlib.suppress(ArvadosNatsError):
+            now = await streams.created(nats, stream)
+            if now != created:
+                break
+        await asyncio.sleep(_LOOK_SECONDS)
+    logger.warning("a stream was lost", extra={"action": "streams.lost", "stream": stream})
+    raise Unavailable(f"the stream {stream} was lost; it is made anew and filled from Arvados")
+
+
+async def keep(
+    nats: Nats,
+    config: dict[str, Any],
+    attempts: Attempts,
+    work: Callable[[str], Awaitable[None]],
+) -> NoReturn:
+    """Make the stream and do `work(created)` on it, and both again whenever it was lost."""
+    while True:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                await streams.ensure(nats, config)
+                created = await streams.created(nats, config["name"])
+                tasks.create_task(until_lost(nats, config["name"], created))
+                await work(created or "")
+        except* ArvadosNatsError as group:
+            failure = first_of(group)
+        await attempts.failed(failure)
+
+
+def first_of(group: BaseExceptionGroup[ArvadosNatsError]) -> ArvadosNatsError:
+    """The first failure in a group of them."""
+    for error in group.exceptions:
+        return error if isinstance(error, ArvadosNatsError) else first_of(error)
+    raise AssertionError("a group is never empty")
