@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from arvados_nats.contract import subjects
-from sandbox.api import readable, webdav
+from sandbox.api import errors, readable, webdav
 from sandbox.api.arguments import Arguments
 from sandbox.api.calls import Call
 from sandbox.container_logs import GatewayDown, LostBlock
@@ -89,6 +89,8 @@ async def _after_gateway(
 
 
 async def _readable_row(call: Call, table: str, uuid: object) -> Mapping[str, object]:
+    if not call.caller.allows("GET", f"/arvados/v1/{table}/{uuid}"):
+        raise errors.forbidden()
     arguments = Arguments()
     which = f"{table}.uuid = {arguments.add(uuid, 'text')}"
     may = readable.condition(call.backend.tables[table], call.caller, arguments)

@@ -180,6 +180,13 @@ async def test_scopes_narrow_history(world: World) -> None:
     async with native(world.stack, scoped) as nats:
         assert (await ask(nats, EVENTS, owners=[world.shared.uuid])).objects == [made]
         assert (await ask(nats, LOGS, uuid=request.uuid)).error["code"] == "not_readable"
+    requests = "GET /arvados/v1/container_requests/"
+    narrow = await cluster.token(world.alice, scopes=[requests])
+    async with native(world.stack, narrow) as nats:
+        assert (await ask(nats, LOGS, uuid=request.uuid)).error["code"] == "not_readable"
+    wide = await cluster.token(world.alice, scopes=[requests, "GET /arvados/v1/containers/"])
+    async with native(world.stack, wide) as nats:
+        assert not (await ask(nats, LOGS, uuid=request.uuid)).error
 
 
 FORGED = "zzzzz-tpzed-000000000000001/zzzzz-gj3su-000000000000001/ab"

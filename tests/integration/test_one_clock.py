@@ -92,7 +92,7 @@ async def test_what_is_in_the_trash_by_the_databases_clock_is_not_read(
     judge = login.judge()
     assert judge is not None
     assert judge.decide(request) is Decision.NO
-    assert not await Readable(nobody).logs(login, request.uuid, request)
+    assert not await Readable(nobody).logs(login, request.uuid, request, container=None)
     shown = ObjectFacts(
         "container", "zzzzz-dz642-000000000000001", "", requests=((request.uuid, project.uuid),)
     )

@@ -140,6 +140,16 @@ async def test_a_file_may_shrink(running: Job) -> None:
     assert (await running.ask(Range="bytes=12-")).status_code == 416
 
 
+async def test_a_scope_for_the_container_is_asked_for_as_well(running: Job) -> None:
+    """The controller reads the request and its container with the caller's token first."""
+    cluster, requests = running.sandbox.cluster, "GET /arvados/v1/container_requests/"
+    narrow = await cluster.token(running.owner, scopes=[requests])
+    assert (await running.ask(token=narrow.token)).status_code == 403
+    container = f"GET /arvados/v1/containers/{running.container}"
+    wide = await cluster.token(running.owner, scopes=[requests, container])
+    assert (await running.ask(token=wide.token)).status_code == 200
+
+
 async def test_who_can_not_read_the_request_gets_404(running: Job) -> None:
     """Others as for an unknown request; no valid token is 401."""
     stranger = await running.sandbox.cluster.user("eve")

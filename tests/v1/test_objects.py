@@ -231,7 +231,27 @@ async def test_a_scoped_token_sees_what_its_scopes_cover(
         for target in ({"object": {"uuid": made.uuid}}, {"log": {"uuid": request.uuid}}):
             await client.send("subscribe", {"id": "b", **target})
             await client.until("error", code="not_found", id="b")
-    logs = await cluster.token(alice, scopes=["GET /arvados/v1/container_requests/"])
-    async with connect(logs) as client:
+
+
+async def test_logs_need_the_scopes_of_the_request_and_of_its_container(
+    connect: Connect, cluster: Cluster, alice: Actor
+) -> None:
+    """As Arvados reads both with the caller's token; a scope for one attempt ends with it."""
+    request = await cluster.container_request("job", owner=alice)
+    container = await cluster.run(request)
+    requests = "GET /arvados/v1/container_requests/"
+    for uuid in (request.uuid, container.uuid):
+        narrow = await cluster.token(alice, scopes=[requests])
+        async with connect(narrow) as client:
+            await client.send("subscribe", {"id": "a", "log": {"uuid": uuid}})
+            await client.until("error", code="not_found", id="a")
+        wide = await cluster.token(alice, scopes=[requests, "GET /arvados/v1/containers/"])
+        async with connect(wide) as client:
+            await client.subscribe("a", log={"uuid": uuid})
+            await client.until("caught_up")
+    one = f"GET /arvados/v1/containers/{container.uuid}"
+    async with connect(await cluster.token(alice, scopes=[requests, one])) as client:
         await client.subscribe("a", log={"uuid": request.uuid})
         await client.until("caught_up")
+        await cluster.cancel(request, "node died")
+        await client.until("revoked", id="a")

@@ -25,6 +25,7 @@ NOT_READABLE = "there is no such object, or it may not be read"
 
 _KEPT_SECONDS = 5.0
 _REQUESTS = "/arvados/v1/container_requests"
+_CONTAINERS = "/arvados/v1/containers"
 
 
 class Readable:
@@ -53,10 +54,16 @@ class Readable:
         return decision is Decision.YES
 
     async def logs(
-        self, login: Login, uuid: str, facts: ObjectFacts | None, *, fresh: bool = False
+        self,
+        login: Login,
+        uuid: str,
+        facts: ObjectFacts | None,
+        *,
+        container: str | None,
+        fresh: bool = False,
     ) -> bool:
         """Whether the logs of a container request or container may be shown. As `state`."""
-        if not covers_logs(login.identity.scopes, uuid if facts else None):
+        if not covers_logs(login.identity.scopes, uuid if facts else None, container):
             return False
         return await self.state(login, uuid, facts, fresh=fresh)
 
@@ -94,7 +101,15 @@ class Readable:
             return True
 
 
-def covers_logs(scopes: tuple[str, ...], request: str | None) -> bool:
-    """Whether the log API may be asked with these scopes: below one request, or below any."""
-    path = f"{_REQUESTS}/{request}/log/" if request else f"{_REQUESTS}/"
-    return ALL in scopes or scopes_allow(scopes, "GET", path)
+def covers_logs(scopes: tuple[str, ...], request: str | None, container: str | None) -> bool:
+    """Whether the log API may be asked with these scopes: below one request, or below any.
+
+    Arvados then reads the request's container with the same token (docs/facts/arvados.md 4); None
+    for a request that has none yet.
+    """
+    if ALL in scopes:
+        return True
+    paths = [f"{_REQUESTS}/{request}/log/" if request else f"{_REQUESTS}/"]
+    if container:
+        paths.append(f"{_CONTAINERS}/{container}")
+    return all(scopes_allow(scopes, "GET", path) for path in paths)

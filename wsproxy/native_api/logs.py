@@ -26,7 +26,6 @@ from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client import run_messages
 from arvados_nats.permission_client.run_messages import Run
 from arvados_nats.permissions.judge import Judge
-from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.protocol_v1.requests import Offset, Text
 from wsproxy.logins.readable import covers_logs
 from wsproxy.logs import end as log_end
@@ -155,7 +154,7 @@ class NativeLogs:
     async def _log(self, asked: LogsRequest, judge: Judge) -> _Log:
         """The log that is asked for; Refused if there is none for the asker."""
         run = await self._run(asked.uuid)
-        shown = _shown(run.facts, asked.uuid, judge)
+        shown = _shown(run, asked.uuid, judge)
         container, attempts = run.container_uuid, {}
         if shown and shown[1] == asked.uuid:
             attempts = await object_history.attempts(self._nats, asked.uuid)
@@ -201,16 +200,18 @@ def _check(asked: LogsRequest) -> None:
         raise BadInput("file: send the name of a log file, such as stdout.txt")
 
 
-def _shown(facts: ObjectFacts | None, uuid: str, judge: Judge) -> tuple[str, str] | None:
+def _shown(run: Run, uuid: str, judge: Judge) -> tuple[str, str] | None:
     """The request through which the asker may read the log, behind its owner; None for an admin
     without one.
 
     Raises Refused where he may not.
     """
+    facts = run.facts
     if facts is None:
         raise native_reply.not_readable()
     by_request = facts.kind == "container_request"
-    if not covers_logs(judge.identity.scopes, uuid if by_request else None):
+    request = uuid if by_request else None
+    if not covers_logs(judge.identity.scopes, request, run.container_uuid):
         raise native_reply.not_readable()
     if not judge.allows(facts):
         raise native_reply.not_readable()

@@ -23,7 +23,7 @@ from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.protocol_v1.messages import Attempt, End, Gap, Subscribed
 from arvados_nats.protocol_v1.requests import From, LogTarget
 from wsproxy.cursors import LogCursor
-from wsproxy.logins.readable import NOT_READABLE
+from wsproxy.logins.readable import NOT_READABLE, covers_logs
 from wsproxy.logs.consumer import LogConsumer, Selection
 from wsproxy.logs.saved import Access
 from wsproxy.objects import history as object_history
@@ -110,8 +110,20 @@ class LogSubscription:
 
     async def _may_read(self, *, fresh: bool = True) -> bool:
         return await self._services.readable.logs(
-            self._client.login, self._target.uuid, self._facts, fresh=fresh
+            self._client.login,
+            self._target.uuid,
+            self._facts,
+            container=self._present,
+            fresh=fresh,
         )
+
+    @property
+    def _present(self) -> str | None:
+        """The container that is shown now; None while it is not known."""
+        if self._request is None:
+            return self._target.uuid
+        state = self._request.state or {}
+        return state.get("container_uuid")
 
     def _judge_anew(self) -> None:
         self._client.spawn(self.recheck())
@@ -201,7 +213,11 @@ class LogSubscription:
             self._client.spawn(self.recheck())
         container = state["container_uuid"]
         if container and container != self._container:
-            self._go_on_to(container, max(state["container_count"] or 1, 1))
+            scopes = self._client.login.identity.scopes
+            if covers_logs(scopes, self._target.uuid, container):
+                self._go_on_to(container, max(state["container_count"] or 1, 1))
+            else:
+                self._client.revoke(self._id, NOT_READABLE)
         elif state["state"] == _FINAL and all(one.stopped for one in self._consumers.values()):
             self._client.tell(End(request=self._target.uuid, state=_FINAL))
             self._client.finished(self._id)
