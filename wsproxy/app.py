@@ -48,7 +48,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "websocket":
-            await self._sockets(scope, receive, send)
+            await self._sockets(scope)
         else:
             await self.http(scope, receive, send)
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from wsproxy import metrics
 from wsproxy.services import Services
 from wsproxy.transport.close_codes import CloseCode
-from wsproxy.transport.incoming import Incoming, Receive, Scope, Send
+from wsproxy.transport.incoming import Incoming, Scope
 from wsproxy.transport.limits import Place, TooMany, origin_allowed
 
 logger = logging.getLogger(__name__)
@@ -26,25 +26,24 @@ Protocol = Callable[[Services, Incoming, Place], Awaitable[None]]
 
 
 class Sockets:
-    """An ASGI application for WebSockets only."""
+    """Serves WebSockets; a scope is ASGI's."""
 
     def __init__(self, services: Services, protocols: Mapping[str, Protocol]) -> None:
         self._services = services
         self._protocols = protocols
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope) -> None:
         """Serve one WebSocket."""
-        incoming = Incoming(scope, receive, send, self._services.send_buffers)
-        await incoming.connected()
+        incoming = Incoming(scope, self._services.send_buffers)
         protocol = self._protocols.get(incoming.path)
         refusal = self._refusal(incoming)
         if protocol is None or refusal:
-            await incoming.refuse(*(refusal or self._refuse("path", 404, _NOT_FOUND)))
+            incoming.refuse(*(refusal or self._refuse("path", 404, _NOT_FOUND)))
             return
         try:
             place = self._services.tally.enter(incoming.address)
         except TooMany as error:
-            await incoming.refuse(*self._refuse("limit", 503, f"{error}\n"))
+            incoming.refuse(*self._refuse("limit", 503, f"{error}\n"))
             return
         try:
             await protocol(self._services, incoming, place)
@@ -72,6 +71,6 @@ _NOT_FOUND = "no WebSocket here: v0 is at /websocket, v1 at /v1/stream\n"
 
 async def not_implemented(services: Services, incoming: Incoming, _: Place) -> None:
     """`/arvados/v1/events.ws`: arvados-ws lets clients in and closes at once, and so do we."""
-    send_buffer = await incoming.accept(services.limits.pace)
+    send_buffer = incoming.accept(services.limits.pace)
     send_buffer.close(CloseCode.UNSUPPORTED, "Not implemented")
     send_buffer.gone()

@@ -26,10 +26,11 @@ from tests.support.worlds.site import background
 from wsproxy.main import SERVER_OPTIONS
 from wsproxy.transport.fragments import MAX_FRAGMENTS
 from wsproxy.transport.frames import Message
+from wsproxy.transport.inbound import SLICE_BYTES
 from wsproxy.transport.incoming import Incoming
 from wsproxy.transport.limits import Limits, Pace
 from wsproxy.transport.send_buffer import HIGH_WATER, SendBuffers
-from wsproxy.transport.websocket import SLICE_BYTES, Socket
+from wsproxy.transport.websocket import Socket
 
 FAST = Limits(commands_per_second=1e6, command_burst=10**6)
 NUMBERS = range(10)
@@ -52,11 +53,9 @@ async def echo(limits: Limits = FAST) -> AsyncIterator[Echo]:
     here = Echo(f"ws://127.0.0.1:{sock.getsockname()[1]}/")
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        incoming = Incoming(scope, receive, send, send_buffers)
-        assert incoming.socket is not None
+        incoming = Incoming(scope, send_buffers)
         here.sockets.append(incoming.socket)
-        await incoming.connected()
-        send_buffer = await incoming.accept(limits.pace)
+        send_buffer = incoming.accept(limits.pace)
         while (data := await incoming.receive()) is not None:
             here.heard += 1
             send_buffer.write(Message(data if isinstance(data, bytes) else data.encode()))
@@ -244,7 +243,9 @@ async def test_a_flood_of_frames_waits_and_others_do_not(flood: str) -> None:
         async with raw.opened(here.url) as peer:
             sending = asyncio.create_task(peer.send(FLOODS[flood]))
             attacker = here.sockets[1]
-            await until_equal(lambda: attacker.waits or attacker.transport.is_closing(), True)
+            await until_equal(
+                lambda: attacker.inbound.paused or attacker.transport.is_closing(), True
+            )
             for number in NUMBERS:
                 await other.send(str(number))
                 assert await other.recv() == str(number)

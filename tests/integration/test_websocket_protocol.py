@@ -36,11 +36,10 @@ async def served(talk: Talk, **options: Any) -> AsyncIterator[tuple[str, list[In
     send_buffers, seen = SendBuffers(), []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        incoming = Incoming(scope, receive, send, send_buffers)
+        incoming = Incoming(scope, send_buffers)
         seen.append(incoming)
         assert scope["query_string"] == b""
-        await incoming.connected()
-        send_buffer = await incoming.accept(Pace(1000.0, 1000))
+        send_buffer = incoming.accept(Pace(1000.0, 1000))
         try:
             await talk(incoming, send_buffer)
         finally:
@@ -59,7 +58,6 @@ async def echo(incoming: Incoming, send_buffer: SendBuffer) -> None:
 
 def our(seen: list[Incoming]) -> Socket:
     (incoming,) = seen
-    assert incoming.socket is not None
     return incoming.socket
 
 

@@ -31,7 +31,7 @@ from wsproxy.transport.incoming import Incoming
 from wsproxy.transport.limits import UNKNOWN_SECONDS, Place, TooMany
 from wsproxy.transport.send_buffer import SendBuffer
 from wsproxy.v0 import messages as messages_v0
-from wsproxy.v0.messages import NumberedEvent, Subscribe, Unsubscribe
+from wsproxy.v0.messages import Subscribe, Unsubscribe
 from wsproxy.v0.session import SessionV0, Subscription
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 async def serve(services: Services, incoming: Incoming, place: Place) -> None:
     """Talk v0 until either side ends it."""
     token = Token(incoming.query.get("api_token", ""))
-    send_buffer = await incoming.accept(services.limits.pace)
+    send_buffer = incoming.accept(services.limits.pace)
     connection = ConnectionV0(services, incoming, send_buffer, place, token)
     services.connections.add(connection)
     gauge = metrics.sockets.labels("0")
@@ -82,7 +82,6 @@ class ConnectionV0:
         self.place = place
         place.evict = send_buffer.abort
         self._token = token
-        self._form = NumberedEvent.frame if incoming.socket else NumberedEvent.text
         limits = services.limits
         self._session = SessionV0(limits.subscriptions, limits.subscription_bytes)
         self._login: Login | None = None
@@ -216,7 +215,7 @@ class ConnectionV0:
     # Events.
 
     def _accept(self, batch: Batch) -> None:
-        if self._incoming.socket and self._session.lets_all_through(batch.first):
+        if self._session.lets_all_through(batch.first):
             first = self._msg_id + 1
             self._msg_id += len(batch)
             piece = batch.made.get(first)
@@ -229,7 +228,7 @@ class ConnectionV0:
         for stored in batch.events:
             if self._session.lets_through(stored):
                 self._msg_id += 1
-                self.send_buffer.put(self._form(messages_v0.numbered(stored), self._msg_id))
+                self.send_buffer.put(messages_v0.numbered(stored).frame(self._msg_id))
 
     def _stream_reset(self) -> None:
         self._session.forget_places()
@@ -260,7 +259,7 @@ class ConnectionV0:
     def _ping(self, now: float) -> None:
         """Find peers that vanished; one that has something to read needs no ping for that."""
         socket = self._incoming.socket
-        if socket is None or self.send_buffer.pending or now - socket.heard_at < _PING_SECONDS:
+        if self.send_buffer.pending or now - socket.heard_at < _PING_SECONDS:
             return
         if now - socket.heard_at > _SILENT_SECONDS:
             metrics.cut_sockets.labels("silent").inc()

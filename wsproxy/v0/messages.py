@@ -50,10 +50,6 @@ class NumberedEvent:
         self._last_id = 0
         self._last = b""
 
-    def text(self, msg_id: int) -> bytes:
-        """The JSON text with this `msgID`."""
-        return b"%b%d%b" % (_PREFIX, msg_id, self._rest)
-
     def frame(self, msg_id: int) -> bytes:
         """The frame with this `msgID`; connections that count alike share one."""
         if msg_id != self._last_id:

@@ -60,7 +60,7 @@ async def serve(services: Services, incoming: Incoming, place: Place) -> None:
     """Talk v1 until either side ends it."""
     offered = incoming.subprotocols
     chosen = messages_v1.SUBPROTOCOL if messages_v1.SUBPROTOCOL in offered else None
-    send_buffer = await incoming.accept(services.limits.pace, subprotocol=chosen)
+    send_buffer = incoming.accept(services.limits.pace, subprotocol=chosen)
     if offered and chosen is None:
         send_buffer.close(CloseCode.UNSUPPORTED, f"this server speaks {messages_v1.SUBPROTOCOL}")
         send_buffer.gone()
@@ -92,7 +92,7 @@ class ConnectionV1:
         self._subscriptions: dict[str, Subscription] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         now = asyncio.get_running_loop().time()
-        self._opened_at = self._heard_at = self._pinged_at = now
+        self._opened_at = self._pinged_at = now
         self._max_age = services.max_age * random.uniform(0.8, 1.2)
 
     @property
@@ -104,7 +104,6 @@ class ConnectionV1:
     async def run(self) -> None:
         """Handle what the client sends until the connection is over."""
         while (data := await self._incoming.receive()) is not None:
-            self._heard_at = asyncio.get_running_loop().time()
             await self._handle(data)
             if self.send_buffer.lagging:
                 await self.send_buffer.writable()
@@ -263,7 +262,7 @@ class ConnectionV1:
     def tick(self, now: float) -> None:
         if self.send_buffer.closed:
             return
-        heard = self._incoming.socket.heard_at if self._incoming.socket else self._heard_at
+        heard = self._incoming.socket.heard_at
         if self._login is None and now - self._opened_at > AUTH_SECONDS:
             self._error("auth_timeout", "no token was sent in time")
             self._close(CloseCode.AUTH_TIMEOUT, "auth first", "auth")
