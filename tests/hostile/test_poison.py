@@ -25,8 +25,8 @@ from sandbox.cluster import Cluster, open_cluster
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from sandbox.raw_rows import new_uuid
-from tests.integration.test_live_publisher import LiveWorld, live_publishing
 from tests.support.worlds.events import EventWorld, until, world
+from tests.support.worlds.live import LiveWorld, live_publishing
 
 SHOWN_HEADERS = {
     *("Arvados-File", "Arvados-Epoch", "Arvados-Offset", "Arvados-Source"),

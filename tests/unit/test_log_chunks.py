@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +63,10 @@ def test_message_id_names_the_bytes() -> None:
         ({"Arvados-Offset": "٣"}, "digits that are not ASCII"),
         ({"Arvados-Offset": "9" * 5000}, "more digits than Python reads"),
         ({"Arvados-Epoch": ""}, "an empty epoch"),
+        ({"Arvados-Epoch": str(2**53)}, "an epoch that no browser counts"),
+        ({"Arvados-Offset": str(2**53 - 2)}, "bytes that no browser counts"),
+        ({"Arvados-File": "stdout.txt "}, "a name that a header loses"),
+        ({"Arvados-File": "stdout\n.txt"}, "a name of two lines"),
     ],
 )
 def test_headers_that_a_container_made_up(changed: dict[str, str | None], id: str) -> None:
@@ -69,6 +74,52 @@ def test_headers_that_a_container_made_up(changed: dict[str, str | None], id: st
     headers = {k: v for k, v in {**CHUNK.headers, **changed}.items() if v is not None}
     with pytest.raises(BadInput):
         log_chunks.parse(CHUNK.subject, headers, CHUNK.data)
+
+
+def test_a_chunk_is_no_larger_than_one_may_be() -> None:
+    """64 KiB are, a byte more is not; nor has an end marker more."""
+    largest = bytes(log_chunks.MAX_CHUNK_BYTES)
+    assert log_chunks.parse(CHUNK.subject, CHUNK.headers, largest)
+    for subject, data in ((CHUNK.subject, largest + b"x"), (END.subject, END.payload + largest)):
+        with pytest.raises(BadInput):
+            log_chunks.parse(subject, CHUNK.headers, data)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        f"arvados.logs.{OTHER}.{CONTAINER}.stdout_txt",
+        f"arvados.logs.{OTHER}.{CONTAINER}.end",
+        "arvados.logs.stdout_txt",
+        "stdout_txt",
+        f"arvados.live.{CONTAINER}.stdout_txt",
+        f"arvados.events.{CONTAINER}.stdout_txt",
+    ],
+)
+def test_a_subject_with_more_or_less_is_no_log(subject: str) -> None:
+    """A container may not add tokens in order to be taken for another."""
+    for headers, data in ((CHUNK.headers, CHUNK.data), (END.headers, END.payload)):
+        with pytest.raises(BadInput):
+            log_chunks.parse(subject, headers, data)
+
+
+def test_only_the_subject_says_that_it_is_the_end() -> None:
+    """With its header elsewhere it is bytes; there it needs none, and is never bytes."""
+    assert isinstance(
+        log_chunks.parse(CHUNK.subject, {**CHUNK.headers, **END.headers}, END.payload), Chunk
+    )
+    assert log_chunks.parse(END.subject, {}, END.payload) == END
+    with pytest.raises(BadInput):
+        log_chunks.parse(END.subject, {**CHUNK.headers, "Arvados-File": "end"}, b"x")
+
+
+@pytest.mark.parametrize("change", [{"epoch": -1}, {"size": -1}, {"epoch": 2**53}, {"size": 2**53}])
+def test_an_end_with_numbers_that_no_file_has(change: dict[str, int]) -> None:
+    """Beyond what a browser counts, or below nothing."""
+    ends = {"a": {"epoch": 0, "size": 0, "confirmed": True, **change}}
+    end = {"container_uuid": CONTAINER, "state": "Complete", "exit_code": 0, "files": ends}
+    with pytest.raises(BadInput):
+        log_chunks.parse(END.subject, END.headers, msgspec.json.encode(end))
 
 
 @pytest.mark.parametrize("payload", [b"", b"{}", b"[]", b"\xff", END.payload[:-1]])

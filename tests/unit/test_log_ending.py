@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from arvados_nats.contract.log_chunks import FileEnd
+from arvados_nats.contract.log_chunks import MAX_CHUNK_BYTES, FileEnd
 from publishers.container_logs import ending
 from publishers.container_logs.containers import Container
 from publishers.container_logs.file import LogFile
@@ -66,3 +66,13 @@ def test_nothing_is_confirmed_without_a_saved_log() -> None:
     file = LogFile(SAVED.uuid, "stdout.txt", offset=10)
     end = ending.marker(replace(SAVED, log=None), [file], {"stdout.txt": 10})
     assert not end.files["stdout.txt"].confirmed
+
+
+@pytest.mark.parametrize("count", [300, 5000])
+def test_an_end_marker_fits_a_message_however_many_files_there_are(count: int) -> None:
+    """A container may invent files; it names as many as there is room for."""
+    names = [f"{number:04}" + "\N{SNOWMAN}" * 80 for number in range(count)]
+    files = [LogFile(SAVED.uuid, name) for name in names]
+    end = ending.marker(SAVED, files, {})
+    assert 0.8 * MAX_CHUNK_BYTES < len(end.payload) <= MAX_CHUNK_BYTES
+    assert list(end.files) == names[: len(end.files)]

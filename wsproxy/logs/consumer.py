@@ -261,7 +261,7 @@ class LogConsumer:
             return await self._hub.history.read(wanted, self.access)
         except Refused:
             stop = goal.offset if goal.epoch == place.epoch else None
-            return Hole(place, stop, "Arvados does not show these bytes to this token")
+            return Hole(place, stop, "Arvados does not show these bytes to this token", goal.epoch)
 
     def _take(self, name: str, place: LogPlace, step: Step) -> None:
         match step:
@@ -271,10 +271,7 @@ class LogConsumer:
             case NewEpoch():
                 self._behind[name] = LogPlace(step.epoch, 0)
             case Hole():
-                following = LogPlace(place.epoch + 1, 0)
-                if step.to is not None:
-                    following = LogPlace(place.epoch, step.to)
-                self._behind[name] = following
+                self._behind[name] = step.next
                 self._tell_gap(name, step)
 
     def _tell_gap(self, name: str, hole: Hole) -> None:

@@ -159,7 +159,9 @@ class LogHistory:
         if found.after is After.EPOCH and found.met is not None and found.touched:
             return NewEpoch(found.met.epoch)
         if found.after is After.EPOCH or wanted.stop is None:
-            return Hole(wanted.place, None, "the file began anew")
+            # Straight there: a container may name any epoch, and there is nothing between.
+            epoch = found.met.epoch if found.met is not None else wanted.goal.epoch
+            return Hole(wanted.place, None, "the file began anew", epoch)
         return await self._from_arvados(wanted, found, access)
 
     async def _from_stream(self, wanted: Wanted) -> Piece | Found:

@@ -55,11 +55,20 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """Bytes from `place` up to before `to` are not to be had; `to` is None where not known."""
+    """Bytes from `place` up to before `to` are not to be had; `to` is None where not known, and the
+    file goes on at the beginning of `epoch`."""
 
     place: LogPlace
     to: int | None
     reason: str
+    epoch: int = 0
+
+    @property
+    def next(self) -> LogPlace:
+        """Where the file goes on."""
+        if self.to is None:
+            return LogPlace(self.epoch, 0)
+        return LogPlace(self.place.epoch, self.to)
 
 
 @dataclass(frozen=True, slots=True)
