@@ -12,7 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from arvados_nats.contract import accounts, subjects
-from arvados_nats.errors import ArvadosNatsError
+from arvados_nats.errors import ArvadosNatsError, Refused
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permissions import request_info
@@ -43,6 +43,8 @@ class Refusal(msgspec.Struct, frozen=True):
     """Why there is no answer."""
 
     error: str
+    code: str
+    temporary: bool
 
 
 async def answer(nats: Nats, grants: GrantsCache, tokens: TokenCache, limit: int) -> None:
@@ -50,10 +52,15 @@ async def answer(nats: Nats, grants: GrantsCache, tokens: TokenCache, limit: int
 
     async def reply(message: Message) -> None:
         try:
-            found: msgspec.Struct = await _whoami(message, grants, tokens, limit)
+            found = await _whoami(message, grants, tokens, limit)
         except ArvadosNatsError as error:
-            found = Refusal(str(error))
-        await nats.publish(message.reply, msgspec.json.encode(found))
+            temporary = not isinstance(error, Refused)
+            refusal = Refusal(str(error), "unavailable" if temporary else "not_readable", temporary)
+            headers = {subjects.ANSWER_ERROR: refusal.code}
+            await nats.publish(message.reply, msgspec.json.encode(refusal), headers=headers)
+        else:
+            await nats.publish(message.reply, msgspec.json.encode(found))
+            await nats.publish(message.reply, headers={subjects.ANSWER_END: "end"})
 
     await nats.subscribe(subjects.API_WHOAMI, reply, queue=QUEUE)
     await nats.until_closed()
@@ -65,7 +72,7 @@ async def _whoami(
     sender = request_info.sender(message.headers)
     identity = (await tokens.of([sender.token_uuid])).get(sender.token_uuid)
     if identity is None:
-        raise ArvadosNatsError("the token is not known any more")
+        raise Refused("the token is not known any more")
     held = await grants.of(sender.user_uuid)
     live = subscriptions(identity, held, grants.now(), limit)
     return Whoami(

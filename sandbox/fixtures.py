@@ -53,9 +53,9 @@ class Scenes:
     async def foreign_token(self, user: Actor, *, lives: float = 300.0) -> Actor:
         """The same user with a token of another cluster, about which Arvados asks there again after
         `lives` seconds: `known_elsewhere` says what it hears."""
-        actor = await self.token(user)
-        uuid = f"zyyyy-{str(actor.token_uuid)[6:]}"
         async with self.unit(self.root) as unit:
+            actor = await _actor_with_token(unit, await users.one(unit, user.uuid), ("all",), None)
+            uuid = f"zyyyy-{str(actor.token_uuid)[6:]}"
             time = "refreshes_at" if unit.config.has_refreshes_at else "expires_at"
             await unit.connection.execute(
                 f"UPDATE api_client_authorizations SET uuid = $2, {time} = clock_timestamp()"

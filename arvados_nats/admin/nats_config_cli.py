@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,13 @@ def config() -> None:
 )
 @click.option("--name", default="nats-1", show_default=True, help="Name of this server.")
 @click.option("--listen", default="0.0.0.0:4222", show_default=True, help="Where clients connect.")
+@click.option(
+    "--monitor",
+    default=server_config.MONITOR,
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Its monitoring page, or `none`. Servers of one machine need a port each.",
+)
 @click.option("--store-dir", default="/var/lib/nats", show_default=True)
 @click.option(
     "--store", type=_Size(), default="20GB", show_default=True, help="Disk that one server uses."
@@ -61,7 +70,7 @@ def config() -> None:
 @click.option("--copies", type=int, help="Servers that keep each stream.  [3 in a cluster]")
 @click.option("--websocket", metavar="HOST:PORT", help="Also serve native clients over WebSocket.")
 @click.option("--origin", "origins", multiple=True, help="A web page that may use --websocket.")
-def nats_server(folder: Path, store: int, copies: int | None, **options: Any) -> None:
+def nats_server(folder: Path, store: int, copies: int | None, monitor: str, **options: Any) -> None:
     """Print nats.conf for one NATS server with the accounts of this product.
 
     It holds no secret. For a cluster print one for each server:
@@ -71,7 +80,28 @@ def nats_server(folder: Path, store: int, copies: int | None, **options: Any) ->
     """
     public = keys.load_all_public(folder)
     limits = server_config.Limits(store=store, copies=copies or (3 if options["cluster"] else 1))
-    click.echo(server_config.text(_server(**options), public, limits), nl=False)
+    server = _server(**options, monitor=None if monitor == "none" else monitor)
+    for address in filter(None, (server.monitor, server.listen)):
+        if _is_taken(address):
+            click.echo(
+                f"{address} is taken on this machine now: a second server on it needs another"
+                " --listen and --monitor",
+                err=True,
+            )
+    click.echo(server_config.text(server, public, limits), nl=False)
+
+
+def _is_taken(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+        except (ValueError, OverflowError):
+            return False
+    return False
 
 
 def _server(
@@ -83,7 +113,7 @@ def _server(
     cluster_listen: str,
     cluster_tls: tuple[str, str, str] | None,
     routes: tuple[str, ...],
-    **plain: str,
+    **plain: Any,
 ) -> server_config.Server:
     if (routes or cluster_tls) and cluster is None:
         raise ConfigError("--route and --cluster-tls need --cluster, the name all servers share")

@@ -60,6 +60,7 @@ class Nats(JetStream):
         self.on_change = standing.on_change
         self.until_closed = standing.until_closed
         self.until_connected = standing.until_connected
+        self._leave = standing.leave
 
     @property
     def connected(self) -> bool:
@@ -150,9 +151,10 @@ class Nats(JetStream):
 
     async def _close(self) -> None:
         """Everything sent is delivered if a server is there, then the connection is closed."""
-        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+        self._leave()
+        with contextlib.suppress(Unavailable), translated():
             await self._client.flush(timeout=1)
-        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+        with contextlib.suppress(Unavailable), translated():
             await self._client.close()
 
 

@@ -21,6 +21,7 @@ class Standing:
         self._closed = asyncio.Event()
         self._standing = asyncio.Event()
         self._listeners: list[Callable[[bool], None]] = []
+        self._leaving = False
 
     def on_change(self, listener: Callable[[bool], None]) -> Callable[[], None]:
         """Call `listener(connected)` when the connection is lost and when it is back.
@@ -43,9 +44,14 @@ class Standing:
         """The first connect has succeeded."""
         self._standing.set()
 
+    def leave(self) -> None:
+        """We end the connection ourselves, of which nobody is told."""
+        self._leaving = True
+
     async def lost(self) -> None:
         self._standing.clear()
-        self._tell(False)
+        if not self._leaving:
+            self._tell(False)
 
     async def regained(self) -> None:
         self._standing.set()

@@ -22,6 +22,8 @@ _UNSENDABLE = (
     nats.errors.BadHeaderError,
     UnicodeError,
 )
+_CLOSED = "the handler is closed"
+"""uvloop says so, by a plain RuntimeError, of a transport that the other side has just closed."""
 _LONGEST_SUBJECTS = 3 * 1024
 """Bytes of subject and reply together: a server's default max_control_line is 4 KiB."""
 _HEADER_FRAME = len(b"NATS/1.0\r\n\r\n")
@@ -72,3 +74,7 @@ def translated() -> Iterator[None]:
         raise BadInput(f"the message cannot be sent: {error}") from error
     except (nats.errors.Error, OSError, TimeoutError) as error:
         raise Unavailable(f"NATS: {error or type(error).__name__}") from error
+    except RuntimeError as error:
+        if _CLOSED not in str(error):
+            raise
+        raise Unavailable("NATS: the connection was closed") from error

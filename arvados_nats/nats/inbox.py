@@ -20,7 +20,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from arvados_nats.nats.errors import cancellable
+from arvados_nats.errors import Unavailable
+from arvados_nats.nats.errors import cancellable, translated
 
 PENDING_MESSAGES = 1_000_000
 PENDING_BYTES = 256 * 1024 * 1024
@@ -63,10 +64,9 @@ async def opened(client: Client) -> AsyncIterator[Inbox]:
 
 async def end(subscription: Subscription) -> None:
     """Unsubscribe, and wait no longer for a slow server than a task that is to stop may take."""
-    with contextlib.suppress(nats.errors.Error, TimeoutError):
+    with contextlib.suppress(Unavailable), translated():
         async with asyncio.timeout(_END_SECONDS):
-            with cancellable():
-                await subscription.unsubscribe()
+            await subscription.unsubscribe()
 
 
 async def ask(

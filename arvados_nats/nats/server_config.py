@@ -96,6 +96,9 @@ class WebSocket:
     tls: Tls | None = None
 
 
+MONITOR = "127.0.0.1:8222"
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """One server. Addresses are `host:port`; port -1 lets the system choose one."""
@@ -104,7 +107,7 @@ class Server:
     listen: str = "0.0.0.0:4222"
     store_dir: str = "/var/lib/nats"
     """The server keeps its streams in `jetstream/` below it."""
-    monitor: str | None = "127.0.0.1:8222"
+    monitor: str | None = MONITOR
     tls: Tls | None = None
     cluster: Cluster | None = None
     websocket: WebSocket | None = None

@@ -5,7 +5,7 @@
 
 ::
 
-    tail -c +1 -F stdout.txt | arvados-nats publishers push-log -c "$UUID" -f stdout.txt
+    tail -c +1 -F stdout.txt | arvados-nats publishers push-log -c "$UUID" -f stdout.txt --offset 0
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ async def push(settings: PushSettings, wanted: Wanted, source: int = 0) -> None:
             sending = tasks.create_task(push_log.push(target, pipe))
             await pipe.fill(source)
             await _linger(sending, settings.push_linger_seconds)
-        spool.remove()
+        spool.finish()
     finally:
         spool.close()
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
@@ -58,6 +59,7 @@ class GrantsLeader:
         self._clock_offset = 0.0
         self._round: list[list[str]] = []
         self._next_turn = 0.0
+        self._told: Counter[str] = Counter()
         nats.on_change(self._connection_changed)
 
     def answered(self, note: GrantsAnswered) -> None:
@@ -75,6 +77,7 @@ class GrantsLeader:
                 stack.push_async_callback(subscription.unsubscribe)
             await self._nats.flush()
             await self._read(self._watch.users(), "takeover")
+            self._log("takeover")
             await self._nats.publish(subjects.GRANTS_STARTED)
             ready()
             while True:
@@ -143,6 +146,7 @@ class GrantsLeader:
             due -= named
         await self._read([*due, *await self._differing(self._turn() - due)], cause)
         await self._tell(self._watch.time_passed(self._generation, self._now()))
+        self._log(cause)
 
     def _turn(self) -> set[str]:
         """The part of the round over everybody that is due now."""
@@ -178,18 +182,20 @@ class GrantsLeader:
     async def _tell(self, changes: Iterable[GrantsChanged]) -> None:
         for change in changes:
             metrics.CHANGES.labels(change.cause).inc()
-            logger.info(
-                "grants changed",
-                extra={
-                    "action": "grants.changed",
-                    "user_uuid": change.user_uuid,
-                    "cause": change.cause,
-                    "lost": len(change.lost),
-                    "gained": len(change.gained),
-                },
-            )
+            self._told["users"] += 1
+            self._told["lost"] += len(change.lost)
+            self._told["gained"] += len(change.gained)
             subject = subjects.grants_changed(change.user_uuid)
             await self._nats.publish(subject, grants_messages.encode(change))
+
+    def _log(self, cause: str) -> None:
+        """One line for a look, however many it concerned: a link to a role changes thousands."""
+        if self._told:
+            logger.info(
+                "grants changed",
+                extra={"action": "grants.changed", "cause": cause, **self._told},
+            )
+            self._told.clear()
 
     def _now(self) -> float:
         """The database's time, as far as it is known here."""

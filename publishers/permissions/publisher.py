@@ -23,7 +23,7 @@ from arvados_nats.permission_client import grants_messages
 from arvados_nats.service.ops import Health
 from publishers.permissions import answers as grants_answers
 from publishers.permissions import leader as grants_leader
-from publishers.permissions import metrics, object_answers, token_sweep
+from publishers.permissions import metrics, object_answers, token_query, token_sweep
 from publishers.permissions.leader import GrantsLeader
 from publishers.permissions.query import GrantsQuery
 from publishers.permissions.token_query import TokenQuery
@@ -43,6 +43,7 @@ class Options:
     role_groups_visible: bool | None = None
     round: float = grants_leader.ROUND
     sweep: float = token_sweep.SWEEP
+    grace: float = token_query.GRACE
     replicas: int = 1
 
 
@@ -56,7 +57,7 @@ async def run(
 ) -> None:
     """Answer, and tell while this process has the lock; until cancelled. `ready`: it leads."""
     grants = GrantsQuery(database, role_groups_visible=options.role_groups_visible)
-    tokens = TokenQuery(database)
+    tokens = TokenQuery(database, grace=options.grace)
     leading = GrantsLeader(nats, grants, round_seconds=options.round)
 
     async def heard(message: Message) -> None:

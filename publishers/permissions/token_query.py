@@ -38,7 +38,7 @@ FROM (SELECT uuid, user_id, scopes, expires_at,
 """
 _LIVES = f"""
 (a.expires_at IS NULL OR a.expires_at > {_NOW})
-AND (a.refreshes_at IS NULL OR a.refreshes_at > {_NOW} - interval '{GRACE:.0f} s')
+AND (a.refreshes_at IS NULL OR a.refreshes_at > {_NOW} - interval '{{grace}} s')
 """
 _STALE = f"coalesce(refreshes_at <= {_NOW}, false)"
 _HASH = f"hashtextextended(concat(uuid, user_id, scopes, {_STALE}), 0)"
@@ -47,7 +47,7 @@ SELECT extract(epoch FROM statement_timestamp())::float8 AS now,
        concat_ws(' ', count(*), sum({_HASH})) AS digest,
        extract(epoch FROM min(least(
          expires_at,
-         refreshes_at + CASE WHEN {_STALE} THEN interval '{GRACE:.0f} s' ELSE '0' END
+         refreshes_at + CASE WHEN {_STALE} THEN interval '{{grace}} s' ELSE '0' END
        )))::float8 AS next_end
 FROM ({{rows}}) AS a WHERE {_LIVES}
 """
@@ -88,8 +88,9 @@ class Digest:
 class TokenQuery:
     """Reads `api_client_authorizations`. Everything raises Unavailable."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, grace: float = GRACE) -> None:
         self._database = database
+        self._grace = grace
 
     async def digest(self) -> Digest:
         """Whether anything is different from last time, without fetching any token."""
@@ -117,7 +118,8 @@ class TokenQuery:
 
     async def _sql(self, template: str) -> str:
         has_refresh = await self._database.columns.has(REFRESHES_AT)
-        return template.format(rows=_ROWS if has_refresh else _ROWS_BEFORE_3_1)
+        rows = _ROWS if has_refresh else _ROWS_BEFORE_3_1
+        return template.format(rows=rows, grace=self._grace)
 
     async def left(self, uuids: Iterable[str]) -> set[str]:
         """The ones among these tokens that still have a row, live or not."""

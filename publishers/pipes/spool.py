@@ -91,12 +91,9 @@ class Spool:
         self._writing.close()
         os.close(self._lock)
 
-    def remove(self) -> None:
-        """Everything has arrived and no more comes: leave nothing behind."""
-        for start in list(self._sizes):
-            self._remove(start)
-        (self._folder / _LOCK).unlink()
-        self._folder.rmdir()
+    def finish(self) -> None:
+        """Everything has arrived: only where it ends is kept, for whoever pushes more of it."""
+        self.begin(self.end)
 
     def _move(self, offset: int) -> None:
         """Begin the last segment, at the offset of the next byte."""

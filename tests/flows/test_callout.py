@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from arvados_nats.contract import subjects
 from arvados_nats.errors import Refused, Unavailable
 from arvados_nats.nats import client as nats_client
 from sandbox.model.actors import Actor
@@ -178,6 +179,15 @@ async def test_a_forged_sender_is_not_believed(
         answer = json.loads((await client.nats.request("arvados.api.whoami", headers=headers)).data)
     assert answer.get("user_uuid", alice.uuid) == alice.uuid
     assert "forged" not in json.dumps(answer)
+
+
+async def test_whoami_ends_as_every_answer_does(stack: Stack, alice: Actor) -> None:
+    """A client that is written from docs/clients.md reads until the end is told (V8)."""
+    async with connected(stack, alice) as client:
+        answers = [answer async for answer in client.nats.request_all("arvados.api.whoami")]
+    assert json.loads(answers[0].data)["user_uuid"] == alice.uuid
+    assert subjects.ANSWER_END in answers[-1].headers
+    assert answers[-1].data == b""
 
 
 async def test_a_doubled_sender_is_not_believed(stack: Stack, alice: Actor) -> None:

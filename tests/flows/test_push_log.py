@@ -99,7 +99,7 @@ async def close(process: asyncio.subprocess.Process) -> int:
 async def test_container_pushes_its_own_log(
     stack: Stack, nats: Nats, container: Record, tmp_path: Path
 ) -> None:
-    """Lines are stored at once; when all are, the command ends well and leaves nothing behind."""
+    """Lines are stored at once; when all are, the command ends well and keeps no bytes."""
     actor = await stack.sandbox.cluster.container_token(container)
     async with push_log(stack, actor, container.uuid, tmp_path / "spool") as process:
         await write(process, b"first\n")
@@ -111,7 +111,32 @@ async def test_container_pushes_its_own_log(
         await write(process, b"--end--")
         assert await close(process) == 0
     assert await content(nats, container.uuid) == b"first\nsecond\n--end--"
-    assert list((tmp_path / "spool" / container.uuid).iterdir()) == []
+    kept = (tmp_path / "spool" / container.uuid).rglob("*")
+    assert sum(path.stat().st_size for path in kept if path.is_file()) == 0
+
+
+async def test_a_second_run_goes_on_where_the_first_has_ended(
+    stack: Stack, nats: Nats, container: Record, tmp_path: Path
+) -> None:
+    """As the help says, without a word about where that is: no byte is lost in silence (V7)."""
+    actor = await stack.sandbox.cluster.container_token(container)
+    for lines in (b"one\ntwo\n", b"three\n", b"four\n"):
+        async with push_log(stack, actor, container.uuid, tmp_path / "spool") as process:
+            await write(process, lines)
+            assert await close(process) == 0
+    assert await content(nats, container.uuid) == b"one\ntwo\nthree\nfour\n"
+
+
+async def test_a_run_that_ends_says_nothing_of_its_connection(
+    stack: Stack, container: Record, tmp_path: Path
+) -> None:
+    """It was the command itself that ended it (V16)."""
+    actor = await stack.sandbox.cluster.container_token(container)
+    async with push_log(stack, actor, container.uuid, tmp_path / "spool") as process:
+        await write(process, b"one\n")
+        assert await close(process) == 0
+        assert process.stderr
+        assert b"NATS connection changed" not in await process.stderr.read()
 
 
 async def _holds(nats: Nats, container: Record, data: bytes) -> bool:

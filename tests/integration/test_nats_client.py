@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from arvados_nats.contract import streams
 from arvados_nats.contract.streams import require_version
@@ -295,3 +296,42 @@ async def test_clean_up_sends_after_a_cancellation(
             assert (await heard.get()).subject == "arvados.test.1"
             assert (await heard.get()).subject == "arvados.test.2"
         assert task.cancelled()
+
+
+async def test_who_leaves_is_told_nothing_of_it(
+    nats_server: NatsServer, keys_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A command that ends has ended its connection itself (V16)."""
+    changes: list[bool] = []
+    async with nats_client.connect(
+        [nats_server.url], name="test", seed=seed(keys_folder, "wsproxy")
+    ) as nats:
+        nats.on_change(changes.append)
+    assert changes == []
+    assert "NATS connection changed" not in caplog.text
+
+
+@pytest.mark.parametrize("turns", [1, 2, 5])
+@pytest.mark.parametrize("what", ["close", "publish", "unsubscribe"])
+async def test_a_connection_that_ends_while_we_leave_is_no_crash(
+    nats_server: NatsServer, keys_folder: Path, what: str, turns: int
+) -> None:
+    """uvloop raises RuntimeError for a transport that was closed a moment ago (V13)."""
+
+    async def heard(_: Message) -> None: ...
+
+    async def leave() -> None:
+        async with nats_client.connect(
+            [nats_server.url], name="test", seed=seed(keys_folder, "wsproxy")
+        ) as nats:
+            subscription = await nats.subscribe("arvados.check.none", heard)
+            nats._client._transport._io_writer.transport.abort()  # type: ignore[union-attr]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            with contextlib.suppress(Unavailable):
+                if what == "publish":
+                    await nats.publish("arvados.check.none")
+                if what == "unsubscribe":
+                    await subscription.unsubscribe()
+
+    await asyncio.to_thread(uvloop.run, leave())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,9 +20,10 @@ from arvados_nats.permission_client import tokens_watch
 from arvados_nats.permissions.grants import DIRECT, OWNED
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
+from sandbox.model.config import ClusterConfig
 from sandbox.model.records import Record
 from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
+from sandbox.postgres import Database, PostgresServer
 from tests.support.worlds.permissions import FAST, PermissionWorld, eventually, uuids, world
 
 
@@ -318,6 +319,25 @@ async def test_forged_rows_cost_a_look_and_tell_nothing(here: PermissionWorld) -
     }
 
 
+async def test_one_change_is_one_line_of_the_log(
+    here: PermissionWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many users it concerns: they are counted (V9)."""
+    caplog.set_level("INFO")
+    made = await scene(here.cluster)
+    async with here.publishing():
+        await here.watch(*made.everybody)
+        here.forget()
+        caplog.clear()
+        await here.cluster.trash(made.project, made.alice)
+        told = await here.told(*(getattr(made, name) for name in READERS))
+    lines = [record for record in caplog.records if record.message == "grants changed"]
+    counted = [vars(record)["users"] for record in lines]
+    assert len(told) == len(READERS)
+    assert len(counted) < len(READERS)
+    assert sum(counted) >= len(told)
+
+
 # --- tokens ---------------------------------------------------------------------------------------
 
 
@@ -352,6 +372,36 @@ async def test_a_token_ends_at_its_time_and_not_at_the_next_sweep(here: Permissi
         late = datetime.now(UTC) - at
 
     assert timedelta(0) < late < timedelta(seconds=1.5)
+
+
+@pytest.mark.parametrize("release", ["3.0", "3.2"])
+async def test_another_clusters_token_is_stale_before_it_is_gone(
+    postgres_server: PostgresServer,
+    fresh_nats: NatsServer,
+    keys_folder: Path,
+    release: str,
+) -> None:
+    """When Arvados has to ask there again is no end; that nobody asked for long is one (V4).
+
+    Up to 3.0 that time stands in expires_at; a token of this cluster ends at it.
+    """
+    database = await postgres_server.clone(age=release)
+    config = ClusterConfig(release=release)
+    async with world(database, fresh_nats, keys_folder, config) as here:
+        user = await here.cluster.user("abroad")
+        async with here.publishing(replace(FAST, grace=1.5)):
+            foreign = await here.cluster.foreign_token(user, lives=1.0)
+            soon = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=1)
+            own = await here.cluster.token(user, expires_at=soon)
+            await eventually(lambda: len(here.gone) >= 2, "the end and the staleness are told")
+            assert {(told.token_uuid, told.reason) for told in here.gone} == {
+                (own.token_uuid, "expired"),
+                (foreign.token_uuid, "stale"),
+            }
+            assert await tokens_watch.live(here.reader, [str(foreign.token_uuid)])
+            await eventually(lambda: len(here.gone) >= 3, "nobody asked, and it is told gone")
+        assert (here.gone[-1].token_uuid, here.gone[-1].reason) == (foreign.token_uuid, "expired")
+    await postgres_server.drop(database)
 
 
 async def test_an_event_of_a_token_makes_the_sweep_look(here: PermissionWorld) -> None:

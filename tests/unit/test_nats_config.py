@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
-import pytest
+import socket
+from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
+from arvados_nats.cli import main
 from arvados_nats.nats import server_config
 from arvados_nats.service import keys
 
@@ -152,3 +157,16 @@ def test_a_value_that_nats_conf_can_not_hold_is_a_programming_error() -> None:
     """None must be left out by the caller, never printed."""
     with pytest.raises(TypeError, match="NoneType"):
         server_config.text(server_config.Server("n"), {**PUBLIC, "xkey": None})  # type: ignore[dict-item]
+
+
+def test_a_second_server_of_one_machine_is_warned_and_has_an_option(tmp_path: Path) -> None:
+    """Its monitoring page would be in the way of the first one's (V14)."""
+    keys.ensure(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        taken = f"127.0.0.1:{first.getsockname()[1]}"
+        arguments = ["config", "nats-server", "--keys", str(tmp_path), "--listen", "127.0.0.1:1"]
+        result = CliRunner().invoke(main, [*arguments, "--monitor", taken])
+        assert f"{taken} is taken on this machine now" in result.stderr
+        assert f'"{taken}"' in result.stdout
+    without = CliRunner().invoke(main, [*arguments, "--monitor", "none"])
+    assert "http" not in without.stdout

@@ -17,17 +17,18 @@ from typing import TypeVar
 
 import msgspec
 
+from arvados_nats.contract import subjects
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.permissions.judge import Judge
 from wsproxy.logins.readable import NOT_READABLE
 
-END = "Arvados-End"
+END = subjects.ANSWER_END
 """Where to go on: a cursor of events, or an offset of a log file."""
 MORE = "Arvados-More"
 """On the end: `true` if more can be read at once by asking again from there."""
 CURSOR = "Arvados-Cursor"
 GAP = "Arvados-Gap"
-ERROR = "Arvados-Error"
+ERROR = subjects.ANSWER_ERROR
 SEQUENCE = "Nats-Sequence"
 """The same number that the live message of an event carries."""
 

@@ -28,6 +28,7 @@ from publishers.permissions import publisher as permissions
 from publishers.postgres import database as postgres
 from sandbox.cluster import Cluster, open_cluster
 from sandbox.model.actors import Actor
+from sandbox.model.config import ClusterConfig
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from tests.support.worlds.events import QUICK
@@ -154,13 +155,16 @@ def uuids(users: Iterable[Actor]) -> set[str]:
 
 @asynccontextmanager
 async def world(
-    database: Database, server: NatsServer, keys_folder: Path
+    database: Database,
+    server: NatsServer,
+    keys_folder: Path,
+    config: ClusterConfig | None = None,
 ) -> AsyncIterator[PermissionWorld]:
     """A world over running servers; no publisher runs in it yet."""
     publisher = keys.load(keys_folder, "publisher").text
     wsproxy = keys.load(keys_folder, "wsproxy").text
     async with (
-        open_cluster(database.dsn) as cluster,
+        open_cluster(database.dsn, config) as cluster,
         nats_client.connect([server.url], name="publishers", seed=publisher) as nats,
         nats_client.connect([server.url], name="reader", seed=wsproxy) as reader,
     ):
