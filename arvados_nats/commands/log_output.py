@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from arvados_nats.commands.merge import Line, stamp
-from arvados_nats.commands.sanitize import RESET, Harmless
+from arvados_nats.commands.sanitize import RESET, Harmless, harmless
 
 _COLOURS = ("36", "33", "35", "32", "34", "96", "93", "95", "92", "94")
 _ERROR_COLOUR = "31"
@@ -50,9 +50,11 @@ class LogOutput:
         return b"".join(map(self._bare if self._look.plain else self._line, lines))
 
     def part(self) -> bytes:
-        """What to print so that the next line begins a new one."""
+        """What to print so that the next line begins a new one, after what was held back."""
         was_open, self._open = self._open is not None, None
-        return b"\n" if was_open else b""
+        held = [(file, safe.rest()) for file, safe in self._harmless.items()]
+        rows = b"".join(self._rows(file, rows, named=True) for file, rows in held)
+        return (b"\n" if was_open else b"") + rows
 
     def close(self) -> bytes:
         """What to print after the last line: a terminal's next line begins at its left edge."""
@@ -67,25 +69,38 @@ class LogOutput:
 
     def _line(self, line: Line) -> bytes:
         joins = self._open == line.file
+        content = line.data.removesuffix(b"\n")
+        if self._look.safe:
+            rows = self._rows(line.file, self._safe(line.file).line(content), named=not joins)
+        else:
+            if not self._look.timestamps and not joins:
+                content = without_stamp(content)
+            name = self._name(line.file).encode() if self._look.names and not joins else b""
+            rows = name + content + b"\n"
+        if not rows and not (joins and line.whole):
+            return b""
         parting = b"" if joins or self._open is None else b"\n"
         self._open = None if line.whole else line.file
-        content = line.data
-        if not self._look.timestamps and not joins:
-            content = without_stamp(content)
-        if self._look.safe:
-            content = self._safe(line.file, content)
-        name = self._name(line.file).encode() if self._look.names and not joins else b""
-        return parting + name + content
+        return parting + (rows or b"\n" if line.whole else rows.removesuffix(b"\n"))
 
-    def _safe(self, file: str, content: bytes) -> bytes:
-        harmless = self._harmless.get(file)
-        if harmless is None:
-            harmless = self._harmless[file] = Harmless(colours=self._look.colours)
-        bare = content.removesuffix(b"\n")
-        return harmless.line(bare).encode() + content[len(bare) :]
+    def _rows(self, file: str, rows: list[str], *, named: bool) -> bytes:
+        """Rows with their line ends; `named`: the first one begins with its file, as all others."""
+        name = self._name(file) if self._look.names else ""
+        first = name if named else ""
+        return "".join(
+            f"{name if index else first}{row}\n" for index, row in enumerate(rows)
+        ).encode()
+
+    def _safe(self, file: str) -> Harmless:
+        found = self._harmless.get(file)
+        if found is None:
+            look = self._look
+            found = Harmless(colours=look.colours, stamps=look.timestamps)
+            self._harmless[file] = found
+        return found
 
     def _name(self, file: str) -> str:
-        name = Harmless(colours=False).line(file.removesuffix(".txt").encode())
+        name = harmless(file.removesuffix(".txt").encode())
         self._width = max(self._width, min(len(name), _WIDEST_NAME))
         text = f"{name[:_WIDEST_NAME]:<{self._width}} | "
         return f"\x1b[{_colour(file)}m{text}{RESET}" if self._look.colours else text

@@ -3,36 +3,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text of a log as a terminal may show it: colours stay, nothing else acts.
 
-Pure. A log is written by anybody's program, so what would move the cursor, set the title, ring the
-bell or turn the text around is left out or made visible. Only SGR sequences (`ESC [ … m`) pass,
-and a line never leaves its colours to what follows it; the next line of its file takes them up.
+Pure. A log is written by anybody's program, so what would set the title, ring the bell or turn the
+text around is left out or made visible. Progress that a program draws by moving the cursor is
+followed (`terminal_rows`): its rows are printed when they are final. A row never leaves its colours
+to what follows it; the next one of its file takes them up.
 """
 
 from __future__ import annotations
 
-import re
+from collections import deque
+
+from arvados_nats.commands.terminal_rows import tokens
+from arvados_nats.commands.terminal_rows.fold import REACH, Fold
+from arvados_nats.commands.terminal_rows.row import Row
+from arvados_nats.commands.terminal_rows.style import PLAIN, sequence
 
 RESET = "\x1b[0m"
-
-_ACTING = re.compile(
-    "\x1b(?:"
-    "\\[[0-?]*[ -/]*[@-~]"  # CSI, of which SGR is one
-    "|[\\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\\\)"  # OSC and other strings, up to their end
-    "|[@-OQ-WYZ\\\\]"  # two-character sequences
-    ")"
-    "|[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
-)
-_SGR = re.compile("\x1b\\[[0-9;:]*m")
-_AFRESH = re.compile("\x1b\\[0*[;m]")
-_LONGEST_STYLE = 64
-"""Characters of colours that are carried to the next line."""
-
-
-def overwritten(line: str) -> str:
-    """What a terminal would show of a line with carriage returns: the last that was written."""
-    if "\r" not in line:
-        return line
-    return next((part for part in reversed(line.split("\r")) if part), "")
 
 
 def text_of(data: bytes) -> str:
@@ -40,42 +26,94 @@ def text_of(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
 
 
+def harmless(data: bytes) -> str:
+    """One line without its end, and without colours."""
+    screen = Harmless(colours=False)
+    return " ".join([*screen.line(data), *screen.rest()])
+
+
 class Harmless:
     """The lines of one file, made harmless one after the other."""
 
-    def __init__(self, *, colours: bool = True) -> None:
+    def __init__(self, *, colours: bool = True, stamps: bool = True) -> None:
         self._colours = colours
-        self._style = ""
+        self._stamps = stamps
+        self._fold = Fold(self._gone)
+        self._plain: deque[bytes] = deque(maxlen=REACH)
+        """The last lines that needed no fold: it hears of them when a line needs it."""
+        self._printed: dict[Row, str] = {}
+        self._pending: dict[Row, None] = {}
+        self._ready: list[str] = []
+        self._reach = 0
+        """How far up the program goes to draw: so many rows are not final."""
+        self._quiet = 0
+        """Lines since it went up."""
 
-    def line(self, data: bytes) -> str:
-        """What to show of a line, which is given without its line end."""
+    def line(self, data: bytes) -> list[str]:
+        """The rows that are final after a line, which is given without its line end."""
         text = text_of(data)
-        if not self._style and text.isprintable():
-            return text
-        shown = _ACTING.sub(self._made_safe, overwritten(text))
-        if not self._style and "\x1b" not in shown:
-            return shown
-        before, self._style = self._style, _style_after(self._style, shown)
-        return f"{before}{shown}{RESET}"
+        if not self._pending and self._fold.plain and text.replace("\t", "").isprintable():
+            self._plain.append(data)
+            stamp = None if self._stamps else tokens.STAMP.match(text)
+            return [text[stamp.end() :] if stamp else text]
+        self._catch_up()
+        self._fold.highest = 0
+        self._fold.write(data + b"\n")
+        self._measure()
+        return self._take(len(self._fold.rows) - 1 - self._reach)
 
-    def _made_safe(self, found: re.Match[str]) -> str:
-        """A sequence stays if it is a colour; a single character is made visible."""
-        if len(found[0]) == 1:
-            return _visible(ord(found[0]))
-        return found[0] if self._colours and _SGR.fullmatch(found[0]) else ""
+    def rest(self) -> list[str]:
+        """What was held back, since more could have been drawn over it."""
+        self._catch_up()
+        self._fold.close()
+        return self._take(len(self._fold.rows) - self._fold.fresh)
 
+    def _catch_up(self) -> None:
+        while self._plain:
+            self._fold.write(self._plain.popleft() + b"\n")
+            for row in self._fold.rows[-2:-1]:
+                self._printed[row] = self._shown(row)
+                self._fold.touched.pop(row, None)
 
-def _visible(code: int) -> str:
-    if code < 0x20:
-        return f"^{chr(code + 0x40)}"
-    return "^?" if code == 0x7F else f"<U+{code:04X}>"
+    def _measure(self) -> None:
+        if self._fold.highest:
+            self._reach, self._quiet = max(self._reach, self._fold.highest), 0
+        elif self._reach:
+            self._quiet += 1
+            if self._quiet > 2 * self._reach:
+                self._reach = 0
 
+    def _take(self, final: int) -> list[str]:
+        """Print what was written to, of the rows before one."""
+        self._pending |= self._fold.touched
+        self._fold.touched.clear()
+        if self._pending:
+            for row in self._fold.rows[: max(0, final)]:
+                if row in self._pending:
+                    self._print(row)
+        ready, self._ready = self._ready, []
+        return ready
 
-def _style_after(style: str, shown: str) -> str:
-    """The colours in force at the end of a line that begins in `style`."""
-    for sequence in _SGR.findall(shown):
-        afresh = _AFRESH.match(sequence)
-        style = sequence if afresh else style + sequence
-        if afresh and afresh[0] == sequence:
-            style = ""
-    return style if len(style) <= _LONGEST_STYLE else ""
+    def _print(self, row: Row) -> None:
+        del self._pending[row]
+        shown = self._shown(row)
+        if self._printed.get(row) != shown:
+            self._printed[row] = shown
+            self._ready.append(shown)
+
+    def _gone(self, row: Row) -> None:
+        """The cursor cannot reach it any more."""
+        if row in self._fold.touched or row in self._pending:
+            self._fold.touched.pop(row, None)
+            self._pending[row] = None
+            self._print(row)
+        self._printed.pop(row, None)
+
+    def _shown(self, row: Row) -> str:
+        stamp = f"{row.stamp} " if self._stamps and row.stamp else ""
+        if not self._colours:
+            return stamp + row.text
+        return stamp + "".join(
+            text if style == PLAIN else f"{sequence(style)}{text}{RESET}"
+            for text, style in row.runs
+        )

@@ -19,7 +19,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from arvados_nats.commands import nats_login
-from arvados_nats.commands.sanitize import Harmless
+from arvados_nats.commands.sanitize import harmless
 from arvados_nats.commands.watch import Watch
 from arvados_nats.contract import streams, subjects, system_log_records
 from arvados_nats.contract.system_log_records import PRIORITIES, SystemLogRecord
@@ -174,7 +174,7 @@ def lines(record: SystemLogRecord) -> Iterator[str]:
 
 
 def _harmless(line: bytes) -> str:
-    return Harmless(colours=False).line(line)
+    return harmless(line)
 
 
 def _token(name: str | None) -> str:

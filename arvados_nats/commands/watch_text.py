@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats.commands.sanitize import Harmless
+from arvados_nats.commands.sanitize import harmless
 from arvados_nats.protocol_v1.messages import Event, Object
 
 _LONGEST_VALUE = 80
@@ -84,4 +84,4 @@ def _value(value: Any) -> str:
 
 
 def _safe(line: str) -> str:
-    return Harmless(colours=False).line(line.encode("utf-8", "replace"))
+    return harmless(line.encode("utf-8", "replace"))

@@ -14,7 +14,7 @@ from arvados_nats.arvados import client as arvados_client
 from arvados_nats.commands import nats_login
 from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.commands.nats_login import Granted, Holder
-from arvados_nats.commands.sanitize import Harmless
+from arvados_nats.commands.sanitize import harmless
 from arvados_nats.errors import ArvadosNatsError, Refused
 
 _SHOWN = 20
@@ -84,10 +84,9 @@ async def _on_nats(settings: ArvadosSettings, url: str, who: Holder) -> dict[str
 
 def text(report: Report) -> str:
     """The report for a person."""
-    safe = Harmless(colours=False)
     lines = _lines(report)
     return "".join(
-        f"{name + ':' if name else '':<10}{safe.line(value.encode())}\n" for name, value in lines
+        f"{name + ':' if name else '':<10}{harmless(value.encode())}\n" for name, value in lines
     )
 
 

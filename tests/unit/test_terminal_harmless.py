@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arvados_nats.commands.sanitize import RESET, Harmless
+from arvados_nats.commands.sanitize import RESET, Harmless, harmless
 
 NASTY = st.lists(
     st.one_of(
@@ -30,13 +30,13 @@ NASTY = st.lists(
 @given(st.lists(NASTY, max_size=4), st.booleans())
 def test_only_colours_pass(lines: list[bytes], colours: bool) -> None:
     """Whatever the bytes: what is shown holds no control character outside a complete SGR."""
-    harmless = Harmless(colours=colours)
-    for line in lines:
-        shown = harmless.line(line)
+    screen = Harmless(colours=colours)
+    rows = [row for line in lines for row in screen.line(line)]
+    for shown in [*rows, *screen.rest()]:
         rest = re.sub(r"\x1b\[[0-9;:]*m", "" if colours else "kept", shown)
         assert not re.search("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", rest)
-        assert "kept" not in rest or b"kept" in line
-        assert "\x1b" not in shown or shown.endswith(RESET)
+        assert "kept" not in rest
+        assert not shown.rpartition("\x1b[m")[2].rpartition(RESET)[2].count("\x1b")
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_only_colours_pass(lines: list[bytes], colours: bool) -> None:
     [
         (b"plain \xc3\xa9", "plain é"),
         (b"a\tb", "a\tb"),
-        (b"\x1b[1;31mred\x1b[0m", f"\x1b[1;31mred\x1b[0m{RESET}"),
+        (b"\x1b[1;31mred\x1b[0m", f"\x1b[1;31mred{RESET}"),
         (b"\x1b[2Kcleared", "cleared"),
         (b"\x1b]0;title\x07text", "text"),
         (b"\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\", "link"),
@@ -60,29 +60,56 @@ def test_only_colours_pass(lines: list[bytes], colours: bool) -> None:
 )
 def test_what_a_terminal_gets(line: bytes, shown: str) -> None:
     """Sequences that are no colours are left out; single control characters are made visible."""
-    assert Harmless().line(line) == shown
+    screen = Harmless()
+    assert [*screen.line(line), *screen.rest()] == [shown]
 
 
 def test_colours_go_on_to_the_next_line_of_the_file() -> None:
     """A program may colour many lines at once; no line leaves its colour to what follows it."""
-    harmless = Harmless()
-    assert harmless.line(b"\x1b[31mone") == f"\x1b[31mone{RESET}"
-    assert harmless.line(b"two") == f"\x1b[31mtwo{RESET}"
-    assert harmless.line(b"three\x1b[m end") == f"\x1b[31mthree\x1b[m end{RESET}"
-    assert harmless.line(b"four") == "four"
+    screen = Harmless()
+    assert screen.line(b"\x1b[31mone") == [f"\x1b[31mone{RESET}"]
+    assert screen.line(b"two") == [f"\x1b[31mtwo{RESET}"]
+    assert screen.line(b"three\x1b[m end") == [f"\x1b[31mthree{RESET} end"]
+    assert screen.line(b"four") == ["four"]
 
 
-def test_colours_that_begin_afresh_do_not_add_up() -> None:
-    """A state that is set again and again stays short, and one that grows for ever is dropped."""
-    harmless = Harmless()
+def test_colours_do_not_add_up() -> None:
+    """A state that is set again and again stays short."""
+    screen = Harmless()
     for _ in range(100):
-        harmless.line(b"\x1b[0;32mgreen")
-    assert harmless.line(b"x") == f"\x1b[0;32mx{RESET}"
-    for _ in range(100):
-        harmless.line(b"\x1b[1m\x1b[4m")
-    assert len(harmless.line(b"x")) < 100
+        screen.line(b"\x1b[0;32mgreen\x1b[1m\x1b[4m")
+    assert screen.line(b"x") == [f"\x1b[1;4;32mx{RESET}"]
 
 
 def test_without_colours_the_text_is_left() -> None:
     """Where colours are not wanted, none are shown."""
-    assert Harmless(colours=False).line(b"\x1b[31mred\x1b[0m") == "red"
+    assert harmless(b"\x1b[31mred\x1b[0m") == "red"
+
+
+def test_a_time_stamp_is_kept_or_left_out_whatever_a_program_rewrites() -> None:
+    """It is the line's, not the program's."""
+    line = b"2026-11-25T01:02:03.000000001Z 10 %\r20 %"
+    assert Harmless().line(line) == ["2026-11-25T01:02:03.000000001Z 20 %"]
+    assert Harmless(stamps=False).line(line) == ["20 %"]
+    assert Harmless(stamps=False).line(line[:-5]) == ["10 %"]
+
+
+def nested_bars(steps: int) -> bytes:
+    """What tqdm writes for one bar within another, and a line after them."""
+    inner = b"".join(
+        b"\n\r inner: %3d%%\x1b[A\r outer: %3d%%" % (100 * n // steps, n) for n in range(steps + 1)
+    )
+    return b"before\nbegin\n" + inner + b"\n\n" + b"".join(b"after %d\n" % n for n in range(9))
+
+
+def test_bars_are_printed_when_they_are_final() -> None:
+    """Not once for each step: the first state, since nobody knows that another will come, and the
+    last. What comes after them is not held back for ever."""
+    screen = Harmless()
+    rows = [row for line in nested_bars(120).split(b"\n")[:-1] for row in screen.line(line)]
+    assert rows[-9:] == [f"after {n}" for n in range(9)]
+    assert rows[:2] == ["before", "begin"]
+    bars = rows[2:-9]
+    assert bars[-2:] == [" outer: 120%", " inner: 100%"]
+    assert len(bars) <= 5
+    assert screen.rest() == []

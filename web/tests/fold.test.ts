@@ -34,7 +34,7 @@ function rowsOf(pieces: Iterable<Uint8Array>): { rows: Row[]; fold: Fold } {
   const fold = new Fold(0);
   const rows: Row[] = [];
   for (const piece of pieces) rows.push(...fold.write(piece).added);
-  fold.close();
+  rows.push(...fold.close().added);
   if (rows.length && fold.fresh) rows.pop();
   return { rows, fold };
 }

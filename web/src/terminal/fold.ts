@@ -99,6 +99,10 @@ export class Fold {
     } else {
       this.bytes(typeof data === "string" ? new TextEncoder().encode(data) : data);
     }
+    return this.settled();
+  }
+
+  private settled(): Change {
     for (const row of this.change.changed) row.settle();
     for (const row of this.change.added) row.settle();
     return this.change;
@@ -111,8 +115,7 @@ export class Fold {
     this.held = "";
     this.tail = new Uint8Array(0);
     if (rest) this.line(rest, true);
-    for (const row of this.change.changed) row.settle();
-    return this.change;
+    return this.settled();
   }
 
   private bytes(data: Uint8Array): void {
