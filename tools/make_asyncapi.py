@@ -18,7 +18,7 @@ import yaml
 from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1 import requests as requests_v1
 from wsproxy.transport.close_codes import CloseCode
-from wsproxy.v1 import connection as socket_v1
+from wsproxy.v1 import session as session_v1
 
 PATH = Path(__file__).parents[1] / "docs" / "asyncapi.yaml"
 _HEAD = """\
@@ -107,7 +107,7 @@ def _closing() -> str:
         f"- {code.value} {code.name.lower()}: {'come back' if code.come_back else 'stop'}"
         for code in CloseCode
     ]
-    head = f"A text frame holds one message of at most {socket_v1.MAX_MESSAGE} bytes."
+    head = f"A text frame holds one message of at most {session_v1.MAX_MESSAGE} bytes."
     return "\n".join([head, "Close codes:", *lines])
 
 

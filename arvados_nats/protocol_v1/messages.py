@@ -22,6 +22,9 @@ from msgspec import UNSET, Struct, UnsetType, field
 
 from arvados_nats.errors import MALFORMED, BadInput
 
+NOT_READABLE = "there is no such object, or it may not be read"
+"""Forbidden and missing look alike."""
+
 SUBPROTOCOL = "arvados.events.v1.json"
 
 

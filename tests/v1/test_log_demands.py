@@ -28,7 +28,7 @@ from tests.support.worlds.site import Site
 from tests.v1.conftest import Connect
 from tests.v1.test_sse import opened
 from wsproxy.logs.pieces import PIECE_BYTES
-from wsproxy.v1 import connection as socket_v1
+from wsproxy.v1 import session as session_v1
 from wsproxy.v1 import sse
 
 EMOJI = "\N{GRINNING FACE}".encode()
@@ -220,7 +220,7 @@ async def test_retries_whose_logs_are_shorter_and_longer(
 
 def test_something_is_sent_more_often_than_proxies_cut() -> None:
     """Lines 65 s apart, and nginx gives up after 60 s of silence (G3)."""
-    assert max(socket_v1.PING_SECONDS, sse.HEARTBEAT_SECONDS) <= 30
+    assert max(session_v1.PING_SECONDS, sse.HEARTBEAT_SECONDS) <= 30
 
 
 async def test_pages_of_foreign_origins_read_no_logs(

@@ -21,7 +21,7 @@ from tests.support.worlds import site as sites
 from tests.support.worlds.site import Site
 from tests.v1.conftest import Connect
 from wsproxy.transport.close_codes import CloseCode
-from wsproxy.v1 import connection as socket_v1
+from wsproxy.v1 import session as session_v1
 
 
 async def test_a_token_is_acknowledged_with_its_uuid(connect: Connect, alice: Actor) -> None:
@@ -58,7 +58,7 @@ async def test_a_client_that_sends_no_token_is_closed(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten seconds, here less; the code says so."""
-    monkeypatch.setattr(socket_v1, "AUTH_SECONDS", 0.1)
+    monkeypatch.setattr(session_v1, "AUTH_SECONDS", 0.1)
     async with connect() as client:
         assert await client.closed() == CloseCode.AUTH_TIMEOUT
         assert client.of("error")[0]["code"] == "auth_timeout"
@@ -180,7 +180,7 @@ async def test_other_subprotocols_are_not_spoken(site: Site) -> None:
 async def test_a_frame_over_the_limit_closes(connect: Connect, alice: Actor) -> None:
     """64 KiB; the protocol's own code for it."""
     async with connect(alice) as client:
-        await client.socket.send("x" * (socket_v1.MAX_MESSAGE + 1))
+        await client.socket.send("x" * (session_v1.MAX_MESSAGE + 1))
         assert await client.closed() == 1009
 
 
@@ -227,8 +227,8 @@ async def test_a_silent_client_is_closed(
     connect: Connect, alice: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pings come; a client that answers none is gone for all the server knows."""
-    monkeypatch.setattr(socket_v1, "PING_SECONDS", 0.5)
-    monkeypatch.setattr(socket_v1, "SILENT_SECONDS", 3.5)
+    monkeypatch.setattr(session_v1, "PING_SECONDS", 0.5)
+    monkeypatch.setattr(session_v1, "SILENT_SECONDS", 3.5)
     async with connect(alice) as client:
         frames = []
         with pytest.raises(ConnectionClosed):

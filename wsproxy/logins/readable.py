@@ -20,9 +20,6 @@ from arvados_nats.permissions.rule import ALL, Decision, scopes_allow
 from wsproxy import metrics
 from wsproxy.logins.logins import Login
 
-NOT_READABLE = "there is no such object, or it may not be read"
-"""Forbidden and missing look alike."""
-
 _KEPT_SECONDS = 5.0
 _REQUESTS = "/arvados/v1/container_requests"
 _CONTAINERS = "/arvados/v1/containers"

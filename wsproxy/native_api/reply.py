@@ -20,7 +20,7 @@ import msgspec
 from arvados_nats.contract import subjects
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.permissions.judge import Judge
-from wsproxy.logins.readable import NOT_READABLE
+from arvados_nats.protocol_v1.messages import NOT_READABLE
 
 END = subjects.ANSWER_END
 """Where to go on: a cursor of events, or an offset of a log file."""

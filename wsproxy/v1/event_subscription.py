@@ -29,7 +29,6 @@ class EventSubscription:
     """One `events` subscription."""
 
     def __init__(self, services: Services, client: Client, id: str, target: EventsTarget) -> None:
-        self.weight = 0
         self._services = services
         self._client = client
         self._id = id

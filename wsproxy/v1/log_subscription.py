@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 from arvados_nats.contract import subjects
 from arvados_nats.errors import BadInput, Refused
 from arvados_nats.permissions.object_facts import ObjectFacts
-from arvados_nats.protocol_v1.messages import Attempt, End, Gap, Subscribed
+from arvados_nats.protocol_v1.messages import NOT_READABLE, Attempt, End, Gap, Subscribed
 from arvados_nats.protocol_v1.requests import From, LogTarget
 from wsproxy.cursors import LogCursor
-from wsproxy.logins.readable import NOT_READABLE, covers_logs
+from wsproxy.logins.readable import covers_logs
 from wsproxy.logs.consumer import LogConsumer, Selection
 from wsproxy.logs.saved import Access
 from wsproxy.objects import history as object_history
@@ -45,7 +45,6 @@ class LogSubscription:
     """One `log` subscription."""
 
     def __init__(self, services: Services, client: Client, id: str, target: LogTarget) -> None:
-        self.weight = 0
         self._services = services
         self._client = client
         self._id = id

@@ -17,10 +17,9 @@ from arvados_nats.contract import subjects
 from arvados_nats.errors import Refused
 from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.permissions.rule import ALL, scopes_allow
-from arvados_nats.protocol_v1.messages import Object, Subscribed, encode
+from arvados_nats.protocol_v1.messages import NOT_READABLE, Object, Subscribed, encode
 from arvados_nats.protocol_v1.requests import ObjectTarget
 from wsproxy.cursors import EventCursor
-from wsproxy.logins.readable import NOT_READABLE
 from wsproxy.objects import state as object_state
 from wsproxy.objects.hub import ObjectHub
 from wsproxy.transport.frames import Message
@@ -37,7 +36,6 @@ class ObjectSubscription:
     """One `object` subscription."""
 
     def __init__(self, services: Services, client: Client, id: str, target: ObjectTarget) -> None:
-        self.weight = 0
         self._services = services
         self._client = client
         self._id = id

@@ -15,9 +15,9 @@ from starlette.types import Receive, Scope, Send
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
+from arvados_nats.protocol_v1.messages import NOT_READABLE
 from arvados_nats.service import door
 from wsproxy import metrics
-from wsproxy.logins.readable import NOT_READABLE
 from wsproxy.services import Services
 from wsproxy.transport.limits import TooMany, origin_allowed
 from wsproxy.v1.sse import BadToken, LogEvents, target_of

@@ -52,9 +52,6 @@ class Client(Protocol):
 class Subscription(Protocol):
     """One subscription of a connection."""
 
-    weight: int
-    """Bytes of the message that made it."""
-
     async def start(self) -> None:
         """Check the permission, say `subscribed`, and begin.
 
