@@ -33,6 +33,7 @@ test: $(VENV)/.test $(PAGE)
 	.ci/prepare promtool
 	.ci/image $(IMAGE) $(PYTHON)
 	$(if $(filter tests,$(TESTS)),PYTHON=$(PYTHON) .ci/newest $(MAKE))
+	$(if $(filter tests,$(TESTS)),.ci/oldest $(VENV))
 	ARVADOS_NATS_IMAGE=$(IMAGE) $(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
 
 # The suite on another Python, in an environment of its own: make test-newest PYTHON=python3.13

@@ -6,7 +6,7 @@
 An edge. Of uvicorn it takes what the option `ws` gives any class of protocols: the arguments of the
 constructor, the sets in `server_state`, `shutdown`; of websockets its Sans-I/O protocol
 (docs/facts/realtime.md 2.3, 2.4). `tests/integration/test_websocket_protocol.py` holds it, also
-against the oldest versions that are allowed. The application finds the socket in the
+on the oldest versions that are allowed (.ci/oldest). The application finds the socket in the
 scope, `scope["extensions"]["arvados.socket"]`, and talks to it alone (`incoming`).
 
 A peer has one pong at a time to fetch, the newest (RFC 6455 5.5.3).
