@@ -27,5 +27,5 @@ class Settings(NatsSettings, ArvadosSettings, OpsSettings):
     """Seconds for which new permissions are gathered before a native connection is cut so that it
     comes back with them. What is withdrawn cuts at once, whatever this says."""
 
-    arvados_calls: int = 16
-    """Questions to Arvados that are under way at once."""
+    arvados_calls: int = 2
+    """Questions to Arvados that are under way at once; see ARVADOS_NATS_LOG_CALLS."""

@@ -25,6 +25,7 @@ from arvados_nats.nats.client import Nats
 from arvados_nats.service import ops
 from arvados_nats.service.ops import Health
 from publishers.container_logs import publisher as container_logs
+from publishers.container_logs import served
 from publishers.container_logs.source import LogSource
 from publishers.events import publisher as events
 from publishers.jetstream import kept
@@ -85,6 +86,7 @@ async def _container_logs(shared: Shared) -> None:
         connections=settings.log_calls,
         keep_idle=_KEEP_IDLE,
     ) as arvados:
+        await served.until_served(arvados, shared.health)
         source = LogSource(arvados, token, shared.health, calls=settings.log_calls)
         options = settings.log_options
         await container_logs.run(shared.nats, shared.database, source, shared.health, options)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -20,6 +21,8 @@ from arvados_nats.service.ops import Health
 T = TypeVar("T")
 
 _LONGEST_PAUSE = 2.0
+_FORGOTTEN = 10.0
+"""Seconds without a failure after which the next one is the first."""
 
 
 class Attempts:
@@ -29,11 +32,11 @@ class Attempts:
         self._health = health
         self._part = part
         self._failures = 0
+        self._failed_at = float("-inf")
         self._proven = False
         health.starting(part)
 
     def succeeded(self) -> None:
-        self._failures = 0
         self._proven = True
         self._health.well(self._part)
 
@@ -46,8 +49,17 @@ class Attempts:
         if isinstance(error, ConfigError) and not self._proven:
             raise error
         self._health.fault(self._part, error)
-        await asyncio.sleep(random.uniform(0.5, 1) * min(0.1 * 2**self._failures, _LONGEST_PAUSE))
+        await asyncio.sleep(random.uniform(0.5, 1) * self._pause())
+
+    def _pause(self) -> float:
+        """Longer each time, until there was no failure for a while: a part that begins well and
+        fails at its first work would otherwise try again at once, for ever."""
+        now = time.monotonic()
+        if now - self._failed_at > _FORGOTTEN:
+            self._failures = 0
+        self._failed_at = now
         self._failures = min(self._failures + 1, 16)
+        return min(0.05 * 2.0**self._failures, _LONGEST_PAUSE)
 
     async def until_done(self, act: Callable[[], Awaitable[T]]) -> T:
         """What `act` gives, as soon as it does not fail."""

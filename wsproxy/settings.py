@@ -63,8 +63,9 @@ class Settings(NatsSettings, ArvadosSettings, OpsSettings):
     """Seconds after which a v1 connection is asked to come back, give or take a fifth, so that load
     spreads over replicas; 0 for never."""
 
-    max_calls: PositiveInt = 16
-    """Calls to Arvados' API at once, for tokens and permissions each."""
+    max_calls: PositiveInt = 2
+    """Calls to Arvados' API at once, for tokens and permissions each; see
+    ARVADOS_NATS_LOG_CALLS."""
 
     @property
     def limits(self) -> Limits:

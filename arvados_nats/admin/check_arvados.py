@@ -11,8 +11,6 @@ that nobody has, which it has to refuse.
 
 from __future__ import annotations
 
-import contextlib
-import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -25,6 +23,7 @@ from arvados_nats.admin import clocks
 from arvados_nats.admin.check_config import websocket_faults
 from arvados_nats.admin.check_connections import FALSE_TOKEN, Findings, Note
 from arvados_nats.arvados import client as arvados_client
+from arvados_nats.postgres import arvados_tables
 
 _WITHIN_SECONDS = 10.0
 _CONFIG = "/arvados/v1/config"
@@ -94,15 +93,13 @@ async def _api_server(client: httpx.AsyncClient) -> str | None:
 
 async def _release(client: httpx.AsyncClient) -> str | None:
     """What the release lacks; a server that was not installed from a package tells none."""
-    version = ""
-    with contextlib.suppress(ValueError, AttributeError):
-        version = str((await client.get(_DISCOVERY)).json().get("packageVersion") or "")
-    numbers = re.match(r"(\d+)\.(\d+)", version)
-    if numbers is None:
+    discovery = (await client.get(_DISCOVERY)).json()
+    release = arvados_client.release(discovery) if isinstance(discovery, dict) else None
+    if release is None:
         return Note("not told by its discovery document")
-    release = int(numbers[1]), int(numbers[2])
+    told = "{}.{}".format(*release)
     if release < _OLDEST:
-        return f"{version} is too old: Arvados 2.5 to 3.2 are supported"
+        return f"Arvados {told} is too old: {arvados_tables.RELEASES}"
     if release < _WHOLE:
-        return Note(f"{version}: no container logs and no scoped tokens, which need 2.7")
+        return Note(f"{told}: no container logs and no scoped tokens, which need 2.7")
     return None

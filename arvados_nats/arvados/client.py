@@ -37,6 +37,10 @@ class NotFound(Refused):
     """Arvados has no such object, or does not show it to this token."""
 
 
+class OutOfScope(Refused):
+    """The token is good, and its scopes do not cover this."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogRange:
     """Bytes of a log file from `offset` on; `size` is the whole file's, None where not told."""
@@ -187,11 +191,19 @@ class Arvados:
             return answer
         if status == 404:
             raise NotFound(f"Arvados answers 404 to {method} {path}")
-        if status in (401, 403):
+        if status == 403:
+            raise OutOfScope(f"Arvados answers {status} to {method} {path}")
+        if status == 401:
             raise Refused(f"Arvados answers {status} to {method} {path}")
         if status >= 500 or status == 429:
             raise Unavailable(f"Arvados answers {status} to {method} {path}")
         raise BadInput(f"Arvados answers {status} to {method} {path}")
+
+
+def release(discovery: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Arvados' own release, such as (3, 1); None where it was not installed from a package."""
+    found = re.match(r"(\d+)\.(\d+)", str(discovery.get("packageVersion") or ""))
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def not_the_controller(url: str, path: str, answer: httpx.Response) -> str:

@@ -22,7 +22,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from arvados_nats.arvados.client import Arvados, NotFound
+from arvados_nats.arvados.client import Arvados, NotFound, OutOfScope
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
@@ -137,7 +137,11 @@ class Identities:
                 container = await self._own_container(token)
             identity = await self._identity(record, container)
         except (Refused, BadInput) as error:
-            refusal = Refused(f"Arvados does not know the token, or it has expired ({error})")
+            refusal = Refused(
+                "Arvados older than 2.7 tells nothing about a scoped token"
+                if isinstance(error, OutOfScope)
+                else f"Arvados does not know the token, or it has expired ({error})"
+            )
             self._remember(token, refusal)
             raise refusal from error
         # A token that was reported gone while we asked may not enter by the older answer.

@@ -35,8 +35,10 @@ class LogSettings(Block):
     """Looks at all logs together that nobody watches. With more than 100 containers in this process
     the slow looks are further apart than `log_poll_slow_seconds`, and more can be lost."""
 
-    log_calls: int = Field(16, gt=0)
-    """Calls of the controller's log API at a time. Arvados' MaxConcurrentRequests is 64 for all."""
+    log_calls: int = Field(2, gt=0)
+    """Calls of the controller's log API at a time. A controller hands the API server 8 requests at
+    once (16 since Arvados 3.2, API.MaxConcurrentRailsRequests), users' own included: one replica of
+    each service takes no more than that with all its calls."""
 
     log_scan_seconds: float = Field(2, gt=0)
     """Between two looks at the database for containers that began or ended without an event."""

@@ -20,7 +20,7 @@ from tests.support.clients.native import connected, lets_in, lets_in_at_last, un
 
 CLIENTS = 100
 LOOK_UP = "GET /arvados/v1/api_client_authorizations/current"
-CALLS = 16
+CALLS = 2
 """authcallout's `arvados_calls`."""
 
 

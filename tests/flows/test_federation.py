@@ -84,6 +84,8 @@ async def _came(socket: ClientConnection, what: str) -> None:
             return
 
 
+# nats-py leaves the sockets of its failed attempts to reconnect to the garbage collector.
+@pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
 async def test_a_foreign_token_lives_until_its_cluster_says_no(stack: Stack) -> None:
     """Its sockets and its NATS connection go on over the time at which Arvados asks again, without
     a gap; they are cut when the answer is no, and not before."""

@@ -10,23 +10,35 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
 
-from arvados_nats.errors import Unavailable
+from arvados_nats.arvados import client as arvados_client
+from arvados_nats.arvados.identities import Identities
+from arvados_nats.arvados.tokens import Token
+from arvados_nats.errors import Refused, Unavailable
+from arvados_nats.nats.client import Nats
+from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.postgres import arvados_tables
 from arvados_nats.postgres.arvados_tables import REFRESHES_AT
 from arvados_nats.service.ops import Health
+from authcallout.settings import Settings as CalloutSettings
+from publishers.container_logs import served
 from publishers.permissions import token_query
 from publishers.permissions.token_query import TokenQuery
 from publishers.postgres import database as postgres
-from sandbox import ages
+from publishers.retry import Attempts
+from publishers.settings import Settings as PublisherSettings
+from sandbox import ages, api_server
+from sandbox.api import calls
+from sandbox.api.app import ApiApp
 from sandbox.cluster import open_cluster
 from sandbox.model.config import ClusterConfig
 from sandbox.postgres import Database, PostgresServer
 from tests.support.worlds.permissions import eventually
+from wsproxy.settings import Settings as ProxySettings
 
 RECORDED: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "golden" / "schemas.json").read_text(encoding="utf-8")
@@ -275,3 +287,74 @@ def test_a_stale_token_counts_as_long_as_an_answer_of_arvados() -> None:
     from arvados_nats.arvados.identities import Lifetimes
 
     assert token_query.GRACE == Lifetimes().stale
+
+
+async def test_container_logs_wait_for_a_release_that_serves_them(
+    postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Told once, by name, and well; the upgrade is noticed."""
+    database = await postgres_server.clone(age="2.6")
+    async with open_cluster(database.dsn, ClusterConfig(release="2.6")) as cluster:
+        backend = await calls.backend(cluster)
+        async with (
+            api_server.run(ApiApp(backend)) as api,
+            arvados_client.connect(api.url) as arvados,
+        ):
+            health = Health()
+            waiting = asyncio.create_task(served.until_served(arvados, health, every=0.05))
+            discovery = "GET /discovery"
+            await eventually(lambda: backend.faults.count(discovery) > 3, "it goes on looking")
+            assert not waiting.done()
+            assert health.error is None
+            assert caplog.text.count("container logs are not read") == 1
+            await cluster.migrate("2.7")
+            await eventually(waiting.done, "container logs begin")
+    await postgres_server.drop(database)
+
+
+async def test_a_scoped_token_before_2_7_is_told_why_it_is_refused(
+    postgres_server: PostgresServer,
+) -> None:
+    """Such a release says nothing about it, not even to its holder."""
+    database = await postgres_server.clone(age="2.6")
+    async with open_cluster(database.dsn, ClusterConfig(release="2.6")) as cluster:
+        backend = await calls.backend(cluster)
+        scoped = await cluster.token(await cluster.user("narrow"), scopes=["GET /arvados/v1/users"])
+
+        async def cluster_id() -> str:
+            return cluster.config.cluster_id
+
+        async with (
+            api_server.run(ApiApp(backend)) as api,
+            arvados_client.connect(api.url) as arvados,
+        ):
+            own = OwnTokens(cluster_id, cast(Nats, None))
+            with pytest.raises(Refused, match=r"2\.7 tells nothing about a scoped"):
+                await Identities(arvados, own).of(Token(scoped.token))
+    await postgres_server.drop(database)
+
+
+async def test_a_part_that_fails_right_after_it_began_tries_ever_more_slowly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with Arvados 2.4, whose first event of a container stopped all: 161 lines in 15 s."""
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("publishers.retry.asyncio.sleep", pause)
+    attempts = Attempts(Health(), "events")
+    for _ in range(10):
+        attempts.succeeded()
+        await attempts.failed(Unavailable("containers.cost is not there"))
+    assert max(pauses) >= 1.0
+    assert min(pauses[6:]) >= 1.0
+
+
+def test_one_replica_of_each_service_leaves_the_api_server_to_users() -> None:
+    """A controller hands it 8 requests at a time (V2)."""
+    publishers = PublisherSettings.model_fields["log_calls"].default
+    proxy = 2 * ProxySettings.model_fields["max_calls"].default
+    callout = CalloutSettings.model_fields["arvados_calls"].default
+    assert publishers + proxy + callout <= 8
