@@ -27,6 +27,7 @@ from wsproxy.cursors import Codec
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.permission_check import PermissionCheck
 from wsproxy.events.project_trees import ProjectTrees
+from wsproxy.events.record_check import RecordCheck
 from wsproxy.events.router import Router
 from wsproxy.events.row_positions import RowPositions
 from wsproxy.logins.logins import Logins
@@ -62,7 +63,8 @@ def services(settings: Settings, nats: Nats, arvados: Arvados, health: Health) -
     """All that connections share, not yet running."""
     router = Router()
     source = EventSource(nats, router, health)
-    check = PermissionCheck(arvados, settings.max_calls)
+    record_check = RecordCheck(arvados, settings.max_calls)
+    check = PermissionCheck(record_check)
     own = OwnTokens(arvados.cluster_id, nats)
     identities = Identities(arvados, own, calls=settings.max_calls)
     cursors = Codec(settings.seed("wsproxy").encode())
@@ -92,7 +94,7 @@ def services(settings: Settings, nats: Nats, arvados: Arvados, health: Health) -
         logs=LogHubs(nats, arvados),
         objects=ObjectHubs(source, nats, arvados),
         trees=ProjectTrees(nats, router),
-        readable=Readable(arvados, settings.max_calls),
+        readable=Readable(record_check),
         cursors=cursors,
         native=native,
         send_buffers=SendBuffers(settings.queue_budget),

@@ -29,6 +29,7 @@ from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.permission_client.own_tokens import OwnToken, OwnTokens
 from arvados_nats.permissions.object_facts import timestamp
 from arvados_nats.permissions.rule import Identity
+from arvados_nats.single_flight import SingleFlight
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Identities:
         self._calls = asyncio.Semaphore(calls)
         self._remembered = remembered
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
-        self._asking: dict[bytes, asyncio.Task[Identity]] = {}
+        self._asking = SingleFlight[bytes, Identity]("identity")
         self._generation = 0
 
     async def of(self, token: Token) -> Identity:
@@ -121,13 +122,7 @@ class Identities:
         return answer.age < self._lifetimes.known and (expires is None or expires > now)
 
     async def _ask_once(self, token: Token) -> Identity:
-        task = self._asking.get(token.digest)
-        if task is None:
-            task = asyncio.create_task(self._ask(token))
-            self._asking[token.digest] = task
-            task.add_done_callback(lambda _: self._asking.pop(token.digest, None))
-        # A caller that gives up must not take the answer from the others.
-        return await asyncio.shield(task)
+        return await self._asking.ask(token.digest, lambda: self._ask(token))
 
     async def _ask(self, token: Token) -> Identity:
         generation = self._generation

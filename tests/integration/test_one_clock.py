@@ -25,6 +25,7 @@ from sandbox.postgres import Database
 from tests.support.worlds.permissions import PermissionWorld, world
 from wsproxy.events.permission_check import PermissionCheck
 from wsproxy.events.principal import Principal
+from wsproxy.events.record_check import RecordCheck
 from wsproxy.logins.logins import Login
 from wsproxy.logins.readable import Readable
 
@@ -85,14 +86,16 @@ async def test_what_is_in_the_trash_by_the_databases_clock_is_not_read(
     await here.grants_cache.renew([alice.uuid])
     grants = await here.grants_cache.of(alice.uuid)
     identity = Identity("zzzzz-gj3su-000000000000001", alice.uuid)
-    principal = Principal(identity, PermissionCheck(nobody), here.grants_cache.judge)
+    principal = Principal(identity, PermissionCheck(RecordCheck(nobody)), here.grants_cache.judge)
     principal.set_grants(grants)
     login = Login(Token("v2/a/b"), identity, principal, here.grants_cache)
     request = ObjectFacts("container_request", "zzzzz-xvhdp-000000000000001", project.uuid)
     judge = login.judge()
     assert judge is not None
     assert judge.decide(request) is Decision.NO
-    assert not await Readable(nobody).logs(login, request.uuid, request, container=None)
+    assert not await Readable(RecordCheck(nobody)).logs(
+        login, request.uuid, request, container=None
+    )
     shown = ObjectFacts(
         "container", "zzzzz-dz642-000000000000001", "", requests=((request.uuid, project.uuid),)
     )

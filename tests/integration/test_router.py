@@ -21,6 +21,7 @@ from tests.support.made_events import COLLECTION, PROJECT, USER, made
 from wsproxy.events.batch import Batch
 from wsproxy.events.permission_check import PermissionCheck
 from wsproxy.events.principal import MAX_WAITING, Principal
+from wsproxy.events.record_check import RecordCheck
 from wsproxy.events.router import Router
 
 KEY = "zzzzz-fngyi-key000000000000"
@@ -69,7 +70,7 @@ def arvados() -> Arvados:
 async def check(arvados: Arvados) -> AsyncIterator[PermissionCheck]:
     """Asks a real server on loopback."""
     async with api_server.run(arvados) as server, arvados_client.connect(server.url) as client:
-        yield PermissionCheck(client)
+        yield PermissionCheck(RecordCheck(client))
 
 
 Connect = Callable[..., tuple[Principal, Inbox]]

@@ -17,10 +17,11 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Hashable
 
-from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
-from arvados_nats.errors import BadInput, Refused, Unavailable
+from arvados_nats.errors import Unavailable
+from arvados_nats.single_flight import SingleFlight
 from wsproxy import metrics
+from wsproxy.events.record_check import RecordCheck
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +32,13 @@ _PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 class PermissionCheck:
-    """Questions of all readers; at most `calls` are under way at Arvados at once."""
+    """Questions of all readers."""
 
-    def __init__(self, arvados: Arvados, calls: int = 16) -> None:
-        self._arvados = arvados
-        self._calls = asyncio.Semaphore(calls)
+    def __init__(self, check: RecordCheck) -> None:
+        self._check = check
         self._tokens: dict[Hashable, OrderedDict[bytes, Token]] = defaultdict(OrderedDict)
         self._answers: dict[Hashable, OrderedDict[str, tuple[bool, float]]] = {}
-        self._asking: dict[tuple[Hashable, str], asyncio.Task[bool]] = {}
+        self._asking = SingleFlight[tuple[Hashable, str], bool]("permission check")
 
     def add_token(self, principal: Hashable, token: Token) -> None:
         """A token by which the reader's questions may be asked."""
@@ -56,8 +56,7 @@ class PermissionCheck:
     def forget(self, principal: Hashable) -> None:
         """Answers given to the reader so far are not used any more."""
         self._answers.pop(principal, None)
-        for question in [q for q in self._asking if q[0] == principal]:
-            del self._asking[question]
+        self._asking.forget(lambda question: question[0] == principal)
 
     def known(self, principal: Hashable, uuid: str) -> bool | None:
         """What Arvados said lately; None if it was not asked."""
@@ -72,29 +71,19 @@ class PermissionCheck:
         known = self.known(principal, uuid)
         if known is not None:
             return known
-        question = (principal, uuid)
-        task = self._asking.get(question)
-        if task is None:
-            task = asyncio.create_task(self._ask(principal, uuid), name="permission check")
-            self._asking[question] = task
-            task.add_done_callback(lambda done: self._asked(question, done))
+        if principal not in self._tokens:
+            return False
+        answers = self._answers.setdefault(principal, OrderedDict())
         try:
-            return await asyncio.shield(task)
+            found = await self._asking.ask((principal, uuid), lambda: self._ask(principal, uuid))
         except Unavailable:
             return False
-
-    def _asked(self, question: tuple[Hashable, str], task: asyncio.Task[bool]) -> None:
-        if self._asking.get(question) is not task:
-            return  # forgotten meanwhile: the answer may be older than the change
-        del self._asking[question]
-        if task.cancelled() or task.exception() is not None:
-            return
-        principal, uuid = question
-        answers = self._answers.setdefault(principal, OrderedDict())
-        answers[uuid] = (task.result(), time.monotonic() + _KEPT_SECONDS)
-        answers.move_to_end(uuid)
-        while len(answers) > _KEPT_ANSWERS:
-            answers.popitem(last=False)
+        if self._answers.get(principal) is answers:  # else the answer may be older than a change
+            answers[uuid] = (found, time.monotonic() + _KEPT_SECONDS)
+            answers.move_to_end(uuid)
+            while len(answers) > _KEPT_ANSWERS:
+                answers.popitem(last=False)
+        return found
 
     async def _ask(self, principal: Hashable, uuid: str) -> bool:
         for pause in (*_PAUSES, None):
@@ -102,12 +91,7 @@ class PermissionCheck:
             if token is None:
                 return False
             try:
-                async with self._calls:
-                    metrics.permission_gets.inc()
-                    await self._arvados.record(token, uuid, include_trash=True, select=["uuid"])
-                return True
-            except (Refused, BadInput):
-                return False
+                return await self._check.readable(token, uuid, include_trash=True)
             except Unavailable as error:
                 if pause is None:
                     metrics.undecided.inc()

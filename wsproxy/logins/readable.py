@@ -10,28 +10,24 @@ logs are judged without include_trash (docs/facts/permission-rule.md, last secti
 
 from __future__ import annotations
 
-import asyncio
 import time
 
-from arvados_nats.arvados.client import Arvados
-from arvados_nats.errors import BadInput, Refused
 from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.permissions.rule import ALL, Decision, scopes_allow
-from wsproxy import metrics
+from wsproxy.events.record_check import RecordCheck
 from wsproxy.logins.logins import Login
 
 _KEPT_SECONDS = 5.0
+_KEPT_ANSWERS = 2000
 _REQUESTS = "/arvados/v1/container_requests"
 _CONTAINERS = "/arvados/v1/containers"
 
 
 class Readable:
-    """Questions of all viewers; at most `calls` are under way at Arvados at once."""
+    """Questions of all viewers."""
 
-    def __init__(self, arvados: Arvados, calls: int = 16) -> None:
-        self._arvados = arvados
-        self._calls = asyncio.Semaphore(calls)
-        self._asking: dict[tuple[bytes, str], asyncio.Task[bool]] = {}
+    def __init__(self, check: RecordCheck) -> None:
+        self._check = check
         self._yes: dict[tuple[bytes, str], float] = {}
 
     async def state(
@@ -70,32 +66,14 @@ class Readable:
             self._yes.pop(key, None)
         elif self._yes.get(key, 0.0) > time.monotonic():
             return True
-        task = self._asking.get(key)
-        if task is None or fresh:
-            task = asyncio.create_task(self._get(login, uuid), name="readable")
-            self._asking[key] = task
-            task.add_done_callback(lambda done: self._answered(key, done))
-        return await asyncio.shield(task)
-
-    def _answered(self, key: tuple[bytes, str], task: asyncio.Task[bool]) -> None:
-        if self._asking.get(key) is task:
-            del self._asking[key]
-        if task.cancelled() or task.exception() is not None:
-            return
-        now = time.monotonic()
-        if task.result():
-            self._yes[key] = now + _KEPT_SECONDS
-            if len(self._yes) > 2000:
-                self._yes = {k: until for k, until in self._yes.items() if until > now}
-
-    async def _get(self, login: Login, uuid: str) -> bool:
-        async with self._calls:
-            metrics.permission_gets.inc()
-            try:
-                await self._arvados.record(login.token, uuid, select=["uuid"])
-            except (Refused, BadInput):
-                return False
-            return True
+        asked_at = time.monotonic()
+        if not await self._check.readable(login.token, uuid, anew=fresh):
+            return False
+        self._yes[key] = asked_at + _KEPT_SECONDS
+        if len(self._yes) > _KEPT_ANSWERS:
+            now = time.monotonic()
+            self._yes = {k: until for k, until in self._yes.items() if until > now}
+        return True
 
 
 def covers_logs(scopes: tuple[str, ...], request: str | None, container: str | None) -> bool:

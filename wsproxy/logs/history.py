@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from arvados_nats.errors import Refused
 from arvados_nats.service import tracing
+from arvados_nats.single_flight import SingleFlight
 from wsproxy.logs.pieces import After, Found, Hole, NewEpoch, Piece, join, pieces
 from wsproxy.logs.place import LogPlace
 from wsproxy.logs.saved import Access, SavedLogs
@@ -68,7 +69,7 @@ class LogHistory:
         self._pieces: OrderedDict[_Key, Piece] = OrderedDict()
         self._bytes = 0
         self._holes: dict[_Key, tuple[Hole, float]] = {}
-        self._flights: dict[_Key, asyncio.Task[Step]] = {}
+        self._flights = SingleFlight[_Key, Step]("log history")
 
     def forget(self) -> None:
         """The stream is another one: epochs are counted anew, and what is missing may come."""
@@ -92,7 +93,7 @@ class LogHistory:
         """Begin a read that will be asked for."""
         key = (wanted.container, wanted.file, wanted.place)
         if wanted.place < wanted.goal and self._known(key) is None and key not in self._flights:
-            self._start(key, wanted, access)
+            self._flights.begin(key, self._find(wanted, access))
 
     async def _step(self, wanted: Wanted, access: Access) -> Step:
         key = (wanted.container, wanted.file, wanted.place)
@@ -100,13 +101,12 @@ class LogHistory:
             known = self._known(key)
             if known is not None:
                 return known
-            flight = self._flights.get(key)
-            if flight is None:
-                return await asyncio.shield(self._start(key, wanted, access))
+            others = key in self._flights
             try:
-                return await asyncio.shield(flight)
+                return await self._flights.ask(key, lambda: self._find(wanted, access))
             except Refused:
-                continue  # another viewer was refused; this one asks for itself
+                if not others:
+                    raise  # otherwise another viewer was refused; this one asks for itself
 
     def keep(self, piece: Piece) -> None:
         """Hold a piece for others that come to its place."""
@@ -128,17 +128,6 @@ class LogHistory:
             return hole
         self._holes.pop(key, None)
         return None
-
-    def _start(self, key: _Key, wanted: Wanted, access: Access) -> asyncio.Task[Step]:
-        task = asyncio.create_task(self._find(wanted, access), name="log history")
-        self._flights[key] = task
-        task.add_done_callback(lambda done: self._landed(key, done))
-        return task
-
-    def _landed(self, key: _Key, task: asyncio.Task[Step]) -> None:
-        del self._flights[key]
-        if not task.cancelled():
-            task.exception()  # every reader that waited has it, or has gone
 
     async def _find(self, wanted: Wanted, access: Access) -> Step:
         container, offset = wanted.container, wanted.place.offset
