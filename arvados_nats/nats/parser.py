@@ -22,9 +22,10 @@ logger = logging.getLogger(__name__)
 
 # Only spaces and the end of the line divide a control line; the groups are the library's.
 _NAME = rb"([^ \n]+)"
-_LINE = rb"\A%s " + _NAME + rb" (\d+) (" + _NAME + rb" )?(\d+)%s\r\n"
+# Where there is no reply the server leaves out the word or, in answers of its own, the word alone.
+_LINE = rb"\A%s +" + _NAME + rb" +(\d+) +(" + _NAME + rb" +)?(\d+)%s\r\n"
 nats.protocol.parser.MSG_RE = re.compile(_LINE % (b"MSG", b""))
-nats.protocol.parser.HMSG_RE = re.compile(_LINE % (b"HMSG", rb" (\d+)"))
+nats.protocol.parser.HMSG_RE = re.compile(_LINE % (b"HMSG", rb" +(\d+)"))
 
 _VERSION = b"NATS/1.0"
 

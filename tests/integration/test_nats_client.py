@@ -335,3 +335,17 @@ async def test_a_connection_that_ends_while_we_leave_is_no_crash(
                     await subscription.unsubscribe()
 
     await asyncio.to_thread(uvloop.run, leave())
+
+
+async def test_answers_of_the_server_itself_are_read(
+    nats_server: NatsServer, keys_folder: Path
+) -> None:
+    """They have two spaces where there is no reply; the connection stands, and each one comes."""
+    seed = keys.load(keys_folder, "sys").text
+    async with nats_client.connect([nats_server.url], name="test", seed=seed) as system:
+        changes: list[bool] = []
+        system.on_change(changes.append)
+        for _ in range(3):
+            answer = await system.request("$SYS.REQ.SERVER.PING.CONNZ", b"{}")
+            assert "connections" in json.loads(answer.data)["data"]
+    assert not [connected for connected in changes[:-1] if not connected]
