@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from arvados_nats.arvados.identities import Identities
@@ -30,7 +30,6 @@ from authcallout.callout_request import CalloutRequest
 from authcallout.callout_response import Admission
 from authcallout.connections import Connection
 from authcallout.nkey_jwt import Signer
-from authcallout.refusal_limit import Allowance, RefusalLimit
 from authcallout.xkey import Envelope
 
 logger = logging.getLogger(__name__)
@@ -41,10 +40,6 @@ QUEUE = "authcallout"
 _KIND, _TYPES = "Client", ("nats", "websocket")
 
 
-OF_TOKEN = Allowance(burst=20, per_second=0.5)
-OF_ADDRESS = Allowance(burst=5000, per_second=50)
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
     """`budget` is in seconds, for one login in all."""
@@ -52,12 +47,11 @@ class Limits:
     at_once: int = 1000
     budget: float = 1.2
     patterns: int = MAX_PATTERNS
-    refusals_of_token: Allowance = OF_TOKEN
-    refusals_of_address: Allowance = OF_ADDRESS
 
 
 class Callout:
-    """Decides logins. `admitted` is told of each connection that is let in, and with what."""
+    """Decides logins. `admitted` is told of each connection that is let in, and with what; `room`
+    says whether there is any for one more of the same."""
 
     def __init__(
         self,
@@ -67,14 +61,14 @@ class Callout:
         *,
         limits: Limits,
         admitted: Callable[[Connection, Token, Identity, Admission], None],
+        room: Callable[[Identity], Awaitable[bool]],
     ) -> None:
         self._identities = identities
         self._grants = grants
         self._signer = signer
         self._limits = limits
         self._admitted = admitted
-        self._of_token = RefusalLimit(limits.refusals_of_token)
-        self._of_address = RefusalLimit(limits.refusals_of_address)
+        self._room = room
 
     async def answer(self, request: CalloutRequest) -> bytes:
         """The signed answer to one request; Unavailable if there is none in time."""
@@ -100,7 +94,10 @@ class Callout:
 
     async def _identify(self, request: CalloutRequest) -> Identity:
         self._check_client(request)
-        return await self._identities.of(request.token)
+        identity = await self._identities.of(request.token, request.host)
+        if not await self._room(identity):
+            raise Refused("too many connections of this user, or of this container")
+        return identity
 
     def _check_client(self, request: CalloutRequest) -> None:
         """What the server does not check for callout users (docs/facts/nats-callout.md 1.3)."""
@@ -110,14 +107,8 @@ class Callout:
             raise Refused("no token: give an Arvados token as the NATS token or password")
         if not request.token.usable:
             raise Refused("the token has characters that no Arvados token has")
-        if self._of_token.exhausted(request.token.digest):
-            raise Refused("the token has been refused too often in a short time")
-        if self._of_address.exhausted(request.host):
-            raise Refused("too many logins from this address have been refused in a short time")
 
     def _note_refusal(self, request: CalloutRequest, error: Refused) -> None:
-        self._of_token.count(request.token.digest)
-        self._of_address.count(request.host)
         metrics.logins.labels("refused").inc()
         tracing.note(outcome="refused")
         logger.info(

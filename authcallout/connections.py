@@ -22,7 +22,9 @@ from arvados_nats.contract import accounts
 from arvados_nats.errors import ArvadosNatsError, Unavailable
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permissions.request_info import Holder, holder
+from arvados_nats.permissions.rule import Identity
 from authcallout import metrics
+from authcallout.admissions import CONTAINER
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,9 @@ ACCOUNTS = (accounts.USERS, accounts.SENDERS, accounts.ARVADOS)
 
 _PAGE = 1000
 _RECONCILE_SECONDS = 300.0
+_RECOUNT_SECONDS = 5.0
+PER_CONTAINER = 100
+"""Connections with the token of one container."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,8 @@ class Connections:
         self._system = system
         self._holders: dict[Connection, Holder] = {}
         self._of_user: defaultdict[str, set[Connection]] = defaultdict(set)
+        self._alike: defaultdict[str, set[Connection]] = defaultdict(set)
+        self._recounted_at = -_RECOUNT_SECONDS
 
     def __len__(self) -> int:
         return len(self._holders)
@@ -70,20 +77,34 @@ class Connections:
             if owner.token_uuid == token_uuid:
                 yield connection
 
+    async def room(self, identity: Identity, *, per_user: int) -> bool:
+        """Whether one more connection of this user, or of this container, is not too many.
+
+        Before anybody is refused the servers are asked: what went with one of them is not told.
+        """
+        most = PER_CONTAINER if identity.container_uuid else per_user
+        key = identity.token_uuid if identity.container_uuid else identity.user_uuid
+        if not most or len(self._alike.get(key, ())) < most:
+            return True
+        now = asyncio.get_running_loop().time()
+        if now - self._recounted_at >= _RECOUNT_SECONDS:
+            self._recounted_at = now
+            await self.reconcile()
+        return len(self._alike.get(key, ())) < most
+
     def add(self, connection: Connection, owner: Holder) -> None:
         self._remove(connection)
         self._holders[connection] = owner
         self._of_user[owner.user_uuid].add(connection)
+        self._alike[_counted_as(owner)].add(connection)
         metrics.connections.set(len(self._holders))
 
     def _remove(self, connection: Connection) -> None:
         owner = self._holders.pop(connection, None)
         if owner is None:
             return
-        of_user = self._of_user[owner.user_uuid]
-        of_user.discard(connection)
-        if not of_user:
-            del self._of_user[owner.user_uuid]
+        _discard(self._of_user, owner.user_uuid, connection)
+        _discard(self._alike, _counted_as(owner), connection)
         metrics.connections.set(len(self._holders))
 
     async def follow(self, compared: Callable[[], Awaitable[None]]) -> None:
@@ -178,3 +199,13 @@ class Connections:
                 "cause": cause,
             },
         )
+
+
+def _counted_as(owner: Holder) -> str:
+    return owner.token_uuid if owner.fingerprint == CONTAINER else owner.user_uuid
+
+
+def _discard(index: dict[str, set[Connection]], key: str, connection: Connection) -> None:
+    index[key].discard(connection)
+    if not index[key]:
+        del index[key]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.identities import Identities
@@ -68,6 +69,7 @@ async def main(settings: Settings) -> None:
             Signer(keys.load(settings.keys_dir, "issuer")),
             limits=Limits(budget=settings.callout_budget, patterns=limit),
             admitted=admitted,
+            room=partial(connections.room, per_user=settings.max_connections_per_user),
         )
         gains = settings.callout_gain_seconds
         revocation = Revocation(connections, identities, grants, tokens, limit=limit, gains=gains)

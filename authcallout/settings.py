@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from pydantic import NonNegativeInt
+
 from arvados_nats.service.settings import ArvadosSettings, NatsSettings, OpsSettings
 from authcallout.admissions import MAX_PATTERNS
 from authcallout.revocation import GAINS
@@ -26,6 +28,9 @@ class Settings(NatsSettings, ArvadosSettings, OpsSettings):
     callout_gain_seconds: float = GAINS
     """Seconds for which new permissions are gathered before a native connection is cut so that it
     comes back with them. What is withdrawn cuts at once, whatever this says."""
+
+    max_connections_per_user: NonNegativeInt = 5_000
+    """Native connections of one user; 0 for no limit. A container's own token has its own 100."""
 
     arvados_calls: int = 2
     """Questions to Arvados that are under way at once; see ARVADOS_NATS_LOG_CALLS."""

@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from arvados_nats.arvados.client import Arvados, NotFound, OutOfScope
+from arvados_nats.arvados.refusal_limit import Allowance, RefusalLimit, Turns
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
@@ -32,6 +33,11 @@ from arvados_nats.permissions.rule import Identity
 from arvados_nats.single_flight import SingleFlight
 
 logger = logging.getLogger(__name__)
+
+OF_ADDRESS = Allowance(burst=500, per_second=20)
+"""Tokens of one address that Arvados may refuse before its questions take turns."""
+REFUSALS = 10_000
+"""Refusals that are remembered: they push out no answer about a good token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +70,30 @@ class Identities:
         lifetimes: Lifetimes | None = None,
         calls: int = 16,
         remembered: int = 50_000,
+        of_address: Allowance = OF_ADDRESS,
     ) -> None:
         self._arvados = arvados
         self.own = own
         self._lifetimes = lifetimes or Lifetimes()
         self._calls = asyncio.Semaphore(calls)
         self._remembered = remembered
+        self._limit = RefusalLimit(of_address)
+        self._turns = Turns(self._limit)
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
+        self._refusals: OrderedDict[bytes, _Answer] = OrderedDict()
         self._asking = SingleFlight[bytes, Identity]("identity")
         self._generation = 0
 
-    async def of(self, token: Token) -> Identity:
-        """Who holds the token. Refused if Arvados says no, Unavailable if it cannot be asked."""
-        answer = self._answers.get(token.digest)
+    async def of(self, token: Token, address: str | None = None) -> Identity:
+        """Who holds the token. Refused if Arvados says no, Unavailable if it cannot be asked.
+
+        `address` is whose allowance a question about a token that is not known yet counts for.
+        """
+        answer = self._refusals.get(token.digest) or self._answers.get(token.digest)
         if answer is not None and self._fresh(answer):
             return _outcome(answer)
         try:
-            return await self._ask_once(token)
+            return await self._ask_once(token, None if token.digest in self._answers else address)
         except Unavailable:
             answer = self._answers.get(token.digest)
             if answer is None or answer.age > self._lifetimes.stale:
@@ -121,8 +134,18 @@ class Identities:
         now = time.time()  # noqa: TID251  (spares a question; the rule looks at the end itself)
         return answer.age < self._lifetimes.known and (expires is None or expires > now)
 
-    async def _ask_once(self, token: Token) -> Identity:
-        return await self._asking.ask(token.digest, lambda: self._ask(token))
+    async def _ask_once(self, token: Token, address: str | None = None) -> Identity:
+        return await self._asking.ask(token.digest, lambda: self._ask_in_turn(token, address))
+
+    async def _ask_in_turn(self, token: Token, address: str | None) -> Identity:
+        if address is None:
+            return await self._ask(token)
+        async with self._turns.of(address):
+            try:
+                return await self._ask(token)
+            except Refused:
+                self._limit.count(address)
+                raise
 
     async def _ask(self, token: Token) -> Identity:
         generation = self._generation
@@ -184,10 +207,15 @@ class Identities:
         )
 
     def _remember(self, token: Token, outcome: Identity | Refused) -> None:
-        self._answers[token.digest] = _Answer(outcome)
-        self._answers.move_to_end(token.digest)
-        while len(self._answers) > self._remembered:
-            self._answers.popitem(last=False)
+        good = isinstance(outcome, Identity)
+        of_kind, other = (
+            (self._answers, self._refusals) if good else (self._refusals, self._answers)
+        )
+        other.pop(token.digest, None)
+        of_kind[token.digest] = _Answer(outcome)
+        of_kind.move_to_end(token.digest)
+        while len(of_kind) > (self._remembered if good else REFUSALS):
+            of_kind.popitem(last=False)
 
 
 def _outcome(answer: _Answer) -> Identity:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from authcallout.refusal_limit import Allowance, RefusalLimit
+from arvados_nats.arvados.refusal_limit import Allowance, RefusalLimit
 
 
 def test_a_burst_is_allowed_and_refills() -> None:

@@ -121,7 +121,7 @@ class Logins:
         Refused if Arvados says no, TooMany if its user, or the process, has enough sessions,
         Unavailable if Arvados cannot be asked.
         """
-        identity = await self._identities.of(token)
+        identity = await self._identities.of(token, session.place.address)
         self._check_room(identity.user_uuid, session)
         session.place.settle()
         login = self._logins.get(token.digest)

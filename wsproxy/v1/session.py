@@ -22,6 +22,8 @@ MAX_MESSAGE = 64 * 1024
 AUTH_SECONDS = 10.0
 PING_SECONDS = 25.0
 SILENT_SECONDS = 2.5 * PING_SECONDS
+MAX_REFUSALS = 10
+"""Tokens that Arvados does not accept, sent on one connection."""
 RECONNECT_MS = (0, 5000)
 """Range of random waiting that clients are told when the server's business ends a connection."""
 
@@ -84,6 +86,7 @@ class SessionV1:
         """Whose connection it is, once a token was accepted."""
         self._bounds = bounds
         self._asking = False
+        self._refusals = 0
         self._weights: dict[str, int] = {}
         self._opened_at = self._pinged_at = now
 
@@ -162,7 +165,8 @@ class SessionV1:
         if not isinstance(error, Refused):
             return [_error("unavailable", str(error), temporary=True)]
         refused: list[Step] = [_error("token_invalid", "Arvados does not accept this token")]
-        if self.user is None:
+        self._refusals += 1
+        if self.user is None or self._refusals >= MAX_REFUSALS:
             refused.append(Close(CloseCode.TOKEN_INVALID, "token invalid", "token"))
         return refused
 

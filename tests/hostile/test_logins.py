@@ -1,0 +1,173 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Who keeps guessing tokens is slowed down, at both doors; who has a good one is not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arvados_nats.arvados import client as arvados_client
+from arvados_nats.arvados import refusal_limit
+from arvados_nats.arvados.identities import Identities, Lifetimes
+from arvados_nats.arvados.refusal_limit import Allowance
+from arvados_nats.arvados.tokens import Token
+from arvados_nats.errors import Refused
+from arvados_nats.nats import client as nats_client
+from arvados_nats.permission_client.own_tokens import OwnTokens
+from arvados_nats.permissions.request_info import Holder
+from arvados_nats.permissions.rule import Identity
+from arvados_nats.service import keys
+from authcallout import connections as connections_module
+from authcallout.admissions import CONTAINER
+from authcallout.connections import Connection, Connections
+from sandbox.model.actors import Actor
+from tests.support.clients import v1 as clients
+from tests.support.worlds.proxy import own
+from tests.support.worlds.site import Site
+from wsproxy.transport.close_codes import CloseCode
+from wsproxy.v1.session import MAX_REFUSALS
+
+HERE = "192.0.2.7"
+SMALL = Allowance(burst=3, per_second=0.0)
+
+
+@contextlib.asynccontextmanager
+async def asking(site: Site, **options: Any) -> AsyncIterator[Identities]:
+    """Identities that both doors would have, with a small allowance."""
+    async with arvados_client.connect(site.api.url) as arvados:
+        tokens = OwnTokens(arvados.cluster_id, site.nats)
+        yield Identities(arvados, tokens, **{"of_address": SMALL, **options})
+
+
+async def guess(identities: Identities, number: object, address: str = HERE) -> None:
+    with pytest.raises(Refused):
+        await identities.of(Token(f"guess{number}"), address)
+
+
+async def test_only_what_arvados_was_asked_counts(site: Site) -> None:
+    """A client that retries one bad token for ever asks once in a while, and harms nobody."""
+    async with asking(site) as identities:
+        for _ in range(50):
+            await guess(identities, "the same")
+        assert not identities._limit.exhausted(HERE)
+        for number in range(3):
+            await guess(identities, number)
+        assert identities._limit.exhausted(HERE)
+        assert not identities._limit.exhausted("192.0.2.8")
+
+
+async def test_a_known_token_comes_in_whatever_its_address_did(
+    site: Site, alice: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when its answer is old and Arvados is asked again; a new one finds the turns taken."""
+    monkeypatch.setattr(refusal_limit, "WAITING", 0)
+    async with asking(site, lifetimes=Lifetimes(known=0.0)) as identities:
+        await identities.of(Token(alice.token), HERE)
+        for number in range(3):
+            await guess(identities, number)
+        again = await site.cluster.token(alice)
+        with pytest.raises(Refused, match="this address"):
+            await identities.of(Token(again.token), HERE)
+        for _ in range(3):
+            assert (await identities.of(Token(alice.token), HERE)).user_uuid == alice.uuid
+        assert (await identities.of(Token(again.token), "192.0.2.8")).user_uuid == alice.uuid
+        assert (await identities.of(Token(again.token), HERE)).user_uuid == alice.uuid
+
+
+async def test_a_new_token_gets_its_turn_among_the_bad_ones(site: Site, alice: Actor) -> None:
+    """Beyond the allowance questions take turns; nobody who has a good token is refused."""
+    async with asking(site) as identities:
+        for number in range(3):
+            await guess(identities, number)
+        flood = [asyncio.create_task(guess(identities, number)) for number in range(100, 250)]
+        await asyncio.sleep(0)
+        assert (await identities.of(Token(alice.token), HERE)).user_uuid == alice.uuid
+        await asyncio.gather(*flood)
+
+
+async def test_bad_tokens_push_no_good_one_out(
+    site: Site, alice: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is remembered of either has a bound of its own."""
+    monkeypatch.setattr("arvados_nats.arvados.identities.REFUSALS", 5)
+    async with asking(site, remembered=1) as identities:
+        await identities.of(Token(alice.token), HERE)
+        for number in range(20):
+            await guess(identities, number)
+        assert Token(alice.token).digest in identities._answers
+        assert len(identities._refusals) == 5
+
+
+async def test_a_connection_sends_few_bad_tokens(site: Site, alice: Actor) -> None:
+    """Also one that began with a good one."""
+    async with own(site) as (base, _), clients.connected(base, alice) as client:
+        for number in range(MAX_REFUSALS):
+            await client.send("auth", {"token": f"guess{number}"})
+        assert await client.closed() == CloseCode.TOKEN_INVALID
+        assert len(client.of("error")) == MAX_REFUSALS
+
+
+def identity(user: str, token: str, container: str | None = None) -> Identity:
+    return Identity(token, user, container_uuid=container)
+
+
+async def test_native_connections_of_one_user_are_bounded(
+    site: Site, alice: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anybody is refused the servers are asked: what went with one does not count."""
+    monkeypatch.setattr(connections_module, "PER_CONTAINER", 2)
+    assert alice.token_uuid is not None
+    seed = keys.load(site.keys_folder, "sys").text
+    async with nats_client.connect([site.server.url], name="test", seed=seed) as system:
+        index = Connections(system)
+        for cid in range(3):
+            index.add(Connection("GONE", cid), Holder(alice.uuid, alice.token_uuid, "x"))
+        who = identity(alice.uuid, alice.token_uuid)
+        assert await index.room(who, per_user=4)
+        assert await index.room(who, per_user=0)
+        assert await index.room(who, per_user=3)
+        assert len(index) == 0
+        for cid in range(3):
+            index.add(Connection("LATER", cid), Holder(alice.uuid, alice.token_uuid, "x"))
+        assert not await index.room(who, per_user=3)
+        container = identity(alice.uuid, "zzzzz-gj3su-000000000container", "a container")
+        for cid in range(2):
+            assert await index.room(container, per_user=3)
+            index.add(
+                Connection("LATER", 10 + cid),
+                Holder(alice.uuid, container.token_uuid, CONTAINER),
+            )
+        assert not await index.room(container, per_user=100)
+
+
+_names = st.sampled_from(["a", "b", "c"])
+_acts = st.lists(
+    st.tuples(st.booleans(), st.integers(0, 5), _names, _names, st.sampled_from(["x", CONTAINER]))
+)
+
+
+@given(_acts)
+async def test_every_index_of_connections_holds_the_same(
+    acts: list[tuple[bool, int, str, str, str]],
+) -> None:
+    """After any that come, go, and come as somebody else."""
+    index = Connections(None)  # type: ignore[arg-type]
+    open_now: dict[int, Holder] = {}
+    for comes, cid, user, token, fingerprint in acts:
+        if comes:
+            open_now[cid] = Holder(user, token, fingerprint)
+            index.add(Connection("SERVER", cid), open_now[cid])
+        else:
+            open_now.pop(cid, None)
+            index._remove(Connection("SERVER", cid))
+    for kept in (index._of_user, index._alike):
+        assert all(kept.values())
+        assert sum(map(len, kept.values())) == len(open_now) == len(index)
