@@ -5,21 +5,23 @@
 
 Pure.
 
-====================  =======  ==========================================================
-token                 account  gets
-====================  =======  ==========================================================
-container's own       SENDERS  publish its own log subjects, but not the end marker, and read its
-                               own last chunk
-SystemRootToken,      ARVADOS  read the streams and what they republish, the API
+====================  ========  ==========================================================
+token                 account   gets
+====================  ========  ==========================================================
+container's own       SENDERS   publish its own log subjects, but not the end marker, and read its
+                                own last chunk
+any other, asking     REQUESTS  the API (history, state, whoami), and its answers in its inbox
+SystemRootToken,      ARVADOS   read the streams and what they republish
 admin, scope `all`
-everybody else        USERS    the live patterns of his grants, cut to his scopes, the API
-beyond the limit      USERS    the API alone (history, whoami); live by the WebSocket proxy
-scopes read nothing   -        refused
-====================  =======  ==========================================================
+everybody else        USERS     the live patterns of their grants, cut to their scopes
+beyond the limit      USERS     nothing: live by the WebSocket proxy
+scopes read nothing   -         refused
+====================  ========  ==========================================================
 
-Everyone has a private inbox and may ask the server who he is. Nobody in USERS gets `$JS`,
-`_INBOX.>`, responses or queue entries (docs/facts/nats-callout.md 4, 9.6). Whoever is placed in
-ARVADOS is trusted there: consumers deliver, and JetStream answers, anywhere in the account
+Nobody in USERS publishes anything: no permission covers where an answer goes, and what is answered
+there would be heard as an event. Nobody in REQUESTS hears anything but answers. In neither is there
+`$JS`, `_INBOX.>`, responses or queue entries (docs/facts/nats-callout.md 4, 9.6). Whoever is placed
+in ARVADOS is trusted there: consumers deliver, and JetStream answers, anywhere in the account
 (docs/facts/nats.md, `nats_config`).
 """
 
@@ -27,10 +29,10 @@ from __future__ import annotations
 
 import hashlib
 
-from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import accounts, log_chunks, streams, subjects
 from arvados_nats.errors import Refused
 from arvados_nats.permissions import grant_subjects
+from arvados_nats.permissions.grant_subjects import Subscriptions
 from arvados_nats.permissions.grants import Grants
 from arvados_nats.permissions.request_info import Holder
 from arvados_nats.permissions.rule import ALL, Identity
@@ -40,31 +42,43 @@ USER_INFO = "$SYS.REQ.USER.INFO"
 MAX_PATTERNS = 8000
 """A login with more live patterns takes over 25 ms of the server (docs/facts/nats.md)."""
 
-CONTAINER = "container"
-"""Fingerprint of a container's own token: what it gets depends on no grants."""
+CONTAINER, ASKING = "container", "asking"
+"""Fingerprints of a container's own token and of who asks: what they get depends on no grants."""
+FIXED = frozenset((CONTAINER, ASKING))
 
 _CONSUMER_CALLS = ("CONSUMER.CREATE", "CONSUMER.INFO", "CONSUMER.DELETE", "CONSUMER.MSG.NEXT")
 _ADMIN_STREAMS = (streams.EVENTS, streams.LOGS, streams.QUEUE, streams.SYSTEM_LOGS)
 
 
 def admission(
-    token: Token, identity: Identity, grants: Grants, now: float, *, limit: int = MAX_PATTERNS
+    identity: Identity,
+    grants: Grants,
+    now: float,
+    *,
+    asks: bool = False,
+    limit: int = MAX_PATTERNS,
 ) -> Admission:
     """What this token gets; Refused says why it gets nothing."""
-    own = _inboxes(token, identity)
     if identity.container_uuid:
         name = Holder(identity.user_uuid, identity.token_uuid, CONTAINER).name
         return Admission(
             accounts.SENDERS,
             name,
             _container_publish(identity.container_uuid),
-            own,
+            (_inbox(identity.token_uuid),),
             publish_denied=(subjects.log(identity.container_uuid, log_chunks.END_TOKEN),),
             payload=log_chunks.MAX_MESSAGE,
         )
-    account, publish, subscribe = _rights(identity, grants, now, limit)
+    if asks:
+        _require_scopes(identity)
+        name = Holder(identity.user_uuid, identity.token_uuid, ASKING).name
+        return Admission(accounts.REQUESTS, name, _ASK, _inboxes(identity))
+    account, live = listening(identity, grants, now, limit)
+    subscribe = live.patterns
     name = Holder(identity.user_uuid, identity.token_uuid, _digest(account, subscribe)).name
-    return Admission(account, name, publish, (*own, *subscribe))
+    if account == accounts.ARVADOS:
+        return Admission(account, name, ADMIN_PUBLISH, (*_inboxes(identity), *subscribe))
+    return Admission(account, name, (), subscribe)
 
 
 def fingerprint(
@@ -72,22 +86,25 @@ def fingerprint(
 ) -> str | None:
     """Fingerprint of what `admission` would give this identity now; None if nothing."""
     try:
-        account, _, subscribe = _rights(identity, grants, now, limit)
+        account, live = listening(identity, grants, now, limit)
     except Refused:
         return None
-    return _digest(account, subscribe)
+    return _digest(account, live.patterns)
 
 
-def _rights(
+def listening(
     identity: Identity, grants: Grants, now: float, limit: int
-) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    """Account, what may be published, and what may be subscribed to beyond the inbox."""
+) -> tuple[str, Subscriptions]:
+    """The account of one who comes to listen, and the subjects there."""
     if identity.is_root or (grants.is_admin and ALL in identity.scopes):
-        return accounts.ARVADOS, ADMIN_PUBLISH, ADMIN_SUBSCRIBE
+        return accounts.ARVADOS, Subscriptions(ADMIN_SUBSCRIBE, needed=len(ADMIN_SUBSCRIBE))
+    _require_scopes(identity)
+    return accounts.USERS, grant_subjects.subscriptions(identity, grants, now, limit)
+
+
+def _require_scopes(identity: Identity) -> None:
     if not grant_subjects.covered_branches(identity.scopes):
         raise Refused("the token's scopes cover no kind of object that can be watched")
-    live = grant_subjects.subscriptions(identity, grants, now, limit)
-    return accounts.USERS, (f"{subjects.API}.>", USER_INFO), live.patterns
 
 
 def _digest(account: str, subscribe: tuple[str, ...]) -> str:
@@ -95,16 +112,18 @@ def _digest(account: str, subscribe: tuple[str, ...]) -> str:
     return hashlib.blake2b(content, digest_size=10).hexdigest()
 
 
-def _inboxes(token: Token, identity: Identity) -> tuple[str, ...]:
-    """The inbox that a client can name before it is connected (docs/facts/nats-callout.md 4).
+def _inboxes(identity: Identity) -> tuple[str, ...]:
+    """The inboxes that a client can name before it is connected (docs/facts/nats-callout.md 4).
 
-    A bare secret names no token uuid, so its inbox is the user's; not for a scoped one, which would
+    The user's, which stays when a connection renews its token; not for a scoped token, which would
     read the answers to its owner's other tokens there.
     """
-    own = f"{subjects.inbox_prefix(identity.token_uuid)}.>"
-    if token.uuid is None and ALL in identity.scopes:
-        return (own, f"{subjects.inbox_prefix(identity.user_uuid)}.>")
-    return (own,)
+    own = _inbox(identity.token_uuid)
+    return (_inbox(identity.user_uuid), own) if ALL in identity.scopes else (own,)
+
+
+def _inbox(identifier: str) -> str:
+    return f"{subjects.inbox_prefix(identifier)}.>"
 
 
 def _container_publish(container_uuid: str) -> tuple[str, ...]:
@@ -112,16 +131,17 @@ def _container_publish(container_uuid: str) -> tuple[str, ...]:
     return (logs, f"$JS.API.DIRECT.GET.{streams.LOGS}.{logs}")
 
 
+_ASK = (f"{subjects.API}.>", USER_INFO)
 ADMIN_PUBLISH = (
-    f"{subjects.API}.>",
     USER_INFO,
     *(f"$JS.API.{call}.{stream}.>" for call in _CONSUMER_CALLS for stream in _ADMIN_STREAMS),
     *(f"$JS.API.STREAM.INFO.{stream}" for stream in _ADMIN_STREAMS),
     *(f"$JS.API.DIRECT.GET.{stream}" for stream in _ADMIN_STREAMS),
     *(f"$JS.API.DIRECT.GET.{stream}.>" for stream in _ADMIN_STREAMS),
+    *(f"$JS.API.STREAM.MSG.GET.{stream}" for stream in _ADMIN_STREAMS),
     *(f"$JS.ACK.{stream}.>" for stream in _ADMIN_STREAMS),
-    # A client that watches the bucket has an ordered consumer, and answers its flow control.
-    f"$JS.API.CONSUMER.CREATE.{streams.QUEUE}",
-    f"$JS.FC.{streams.QUEUE}.>",
+    # An ordered consumer has no name at creation, and its client answers the flow control.
+    *(f"$JS.API.CONSUMER.CREATE.{stream}" for stream in _ADMIN_STREAMS),
+    *(f"$JS.FC.{stream}.>" for stream in _ADMIN_STREAMS),
 )
 ADMIN_SUBSCRIBE = (f"{subjects.STORED}.>", f"{subjects.LIVE}.>")

@@ -79,7 +79,11 @@ class Callout:
                 with tracing.span("grants read"):
                     grants = await self._grants.of(identity.user_uuid)
             found = admission(
-                request.token, identity, grants, self._grants.now(), limit=self._limits.patterns
+                identity,
+                grants,
+                self._grants.now(),
+                asks=request.asks,
+                limit=self._limits.patterns,
             )
         except Refused as error:
             self._note_refusal(request, error)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from arvados_nats.arvados.tokens import Token
+from arvados_nats.contract import accounts
 from arvados_nats.errors import BadInput
 from authcallout import nkey_jwt
 
@@ -31,6 +32,8 @@ class CalloutRequest:
     connection_type: str
     client_name: str
     token: Token
+    asks: bool = False
+    """It comes to ask, not to listen: it named itself `accounts.ASKING_USER`."""
 
 
 def parse(request_jwt: bytes) -> CalloutRequest:
@@ -53,6 +56,7 @@ def parse(request_jwt: bytes) -> CalloutRequest:
             connection_type=str(client.get("type", "")),
             client_name=str(options.get("name", ""))[:256],
             token=Token(str(options.get("auth_token") or options.get("pass") or "")),
+            asks=options.get("user") == accounts.ASKING_USER,
         )
     except (KeyError, ValueError, TypeError) as error:
         raise BadInput(f"the authorization request lacks {error}") from error

@@ -21,7 +21,7 @@ from authcallout.callout_request import CalloutRequest
 from authcallout.nkey_jwt import Signer
 
 _SUBJECT = re.compile(r"(?:[A-Za-z0-9_$-]+|\*)(?:\.(?:[A-Za-z0-9_$-]+|\*))*(?:\.>)?")
-_ACCOUNTS = (accounts.USERS, accounts.SENDERS, accounts.ARVADOS)
+_ACCOUNTS = (accounts.USERS, accounts.REQUESTS, accounts.SENDERS, accounts.ARVADOS)
 _UNLIMITED = -1
 _LIFETIME = 8 * 3600.0
 _JITTER = 2 * 3600.0

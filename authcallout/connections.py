@@ -28,7 +28,7 @@ from authcallout.admissions import CONTAINER
 
 logger = logging.getLogger(__name__)
 
-ACCOUNTS = (accounts.USERS, accounts.SENDERS, accounts.ARVADOS)
+ACCOUNTS = (accounts.USERS, accounts.REQUESTS, accounts.SENDERS, accounts.ARVADOS)
 
 _PAGE = 1000
 _RECONCILE_SECONDS = 300.0

@@ -29,7 +29,7 @@ from arvados_nats.permission_client.grants_messages import TOKEN_STALE
 from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.permissions.grants import Grants
 from arvados_nats.permissions.rule import Identity
-from authcallout.admissions import CONTAINER, MAX_PATTERNS, fingerprint
+from authcallout.admissions import FIXED, MAX_PATTERNS, fingerprint
 from authcallout.connections import Connections
 from authcallout.token_cache import TokenCache
 
@@ -132,7 +132,7 @@ class Revocation:
         held = [
             (connection, owner)
             for connection, owner in self._connections.of_user(user_uuid)
-            if owner.fingerprint != CONTAINER
+            if owner.fingerprint not in FIXED
         ]
         identities = await self._identities_of(user_uuid, {owner.token_uuid for _, owner in held})
         now = self._grants.now()

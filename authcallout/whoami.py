@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Answer `arvados.api.whoami`: who you are, what you may subscribe to, and how.
+"""Answer `arvados.api.whoami`: who you are, where and to what you may subscribe, and how.
 
 A refused client cannot ask, and the server tells it nothing: `arvados-nats whoami` then looks at
 the token itself (arvados_nats/commands/nats_login.py).
@@ -11,22 +11,20 @@ from __future__ import annotations
 
 import msgspec
 
-from arvados_nats.contract import accounts, subjects
+from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, Refused
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permissions import request_info
-from arvados_nats.permissions.grant_subjects import subscriptions
-from authcallout.admissions import MAX_PATTERNS
+from authcallout.admissions import MAX_PATTERNS, listening
 from authcallout.token_cache import TokenCache
 
 QUEUE = "authcallout"
-_SHOWN = 1000
 
 
 class Whoami(msgspec.Struct, frozen=True):
-    """The answer. `subscribe` lists at most 1000 of `subscriptions` live patterns; with `overflow`
-    there are too many for NATS: read live events through the WebSocket proxy."""
+    """The answer. `account` and `subscribe` are for the connection that listens; with `overflow`
+    its `subscriptions` are too many for NATS: read live events through the WebSocket proxy."""
 
     user_uuid: str
     token_uuid: str
@@ -51,6 +49,8 @@ async def answer(nats: Nats, grants: GrantsCache, tokens: TokenCache, limit: int
     """Answer requests until cancelled."""
 
     async def reply(message: Message) -> None:
+        if not message.reply:
+            return
         try:
             found = await _whoami(message, grants, tokens, limit)
         except ArvadosNatsError as error:
@@ -74,15 +74,17 @@ async def _whoami(
     if identity is None:
         raise Refused("the token is not known any more")
     held = await grants.of(sender.user_uuid)
-    live = subscriptions(identity, held, grants.now(), limit)
+    account, live = listening(identity, held, grants.now(), limit)
     return Whoami(
         user_uuid=held.user_uuid,
         token_uuid=sender.token_uuid,
-        account=accounts.USERS,
+        account=account,
         is_admin=held.is_admin,
         is_active=held.is_active,
-        inbox_prefix=subjects.inbox_prefix(sender.token_uuid),
-        subscribe=live.patterns[:_SHOWN],
+        inbox_prefix=request_info.inbox_prefix(
+            sender.user_uuid, sender.token_uuid, identity.scopes
+        ),
+        subscribe=live.patterns,
         subscriptions=live.needed,
         overflow=live.overflow,
     )

@@ -23,16 +23,15 @@ from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.contract import accounts, subjects
-from arvados_nats.errors import MALFORMED, ArvadosNatsError, Refused, Unavailable
+from arvados_nats.errors import MALFORMED, Refused, Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
-from arvados_nats.permissions import grant_subjects
+from arvados_nats.permissions import grant_subjects, request_info
 from arvados_nats.permissions.rule import ALL
 
 _LOGIN_SECONDS = 10.0
 _ANSWER_SECONDS = 1.5
 """A callout service that works answers sooner; without its answer the server says no later."""
-_USER_INFO = "$SYS.REQ.USER.INFO"
 UNKNOWN = (
     "Arvados does not know the token: it is mistyped, has expired, or was deleted, for example by"
     " logging out"
@@ -55,19 +54,24 @@ class Holder:
         return str(self.token.get("owner_uuid", ""))
 
     @property
+    def inbox_prefix(self) -> str:
+        return request_info.inbox_prefix(self.user_uuid, self.token_uuid, self.scopes)
+
+    @property
     def scopes(self) -> tuple[str, ...]:
         return tuple(map(str, self.token.get("scopes") or ()))
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """What a login gives. `subscriptions` counts the live patterns, also those not listed."""
+    """What a token is given; `account` and `subscribe` where it listens. With `overflow` its
+    `subscriptions` are too many, and none is given."""
 
     account: str
     inbox_prefix: str
     subscribe: tuple[str, ...]
-    publish: tuple[str, ...]
     subscriptions: int
     overflow: bool = False
+    publish: tuple[str, ...] = ()
 
 
 async def holder(arvados: Arvados, token: Token) -> Holder:
@@ -93,8 +97,9 @@ async def holder_of(settings: ArvadosSettings) -> Holder:
 
 
 @asynccontextmanager
-async def login(url: str, token: Token, who: Holder) -> AsyncIterator[Nats]:
-    """A connection as the holder of the token; Refused with the most likely reason."""
+async def login(url: str, token: Token, who: Holder, *, asks: bool = False) -> AsyncIterator[Nats]:
+    """A connection as the holder of the token, to listen or to ask; Refused with the most likely
+    reason."""
     servers = [server.strip() for server in url.split(",") if server.strip()]
     began = time.monotonic()
     async with contextlib.AsyncExitStack() as exits:
@@ -104,7 +109,8 @@ async def login(url: str, token: Token, who: Holder) -> AsyncIterator[Nats]:
                     servers,
                     name="arvados-nats",
                     token=token.secret,
-                    inbox_prefix=subjects.inbox_prefix(who.token_uuid),
+                    asks=asks,
+                    inbox_prefix=who.inbox_prefix,
                     timeout=_LOGIN_SECONDS,
                 )
             )
@@ -133,40 +139,28 @@ def why_refused(who: Holder, seconds: float) -> str:
     )
 
 
-async def granted(nats: Nats, token: Token, who: Holder) -> Granted:
-    """What the login of an open connection gives."""
-    inbox = subjects.inbox_prefix(who.token_uuid)
+async def granted(url: str, token: Token, who: Holder) -> Granted:
+    """What the token is given, as the callout service says; Refused with the most likely reason."""
+    async with login(url, token, who, asks=True) as asking:
+        return await ask(asking, token, who)
+
+
+async def ask(asking: Nats, token: Token, who: Holder) -> Granted:
+    """The same over a connection that asks."""
     if token.container_uuid:  # it may not even ask
+        inbox = subjects.inbox_prefix(who.token_uuid)
         logs = subjects.logs_of(token.container_uuid)
-        return Granted(accounts.SENDERS, inbox, (f"{inbox}.>",), (logs,), 0)
-    info = msgspec.json.decode((await nats.request(_USER_INFO)).data)["data"]
-    permissions = info.get("permissions") or {}
-    subscribe = _allowed(permissions, "subscribe")
-    said = await _whoami(nats)
-    return Granted(
-        account=str(info.get("account", "")),
-        inbox_prefix=inbox,
-        subscribe=subscribe,
-        publish=_allowed(permissions, "publish"),
-        subscriptions=said.get("subscriptions", len(subscribe) - 1),
-        overflow=bool(said.get("overflow")),
-    )
-
-
-async def require_admin(nats: Nats, token: Token, who: Holder, what: str) -> None:
-    """Refused unless the login may read our streams."""
-    if f"{subjects.STORED}.>" not in (await granted(nats, token, who)).subscribe:
-        raise Refused(f"only administrators may watch {what}, with a token whose scope is all")
-
-
-async def _whoami(nats: Nats) -> Mapping[str, Any]:
-    """The callout service's own word; empty where it has none, as for admins."""
+        return Granted(accounts.SENDERS, inbox, (f"{inbox}.>",), 1, publish=(logs,))
+    said = await asking.request(subjects.API_WHOAMI)
     try:
-        found = msgspec.json.decode((await nats.request(subjects.API_WHOAMI)).data)
-    except (*MALFORMED, ArvadosNatsError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return msgspec.json.decode(said.data, type=Granted)
+    except MALFORMED as error:
+        raise Unavailable(
+            f"the callout service does not say what the token gets: {said.data!r}"
+        ) from error
 
 
-def _allowed(permissions: Mapping[str, Any], what: str) -> tuple[str, ...]:
-    return tuple((permissions.get(what) or {}).get("allow") or ())
+async def require_admin(url: str, token: Token, who: Holder, what: str) -> None:
+    """Refused unless the login may read our streams."""
+    if (await granted(url, token, who)).account != accounts.ARVADOS:
+        raise Refused(f"only administrators may watch {what}, with a token whose scope is all")

@@ -4,7 +4,7 @@
 """Follow what a token may subscribe to on NATS.
 
 The server cuts a connection whose permissions change, and the client comes back with others: so a
-connection that is there shows every change.
+connection that listens shows every change, and what it is comes over one that asks.
 """
 
 from __future__ import annotations
@@ -41,14 +41,18 @@ async def watch_permissions(watch: Watch, nats_url: str) -> None:
     """
     who = await nats_login.holder_of(watch.settings)
     before: frozenset[str] | None = None
-    async with nats_login.login(nats_url, watch.settings.token, who) as nats:
+    token = watch.settings.token
+    async with (
+        nats_login.login(nats_url, token, who) as nats,
+        nats_login.login(nats_url, token, who, asks=True) as asking,
+    ):
         changed = asyncio.Event()
         nats.on_change(lambda _: changed.set())
         while True:
             await _connected(watch, nats)
             changed.clear()
             try:
-                granted = await nats_login.granted(nats, watch.settings.token, who)
+                granted = await nats_login.ask(asking, token, who)
             except Unavailable:
                 continue  # cut again meanwhile
             before = _tell(watch, granted, before)

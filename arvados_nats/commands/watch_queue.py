@@ -84,8 +84,8 @@ def line(entry: QueueEntry) -> str:
 async def watch_queue(watch: Watch, nats_url: str) -> None:
     """Show the queue and its changes until interrupted; Refused without an admin's token."""
     who = await nats_login.holder_of(watch.settings)
+    await nats_login.require_admin(nats_url, watch.settings.token, who, "the queue")
     async with nats_login.login(nats_url, watch.settings.token, who) as nats:
-        await nats_login.require_admin(nats, watch.settings.token, who, "the queue")
         await _follow(nats, watch, QueueView(watch))
 
 

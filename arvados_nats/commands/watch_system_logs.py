@@ -72,8 +72,8 @@ class Shown(msgspec.Struct, frozen=True):
 async def watch_system_logs(watch: Watch, nats_url: str, wanted: Wanted, *, oldest: bool) -> None:
     """Show records, from the oldest or from now on; Refused without an admin's token."""
     who = await nats_login.holder_of(watch.settings)
+    await nats_login.require_admin(nats_url, watch.settings.token, who, "system logs")
     async with nats_login.login(nats_url, watch.settings.token, who) as nats:
-        await nats_login.require_admin(nats, watch.settings.token, who, "system logs")
         await _follow(nats, Reader(nats, watch, wanted, oldest=oldest))
 
 

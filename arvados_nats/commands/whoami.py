@@ -76,8 +76,7 @@ def _of(settings: ArvadosSettings, who: Holder) -> dict[str, Any]:
 
 async def _on_nats(settings: ArvadosSettings, url: str, who: Holder) -> dict[str, Any]:
     try:
-        async with nats_login.login(url, settings.token, who) as nats:
-            return {"nats": await nats_login.granted(nats, settings.token, who)}
+        return {"nats": await nats_login.granted(url, settings.token, who)}
     except ArvadosNatsError as error:
         return {"nats_error": str(error)}
 
@@ -120,7 +119,7 @@ def _user(report: Report) -> Iterator[str]:
 
 def _granted(granted: Granted) -> Iterator[tuple[str, str]]:
     yield "account", granted.account
-    yield "inbox", f"{granted.inbox_prefix} (set it as the client's inbox prefix)"
+    yield "inbox", f"{granted.inbox_prefix} (the inbox prefix of the connection that asks)"
     if granted.overflow:
         yield (
             "subjects",

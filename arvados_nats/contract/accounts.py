@@ -5,4 +5,7 @@
 
 from __future__ import annotations
 
-AUTH, SYS, ARVADOS, SENDERS, USERS = "AUTH", "SYS", "ARVADOS", "SENDERS", "USERS"
+AUTH, SYS, ARVADOS, SENDERS = "AUTH", "SYS", "ARVADOS", "SENDERS"
+USERS, REQUESTS = "USERS", "REQUESTS"
+ASKING_USER = "api"
+"""With this user name, and the token as password, a client is placed in REQUESTS."""

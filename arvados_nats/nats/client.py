@@ -23,7 +23,7 @@ import nats.aio.msg
 import nats.aio.subscription
 import nats.errors
 
-from arvados_nats.contract import streams
+from arvados_nats.contract import accounts, streams
 from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
 from arvados_nats.nats import inbox as nats_inbox
 from arvados_nats.nats import parser as nats_wire
@@ -179,10 +179,13 @@ async def connect(
     name: str,
     seed: str | None = None,
     token: str | None = None,
+    asks: bool = False,
     inbox_prefix: str = "_INBOX",
     timeout: float | None = None,
 ) -> AsyncIterator[Nats]:
     """Connect as a service (`seed`, an nkey) or as a user (`token`); reconnects for ever.
+
+    With a token one listens; to ask (`asks`) takes a connection of its own.
 
     Waits until a server answers, at most `timeout` seconds. Raises Refused if the server refuses
     the credentials, Unavailable if none answers in time, ConfigError if the server is older than
@@ -201,7 +204,6 @@ async def connect(
     options: dict[str, Any] = {
         "servers": servers,
         "name": name,
-        "token": token,
         "inbox_prefix": inbox_prefix.encode(),
         "max_reconnect_attempts": -1,
         "connect_timeout": 5,  # the server itself says no after 2 s: let it be heard
@@ -210,8 +212,7 @@ async def connect(
         "pending_size": _OUTGOING_BYTES,
         "error_cb": failed,
     }
-    if seed:
-        options["nkeys_seed_str"] = seed
+    options |= _credentials(seed, token, asks)
     entering = asyncio.ensure_future(_enter(options, inbox_prefix))
     await asyncio.wait((entering, refused), timeout=timeout, return_when="FIRST_COMPLETED")
     try:
@@ -223,6 +224,14 @@ async def connect(
         entering.cancel()
         with contextlib.suppress(asyncio.CancelledError, ArvadosNatsError):
             await (await entering)._close()
+
+
+def _credentials(seed: str | None, token: str | None, asks: bool) -> dict[str, str]:
+    if seed:
+        return {"nkeys_seed_str": seed}
+    if token and asks:
+        return {"user": accounts.ASKING_USER, "password": token}
+    return {"token": token} if token else {}
 
 
 async def _enter(options: dict[str, Any], inbox_prefix: str) -> Nats:

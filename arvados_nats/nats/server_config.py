@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What the NATS servers of a cluster must be told: five accounts, and who may do what in them.
+"""What the NATS servers of a cluster must be told: six accounts, and who may do what in them.
 
 Pure. `accounts` and `authorization` are the one description of who is who: a bare server's
 nats.conf, the sandbox and the chart's values all come from them or are tested equal to them.
@@ -11,7 +11,9 @@ AUTH     the callout service alone: whoever can publish here can refuse logins
 SYS      the system account, for the one identity that cuts connections
 ARVADOS  streams and our services, one trust zone
 SENDERS  who adds to one stream: containers with their own token, machines with their system log
-USERS    everybody who comes with an Arvados token; no configured user, no JetStream
+USERS    everybody who comes with an Arvados token: hears the live tree, publishes nothing at all
+REQUESTS the same people asking: services alone, so that no answer is heard as an event
+No configured user in the last two, and JetStream in ARVADOS alone.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from arvados_nats.contract import streams, subjects
-from arvados_nats.contract.accounts import ARVADOS, AUTH, SENDERS, SYS, USERS
+from arvados_nats.contract.accounts import ARVADOS, AUTH, REQUESTS, SENDERS, SYS, USERS
 
 STATIC_USERS = ("callout", "callout-service", "publisher", "wsproxy", "system-logs", "sys")
 """Identities that log in by nkey, without the callout: they work while it is down."""
@@ -50,11 +52,13 @@ class Limits:
     max_streams: int = 16
     max_consumers: int = 1000
     user_connections: int = 20_000
-    """Connections of USERS on one server, all users together."""
+    """Connections of USERS, and of REQUESTS, on one server, all users together."""
     user_subscriptions: int = 20_000
     """Subscriptions of one connection in USERS."""
+    asking_subscriptions: int = 1000
+    """Subscriptions of one connection in REQUESTS: answers that it waits for."""
     user_payload: int = 64 * KIB
-    """The largest message that a user may send."""
+    """The largest request that a user may send."""
     sender_payload: int = streams.MAX_SYSTEM_RECORD
     """The largest message of SENDERS, which a machine's record is; a container's token allows it
     much less (`authcallout.admissions`)."""
@@ -131,12 +135,18 @@ _SENT: tuple[tuple[str, Mapping[str, str]], ...] = (
 
 Not as clients in ARVADOS: no permission covers the reply subject of a message, and JetStream
 answers there with what a sender has stored, as itself. So who may publish anything in ARVADOS can
-forge events. The answer to a service stays in the account that asked.
+forge events. The answer to a service stays in the account that asked, and who asks hears nothing
+there but answers: that is why users who listen are in another account than users who ask.
 """
 
 
+_CLOSED = {"publish": {"deny": [">"]}, "subscribe": {"deny": [">"]}}
+"""Meant to close what a user JWT leaves open. nats-server 2.15.1 forgets it for accounts without
+configured users, so the callout writes both sides itself."""
+
+
 def accounts(public: Mapping[str, str], limits: Limits) -> dict[str, Any]:
-    """The five accounts; `public` gives the public key of each identity."""
+    """The six accounts; `public` gives the public key of each identity."""
     return {
         SYS: {"users": [{"nkey": public["sys"]}]},
         AUTH: {"users": [{"nkey": public["callout"], "permissions": _callout_permissions()}]},
@@ -150,10 +160,10 @@ def accounts(public: Mapping[str, str], limits: Limits) -> dict[str, Any]:
             "users": [{"nkey": public[name]} for name in ("publisher", "wsproxy")]
             + [{"nkey": public["callout-service"]}],
             "exports": [
-                {"stream": "arvados.live.>", "accounts": [USERS]},
+                {"stream": f"{subjects.LIVE}.>", "accounts": [USERS]},
                 {
-                    "service": "arvados.api.>",
-                    "accounts": [USERS],
+                    "service": f"{subjects.API}.>",
+                    "accounts": [REQUESTS],
                     "response": "stream",
                     "threshold": "30s",
                 },
@@ -175,12 +185,18 @@ def accounts(public: Mapping[str, str], limits: Limits) -> dict[str, Any]:
                 "max_subscriptions": limits.user_subscriptions,
                 "max_payload": Size(limits.user_payload),
             },
-            # Meant to close what a user JWT leaves open. nats-server 2.15.1 forgets it for
-            # accounts without configured users, so the callout writes both sides itself.
-            "default_permissions": {"publish": {"deny": [">"]}, "subscribe": {"deny": [">"]}},
+            "default_permissions": _CLOSED,
+            "imports": [{"stream": {"account": ARVADOS, "subject": f"{subjects.LIVE}.>"}}],
+        },
+        REQUESTS: {
+            "limits": {
+                "max_connections": limits.user_connections,
+                "max_subscriptions": limits.asking_subscriptions,
+                "max_payload": Size(limits.user_payload),
+            },
+            "default_permissions": _CLOSED,
             "imports": [
-                {"stream": {"account": ARVADOS, "subject": "arvados.live.>"}},
-                {"service": {"account": ARVADOS, "subject": "arvados.api.>"}, "share": True},
+                {"service": {"account": ARVADOS, "subject": f"{subjects.API}.>"}, "share": True}
             ],
         },
     }
@@ -214,7 +230,7 @@ def authorization(public: Mapping[str, str]) -> dict[str, Any]:
             "account": AUTH,
             "auth_users": [public[name] for name in STATIC_USERS],
             "xkey": public["xkey"],
-            "allowed_accounts": [USERS],
+            "allowed_accounts": [USERS, REQUESTS],
         },
     }
 

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Who sent a request that crossed from account USERS: the header that the server writes.
+"""Who sent a request that crossed from account REQUESTS: the header that the server writes.
 
 Pure. The import of `arvados.api.>` is shared, so the server adds `Nats-Request-Info` with the
 account and the user name that the callout gave (docs/facts/nats-callout.md 1.7; 3, row 16). It
@@ -12,13 +12,14 @@ refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from arvados_nats.contract import accounts, subjects
 from arvados_nats.errors import MALFORMED, BadInput
+from arvados_nats.permissions.rule import ALL
 
 _HEADER = "Nats-Request-Info"
 
@@ -49,6 +50,14 @@ class Holder:
         return f"{self.user_uuid}/{self.token_uuid}/{self.fingerprint}"
 
 
+def inbox_prefix(user_uuid: str, token_uuid: str, scopes: Sequence[str]) -> str:
+    """Where answers to this token come: the user's inbox, which outlives a token that is renewed.
+
+    A scoped token has one of its own: it may not read what its owner's other tokens are answered.
+    """
+    return subjects.inbox_prefix(user_uuid if ALL in scopes else token_uuid)
+
+
 def holder(name: str) -> Holder | None:
     """Who a NATS user name written by the callout stands for; None for any other name."""
     parts = name.split("/")
@@ -60,7 +69,7 @@ def holder(name: str) -> Holder | None:
 
 
 def sender(headers: Mapping[str, str]) -> Holder:
-    """Who in USERS sent a request; BadInput if the server did not vouch for it."""
+    """Who in REQUESTS sent a request; BadInput if the server did not vouch for it."""
     named = [name for name in headers if name.strip().lower() == _HEADER.lower()]
     if named != [_HEADER]:
         raise BadInput("the request does not say who sent it, or says it twice")
@@ -69,6 +78,6 @@ def sender(headers: Mapping[str, str]) -> Holder:
     except MALFORMED as error:
         raise BadInput("the request's sender cannot be read") from error
     found = holder(info.user)
-    if info.acc != accounts.USERS or found is None:
+    if info.acc != accounts.REQUESTS or found is None:
         raise BadInput("the request did not come from a user of the facility")
     return found

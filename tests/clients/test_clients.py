@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from arvados_nats.contract import streams, subjects
+from arvados_nats.contract import accounts, streams, subjects
 from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Nats
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
@@ -66,13 +67,26 @@ class World:
         async with nats_client.connect(
             [sandbox.nats.url], name="test", seed=sandbox.seed("sys")
         ) as system:
-            query = json.dumps({"auth": True, "acc": "USERS"}).encode()
-            async for answer in system.request_all("$SYS.REQ.SERVER.PING.CONNZ", query):
-                body = json.loads(answer.data)
-                for one in body["data"].get("connections") or ():
-                    if self.alice.uuid in one.get("authorized_user", ""):
-                        subject = f"$SYS.REQ.SERVER.{body['server']['id']}.KICK"
-                        await system.request(subject, json.dumps({"cid": one["cid"]}).encode())
+            for account in (accounts.USERS, accounts.REQUESTS):
+                await self._kick(system, account)
+
+    async def _kick(self, system: Nats, account: str) -> None:
+        query = json.dumps({"auth": True, "acc": account}).encode()
+        answer = await system.request("$SYS.REQ.SERVER.PING.CONNZ", query)
+        body = json.loads(answer.data)
+        for one in body["data"].get("connections") or ():
+            if self.alice.uuid in one.get("authorized_user", ""):
+                subject = f"$SYS.REQ.SERVER.{body['server']['id']}.KICK"
+                await system.request(subject, json.dumps({"cid": one["cid"]}).encode())
+
+    async def live(self, *messages: tuple[str, dict[str, str], bytes]) -> None:
+        """Have users hear what no service of ours would send them like this."""
+        sandbox = self.stack.sandbox
+        seed = sandbox.seed("publisher")
+        async with nats_client.connect([sandbox.nats.url], name="test", seed=seed) as nats:
+            for subject, headers, data in messages:
+                await nats.publish(subject, data, headers=headers)
+            await nats.flush()
 
     async def forget(self, objects: Sequence[str]) -> None:
         """Have the stream forget all up to the events of these objects, as old age does."""
@@ -209,6 +223,54 @@ async def test_a_token_that_dies_is_cut(world: World, command: Sequence[str]) ->
         await program.says("refused")
         await world.make()
         await program.tells(made)
+
+
+async def test_what_no_service_sends_is_left_out(world: World, program: Program) -> None:
+    """No sequence, no number, no JSON: the program says so, goes on, and tells what is true."""
+    made = await world.make()
+    await program.tells(made)
+    subject = f"arvados.live.{world.project.uuid}.{made[0]}.event.collection.{made[0]}.update"
+    await world.live(
+        (subject, {}, b'{"uuid": "forged"}'),
+        (subject, {"Arvados-Offset": "0", "Arvados-Epoch": "0"}, b"forged"),
+        (subject, {"Nats-Sequence": "many"}, b'{"uuid": "forged"}'),
+        (subject, {"Nats-Sequence": "99999999"}, b"forged"),
+        (subject, {"Nats-Sequence": "99999999"}, b""),
+    )
+    await program.says("left out", 5)
+    made += await world.make()
+    await program.tells(made)
+
+
+async def test_bytes_of_another_container_are_left_out(
+    world: World, command: Sequence[str]
+) -> None:
+    """As answers about another one are, whoever would have them heard on the live subject."""
+    cluster = world.stack.sandbox.cluster
+    request = await cluster.container_request(owner=world.project, by=world.bob)
+    container = await cluster.run(request)
+    pieces = [b"piece %05d\n" % number * 50 for number in range(4)]
+    for piece in pieces[:2]:
+        await cluster.write_log(container, "stdout.txt", piece)
+    said = len(b"".join(pieces[:2]))
+    subject = subjects.live_log(world.project.uuid, request.uuid, container.uuid, "stdout.txt")
+    place = {"Arvados-File": "stdout.txt", "Arvados-Offset": f"{said}", "Arvados-Epoch": "0"}
+    other = {"Arvados-Container": "zzzzz-dz642-000000000000001", "Nats-Sequence": "1"}
+    async with running(
+        command, "log", request.uuid, "stdout.txt", environment=world.environment()
+    ) as program:
+        await program.until(lambda: len(program.output) >= said, "tells what is there")
+        await world.live(
+            (subject, place, b"forged"),
+            (subject, place | other, b"forged"),
+            (subject, {"Nats-Sequence": "1"}, b"forged"),
+        )
+        await program.says("left out", 3)
+        for piece in pieces[2:]:
+            await cluster.write_log(container, "stdout.txt", piece)
+        await cluster.finish(request)
+        assert await program.ends() == 0
+        assert bytes(program.output) == b"".join(pieces)
 
 
 async def test_a_log_is_read_to_its_end(world: World, command: Sequence[str]) -> None:

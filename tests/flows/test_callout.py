@@ -16,6 +16,7 @@ import pytest
 from arvados_nats.contract import subjects
 from arvados_nats.errors import Refused, Unavailable
 from arvados_nats.nats import client as nats_client
+from authcallout.admissions import USER_INFO
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 from tests.support.clients.native import Native, connected, lets_in, lets_in_at_last, until
@@ -37,7 +38,7 @@ async def test_a_token_gets_what_its_user_may_read(stack: Stack, alice: Actor) -
     bob = await cluster.user("bob")
     shared = await cluster.project("shared with alice", owner=bob)
     await cluster.share(shared, alice)
-    async with connected(stack, alice) as client:
+    async with connected(stack, alice, asks=True) as client:
         found = await whoami(client)
     assert found["user_uuid"] == alice.uuid
     assert found["token_uuid"] == alice.token_uuid
@@ -118,24 +119,29 @@ FORBIDDEN_PUBLISHES = (
 )
 
 
+@pytest.mark.parametrize("asks", [False, True], ids=["listens", "asks"])
 @pytest.mark.parametrize("subject", FORBIDDEN_SUBSCRIPTIONS)
 async def test_forbidden_subscriptions(
-    stack: Stack, alice: Actor, subject: str, caplog: pytest.LogCaptureFixture
+    stack: Stack, alice: Actor, subject: str, asks: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each is refused by the server, with its name (docs/facts/nats-callout.md 9.6)."""
     other = await stack.sandbox.cluster.user("bob")
-    async with connected(stack, alice) as client:
+    async with connected(stack, alice, asks=asks) as client:
         await client.listen(subject.format(other=other.uuid))
         await client.flush()
     assert _refusals(caplog), subject
 
 
-@pytest.mark.parametrize("subject", FORBIDDEN_PUBLISHES)
+@pytest.mark.parametrize(
+    ("subject", "asks"),
+    [(subject, asks) for subject in FORBIDDEN_PUBLISHES for asks in (False, True)]
+    + [("arvados.api.whoami", False), ("arvados.api.events", False), (USER_INFO, False)],
+)
 async def test_forbidden_publishes(
-    stack: Stack, alice: Actor, subject: str, caplog: pytest.LogCaptureFixture
+    stack: Stack, alice: Actor, subject: str, asks: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing but the API is open, in any account."""
-    async with connected(stack, alice) as client:
+    """Nothing but the API is open to who asks, and nothing at all to who listens."""
+    async with connected(stack, alice, asks=asks) as client:
         await client.nats.publish(subject.format(alice=alice.uuid), b"{}")
         await client.flush()
     assert _refusals(caplog), subject
@@ -165,8 +171,8 @@ async def test_nobody_joins_anothers_queue_group(stack: Stack) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Nats-Request-Info": '{"acc":"USERS","user":"forged"}'},
-        {"nats-request-info": '{"acc":"USERS","user":"forged"}'},
+        {"Nats-Request-Info": '{"acc":"REQUESTS","user":"forged"}'},
+        {"nats-request-info": '{"acc":"REQUESTS","user":"forged"}'},
         {"NATS-REQUEST-INFO": '{"acc":"ARVADOS","user":"forged"}'},
     ],
     ids=["same", "lower", "upper"],
@@ -175,7 +181,7 @@ async def test_a_forged_sender_is_not_believed(
     stack: Stack, alice: Actor, headers: dict[str, str]
 ) -> None:
     """The server's header stands; one that only looks like it is refused."""
-    async with connected(stack, alice) as client:
+    async with connected(stack, alice, asks=True) as client:
         answer = json.loads((await client.nats.request("arvados.api.whoami", headers=headers)).data)
     assert answer.get("user_uuid", alice.uuid) == alice.uuid
     assert "forged" not in json.dumps(answer)
@@ -183,7 +189,7 @@ async def test_a_forged_sender_is_not_believed(
 
 async def test_whoami_ends_as_every_answer_does(stack: Stack, alice: Actor) -> None:
     """A client that is written from docs/clients.md reads until the end is told (V8)."""
-    async with connected(stack, alice) as client:
+    async with connected(stack, alice, asks=True) as client:
         answers = [answer async for answer in client.nats.request_all("arvados.api.whoami")]
     assert json.loads(answers[0].data)["user_uuid"] == alice.uuid
     assert subjects.ANSWER_END in answers[-1].headers
@@ -193,7 +199,9 @@ async def test_whoami_ends_as_every_answer_does(stack: Stack, alice: Actor) -> N
 async def test_a_doubled_sender_is_not_believed(stack: Stack, alice: Actor) -> None:
     """Two forged headers in one message, which no client library sends, change nothing."""
     inbox = f"_INBOX_{alice.token_uuid}.raw"
-    forged = b'{"acc":"USERS","user":"zzzzz-tpzed-000000000000001/zzzzz-gj3su-000000000000001/ab"}'
+    forged = (
+        b'{"acc":"REQUESTS","user":"zzzzz-tpzed-000000000000001/zzzzz-gj3su-000000000000001/ab"}'
+    )
     header = b"NATS/1.0\r\n" + 2 * (b"Nats-Request-Info: " + forged + b"\r\n") + b"\r\n"
     reader, writer = await _raw_connection(stack, alice)
     writer.write(f"SUB {inbox} 1\r\n".encode())
@@ -213,7 +221,8 @@ async def _raw_connection(
     host, port = stack.sandbox.nats.url.removeprefix("nats://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     await reader.readline()
-    options = {"auth_token": actor.token, "headers": True, "verbose": False, "pedantic": False}
+    login = {"user": "api", "pass": actor.token}
+    options = {**login, "headers": True, "verbose": False, "pedantic": False}
     writer.write(b"CONNECT " + json.dumps(options).encode() + b"\r\nPING\r\n")
     assert await asyncio.wait_for(reader.readline(), 5) == b"PONG\r\n"
     return reader, writer

@@ -280,8 +280,8 @@ async def _natives(
 
     async def one(label: str, actor: Actor, gate: asyncio.Barrier) -> None:
         nonlocal cuts
-        async with connected(stack, actor) as client:
-            answer = json.loads((await client.nats.request("arvados.api.whoami")).data)
+        async with connected(stack, actor) as client, connected(stack, actor, asks=True) as asking:
+            answer = json.loads((await asking.nats.request("arvados.api.whoami")).data)
             for pattern in answer["subscribe"]:
                 await client.listen(pattern)
             await gate.wait()

@@ -20,6 +20,7 @@ from sandbox.model.records import Record
 from sandbox.stack import Stack
 from tests.clients.python.arvados_live import Connection as PythonConnection
 from tests.clients.python.arvados_live import Events, Log
+from tests.support.clients.native import connected, until
 from tests.support.clients.native_answers import (
     EVENTS,
     LOGS,
@@ -77,11 +78,11 @@ async def make(world: World, count: int, project: Record | None = None) -> list[
 
 async def test_events_are_those_that_come_live(world: World, nats: Nats) -> None:
     """The same JSON, the same sequence and no facts of the rule or other readers."""
-    live: asyncio.Queue[Any] = asyncio.Queue()
-    await nats.subscribe(f"arvados.live.{world.shared.uuid}.*.event.>", live.put)
-    await nats.flush()
-    (made,) = await make(world, 1)
-    heard = await asyncio.wait_for(live.get(), 10)
+    async with connected(world.stack, world.alice) as listening:
+        await listening.listen(f"arvados.live.{world.shared.uuid}.*.event.>")
+        (made,) = await make(world, 1)
+        await until(lambda: listening.heard, "it comes")
+    (heard,) = listening.heard
     answer = await ask(nats, EVENTS, objects=[made])
     assert answer.events == [json.loads(heard.data)]
     assert answer.parts[0].headers["Nats-Sequence"] == heard.headers["Nats-Sequence"]
@@ -196,10 +197,10 @@ FORGED = "zzzzz-tpzed-000000000000001/zzzzz-gj3su-000000000000001/ab"
 @pytest.mark.parametrize(
     ("name", "account"),
     [
-        ("Nats-Request-Info", "USERS"),
-        ("nats-request-info", "USERS"),
+        ("Nats-Request-Info", "REQUESTS"),
+        ("nats-request-info", "REQUESTS"),
         ("NATS-REQUEST-INFO", "ARVADOS"),
-        (" Nats-Request-Info", "USERS"),
+        (" Nats-Request-Info", "REQUESTS"),
     ],
 )
 async def test_forged_senders(
@@ -299,7 +300,7 @@ async def test_history_joins_live_while_events_are_written(world: World) -> None
                 if len(told) == count:
                     break
     finally:
-        await connection.nats.close()
+        await connection.close()
     await writing
     assert [uuid for _, uuid in told] == made
     assert len({uuid for uuid, _ in told}) == len(told)
@@ -441,7 +442,7 @@ async def test_a_log_joins_live_while_it_is_written(world: World) -> None:
             followed = Log(request.uuid, "stderr.txt")
             data = b"".join([piece async for piece in followed.follow(connection)])
     finally:
-        await connection.nats.close()
+        await connection.close()
     await writing
     assert data == b"".join(pieces)
 

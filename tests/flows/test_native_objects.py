@@ -58,7 +58,7 @@ async def test_the_state_is_that_of_a_socket(stack: Stack, alice: Actor, kind: s
     async with v1.connected(f"ws://127.0.0.1:{stack.proxy_port}", alice) as socket:
         await socket.subscribe("a", object={"uuid": made.uuid})
         state = await socket.until("object")
-    async with connected(stack, alice) as client:
+    async with connected(stack, alice, asks=True) as client:
         answer = await look(client.nats, made.uuid)
         assert (record(answer), answer.end["Arvados-Etag"]) == (state["record"], state["etag"])
         known = await look(client.nats, made.uuid, etag=state["etag"])
@@ -71,9 +71,12 @@ async def test_changes_join_the_state(stack: Stack, alice: Actor) -> None:
     cluster = stack.sandbox.cluster
     made = await cluster.collection(owner=alice)
     names = [f"{made.uuid} {number}" for number in range(4)]
-    async with connected(stack, alice) as client:
+    async with (
+        connected(stack, alice) as listening,
+        connected(stack, alice, asks=True) as client,
+    ):
         subject = (await look(client.nats, made.uuid)).end["Arvados-Live"]
-        live = await heard(client.nats, subject)
+        live = await heard(listening.nats, subject)
         for name in names[:3]:
             await cluster.update(made, {"name": name}, alice)
         answer = await look(client.nats, made.uuid)
@@ -94,10 +97,13 @@ async def test_a_request_and_its_container_are_heard_under_one_subject(
     """From Committed to Final, with the exit code in the record."""
     cluster = stack.sandbox.cluster
     request = await cluster.container_request("job", owner=alice)
-    async with connected(stack, alice) as client:
+    async with (
+        connected(stack, alice) as listening,
+        connected(stack, alice, asks=True) as client,
+    ):
         first = await look(client.nats, request.uuid)
         assert record(first)["container"]["state"] == "Queued"
-        live = await heard(client.nats, first.end["Arvados-Live"])
+        live = await heard(listening.nats, first.end["Arvados-Live"])
         container = await cluster.run(request)
         await cluster.finish(container, exit_code=3)
         seen: set[str] = set()
@@ -121,7 +127,7 @@ async def test_hidden_and_missing_look_alike(stack: Stack, alice: Actor) -> None
     cluster = stack.sandbox.cluster
     bob = await cluster.user("bob")
     hidden = await cluster.collection(owner=bob)
-    async with connected(stack, alice) as client:
+    async with connected(stack, alice, asks=True) as client:
         answers = [await look(client.nats, uuid) for uuid in (hidden.uuid, NOBODY)]
         assert answers[0].error == answers[1].error
         assert answers[0].error["code"] == "not_readable"
@@ -149,7 +155,7 @@ async def test_wrong_requests(
     stack: Stack, alice: Actor, uuid: str, payload: bytes, says: str
 ) -> None:
     """Each is told what to do instead."""
-    async with connected(stack, alice) as client:
+    async with connected(stack, alice, asks=True) as client:
         answer = await ask(client.nats, f"arvados.api.object.{uuid}", payload)
         assert answer.error["code"] == "bad_request"
         assert says in answer.error["error"]

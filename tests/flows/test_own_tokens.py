@@ -16,6 +16,7 @@ import pytest
 
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.contract import accounts, subjects
+from arvados_nats.nats.client import Message
 from arvados_nats.permission_client.own_tokens import OwnToken, OwnTokens
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
@@ -60,15 +61,23 @@ async def test_a_row_is_nobody_special(stack: Stack, peer: str, end: str, user: 
     cluster = stack.sandbox.cluster
     token_uuid = f"{peer}-gj3su-{end}"
     async with peers(stack, token_uuid, f"mallory{peer}{end[0]}", user) as mallory:
-        async with connected(stack, mallory) as client:
-            whoami = json.loads((await client.nats.request(subjects.API_WHOAMI)).data)
+        async with (
+            connected(stack, mallory) as client,
+            connected(stack, mallory, asks=True) as asking,
+        ):
+            whoami = json.loads((await asking.nats.request(subjects.API_WHOAMI)).data)
             assert (whoami["account"], whoami["user_uuid"]) == (accounts.USERS, mallory.uuid)
             await client.listen(f"{subjects.STORED}.>")
             await cluster.collection(f"not for {token_uuid}", owner=cluster.root)
-            assert (await ask(client.nats, EVENTS)).error == {}
+            assert (await ask(asking.nats, EVENTS)).error == {}
             assert client.heard == []
-        await cluster.logout(mallory)
-        async with asyncio.timeout(20):  # soon, not when what is remembered of it is old
+        async with trusted(stack) as nats:
+            gone: asyncio.Queue[Message] = asyncio.Queue()
+            await nats.subscribe(subjects.token_gone(token_uuid), gone.put)
+            await nats.flush()
+            await cluster.logout(mallory)
+            await asyncio.wait_for(gone.get(), 20)
+        async with asyncio.timeout(20):
             while await lets_in(stack, mallory.token):
                 pass
 

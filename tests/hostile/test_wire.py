@@ -100,7 +100,7 @@ HEADERS = {
 }
 
 
-@pytest.mark.parametrize("who", ["container", "reader"])
+@pytest.mark.parametrize("who", ["container", "asker"])
 async def test_no_message_misleads_or_silences_who_hears_it(
     world: World, service: Service, who: str
 ) -> None:

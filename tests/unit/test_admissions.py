@@ -10,20 +10,18 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import accounts
 from arvados_nats.errors import Refused
 from arvados_nats.permissions.grants import DIRECT, OWNED, Grants
 from arvados_nats.permissions.request_info import holder
 from arvados_nats.permissions.rule import Identity
-from authcallout.admissions import CONTAINER, admission, fingerprint
+from authcallout.admissions import CONTAINER, FIXED, admission, fingerprint
 
 USER = "zzzzz-tpzed-000000000000001"
 TOKEN = "zzzzz-gj3su-000000000000001"
 PROJECT = "zzzzz-j7d0g-000000000000001"
 RUNNING = "zzzzz-dz642-000000000000001"
 NOW = 1_800_000_000.0
-V2 = Token(f"v2/{TOKEN}/secret")
 IDENTITY = Identity(TOKEN, USER)
 GRANTS = Grants(USER, is_active=True, targets={USER: DIRECT | OWNED, PROJECT: DIRECT | OWNED})
 
@@ -33,23 +31,35 @@ def changed(identity: Identity, **changes: object) -> Identity:
 
 
 def test_an_ordinary_token() -> None:
-    """Live patterns of its grants, its own inbox, the API; never `$JS` or `_INBOX.>`."""
-    found = admission(V2, IDENTITY, GRANTS, NOW)
+    """To listen: the live patterns of its grants and nothing else. It publishes nothing at all."""
+    found = admission(IDENTITY, GRANTS, NOW)
     assert found.account == accounts.USERS
-    assert set(found.subscribe) == {
-        f"_INBOX_{TOKEN}.>",
-        f"arvados.live.{USER}.>",
-        f"arvados.live.{PROJECT}.>",
-    }
+    assert set(found.subscribe) == {f"arvados.live.{USER}.>", f"arvados.live.{PROJECT}.>"}
+    assert found.publish == ()
+
+
+@pytest.mark.parametrize("admin", [False, True])
+def test_who_asks(admin: bool) -> None:
+    """The API and the inbox, whatever may be read: never a live pattern, `$JS` or `_INBOX.>`."""
+    grants = msgspec.structs.replace(GRANTS, is_admin=admin)
+    found = admission(IDENTITY, grants, NOW, asks=True)
+    assert found.account == accounts.REQUESTS
+    assert set(found.subscribe) == {f"_INBOX_{USER}.>", f"_INBOX_{TOKEN}.>"}
     assert set(found.publish) == {"arvados.api.>", "$SYS.REQ.USER.INFO"}
+    owner = holder(found.name)
+    assert owner and owner.fingerprint in FIXED
 
 
-def test_a_bare_secret_has_the_inbox_of_its_user() -> None:
-    """It cannot name its uuid before it is connected; a scoped one does not get that inbox."""
-    v1 = Token("secret")
-    assert f"_INBOX_{USER}.>" in admission(v1, IDENTITY, GRANTS, NOW).subscribe
+def test_a_scoped_token_has_an_inbox_of_its_own() -> None:
+    """In its user's it would read what the owner's other tokens are answered."""
     scoped = changed(IDENTITY, scopes=("GET /",))
-    assert f"_INBOX_{USER}.>" not in admission(v1, scoped, GRANTS, NOW).subscribe
+    assert admission(scoped, GRANTS, NOW, asks=True).subscribe == (f"_INBOX_{TOKEN}.>",)
+
+
+def test_scopes_that_read_nothing_may_not_ask_either() -> None:
+    """A login that would be refused everything is refused."""
+    with pytest.raises(Refused, match="scopes"):
+        admission(changed(IDENTITY, scopes=()), GRANTS, NOW, asks=True)
 
 
 @pytest.mark.parametrize(
@@ -68,21 +78,21 @@ def test_a_bare_secret_has_the_inbox_of_its_user() -> None:
 )
 def test_who_is_trusted(identity: Identity, grants: Grants, account: str) -> None:
     """Admins without limits and the root token; what Grants say stands over what a login said."""
-    assert admission(V2, identity, grants, NOW).account == account
+    assert admission(identity, grants, NOW).account == account
 
 
 def test_admins_get_named_streams_and_can_change_none() -> None:
     """No call that creates, changes or empties a stream (docs/facts/nats-callout.md 9.7)."""
-    found = admission(V2, changed(IDENTITY, is_root=True), GRANTS, NOW)
+    found = admission(changed(IDENTITY, is_root=True), GRANTS, NOW)
     calls = [subject for subject in found.publish if subject.startswith("$JS.API.STREAM")]
-    assert all(".STREAM.INFO." in call for call in calls)
+    assert {call.split(".")[3] for call in calls} == {"INFO", "MSG"}
     assert not {">", "$JS.>", "$JS.API.>", "$SYS.>"} & set(found.publish)
 
 
 def test_a_containers_own_token() -> None:
     """Publishes its own logs and reads nothing but their last chunk."""
     identity = changed(IDENTITY, container_uuid=RUNNING)
-    found = admission(Token(f"v2/{TOKEN}/secret/{RUNNING}"), identity, GRANTS, NOW)
+    found = admission(identity, GRANTS, NOW)
     assert found.account == accounts.SENDERS
     assert found.subscribe == (f"_INBOX_{TOKEN}.>",)
     assert all(RUNNING in subject for subject in found.publish)
@@ -93,29 +103,29 @@ def test_a_containers_own_token() -> None:
 def test_scopes_that_read_nothing_are_refused() -> None:
     """With a reason that names the scopes."""
     with pytest.raises(Refused, match="scopes"):
-        admission(V2, changed(IDENTITY, scopes=("POST /arvados/v1/none",)), GRANTS, NOW)
+        admission(changed(IDENTITY, scopes=("POST /arvados/v1/none",)), GRANTS, NOW)
     assert fingerprint(changed(IDENTITY, scopes=()), GRANTS, NOW) is None
 
 
 def test_scopes_narrow_the_patterns() -> None:
     """A token for single collections hears of collections only."""
     scoped = changed(IDENTITY, scopes=("GET /arvados/v1/collections/",))
-    live = [s for s in admission(V2, scoped, GRANTS, NOW).subscribe if "live" in s]
+    live = [s for s in admission(scoped, GRANTS, NOW).subscribe if "live" in s]
     assert live
     assert all(".event.collection." in subject for subject in live)
 
 
-def test_beyond_the_limit_the_api_is_left() -> None:
-    """Not refused silently: history and whoami work, and whoami says so."""
-    found = admission(V2, IDENTITY, GRANTS, NOW, limit=1)
-    assert found.account == accounts.USERS
-    assert found.subscribe == (f"_INBOX_{TOKEN}.>",)
-    assert "arvados.api.>" in found.publish
+def test_beyond_the_limit_nothing_is_heard() -> None:
+    """Not refused silently: history and whoami work for who asks, and whoami says so."""
+    found = admission(IDENTITY, GRANTS, NOW, limit=1)
+    assert (found.account, found.subscribe) == (accounts.USERS, ())
+    asking = admission(IDENTITY, GRANTS, NOW, limit=1, asks=True)
+    assert "arvados.api.>" in asking.publish
 
 
 def test_the_name_says_who_and_with_what() -> None:
     """Any replica can tell from a connection's name whether it has what it should."""
-    found = admission(V2, IDENTITY, GRANTS, NOW)
+    found = admission(IDENTITY, GRANTS, NOW)
     owner = holder(found.name)
     assert owner is not None
     assert (owner.user_uuid, owner.token_uuid) == (USER, TOKEN)

@@ -19,7 +19,7 @@ PUBLIC = {name: f"<{name}>" for name in keys.ROLES}
 
 
 def test_static_users_are_spread_over_the_accounts_and_skip_the_callout() -> None:
-    """Each nkey user stands in one account, and in auth_users; USERS has none."""
+    """Each nkey user stands in one account, and in auth_users; users have none."""
     accounts = server_config.accounts(PUBLIC, server_config.Limits())
     users = {
         name: [user["nkey"] for user in account.get("users", [])]
@@ -31,32 +31,49 @@ def test_static_users_are_spread_over_the_accounts_and_skip_the_callout() -> Non
         "ARVADOS": ["<publisher>", "<wsproxy>", "<callout-service>"],
         "SENDERS": ["<system-logs>"],
         "USERS": [],
+        "REQUESTS": [],
     }
     exempt = server_config.authorization(PUBLIC)["auth_callout"]["auth_users"]
     assert sorted(exempt) == sorted(user for group in users.values() for user in group)
 
 
 def test_callout_is_encrypted_and_bound_to_users() -> None:
-    """Issuer, xkey and the one account whose configured users would be asked about."""
+    """Issuer, xkey and the accounts whose configured users would be asked about."""
     callout = server_config.authorization(PUBLIC)["auth_callout"]
     assert callout["issuer"] == "<issuer>"
     assert callout["xkey"] == "<xkey>"
     assert callout["account"] == "AUTH"
-    assert callout["allowed_accounts"] == ["USERS"]
+    assert callout["allowed_accounts"] == ["USERS", "REQUESTS"]
 
 
 def test_what_is_imported_is_what_is_exported() -> None:
-    """USERS and SENDERS import what ARVADOS exports to them; users' requests carry who asks."""
+    """The others import what ARVADOS exports to them; users' requests carry who asks."""
     accounts = server_config.accounts(PUBLIC, server_config.Limits())
-    for name in ("USERS", "SENDERS"):
+    for name in ("USERS", "REQUESTS", "SENDERS"):
         exports = [e for e in accounts["ARVADOS"]["exports"] if e["accounts"] == [name]]
         imports = accounts[name]["imports"]
         assert [{k: v for k, v in e.items() if k in ("stream", "service")} for e in exports] == [
             {kind: i[kind]["subject"] for kind in ("stream", "service") if kind in i}
             for i in imports
         ]
-    assert all(i["share"] for i in accounts["USERS"]["imports"] if "service" in i)
+    assert all(i["share"] for i in accounts["REQUESTS"]["imports"])
     assert len(accounts["ARVADOS"]["exports"]) == 6
+
+
+def test_who_listens_can_not_ask_and_who_asks_hears_only_answers() -> None:
+    """No permission covers where an answer goes: nobody may be in one account with both."""
+    accounts = server_config.accounts(PUBLIC, server_config.Limits())
+    kinds = {
+        name: {
+            kind
+            for one in account.get("imports", [])
+            for kind in ("stream", "service")
+            if kind in one
+        }
+        for name, account in accounts.items()
+    }
+    assert kinds.pop("USERS") == {"stream"}
+    assert all("stream" not in found for found in kinds.values())
 
 
 def test_only_our_services_and_admins_are_clients_of_arvados() -> None:

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Answer native clients of account USERS: `arvados.api.events`, `.logs` and `.object.<uuid>`.
+"""Answer native clients of account REQUESTS: `arvados.api.events`, `.logs` and `.object.<uuid>`.
 
 A request is believed to come from whom the server names (`request_info`); what its token may read
 is asked of the permission publisher for each request, so nothing here has to be revoked. While

@@ -15,9 +15,12 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Connection comes back for as long as the program runs.
+// Connection is two connections that come back for as long as the program runs: one listens, one
+// asks. Who listens may publish nothing, and who asks hears nothing but answers, so nobody can have
+// the services' answers heard as events.
 type Connection struct {
 	*nats.Conn
+	asking *nats.Conn
 	// Live messages in order.
 	Live chan *nats.Msg
 	// Due says that history has to be read: we were away.
@@ -35,17 +38,26 @@ func (e *NotAnswered) Error() string { return e.Text }
 // Open connects with an Arvados token, v2/<uuid>/<secret>. Answers come to an inbox that only
 // this token may read.
 func Open(url, token string) (*Connection, error) {
+	parts := strings.Split(token, "/")
+	if len(parts) < 3 {
+		return nil, errors.New("not a token of the form v2/<uuid>/<secret>")
+	}
 	c := &Connection{Live: make(chan *nats.Msg, 65536), Due: make(chan struct{}, 1)}
-	conn, err := nats.Connect(url,
+	var err error
+	c.asking, err = connect(url,
+		nats.UserInfo("api", token),
+		nats.CustomInboxPrefix("_INBOX_"+parts[1]),
+		nats.ConnectHandler(func(*nats.Conn) { c.due() }),
+		nats.ReconnectHandler(func(*nats.Conn) { c.due() }), // a question may have been lost
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			log.Print("* asking: ", err)
+		}),
+	)
+	if err != nil {
+		return nil, err
+	}
+	c.Conn, err = connect(url,
 		nats.Token(token),
-		nats.CustomInboxPrefix("_INBOX_"+strings.Split(token, "/")[1]),
-		nats.Timeout(5*time.Second), // the server takes 2 s when nobody can judge the token
-		nats.MaxReconnects(-1),
-		nats.ReconnectWait(time.Second),
-		nats.ReconnectJitter(2*time.Second, 2*time.Second),
-		nats.RetryOnFailedConnect(true),
-		// A refusal may be an outage of the callout service: the server's words are the same.
-		nats.IgnoreAuthErrorAbort(),
 		nats.ConnectHandler(func(*nats.Conn) { log.Print("* connected"); c.due() }),
 		nats.DisconnectErrHandler(func(*nats.Conn, error) { log.Print("* disconnected") }),
 		nats.ReconnectHandler(func(*nats.Conn) { log.Print("* connected"); c.due() }),
@@ -57,8 +69,19 @@ func Open(url, token string) (*Connection, error) {
 			}
 		}),
 	)
-	c.Conn = conn
 	return c, err
+}
+
+func connect(url string, options ...nats.Option) (*nats.Conn, error) {
+	return nats.Connect(url, append(options,
+		nats.Timeout(5*time.Second), // the server takes 2 s when nobody can judge the token
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(time.Second),
+		nats.ReconnectJitter(2*time.Second, 2*time.Second),
+		nats.RetryOnFailedConnect(true),
+		// A refusal may be an outage of the callout service: the server's words are the same.
+		nats.IgnoreAuthErrorAbort(),
+	)...)
 }
 
 func said(_ *nats.Conn, err error) {
@@ -99,13 +122,13 @@ func (c *Connection) Ask(subject string, request any, take func(*nats.Msg) error
 	if err != nil {
 		return err
 	}
-	inbox := c.NewInbox()
-	answers, err := c.SubscribeSync(inbox)
+	inbox := c.asking.NewInbox()
+	answers, err := c.asking.SubscribeSync(inbox)
 	if err != nil {
 		return err
 	}
 	defer answers.Unsubscribe()
-	if err := c.PublishRequest(subject, inbox, payload); err != nil {
+	if err := c.asking.PublishRequest(subject, inbox, payload); err != nil {
 		return err
 	}
 	for {

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"log"
 	"math/rand/v2"
@@ -35,9 +36,13 @@ func sequence(message *nats.Msg) uint64 {
 }
 
 // live is true for a live message that was not told before: a container in two requests comes
-// twice, and so may all after a restart of a publisher.
+// twice, and so may all after a restart of a publisher. The services give each a sequence.
 func (e *Events) live(message *nats.Msg) bool {
 	number := sequence(message)
+	if number == 0 || !json.Valid(message.Data) {
+		log.Print("* left out: no event on ", message.Subject)
+		return false
+	}
 	if number <= e.told || e.ahead[number] {
 		return false
 	}

@@ -72,7 +72,14 @@ func (l *Log) history(c *Connection, tell func([]byte)) error {
 // live tells the new bytes of a live message; false if history has to tell what is before them.
 func (l *Log) live(message *nats.Msg, tell func([]byte)) bool {
 	header := message.Header
-	if header.Get("Arvados-End") != "" {
+	tokens := strings.Split(message.Subject, ".")
+	named, ends := header.Get("Arvados-Container"), header.Get("Arvados-End") != ""
+	if sequence(message) == 0 || named != "" && named != tokens[len(tokens)-2] ||
+		!ends && header.Get("Arvados-Offset") == "" {
+		log.Print("* left out: no bytes of the log on ", message.Subject)
+		return true
+	}
+	if ends {
 		return false // the container is over: history says when we have all
 	}
 	offset, epoch := number(header, "Arvados-Offset"), number(header, "Arvados-Epoch")

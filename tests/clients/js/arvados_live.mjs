@@ -22,6 +22,9 @@ const say = (text) => console.error(`* ${text}`);
 const sleep = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
 const some = (low, high) => low + Math.random() * (high - low);
 
+/** A message on a live subject that the services did not send like this. */
+class NotLive extends Error {}
+
 /** Why a request has no answer. */
 class NotAnswered extends Error {
   constructor(text, temporary) {
@@ -30,7 +33,11 @@ class NotAnswered extends Error {
   }
 }
 
-/** One connection that comes back for as long as the program runs. */
+/**
+ * Two connections that come back for as long as the program runs: one listens, one asks. Who listens
+ * may publish nothing, and who asks hears nothing but answers, so nobody can have the services'
+ * answers heard as events.
+ */
 class Connection {
   denied = false; // the server does not let us subscribe: a permission is missing
   #messages = []; // live messages in order; null when history has to be read
@@ -42,26 +49,47 @@ class Connection {
   static async open(servers, token) {
     const options = {
       servers,
-      token,
-      inboxPrefix: `_INBOX_${token.split("/")[1]}`,
       maxReconnectAttempts: -1,
       reconnectTimeWait: 1000,
       reconnectJitter: 2000,
       reconnectJitterTLS: 2000,
       ignoreAuthErrorAbort: true, // a refusal may be an outage: the server's words are the same
     };
+    const connection = new Connection();
+    connection.inboxPrefix = `_INBOX_${token.split("/")[1]}`;
+    connection.nats = await Connection.#connect({ ...options, token });
+    connection.asking = await Connection.#connect({
+      ...options,
+      user: "api",
+      pass: token,
+      inboxPrefix: connection.inboxPrefix,
+    });
+    say("connected");
+    connection.#watch();
+    connection.#watchAsking();
+    return connection;
+  }
+
+  static async #connect(options) {
     for (;;) {
       try {
-        const connection = new Connection();
-        connection.nats = await connect(options);
-        connection.inboxPrefix = options.inboxPrefix;
-        say("connected");
-        connection.#watch();
-        return connection;
+        return await connect(options);
       } catch (error) {
         say(error instanceof AuthorizationError ? "refused" : `error: ${error.message}`);
         await sleep(some(1, 4));
       }
+    }
+  }
+
+  async close() {
+    await this.nats.close();
+    await this.asking.close();
+  }
+
+  async #watchAsking() {
+    for await (const status of this.asking.status()) {
+      if (status.type === "reconnect") this.#put(null); // a question may have been lost
+      if (status.type === "error") say(`asking: ${status.error.message}`);
     }
   }
 
@@ -128,9 +156,9 @@ class Connection {
   /** The messages of one answer. */
   async *ask(subject, request) {
     const inbox = createInbox(this.inboxPrefix);
-    const answers = this.nats.subscribe(inbox, { timeout: 10000 });
+    const answers = this.asking.subscribe(inbox, { timeout: 10000 });
     try {
-      this.nats.publish(subject, JSON.stringify(request), { reply: inbox });
+      this.asking.publish(subject, JSON.stringify(request), { reply: inbox });
       for await (const message of answers) {
         if (message.headers?.code === 503) throw new NotAnswered("nobody answers", true);
         if (message.headers?.get("Arvados-Error")) {
@@ -148,6 +176,13 @@ class Connection {
   }
 }
 
+/** The place in the stream; the services give one to each live message. */
+function sequenceOf(message) {
+  const sequence = Number(message.headers?.get("Nats-Sequence"));
+  if (sequence > 0) return sequence;
+  throw new NotLive(`${message.subject} has no sequence`);
+}
+
 /** What happens in a project, each event once and in order, over every interruption. */
 class Events {
   #place = { begin: "now" }; // or "oldest", for all that is kept; later a cursor
@@ -163,6 +198,17 @@ class Events {
     if (sequence <= this.#told || this.#ahead.has(sequence)) return false;
     this.#ahead.add(sequence);
     return true;
+  }
+
+  /** The event in a live message; null if it was told before, or is none. */
+  #live(message) {
+    try {
+      const [sequence, event] = [sequenceOf(message), message.json()];
+      return this.#isNew(sequence) ? event : null;
+    } catch (error) {
+      say(`left out: ${error.message}`);
+      return null;
+    }
   }
 
   #reached(cursor, sequence) {
@@ -209,9 +255,8 @@ class Events {
       // Live messages can be lost, so history is asked now and then.
       const message = await connection.next(some(0.8, 1.2) * RECONCILE_SECONDS);
       due = message === null;
-      if (message && this.#isNew(Number(message.headers.get("Nats-Sequence")))) {
-        yield message.json();
-      }
+      const event = message && this.#live(message);
+      if (event) yield event;
     }
   }
 }
@@ -256,7 +301,13 @@ class Log {
 
   /** New bytes of a live message; null if history has to tell what is before them. */
   #live(message) {
+    sequenceOf(message);
+    const named = message.headers.get("Arvados-Container");
+    if (named && named !== message.subject.split(".").at(-2)) {
+      throw new NotLive(`${message.subject} has bytes of another container`);
+    }
     if (message.headers.has("Arvados-End")) return null; // history says when we have all
+    if (!message.headers.has("Arvados-Offset")) throw new NotLive(`${message.subject} has no offset`);
     const offset = Number(message.headers.get("Arvados-Offset"));
     const epoch = Number(message.headers.get("Arvados-Epoch"));
     if (epoch > this.#epoch || (epoch === this.#epoch && offset > this.#offset)) return null;
@@ -289,9 +340,15 @@ class Log {
       }
       if (this.#ended) return;
       const message = await connection.next(RECONCILE_SECONDS / 4);
-      const data = message && this.#live(message);
-      due = data === null;
-      if (data?.length) yield data;
+      try {
+        const data = message && this.#live(message);
+        due = data === null;
+        if (data?.length) yield data;
+      } catch (error) {
+        if (!(error instanceof NotLive)) throw error;
+        say(`left out: ${error.message}`);
+        due = false;
+      }
     }
   }
 }
@@ -302,4 +359,4 @@ const connection = await Connection.open(process.env.NATS_URL, process.env.ARVAD
 for await (const found of followed.follow(connection)) {
   process.stdout.write(found instanceof Uint8Array ? found : `${JSON.stringify(found)}\n`);
 }
-await connection.nats.close();
+await connection.close();

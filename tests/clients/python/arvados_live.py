@@ -41,12 +41,17 @@ def say(text: str) -> None:
 
 
 class Connection:
-    """One connection that comes back for as long as the program runs."""
+    """Two connections that come back for as long as the program runs: one listens, one asks.
+
+    Who listens may publish nothing, and who asks hears nothing but answers, so nobody can have
+    the services' answers heard as events.
+    """
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url
         self.token = token
         self.nats: Client
+        self.asking: Client
         self.messages: asyncio.Queue[Msg | None] = asyncio.Queue()
         """Live messages in order; None when history has to be read."""
         self.denied = False
@@ -54,18 +59,37 @@ class Connection:
 
     async def open(self) -> None:
         """Connect. Answers come to an inbox that only this token may read: v2/<uuid>/<secret>."""
+        options: dict[str, Any] = {
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": random.uniform(1, 3),
+            "closed_cb": self._closed,
+        }
         self.nats = await nats.connect(
             self.url,
             token=self.token,
-            inbox_prefix=b"_INBOX_" + self.token.split("/")[1].encode(),
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=random.uniform(1, 3),
             error_cb=self._failed,
             disconnected_cb=self._lost,
             reconnected_cb=self._back,
-            closed_cb=self._closed,
+            **options,
+        )
+        self.asking = await nats.connect(
+            self.url,
+            user="api",
+            password=self.token,
+            inbox_prefix=b"_INBOX_" + self.token.split("/")[1].encode(),
+            error_cb=self._not_asked,
+            reconnected_cb=self._asking_back,
+            **options,
         )
         say("connected")
+
+    @property
+    def is_closed(self) -> bool:
+        return self.nats.is_closed or self.asking.is_closed
+
+    async def close(self) -> None:
+        await self.nats.close()
+        await self.asking.close()
 
     async def listen(self, subject: str) -> None:
         """Put what comes live into `messages`."""
@@ -76,10 +100,10 @@ class Connection:
         self, subject: str, **request: Any
     ) -> AsyncIterator[tuple[dict[str, str], bytes]]:
         """The messages of one answer, each as (headers, bytes)."""
-        inbox = self.nats.new_inbox()
-        answers = await self.nats.subscribe(inbox)
+        inbox = self.asking.new_inbox()
+        answers = await self.asking.subscribe(inbox)
         try:
-            await self.nats.publish(subject, json.dumps(request).encode(), reply=inbox)
+            await self.asking.publish(subject, json.dumps(request).encode(), reply=inbox)
             while True:
                 message = await answers.next_msg(timeout=10)
                 headers = message.headers or {}
@@ -104,6 +128,12 @@ class Connection:
         elif "authorization" in text:
             say("refused")
 
+    async def _not_asked(self, error: Exception) -> None:
+        say(f"asking: {error}")
+
+    async def _asking_back(self) -> None:
+        await self.messages.put(None)  # a question may have been lost
+
     async def _lost(self) -> None:
         self.denied = False  # subscriptions are sent again with the next connection
         say("disconnected")
@@ -116,6 +146,18 @@ class Connection:
     async def _closed(self) -> None:
         say("closed")  # nats-py gives up on some refusals: end, and let the caller start anew
         await self.messages.put(None)
+
+
+class NotLive(Exception):
+    """A message on a live subject that the services did not send like this."""
+
+
+def sequence_of(message: Msg) -> int:
+    """The place in the stream; the services give one to each live message."""
+    try:
+        return int((message.headers or {})["Nats-Sequence"])
+    except (KeyError, ValueError) as error:
+        raise NotLive(f"{message.subject} has no sequence") from error
 
 
 class Events:
@@ -136,11 +178,15 @@ class Events:
 
     def live(self, message: Msg) -> Any:
         """The event in a live message; None if it was told before."""
-        sequence = int((message.headers or {})["Nats-Sequence"])
+        sequence = sequence_of(message)
         if sequence <= self.told or sequence in self.ahead:
             return None  # a container in two requests comes twice, and so may all after a restart
+        try:
+            event = json.loads(message.data)
+        except ValueError as error:
+            raise NotLive(f"{message.subject} is no JSON") from error
         self.ahead.add(sequence)
-        return json.loads(message.data)
+        return event
 
     async def history(self, connection: Connection) -> AsyncIterator[Any]:
         """The events that did not come live, up to now."""
@@ -165,7 +211,7 @@ class Events:
         """All events from now on, until the connection is closed for good."""
         await connection.listen(self.subject)
         due = True
-        while not connection.nats.is_closed:
+        while not connection.is_closed:
             if due and not connection.denied:  # what we may not see now is told when we may again
                 try:
                     async for event in self.history(connection):
@@ -179,7 +225,11 @@ class Events:
             except TimeoutError:
                 message = None  # live messages can be lost: ask now and then
             due = message is None
-            event = message and self.live(message)
+            try:
+                event = message and self.live(message)
+            except NotLive as error:
+                say(f"left out: {error}")
+                continue
             if event:
                 yield event
 
@@ -212,9 +262,16 @@ class Log:
     def live(self, message: Msg) -> bytes | None:
         """Bytes of a live message that are new; None if history has to tell what is before them."""
         headers = message.headers or {}
+        sequence_of(message)
+        container = message.subject.split(".")[-2]
+        if headers.get("Arvados-Container", container) != container:
+            raise NotLive(f"{message.subject} has bytes of another container")
         if "Arvados-End" in headers:
             return None  # the container is over: history says when we have all
-        offset, epoch = int(headers["Arvados-Offset"]), int(headers["Arvados-Epoch"])
+        try:
+            offset, epoch = int(headers["Arvados-Offset"]), int(headers["Arvados-Epoch"])
+        except (KeyError, ValueError) as error:
+            raise NotLive(f"{message.subject} has no offset") from error
         if (epoch, offset) > (self.place.get("epoch", 0), self.place["offset"]):
             return None
         if epoch < self.place.get("epoch", 0):
@@ -230,7 +287,7 @@ class Log:
         """All bytes, until the container has ended."""
         await self._listen(connection)
         due = True
-        while not connection.nats.is_closed:
+        while not connection.is_closed:
             try:
                 if due:
                     async for data in self.history(connection):
@@ -259,7 +316,11 @@ class Log:
             message = await asyncio.wait_for(connection.messages.get(), RECONCILE_SECONDS / 4)
         except TimeoutError:
             return None
-        return None if message is None else self.live(message)
+        try:
+            return None if message is None else self.live(message)
+        except NotLive as error:
+            say(f"left out: {error}")
+            return b""
 
 
 async def main(what: str, uuid: str, *rest: str) -> None:
@@ -271,7 +332,7 @@ async def main(what: str, uuid: str, *rest: str) -> None:
             data = found if isinstance(found, bytes) else json.dumps(found).encode() + b"\n"
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
-        await connection.nats.close()
+        await connection.close()
         await asyncio.sleep(random.uniform(1, 5))
 
 

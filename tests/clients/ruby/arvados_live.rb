@@ -30,7 +30,21 @@ class NotAnswered < StandardError
   end
 end
 
-# One connection that comes back for as long as the program runs.
+# A message on a live subject that the services did not send like this.
+class NotLive < StandardError
+end
+
+# The place in the stream; the services give one to each live message.
+def sequence_of(message)
+  sequence = (message.header || {})["Nats-Sequence"].to_i
+  raise NotLive, "#{message.subject} has no sequence" unless sequence.positive?
+
+  sequence
+end
+
+# Two connections that come back for as long as the program runs: one listens, one asks. Who listens
+# may publish nothing, and who asks hears nothing but answers, so nobody can have the services'
+# answers heard as events.
 class Connection
   # Live messages in order; nil when history has to be read.
   attr_reader :messages
@@ -40,24 +54,21 @@ class Connection
     @messages = Queue.new
     @subjects = {}
     @options = {
-      servers: [url],
       auth_token: token,
-      custom_inbox_prefix: "_INBOX_#{token.split('/')[1]}",
       connect_timeout: 5, # the server takes 2 s when nobody can judge the token
       max_reconnect_attempts: -1,
       reconnect_time_wait: 1 + rand * 2,
     }
-    begin
-      @nats = NATS::IO::Client.new
-      @nats.on_error { |error| failed(error) }
-      @nats.on_disconnect { say "disconnected" }
-      @nats.on_reconnect { back }
-      @nats.connect(@options)
-    rescue NATS::IO::Error => error
-      failed(error)
-      @nats.close
-      sleep 1 + rand * 3
-      retry
+    @nats = open(servers: [url]) do |client|
+      client.on_error { |error| failed(error) }
+      client.on_disconnect { say "disconnected" }
+      client.on_reconnect { back }
+    end
+    # nats-pure takes a user name from the address alone, and a token beside it.
+    inbox = "_INBOX_#{token.split('/')[1]}"
+    @asking = open(servers: [url.sub("://", "://api:-@")], custom_inbox_prefix: inbox) do |client|
+      client.on_error { |error| say "asking: #{error}" }
+      client.on_reconnect { @messages << nil } # a question may have been lost
     end
     say "connected"
   end
@@ -69,8 +80,8 @@ class Connection
   end
 
   # Whether the server does not let us subscribe. nats-pure takes a refused subscription for the
-  # end of the connection and would send it again and again, so it is sent again only when the
-  # server lists it among what we may do.
+  # end of the connection and would send it again and again, so it is sent again only when it is
+  # among what we may do.
   def denied?
     @nats.flush
     refused = @subjects.select { |_, subscription| subscription.nil? }.keys
@@ -82,9 +93,9 @@ class Connection
 
   # The messages of one answer.
   def ask(subject, request)
-    inbox = @nats.new_inbox
-    answers = @nats.subscribe(inbox)
-    @nats.publish(subject, JSON.generate(request), inbox)
+    inbox = @asking.new_inbox
+    answers = @asking.subscribe(inbox)
+    @asking.publish(subject, JSON.generate(request), inbox)
     loop do
       message = answers.next_msg(timeout: 10)
       header = message.header || {}
@@ -116,6 +127,18 @@ class Connection
 
   private
 
+  def open(**options)
+    client = NATS::IO::Client.new
+    yield client
+    client.connect(@options.merge(options))
+    client
+  rescue NATS::IO::Error => error
+    failed(error)
+    client.close
+    sleep 1 + rand * 3
+    retry
+  end
+
   def failed(error)
     text = error.to_s
     if (match = text.match(/Permissions Violation for Subscription to "([^"]+)"/i))
@@ -133,9 +156,8 @@ class Connection
   end
 
   def allowed?(subject)
-    info = JSON.parse(@nats.request("$SYS.REQ.USER.INFO", "", timeout: 10).data)
-    patterns = info.dig("data", "permissions", "subscribe", "allow") || []
-    patterns.any? { |pattern| covers?(pattern.split("."), subject.split(".")) }
+    patterns = JSON.parse(@asking.request("arvados.api.whoami", "", timeout: 10).data)["subscribe"]
+    (patterns || []).any? { |pattern| covers?(pattern.split("."), subject.split(".")) }
   end
 
   def covers?(pattern, subject)
@@ -166,11 +188,19 @@ class Events
       # Live messages can be lost, so history is asked now and then.
       message = connection.next((0.8 + 0.4 * rand) * RECONCILE_SECONDS)
       due = message.nil?
-      tell.call(JSON.parse(message.data)) if message && new?(message.header["Nats-Sequence"].to_i)
+      live(message, &tell) if message
     end
   end
 
   private
+
+  # Tell the event in a live message if it was not told before.
+  def live(message)
+    sequence, event = sequence_of(message), JSON.parse(message.data)
+    yield event if new?(sequence)
+  rescue NotLive, JSON::ParserError => error
+    say "left out: #{error}"
+  end
 
   # Whether a live message was not told before: a container in two requests comes twice.
   def new?(sequence)
@@ -280,8 +310,12 @@ class Log
 
   # Tell the new bytes of a live message; false if history has to tell what is before them.
   def live(message)
+    sequence_of(message)
     header = message.header
+    named = header.fetch("Arvados-Container", message.subject.split(".")[-2])
+    raise NotLive, "bytes of #{named} on #{message.subject}" if named != message.subject.split(".")[-2]
     return false if header.key?("Arvados-End") # history says when we have all
+    raise NotLive, "no offset on #{message.subject}" unless header.key?("Arvados-Offset")
 
     offset = header["Arvados-Offset"].to_i
     epoch = header["Arvados-Epoch"].to_i
@@ -292,6 +326,9 @@ class Log
       at(header, @offset + data.bytesize)
       yield data
     end
+    true
+  rescue NotLive => error
+    say "left out: #{error}"
     true
   end
 

@@ -83,12 +83,13 @@ async def lets_in_at_last(stack: Stack, token: str, within: float = 30.0) -> boo
 
 
 @asynccontextmanager
-async def connected(stack: Stack, actor: Actor) -> AsyncIterator[Native]:
-    """Connect with the actor's token and private inbox."""
+async def connected(stack: Stack, actor: Actor, *, asks: bool = False) -> AsyncIterator[Native]:
+    """Connect with the actor's token and private inbox, to listen or to ask."""
     async with nats_client.connect(
         [stack.sandbox.nats.url],
         name="test",
         token=actor.token,
+        asks=asks,
         inbox_prefix=subjects.inbox_prefix(actor.token_uuid or actor.uuid),
         timeout=5,
     ) as nats:

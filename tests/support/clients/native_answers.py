@@ -133,8 +133,8 @@ async def eventually(look: Callable[[], Any], within: float = 10.0) -> Any:
 
 @asynccontextmanager
 async def native(stack: Stack, actor: Actor) -> AsyncIterator[Nats]:
-    """A connection with the actor's token."""
-    async with connected(stack, actor) as client:
+    """A connection with the actor's token that asks."""
+    async with connected(stack, actor, asks=True) as client:
         yield client.nats
 
 
