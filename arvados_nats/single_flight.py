@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Iterator
 from typing import Any, Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -25,6 +25,9 @@ class SingleFlight(Generic[Key, Answer]):
 
     def __len__(self) -> int:
         return len(self._flights)
+
+    def __iter__(self) -> Iterator[asyncio.Task[Answer]]:
+        return iter(tuple(self._flights.values()))
 
     async def ask(self, key: Key, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
         """The answer, or the error, of the question under way; `work` begins one if there is none.

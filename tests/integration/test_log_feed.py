@@ -329,7 +329,7 @@ async def test_one_read_is_under_way_while_the_last_is_sent(
             piece = await history.read(wanted, access)
             assert isinstance(piece, Piece)
             read, place = read + piece.data, piece.next
-            await until(lambda: not history._flights)
+            await asyncio.gather(*history._flights)
             reads.append(faults.count(route))
     assert read == content
     assert reads[0] == 2

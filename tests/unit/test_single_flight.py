@@ -38,12 +38,12 @@ async def test_all_who_ask_meanwhile_get_one_answer() -> None:
     other = await asked.start("other")
     assert len(asked.questions) == len(asked.flights) == 2
     asked.questions[0].set_result(7)
-    assert await asyncio.gather(*both) == [7, 7]
+    assert [await task for task in both] == [7, 7]
     assert "k" not in asked.flights
     later = await asked.start()
     for question in asked.questions[1:]:
         question.set_result(8)
-    assert await asyncio.gather(other, later) == [8, 8]
+    assert await other == await later == 8
 
 
 async def test_an_error_is_everybodys_and_is_not_kept() -> None:
