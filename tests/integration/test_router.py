@@ -91,7 +91,7 @@ def connect(router: Router, check: PermissionCheck) -> Connect:
         )
         if targets is not None:
             principal.set_grants(Grants(user, is_active=True, targets=targets, **changes))
-        check.add_token(principal.key, Token(f"secret of {user}"))
+        check.add_token(principal.key, Token(f"secret-{user}"))
         inbox = Inbox()
         principal.sinks.append(inbox)
         router.add(principal)
