@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PAGE := wsproxy/static/index.html
 WEB := $(shell find web -name node_modules -prune -o -type f -print)
 
-.PHONY: demo test test-newest test-k8s check bench chart web clean
+.PHONY: demo test test-ages test-newest test-k8s check bench chart web clean
 
 demo: $(VENV)/.sandbox $(PAGE)
 	$(BIN)/arvados-nats demo $(DEMO_ARGS)
@@ -40,6 +40,10 @@ test: $(VENV)/.test $(PAGE)
 test-newest:
 	$(MAKE) VENV=.venv-newest PYTHON=$(PYTHON) .venv-newest/.test
 	.venv-newest/bin/python -m pytest $(PYTEST_ARGS) $(TESTS)
+
+# The flows in short form beside Arvados 2.7, 3.0, 3.1 and 3.2, and a table of them.
+test-ages: $(VENV)/.test $(PAGE)
+	$(BIN)/python -m pytest tests/ages tests/integration/test_ages.py
 
 check: $(VENV)/.check $(PAGE)
 	.ci/web $(VENV) check

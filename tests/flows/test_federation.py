@@ -8,21 +8,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from sandbox import sandbox as sandboxes
-from sandbox import stack as services
 from sandbox.model.actors import Actor
-from sandbox.model.config import ClusterConfig
 from sandbox.postgres import PostgresServer
 from sandbox.sandbox import Sandbox
 from sandbox.stack import Stack
 from tests.support.clients.native import connected, until
+from tests.support.worlds import aged
 
 TOKEN_INVALID = 4501
 
@@ -32,17 +29,8 @@ async def stack(
     request: pytest.FixtureRequest, postgres_server: PostgresServer, sandbox: Sandbox
 ) -> AsyncIterator[Stack]:
     """Everything beside an Arvados of this release."""
-    async with AsyncExitStack() as exits:
-        aged = await exits.enter_async_context(
-            sandboxes.on(
-                postgres_server,
-                sandbox.nats,
-                sandbox.keys_folder,
-                sandbox.certificates.authority.parent,
-                config=ClusterConfig(release=request.param),
-            )
-        )
-        yield await exits.enter_async_context(services.beside(aged))
+    async with aged.beside(request.param, postgres_server, sandbox.nats, sandbox) as running:
+        yield running
 
 
 def _asked(stack: Stack) -> int:
