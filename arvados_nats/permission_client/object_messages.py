@@ -5,11 +5,12 @@
 
 Pure. `arvados.objects.get` takes a uuid and gives a `Snapshot`, read from the database by the
 permission publisher. Whoever answers readers without their token needs it, as `runs_wire`.
+`arvados.objects.facts` takes a list of uuids and gives the facts of those that exist.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -32,7 +33,19 @@ class Snapshot(msgspec.Struct, frozen=True):
     container: Record | None = None
 
 
+class PresentFacts(msgspec.Struct, frozen=True):
+    """Facts of objects that exist; `rest` exist too, and have to be asked about again."""
+
+    facts: list[ObjectFacts]
+    rest: list[str] = []
+
+
 _decoder = msgspec.json.Decoder(Snapshot)
+_facts_decoder = msgspec.json.Decoder(PresentFacts)
+
+_MOST_BYTES = 512 * 1024
+_MOST_REQUESTS = 5000
+"""Of one container: whoever can see none of so many is not shown it by a further one."""
 
 
 def encode(snapshot: Snapshot) -> bytes:
@@ -43,3 +56,23 @@ def encode(snapshot: Snapshot) -> bytes:
 def decode(headers: Mapping[str, str], payload: bytes) -> Snapshot:
     """The answer in a message; Unavailable if it says that nobody can tell."""
     return grants_messages.answer(headers, payload, _decoder, "an object")
+
+
+def encode_facts(found: Iterable[ObjectFacts]) -> bytes:
+    """The payload of an answer: as many as one message takes, and which others there are."""
+    size, fitting, rest = 0, [], []
+    for facts in found:
+        requests = facts.requests
+        if requests:
+            facts = msgspec.structs.replace(facts, requests=requests[:_MOST_REQUESTS])
+        size += len(msgspec.json.encode(facts))
+        if size <= _MOST_BYTES:
+            fitting.append(facts)
+        else:
+            rest.append(facts.uuid)
+    return msgspec.json.encode(PresentFacts(fitting, rest))
+
+
+def decode_facts(headers: Mapping[str, str], payload: bytes) -> PresentFacts:
+    """The answer in a message; Unavailable if it says that nobody can tell."""
+    return grants_messages.answer(headers, payload, _facts_decoder, "facts of objects")

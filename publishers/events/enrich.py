@@ -18,12 +18,9 @@ import msgspec
 
 from arvados_nats.contract.events import Event, timestamp
 from arvados_nats.contract.subjects import KIND_OF_NAME, is_uuid
-from arvados_nats.errors import BadInput
-from arvados_nats.permissions import object_facts
-from arvados_nats.permissions.object_facts import PERMISSION
 from publishers.events.rows import LogRow
 from publishers.events.verifier import Verified, Verifier
-from publishers.postgres import object_tables
+from publishers.postgres import object_tables, present_facts
 from publishers.postgres.database import Database
 from publishers.postgres.object_tables import Record
 
@@ -45,9 +42,7 @@ async def events_of(database: Database, rows: Sequence[LogRow], verifier: Verifi
 
 def _related(rows: Iterable[LogRow], records: Records) -> Iterable[str]:
     """Objects that say who may see others: heads of permission links, owners of deleted ones."""
-    for record in records.values():
-        if record.get("link_class") == PERMISSION and record["head_uuid"]:
-            yield record["head_uuid"]
+    yield from present_facts.heads_of(records.values())
     for row in rows:
         if _is_gone(row, records) and row.object_owner_uuid:
             yield row.object_owner_uuid
@@ -97,20 +92,6 @@ def _audience(row: LogRow, record: Record | None) -> list[tuple[str, str]]:
 
 def _facts(record: Record | None, records: Records) -> dict[str, Any]:
     """`ObjectFacts` of a record, without what is not known."""
-    if record is None:
-        return {}
-    requests = record.get("requests")
-    head = record.get("head_uuid")
-    head_owner = None
-    if record.get("link_class") == PERMISSION and head:
-        head_owner = (records[head]["owner_uuid"] or "") if head in records else ""
-    try:
-        facts = object_facts.facts_of(
-            record,
-            requests=None if requests is None else tuple((uuid, owner) for uuid, owner in requests),
-            head_owner_uuid=head_owner,
-        )
-    except BadInput:
-        return {}
-    built: dict[str, Any] = msgspec.to_builtins(facts)
+    facts = None if record is None else present_facts.of_record(record, records)
+    built: dict[str, Any] = msgspec.to_builtins(facts) if facts else {}
     return {name: value for name, value in built.items() if value is not None}

@@ -25,7 +25,7 @@ from arvados_nats.permission_client.grants_messages import FAILED
 from arvados_nats.permission_client.object_messages import Snapshot
 from arvados_nats.permission_client.run_messages import Run
 from arvados_nats.permissions.object_facts import facts_of
-from publishers.postgres import object_tables
+from publishers.postgres import object_tables, present_facts
 from publishers.postgres.database import Database
 from publishers.postgres.object_tables import Record
 
@@ -137,12 +137,19 @@ _BELOW = """
 """
 
 
-async def _below(database: Database, asked: str) -> bytes:
+def _uuids(asked: str) -> list[str]:
     try:
-        owners = msgspec.json.decode(asked, type=list[str])
+        return msgspec.json.decode(asked, type=list[str])
     except MALFORMED as error:
         raise BadInput(f"not a list of uuids: {error}") from error
-    return msgspec.json.encode(await projects_below(database, owners))
+
+
+async def _below(database: Database, asked: str) -> bytes:
+    return msgspec.json.encode(await projects_below(database, _uuids(asked)))
+
+
+async def _facts(database: Database, asked: str) -> bytes:
+    return object_messages.encode_facts(await present_facts.read(database, _uuids(asked)))
 
 
 async def _run(database: Database, uuid: str) -> bytes:
@@ -156,5 +163,6 @@ async def _object(database: Database, uuid: str) -> bytes:
 _ANSWERS: Mapping[str, Callable[[Database, str], Awaitable[bytes]]] = {
     subjects.RUNS_GET: _run,
     subjects.OBJECTS_GET: _object,
+    subjects.OBJECTS_FACTS: _facts,
     subjects.PROJECTS_BELOW: _below,
 }

@@ -16,11 +16,12 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from arvados_nats.errors import Unavailable
+from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.service import tracing
 from wsproxy import metrics
 from wsproxy.events.batch import Batch
 from wsproxy.events.history import History
+from wsproxy.events.present import Present
 from wsproxy.events.principal import Principal
 from wsproxy.events.recent import Recent
 from wsproxy.events.stored_event import StoredEvent
@@ -38,6 +39,7 @@ class Engine(Protocol):
 
     recent: Recent
     history: History
+    present: Present
 
     @property
     def position(self) -> int:
@@ -144,7 +146,7 @@ class EventConsumer:
                 if self.position >= self._engine.position and not self._send_buffer.lagging:
                     self._join()
                     return
-                await self._deliver_page(await self._page())
+                await self._deliver_page(await self._as_of_now(await self._page()))
                 await asyncio.sleep(0)
         finally:
             if self._task is asyncio.current_task():
@@ -172,6 +174,21 @@ class EventConsumer:
             if block.events or place != self.position:
                 return block.events if place == self.position else ()
             self.position = block.next_sequence - 1
+
+    async def _as_of_now(self, page: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
+        """The page as it is to be judged; none of it if the consumer stands elsewhere meanwhile."""
+        place = self.position
+        while page:
+            try:
+                found = await self._engine.present.of(page)
+                return found if place == self.position else ()
+            except (Unavailable, BadInput) as error:
+                logger.warning(
+                    "who may read old events is not known; trying again",
+                    extra={"action": "feed.present", "error": str(error)},
+                )
+                await asyncio.sleep(_RETRY_SECONDS)
+        return page
 
     async def _deliver_page(self, page: Sequence[StoredEvent]) -> None:
         for stored in page:

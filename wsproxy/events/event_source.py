@@ -27,6 +27,7 @@ from arvados_nats.service.ops import Health
 from wsproxy import metrics
 from wsproxy.events import stored_event
 from wsproxy.events.history import History
+from wsproxy.events.present import Present
 from wsproxy.events.recent import Recent
 from wsproxy.events.router import Router
 from wsproxy.events.stored_event import StoredEvent
@@ -60,6 +61,7 @@ class EventSource:
         self.router = router
         self.recent = Recent()
         self.history = History(nats)
+        self.present = Present(nats)
         self.created = ""
         """When the stream was made: sequences of another life of it mean nothing."""
         self.ready = asyncio.Event()
@@ -177,6 +179,7 @@ class EventSource:
             self._move_to(together[-1].sequence)
             for stored in together:
                 self.recent.add(stored)
+                self.present.seen(stored)
             with metrics.dispatch_seconds.time():
                 self.router.dispatch(together)
             metrics.event_lag.observe(age(together[0]))

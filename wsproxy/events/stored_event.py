@@ -10,6 +10,8 @@ a user posted in a log row is shown to readers, and never decides who they are
 
 from __future__ import annotations
 
+from copy import copy
+
 import msgspec
 
 from arvados_nats.contract import events, subjects
@@ -34,7 +36,7 @@ _UNKNOWN_TO_PUBLISHER = frozenset(
 class StoredEvent:
     """An event, its place in the stream, and what all its readers share."""
 
-    __slots__ = ("alike", "event", "facts", "keys", "kind", "sequence", "size", "v0", "v1")
+    __slots__ = ("alike", "event", "facts", "keys", "kind", "moved", "sequence", "size", "v0", "v1")
 
     def __init__(self, sequence: int, event: Event, size: int) -> None:
         self.sequence = sequence
@@ -48,10 +50,21 @@ class StoredEvent:
         """Uuids one of which every possible reader has in its grants; None: anybody may be one."""
         self.alike = alike(self.facts, self.kind)
         """Equal for events that a reader sees or does not see alike; None: judge it by itself."""
+        self.moved = False
+        """The object has another owner than it had when the event was stored."""
         self.v0: object | None = None
         """Its form in protocol v0, once somebody needed it (`messages_v0`)."""
         self.v1: Message | None = None
         """Its form in protocol v1, once somebody needed it."""
+
+    def judged_by(self, facts: ObjectFacts | None) -> StoredEvent:
+        """The same event, judged by other facts than those of the time when it was stored."""
+        other = copy(self)
+        other.facts = facts
+        other.moved = facts is not None and facts.owner_uuid != self.event.facts.get("owner_uuid")
+        other.keys = index_keys(facts) if facts else ()
+        other.alike = alike(facts, self.kind)
+        return other
 
     @property
     def judged_by_arvados(self) -> bool:

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """`arvados.api.events`: what the stream of events holds, for a native client without a socket.
 
-A page of changes from a cursor on, judged by the rule that sockets are judged by, with grants asked
-for after the end of the page was known: a change of permission that is in the stream acts on all
-that follows it. Where the rule would ask Arvados the answer is no, since no token is here. Each
-event carries the sequence that its live message carries, and the end says up to where the page
-goes, so that the two are joined without a gap or a repeat (docs/clients.md).
+A page of changes from a cursor on, judged by the rule that sockets are judged by, by where the
+objects are now, with grants asked for after the end of the page was known: a change of permission
+that is in the stream acts on all of it. Where the rule would ask Arvados the answer is no, since no
+token is here. Each event carries the sequence that its live message carries, and the end says up to
+where the page goes, so that the two are joined without a gap or a repeat (docs/clients.md).
 """
 
 from __future__ import annotations
@@ -77,10 +77,13 @@ class NativeEvents:
         cursor = None if asked.cursor is None else self._cursors.events(asked.cursor)
         created, first, last = await extent(self._nats, self._source)
         gap, place = _begin(asked, cursor, created, first, last)
-        judge = await get_judge()
+        judge = await get_judge()  # refuses a dead token before anything else is read
         if gap:
             yield Part(headers={native_reply.GAP: gap})
         async for run, reached in self._runs(place, last, page):
+            if run:
+                run = await self._source.present.of(run)
+                judge = await get_judge()
             for stored in run:
                 if page.full:
                     break
@@ -190,6 +193,8 @@ class _Page:
         pairs = stored.event.audience
         if stored.facts.requests is not None:
             pairs = judge.requests_shown(stored.facts)
+        elif stored.moved:
+            pairs = [(stored.facts.owner_uuid, stored.facts.uuid)]
         if not self._filters.match(stored, pairs):
             return None
         data = _encode(stored.event, pairs)

@@ -1,0 +1,130 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Old events as they are to be judged: by where their objects are now, in one question a page.
+
+An event was stored with what decided about its object then. Whoever reads it later may read the
+object now, or may not: Arvados is asked about the object, not about its past. What is gone is
+judged as its deletion is, by its last owner. Facts are kept for some seconds, and forgotten when an
+event tells that they may be others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from arvados_nats.contract import events, streams, subjects
+from arvados_nats.errors import BadInput
+from arvados_nats.nats.client import Nats
+from arvados_nats.permission_client import object_messages
+from arvados_nats.permissions.object_facts import ObjectFacts
+from wsproxy.events import stored_event
+from wsproxy.events.stored_event import DELETE, StoredEvent
+
+FRESH_SECONDS = 5.0
+"""What no event tells of is noticed so late."""
+_MOST_KEPT = 20_000
+_AT_ONCE = 300
+"""Objects in one question."""
+_DECIDES_OTHERS = (*events.GRAPH_KINDS, "container_request", "collection")
+"""Kinds whose objects stand in the facts of others."""
+
+
+class Present:
+    """Facts of objects as they are now; one for a process."""
+
+    def __init__(self, nats: Nats) -> None:
+        self._nats = nats
+        self._known: dict[str, tuple[float, ObjectFacts | None]] = {}
+        self._changes = 0
+
+    def seen(self, stored: StoredEvent) -> None:
+        """Forget what an event may have changed."""
+        self._changes += 1
+        if stored.kind is not None and stored.kind.name in _DECIDES_OTHERS:
+            self._known.clear()
+        else:
+            self._known.pop(stored.event.object_uuid or "", None)
+
+    async def of(self, page: Sequence[StoredEvent]) -> list[StoredEvent]:
+        """The events with the facts of now. Raises Unavailable."""
+        found = await self._facts({uuid for stored in page if (uuid := _asked_about(stored))})
+        return [_as_of_now(stored, found) for stored in page]
+
+    async def _facts(self, uuids: Collection[str]) -> dict[str, ObjectFacts | None]:
+        now = time.monotonic()
+        found = {
+            uuid: known[1]
+            for uuid in uuids
+            if (known := self._known.get(uuid)) and now - known[0] < FRESH_SECONDS
+        }
+        missing = [uuid for uuid in uuids if uuid not in found]
+        for start in range(0, len(missing), _AT_ONCE):
+            asked = missing[start : start + _AT_ONCE]
+            changes = self._changes
+            answer = await self._ask(asked)
+            found |= answer
+            if changes == self._changes:
+                self._keep(answer)
+        return found
+
+    def _keep(self, answer: dict[str, ObjectFacts | None]) -> None:
+        if len(self._known) + len(answer) > _MOST_KEPT:
+            self._known.clear()
+        now = time.monotonic()
+        self._known |= {uuid: (now, facts) for uuid, facts in answer.items()}
+
+    async def _ask(self, uuids: list[str]) -> dict[str, ObjectFacts | None]:
+        found: dict[str, ObjectFacts | None] = {}
+        rest = uuids
+        while rest:
+            question = msgspec.json.encode(rest)
+            answer = await self._nats.request(subjects.OBJECTS_FACTS, question)
+            told = object_messages.decode_facts(answer.headers, answer.data)
+            found |= {facts.uuid: facts for facts in told.facts}
+            rest = told.rest
+        gone = [uuid for uuid in uuids if uuid not in found]
+        return found | dict.fromkeys(gone) | await self._last_facts(gone)
+
+    async def _last_facts(self, gone: list[str]) -> dict[str, ObjectFacts | None]:
+        """How the deletions of objects are judged, as far as Arvados itself has told of them."""
+        if not gone:
+            return {}
+        wanted = [subjects.event(uuid, DELETE) for uuid in gone]
+        messages, _ = await self._nats.page(
+            streams.EVENTS, {"multi_last": wanted, "batch": len(wanted)}
+        )
+        found: dict[str, ObjectFacts | None] = {}
+        for message in messages:
+            try:
+                deleted = stored_event.decode(message.sequence, message.data)
+            except BadInput:
+                continue
+            if deleted.event.verified and deleted.event.object_uuid:
+                found[deleted.event.object_uuid] = deleted.facts
+        return found
+
+
+def _asked_about(stored: StoredEvent) -> str | None:
+    """The object whose facts decide; None where they do not, or nobody here can tell."""
+    if stored.kind is None or stored.judged_by_arvados:
+        return None
+    return stored.event.object_uuid
+
+
+def _as_of_now(stored: StoredEvent, found: dict[str, ObjectFacts | None]) -> StoredEvent:
+    uuid = _asked_about(stored)
+    if uuid is None or uuid not in found:
+        return stored
+    facts = found[uuid]
+    if facts is None and stored.event.event_type == DELETE and _tells_last_owner(stored):
+        return stored
+    return stored if facts == stored.facts else stored.judged_by(facts)
+
+
+def _tells_last_owner(stored: StoredEvent) -> bool:
+    """Whether the event was judged as a deletion when it was stored, the object being gone."""
+    return stored.facts is not None and stored.event.facts.get("uuid") != stored.facts.uuid
