@@ -319,7 +319,7 @@ async def test_terminal_gets_names_and_colours_and_nothing_else(
         await stack.sandbox.cluster.finish(container)
         assert await command.end() == 0
         shown = bytes(command.out).replace(b"\r\n", b"\n")
-    assert b"stdout | \x1b[0m\x1b[32mgreen\x1b[0m \\x9b2J^H^G \\xff\x1b[0m\n" in shown
+    assert b"stdout | \x1b[0m\x1b[32mgreen\x1b[0m \\x9b2^G \\xff\n" in shown
     assert b"20 %\n" in shown
     assert b"10 %" not in shown
     assert shown.endswith(b"\x1b[31mstderr | \x1b[0mhalf\n")

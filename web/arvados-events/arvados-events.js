@@ -168,19 +168,23 @@ class EventsSubscription extends Subscription {
   constructor(connection, id, handlers, options) {
     super(connection, id, handlers);
     this.options = { ...options };
+    /** Events name no subscription: those before the server's answer are of one that was closed. */
+    this.begun = false;
   }
 
   request() {
+    this.begun = false;
     return { events: this.options };
   }
 
   named(type, body) {
+    if (type === "subscribed") this.begun = true;
     if (body.cursor) this.resumeAfter(body.cursor);
     super.named(type, body);
   }
 
   shared(type, body) {
-    if (type !== "event") return;
+    if (type !== "event" || !this.begun) return;
     this.resumeAfter(body.cursor);
     this.tell("event", body);
   }
