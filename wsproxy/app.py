@@ -9,13 +9,11 @@ connection cost more memory than the session itself.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import FileResponse, PlainTextResponse
-from fastapi.staticfiles import StaticFiles
+from fastapi.responses import PlainTextResponse
 
 from arvados_nats.service import http_server, ops
+from wsproxy import page
 from wsproxy.services import Services
 from wsproxy.sockets import Protocol, Sockets, not_implemented
 from wsproxy.transport.incoming import Receive, Scope, Send
@@ -25,8 +23,6 @@ from wsproxy.v1 import sse_routes
 
 HEALTH_CHECKS = ("ping", "db")
 """`db` is what arvados-ws has, and what monitoring of a site may look at."""
-
-STATIC = Path(__file__).parent / "static"
 
 PROTOCOLS: dict[str, Protocol] = {
     "/websocket": socket_v0.serve,
@@ -43,7 +39,8 @@ class App:
         self._sockets = Sockets(services, PROTOCOLS)
         ops.add_routes(self.http, services.health, management_token, HEALTH_CHECKS)
         sse_routes.add_routes(self.http, services)
-        _add_pages(self.http)
+        _refuse_plain_requests(self.http)
+        page.add_routes(self.http, services)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -53,14 +50,10 @@ class App:
             await self.http(scope, receive, send)
 
 
-def _add_pages(http: FastAPI) -> None:
+def _refuse_plain_requests(http: FastAPI) -> None:
     def no_websocket(_: Request) -> Response:
         """What arvados-ws says, and what the installation guide tells people to look for."""
         return PlainTextResponse("not websocket protocol\n", 400)
 
     for path in PROTOCOLS:
         http.add_api_route(path, no_websocket, methods=["GET", "HEAD"], include_in_schema=False)
-    page = STATIC / "index.html"
-    if page.exists():
-        http.add_api_route("/", lambda: FileResponse(page), include_in_schema=False)
-    http.mount("/static", StaticFiles(directory=STATIC, check_dir=False), name="static")

@@ -33,6 +33,10 @@ class Backend:
     tables: Mapping[str, Table]
     management_token: str | None = None
     websocket_url: str | None = None
+    login_token: str | None = None
+    """Whom a login page would find: the token that `/login` leads back with."""
+    trusted_clients: set[str] = field(default_factory=set)
+    """Origins to which it leads back."""
     faults: Faults = field(default_factory=Faults)
 
     async def rows(self, query: str, *values: Any) -> list[Row]:

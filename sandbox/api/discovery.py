@@ -46,6 +46,7 @@ def exported_config(host: str, config: ClusterConfig, websocket_url: str | None)
         "Services": {
             "Controller": {"ExternalURL": f"https://{host}/"},
             "Websocket": {"ExternalURL": websocket_url or f"wss://{host}/websocket"},
+            "Workbench2": {"ExternalURL": config.workbench_url},
         },
         "StorageClasses": {"default": {"Default": True, "Priority": 0}},
         "Users": {"AnonymousUserToken": "", "NewUsersAreActive": config.new_users_are_active},

@@ -48,6 +48,7 @@ _WHOLE_PATHS: dict[tuple[str, str], Route] = {
     ("GET", "/arvados/v1/config"): Route(service.exported_config, public=True),
     ("GET", "/_health/ping"): Route(service.ping, public=True),
     ("POST", "/sys/trash_sweep"): Route(service.trash_sweep),
+    ("GET", "/login"): Route(service.login, public=True),
     ("GET", "/logout"): Route(service.logout),
 }
 _FIXED: dict[tuple[str, str], Handler] = {

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hmac
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from sandbox.api import discovery, errors, forms, listing, objects
 from sandbox.api.answers import plain_json
@@ -55,10 +56,25 @@ async def trash_sweep(call: Call) -> Response:
     return Response(status_code=204)
 
 
+async def login(call: Call) -> Response:
+    """Lead back with a token, as after a login page, to an origin that is trusted."""
+    back = str(call.parameters.get("return_to") or "")
+    parts = urlsplit(back)
+    if f"{parts.scheme}://{parts.netloc}" not in call.backend.trusted_clients:
+        return plain_json(
+            {"errors": ["requesting site is not listed in TrustedClients config"]}, 400
+        )
+    if not call.backend.login_token:
+        return plain_json({"errors": ["nobody is at the keyboard"]}, 403)
+    token = urlencode({"api_token": call.backend.login_token})
+    return RedirectResponse(f"{back}{'&' if parts.query else '?'}{token}", 302)
+
+
 async def logout(call: Call) -> Response:
     """Expire the token as the controller does: no log row (docs/facts/arvados.md 1)."""
     await call.backend.pool.execute(_LOGOUT, call.caller.token_uuid)
-    return Response(status_code=204)
+    back = call.parameters.get("return_to")
+    return RedirectResponse(str(back), 302) if back else Response(status_code=204)
 
 
 async def nothing(call: Call) -> Form:

@@ -29,6 +29,7 @@ class ClusterConfig:
     max_retry_attempts: int = 3
     max_dispatch_attempts: int = 10
     audit_logs: bool = True
+    workbench_url: str = ""
 
     @property
     def has_refreshes_at(self) -> bool:

@@ -224,3 +224,54 @@ async def test_workbenchs_reading_of_v0(page: Page, stack: Stack, user: Actor) -
         arg=request.uuid,
     )
     assert await page.evaluate("window.failed") == []
+
+
+_REOPEN = """
+async ({url, token, count}) => {
+    const {ArvadosEvents} = await import(new URL("static/arvados-events.js", location.href));
+    const seen = [];
+    const line = new ArvadosEvents({url, token});
+    const open = (options) => {
+        const subscription = line.events({
+            onevent: (event) => {
+                seen.push(event.object_uuid);
+                if (seen.length % 7 !== 0) return;
+                subscription.close();
+                open({cursor: event.cursor});
+            },
+        }, {kinds: ["collection"], event_types: ["create"], ...options});
+    };
+    open({begin: "oldest"});
+    const deadline = Date.now() + 20000;
+    const pause = (ms) => new Promise(go => setTimeout(go, ms));
+    while (seen.length < count && Date.now() < deadline) await pause(20);
+    await pause(300);
+    line.close();
+    return seen;
+}
+"""
+
+
+async def test_a_subscription_hears_nothing_of_a_former_one(
+    page: Page, stack: Stack, user: Actor
+) -> None:
+    """Closed in its own handler and opened again from the cursor, again and again: each event once,
+    in order. Events name no subscription, so what is on its way is not its
+    own before the server has answered."""
+    cluster = stack.sandbox.cluster
+    made = [(await cluster.collection(f"c{n}", owner=user)).uuid for n in range(60)]
+    await page.goto(stack.page_url)
+    found: list[str] = await page.evaluate(
+        _REOPEN, {"url": stack.stream_url, "token": user.token, "count": len(made)}
+    )
+    assert [uuid for uuid in found if uuid in set(made)] == made
+    assert len(found) == len(set(found))
+
+
+async def test_other_origins_import_the_module(page: Page, stack: Stack) -> None:
+    """From a page of somebody else's: the file says that everybody may."""
+    await page.goto(f"{stack.sandbox.api.url}/discovery/v1/apis/arvados/v1/rest")
+    names = await page.evaluate(
+        "async url => Object.keys(await import(url))", f"{stack.page_url}/static/arvados-events.js"
+    )
+    assert names == ["ArvadosEvents"]

@@ -9,7 +9,6 @@ import hashlib
 import tarfile
 from pathlib import Path
 
-import pytest
 from playwright.async_api import Page, expect
 
 from sandbox.model.actors import Actor
@@ -88,7 +87,8 @@ async def test_find_looks_at_the_whole_log(page: Page, stack: Stack, user: Actor
 async def test_a_line_and_a_time_can_be_gone_to(page: Page, stack: Stack, user: Actor) -> None:
     """Far from what is loaded."""
     text = "".join(
-        f"2026-11-25T{n // 3600:02d}:{n // 60 % 60:02d}:{n % 60:02d}.000000000Z line {n:05d} {'.' * 70}\n"
+        f"2026-11-25T{n // 3600:02d}:{n // 60 % 60:02d}:{n % 60:02d}.000000000Z line {n:05d}"
+        f" {'.' * 70}\n"
         for n in range(30_000)
     )
     request, _ = await running_request(stack, user, text)
@@ -277,14 +277,17 @@ async def test_errors_alone_can_be_shown(page: Page, stack: Stack, user: Actor) 
     await expect(page.locator("#log .cm-line")).to_have_count(3)
 
 
-@pytest.mark.parametrize("status", [{"error": "Disk full", "errorDetail": "no space on /tmp\nnow"}])
-async def test_a_failed_run_says_why(
-    page: Page, stack: Stack, user: Actor, status: dict[str, str]
-) -> None:
+async def test_a_failed_run_says_why(page: Page, stack: Stack, user: Actor) -> None:
     """The error with its detail, the warning as well, and what goes on."""
     cluster = stack.sandbox.cluster
     request, container = await running_request(stack, user, "x\n")
-    await cluster.progress(container, warning="slow disk", activity="cleaning", **status)
+    await cluster.progress(
+        container,
+        error="Disk full",
+        errorDetail="no space on /tmp\nnow",
+        warning="slow disk",
+        activity="cleaning",
+    )
     await open_page(page, stack, request.uuid, user)
     await expect(page.locator("#state .error")).to_contain_text("Disk full")
     await expect(page.locator("#state .error pre")).to_have_text("no space on /tmp\nnow")

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,8 @@ from tests.support.clients import v1 as clients
 from tests.support.worlds import site as sites
 from tests.support.worlds.site import Site
 from tests.v1 import test_sse
-from wsproxy.app import STATIC, App
+from wsproxy.app import App
+from wsproxy.page import STATIC
 from wsproxy.services import Services
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(
@@ -95,7 +96,8 @@ async def asks(site: Site, cluster: Cluster, alice: Actor) -> list[Ask]:
             Ask(path, 429, token=token, values=here, server="of one session"),
             Ask(path, 503, token=token, values=here, server="without Arvados"),
         ]
-    return [*made, *_other_asks()]
+    listed = Ask("/v1/processes", 200, token=alice.token)
+    return [*made, listed, replace(listed, status=503, server="without Arvados"), *_other_asks()]
 
 
 def _other_asks() -> Iterator[Ask]:
@@ -108,6 +110,9 @@ def _other_asks() -> Iterator[Ask]:
         yield Ask(path, 400)
         yield Ask(path, 400, "head")
     yield Ask("/", 200)
+    yield Ask("/v1/site", 200)
+    yield Ask("/v1/site", 503, server="without Arvados")
+    yield Ask("/v1/processes", 401)
     for file in ("arvados-events.js", *(path.name for path in STATIC.glob("*.css"))):
         yield Ask("/static/{file}", 200, values={"file": file})
     yield Ask("/static/{file}", 404, values={"file": "none.js"})

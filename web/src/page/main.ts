@@ -14,12 +14,14 @@ import { ArvadosEvents } from "arvados-events";
 import { find } from "./dom";
 import { listen, showKeys, type Key } from "./keys";
 import type { Place, Word } from "./logs";
+import { Overview } from "./overview";
 import * as session from "./session";
 import type { Process } from "./state";
 import { Watch, connect, keysOf } from "./watch";
 
 let events: ArvadosEvents | undefined;
 let watched: Watch | undefined;
+let overview: Overview | undefined;
 let arvados: session.Site | null = null;
 
 function streamUrl(): string {
@@ -60,7 +62,9 @@ function lineChanged(state: string, detail: unknown): void {
 function leave(): void {
   events?.close();
   watched?.close();
+  overview?.close();
   watched = undefined;
+  overview = undefined;
   for (const id of ["empty", "overview", "watching"]) find(id).hidden = true;
   find("heading").replaceChildren();
   say({ text: "", bad: false });
@@ -103,8 +107,9 @@ function open(given: URLSearchParams): void {
     welcome(uuid ? `To see ${uuid}, log in.` : "Log in to see your processes.");
     return;
   }
-  if (!uuid) {
-    welcome("Name a process to see its logs.");
+  if (!uuid || uuid.includes("-j7d0g-")) {
+    find("overview").hidden = false;
+    overview = new Overview(connection(), session.token, uuid ?? "", welcome);
     return;
   }
   const number = (name: string) => (given.has(name) ? Number(given.get(name)) : undefined);
