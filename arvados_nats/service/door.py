@@ -20,6 +20,8 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+HEAD_BYTES = 16 * 1024
+"""Of a request's head."""
 HEAD_SECONDS = 10.0
 """Time for the head of a request, also of the next one on the same connection."""
 ANSWER_SECONDS = 60.0

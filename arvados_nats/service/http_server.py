@@ -87,6 +87,7 @@ async def serve(app: Any, sock: socket.socket, **options: Any) -> None:
             "lifespan": "off",
             "ws": "none",
             "http": Doors().open,
+            "h11_max_incomplete_event_size": door.HEAD_BYTES,
             "timeout_graceful_shutdown": 5,
             "backlog": _BACKLOG,
             "server_header": False,

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 MAX_MESSAGE = 64 * 1024
 """arvados-ws understands no command over 4 KiB (services/ws/handler.go)."""
-_BEFORE_ADMISSION = 64 * 1024
+BEFORE_ADMISSION = 64 * 1024
 """Bytes of commands that are read of a peer before it is known who it is."""
 
 _PING_SECONDS = 30.0
@@ -119,7 +119,7 @@ class ConnectionV0:
 
     def _may_say(self, data: str | bytes) -> bool:
         self._heard += len(data)
-        if self._login is not None or self._heard <= _BEFORE_ADMISSION:
+        if self._login is not None or self._heard <= BEFORE_ADMISSION:
             return True
         self._cut(_POLICY_VIOLATION, "too many commands before the token was accepted", "unknown")
         return False

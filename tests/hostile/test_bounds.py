@@ -1,0 +1,322 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The table of bounds in docs/threat-model.md, walked row by row against running services."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect as connect_raw
+from websockets.exceptions import ConnectionClosed
+
+from arvados_nats.arvados import identities
+from arvados_nats.contract import log_chunks, streams, subjects
+from arvados_nats.errors import ArvadosNatsError
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats import server_config
+from arvados_nats.service import door
+from sandbox import stack as services
+from sandbox.model.actors import Actor
+from sandbox.sandbox import Sandbox
+from sandbox.stack import Stack
+from tests.support.clients import raw_socket as raw
+from tests.support.clients import v1 as clients
+from tests.support.clients.native import connected, lets_in, until
+from tests.support.clients.v0 import client as v0_client
+from tests.support.worlds.proxy import own, until_equal
+from tests.support.worlds.site import Site
+from tools import make_bounds
+from wsproxy.native_api import requests
+from wsproxy.transport.fragments import MAX_FRAGMENTS
+from wsproxy.transport.limits import Limits
+from wsproxy.v0 import connection as v0
+from wsproxy.v0 import messages as v0_messages
+from wsproxy.v1 import session as v1
+from wsproxy.v1 import sse
+
+WITHIN = 20.0
+SUBSCRIBE = '{"method": "subscribe"}'
+
+
+@dataclass
+class World:
+    """What a row is walked in."""
+
+    site: Site
+    stack: Stack
+    alice: Actor
+    monkeypatch: pytest.MonkeyPatch
+
+    async def native(self) -> Actor:
+        """A user whom the native services know."""
+        return await self.stack.sandbox.cluster.user(f"native{id(self)}")
+
+
+@pytest.fixture(scope="module")
+async def stack(sandbox: Sandbox) -> AsyncIterator[Stack]:
+    """Publishers, callout service and proxy of this module alone."""
+    async with services.beside(sandbox) as running:
+        yield running
+        services.require(running)
+
+
+@pytest.fixture
+def world(site: Site, stack: Stack, alice: Actor, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(site, stack, alice, monkeypatch)
+
+
+async def answer_to(port: int, request: bytes) -> bytes:
+    """All that an HTTP server says to these bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        with contextlib.suppress(ConnectionError):
+            writer.write(request)
+            await writer.drain()
+        async with asyncio.timeout(WITHIN):
+            with contextlib.suppress(ConnectionError):
+                return await reader.read()
+        return b""
+    finally:
+        writer.close()
+
+
+async def heads(world: World) -> None:
+    """A head, its lines and their number have bounds; so has the time for them."""
+    async with own(world.site) as (base, _):
+        port = int(base.rpartition(":")[2])
+        long = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * door.HEAD_BYTES
+        assert (await answer_to(port, long)).startswith(b"HTTP/1.1 400 ")
+        upgrade = b"HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        path = b"GET /" + b"x" * 9000 + b" "
+        assert b" 414 " in (await answer_to(port, path + upgrade + b"\r\n"))[:20]
+        many = b"".join(b"X%d: x\r\n" % n for n in range(130))
+        assert b" 431 " in (await answer_to(port, b"GET / " + upgrade + many + b"\r\n"))[:20]
+        world.monkeypatch.setattr(door, "HEAD_SECONDS", 0.2)
+        assert await answer_to(port, b"GET / HTTP/1.1\r\n") == b""
+
+
+async def answers(world: World) -> None:
+    """A body is not waited for; the time for an answer is that of the door (test_places)."""
+    async with own(world.site) as (base, _):
+        port = int(base.rpartition(":")[2])
+        world.monkeypatch.setattr(door, "HEAD_SECONDS", 0.2)
+        head = b"POST /v1/stream HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+        assert (await answer_to(port, head)).startswith(b"HTTP/1.1 405 ")
+
+
+def log_events(base: str, token: str) -> Awaitable[httpx.Response]:
+    async def get() -> httpx.Response:
+        async with httpx.AsyncClient(base_url=base.replace("ws", "http", 1)) as http:
+            uuid = "zzzzz-xvhdp-000000000000000"
+            return await http.get(
+                f"/arvados/v1/container_requests/{uuid}/log_events",
+                headers={"Authorization": f"Bearer {token}"} if token else {},
+            )
+
+    return get()
+
+
+async def sse_nobody(world: World) -> None:
+    """Refused at once; a token that nobody can judge in time is told to come again."""
+    world.monkeypatch.setattr(sse, "UNKNOWN_SECONDS", 0.0)
+    async with own(world.site) as (base, _):
+        assert (await log_events(base, "")).status_code == 401
+        assert (await log_events(base, "nonsense")).status_code in (401, 503)
+
+
+async def sse_user(world: World) -> None:
+    """The places of a user are shared with their sockets."""
+    async with own(world.site, max_connections_per_user=1) as (base, _):
+        assert (await log_events(base, world.alice.token)).status_code == 404
+        async with clients.connected(base, world.alice):
+            assert (await log_events(base, world.alice.token)).status_code == 429
+
+
+async def closes_with(url: str, *frames: str | bytes) -> int | None:
+    """What a WebSocket is closed with after these messages."""
+    async with connect_raw(url) as socket:
+        with contextlib.suppress(ConnectionClosed):
+            for frame in frames:
+                await socket.send(frame)
+            async with asyncio.timeout(WITHIN):
+                while True:
+                    await socket.recv()
+        return socket.close_code
+
+
+async def frames(url: str, longest: int, first: str | None = None) -> None:
+    """Too long a message and too many fragments end a connection."""
+    before = [first] if first else []
+    assert await closes_with(url, *before, "x" * (longest + 1)) == 1009
+    async with raw.opened(url) as peer:
+        if first:
+            await peer.send(raw.text(first))
+        await peer.send(raw.text("", fin=False) + raw.more(fin=False) * MAX_FRAGMENTS)
+        assert await peer.close_code() == 1008
+
+
+async def v0_nobody(world: World) -> None:
+    """Little is read, for a short time; test_places has the places."""
+    async with own(world.site) as (base, _):
+        url = f"{base}/websocket?api_token=nonsense"
+        await frames(url, v0.MAX_MESSAGE)
+        half = " " * (v0.BEFORE_ADMISSION // 2)
+        assert await closes_with(url, half, half, SUBSCRIBE) == 1008
+        world.monkeypatch.setattr(v0, "UNKNOWN_SECONDS", 0.0)
+        assert await closes_with(url) == 4502
+
+
+async def v0_user(world: World) -> None:
+    """Messages, filters, subscriptions and their bytes, and sockets, each has a bound."""
+    most = Limits().subscriptions
+    async with own(world.site, max_connections_per_user=3) as (base, services):
+        url = f"{base}/websocket"
+        async with v0_client(url, world.alice.token) as socket:
+            await until_equal(lambda: len(services.tally.known), 1)
+            await frames(f"{url}?api_token={world.alice.token}", v0.MAX_MESSAGE)
+            filters = [["a", "b", "c"]] * (v0_messages.MAX_FILTERS + 1)
+            await socket.send({"method": "subscribe", "filters": filters})
+            assert await socket.status() == 400
+            for _ in range(most):
+                await socket.subscribe()
+            await socket.send({"method": "subscribe"})
+            assert await socket.status() == 400
+            async with v0_client(url, world.alice.token), v0_client(url, world.alice.token):
+                await until_equal(lambda: len(services.tally.known), 3)
+                assert await closes_with(f"{url}?api_token={world.alice.token}") == 4429
+
+
+async def v1_nobody(world: World) -> None:
+    """A refused token ends it; so does none."""
+    async with own(world.site) as (base, _):
+        url = f"{base}/v1/stream"
+        await frames(url, v1.MAX_MESSAGE)
+        assert await closes_with(url, '{"auth": {"token": "nonsense"}}') == 4501
+        world.monkeypatch.setattr(v1, "AUTH_SECONDS", 0.0)
+        assert await closes_with(url) == 4502
+
+
+async def v1_user(world: World) -> None:
+    """As over v0; and few refused tokens."""
+    async with own(world.site, max_connections_per_user=1) as (base, services):
+        url, auth = f"{base}/v1/stream", json.dumps({"auth": {"token": world.alice.token}})
+        await frames(url, v1.MAX_MESSAGE, auth)
+        guesses = [json.dumps({"auth": {"token": f"guess{n}"}}) for n in range(v1.MAX_REFUSALS)]
+        assert await closes_with(url, auth, *guesses) == 4501
+        await until_equal(lambda: len(services.tally.known), 0)
+        async with clients.connected(base, world.alice) as client:
+            assert await closes_with(url, auth) == 4429
+            for number in range(Limits().subscriptions):
+                await client.subscribe(str(number), events={"kinds": ["collection"]})
+            await client.send("subscribe", {"id": "more", "events": {}})
+            await client.until("error", code="too_many", id="more")
+
+
+async def logins(world: World) -> None:
+    """A bad token is refused, a CONNECT that is too long ends the connection."""
+    assert not await lets_in(world.stack, "nonsense")
+    assert not await lets_in(world.stack, "x" * (server_config.Limits().control_line + 1))
+    assert identities.REFUSALS < 50_000
+    assert await lets_in(world.stack, (await world.native()).token)
+
+
+async def live(world: World) -> None:
+    """Nothing can be published there: nobody hears it."""
+    alice = await world.native()
+    async with connected(world.stack, alice) as client:
+        await client.listen(f"{subjects.LIVE}.{alice.uuid}.>")
+        await client.nats.publish(f"{subjects.LIVE}.{alice.uuid}.x.y", b"forged")
+        await client.flush()
+        assert client.heard == []
+
+
+async def native_requests(world: World) -> None:
+    """More requests than a user may have under way are answered `busy`; none is too large."""
+    alice = await world.native()
+    async with connected(world.stack, alice, asks=True) as client:
+        asked = [client.nats.request(subjects.API_EVENTS, b"{}") for _ in range(40)]
+        answered = await asyncio.gather(*asked, return_exceptions=True)
+        assert any("busy" in str(getattr(one, "headers", one)).lower() for one in answered)
+        assert requests._PER_USER < 40
+        with pytest.raises(ArvadosNatsError):
+            await client.nats.request(
+                subjects.API_EVENTS, bytes(server_config.Limits().user_payload + 1)
+            )
+
+
+async def container(world: World) -> None:
+    """A chunk as large as it may be is stored, and nothing larger."""
+    cluster = world.stack.sandbox.cluster
+    request = await cluster.container_request("bounded", owner=await world.native())
+    running = await cluster.run(request)
+    actor = await cluster.container_token(running)
+    subject = f"{subjects.LOGS}.{running.uuid}.stdout_txt"
+    async with connected(world.stack, actor) as client:
+        largest = bytes(log_chunks.MAX_MESSAGE - 200)
+        await (await client.nats.publish_stored(subject, largest, {}))
+        answer = await client.nats.publish_stored(subject, bytes(log_chunks.MAX_MESSAGE + 1), {})
+        await until(lambda: answer.done() or client.cuts, "refused, or the connection ended")
+        assert client.cuts or answer.exception() is not None
+
+
+async def too_large(world: World, seed: str, subject: str, size: int) -> None:
+    """A larger message is not stored: it is refused, or the connection ended for it."""
+    where = world.stack.sandbox
+    cuts: list[bool] = []
+    async with nats_client.connect([where.nats.url], name="test", seed=where.seed(seed)) as nats:
+        nats.on_change(cuts.append)
+        answer = await nats.publish_stored(subject, bytes(size + 1), {})
+        await until(lambda: answer.done() or cuts, "refused, or the connection ended")
+        assert cuts or answer.exception() is not None
+
+
+async def machine(world: World) -> None:
+    """The stream has a largest record."""
+    subject = f"{subjects.SYSTEM_LOGS}.host.unit"
+    await too_large(world, "system-logs", subject, streams.MAX_SYSTEM_RECORD)
+
+
+async def trusted(world: World) -> None:
+    """So has every stream, whoever writes."""
+    subject = f"{subjects.EVENTS}.collection.zzzzz-4zz18-000000000000000.update"
+    await too_large(world, "publisher", subject, streams.MAX_EVENT)
+
+
+Walk = Callable[[World], Awaitable[None]]
+NOBODY, USER = "no token, or a refused one", "a user's or the anonymous token"
+WALKS: dict[tuple[str, str], Walk] = {
+    ("anybody", "HTTP until a whole request is there"): heads,
+    ("anybody", "HTTP answers"): answers,
+    (NOBODY, "server-sent events"): sse_nobody,
+    (USER, "server-sent events"): sse_user,
+    (NOBODY, "v0"): v0_nobody,
+    (USER, "v0"): v0_user,
+    (NOBODY, "v1"): v1_nobody,
+    (USER, "v1"): v1_user,
+    ("anybody", "NATS logins"): logins,
+    (USER, "live subjects"): live,
+    (USER, "requests"): native_requests,
+    ("a container's own token", "its own log's subjects"): container,
+    ("a machine's seed", "system log subjects"): machine,
+    ("an admin, a service", "account ARVADOS"): trusted,
+}
+
+
+@pytest.mark.parametrize("row", make_bounds.rows(), ids=lambda row: f"{row.sender}: {row.door}")
+async def test_a_row_is_as_the_services_do(world: World, row: make_bounds.Bounds) -> None:
+    """What is allowed passes, and what is beyond gets what the row says."""
+    await WALKS[row.sender, row.door](world)
+
+
+def test_the_page_has_the_table_of_the_code() -> None:
+    """Every row is walked, and none is missing."""
+    text = make_bounds.PAGE.read_text(encoding="utf-8")
+    assert make_bounds.page(text) == text
+    assert {(row.sender, row.door) for row in make_bounds.rows()} == WALKS.keys()

@@ -1,0 +1,294 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Write the table of bounds in docs/threat-model.md from the code: `python -m tools.make_bounds`.
+
+`tests/hostile/test_bounds.py` holds the page equal to what this makes, and walks the table row by
+row against running services.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from websockets import http11
+
+from arvados_nats.arvados import identities, refusal_limit
+from arvados_nats.contract import log_chunks, streams
+from arvados_nats.nats import server_config
+from arvados_nats.service import door
+from authcallout import admissions, callout, connections
+from authcallout.settings import Settings as CalloutSettings
+from wsproxy.native_api import reply, requests
+from wsproxy.settings import Settings
+from wsproxy.transport import fragments, inbound, limits, send_buffer, websocket
+from wsproxy.v0 import connection as v0
+from wsproxy.v0 import messages as v0_messages
+from wsproxy.v1 import session as v1
+
+PAGE = Path(__file__).parents[1] / "docs" / "threat-model.md"
+BEGIN, END = "<!-- bounds: made by tools/make_bounds.py -->", "<!-- end of bounds -->"
+COLUMNS = (
+    "sender",
+    "door",
+    "a message",
+    "its headers",
+    "a second",
+    "at once",
+    "without progress",
+    "kept for it",
+    "beyond",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one kind of sender may have of one door."""
+
+    sender: str
+    door: str
+    message: str
+    headers: str
+    pace: str
+    at_once: str
+    time: str
+    kept: str
+    beyond: str
+
+
+def _size(number: int) -> str:
+    for unit, name in ((1024**2, "MiB"), (1024, "KiB")):
+        if number >= unit and number % unit == 0:
+            return f"{number // unit:,} {name}"
+    return f"{number:,} bytes"
+
+
+def _of(field: str) -> int:
+    return int(Settings.model_fields[field].default)
+
+
+def rows() -> list[Bounds]:
+    """The table, in the order of the page."""
+    return [*_http(), *_sockets(), *_nats()]
+
+
+def _http() -> list[Bounds]:
+    places = f"{_of('max_unknown_connections'):,} unknown in all (shared with sockets)"
+    allowance = identities.OF_ADDRESS
+    guesses = (
+        f"{allowance.burst:.0f} refused tokens of an address, {allowance.per_second:.0f}/s more;"
+        f" then {refusal_limit.TURNS} questions at once"
+    )
+    head = _size(door.HEAD_BYTES)
+    return [
+        Bounds(
+            "anybody",
+            "HTTP until a whole request is there",
+            head,
+            f"{head}; of a WebSocket {http11.MAX_NUM_HEADERS} lines of"
+            f" {_size(http11.MAX_LINE_LENGTH)}",
+            "-",
+            f"{door.WAITING:,} connections",
+            f"{door.HEAD_SECONDS:.0f} s",
+            head,
+            "400, 414, 431; dropped, the longest waiting first",
+        ),
+        Bounds(
+            "anybody",
+            "HTTP answers",
+            "none is read",
+            "as above",
+            "-",
+            "-",
+            f"{door.ANSWER_SECONDS:.0f} s to read the answer",
+            _size(send_buffer.HIGH_WATER),
+            "dropped",
+        ),
+        Bounds(
+            "no token, or a refused one",
+            "server-sent events",
+            "none",
+            head,
+            guesses,
+            places,
+            f"{limits.UNKNOWN_SECONDS:.0f} s for its token",
+            head,
+            "401; 503 where it is not known in time",
+        ),
+        Bounds(
+            "a user's or the anonymous token",
+            "server-sent events",
+            "none",
+            head,
+            "-",
+            f"{_of('max_connections_per_user'):,} of one user, {_of('max_connections'):,} in all"
+            " (shared with sockets)",
+            f"{send_buffer.NO_PROGRESS_SECONDS:.0f} s without a byte taken",
+            f"{_size(2 * send_buffer.HIGH_WATER)} unsent and one message",
+            "429, 503; cut",
+        ),
+    ]
+
+
+def _sockets() -> list[Bounds]:
+    bounds = limits.Limits()
+    pace = (
+        f"{bounds.commands_per_second:.0f} frames of any kind or KiB, {bounds.command_burst} at"
+        f" first; {fragments.MAX_FRAGMENTS} a message"
+    )
+    unknown = f"{_of('max_unknown_connections'):,} in all"
+    known = f"{_of('max_connections_per_user'):,} of one user, {_of('max_connections'):,} in all"
+    subscribed = (
+        f"{bounds.subscriptions} subscriptions of {_size(bounds.subscription_bytes)} together"
+    )
+    unsent = f"{_size(2 * send_buffer.HIGH_WATER)} unsent and one message; one pong"
+    silent = f"{send_buffer.NO_PROGRESS_SECONDS:.0f} s without a byte taken"
+    frame = "1009 too long, 1008 too many fragments, waits for its pace"
+    return [
+        Bounds(
+            "no token, or a refused one",
+            "v0",
+            f"{_size(v0.MAX_MESSAGE)}, {_size(v0.BEFORE_ADMISSION)} in all",
+            "-",
+            pace,
+            unknown,
+            f"{limits.UNKNOWN_SECONDS:.0f} s for its token",
+            _size(v0.BEFORE_ADMISSION),
+            f"{frame}, 1008 too much, 4502 too late, dropped for the next",
+        ),
+        Bounds(
+            "a user's or the anonymous token",
+            "v0",
+            _size(v0.MAX_MESSAGE),
+            "-",
+            pace,
+            known,
+            f"{silent}; {websocket.VANISHED_SECONDS:.0f} s of no sign from its machine",
+            f"{subscribed}, {v0_messages.MAX_FILTERS} filters each; {unsent}",
+            f"{frame}; answered 400; 4429; cut",
+        ),
+        Bounds(
+            "no token, or a refused one",
+            "v1",
+            _size(v1.MAX_MESSAGE),
+            "-",
+            pace,
+            unknown,
+            f"{v1.AUTH_SECONDS:.0f} s for its token",
+            _size(inbound.SLICE_BYTES + v1.MAX_MESSAGE),
+            f"{frame}, 4501 refused, 4502 too late, dropped for the next",
+        ),
+        Bounds(
+            "a user's or the anonymous token",
+            "v1",
+            _size(v1.MAX_MESSAGE),
+            "-",
+            f"{pace}; {v1.MAX_REFUSALS} refused tokens",
+            known,
+            f"{silent}; {v1.SILENT_SECONDS:.1f} s without a pong",
+            f"{subscribed}; {unsent}",
+            f"{frame}; `too_many`; 4429, 4501, 4009; cut",
+        ),
+    ]
+
+
+def _nats() -> list[Bounds]:
+    accounts = server_config.Limits()
+    line = _size(accounts.control_line)
+    users = f"{CalloutSettings.model_fields['max_connections_per_user'].default:,} of one user"
+    everybody = f"{accounts.user_connections:,} in all"
+    chunk = f"{_size(log_chunks.MAX_MESSAGE)} with its headers"
+    return [
+        Bounds(
+            "anybody",
+            "NATS logins",
+            f"{line} CONNECT",
+            "-",
+            "refused tokens as above",
+            f"{callout.Limits().at_once:,} logins",
+            f"{callout.Limits().budget:.1f} s for a decision",
+            f"{identities.REFUSALS:,} refusals",
+            "refused by the server",
+        ),
+        Bounds(
+            "a user's or the anonymous token",
+            "live subjects",
+            "publishes nothing",
+            "-",
+            "-",
+            f"{users}, {everybody}; {admissions.MAX_PATTERNS:,} patterns",
+            "what the server does with slow consumers",
+            "the server's pending bytes",
+            "permissions violation, slow consumer",
+        ),
+        Bounds(
+            "a user's or the anonymous token",
+            "requests",
+            f"{_size(accounts.user_payload)} with its headers",
+            "-",
+            "-",
+            f"{requests._PER_USER} of one user, {requests._IN_ALL} in all under way",
+            f"{requests._SECONDS:.0f} s for an answer",
+            f"{_size(reply.MAX_BYTES)} an answer",
+            "`busy`; connection ended for a larger message",
+        ),
+        Bounds(
+            "a container's own token",
+            "its own log's subjects",
+            chunk,
+            "names and numbers that fit",
+            "-",
+            f"{connections.PER_CONTAINER} connections",
+            "-",
+            f"{_size(log_chunks.MAX_CHUNK_BYTES)} a chunk",
+            "refused by the stream; passed over and counted",
+        ),
+        Bounds(
+            "a machine's seed",
+            "system log subjects",
+            f"{_size(streams.MAX_SYSTEM_RECORD)} with its headers",
+            "-",
+            "-",
+            everybody,
+            "-",
+            "the stream's bytes",
+            "the connection is ended",
+        ),
+        Bounds(
+            "an admin, a service",
+            "account ARVADOS",
+            _size(accounts.payload),
+            "-",
+            "-",
+            "trusted",
+            "-",
+            "the streams' bytes",
+            "refused by the stream",
+        ),
+    ]
+
+
+def table() -> str:
+    """The table as Markdown."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
+    lines += [f"| {' | '.join(astuple(row))} |" for row in rows()]
+    return "\n".join(lines)
+
+
+def page(text: str) -> str:
+    """The page with the table as it is now."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.stdout.write(f"{PAGE} written\n")
+
+
+if __name__ == "__main__":
+    main()
