@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.identities import Identities
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.permissions.request_info import holder
@@ -37,13 +39,10 @@ _PARTS = ("callouts", "connections", "revocation")
 async def main(settings: Settings) -> None:
     """Run until cancelled. Logins are answered once the index and the change feed are followed."""
     health = Health(dict.fromkeys(_PARTS, "starting"))
-    servers = settings.nats_servers
     async with (
-        nats_client.connect(servers, name="authcallout", seed=settings.seed("callout")) as auth,
-        nats_client.connect(
-            servers, name="authcallout-service", seed=settings.seed("callout-service")
-        ) as service,
-        nats_client.connect(servers, name="authcallout-sys", seed=settings.seed("sys")) as system,
+        _connected(settings, "authcallout", "callout") as auth,
+        _connected(settings, "authcallout-service", "callout-service") as service,
+        _connected(settings, "authcallout-sys", "sys") as system,
         arvados_client.connect(
             settings.arvados_url,
             ca_file=settings.arvados_ca_file,
@@ -92,3 +91,9 @@ async def main(settings: Settings) -> None:
                 ready=lambda: health.well("callouts"),
             )
         )
+
+
+def _connected(settings: Settings, name: str, seed: str) -> AbstractAsyncContextManager[Nats]:
+    return nats_client.connect(
+        settings.nats_servers, name=name, seed=settings.seed(seed), ca_file=settings.nats_ca_file
+    )

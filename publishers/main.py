@@ -159,7 +159,9 @@ async def _run(
     client, seed = f"arvados-nats publishers {name}", settings.seed("publisher")
     with standing.of(name) as follow:
         async with (
-            nats_client.connect(settings.nats_servers, name=client, seed=seed) as nats,
+            nats_client.connect(
+                settings.nats_servers, name=client, seed=seed, ca_file=settings.nats_ca_file
+            ) as nats,
             asyncio.TaskGroup() as tasks,
         ):
             follow(nats)

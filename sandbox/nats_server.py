@@ -193,9 +193,10 @@ async def run_cluster(
     place = Path(tempfile.mkdtemp(prefix="arvados-nats-"))
     addresses = [f"127.0.0.1:{port}" for port in itertools.islice(ports.candidates(), size)]
     public = keys.load_all_public(keys_folder)
+    password = keys.load(keys_folder, server_config.ROUTES).text
     servers = [
         NatsServer(config_folder, config, public, limits)
-        for config_folder, config in _cluster_members(place, addresses, tls)
+        for config_folder, config in _cluster_members(place, addresses, tls, password)
     ]
     try:
         await asyncio.gather(*(server.start() for server in servers))
@@ -207,7 +208,7 @@ async def run_cluster(
 
 
 def _cluster_members(
-    place: Path, addresses: Sequence[str], tls: server_config.Tls | None
+    place: Path, addresses: Sequence[str], tls: server_config.Tls | None, password: str
 ) -> Iterator[tuple[Path, server_config.Server]]:
     for number, address in enumerate(addresses, 1):
         folder = place / f"nats-{number}"
@@ -220,7 +221,7 @@ def _cluster_members(
                 store_dir=str(folder),
                 monitor=_ANY_PORT,
                 tls=dataclasses.replace(tls, authority=None) if tls else None,
-                cluster=server_config.Cluster("sandbox", address, tuple(addresses), tls),
+                cluster=server_config.Cluster("sandbox", address, tuple(addresses), tls, password),
                 ports_file_dir=str(folder),
                 sync_always=False,
             ),

@@ -120,7 +120,10 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
     """The shared parts, at work; they end when the context does."""
     async with (
         nats_client.connect(
-            settings.nats_servers, name="wsproxy", seed=settings.seed("wsproxy")
+            settings.nats_servers,
+            name="wsproxy",
+            seed=settings.seed("wsproxy"),
+            ca_file=settings.nats_ca_file,
         ) as nats,
         arvados_client.connect(
             settings.arvados_url,

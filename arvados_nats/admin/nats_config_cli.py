@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import click
 from arvados_nats.admin.keys_cli import DEFAULT_FOLDER
 from arvados_nats.errors import ConfigError
 from arvados_nats.nats import server_config
+from arvados_nats.nats.addresses import is_loopback
 from arvados_nats.service import keys
 
 _UNITS = {"": 1, "KB": server_config.KIB, "MB": server_config.MIB, "GB": server_config.GIB}
@@ -47,10 +49,14 @@ def config() -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=DEFAULT_FOLDER,
     show_default=True,
-    help="Folder that `arvados-nats keys` filled; public keys are all that is read.",
+    help="Folder that `arvados-nats keys` filled; of seeds `routes` alone is read, for a cluster.",
 )
 @click.option("--name", default="nats-1", show_default=True, help="Name of this server.")
-@click.option("--listen", default="0.0.0.0:4222", show_default=True, help="Where clients connect.")
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    help="Where clients connect.  [0.0.0.0:4222 with --tls, 127.0.0.1:4222 without]",
+)
 @click.option(
     "--monitor",
     default=server_config.MONITOR,
@@ -73,14 +79,17 @@ def config() -> None:
 def nats_server(folder: Path, store: int, copies: int | None, monitor: str, **options: Any) -> None:
     """Print nats.conf for one NATS server with the accounts of this product.
 
-    It holds no secret. For a cluster print one for each server:
+    It holds no secret, but for a cluster the password of its routes. Print one for each server:
 
     arvados-nats config nats-server --name nats-1 --cluster arvados --route nats-2:6222 --route
     nats-3:6222
     """
     public = keys.load_all_public(folder)
     limits = server_config.Limits(store=store, copies=copies or (3 if options["cluster"] else 1))
-    server = _server(**options, monitor=None if monitor == "none" else monitor)
+    password = keys.load(folder, server_config.ROUTES).text if options["cluster"] else None
+    server = _server(**options, password=password, monitor=None if monitor == "none" else monitor)
+    for warning in _warnings(server):
+        click.echo(warning, err=True)
     for address in filter(None, (server.monitor, server.listen)):
         if _is_taken(address):
             click.echo(
@@ -89,6 +98,19 @@ def nats_server(folder: Path, store: int, copies: int | None, monitor: str, **op
                 err=True,
             )
     click.echo(server_config.text(server, public, limits), nl=False)
+
+
+def _warnings(server: server_config.Server) -> Iterator[str]:
+    if server.tls is None and not is_loopback(server.listen):
+        yield (
+            f"{server.listen} has no TLS: whoever reads that network reads tokens and events;"
+            " give --tls, or close the network"
+        )
+    if server.cluster and server.cluster.tls is None:
+        yield (
+            "this text holds the password of the routes: let the server alone read the file."
+            " Without --cluster-tls it crosses the network as it is"
+        )
 
 
 def _is_taken(address: str) -> bool:
@@ -113,6 +135,8 @@ def _server(
     cluster_listen: str,
     cluster_tls: tuple[str, str, str] | None,
     routes: tuple[str, ...],
+    listen: str | None,
+    password: str | None,
     **plain: Any,
 ) -> server_config.Server:
     if (routes or cluster_tls) and cluster is None:
@@ -123,8 +147,9 @@ def _server(
     between = server_config.Tls(*cluster_tls) if cluster_tls else None
     return server_config.Server(
         **plain,
+        listen=listen or ("0.0.0.0:4222" if served else "127.0.0.1:4222"),
         tls=served,
-        cluster=server_config.Cluster(cluster, cluster_listen, routes, between)
+        cluster=server_config.Cluster(cluster, cluster_listen, routes, between, password)
         if cluster
         else None,
         websocket=server_config.WebSocket(websocket, origins, served) if websocket else None,

@@ -22,9 +22,11 @@ from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.commands.arvados_settings import ArvadosSettings
+from arvados_nats.commands.command import Notes
 from arvados_nats.contract import accounts, subjects
 from arvados_nats.errors import MALFORMED, Refused, Unavailable
 from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.addresses import is_in_the_clear
 from arvados_nats.nats.client import Nats
 from arvados_nats.permissions import grant_subjects, request_info
 from arvados_nats.permissions.rule import ALL
@@ -101,6 +103,8 @@ async def login(url: str, token: Token, who: Holder, *, asks: bool = False) -> A
     """A connection as the holder of the token, to listen or to ask; Refused with the most likely
     reason."""
     servers = [server.strip() for server in url.split(",") if server.strip()]
+    for server in filter(is_in_the_clear, servers):
+        Notes().tell(f"{server} is reached without TLS unless it asks for it: use tls://")
     began = time.monotonic()
     async with contextlib.AsyncExitStack() as exits:
         try:

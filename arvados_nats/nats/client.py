@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -182,10 +183,12 @@ async def connect(
     asks: bool = False,
     inbox_prefix: str = "_INBOX",
     timeout: float | None = None,
+    ca_file: str | None = None,
 ) -> AsyncIterator[Nats]:
     """Connect as a service (`seed`, an nkey) or as a user (`token`); reconnects for ever.
 
-    With a token one listens; to ask (`asks`) takes a connection of its own.
+    With a token one listens; to ask (`asks`) takes a connection of its own. `ca_file` names the
+    authority of `tls://` servers, if it is a private one.
 
     Waits until a server answers, at most `timeout` seconds. Raises Refused if the server refuses
     the credentials, Unavailable if none answers in time, ConfigError if the server is older than
@@ -213,6 +216,8 @@ async def connect(
         "error_cb": failed,
     }
     options |= _credentials(seed, token, asks)
+    if ca_file:
+        options["tls"] = ssl.create_default_context(cafile=ca_file)
     entering = asyncio.ensure_future(_enter(options, inbox_prefix))
     await asyncio.wait((entering, refused), timeout=timeout, return_when="FIRST_COMPLETED")
     try:

@@ -16,6 +16,7 @@ import re
 from typing import Any
 
 import nats.aio.client
+import nats.errors
 import nats.protocol.parser
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,14 @@ class Client(nats.aio.client.Client):
                     "error": f"{type(error).__name__}: {error}",
                 },
             )
+
+    def _connect_command(self) -> bytes:
+        """The library sends a token to a `tls://` server in the clear if that does not ask for
+        TLS, as nobody on the way would."""
+        server = self._current_server
+        if server and server.uri.scheme == "tls" and not self._server_info.get("tls_required"):
+            raise nats.errors.Error("the server does not speak TLS")
+        return super()._connect_command()
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
         """As the library does for what a server writes: of a name that comes twice, the last."""

@@ -19,7 +19,7 @@ No configured user in the last two, and JetStream in ARVADOS alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from arvados_nats.contract import streams, subjects
@@ -27,6 +27,9 @@ from arvados_nats.contract.accounts import ARVADOS, AUTH, REQUESTS, SENDERS, SYS
 
 STATIC_USERS = ("callout", "callout-service", "publisher", "wsproxy", "system-logs", "sys")
 """Identities that log in by nkey, without the callout: they work while it is down."""
+
+ROUTES = "routes"
+"""The name by which the servers of a cluster know each other; its seed is the password."""
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
@@ -81,14 +84,15 @@ class Tls:
 class Cluster:
     """This server's place among the others: where it listens for routes and where they do.
 
-    Whoever may open a route is a member with all rights: without `tls` and its authority only a
-    closed network keeps others out.
+    Whoever may open a route is a member with all rights: `password`, the seed `routes`, keeps
+    others out, and `tls` with an authority keeps it off the wire.
     """
 
     name: str
     listen: str
     routes: tuple[str, ...]
     tls: Tls | None = None
+    password: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ class Server:
     """One server. Addresses are `host:port`; port -1 lets the system choose one."""
 
     name: str
-    listen: str = "0.0.0.0:4222"
+    listen: str = "127.0.0.1:4222"
     store_dir: str = "/var/lib/nats"
     """The server keeps its streams in `jetstream/` below it."""
     monitor: str | None = MONITOR
@@ -274,11 +278,14 @@ def _cluster(cluster: Cluster | None) -> dict[str, Any] | None:
     if cluster is None:
         return None
     tls = _tls(cluster.tls)
+    login = {"user": ROUTES, "password": cluster.password}
+    named = f"{ROUTES}:{cluster.password}@" if cluster.password else ""
     return {
         "name": cluster.name,
         "listen": cluster.listen,
         "no_advertise": True,
-        "routes": [f"nats-route://{route}" for route in cluster.routes],
+        **({"authorization": login} if cluster.password else {}),
+        "routes": [f"nats-route://{named}{route}" for route in cluster.routes],
         **({"tls": tls} if tls else {}),
     }
 
@@ -299,7 +306,7 @@ def _websocket(websocket: WebSocket | None) -> dict[str, Any] | None:
 
 
 def text(server: Server, public: Mapping[str, str], limits: Limits | None = None) -> str:
-    """nats.conf of one server. It holds no secret."""
+    """nats.conf of one server. It holds no secret but the password of a cluster's routes."""
     return "".join(
         f"{key}: {_value(value, 0)}\n"
         for key, value in settings(server, public, limits or Limits()).items()

@@ -51,10 +51,12 @@ ROLES: Mapping[str, Kind] = {
     "sys": Kind.USER,
     "issuer": Kind.ACCOUNT,
     "xkey": Kind.CURVE,
+    "routes": Kind.USER,
 }
 """Every identity: the callout service in account AUTH and again in ARVADOS, the publishers,
 wsproxy and the machines that send their system logs in ARVADOS, the one that cuts connections in
-SYS; the key that signs user JWTs, and the key that the servers seal callout requests to."""
+SYS; the key that signs user JWTs, and the key that the servers seal callout requests to. The seed
+`routes` is no login: it is the password that the servers of a cluster show each other."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 from arvados_nats.errors import ArvadosNatsError, ConfigError
-from arvados_nats.service import tracing
+from arvados_nats.service import tracing, unencrypted
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +76,17 @@ def run(main: Callable[[S], Awaitable[None]], settings: Callable[[], S]) -> int:
     try:
         loaded = load(settings)
         log_to_stderr(getattr(loaded, "log_level", "INFO"))
+        _warn(loaded)
         with _tracing(loaded):
             uvloop.run(_until_signal(main(loaded)))
     except Exception as error:
         return _report(error)
     return 0
+
+
+def _warn(settings: BaseSettings) -> None:
+    for name, text in unencrypted.warnings(settings):
+        logger.warning(text, extra={"action": "process.unencrypted", "setting": name})
 
 
 def _tracing(settings: BaseSettings) -> AbstractContextManager[None]:

@@ -80,6 +80,9 @@ class NatsSettings(Block):
     nats_url: str = "nats://127.0.0.1:4222"
     """NATS servers, separated by commas."""
 
+    nats_ca_file: str | None = None
+    """PEM file of the authority that signed the NATS servers' certificates, if a private one."""
+
     keys_dir: Path = Path("/etc/arvados-nats/keys")
     """Folder with the nkey seeds that `arvados-nats keys` wrote."""
 

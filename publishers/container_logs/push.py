@@ -44,6 +44,7 @@ class Target:
     token: Token
     container_uuid: str
     file: str
+    ca_file: str | None = None
 
 
 async def push(target: Target, pipe: Pipe) -> None:
@@ -71,6 +72,7 @@ async def _connected(target: Target) -> AsyncIterator[Nats]:
             name=f"arvados-nats push-log {target.container_uuid}",
             token=target.token.secret,
             inbox_prefix=subjects.inbox_prefix(target.token.uuid or ""),
+            ca_file=target.ca_file,
         ) as nats,
         asyncio.TaskGroup() as tasks,
     ):

@@ -118,4 +118,6 @@ def target_of(settings: PushSettings, wanted: Wanted) -> Target:
         raise ConfigError(f"--file: {error}") from error
     if token.uuid is None:
         raise ConfigError("ARVADOS_API_TOKEN: give the container's token in its v2 form")
-    return Target(settings.nats_servers, token, wanted.container_uuid, wanted.file)
+    return Target(
+        settings.nats_servers, token, wanted.container_uuid, wanted.file, settings.nats_ca_file
+    )

@@ -85,6 +85,7 @@ async def send(settings: SystemLogSettings, *, piped: bool = False, source: int 
             name=f"arvados-nats system-logs {settings.system_log_host}",
             seed=seed,
             inbox_prefix=subjects.inbox_prefix(IDENTITY),
+            ca_file=settings.nats_ca_file,
         ) as nats:
             await Sender(nats, settings.system_log_host, places, attempts).run(lines)
         serving.cancel()

@@ -23,7 +23,6 @@ from arvados_nats.errors import Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats import server_config
 from arvados_nats.nats.client import Nats
-from arvados_nats.service import keys
 from publishers.settings import Settings as PublisherSettings
 from tests.support.chart import nats_servers
 from tests.support.chart.rendered import CHART, ROOT, Helm, Rendered
@@ -56,7 +55,7 @@ def unquoted(value: Any) -> Any:
 
 def expected(limits: server_config.Limits) -> dict[str, Any]:
     """What the values must hold, made of the one description of who is who."""
-    public = {role: f"<< ${VARIABLES[role]} >>" for role in keys.ROLES}
+    public = {role: f"<< ${variable} >>" for role, variable in VARIABLES.items()}
     settings = server_config.settings(server_config.Server("x"), public, limits)
     names = ("system_account", "max_payload", "max_control_line", "authorization", "accounts")
     found: dict[str, Any] = unquoted({name: settings[name] for name in names})

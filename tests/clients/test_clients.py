@@ -138,8 +138,9 @@ async def test_a_permission_is_lost_and_regained(world: World, program: Program)
     cluster = world.stack.sandbox.cluster
     made = await world.make()
     await program.tells(made)
+    denied = program.times("denied")
     await cluster.unshare(world.project, world.alice)
-    await program.says("denied")
+    await program.says("denied", denied + 1)
     missed = await world.make(2)
     connections = program.times("connected")
     await cluster.project(owner=world.alice)  # a change of grants: it is cut once more

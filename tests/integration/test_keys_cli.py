@@ -99,15 +99,16 @@ def test_a_manifest_is_printed_when_asked(tmp_path: Path) -> None:
 def test_the_printed_configuration_passes_the_servers_own_check(
     tmp_path: Path, options: list[str]
 ) -> None:
-    """`nats-server -t` accepts it, and it names public keys only."""
+    """`nats-server -t` accepts it, and of seeds it names none but the password of routes."""
     folder = tmp_path / "keys"
     keys.ensure(folder)
     store = ["--store-dir", tmp_path / "store", "--store", "1GB"]
     result = run("config", "nats-server", "--keys", folder, *store, *options)
     assert result.exit_code == 0, result.output
-    assert not any(seed in result.output for seed in seeds(folder))
+    told = [seed for seed in seeds(folder) if seed in result.output]
+    assert told == ([keys.load(folder, "routes").text] if "--cluster" in options else [])
     conf = tmp_path / "nats.conf"
-    conf.write_text(result.output)
+    conf.write_text(result.stdout)
     checked = subprocess.run(
         [nats_server.executable(), "-t", "-c", conf], capture_output=True, text=True, check=False
     )
@@ -142,6 +143,28 @@ def test_tls_files_are_named_for_each_listener(tmp_path: Path) -> None:
     assert result.output.count('cert_file: "server.crt"') == 2
     assert result.output.count('cert_file: "route.crt"') == 1
     assert result.output.count("verify: true") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "listen", "told"),
+    [
+        ([], "127.0.0.1:4222", ""),
+        (["--tls", "server.crt", "server.key"], "0.0.0.0:4222", ""),
+        (["--listen", "0.0.0.0:4222"], "0.0.0.0:4222", "has no TLS"),
+        (["--cluster", "a"], "127.0.0.1:4222", "password of the routes"),
+        (["--cluster", "a", "--cluster-tls", "a", "b", "c"], "127.0.0.1:4222", ""),
+    ],
+    ids=str,
+)
+def test_what_is_in_the_clear_is_told(
+    tmp_path: Path, options: list[str], listen: str, told: str
+) -> None:
+    """Without TLS it listens on this machine alone, unless it is told otherwise."""
+    keys.ensure(tmp_path)
+    result = run("config", "nats-server", "--keys", tmp_path, "--monitor", "none", *options)
+    assert f'listen: "{listen}"\n' in result.stdout
+    assert told in result.stderr
+    assert told or "TLS" not in result.stderr
 
 
 def test_without_keys_the_file_that_is_missing_is_named(tmp_path: Path) -> None:

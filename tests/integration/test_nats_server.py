@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,34 @@ async def test_a_cluster_keeps_what_it_acknowledged_when_a_server_is_lost(
             while not await _published(client):
                 pass
         assert (await stream.get_msg("KEPT", 1)).data == b"1"
+        await client.close()
+
+
+async def test_a_stranger_cannot_join_the_cluster(keys_folder: Path, tmp_path: Path) -> None:
+    """A server with accounts and streams of its own, that was told where the others are (S12)."""
+    async with nats_server.run_cluster(keys_folder) as servers:
+        cluster = servers[0].config.cluster
+        assert cluster is not None
+        log = tmp_path / "log"
+        conf = tmp_path / "nats.conf"
+        routes = ", ".join(f'"nats-route://{route}"' for route in cluster.routes)
+        conf.write_text(
+            f'listen: "127.0.0.1:-1"\nlog_file: "{log}"\n'
+            f'cluster: {{name: "sandbox", listen: "127.0.0.1:-1", routes: [{routes}]}}\n'
+            'accounts: {ARVADOS: {users: [{user: "evil", password: "evil"}]}}\n'
+        )
+        stranger = await asyncio.create_subprocess_exec(nats_server.executable(), "-c", str(conf))
+        try:
+            async with asyncio.timeout(20):
+                while not any("authentication error" in s.log for s in servers):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        finally:
+            stranger.terminate()
+            await stranger.wait()
+        client = await _connect(servers[0], keys_folder, "sys")
+        answer = await client.request("$SYS.REQ.SERVER.PING.ROUTEZ", b"{}", timeout=5)
+        routez = json.loads(answer.data)["data"]["routes"]
+        assert {route["remote_name"] for route in routez} <= {s.config.name for s in servers}
         await client.close()
 
 

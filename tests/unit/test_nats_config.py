@@ -115,6 +115,7 @@ def test_a_single_server_writes_through_and_opens_no_other_port() -> None:
     settings = server_config.settings(server_config.Server("n"), PUBLIC, server_config.Limits())
     assert settings["jetstream"]["sync_interval"] == "always"
     assert settings["http"].startswith("127.0.0.1:")
+    assert settings["listen"].startswith("127.0.0.1:")
     assert not {"cluster", "websocket", "tls", "leafnodes", "mqtt", "no_auth_user"} & set(settings)
 
 
@@ -126,6 +127,16 @@ def test_a_cluster_member_knows_the_others() -> None:
     assert settings["cluster"]["routes"] == ["nats-route://nats-2:6222", "nats-route://nats-3:6222"]
     assert settings["cluster"]["no_advertise"] is True
     assert "tls" not in settings["cluster"]
+
+
+def test_members_of_a_cluster_show_a_password() -> None:
+    """To those that they call and to those that call them."""
+    cluster = server_config.Cluster("arvados", "h:1", ("nats-2:6222",), password="SUA")
+    server = server_config.Server("nats-1", cluster=cluster)
+    settings = server_config.settings(server, PUBLIC, server_config.Limits())
+    assert settings["cluster"]["authorization"] == {"user": "routes", "password": "SUA"}
+    assert settings["cluster"]["routes"] == ["nats-route://routes:SUA@nats-2:6222"]
+    assert "SUA" not in repr(server)
 
 
 def test_members_of_a_cluster_can_be_made_to_show_a_certificate() -> None:
