@@ -76,6 +76,8 @@ export interface Told {
   found(): void;
   /** Lines came while the end is followed. */
   arrived(entries: Entry[]): void;
+  /** Bytes came, of whichever file. */
+  heard(log: LogMessage): void;
   /** Something that takes long goes on, "" if nothing does; it can be stopped. */
   busy(what: string): void;
 }
@@ -184,6 +186,7 @@ export class Logs {
     const { attempt } = this;
     const whose = log.container === attempt.container ? attempt : this.attempts.get(log.container);
     if (!whose) return;
+    this.told.heard(log);
     const isNew = !whose.files.has(log.file);
     const file = whose.file(log.file, log.epoch);
     const key = this.loading ? "" : (this.viewer.sheet?.lastKey ?? "");

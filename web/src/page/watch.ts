@@ -12,6 +12,7 @@ import type { Picked } from "../view/viewer";
 import { find, make } from "./dom";
 import type { Key } from "./keys";
 import { Logs, type Place, type Word } from "./logs";
+import { Plots } from "./plots";
 import { State, type Process } from "./state";
 
 const NEWS_MS = 3000;
@@ -23,11 +24,16 @@ export class Watch {
   readonly logs: Logs;
   private readonly state: State;
   private readonly uuid: string;
+  private readonly url: string;
+  private readonly token: () => string;
   private readonly say: (word: Word) => void;
+  private plots: Plots | null = null;
   private news = { count: 0, last: "", timer: undefined as ReturnType<typeof setTimeout> | undefined };
 
   constructor(uuid: string, events: ArvadosEvents, url: string, token: () => string, place: Place, say: (word: Word) => void) {
     this.uuid = uuid;
+    this.url = url;
+    this.token = token;
     this.say = say;
     find("heading").replaceChildren();
     find("state").replaceChildren();
@@ -43,6 +49,7 @@ export class Watch {
       linked: (picked) => history.replaceState(null, "", `#${this.address(picked)}`),
       found: () => this.drawFound(),
       arrived: (entries) => this.announce(entries),
+      heard: (log) => this.plots?.heard(log),
       busy: (what) => this.drawBusy(what),
     });
     find<HTMLSelectElement>("times").value = this.logs.viewer.times;
@@ -59,8 +66,18 @@ export class Watch {
 
   close(): void {
     clearTimeout(this.news.timer);
+    this.showPlots(false);
     this.state.close();
     this.logs.close();
+  }
+
+  showPlots(shown = !this.plots): void {
+    this.plots?.close();
+    this.plots = null;
+    const file = this.logs.attempt.files.get("crunchstat.txt") ?? this.logs.attempt.files.get("hoststat.txt");
+    if (shown && file) this.plots = new Plots(find("plots"), file, new Ranges(this.uuid, this.url, this.token));
+    else if (shown) this.say({ text: "There are no statistics of this container yet.", bad: false });
+    find("plot").setAttribute("aria-pressed", String(this.plots !== null));
   }
 
   /** What leads here again: to lines if some are named, else to what is shown. */
@@ -254,6 +271,7 @@ export function connect(watched: () => Watch | undefined): void {
   on("wrap", "change", ({ logs }) => logs.viewer.setWrap(find<HTMLInputElement>("wrap").checked));
   on("smaller", "click", (watch) => watch.resize(-1));
   on("larger", "click", (watch) => watch.resize(1));
+  on("plot", "click", (watch) => watch.showPlots());
   on("link", "click", (watch) => watch.copyLink());
   on("save", "click", ({ logs }) => logs.save());
   find("more").addEventListener("click", () => {
@@ -299,6 +317,7 @@ export function keysOf(watched: () => Watch | undefined): Key[] {
       find<HTMLSelectElement>("least").value = String(least);
       watch.setLeast(least);
     }),
+    key("p", "plots of what the container uses", (watch) => watch.showPlots()),
     key("l", "copy a link to the lines that are selected", (watch) => watch.copyLink()),
     key("d", "download what is shown", ({ logs }) => logs.save()),
     key("+", "larger text", (watch) => watch.resize(1)),

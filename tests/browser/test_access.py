@@ -1,0 +1,168 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The page for who sees little, hears it, or has no mouse."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from sandbox.model.actors import Actor
+from sandbox.model.records import Record
+from sandbox.stack import Stack
+from tests.browser.conftest import MODULE
+from tests.browser.test_page import open_page, running_request, user
+
+__all__ = ["user"]  # the fixture
+
+AXE = MODULE.parent / "node_modules" / "axe-core" / "axe.min.js"
+_RUN = """
+async () => (await axe.run(document, {
+    runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+})).violations.map(({id, nodes}) => [id, nodes.map(({html}) => html.slice(0, 120))])
+"""
+
+
+@pytest.fixture(params=["light", "dark"])
+async def themed(browser: Browser, request: pytest.FixtureRequest) -> AsyncIterator[Page]:
+    """A tab in either theme."""
+    context = await browser.new_context(
+        viewport={"width": 1440, "height": 900}, color_scheme=request.param
+    )
+    yield await context.new_page()
+    await context.close()
+
+
+async def faults(page: Page) -> list[Any]:
+    """What axe-core finds."""
+    if not AXE.exists():
+        pytest.skip("axe-core is not installed: make web")
+    await page.evaluate(AXE.read_text(encoding="utf-8"))
+    found: list[Any] = await page.evaluate(_RUN)
+    return found
+
+
+async def _colourful(stack: Stack, user: Actor) -> Record:
+    cluster = stack.sandbox.cluster
+    colours = "".join(f"\x1b[{n}m colour {n} \x1b[0m\n" for n in (*range(30, 38), *range(90, 98)))
+    grounds = "".join(f"\x1b[37;{n}m ground {n} \x1b[0m\n" for n in (*range(40, 48), 100, 107))
+    text = "".join(f"line {n:04d}\n" for n in range(6000)) + colours + grounds
+    request, container = await running_request(stack, user, text)
+    await cluster.write_log(request, "stderr.txt", b"ERROR: red\nWARNING: yellow\n")
+    await cluster.write_log(request, "crunchstat.txt", _STATISTICS.encode())
+    await cluster.progress(container, 0.4, error="Out of disk", errorDetail="/tmp is full")
+    return request
+
+
+_STATISTICS = "".join(
+    f"2026-11-30T01:00:{n:02d}.000000000Z cpu 2.0 user 0.4 sys 20.00 cpus -- interval 10.0 seconds"
+    f" {n % 3}.0 user 0.01 sys\n2026-11-30T01:00:{n:02d}.000000001Z mem 1 cache {n}000000 rss\n"
+    for n in range(1, 60)
+)
+
+
+async def test_axe_finds_nothing(themed: Page, stack: Stack, user: Actor) -> None:
+    """On each view, in the light and in the dark."""
+    await themed.goto(stack.page_url)
+    await expect(themed.locator("#enter")).to_be_visible()
+    assert await faults(themed) == []
+    request = await _colourful(stack, user)
+    await open_page(themed, stack, request.uuid, user)
+    await expect(themed.locator("#log")).to_contain_text("ground 107")
+    await expect(themed.locator("#state .error")).to_be_visible()
+    assert await faults(themed) == []
+    await themed.locator("#sought").fill("line")
+    await expect(themed.locator("#hits")).to_contain_text("6,000 lines")
+    await themed.locator("#former").click()
+    await themed.locator("#times").select_option("relative")
+    await themed.locator("#plot").click()
+    await expect(themed.locator("#plots canvas").first).to_be_visible()
+    assert await faults(themed) == []
+    await themed.locator("#help").click()
+    await expect(themed.locator("#keys")).to_be_visible()
+    assert await faults(themed) == []
+    await themed.keyboard.press("Escape")
+    await themed.locator("#home").click()
+    await expect(themed.get_by_role("row").filter(has_text="watched").first).to_be_visible()
+    assert await faults(themed) == []
+
+
+async def test_all_is_done_with_keys(page: Page, stack: Stack, user: Actor) -> None:
+    """No mouse: from the list to a log, through it, found, filtered, timed, and back."""
+    cluster = stack.sandbox.cluster
+    user = await cluster.user("typist")
+    text = "".join(f"line {n:04d}{' needle' if n % 1000 == 0 else ''}\n" for n in range(6000))
+    request, _ = await running_request(stack, user, text)
+    await cluster.write_log(request, "stderr.txt", b"ERROR: no\n")
+    press = page.keyboard.press
+    await page.goto(f"{stack.page_url}/#token={user.token}")
+    await page.get_by_role("link", name="watched").focus()
+    await press("Enter")
+    log = page.locator("#log")
+    await expect(log).to_contain_text("line 5999")
+    await press("/")
+    await page.keyboard.type("needle")
+    await expect(page.locator("#hits")).to_contain_text("6 lines")
+    await press("Enter")
+    await expect(page.locator("#log .picked")).to_have_text("line 0000 needle")
+    await page.locator("#log .cm-content").focus()
+    await press("n")
+    await expect(page.locator("#log .picked")).to_have_text("line 1000 needle")
+    await press("b")
+    await expect(log).to_contain_text("line 0000")
+    await press("e")
+    await expect(page.locator("#log .cm-line")).to_have_text(["ERROR: no"])
+    await press("e")
+    await press("t")
+    await expect(page.locator("#times")).to_have_value("relative")
+    await press("]")
+    await press("]")
+    await expect(page.get_by_role("tab", name="stderr.txt")).to_have_attribute(
+        "aria-selected", "true"
+    )
+    await page.get_by_role("tab", name="stderr.txt").focus()
+    await press("ArrowRight")
+    await expect(page.get_by_role("tab", name="stdout.txt")).to_be_focused()
+    await press(":")
+    await page.keyboard.type("3001")
+    await press("Enter")
+    await expect(page.locator("#log .picked")).to_have_text("line 3000 needle")
+    await page.locator("#log .cm-content").focus()
+    await press("End")
+    await expect(log).to_contain_text("line 5999")
+    await expect(page.locator("#follow")).to_have_attribute("aria-pressed", "true")
+    await press("?")
+    await expect(page.locator("#keys")).to_contain_text("find in the whole log")
+    await press("Escape")
+    await expect(page.locator("#keys")).to_be_hidden()
+
+
+async def test_new_lines_are_told_in_few_words(page: Page, stack: Stack, user: Actor) -> None:
+    """A live region has what is new, not the whole window again."""
+    cluster = stack.sandbox.cluster
+    request, _ = await running_request(stack, user, "old\n" * 100)
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#count")).to_contain_text("100 lines")
+    for n in range(5):
+        await cluster.write_log(request, "stdout.txt", f"new {n}\n".encode())
+    await expect(page.locator("#news")).to_contain_text("new 4", timeout=15_000)
+    assert "old" not in await page.locator("#news").inner_text()
+
+
+@pytest.mark.parametrize("size", [(1024, 768), (390, 844)])
+async def test_a_phone_shows_more_log_than_header(
+    page: Page, stack: Stack, user: Actor, size: tuple[int, int]
+) -> None:
+    """Less than 15 % of a phone's height is above the log, and nothing is wider than the screen."""
+    request, _ = await running_request(stack, user, "x" * 300 + "\n")
+    await page.set_viewport_size({"width": size[0], "height": size[1]})
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log")).to_contain_text("xxx")
+    box = await page.locator("#log").bounding_box()
+    assert box is not None
+    assert box["y"] < size[1] * (0.15 if size[0] == 390 else 0.25)
+    assert await page.evaluate("document.documentElement.scrollWidth") <= size[0]
