@@ -169,11 +169,30 @@ def test_policies_allow_what_each_service_needs(helm: Helm) -> None:
     assert tls[0]["to"] == [{"ipBlock": {"cidr": "192.0.2.10/32"}}]
 
 
-def test_only_servers_may_open_routes_to_each_other(helm: Helm) -> None:
-    """Who may open a route is a member with all rights."""
-    policy = helm.template("netpol").one("NetworkPolicy", "-nats")["spec"]
-    (route,) = (rule for rule in policy["ingress"] if rule["ports"][0]["port"] == 6222)
-    assert route["from"] == [{"podSelector": policy["podSelector"]}]
+@pytest.mark.parametrize("example", ["minimal", "netpol", "single"])
+def test_only_servers_may_open_routes_to_each_other(helm: Helm, example: str) -> None:
+    """Who may open a route is a member with all rights: closed whatever else is (S12)."""
+    policy = helm.template(example).one("NetworkPolicy", "-nats")["spec"]
+    (route,) = (
+        rule
+        for rule in policy["ingress"]
+        if any(p["port"] <= 6222 <= p.get("endPort", p["port"]) for p in rule["ports"])
+    )
+    assert route == {
+        "ports": [{"port": 6222, "protocol": "TCP"}],
+        "from": [{"podSelector": policy["podSelector"]}],
+    }
+
+
+def test_without_policies_all_but_the_routes_is_open(helm: Helm) -> None:
+    """Clients, monitoring and what a site adds: its addresses are not known to the chart."""
+    rendered = helm.template("minimal")
+    assert [name[-5:] for name in rendered.of("NetworkPolicy")] == ["-nats"]
+    (_, rest) = rendered.one("NetworkPolicy", "-nats")["spec"]["ingress"]
+    assert "from" not in rest
+    assert {p for port in rest["ports"] for p in range(port["port"], port["endPort"] + 1)} == (
+        set(range(1, 65536)) - {6222}
+    )
 
 
 def test_settings_become_variables_with_their_exact_values(either_helm: Helm) -> None:

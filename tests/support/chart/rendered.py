@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CHART = ROOT / "helm" / "arvados-nats"
 TOOLS = Path(os.environ.get("ARVADOS_NATS_TOOLS") or Path.home() / ".cache" / "arvados-nats")
 """Where `.ci/prepare` puts Helm and promtool."""
