@@ -19,7 +19,7 @@ from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.permissions.request_info import holder
 from arvados_nats.permissions.rule import Identity
-from arvados_nats.service import keys, ops
+from arvados_nats.service import keys, ops, publisher_health
 from arvados_nats.service.ops import Health
 from authcallout import callout, whoami
 from authcallout.callout import Callout, Limits
@@ -79,6 +79,7 @@ async def main(settings: Settings) -> None:
 
         envelope = Envelope(keys.load(settings.keys_dir, "xkey"))
         tasks.create_task(ops.serve(settings.ops_listen, health, settings.management_secret))
+        tasks.create_task(publisher_health.probe(service, health))
         tasks.create_task(connections.follow(complete))
         tasks.create_task(revocation.watch(service, lambda: health.well("revocation")))
         tasks.create_task(whoami.answer(service, grants, tokens, limit))

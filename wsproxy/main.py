@@ -19,7 +19,7 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permission_client.own_tokens import OwnTokens
-from arvados_nats.service import http_server, ops
+from arvados_nats.service import http_server, ops, publisher_health
 from arvados_nats.service.ops import Health
 from wsproxy import metrics
 from wsproxy.app import App
@@ -143,6 +143,7 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
                 shared.logins.run(),
                 shared.logs.run(),
                 shared.native.serve(),
+                publisher_health.probe(nats, health),
                 shared.connections.run(),
                 shared.send_buffers.watch(cut=_count_cut, queued=metrics.queue_len.set),
             )

@@ -18,25 +18,22 @@ import time
 from urllib.parse import urlsplit
 
 import httpx
-import msgspec
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
 from arvados_nats.admin import clocks
-from arvados_nats.contract import streams, subjects
+from arvados_nats.contract import streams
 from arvados_nats.errors import ArvadosNatsError, ConfigError, Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
-from arvados_nats.permission_client import grants_messages
-from arvados_nats.permission_client.grants_messages import GrantsQuestion
 from arvados_nats.permissions import object_facts
+from arvados_nats.service import publisher_health
 
 _WITHIN_SECONDS = 10.0
 _CLOCK = "clock of NATS"
 _PROTOCOL = Subprotocol("arvados.events.v1.json")
 _TOKEN_INVALID = 4501
-_NOBODY = "zzzzz-tpzed-" + "0" * 15
 FALSE_TOKEN = "v2/zzzzz-gj3su-" + "0" * 15 + "/" + "0" * 40
 
 Findings = dict[str, str | None]
@@ -60,7 +57,7 @@ async def nats(servers: list[str], seed: str, *, logs: bool = True) -> Findings:
             servers, name="arvados-nats check", seed=seed, timeout=_WITHIN_SECONDS
         ) as connection:
             await _round_trip(connection)
-            found["publishers"] = await _unanswered(connection)
+            found["publishers"] = await publisher_health.unanswered(connection)
             for stream in (streams.EVENTS, streams.LOGS):
                 asked = time.time()  # noqa: TID251  (clocks are compared)
                 info = await connection.stream_info(stream)
@@ -74,21 +71,6 @@ async def nats(servers: list[str], seed: str, *, logs: bool = True) -> Findings:
     except ArvadosNatsError as error:
         return {"NATS": str(error)}
     return found
-
-
-async def _unanswered(connection: Nats) -> str | None:
-    """Why the publishers give no answer about users and tokens, on which all permission rests."""
-    grants = msgspec.json.encode(GrantsQuestion({_NOBODY: ""}))
-    for subject, question in ((subjects.TOKENS_GET, b"[]"), (subjects.GRANTS_GET, grants)):
-        try:
-            answer = await connection.request(subject, question)
-        except Unavailable:
-            return "no publisher answers: do they run, and what does their health say?"
-        try:
-            grants_messages.check_answer(answer.headers)
-        except Unavailable as error:
-            return str(error)
-    return None
 
 
 async def _round_trip(connection: Nats) -> None:

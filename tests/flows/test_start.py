@@ -10,6 +10,7 @@ import http.client
 import json
 import sys
 
+import httpx
 import pytest
 
 from arvados_nats.contract import subjects
@@ -59,3 +60,35 @@ async def test_publishers_answer_as_soon_as_they_are_well(stack: Stack) -> None:
             answer = await nats.request(subjects.OBJECTS_GET, alice.uuid.encode())
             grants_messages.check_answer(answer.headers)
             assert object_messages.decode(answer.headers, answer.data).record
+
+
+async def _health(service: Service) -> str:
+    headers = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}"}
+    url = f"http://127.0.0.1:{service.ops_port}/_health/ping"
+    async with httpx.AsyncClient(headers=headers) as client:
+        try:
+            return (await client.get(url)).text
+        except httpx.HTTPError:
+            return ""
+
+
+async def _says(service: Service, text: str) -> None:
+    async with asyncio.timeout(20):
+        while text not in await _health(service):  # noqa: ASYNC110  (each look is a question)
+            await asyncio.sleep(0.05)
+
+
+async def test_no_service_is_well_before_a_publisher_has_answered(stack: Stack) -> None:
+    """People would be let in and shown nothing, and every check would say ok (V1)."""
+    publishers = stack.services["publishers"]
+    others = [stack.services[name] for name in ("authcallout", "wsproxy")]
+    await publishers.stop()
+    for service in others:
+        await service.stop()
+        command = [sys.executable, "-m", "arvados_nats", *service.arguments]
+        service.process = child.start(command, log=service.log, environment=service.environment)
+    for service in others:
+        await _says(service, "publishers: no publisher answers: do they run")
+    await publishers.start()
+    for service in others:
+        await _says(service, "OK")
