@@ -10,6 +10,7 @@ token                 account   gets
 ====================  ========  ==========================================================
 container's own       SENDERS   publish its own log subjects, but not the end marker, and read its
                                 own last chunk
+a machine's key       SENDERS   publish its own system log, and read its last record
 any other, asking     REQUESTS  the API (history, state, whoami), and its answers in its inbox
 SystemRootToken,      ARVADOS   read the streams and what they republish
 admin, scope `all`
@@ -79,6 +80,18 @@ def admission(
     if account == accounts.ARVADOS:
         return Admission(account, name, ADMIN_PUBLISH, (*_inboxes(identity), *subscribe))
     return Admission(account, name, (), subscribe)
+
+
+def machine(host: str) -> Admission:
+    """What a machine with a key of its own gets: to add to its own records, and to see the last."""
+    own = subjects.system_logs_of(host)
+    return Admission(
+        accounts.SENDERS,
+        f"system-logs/{host}",
+        (own, f"$JS.API.DIRECT.GET.{streams.SYSTEM_LOGS}.{own}"),
+        (f"{subjects.inbox_prefix(f'system-logs-{host}')}.>",),
+        payload=streams.MAX_SYSTEM_RECORD,
+    )
 
 
 def fingerprint(

@@ -23,9 +23,10 @@ from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permissions.rule import Identity
-from arvados_nats.service import tracing
+from arvados_nats.service import machine_keys, tracing
+from arvados_nats.service.keys import Seed
 from authcallout import callout_request, callout_response, metrics
-from authcallout.admissions import MAX_PATTERNS, admission
+from authcallout.admissions import MAX_PATTERNS, admission, machine
 from authcallout.callout_request import CalloutRequest
 from authcallout.callout_response import Admission
 from authcallout.connections import Connection
@@ -51,7 +52,7 @@ class Limits:
 
 class Callout:
     """Decides logins. `admitted` is told of each connection that is let in, and with what; `room`
-    says whether there is any for one more of the same."""
+    says whether there is any for one more of the same; `machines` is the seed of their keys."""
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class Callout:
         limits: Limits,
         admitted: Callable[[Connection, Token, Identity, Admission], None],
         room: Callable[[Identity], Awaitable[bool]],
+        machines: Seed | None = None,
     ) -> None:
         self._identities = identities
         self._grants = grants
@@ -69,10 +71,13 @@ class Callout:
         self._limits = limits
         self._admitted = admitted
         self._room = room
+        self._machines = machines
 
     async def answer(self, request: CalloutRequest) -> bytes:
         """The signed answer to one request; Unavailable if there is none in time."""
         try:
+            if host := machine_keys.named(request.token.secret):
+                return self._answer_machine(request, host)
             async with asyncio.timeout(self._limits.budget):
                 with tracing.span("token identified"):
                     identity = await self._identify(request)
@@ -95,6 +100,14 @@ class Callout:
         metrics.logins.labels("admitted").inc()
         tracing.note(outcome="admitted", user_uuid=identity.user_uuid)
         return callout_response.admit(request, found, self._signer, until=identity.expires_at)
+
+    def _answer_machine(self, request: CalloutRequest, host: str) -> bytes:
+        """Let a machine in that has a key of its own; neither Arvados nor the grants are asked."""
+        self._check_client(request)
+        if self._machines is None or not machine_keys.is_of(self._machines, request.token.secret):
+            raise Refused("the key of a machine was not made from the seed `system-logs` of here")
+        metrics.logins.labels("admitted").inc()
+        return callout_response.admit(request, machine(host), self._signer, until=None)
 
     async def _identify(self, request: CalloutRequest) -> Identity:
         self._check_client(request)

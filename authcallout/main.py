@@ -69,6 +69,7 @@ async def main(settings: Settings) -> None:
             limits=Limits(budget=settings.callout_budget, patterns=limit),
             admitted=admitted,
             room=partial(connections.room, per_user=settings.max_connections_per_user),
+            machines=settings.machines_seed,
         )
         gains = settings.callout_gain_seconds
         revocation = Revocation(connections, identities, grants, tokens, limit=limit, gains=gains)

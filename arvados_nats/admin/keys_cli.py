@@ -81,6 +81,20 @@ def ensure(folder: Path, secret: str | None, namespace: str | None) -> None:
 
 
 @keys.command()
+@click.argument("host")
+@click.argument("folder", type=_Folder, default=DEFAULT_FOLDER)
+def machine(host: str, folder: Path) -> None:
+    """Print the key with which the machine HOST sends its system log.
+
+    Made from the seed `system-logs` in FOLDER, which stays where it is: keep what is printed as
+    system-logs.nk on that machine alone. To take all such keys away, `rotate` that seed.
+    """
+    from arvados_nats.service import machine_keys
+
+    click.echo(machine_keys.make(identities.load(folder, "system-logs"), host))
+
+
+@keys.command()
 @click.argument("folder", type=_Folder)
 @click.argument("names", nargs=-1, required=True, type=click.Choice(list(identities.ROLES)))
 def rotate(folder: Path, names: tuple[str, ...]) -> None:

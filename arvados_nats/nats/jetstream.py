@@ -101,14 +101,10 @@ class JetStream:
     async def last(self, stream: str, subject: str) -> StoredMessage | None:
         """The last stored message of one subject (wildcards allowed), or None.
 
-        A plain subject is asked for by its name in the request, since only that form can be
-        permitted to a client that is not trusted (docs/facts/nats-callout.md 3, row 15).
+        It is named in the request's subject, since only that form can be permitted to a client that
+        is not trusted (docs/facts/nats-callout.md 3, row 15).
         """
-        call = f"$JS.API.DIRECT.GET.{stream}"
-        if "*" in subject or ">" in subject:
-            answer = await self._ask(call, json.dumps({"last_by_subj": subject}).encode())
-        else:
-            answer = await self._ask(f"{call}.{subject}")
+        answer = await self._ask(f"$JS.API.DIRECT.GET.{stream}.{subject}")
         return nats_history.parse(answer.headers or {}, answer.data)
 
     async def next(self, stream: str, subject: str, first: int) -> StoredMessage | None:

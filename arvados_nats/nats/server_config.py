@@ -126,14 +126,11 @@ class Server:
     default the disk is told every two minutes (docs/facts/nats-callout.md 3, row 29)."""
 
 
-_SENT: tuple[tuple[str, Mapping[str, str]], ...] = (
-    (f"{subjects.LOGS}.>", {}),
-    (f"$JS.API.DIRECT.GET.{streams.LOGS}.{subjects.LOGS}.>", {}),
-    (f"{subjects.SYSTEM_LOGS}.>", {}),
-    (
-        f"$JS.API.DIRECT.GET.{streams.SYSTEM_LOGS}",
-        {"response": "stream", "threshold": "30s"},
-    ),
+_SENT = (
+    f"{subjects.LOGS}.>",
+    f"$JS.API.DIRECT.GET.{streams.LOGS}.{subjects.LOGS}.>",
+    f"{subjects.SYSTEM_LOGS}.>",
+    f"$JS.API.DIRECT.GET.{streams.SYSTEM_LOGS}.{subjects.SYSTEM_LOGS}.>",
 )
 """What SENDERS may be permitted to publish, as services of ARVADOS.
 
@@ -171,7 +168,7 @@ def accounts(public: Mapping[str, str], limits: Limits) -> dict[str, Any]:
                     "response": "stream",
                     "threshold": "30s",
                 },
-                *({"service": subject, "accounts": [SENDERS], **more} for subject, more in _SENT),
+                *({"service": subject, "accounts": [SENDERS]} for subject in _SENT),
             ],
         },
         SENDERS: {
@@ -181,7 +178,7 @@ def accounts(public: Mapping[str, str], limits: Limits) -> dict[str, Any]:
                 "max_payload": Size(limits.sender_payload),
             },
             "users": [{"nkey": public["system-logs"], "permissions": _system_log_permissions()}],
-            "imports": [{"service": {"account": ARVADOS, "subject": s}} for s, _ in _SENT],
+            "imports": [{"service": {"account": ARVADOS, "subject": subject}} for subject in _SENT],
         },
         USERS: {
             "limits": {
@@ -215,11 +212,12 @@ def _callout_permissions() -> dict[str, Any]:
 
 
 def _system_log_permissions() -> dict[str, Any]:
-    """The seed is on every machine, so it may append to this one stream and read it, no more."""
+    """It may append to this one stream and read the last records. Each machine should have a key
+    of its own instead, made from it, which the callout lets in (`service.machine_keys`)."""
     return {
         "publish": [
             f"{subjects.SYSTEM_LOGS}.>",
-            f"$JS.API.DIRECT.GET.{streams.SYSTEM_LOGS}",
+            f"$JS.API.DIRECT.GET.{streams.SYSTEM_LOGS}.{subjects.SYSTEM_LOGS}.>",
         ],
         "subscribe": [f"{subjects.inbox_prefix('system-logs')}.>"],
     }

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`arvados-nats publishers system-logs`: on each machine whose system log is to be seen.
 
-It needs the seed `system-logs`, which may append to ARVADOS_SYSLOG and do nothing else.
+It needs a key of this machine's own, which may append to its own subjects in ARVADOS_SYSLOG and do
+nothing else; `arvados-nats keys machine` makes it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import click
 from pydantic import Field
 
 from arvados_nats.contract import subjects
+from arvados_nats.errors import ConfigError
 from arvados_nats.nats import client as nats_client
-from arvados_nats.service import ops, process
+from arvados_nats.service import machine_keys, ops, process
 from arvados_nats.service.ops import Health
 from arvados_nats.service.settings import NatsSettings, OpsSettings
 from publishers.pipes.pipe import Pipe
@@ -36,7 +38,7 @@ IDENTITY = "system-logs"
 
 
 class SystemLogSettings(NatsSettings, OpsSettings):
-    """How a machine sends its system log. Reads the seed `system-logs`."""
+    """How a machine sends its system log. Reads `system-logs.nk`, the key of the machine."""
 
     system_log_host: str = Field(default_factory=socket.gethostname, min_length=1)
     """What the machine is called in `arvados.syslog.<host>.…`; by default its host name."""
@@ -58,7 +60,8 @@ def system_logs_command(piped: bool) -> None:
     """Send this machine's system log to NATS, each record once.
 
     Reads the journal from where the last run ended, or from this boot on. ARVADOS_NATS_NATS_URL
-    names the servers, ARVADOS_NATS_KEYS_DIR the folder with the seed `system-logs`.
+    names the servers, ARVADOS_NATS_KEYS_DIR the folder with the key of this machine, `arvados-nats
+    keys machine`, as system-logs.nk.
     """
     sys.exit(process.run(lambda settings: send(settings, piped=piped), SystemLogSettings))
 
@@ -66,7 +69,7 @@ def system_logs_command(piped: bool) -> None:
 async def send(settings: SystemLogSettings, *, piped: bool = False, source: int = 0) -> None:
     """Send the journal until cancelled, or the file descriptor `source` to its end."""
     health = Health()
-    seed = settings.seed(IDENTITY)
+    seed, token, inbox_prefix = _login(settings)
     places = PlaceFile(settings.system_log_state)
     async with AsyncExitStack() as exits, asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(
@@ -84,11 +87,26 @@ async def send(settings: SystemLogSettings, *, piped: bool = False, source: int 
             settings.nats_servers,
             name=f"arvados-nats system-logs {settings.system_log_host}",
             seed=seed,
-            inbox_prefix=subjects.inbox_prefix(IDENTITY),
+            token=token,
+            inbox_prefix=inbox_prefix,
             ca_file=settings.nats_ca_file,
         ) as nats:
             await Sender(nats, settings.system_log_host, places, attempts).run(lines)
         serving.cancel()
+
+
+def _login(settings: SystemLogSettings) -> tuple[str | None, str | None, str]:
+    """Seed or token, and inbox: with the machine's own key, or what all keys are made from."""
+    secret = settings.seed(IDENTITY)
+    host = machine_keys.named(secret)
+    if host is None:
+        return secret, None, subjects.inbox_prefix(IDENTITY)
+    if host != subjects.file_token(settings.system_log_host):
+        raise ConfigError(
+            f"the key in {settings.keys_dir} is that of {host}, and not of"
+            f" {settings.system_log_host}: make one with `arvados-nats keys machine`"
+        )
+    return None, secret, subjects.inbox_prefix(f"{IDENTITY}-{host}")
 
 
 @contextmanager

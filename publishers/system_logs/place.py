@@ -19,14 +19,13 @@ from arvados_nats.errors import MALFORMED, ConfigError
 
 
 class Place(msgspec.Struct, frozen=True):
-    """`cursor` of the last record stored and its `sequence` in the stream; empty and 0: none yet.
+    """`cursor` of the last record stored; empty: none yet.
 
     `source` names this folder's pipe, whose cursors are byte offsets.
     """
 
     source: str
     cursor: str = ""
-    sequence: int = 0
 
 
 class PlaceFile:
@@ -56,3 +55,28 @@ class PlaceFile:
             os.fsync(file.fileno())
         new.replace(self._path)
         self.place, self.is_new = place, False
+
+
+def is_of_a_journal(cursor: str) -> bool:
+    """Whether it is a cursor of journald's; offsets of a pipe mean nothing without its folder."""
+    return cursor.startswith("s=")
+
+
+def is_up_to(cursor: str, last: str) -> bool:
+    """Whether `cursor` is `last` or before it; False where that cannot be told."""
+    (source, number), (last_source, last_number) = _split(cursor), _split(last)
+    if number is None or last_number is None:
+        return False
+    return source == last_source and number <= last_number
+
+
+def _split(cursor: str) -> tuple[str, int | None]:
+    """What numbers records, and a record's number: a journal or a pipe; None if there is none."""
+    try:
+        if is_of_a_journal(cursor):
+            parts = dict(part.split("=", 1) for part in cursor.split(";"))
+            return f"s={parts['s']}", int(parts["i"], 16)
+        name, _, offset = cursor.partition(":")
+        return name, int(offset)
+    except (KeyError, ValueError):
+        return cursor, None

@@ -4,13 +4,14 @@
 """A machine's system log into the stream ARVADOS_SYSLOG, each record once and in order.
 
 Records are stored in batches. The place of the last one is kept on disk when all of a batch is
-stored; after a crash or a lost connection the stream is asked what of a batch it has already. What
-NATS cannot take waits in the journal, or in the spool of a pipe.
+stored; after a crash the stream is asked for the place of this machine's last record. What NATS
+cannot take waits in the journal, or in the spool of a pipe.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -24,7 +25,7 @@ from arvados_nats.nats.acks import Ack, JetStreamError
 from arvados_nats.nats.client import Nats
 from publishers.retry import Attempts
 from publishers.system_logs import metrics
-from publishers.system_logs.place import Place, PlaceFile
+from publishers.system_logs.place import Place, PlaceFile, is_of_a_journal, is_up_to
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ _BATCH = 128
 _HEADER_BYTES = 4096
 _ACK_SECONDS = 10.0
 _ID = "Nats-Msg-Id"
+_CURSOR = "Arvados-Cursor"
 
 
 class Source(Protocol):
@@ -46,12 +48,19 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A record on its way. `cursor` is its place in the source, and its message id."""
+    """A record on its way. `cursor` is its place in the source."""
 
     cursor: str
     subject: str
     payload: bytes
     at: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The place, which the stream is asked for, and an id that nobody else can use up: the
+        server remembers those of the whole stream."""
+        digest = hashlib.sha256(f"{self.subject} {self.cursor} ".encode() + self.payload)
+        return {_CURSOR: self.cursor, _ID: digest.hexdigest()}
 
 
 class Sender:
@@ -62,8 +71,8 @@ class Sender:
         self._host = host
         self._places = places
         self._attempts = attempts
-        self._sure = False
-        """Whether the stream has nothing of us beyond the place on disk."""
+        self._stored = ""
+        """Cursor of this machine's last record in the stream when we began."""
 
     async def run(self, source: Source) -> None:
         """Until the source ends; then all of it is stored."""
@@ -76,20 +85,21 @@ class Sender:
                 source.stored(batch[-1].cursor)
 
     async def _begin(self) -> None:
-        """Without a place on disk begin after what the stream has of this machine, and keep that
-        before anything is sent: what a crash interrupts is then looked for behind it."""
+        """Ask how far the stream is; without a place on disk begin there, and keep that."""
         pattern = subjects.system_logs_of(self._host)
         last = await self._attempts.until_done(
             lambda: self._nats.last(streams.SYSTEM_LOGS, pattern)
         )
         self._attempts.succeeded()
+        self._stored = last.headers.get(_CURSOR, "") if last else ""
         if self._places.is_new:
-            cursor = last.headers.get(_ID, "") if last else ""
-            known = cursor if _is_of_a_journal(cursor) else ""
-            self._places.save(Place(self._places.place.source, known, last.sequence if last else 0))
+            known = self._stored if is_of_a_journal(self._stored) else ""
+            self._places.save(Place(self._places.place.source, known))
 
     async def _read(self, source: Source, queue: asyncio.Queue[Outgoing | None]) -> None:
         async for cursor, line in source.lines(self._places.place.cursor):
+            if is_up_to(cursor, self._stored):
+                continue  # stored by a process that could not keep its place any more
             if outgoing := self._outgoing(cursor, line):
                 await queue.put(outgoing)
         await queue.put(None)
@@ -111,45 +121,52 @@ class Sender:
         return Outgoing(cursor, subjects.system_log(self._host, record.unit), payload, record.at)
 
     async def _store(self, batch: Sequence[Outgoing]) -> None:
-        """Store what the stream has not, as often as it takes; keep the place."""
-        sequence: int | None = None
-        while sequence is None:
+        """Store all of it, as often as it takes; keep the place.
+
+        What is sent again is stored once: the server knows its id for two minutes.
+        """
+        left = list(batch)
+        while left:
             try:
-                known = {} if self._sure else await self._known()
-                sequence = max((*known.values(), *await self._send(batch, known)))
+                left = await self._send(left)
+                if left:
+                    raise TimeoutError("NATS does not acknowledge what was sent")
             except (Unavailable, JetStreamError, TimeoutError) as error:
-                self._sure = False
                 await self._attempts.failed(Unavailable(f"system logs wait: {error}"))
-        self._sure = True
         self._attempts.succeeded()
-        self._places.save(Place(self._places.place.source, batch[-1].cursor, sequence))
+        self._places.save(Place(self._places.place.source, batch[-1].cursor))
         metrics.RECORDS.inc(len(batch))
         written = datetime.fromisoformat(batch[-1].at).timestamp()
         now = time.time()  # noqa: TID251  (a figure)
         metrics.LAG_SECONDS.set(max(0.0, now - written))
 
-    async def _known(self) -> dict[str, int]:
-        """Sequences of what was stored of this machine beyond the place on disk, by cursor."""
-        history = self._nats.history(
-            streams.SYSTEM_LOGS,
-            subjects.system_logs_of(self._host),
-            first=self._places.place.sequence + 1,
-        )
-        return {stored.headers.get(_ID, ""): stored.sequence async for stored in history}
-
-    async def _send(self, batch: Sequence[Outgoing], known: dict[str, int]) -> list[int]:
-        """Send what is not known, in order; the sequences under which it was stored."""
-        futures: list[asyncio.Future[Ack]] = []
+    async def _send(self, items: Sequence[Outgoing]) -> list[Outgoing]:
+        """Send these in order; those of which it is not known that they were stored."""
+        sent: list[tuple[Outgoing, asyncio.Future[Ack]]] = []
         try:
-            async with asyncio.timeout(_ACK_SECONDS):
-                for item in (item for item in batch if item.cursor not in known):
-                    headers = {_ID: item.cursor}
-                    ack = await self._nats.publish_stored(item.subject, item.payload, headers)
-                    futures.append(ack)
-                return [ack["seq"] for ack in await asyncio.gather(*futures)]
+            for item in items:
+                future = await self._nats.publish_stored(item.subject, item.payload, item.headers)
+                sent.append((item, future))
+            await asyncio.wait([future for _, future in sent], timeout=_ACK_SECONDS)
+            return [item for item, future in sent if not _is_settled(future)]
         finally:
-            for future in futures:
+            for _, future in sent:
                 future.cancel()
+
+
+def _is_settled(future: asyncio.Future[Ack]) -> bool:
+    """Whether a record was stored, or can never be."""
+    if not future.done():
+        return False
+    error = future.exception()
+    if isinstance(error, BadInput):
+        metrics.SKIPPED.labels("refused").inc()
+        logger.warning(
+            "a record is refused and left out",
+            extra={"action": "system_logs.refused", "error": str(error)},
+        )
+        return True
+    return error is None
 
 
 async def _batches(queue: asyncio.Queue[Outgoing | None]) -> AsyncIterator[list[Outgoing]]:
@@ -162,8 +179,3 @@ async def _batches(queue: asyncio.Queue[Outgoing | None]) -> AsyncIterator[list[
         ended = items[-1] is None
         if batch := [item for item in items if item is not None]:
             yield batch
-
-
-def _is_of_a_journal(cursor: str) -> bool:
-    """Whether it is a cursor of journald's; offsets of a pipe mean nothing without its folder."""
-    return cursor.startswith("s=")

@@ -13,7 +13,7 @@ from arvados_nats.service import keys
 from tests.support.chart.rendered import EXAMPLES, Helm, Object, Pod, Rendered
 
 SEEDS = {
-    "authcallout": {"callout", "callout-service", "sys", "issuer", "xkey"},
+    "authcallout": {"callout", "callout-service", "sys", "issuer", "xkey", "system-logs"},
     "publishers": {"publisher"},
     "wsproxy": {"wsproxy"},
     "test": {"wsproxy"},

@@ -6,7 +6,7 @@ SPDX-License-Identifier: Apache-2.0
 {{- /* Which seeds a component logs in and signs with: the names of arvados_nats/service/keys.py. */ -}}
 {{- define "arvados-nats.seeds" -}}
 {{- $seeds := dict
-  "authcallout" (list "callout" "callout-service" "sys" "issuer" "xkey")
+  "authcallout" (list "callout" "callout-service" "sys" "issuer" "xkey" "system-logs")
   "publishers" (list "publisher")
   "wsproxy" (list "wsproxy") -}}
 {{- index $seeds . | join " " }}

@@ -1,0 +1,175 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A machine that sends its system log, with a key of its own, and all the other machines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from arvados_nats.admin.keys_cli import keys as keys_command
+from arvados_nats.contract import streams, subjects, system_log_records
+from arvados_nats.errors import ConfigError, Refused, Unavailable
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Message, Nats
+from arvados_nats.service import keys, machine_keys
+from publishers.system_logs import cli as system_logs_cli
+from publishers.system_logs.cli import SystemLogSettings
+from sandbox import stack as services
+from sandbox.sandbox import Sandbox
+from sandbox.stack import Stack
+
+HOST, OTHER = "node1.example.com", "node2.example.com"
+SYSLOG = subjects.SYSTEM_LOGS
+
+
+@pytest.fixture(scope="module")
+async def stack(sandbox: Sandbox) -> AsyncIterator[Stack]:
+    """Publishers, callout service and proxy of this module alone."""
+    async with services.beside(sandbox) as running:
+        yield running
+        services.require(running)
+
+
+def key(stack: Stack, host: str) -> str:
+    """What an administrator puts on a machine."""
+    folder = stack.sandbox.keys_folder
+    made = CliRunner().invoke(keys_command, ["machine", host, str(folder)])
+    assert made.exit_code == 0, made.output
+    return made.output.strip()
+
+
+def settings(stack: Stack, folder: Path, key: str, host: str = HOST) -> SystemLogSettings:
+    """A machine with a key."""
+    (folder / "keys").mkdir(parents=True)
+    (folder / "keys" / "system-logs.nk").write_text(f"{key}\n")
+    return SystemLogSettings(
+        nats_url=stack.sandbox.nats.url,
+        keys_dir=folder / "keys",
+        system_log_host=host,
+        system_log_state=folder / "state",
+    )
+
+
+async def piped(chosen: SystemLogSettings, data: bytes) -> None:
+    """The command at the end of a pipe with these lines."""
+    reading, writing = os.pipe()
+    os.write(writing, data)
+    os.close(writing)
+    try:
+        async with asyncio.timeout(30):
+            await system_logs_cli.send(chosen, piped=True, source=reading)
+    finally:
+        os.close(reading)
+
+
+@pytest.fixture
+async def trusted(stack: Stack) -> AsyncIterator[Nats]:
+    """The publishers' own connection."""
+    async with nats_client.connect(
+        [stack.sandbox.nats.url], name="test", seed=stack.sandbox.seed("publisher")
+    ) as nats:
+        yield nats
+
+
+async def said(nats: Nats, host: str) -> list[str]:
+    """What the stream has of a machine."""
+    history = nats.history(streams.SYSTEM_LOGS, subjects.system_logs_of(host))
+    return [system_log_records.decode(stored.data).message async for stored in history]
+
+
+async def test_a_machine_sends_with_a_key_of_its_own(
+    stack: Stack, trusted: Nats, tmp_path: Path
+) -> None:
+    """Each record once, over restarts and a lost place, though it reads nothing but its last."""
+    chosen = settings(stack, tmp_path, key(stack, HOST))
+    await piped(chosen, b'{"message": "one"}\n{"message": "two", "unit": "u"}\n')
+    await piped(chosen, b'{"message": "three"}\n')
+    assert await said(trusted, HOST) == ["one", "two", "three"]
+
+
+async def test_a_machine_writes_and_reads_as_itself_alone(
+    stack: Stack, trusted: Nats, tmp_path: Path
+) -> None:
+    """Not another's subjects, records, last record, nor any stream; its own last it may."""
+    for host in (HOST, OTHER):
+        record = b'{"at":"","host":"x","unit":"u","priority":6,"message":"secret"}'
+        await (await trusted.publish_stored(subjects.system_log(host, "u"), record, {}))
+    token = subjects.file_token(HOST)
+    heard: list[str] = []
+
+    async def hear(message: Message) -> None:
+        heard.append(message.subject)
+
+    async with nats_client.connect(
+        [stack.sandbox.nats.url],
+        name="machine",
+        token=key(stack, HOST),
+        inbox_prefix=subjects.inbox_prefix(f"system-logs-{token}"),
+        timeout=10,
+    ) as machine:
+        last = await machine.last(streams.SYSTEM_LOGS, subjects.system_logs_of(HOST))
+        assert last is not None and last.data == record
+        for pattern in (f"{SYSLOG}.>", subjects.stored(f"{SYSLOG}.>"), "_INBOX_system-logs.>"):
+            await machine.subscribe(pattern, hear)
+        get = f"$JS.API.DIRECT.GET.{streams.SYSTEM_LOGS}"
+        for call, body in (
+            (get, b'{"seq":1}'),
+            (get, b'{"last_by_subj":"arvados.syslog.>"}'),
+            (f"{get}.{subjects.system_logs_of(OTHER)}", b""),
+            (f"{get}.{SYSLOG}.>", b""),
+            (f"{get}.{SYSLOG}.*.u", b""),
+            (f"$JS.API.STREAM.INFO.{streams.SYSTEM_LOGS}", b""),
+            (subjects.system_log(OTHER, "u"), b"forged"),
+            (subjects.log("zzzzz-dz642-000000000000000", "x"), b"forged"),
+        ):
+            with pytest.raises(Unavailable):
+                await machine.request(call, body, timeout=0.2)
+    assert heard == [] and await said(trusted, OTHER) == ["secret"]
+
+
+@pytest.mark.parametrize("kind", ["another's proof", "another seed", "no proof", "a container"])
+async def test_a_forged_key_lets_nobody_in(stack: Stack, kind: str) -> None:
+    """A name proves nothing without the seed."""
+    own, name = key(stack, HOST), subjects.file_token(OTHER)
+    forged = {
+        "another's proof": f"machine/{name}/{own.rpartition('/')[2]}",
+        "another seed": machine_keys.make(keys.generate(keys.Kind.USER), HOST),
+        "no proof": f"machine/{name}/",
+        "a container": own.replace("node1", "*"),
+    }[kind]
+    with pytest.raises(Refused):
+        async with nats_client.connect(
+            [stack.sandbox.nats.url], name="forger", token=forged, timeout=10
+        ):
+            pass
+
+
+async def test_a_key_of_another_machine_is_told_at_the_start(stack: Stack, tmp_path: Path) -> None:
+    """It would be refused for each record."""
+    with pytest.raises(ConfigError, match="is that of node2_example_com"):
+        await piped(settings(stack, tmp_path, key(stack, OTHER)), b"")
+
+
+async def test_no_machine_uses_up_the_ids_of_another(
+    stack: Stack, trusted: Nats, tmp_path: Path
+) -> None:
+    """Whatever ids the other has sent before: the place, its digest, those that were seen."""
+    host = "node3.example.com"
+    chosen = settings(stack, tmp_path, key(stack, host), host)
+    await piped(chosen, b'{"message": "one"}\n')
+    first = await trusted.last(streams.SYSTEM_LOGS, subjects.system_logs_of(host))
+    assert first is not None
+    place = first.headers["Arvados-Cursor"]
+    pipe, _, end = place.partition(":")
+    for id in (place, first.headers["Nats-Msg-Id"], f"{pipe}:{2 * int(end)}"):
+        used_up = subjects.system_log(OTHER, "u")
+        await (await trusted.publish_stored(used_up, b"x", {"Nats-Msg-Id": id}))
+    await piped(chosen, b'{"message": "two"}\n')
+    assert await said(trusted, host) == ["one", "two"]
