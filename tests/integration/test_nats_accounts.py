@@ -313,7 +313,10 @@ SPEAK = {
     "reader": ("arvados.api.echo", "arvados.api.nobody", USER_INFO, "arvados.live.alice.x"),
     "asker": ("arvados.api.echo", "arvados.api.nobody", USER_INFO),
     "container": (OWN_LOG, f"{LAST_CHUNK}.{OWN_LOG}"),
-    "machine": ("arvados.syslog.host.unit", f"$JS.API.DIRECT.GET.{streams.SYSTEM_LOGS}"),
+    "machine": (
+        "arvados.syslog.host.unit",
+        f"$JS.API.DIRECT.GET.{streams.SYSTEM_LOGS}.arvados.syslog.host.unit",
+    ),
 }
 """All that makes the server or a service speak, by who may, or tries to, say it."""
 QUESTION = b'{"seq": 1}'
