@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from arvados_nats.service import http_server, ops
+from arvados_nats.service.ops import Health
 from wsproxy import page
 from wsproxy.services import Services
 from wsproxy.sockets import Protocol, Sockets, not_implemented
@@ -34,10 +35,10 @@ PROTOCOLS: dict[str, Protocol] = {
 class App:
     """The ASGI application: `http` is the FastAPI part, for further routes."""
 
-    def __init__(self, services: Services, management_token: str | None) -> None:
+    def __init__(self, services: Services, health: Health, management_token: str | None) -> None:
         self.http = http_server.application()
         self._sockets = Sockets(services, PROTOCOLS)
-        ops.add_routes(self.http, services.health, management_token, HEALTH_CHECKS)
+        ops.add_routes(self.http, health, management_token, HEALTH_CHECKS)
         sse_routes.add_routes(self.http, services)
         _refuse_plain_requests(self.http)
         page.add_routes(self.http, services)

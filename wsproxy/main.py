@@ -39,7 +39,7 @@ from wsproxy.native_api.logs import NativeLogs
 from wsproxy.native_api.objects import NativeObjects
 from wsproxy.native_api.requests import NativeApi
 from wsproxy.objects.hub import ObjectHubs
-from wsproxy.services import Services
+from wsproxy.services import Events, Services, Transport
 from wsproxy.settings import Settings
 from wsproxy.transport import gc_tuning
 from wsproxy.transport.connections import Connections
@@ -59,51 +59,53 @@ SERVER_OPTIONS: dict[str, Any] = {
 """What uvicorn must be told for `websocket_protocol`."""
 
 
-def services(settings: Settings, nats: Nats, arvados: Arvados, health: Health) -> Services:
+def services(
+    settings: Settings, nats: Nats, arvados: Arvados, own: OwnTokens, health: Health
+) -> Services:
     """All that connections share, not yet running."""
-    router = Router()
+    router, record_check = Router(), RecordCheck(arvados, settings.max_calls)
     source = EventSource(nats, router, health)
-    record_check = RecordCheck(arvados, settings.max_calls)
-    check = PermissionCheck(record_check)
-    own = OwnTokens(arvados.cluster_id, nats)
-    identities = Identities(arvados, own, calls=settings.max_calls)
-    cursors = Codec(settings.seed("wsproxy").encode())
-    native = NativeApi(
+    places, trees = RowPositions(nats, source.recent), ProjectTrees(nats, router)
+    logins = Logins(
         nats,
-        own,
-        NativeEvents(nats, source, cursors),
-        NativeLogs(nats, StoredLogs(nats)),
-        NativeObjects(nats, source, cursors),
+        Identities(arvados, own, calls=settings.max_calls),
+        GrantsCache(nats),
+        router,
+        PermissionCheck(record_check),
+        per_user=settings.limits.connections_per_user,
+    )
+    transport = Transport(
+        SendBuffers(settings.queue_budget),
+        Connections(),
+        settings.limits,
+        Tally(settings.limits),
+        send_timeout=settings.send_timeout,
+        max_age=settings.max_age,
+        allowed_origins=frozenset(origin.lower() for origin in settings.allowed_origins),
     )
     metrics.queue_cap.set(settings.queue_budget)
     return Services(
         nats=nats,
         arvados=arvados,
-        health=health,
-        router=router,
-        source=source,
-        logins=Logins(
-            nats,
-            identities,
-            GrantsCache(nats),
-            router,
-            check,
-            per_user=settings.limits.connections_per_user,
-        ),
-        places=RowPositions(nats, source.recent),
+        events=Events(source, router, places, trees),
         logs=LogHubs(nats, arvados),
         objects=ObjectHubs(source, nats, arvados),
-        trees=ProjectTrees(nats, router),
+        logins=logins,
         readable=Readable(record_check),
-        cursors=cursors,
-        native=native,
-        send_buffers=SendBuffers(settings.queue_budget),
-        connections=Connections(),
-        limits=settings.limits,
-        tally=Tally(settings.limits),
-        send_timeout=settings.send_timeout,
-        max_age=settings.max_age,
-        allowed_origins=frozenset(origin.lower() for origin in settings.allowed_origins),
+        cursors=Codec(settings.seed("wsproxy").encode()),
+        transport=transport,
+    )
+
+
+def native_api(shared: Services, own: OwnTokens) -> NativeApi:
+    """The door of native clients: requests over NATS."""
+    nats, source, cursors = shared.nats, shared.events.source, shared.cursors
+    return NativeApi(
+        nats,
+        own,
+        NativeEvents(nats, source, cursors),
+        NativeLogs(nats, StoredLogs(nats)),
+        NativeObjects(nats, source, cursors),
     )
 
 
@@ -134,18 +136,19 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
         asyncio.TaskGroup() as tasks,
     ):
         nats.on_change(lambda connected: _connection_changed(health, connected))
-        shared = services(settings, nats, arvados, health)
+        own = OwnTokens(arvados.cluster_id, nats)
+        shared = services(settings, nats, arvados, own, health)
         background = [
             tasks.create_task(part)
             for part in (
                 nats.until_closed(),
-                shared.source.run(),
+                shared.events.source.run(),
                 shared.logins.run(),
                 shared.logs.run(),
-                shared.native.serve(),
+                native_api(shared, own).serve(),
                 publisher_health.probe(nats, health),
-                shared.connections.run(),
-                shared.send_buffers.watch(cut=_count_cut, queued=metrics.queue_len.set),
+                shared.transport.connections.run(),
+                shared.transport.send_buffers.watch(cut=_count_cut, queued=metrics.queue_len.set),
             )
         ]
         try:
@@ -178,11 +181,11 @@ async def serve(
         async with running(settings, health) as shared:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_START_SECONDS):
-                    await shared.source.ready.wait()
+                    await shared.events.source.ready.wait()
             options = {**SERVER_OPTIONS, **_own_options(settings)}
             listening = sock or http_server.listen(settings.listen)
             serving = tasks.create_task(
-                http_server.serve(App(shared, secret), listening, **options)
+                http_server.serve(App(shared, health, secret), listening, **options)
             )
             health.well(_LIFE)
             ready(shared)
@@ -190,7 +193,7 @@ async def serve(
                 await asyncio.Event().wait()
             finally:
                 health.faults[_LIFE] = ops.STOPPING
-                await shared.connections.drain(settings.drain_seconds)
+                await shared.transport.connections.drain(settings.drain_seconds)
                 serving.cancel()
                 operations.cancel()
                 await asyncio.wait((serving,))
@@ -198,4 +201,6 @@ async def serve(
 
 async def main(settings: Settings) -> None:
     """Run wsproxy until cancelled."""
-    await serve(settings, ready=lambda shared: gc_tuning.collect_seldom(shared.connections))
+    await serve(
+        settings, ready=lambda shared: gc_tuning.collect_seldom(shared.transport.connections)
+    )

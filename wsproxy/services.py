@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.nats.client import Nats
-from arvados_nats.service.ops import Health
 from wsproxy.cursors import Codec
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.project_trees import ProjectTrees
@@ -18,7 +17,6 @@ from wsproxy.events.row_positions import RowPositions
 from wsproxy.logins.logins import Logins
 from wsproxy.logins.readable import Readable
 from wsproxy.logs.hubs import LogHubs
-from wsproxy.native_api.requests import NativeApi
 from wsproxy.objects.hub import ObjectHubs
 from wsproxy.transport.connections import Connections
 from wsproxy.transport.limits import Limits, Tally
@@ -26,22 +24,19 @@ from wsproxy.transport.send_buffer import SendBuffers
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
-    """Shared parts; each has its own module."""
+class Events:
+    """Changes of objects, from the stream to those who may see them."""
 
-    nats: Nats
-    arvados: Arvados
-    health: Health
-    router: Router
     source: EventSource
-    logins: Logins
+    router: Router
     places: RowPositions
-    logs: LogHubs
-    objects: ObjectHubs
     trees: ProjectTrees
-    native: NativeApi
-    readable: Readable
-    cursors: Codec
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """Sockets, and what each may have."""
+
     send_buffers: SendBuffers
     connections: Connections
     limits: Limits
@@ -51,3 +46,18 @@ class Services:
     max_age: float = 0.0
     """Seconds after which a v1 connection is to come back, give or take a fifth; 0: never."""
     allowed_origins: frozenset[str] = field(default=frozenset({"*"}))
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a door needs to serve a connection; each part has its own room."""
+
+    nats: Nats
+    arvados: Arvados
+    events: Events
+    logs: LogHubs
+    objects: ObjectHubs
+    logins: Logins
+    readable: Readable
+    cursors: Codec
+    transport: Transport

@@ -34,14 +34,14 @@ class Sockets:
 
     async def __call__(self, scope: Scope) -> None:
         """Serve one WebSocket."""
-        incoming = Incoming(scope, self._services.send_buffers)
+        incoming = Incoming(scope, self._services.transport.send_buffers)
         protocol = self._protocols.get(incoming.path)
         refusal = self._refusal(incoming)
         if protocol is None or refusal:
             incoming.refuse(*(refusal or self._refuse("path", 404, _NOT_FOUND)))
             return
         try:
-            place = self._services.tally.enter(incoming.address)
+            place = self._services.transport.tally.enter(incoming.address)
         except TooMany as error:
             incoming.refuse(*self._refuse("limit", 503, f"{error}\n"))
             return
@@ -53,11 +53,11 @@ class Sockets:
     def _refusal(self, incoming: Incoming) -> tuple[int, str] | None:
         services = self._services
         origin, host = incoming.header("origin"), incoming.header("host")
-        if not origin_allowed(origin, host, services.allowed_origins):
+        if not origin_allowed(origin, host, services.transport.allowed_origins):
             return self._refuse("origin", 403, "pages of this origin may not connect here\n")
-        if not services.source.ready.is_set():
+        if not services.events.source.ready.is_set():
             return self._refuse("start", 503, "this server has no events yet; try again\n")
-        if services.connections.draining:
+        if services.transport.connections.draining:
             return self._refuse("drain", 503, "this server is about to stop; connect again\n")
         return None
 
@@ -71,6 +71,6 @@ _NOT_FOUND = "no WebSocket here: v0 is at /websocket, v1 at /v1/stream\n"
 
 async def not_implemented(services: Services, incoming: Incoming, _: Place) -> None:
     """`/arvados/v1/events.ws`: arvados-ws lets clients in and closes at once, and so do we."""
-    send_buffer = incoming.accept(services.limits.pace)
+    send_buffer = incoming.accept(services.transport.limits.pace)
     send_buffer.close(CloseCode.UNSUPPORTED, "Not implemented")
     send_buffer.gone()

@@ -153,10 +153,10 @@ async def test_what_is_counted_is_what_is_open(
         def counted() -> tuple[int, ...]:
             counts = (
                 services.logins.sessions_of(alice.uuid),
-                len(services.tally.known) + len(services.tally.unknown),
-                sum(services.tally.by_address.values()),
-                len(services.connections),
-                len(services.send_buffers),
+                len(services.transport.tally.known) + len(services.transport.tally.unknown),
+                sum(services.transport.tally.by_address.values()),
+                len(services.transport.connections),
+                len(services.transport.send_buffers),
             )
             opened = [now - then for now, then in zip(gauges(), before, strict=True)]
             return (*counts, *map(int, opened))
@@ -166,10 +166,10 @@ async def test_what_is_counted_is_what_is_open(
         number = len(guests.here)
         await until_equal(counted, (*[number] * 5, *map(int, guests.counts())))
         if drained:
-            await services.connections.drain(0.0, WITHIN)
+            await services.transport.connections.drain(0.0, WITHIN)
         await guests.all_leave()
         await until_equal(counted, (0,) * 8)
-        for kept in (services.logins, services.router, services.tally):
+        for kept in (services.logins, services.events.router, services.transport.tally):
             assert held(kept) == {}
 
 

@@ -83,7 +83,7 @@ async def test_a_session_that_fails_ends_alone(site: Site, alice: Actor) -> None
         broken = [Broken() for _ in range(8)]
         for session in broken:
             await services.logins.admit(Token(alice.token), session)
-            services.connections.add(session)
+            services.transport.connections.add(session)
         async with clients.connected(base, alice) as first, clients.connected(base, alice) as other:
             await gone(site, alice, "deleted")
             assert await first.closed() == CloseCode.TOKEN_INVALID
@@ -91,6 +91,6 @@ async def test_a_session_that_fails_ends_alone(site: Site, alice: Actor) -> None
         assert all(session.send_buffer.closed for session in broken)
         again = await site.cluster.token(alice)
         async with clients.connected(base, again) as third:
-            draining = asyncio.create_task(services.connections.drain(0.0, 0.1))
+            draining = asyncio.create_task(services.transport.connections.drain(0.0, 0.1))
             assert await third.closed() == CloseCode.DRAIN
             await draining

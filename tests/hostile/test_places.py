@@ -51,7 +51,7 @@ async def test_the_unknown_give_way_to_each_other_and_to_the_known(
             for guest in guests[:3]:
                 assert await code_of(guest) == 1006
             async with clients.connected(base, alice), v0_client(f"{base}/websocket", bob.token):
-                await until_equal(lambda: len(services.tally.known), 2)
+                await until_equal(lambda: len(services.transport.tally.known), 2)
                 with pytest.raises(InvalidStatus) as refused:
                     async with connect_raw(f"{base}/websocket"):
                         pass
@@ -73,7 +73,7 @@ async def test_who_stays_unknown_has_to_go(
         ):
             assert await code_of(unknown) == CloseCode.AUTH_TIMEOUT
             await known.subscribe()
-        await until_equal(lambda: len(services.tally.unknown), 0)
+        await until_equal(lambda: len(services.transport.tally.unknown), 0)
 
 
 async def hang_up(scope: Any, receive: Any, send: Any) -> None:

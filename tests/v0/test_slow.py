@@ -84,7 +84,7 @@ async def test_a_slow_reader_gets_everything_in_order_and_costs_little(
                 assert (await quick.event())["uuid"] == row.uuid
             slowest = max(slowest, time.monotonic() - begun)
         (shared,) = seen_services
-        most = max(send_buffer.pending for send_buffer in shared.send_buffers)
+        most = max(send_buffer.pending for send_buffer in shared.transport.send_buffers)
         assert most < 2 * HIGH_WATER + 3 * 2500, "what waits for a slow reader is bounded"
         assert slowest < 10, "a slow reader does not delay others"
         assert [(await slow.event())["uuid"] for _ in wanted] == wanted
@@ -142,9 +142,10 @@ async def test_a_peer_that_vanishes_leaves_nothing_behind(
                     await gone.status()
                 gone.socket.transport.abort()
         async with asyncio.timeout(10):
-            while shared.tally.known or shared.tally.unknown or len(asyncio.all_tasks()) > before:  # noqa: ASYNC110
+            tally = shared.transport.tally
+            while tally.known or tally.unknown or len(asyncio.all_tasks()) > before:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        assert (len(shared.send_buffers), len(shared.connections)) == (0, 0)
+        assert (len(shared.transport.send_buffers), len(shared.transport.connections)) == (0, 0)
         assert shared.logins.sessions_of(active.uuid) == 0
 
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from starlette.routing import Mount, Route
 
+from arvados_nats.service.ops import Health
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.sandbox import MANAGEMENT_TOKEN
@@ -165,7 +166,7 @@ async def test_nothing_is_served_that_is_not_described(site: Site) -> None:
     """Each route of the program is a path of the document."""
     seen: list[Services] = []
     async with sites.serving(sites.settings(site), seen.append):
-        routes = App(seen[0], None).http.routes
+        routes = App(seen[0], Health(), None).http.routes
     served = set()
     for route in routes:
         if isinstance(route, Mount):

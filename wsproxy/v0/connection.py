@@ -52,16 +52,16 @@ _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 async def serve(services: Services, incoming: Incoming, place: Place) -> None:
     """Talk v0 until either side ends it."""
     token = Token(incoming.query.get("api_token", ""))
-    send_buffer = incoming.accept(services.limits.pace)
+    send_buffer = incoming.accept(services.transport.limits.pace)
     connection = ConnectionV0(services, incoming, send_buffer, place, token)
-    services.connections.add(connection)
+    services.transport.connections.add(connection)
     gauge = metrics.sockets.labels("0")
     gauge.inc()
     try:
         await connection.run()
     finally:
         gauge.dec()
-        services.connections.remove(connection)
+        services.transport.connections.remove(connection)
         connection.end()
 
 
@@ -82,7 +82,7 @@ class ConnectionV0:
         self.place = place
         place.evict = send_buffer.abort
         self._token = token
-        limits = services.limits
+        limits = services.transport.limits
         self._session = SessionV0(limits.subscriptions, limits.subscription_bytes)
         self._login: Login | None = None
         self._consumer: EventConsumer | None = None
@@ -92,7 +92,7 @@ class ConnectionV0:
         self._quiet_since = asyncio.get_running_loop().time()
         self._opened_at = self._pinged_at = self._quiet_since
         self._tasks: set[asyncio.Task[None]] = set()
-        services.source.on_reset.add(self._stream_reset)
+        services.events.source.on_reset.add(self._stream_reset)
 
     async def run(self) -> None:
         """Handle what the client sends until the connection is over."""
@@ -105,7 +105,7 @@ class ConnectionV0:
 
     def end(self) -> None:
         """Free everything; the connection is over."""
-        self._services.source.on_reset.discard(self._stream_reset)
+        self._services.events.source.on_reset.discard(self._stream_reset)
         for task in self._tasks:
             task.cancel()
         if self._consumer:
@@ -147,7 +147,7 @@ class ConnectionV0:
         return True
 
     def _subscribe(self, wanted: Subscribe) -> bool:
-        position = self._services.source.position
+        position = self._services.events.source.position
         subscription = self._session.subscribe(wanted, position)
         if subscription is None:
             return False
@@ -160,11 +160,11 @@ class ConnectionV0:
 
     async def _replay(self, subscription: Subscription) -> None:
         wanted = subscription.wanted
-        await self._services.source.ready.wait()
+        await self._services.events.source.ready.wait()
         place = None
         while place is None:
             try:
-                place = await self._services.places.after_row(
+                place = await self._services.events.places.after_row(
                     wanted.last_log_id, wanted.created_since
                 )
             except Unavailable:
@@ -196,9 +196,9 @@ class ConnectionV0:
             except Unavailable:
                 await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
                 attempt += 1
-        await self._services.source.ready.wait()
+        await self._services.events.source.ready.wait()
         self._consumer = EventConsumer(
-            self._services.source, self._login.principal, self.send_buffer, self._accept
+            self._services.events.source, self._login.principal, self.send_buffer, self._accept
         )
         first = self._session.first_place
         if first is not None:
@@ -243,7 +243,7 @@ class ConnectionV0:
             return
         if self._count():
             self._quiet_since = now
-        elif now - self._quiet_since >= self._services.send_timeout:
+        elif now - self._quiet_since >= self._services.transport.send_timeout:
             self._quiet_since = now
             if not self.send_buffer.pending:
                 self.send_buffer.write(messages_v0.IDLE)

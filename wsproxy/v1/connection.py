@@ -44,20 +44,20 @@ async def serve(services: Services, incoming: Incoming, place: Place) -> None:
     """Talk v1 until either side ends it."""
     offered = incoming.subprotocols
     chosen = messages_v1.SUBPROTOCOL if messages_v1.SUBPROTOCOL in offered else None
-    send_buffer = incoming.accept(services.limits.pace, subprotocol=chosen)
+    send_buffer = incoming.accept(services.transport.limits.pace, subprotocol=chosen)
     if offered and chosen is None:
         send_buffer.close(CloseCode.UNSUPPORTED, f"this server speaks {messages_v1.SUBPROTOCOL}")
         send_buffer.gone()
         return
     connection = ConnectionV1(services, incoming, send_buffer, place)
-    services.connections.add(connection)
+    services.transport.connections.add(connection)
     gauge = metrics.sockets.labels("1")
     gauge.inc()
     try:
         await connection.run()
     finally:
         gauge.dec()
-        services.connections.remove(connection)
+        services.transport.connections.remove(connection)
         connection.end()
 
 
@@ -75,7 +75,10 @@ class ConnectionV1:
         self._login: Login | None = None
         self._subscriptions: dict[str, Subscription] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        limits, age = services.limits, services.max_age * random.uniform(0.8, 1.2)
+        limits, age = (
+            services.transport.limits,
+            services.transport.max_age * random.uniform(0.8, 1.2),
+        )
         bounds = Bounds(limits.subscriptions, limits.subscription_bytes, age)
         self._session = SessionV1(bounds, asyncio.get_running_loop().time())
 

@@ -44,10 +44,10 @@ class EventSubscription:
         """What all subscriptions with the same bytes for the same events have in common."""
 
     async def start(self) -> None:
-        await self._services.source.ready.wait()
+        await self._services.events.source.ready.wait()
         if self._target.below:
             owners = frozenset(self._target.owners or ())
-            self._tree = self._services.trees.open(owners, self._tree_moves)
+            self._tree = self._services.events.trees.open(owners, self._tree_moves)
             await self._follow_tree(self._tree)
         gap, place = await self._place()
         if self._stopped:
@@ -55,7 +55,7 @@ class EventSubscription:
         self._client.tell(Subscribed(self._id))
         if gap:
             self._client.tell(Gap(self._id, gap, cursor=self._cursor(place)))
-        source, principal = self._services.source, self._client.login.principal
+        source, principal = self._services.events.source, self._client.login.principal
         self._consumer = EventConsumer(
             source, principal, self._client.send_buffer, self._accept, self._live
         )
@@ -64,11 +64,11 @@ class EventSubscription:
 
     def stop(self) -> None:
         self._stopped = True
-        self._services.source.on_reset.discard(self._reset)
+        self._services.events.source.on_reset.discard(self._reset)
         if self._consumer:
             self._consumer.stop()
         if self._tree:
-            self._services.trees.close(self._tree, self._tree_moves)
+            self._services.events.trees.close(self._tree, self._tree_moves)
             self._tree = None
 
     def _tree_moves(self) -> None:
@@ -95,7 +95,7 @@ class EventSubscription:
         if self._consumer:
             place = self._consumer.position
             self._consumer.stop()
-            source, principal = self._services.source, self._client.login.principal
+            source, principal = self._services.events.source, self._client.login.principal
             consumer = self._consumer = EventConsumer(
                 source, principal, self._client.send_buffer, self._accept, self._live
             )
@@ -106,7 +106,7 @@ class EventSubscription:
 
     async def _place(self) -> tuple[str | None, int]:
         """What is missing, if anything, and after which sequence to begin."""
-        source = self._services.source
+        source = self._services.events.source
         if self._target.cursor is not None:
             cursor = self._services.cursors.events(self._target.cursor)
             if cursor.created != source.created:
@@ -167,7 +167,7 @@ class EventSubscription:
             self._consumer.start(0)
 
     def _cursor(self, sequence: int) -> str:
-        place = EventCursor(self._services.source.created, sequence)
+        place = EventCursor(self._services.events.source.created, sequence)
         return self._services.cursors.encode(place)
 
 

@@ -200,7 +200,7 @@ class ObjectSubscription:
     def _message(self, hub: ObjectHub, etag: str, record: dict[str, Any], sequence: int) -> Message:
         """The message of a state, built once for all viewers."""
         if hub.shared is None or hub.shared[0] != etag:
-            place = EventCursor(self._services.source.created, sequence)
+            place = EventCursor(self._services.events.source.created, sequence)
             cursor = self._services.cursors.encode(place)
             hub.shared = etag, Message(encode(Object(self._uuid, etag, record, cursor)))
         return hub.shared[1]

@@ -84,9 +84,9 @@ class LogEvents:
         """
         self.place = place
         self._wire = SseWire(send, self._over.set)
-        self.send_buffer = self._services.send_buffers.open(self._wire)
+        self.send_buffer = self._services.transport.send_buffers.open(self._wire)
         self._wire.attach(self.send_buffer)
-        self._services.connections.add(self)
+        self._services.transport.connections.add(self)
         gauge = metrics.sockets.labels("sse")
         gauge.inc()
         try:
@@ -99,7 +99,7 @@ class LogEvents:
             await self._wire.finish()
         finally:
             gauge.dec()
-            self._services.connections.remove(self)
+            self._services.transport.connections.remove(self)
             self.end()
 
     async def _admit(self, token: Token) -> None:

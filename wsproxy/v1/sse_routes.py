@@ -86,9 +86,9 @@ class EventStream(Response):
         services = self._services
         place = None
         try:
-            if services.connections.draining:
+            if services.transport.connections.draining:
                 raise Unavailable("the server is about to stop")
-            place = services.tally.enter(address)
+            place = services.transport.tally.enter(address)
             door.stays()
             extra = [(name.encode(), value.encode()) for name, value in self._cross.items()]
             await self._events.serve(place, self._token, receive, send, extra)
@@ -124,8 +124,8 @@ def _cross_origin(services: Services, request: Request) -> dict[str, str]:
     """Leave for a page of another origin to read the answer, if it may connect at all."""
     origin = request.headers.get("origin")
     if origin is None or not origin_allowed(
-        origin, request.headers.get("host"), services.allowed_origins
+        origin, request.headers.get("host"), services.transport.allowed_origins
     ):
         return {}
-    anybody = "*" in services.allowed_origins
+    anybody = "*" in services.transport.allowed_origins
     return {"access-control-allow-origin": "*" if anybody else origin, "vary": "Origin"}
