@@ -179,7 +179,7 @@ async def v0_user(world: World) -> None:
     async with own(world.site, max_connections_per_user=3) as (base, services):
         url = f"{base}/websocket"
         async with v0_client(url, world.alice.token) as socket:
-            await until_equal(lambda: len(services.tally.known), 1)
+            await until_equal(lambda: len(services.transport.tally.known), 1)
             await frames(f"{url}?api_token={world.alice.token}", v0.MAX_MESSAGE)
             filters = [["a", "b", "c"]] * (v0_messages.MAX_FILTERS + 1)
             await socket.send({"method": "subscribe", "filters": filters})
@@ -189,7 +189,7 @@ async def v0_user(world: World) -> None:
             await socket.send({"method": "subscribe"})
             assert await socket.status() == 400
             async with v0_client(url, world.alice.token), v0_client(url, world.alice.token):
-                await until_equal(lambda: len(services.tally.known), 3)
+                await until_equal(lambda: len(services.transport.tally.known), 3)
                 assert await closes_with(f"{url}?api_token={world.alice.token}") == 4429
 
 
@@ -210,7 +210,7 @@ async def v1_user(world: World) -> None:
         await frames(url, v1.MAX_MESSAGE, auth)
         guesses = [json.dumps({"auth": {"token": f"guess{n}"}}) for n in range(v1.MAX_REFUSALS)]
         assert await closes_with(url, auth, *guesses) == 4501
-        await until_equal(lambda: len(services.tally.known), 0)
+        await until_equal(lambda: len(services.transport.tally.known), 0)
         async with clients.connected(base, world.alice) as client:
             assert await closes_with(url, auth) == 4429
             for number in range(Limits().subscriptions):
