@@ -10,6 +10,7 @@
     ├── Unavailable   a dependency is down: back off and retry; decides nothing about permission
     ├── BadInput      this one message is wrong: drop, count, carry on
     └── ConfigError   stop with exit code 2 and name the setting
+        └── Disagreement  another machine disagrees with a setting: say so, and retry
 
 Only the edges (`arvados_nats.arvados`, `arvados_nats.nats`, `publishers.postgres`) see the
 exceptions of the libraries below them; they raise one of these, always `from` the original.
@@ -24,7 +25,8 @@ class ArvadosNatsError(Exception):
     """The message facility failed."""
 
     def __init__(self, message: str | None = None) -> None:
-        super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
+        text = (message or "").strip() or (type(self).__doc__ or "").partition("\n")[0]
+        super().__init__(text)
 
 
 class Refused(ArvadosNatsError):
@@ -41,6 +43,20 @@ class BadInput(ArvadosNatsError):
 
 class ConfigError(ArvadosNatsError):
     """A setting is missing or wrong."""
+
+
+class Disagreement(ConfigError):
+    """Another machine does not agree with a setting: one of the two is wrong, or not ready yet."""
+
+
+def said(error: BaseException) -> str:
+    """What an exception says, in one line that is never empty: many say nothing at all."""
+    text = str(error).strip().partition("\n")[0]
+    if text and text not in ("()", "''"):
+        return text
+    if isinstance(error, TimeoutError) or "timeout" in type(error).__name__.lower():
+        return f"no answer in time ({type(error).__name__})"
+    return type(error).__name__
 
 
 MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)

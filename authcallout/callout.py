@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answer the NATS servers' question, for each login: who is this, and what may he do?
 
-One task a request, at most `Limits.at_once` of them; more are dropped, and the server refuses them.
+One task a request, at most `Limits.at_once` of them; others wait, the newest goes first, and one
+that has waited for longer than its client does is dropped unopened (`waiting`).
 A clear no is answered at once. Where Arvados or the database cannot be asked in time, nothing is
 answered (`Unavailable`, `BadInput`): the server's own time limit refuses the login, and nobody
 learns from it (style: refuse against abort). Clients give up after 2 s, so we do before.
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -31,6 +31,7 @@ from authcallout.callout_request import CalloutRequest
 from authcallout.callout_response import Admission
 from authcallout.connections import Connection
 from authcallout.nkey_jwt import Signer
+from authcallout.waiting import Waiting
 from authcallout.xkey import Envelope
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,15 @@ logger = logging.getLogger(__name__)
 SUBJECT = "$SYS.REQ.USER.AUTH"
 QUEUE = "authcallout"
 
+PROBE = "arvados-nats-health-probe"
+"""What health logs in with, to see that the servers get an answer; any replica refuses it."""
+
 _KIND, _TYPES = "Client", ("nats", "websocket")
+_WAITING = 4
+"""So many wait for each that is decided at the same time, at most."""
+
+Outcome = Callable[[ArvadosNatsError | None], None]
+"""Called when a login was decided (None), and when it was not, with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +82,19 @@ class Callout:
         self._room = room
         self._machines = machines
 
-    async def answer(self, request: CalloutRequest) -> bytes:
-        """The signed answer to one request; Unavailable if there is none in time."""
+    @property
+    def budget(self) -> float:
+        """Seconds from a question's arrival to its answer; later nobody waits for it."""
+        return self._limits.budget
+
+    async def answer(self, request: CalloutRequest, arrived: float) -> bytes:
+        """The signed answer to a request that came then; Unavailable if there is none in time."""
+        if request.token.secret == PROBE:
+            return callout_response.refuse(request, "this is no token but a probe", self._signer)
         try:
             if host := machine_keys.named(request.token.secret):
                 return self._answer_machine(request, host)
-            async with asyncio.timeout(self._limits.budget):
+            async with asyncio.timeout_at(arrived + self._limits.budget):
                 with tracing.span("token identified"):
                     identity = await self._identify(request)
                 with tracing.span("grants read"):
@@ -140,50 +156,83 @@ class Callout:
         )
 
 
-async def serve(
-    auth: Nats, callout: Callout, envelope: Envelope, *, at_once: int, ready: Callable[[], None]
-) -> None:
-    """Answer requests of the callout account until cancelled."""
-    under_way: set[asyncio.Task[None]] = set()
+class Desk:
+    """Where the servers' questions wait for their turn; `serve` until cancelled."""
 
-    async def receive(message: Message) -> None:
-        if len(under_way) >= at_once:
+    def __init__(
+        self, auth: Nats, callout: Callout, envelope: Envelope, outcome: Outcome, *, at_once: int
+    ) -> None:
+        self._auth = auth
+        self._callout = callout
+        self._envelope = envelope
+        self._outcome = outcome
+        self._at_once = at_once
+        self._waiting = Waiting[Message](callout.budget, _WAITING * at_once)
+        self._turn = asyncio.Event()
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def serve(self, ready: Callable[[], None]) -> None:
+        """Answer requests of the callout account."""
+        await self._auth.subscribe(SUBJECT, self._receive, queue=QUEUE)
+        await self._auth.flush()
+        ready()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._dispatch())
+                tasks.create_task(self._auth.until_closed())
+        finally:
+            for task in self._under_way:
+                task.cancel()
+
+    async def _receive(self, message: Message) -> None:
+        self._drop(self._waiting.add(asyncio.get_running_loop().time(), message))
+        self._turn.set()
+
+    def _drop(self, count: int) -> None:
+        if count:
+            metrics.logins.labels("late").inc(count)
+            self._outcome(Unavailable("more logins come than can be decided in time"))
+
+    async def _dispatch(self) -> None:
+        """Begin with the newest, one in each turn of the loop, so that new ones are heard of."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._turn.wait()
+            self._drop(self._waiting.forget_late(loop.time()))
+            if not self._waiting or len(self._under_way) >= self._at_once:
+                self._turn.clear()
+                continue
+            arrived, message = self._waiting.newest()
+            task = asyncio.create_task(self._handle(message, arrived))
+            self._under_way.add(task)
+            task.add_done_callback(self._done)
+            metrics.under_way.set(len(self._under_way))
+            await asyncio.sleep(0)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._turn.set()
+
+    async def _handle(self, message: Message, arrived: float) -> None:
+        with tracing.span("login decided"):
+            await self._decide(message, arrived)
+
+    async def _decide(self, message: Message, arrived: float) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            server_xkey = message.headers.get("Nats-Server-Xkey", "")
+            if not server_xkey:
+                raise BadInput("the callout request is not sealed; set xkey in auth_callout")
+            request = callout_request.parse(self._envelope.open(message.data, server_xkey))
+            answer = await self._callout.answer(request, arrived)
+            await self._auth.publish(message.reply, self._envelope.seal(answer, server_xkey))
+            self._outcome(None)
+        except ArvadosNatsError as error:
             metrics.logins.labels("dropped").inc()
-            return
-        task = asyncio.create_task(_handle(auth, callout, envelope, message))
-        under_way.add(task)
-        task.add_done_callback(under_way.discard)
-        metrics.under_way.set(len(under_way))
-
-    await auth.subscribe(SUBJECT, receive, queue=QUEUE)
-    await auth.flush()
-    ready()
-    try:
-        await auth.until_closed()
-    finally:
-        for task in under_way:
-            task.cancel()
-
-
-async def _handle(auth: Nats, callout: Callout, envelope: Envelope, message: Message) -> None:
-    with tracing.span("login decided"):
-        await _decide(auth, callout, envelope, message)
-
-
-async def _decide(auth: Nats, callout: Callout, envelope: Envelope, message: Message) -> None:
-    started = time.perf_counter()
-    try:
-        server_xkey = message.headers.get("Nats-Server-Xkey", "")
-        if not server_xkey:
-            raise BadInput("the callout request is not sealed; set xkey in auth_callout")
-        request = callout_request.parse(envelope.open(message.data, server_xkey))
-        answer = await callout.answer(request)
-        await auth.publish(message.reply, envelope.seal(answer, server_xkey))
-    except ArvadosNatsError as error:
-        metrics.logins.labels("dropped").inc()
-        tracing.note(outcome="dropped")
-        logger.warning(
-            "login not decided", extra={"action": "callout.dropped", "reason": str(error)}
-        )
-    finally:
-        metrics.seconds.observe(time.perf_counter() - started)
+            tracing.note(outcome="dropped")
+            self._outcome(error)
+            logger.warning(
+                "login not decided", extra={"action": "callout.dropped", "reason": str(error)}
+            )
+        finally:
+            metrics.seconds.observe(loop.time() - arrived)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
@@ -20,25 +19,37 @@ from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.permissions.request_info import holder
 from arvados_nats.permissions.rule import Identity
 from arvados_nats.service import keys, ops, publisher_health
-from arvados_nats.service.ops import Health
-from authcallout import callout, whoami
-from authcallout.callout import Callout, Limits
+from arvados_nats.service.arvados_health import ArvadosHealth
+from arvados_nats.service.ops import STARTING, Health
+from authcallout import whoami
+from authcallout.callout import Callout, Desk, Limits
 from authcallout.callout_response import Admission
 from authcallout.connections import Connection, Connections
+from authcallout.login_health import LoginHealth
 from authcallout.nkey_jwt import Signer
 from authcallout.revocation import Revocation
 from authcallout.settings import Settings
 from authcallout.token_cache import TokenCache
 from authcallout.xkey import Envelope
 
-logger = logging.getLogger(__name__)
-
 _PARTS = ("callouts", "connections", "revocation")
 
 
 async def main(settings: Settings) -> None:
     """Run until cancelled. Logins are answered once the index and the change feed are followed."""
-    health = Health(dict.fromkeys(_PARTS, "starting"))
+    health = Health({**dict.fromkeys(_PARTS, STARTING), "nats": "not connected yet"})
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(
+            ops.serve(settings.ops_listen, health, settings.management_secret)
+        )
+        try:
+            await _serve(settings, health)
+        finally:
+            serving.cancel()
+
+
+async def _serve(settings: Settings, health: Health) -> None:
+    servers, watched, logins = settings.nats_servers, ArvadosHealth(health), LoginHealth(health)
     async with (
         _connected(settings, "authcallout", "callout") as auth,
         _connected(settings, "authcallout-service", "callout-service") as service,
@@ -47,13 +58,17 @@ async def main(settings: Settings) -> None:
             settings.arvados_url,
             ca_file=settings.arvados_ca_file,
             insecure=settings.arvados_api_host_insecure,
+            ended=watched.ended,
         ) as arvados,
         asyncio.TaskGroup() as tasks,
     ):
+        health.well("nats")
+        for name, nats in (("auth", auth), ("service", service), ("system", system)):
+            nats.on_change(partial(_connection_changed, health, f"nats, {name}"))
         own = OwnTokens(arvados.cluster_id, service)
         identities = Identities(arvados, own, calls=settings.arvados_calls)
         grants, tokens, connections = GrantsCache(service), TokenCache(service), Connections(system)
-        limit = settings.callout_patterns
+        limit, gains = settings.callout_patterns, settings.callout_gain_seconds
 
         def admitted(
             connection: Connection, token: Token, identity: Identity, admission: Admission
@@ -71,31 +86,35 @@ async def main(settings: Settings) -> None:
             room=partial(connections.room, per_user=settings.max_connections_per_user),
             machines=settings.machines_seed,
         )
-        gains = settings.callout_gain_seconds
+        envelope = Envelope(keys.load(settings.keys_dir, "xkey"))
+        at_once = settings.callout_at_once
+        desk = Desk(auth, decider, envelope, logins.outcome, at_once=at_once)
         revocation = Revocation(connections, identities, grants, tokens, limit=limit, gains=gains)
 
         async def complete() -> None:
             await revocation.check_all()
             health.well("connections")
 
-        envelope = Envelope(keys.load(settings.keys_dir, "xkey"))
-        tasks.create_task(ops.serve(settings.ops_listen, health, settings.management_secret))
+        def ready() -> None:
+            health.well("callouts")
+            tasks.create_task(logins.probe(servers, settings.nats_ca_file))
+
+        tasks.create_task(watched.probe(arvados))
         tasks.create_task(publisher_health.probe(service, health))
         tasks.create_task(connections.follow(complete))
         tasks.create_task(revocation.watch(service, lambda: health.well("revocation")))
         tasks.create_task(whoami.answer(service, grants, tokens, limit))
-        tasks.create_task(
-            callout.serve(
-                auth,
-                decider,
-                envelope,
-                at_once=settings.callout_at_once,
-                ready=lambda: health.well("callouts"),
-            )
-        )
+        tasks.create_task(desk.serve(ready))
 
 
 def _connected(settings: Settings, name: str, seed: str) -> AbstractAsyncContextManager[Nats]:
     return nats_client.connect(
         settings.nats_servers, name=name, seed=settings.seed(seed), ca_file=settings.nats_ca_file
     )
+
+
+def _connection_changed(health: Health, part: str, connected: bool) -> None:
+    if connected:
+        health.well(part)
+    else:
+        health.fault(part, "no connection")

@@ -9,7 +9,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 logins = Counter(
     "arvados_nats_authcallout_logins_total",
-    "Login attempts answered, by outcome: admitted, refused, or dropped without an answer.",
+    "Login attempts, by outcome: admitted, refused, dropped without an answer, or late: not opened,"
+    " since their clients had given up.",
     ["outcome"],
 )
 seconds = Histogram(

@@ -23,6 +23,7 @@ from arvados_nats.contract import streams
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from arvados_nats.service import ops
+from arvados_nats.service.arvados_health import ArvadosHealth
 from arvados_nats.service.ops import Health
 from publishers.container_logs import publisher as container_logs
 from publishers.container_logs import served
@@ -79,13 +80,19 @@ async def _container_logs(shared: Shared) -> None:
         logger.warning("container logs are not read", extra={"action": "logs.no_token"})
         shared.health.well("container logs")
         return
-    async with arvados_client.connect(
-        settings.arvados_url,
-        ca_file=settings.arvados_ca_file,
-        insecure=settings.arvados_api_host_insecure,
-        connections=settings.log_calls,
-        keep_idle=_KEEP_IDLE,
-    ) as arvados:
+    watched = ArvadosHealth(shared.health)
+    async with (
+        arvados_client.connect(
+            settings.arvados_url,
+            ca_file=settings.arvados_ca_file,
+            insecure=settings.arvados_api_host_insecure,
+            connections=settings.log_calls,
+            keep_idle=_KEEP_IDLE,
+            ended=watched.ended,
+        ) as arvados,
+        asyncio.TaskGroup() as tasks,
+    ):
+        tasks.create_task(watched.probe(arvados))
         await served.until_served(arvados, shared.health)
         source = LogSource(arvados, token, shared.health, calls=settings.log_calls)
         options = settings.log_options

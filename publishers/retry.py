@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from arvados_nats.errors import ArvadosNatsError, ConfigError
+from arvados_nats.errors import ArvadosNatsError, ConfigError, Disagreement
 from arvados_nats.service.ops import Health
 
 T = TypeVar("T")
@@ -45,8 +45,10 @@ class Attempts:
         self._health.fault(self._part, error)
 
     async def failed(self, error: ArvadosNatsError) -> None:
-        """Report the fault and pause, longer each time; raises a ConfigError seen at the start."""
-        if isinstance(error, ConfigError) and not self._proven:
+        """Report the fault and pause, longer each time; raises a ConfigError seen at the start,
+        unless it is another machine that disagrees."""
+        disagrees = isinstance(error, Disagreement)
+        if isinstance(error, ConfigError) and not disagrees and not self._proven:
             raise error
         self._health.fault(self._part, error)
         await asyncio.sleep(random.uniform(0.5, 1) * self._pause())

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 
 from prometheus_client import Counter
 
-from arvados_nats.errors import ConfigError
+from arvados_nats.errors import ConfigError, Disagreement, said
 from arvados_nats.nats.client import Nats
 from arvados_nats.service.ops import STARTING, Health
 
@@ -47,7 +47,8 @@ async def keep_running(part: str, health: Health, run: Callable[[], Awaitable[No
         except Exception as error:
             causes = list(_leaves(error))
             if health.faults.get(part) == STARTING and any(
-                isinstance(cause, ConfigError) for cause in causes
+                isinstance(cause, ConfigError) and not isinstance(cause, Disagreement)
+                for cause in causes
             ):
                 raise
             failures = 1 if loop.time() - began > _STEADY_SECONDS else failures + 1
@@ -58,7 +59,7 @@ async def keep_running(part: str, health: Health, run: Callable[[], Awaitable[No
 
 def _report(part: str, health: Health, cause: BaseException) -> None:
     RESTARTS.labels(part).inc()
-    health.fault(part, str(cause) or type(cause).__name__)
+    health.fault(part, said(cause))
     logger.error(
         "a part failed and begins anew",
         extra={"action": "publishers.restart", "part": part},

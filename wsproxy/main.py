@@ -20,6 +20,7 @@ from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.service import http_server, ops, publisher_health
+from arvados_nats.service.arvados_health import ArvadosHealth
 from arvados_nats.service.ops import Health
 from wsproxy import metrics
 from wsproxy.app import App
@@ -120,6 +121,7 @@ def _own_options(settings: Settings) -> dict[str, Any]:
 @asynccontextmanager
 async def running(settings: Settings, health: Health) -> AsyncIterator[Services]:
     """The shared parts, at work; they end when the context does."""
+    watched = ArvadosHealth(health)
     async with (
         nats_client.connect(
             settings.nats_servers,
@@ -132,6 +134,7 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
             ca_file=settings.arvados_ca_file,
             insecure=settings.arvados_api_host_insecure,
             connections=2 * settings.max_calls,
+            ended=watched.ended,
         ) as arvados,
         asyncio.TaskGroup() as tasks,
     ):
@@ -142,6 +145,7 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
             tasks.create_task(part)
             for part in (
                 nats.until_closed(),
+                watched.probe(arvados),
                 shared.events.source.run(),
                 shared.logins.run(),
                 shared.logs.run(),

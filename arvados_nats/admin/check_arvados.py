@@ -23,6 +23,7 @@ from arvados_nats.admin import clocks
 from arvados_nats.admin.check_config import websocket_faults
 from arvados_nats.admin.check_connections import FALSE_TOKEN, Findings, Note
 from arvados_nats.arvados import client as arvados_client
+from arvados_nats.errors import said
 from arvados_nats.postgres import arvados_tables
 
 _WITHIN_SECONDS = 10.0
@@ -48,9 +49,7 @@ async def check(url: str, *, ca_file: str | None = None, insecure: bool = False)
             if not found[_API_SERVER]:
                 found[_RELEASE] = await _release(client)
     except (httpx.HTTPError, OSError, ValueError) as error:
-        return {
-            "Arvados": f"{url} does not answer as Arvados does: {error or type(error).__name__}"
-        }
+        return {"Arvados": f"{url} does not answer as Arvados does: {said(error)}"}
     return found
 
 

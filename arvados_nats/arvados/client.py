@@ -14,7 +14,7 @@ import contextlib
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +25,10 @@ import httpx
 
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
-from arvados_nats.errors import BadInput, Refused, Unavailable
+from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable, said
 
 _API = "/arvados/v1"
+_LOG = "/log/"
 _TIMEOUT = 10.0
 _DAV = "{DAV:}"
 _CLUSTER_ID = re.compile(r"[a-z0-9]{5}")
@@ -55,16 +56,35 @@ def _translate() -> Iterator[None]:
     try:
         yield
     except httpx.InvalidURL as error:
-        raise BadInput(f"Arvados: {error}") from error
+        raise BadInput(f"Arvados: {said(error)}") from error
     except httpx.HTTPError as error:
-        raise Unavailable(f"Arvados: {error or type(error).__name__}") from error
+        raise Unavailable(f"Arvados: {said(error)}") from error
+
+
+Ended = Callable[[str, Unavailable | None], None]
+"""Called with `public` or `token` and, if Arvados did not answer, with why."""
 
 
 class Arvados:
     """An HTTP client of one cluster; get one from `connect`. Tokens are given call by call."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, ended: Ended = lambda call, error: None) -> None:
         self._client = client
+        self._ended = ended
+
+    @contextlib.contextmanager
+    def _calling(self, call: str) -> Iterator[None]:
+        """Tell how a call ended: any answer but a failure of the server's own is one."""
+        try:
+            with _translate():
+                yield
+        except Unavailable as error:
+            self._ended(call, error)
+            raise
+        except ArvadosNatsError:
+            self._ended(call, None)
+            raise
+        self._ended(call, None)
 
     async def get(
         self, token: Token, path: str, params: Mapping[str, Any] | None = None
@@ -126,7 +146,7 @@ class Arvados:
         return await self._public("/discovery/v1/apis/arvados/v1/rest")
 
     async def _public(self, path: str) -> dict[str, Any]:
-        with _translate():
+        with self._calling("public"):
             answer = await self._client.get(path)
             if answer.status_code != httpx.codes.OK:
                 raise Unavailable(not_the_controller(str(self._client.base_url), path, answer))
@@ -179,14 +199,18 @@ class Arvados:
     ) -> httpx.Response:
         if not token.usable:
             raise Refused("the token has characters that no Arvados token has")
-        with _translate():
+        call = "log" if _LOG in path else "token"
+        with self._calling(call):
             answer = await self._client.request(
                 method,
                 path,
                 params=params,
                 headers={"Authorization": f"Bearer {token.secret}", **(headers or {})},
             )
-        status = answer.status_code
+            status = answer.status_code
+            # The way to one container's log may be cut while all else works.
+            if call == "token" and (status >= 500 or status == 429):
+                raise Unavailable(f"Arvados answers {status} to {method} {path}")
         if status < 300 or status in accept:
             return answer
         if status == 404:
@@ -252,6 +276,7 @@ async def connect(
     insecure: bool = False,
     connections: int = 32,
     keep_idle: float = 5.0,
+    ended: Ended = lambda call, error: None,
 ) -> AsyncIterator[Arvados]:
     """An API client of the cluster at `base_url`, with at most `connections` calls at once.
 
@@ -268,4 +293,4 @@ async def connect(
     async with httpx.AsyncClient(
         base_url=base_url, verify=verify, limits=limits, timeout=_TIMEOUT
     ) as client:
-        yield Arvados(client)
+        yield Arvados(client, ended)

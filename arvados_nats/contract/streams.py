@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from arvados_nats.contract import log_chunks, subjects
-from arvados_nats.errors import ConfigError
+from arvados_nats.errors import Disagreement
 
 EVENTS = "ARVADOS_EVENTS"
 LOGS = "ARVADOS_LOGS"
@@ -115,7 +115,7 @@ def require_version(version: Any) -> None:
     found = tuple(int(part) for part in re.findall(r"\d+", text)[:3])
     if found < MIN_SERVER_VERSION:
         wanted = ".".join(map(str, MIN_SERVER_VERSION))
-        raise ConfigError(f"nats-server {text} is too old: upgrade it to {wanted} or newer")
+        raise Disagreement(f"nats-server {text} is too old: upgrade it to {wanted} or newer")
 
 
 def queue_stream(replicas: int = 1) -> dict[str, Any]:

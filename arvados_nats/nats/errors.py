@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 
 import nats.errors
 
-from arvados_nats.errors import BadInput, Unavailable
+from arvados_nats.errors import BadInput, Unavailable, said
 
 _UNSENDABLE = (
     nats.errors.MaxPayloadError,
@@ -71,9 +71,9 @@ def translated() -> Iterator[None]:
         with cancellable():
             yield
     except _UNSENDABLE as error:
-        raise BadInput(f"the message cannot be sent: {error}") from error
+        raise BadInput(f"the message cannot be sent: {said(error)}") from error
     except (nats.errors.Error, OSError, TimeoutError) as error:
-        raise Unavailable(f"NATS: {error or type(error).__name__}") from error
+        raise Unavailable(f"NATS: {said(error)}") from error
     except RuntimeError as error:
         if _CLOSED not in str(error):
             raise

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import asyncpg
 
-from arvados_nats.errors import BadInput, ConfigError, Unavailable
+from arvados_nats.errors import BadInput, Disagreement, Unavailable, said
 
 NO_POOLER = (
     "postgres_dsn: a transaction pooler stands in front of PostgreSQL, and NOTIFY does not come"
@@ -52,15 +52,10 @@ def translate() -> Iterator[None]:
     try:
         yield
     except _WRONG_SETTING as error:
-        raise ConfigError(f"postgres_dsn: {_short(error)}") from error
+        raise Disagreement(f"postgres_dsn: {said(error)}") from error
     except _POOLED as error:
-        raise ConfigError(NO_POOLER) from error
+        raise Disagreement(NO_POOLER) from error
     except _NEVER as error:
-        raise BadInput(f"PostgreSQL: {_short(error)}") from error
+        raise BadInput(f"PostgreSQL: {said(error)}") from error
     except DOWN as error:
-        raise Unavailable(f"PostgreSQL: {_short(error)}") from error
-
-
-def _short(error: BaseException) -> str:
-    """The first line: the rest can quote rows."""
-    return str(error).partition("\n")[0] or type(error).__name__
+        raise Unavailable(f"PostgreSQL: {said(error)}") from error

@@ -22,7 +22,7 @@ from typing import Any
 
 import asyncpg
 
-from arvados_nats.errors import ConfigError
+from arvados_nats.errors import Disagreement, said
 from arvados_nats.postgres import dsn as postgres_dsn
 from arvados_nats.postgres.errors import DOWN, NO_POOLER
 
@@ -74,7 +74,7 @@ class Hosts:
             except DOWN as error:
                 logger.info(
                     "PostgreSQL host does not take us",
-                    extra={"action": "postgres.host", "error": str(error) or type(error).__name__},
+                    extra={"action": "postgres.host", "error": said(error)},
                 )
                 failure = error
             else:
@@ -135,7 +135,7 @@ async def require(connection: asyncpg.Connection, hosts: Hosts) -> None:
     clients, each with an open connection, from one process of PostgreSQL.
     """
     if await connection.fetchval("SELECT pg_is_in_recovery()"):
-        raise ConfigError(_NO_STANDBY)
+        raise Disagreement(_NO_STANDBY)
     ask = "SELECT pg_backend_pid()"
     if await connection.fetchval(ask) == connection.get_server_pid():
         return
@@ -143,6 +143,6 @@ async def require(connection: asyncpg.Connection, hosts: Hosts) -> None:
     try:
         for _ in range(_SAME_BACKEND_TRIES):
             if await connection.fetchval(ask) == await other.fetchval(ask):
-                raise ConfigError(NO_POOLER)
+                raise Disagreement(NO_POOLER)
     finally:
         await close(other)

@@ -4,12 +4,13 @@
 """Serve an ASGI application inside a running loop, next to other tasks.
 
 uvicorn takes over the signals of the process and exits it when a port is taken; here the service
-owns the signals, and a taken port is a ConfigError.
+owns the signals, and a taken port is a Disagreement: whoever has it may be about to end.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -17,11 +18,13 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from arvados_nats.errors import ConfigError
+from arvados_nats.errors import ConfigError, Disagreement
 from arvados_nats.service import door
 from arvados_nats.service.door import Doors
 
 _BACKLOG = 4096
+_IN_USE = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
+"""What another process, or a network that is not up yet, is the reason for."""
 
 
 class _Server(uvicorn.Server):
@@ -61,7 +64,8 @@ def listen(address: str) -> socket.socket:
         sock.listen(_BACKLOG)
     except OSError as error:
         sock.close()
-        raise ConfigError(f"cannot listen on {address}: {error}") from error
+        kind = Disagreement if error.errno in _IN_USE else ConfigError
+        raise kind(f"cannot listen on {address}: {error}") from error
     sock.setblocking(False)
     return sock
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,11 +24,13 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, generate_latest
 
+from arvados_nats.errors import said
 from arvados_nats.service import http_server
 
 logger = logging.getLogger(__name__)
 
 
+_LASTING_SECONDS = 5.0
 STARTING, STOPPING = "starting", "stopping"
 
 DEGRADED = Gauge(
@@ -44,21 +47,26 @@ class Health:
     faults: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     """What an operator may want to know of a part that is well."""
+    _since: dict[str, tuple[float, str]] = field(default_factory=dict)
 
     def starting(self, part: str) -> None:
         """Not well until it says so."""
         self.faults.setdefault(part, STARTING)
 
     def fault(self, part: str, error: object) -> None:
-        if part not in self.faults:
+        """What is wrong with a part; since when is remembered while it lasts."""
+        text = said(error) if isinstance(error, BaseException) else str(error)
+        if self.faults.get(part, STARTING) in (STARTING, STOPPING):
             logger.warning(
-                "degraded", extra={"action": "ops.degraded", "part": part, "error": str(error)}
+                "degraded", extra={"action": "ops.degraded", "part": part, "error": text}
             )
-        self.faults[part] = str(error)
-        if error not in (STARTING, STOPPING):
+            self._since[part] = time.monotonic(), time.strftime("%H:%M:%S UTC", time.gmtime())
+        self.faults[part] = text
+        if text not in (STARTING, STOPPING):
             DEGRADED.labels(part).set(1)
 
     def well(self, part: str) -> None:
+        self._since.pop(part, None)
         if self.faults.pop(part, None) is not None:
             DEGRADED.labels(part).set(0)
             logger.info("recovered", extra={"action": "ops.recovered", "part": part})
@@ -70,7 +78,13 @@ class Health:
 
     @property
     def error(self) -> str | None:
-        return "; ".join(f"{part}: {error}" for part, error in self.faults.items()) or None
+        """All faults in one line; one that lasts with the time of its beginning."""
+        told = []
+        for part, error in self.faults.items():
+            began, clock = self._since.get(part, (float("inf"), ""))
+            lasts = time.monotonic() - began > _LASTING_SECONDS
+            told.append(f"{part}: {error}" + (f" (since {clock})" if lasts else ""))
+        return "; ".join(told) or None
 
 
 def _refusal(request: Request, management_token: str | None) -> Response | None:

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run a service as a process: signals, exit codes and one line of JSON per log record.
 
-Exit code 0 after SIGTERM or SIGINT, 1 on failure, 2 on bad settings. Imports no service.
+Exit code 0 after SIGTERM or SIGINT, 2 where what is written on this machine is wrong, so that
+starting again would not help, and 1 on any other failure. Imports no service.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import uvloop
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
-from arvados_nats.errors import ArvadosNatsError, ConfigError
+from arvados_nats.errors import ArvadosNatsError, ConfigError, Disagreement
 from arvados_nats.service import tracing, unencrypted
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,8 @@ def _report(error: BaseException) -> int:
             logger.error("service failed", extra={"action": "process.failed", "error": str(cause)})
         else:
             logger.error("service failed", extra={"action": "process.crashed"}, exc_info=cause)
-    return 2 if any(isinstance(cause, ConfigError) for cause in causes) else 1
+    ours = [c for c in causes if isinstance(c, ConfigError) and not isinstance(c, Disagreement)]
+    return 2 if ours else 1
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

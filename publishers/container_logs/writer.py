@@ -17,7 +17,7 @@ import logging
 
 from arvados_nats.contract import log_chunks, streams, subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
-from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
+from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable, said
 from arvados_nats.nats.acks import Ack, JetStreamError
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import StoredMessage
@@ -144,7 +144,7 @@ class LogWriter:
                     "action": "logs.unacknowledged",
                     "container_uuid": self.container_uuid,
                     "subject": subject,
-                    "error": str(error) or type(error).__name__,
+                    "error": said(error),
                 },
             )
             return None

@@ -17,9 +17,9 @@ import pytest
 
 PROGRAM = """
 import asyncio, logging, sys
-from arvados_nats import process
-from arvados_nats.errors import ConfigError, Unavailable
-from arvados_nats.settings import Block
+from arvados_nats.errors import ConfigError, Disagreement, Unavailable
+from arvados_nats.service import process
+from arvados_nats.service.settings import Block
 
 class Settings(Block):
     number: int = 1
@@ -34,6 +34,8 @@ async def main(settings):
                 logging.getLogger("test").info("closed", extra={"action": "test.closed"})
         case "config":
             raise ConfigError("number: choose another")
+        case "elsewhere":
+            raise Disagreement("number: another machine wants another")
         case "down":
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(fail())
