@@ -247,8 +247,6 @@ async def test_sigterm_ends_it_in_order(scene: EventWorld, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("dsn", "says"),
     [
-        ("postgresql://nobody:wrong@{address}", "password authentication failed"),
-        ("postgresql://{login}/no_such_database", "does not exist"),
         ("host=x port='", "neither a URL nor a libpq connection string"),
         ("", "set it to where Arvados' PostgreSQL is"),
     ],
@@ -271,3 +269,28 @@ async def test_a_wrong_setting_ends_it_with_the_name_of_the_setting(
     assert "wrong" not in log
     assert login.partition(":")[2].partition("@")[0] not in log
     assert publisher.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("dsn", "says"),
+    [
+        ("postgresql://nobody:wrong@{address}", "password authentication failed"),
+        ("postgresql://{login}/no_such_database", "does not exist"),
+    ],
+)
+async def test_what_postgresql_answers_is_tried_again(
+    scene: EventWorld, tmp_path: Path, dsn: str, says: str
+) -> None:
+    """A password that is wrong for a minute ends nothing: the log says so, and it goes on (O4)."""
+    login, _, _ = scene.database.reader_dsn.removeprefix("postgresql://").partition("/")
+    address = scene.database.reader_dsn.rpartition("@")[2]
+    publisher = scene.start_process(tmp_path, dsn=dsn.format(login=login, address=address))
+
+    async def tells() -> bool:
+        return says in publisher.log.read_text()
+
+    await until(tells, "the log says what is wrong", PROCESS_SECONDS)
+    assert publisher.running
+    log = publisher.log.read_text()
+    assert "postgres_dsn" in log
+    assert login.partition(":")[2].partition("@")[0] not in log

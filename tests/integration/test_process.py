@@ -72,6 +72,7 @@ def run(program: Path, how: str, **environment: str) -> tuple[int, list[dict[str
     ("how", "environment", "code", "action"),
     [
         ("config", {}, 2, "process.config"),
+        ("elsewhere", {}, 1, "process.config"),
         ("down", {}, 1, "process.failed"),
         ("crash", {}, 1, "process.crashed"),
         ("wait", {"ARVADOS_NATS_NUMBER": "many"}, 2, "process.config"),
@@ -80,7 +81,7 @@ def run(program: Path, how: str, **environment: str) -> tuple[int, list[dict[str
 def test_exit_codes(
     program: Path, how: str, environment: dict[str, str], code: int, action: str
 ) -> None:
-    """2 for settings, 1 for failures, each with one line of JSON that says what."""
+    """2 for what this machine says, else 1, each with one line of JSON that says what (O4)."""
     found, lines = run(program, how, **environment)
     assert (found, lines[-1]["action"]) == (code, action)
 

@@ -85,7 +85,7 @@ class SessionV1:
         self.user: str | None = None
         """Whose connection it is, once a token was accepted."""
         self._bounds = bounds
-        self._asking = False
+        self._asking = self._unanswered = False
         self._refusals = 0
         self._weights: dict[str, int] = {}
         self._opened_at = self._pinged_at = now
@@ -163,6 +163,7 @@ class SessionV1:
         """Nobody could say whose token it is, or Arvados refused it."""
         self._asking = False
         if not isinstance(error, Refused):
+            self._unanswered = True
             return [_error("unavailable", str(error), temporary=True)]
         refused: list[Step] = [_error("token_invalid", "Arvados does not accept this token")]
         self._refusals += 1
@@ -185,6 +186,8 @@ class SessionV1:
     def tick(self, now: float, heard_at: float, *, pending: bool) -> list[Step]:
         """What is due; `pending`: bytes of ours wait, behind which an answer may stand."""
         if self.user is None and not self._asking and now - self._opened_at > AUTH_SECONDS:
+            if self._unanswered:
+                return [Close(CloseCode.RESYNC, "Arvados did not answer, try again", "unanswered")]
             late = _error("auth_timeout", "no token was sent in time")
             return [late, Close(CloseCode.AUTH_TIMEOUT, "auth first", "auth")]
         if now - heard_at > SILENT_SECONDS and not pending:

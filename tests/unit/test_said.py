@@ -1,0 +1,92 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""No failure is told with an empty message: neither a log line, nor health, nor a client (O3)."""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+from collections.abc import Iterator
+from types import ModuleType
+
+import asyncpg
+import httpx
+import msgspec
+import nats.errors
+import nats.js.errors
+import pytest
+import websockets.exceptions
+
+from arvados_nats import errors
+from arvados_nats.arvados import client as arvados_client
+from arvados_nats.errors import ArvadosNatsError, said
+from arvados_nats.nats.errors import translated
+from arvados_nats.postgres.errors import translate
+from arvados_nats.service.ops import Health
+
+_LIBRARIES = (builtins, asyncpg.exceptions, httpx, msgspec, nats.errors, nats.js.errors)
+_MODULES = (*_LIBRARIES, websockets.exceptions, errors)
+
+
+def _kinds(module: ModuleType) -> Iterator[type[Exception]]:
+    for kind in vars(module).values():
+        if (
+            inspect.isclass(kind)
+            and issubclass(kind, Exception)
+            and not issubclass(kind, (ExceptionGroup, Warning))
+        ):
+            yield kind
+
+
+def _made(kind: type[Exception]) -> Iterator[Exception]:
+    """As the libraries make them: without a word, with an empty one, with a cause of none."""
+    for arguments in ((), ("",), (" \n",), (TimeoutError(),)):
+        try:
+            error = kind(*arguments)
+            str(error)
+        except Exception:
+            continue
+        yield error
+    if issubclass(kind, ArvadosNatsError):
+        return  # made by its own constructor only
+    error = kind.__new__(kind)
+    error.args = ()
+    try:
+        str(error)
+    except Exception:
+        return
+    yield error
+
+
+ALL = [kind for module in _MODULES for kind in _kinds(module)]
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+async def test_every_kind_says_something(kind: type[Exception]) -> None:
+    """Through `said`, through health, and through the edge that translates it."""
+    for error in _made(kind):
+        assert said(error).strip()
+        health = Health()
+        health.fault("part", error)
+        assert health.faults["part"].strip()
+        for edge in (translated, translate, arvados_client._translate):
+            try:
+                with edge():
+                    raise error
+            except ArvadosNatsError as told:
+                assert _words(str(told)), repr(error)
+            except Exception as other:
+                assert other is error
+
+
+def _words(text: str) -> str:
+    """What is said behind the name of who says it."""
+    return text.rpartition(": ")[2].strip() if text.endswith((": ", ":")) else text.strip()
+
+
+def test_ours_are_never_empty() -> None:
+    """Whatever they are made with."""
+    for kind in (errors.Refused, errors.Unavailable, errors.BadInput, errors.ConfigError):
+        for message in (None, "", "  \n"):
+            assert str(kind(message)).strip()
