@@ -287,7 +287,8 @@ async def test_what_postgresql_answers_is_tried_again(
     publisher = scene.start_process(tmp_path, dsn=dsn.format(login=login, address=address))
 
     async def tells() -> bool:
-        return says in publisher.log.read_text()
+        log = publisher.log.read_text()
+        return says in log and "postgres_dsn" in log
 
     await until(tells, "the log says what is wrong", PROCESS_SECONDS)
     assert publisher.running
