@@ -22,6 +22,7 @@ from arvados_nats.protocol_v1.messages import (
     End,
     Event,
     Gap,
+    Gone,
     Log,
     Object,
     ServerMessage,
@@ -77,7 +78,7 @@ class LogSubscription:
                 self.tail = None
             case End():
                 return self._take_end(message)
-            case Object() | Event():
+            case Object() | Event() | Gone():
                 return None
         return message
 
@@ -154,7 +155,7 @@ class ObjectSubscription:
                 if message.uuid != self.uuid or message.etag == self.etag:
                     return None
                 self.etag = message.etag
-            case Log() | Event() | End():
+            case Log() | Event() | Gone() | End():
                 return None
         return message
 
@@ -176,7 +177,9 @@ class EventsSubscription:
     def take(self, message: ServerMessage) -> ServerMessage | None:
         """What of a message is new to this subscription."""
         match message:
-            case Event(cursor=cursor) | CaughtUp(cursor=str(cursor)) | Gap(cursor=str(cursor)):
+            case Event(cursor=cursor) | Gone(cursor=cursor):
+                self.cursor = cursor
+            case CaughtUp(cursor=str(cursor)) | Gap(cursor=str(cursor)):
                 self.cursor = cursor
             case Log() | Object() | End():
                 return None

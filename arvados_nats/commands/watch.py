@@ -15,7 +15,7 @@ from arvados_nats.commands import proxy_connection, watch_text
 from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.commands.command import Notes
 from arvados_nats.errors import Refused
-from arvados_nats.protocol_v1.messages import Error, Event, Gap, Object
+from arvados_nats.protocol_v1.messages import Error, Event, Gap, Gone, Object
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,8 @@ async def watch_events(watch: Watch, **filters: Any) -> int:
         async for message in await events.events(**filters):
             if isinstance(message, Event):
                 watch.show([watch_text.event_line(message)], message)
+            elif isinstance(message, Gone):
+                watch.show([watch_text.gone_line(message)], message)
             elif isinstance(message, Gap):
                 watch.notes.tell(message.reason)
             elif isinstance(message, Error) and message.temporary:

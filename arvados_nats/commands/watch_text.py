@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from arvados_nats.commands.sanitize import harmless
-from arvados_nats.protocol_v1.messages import Event, Object
+from arvados_nats.protocol_v1.messages import Event, Gone, Object
 
 _LONGEST_VALUE = 80
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
@@ -34,6 +34,11 @@ def event_line(event: Event) -> str:
     if event.verified is not True:
         words.append("(not verified)" if event.verified is None else "(posted by a user)")
     return _safe(" ".join(words))
+
+
+def gone_line(gone: Gone) -> str:
+    """An object that may not be read any more."""
+    return _safe(f"{gone.uuid} {gone.object_kind.removeprefix('arvados#')} is gone")
 
 
 def _event_details(event: Event) -> Iterator[str]:

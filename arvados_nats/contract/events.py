@@ -205,14 +205,21 @@ def timestamp(moment: datetime) -> str:
 
 
 def v0_properties(event: Event) -> dict[str, Any]:
-    """Properties as arvados-ws sends them; attributes are always objects on create and update."""
+    """Properties as arvados-ws sends them.
+
+    `new_attributes` is an object on every create and update, whatever else was posted: Workbench
+    reads what is in it.
+    """
+    changes = event.event_type in ("create", "update")
     if event.properties.get("text") is not None:
-        return event.properties
+        if not changes or isinstance(event.properties.get("new_attributes"), dict):
+            return event.properties
+        return {**event.properties, "new_attributes": {}}
     cut = {
         side: {k: v for k, v in attributes.items() if k in V0_ATTRIBUTES}
         for side in ("old_attributes", "new_attributes")
         if isinstance(attributes := event.properties.get(side), dict)
     }
-    if event.event_type in ("create", "update"):
+    if changes:
         cut.setdefault("new_attributes", {})
     return cut

@@ -119,6 +119,17 @@ class Event(Struct, frozen=True):
     cursor: str
 
 
+class Gone(Struct, frozen=True):
+    """An object that may not be read any more since this change. `cursor` resumes after it.
+
+    It was moved out of reach, unshared or deleted. Of a share that was withdrawn it is the link.
+    """
+
+    uuid: str
+    object_kind: str
+    cursor: str
+
+
 class CaughtUp(Struct, frozen=True):
     """All that was there has been sent; what follows is live."""
 
@@ -193,6 +204,7 @@ ServerMessage = (
     | Log
     | Object
     | Event
+    | Gone
     | CaughtUp
     | Gap
     | Attempt
@@ -209,6 +221,7 @@ SERVER_KEYS: dict[str, type[Struct]] = {
     "log": Log,
     "object": Object,
     "event": Event,
+    "gone": Gone,
     "caught_up": CaughtUp,
     "gap": Gap,
     "attempt": Attempt,

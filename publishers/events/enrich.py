@@ -11,7 +11,7 @@ then the facts are the owner's: arvados-ws shows a `delete` to those who may rea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -37,7 +37,32 @@ async def events_of(database: Database, rows: Sequence[LogRow], verifier: Verifi
     if more:
         records |= await object_tables.read(database, more)
     verified = await verifier.verify(rows, records)
+    records |= _with_former_requests(rows, records, verified)
     return [_event(row, records, verified.get(row.uuid)) for row in rows]
+
+
+def _with_former_requests(
+    rows: Iterable[LogRow], records: Records, verified: Mapping[str, Verified]
+) -> Records:
+    """Containers as they were shown until a request took another one, in rows read together.
+
+    The row that tells of the cancellation of an attempt is written in the transaction that begins
+    the next; whoever sees the request should see how its attempt ended.
+    """
+    found: Records = {}
+    for row in rows:
+        request = records.get(row.object_uuid or "")
+        verdict, said = verified.get(row.uuid, (None, {}))
+        if request is None or row.kind != "container_request" or not verdict:
+            continue
+        former = str((said.get("old_attributes") or {}).get("container_uuid") or "")
+        container = records.get(former)
+        if container is None or former == request["container_uuid"]:
+            continue
+        before = found.get(former, container)["requests"]
+        shown = [*before, [request["uuid"], request["owner_uuid"]]]
+        found[former] = {**container, "requests": shown}
+    return found
 
 
 def _related(rows: Iterable[LogRow], records: Records) -> Iterable[str]:

@@ -103,6 +103,15 @@ def test_any_mapping_gives_json_that_a_browser_reads_without_loss(posted: dict[s
     assert isinstance(events.v0_properties(event), dict)
 
 
+@pytest.mark.parametrize("said", [{}, {"new_attributes": None}, {"new_attributes": 5}])
+def test_a_change_with_a_text_has_attributes_all_the_same(said: dict[str, Any]) -> None:
+    """Workbench reads what is in them, on everybody's page who may read the object."""
+    shown = events.v0_properties(_event({"text": "x", "junk": 1, **said}))
+    assert shown == {"text": "x", "junk": 1, "new_attributes": {}}
+    kept = {"text": "x", "new_attributes": {"name": "a"}}
+    assert events.v0_properties(_event(kept)) == kept
+
+
 def _integers(value: Any) -> list[int]:
     if isinstance(value, dict):
         value = list(value.values())

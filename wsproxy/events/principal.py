@@ -25,6 +25,7 @@ from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.permissions.rule import ALL, Decision, Identity, scopes_allow
 from wsproxy.events.batch import Batch
+from wsproxy.events.departures import departure
 from wsproxy.events.permission_check import PermissionCheck
 from wsproxy.events.stored_event import StoredEvent
 
@@ -72,6 +73,11 @@ class Principal:
         self._working: asyncio.Task[None] | None = None
         self._generation = 0
         self._holds = 0
+        self._former: Grants | None = None
+        """The grants from before the first event of those that change them just now."""
+        self._changed_by = 0
+        """That event."""
+        self._changing = False
         self.busy = False
         """Every event must `wait`: behind others, or until new grants are there."""
         self._released = asyncio.Event()
@@ -85,8 +91,13 @@ class Principal:
     def holding(self) -> bool:
         return self._holds > 0
 
-    def hold(self) -> None:
-        """Judge nothing until as many are released: new grants are on their way."""
+    def hold(self, sequence: int = 0) -> None:
+        """Judge nothing until as many are released: new grants are on their way.
+
+        `sequence`: of the event that changes them.
+        """
+        if sequence and not self._changing:
+            self._changing, self._changed_by, self._former = True, sequence, self.grants
         self._holds += 1
         self.busy = True
         self._released.clear()
@@ -95,6 +106,7 @@ class Principal:
         """End as many `hold`s."""
         self._holds -= holds
         if not self._holds:
+            self._changing = False
             self.busy = self._working is not None
             self._released.set()
 
@@ -149,6 +161,21 @@ class Principal:
         grants = self.grants
         judge = self._judge(self._identity, grants) if grants is not None else None
         return decide_event(judge, stored)
+
+    def loses(self, left: StoredEvent) -> bool:
+        """Whether the reader could read the object before this change, by what was known then."""
+        # A later event of those may tell of what was done when the object was lost already.
+        grants = self._former if left.sequence == self._changed_by else self.grants
+        if grants is None:
+            return False
+        return decide_event(self._judge(self._identity, grants), left) is _YES
+
+    def shown(self, stored: StoredEvent, *, allowed: bool) -> StoredEvent | None:
+        """What of an event is to be delivered: itself, that the object is gone, or nothing."""
+        if allowed:
+            return stored
+        left = departure(stored)
+        return left if left is not None and self.loses(left) else None
 
     def judge_now(self, stored: StoredEvent) -> bool | None:
         """As `judge`, where that needs no waiting; else None."""
@@ -207,8 +234,8 @@ class Principal:
                 if not self._waiting or self._waiting[0][0] is not stored:
                     continue
                 _, sinks = self._waiting.popleft()
-                if allowed:
-                    batch = Batch((stored,))
+                if shown := self.shown(stored, allowed=allowed):
+                    batch = Batch((shown,))
                     for sink in tuple(sinks):
                         sink.deliver(batch)
         finally:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from arvados_nats.permissions.grants import OWNED, Grants
 from arvados_nats.permissions.rule import Decision
 from wsproxy.events.batch import Batch
+from wsproxy.events.departures import departure
 from wsproxy.events.principal import Principal, Sink
 from wsproxy.events.stored_event import StoredEvent
 
@@ -72,9 +73,9 @@ class Router:
         if not readers:
             self._watches.pop(uuid, None)
 
-    def hold(self, principal: Principal) -> None:
+    def hold(self, principal: Principal, sequence: int = 0) -> None:
         """New grants of `principal` are on their way: keep every event for him until `regrant`."""
-        principal.hold()
+        principal.hold(sequence)
         self._audiences.clear()
         if principal in self._readers:
             self._held.add(principal)
@@ -125,37 +126,41 @@ class Router:
         for stored in events:
             for listener in self.before_dispatch:
                 listener(stored)
-            if stored.facts is None:
-                continue
-            certain, others = self._audience(stored)
-            for principal in certain:
-                if principal.busy:
-                    self._offer(stored, principal, seen)
-                elif principal.sinks:
-                    seen[principal].append(stored)
-            for principal in others:
-                self._offer(stored, principal, seen)
-            watches = self._watches.get(stored.facts.uuid)
-            if watches:
-                for principal, sinks in tuple(watches.items()):
+            if stored.facts is not None:
+                self._dispatch(stored, seen)
+                for principal, sinks in tuple(self._watches.get(stored.facts.uuid, {}).items()):
                     principal.offer(stored, sinks)
         self._deliver(seen)
+
+    def _dispatch(self, stored: StoredEvent, seen: Seen) -> None:
+        certain, others = self._audience(stored)
+        for principal in certain:
+            if principal.busy:
+                self._offer(stored, principal, seen)
+            elif principal.sinks:
+                seen[principal].append(stored)
+        for principal in others:
+            self._offer(stored, principal, seen)
+        if (left := departure(stored)) is not None:
+            for principal in self._found(left.keys).difference(certain, others):
+                self._offer(stored, principal, seen)
 
     def _offer(self, stored: StoredEvent, principal: Principal, seen: Seen) -> None:
         if not principal.sinks:
             return
         verdict = principal.sees(stored)
-        if verdict:
-            seen[principal].append(stored)
-        elif verdict is None:
-            if before := seen.pop(principal, None):
-                principal.deliver(Batch(before))
-            principal.wait(stored, principal.sinks)
+        if verdict is not None:
+            if shown := principal.shown(stored, allowed=verdict):
+                seen[principal].append(shown)
+            return
+        if before := seen.pop(principal, None):
+            principal.deliver(Batch(before))
+        principal.wait(stored, principal.sinks)
 
     def _deliver(self, seen: Seen) -> None:
-        batches: dict[tuple[int, ...], Batch] = {}
+        batches: dict[tuple[tuple[int, bool], ...], Batch] = {}
         for principal, events in seen.items():
-            key = tuple([stored.sequence for stored in events])
+            key = tuple([(stored.sequence, stored.gone) for stored in events])
             batch = batches.get(key)
             if batch is None:
                 batch = batches[key] = Batch(events)

@@ -36,7 +36,10 @@ _UNKNOWN_TO_PUBLISHER = frozenset(
 class StoredEvent:
     """An event, its place in the stream, and what all its readers share."""
 
-    __slots__ = ("alike", "event", "facts", "keys", "kind", "moved", "sequence", "size", "v0", "v1")
+    __slots__ = (
+        *("alike", "departure", "event", "facts", "gone", "keys", "kind", "moved", "sequence"),
+        *("size", "v0", "v1"),
+    )
 
     def __init__(self, sequence: int, event: Event, size: int) -> None:
         self.sequence = sequence
@@ -50,6 +53,11 @@ class StoredEvent:
         """Uuids one of which every possible reader has in its grants; None: anybody may be one."""
         self.alike = alike(self.facts, self.kind)
         """Equal for events that a reader sees or does not see alike; None: judge it by itself."""
+        self.departure: StoredEvent | bool | None = False
+        """The same for those who lose the object by it, once asked for: None for nobody; False
+        until then (`departures`)."""
+        self.gone = False
+        """It is such a one."""
         self.moved = False
         """The object has another owner than it had when the event was stored."""
         self.v0: object | None = None

@@ -174,9 +174,12 @@ class Logins:
 
     # Grants.
 
-    def _renew_soon(self, principal: Principal) -> None:
-        """Ask for the reader's grants, and judge nothing before the answer."""
-        self._router.hold(principal)
+    def _renew_soon(self, principal: Principal, sequence: int = 0) -> None:
+        """Ask for the reader's grants, and judge nothing before the answer.
+
+        `sequence`: of the event that changes them.
+        """
+        self._router.hold(principal, sequence)
         self._due[principal] = self._due.get(principal, 0) + 1
         self._wake.set()
 
@@ -185,7 +188,7 @@ class Logins:
         change = graph_change(stored)
         if change is not None:
             for principal in self._router.reaching(change.uuids, admins=change.admins):
-                self._renew_soon(principal)
+                self._renew_soon(principal, stored.sequence)
 
     async def run(self) -> None:
         """Follow grants and tokens until cancelled."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from arvados_nats.contract import streams
 from arvados_nats.errors import Unavailable
-from arvados_nats.protocol_v1.messages import CaughtUp, Event, Gap, Subscribed, encode
+from arvados_nats.protocol_v1.messages import CaughtUp, Event, Gap, Gone, Subscribed, encode
 from arvados_nats.protocol_v1.requests import EventsTarget
 from wsproxy import metrics
 from wsproxy.cursors import EventCursor
@@ -145,7 +145,10 @@ class EventSubscription:
 
     def _message(self, stored: StoredEvent) -> Message:
         if stored.v1 is None:
-            stored.v1 = event_message(stored, self._cursor(stored.sequence))
+            cursor = self._cursor(stored.sequence)
+            stored.v1 = (
+                gone_message(stored, cursor) if stored.gone else event_message(stored, cursor)
+            )
         return stored.v1
 
     def _shown(self, stored: StoredEvent) -> list[tuple[str, str]]:
@@ -169,6 +172,12 @@ class EventSubscription:
     def _cursor(self, sequence: int) -> str:
         place = EventCursor(self._services.events.source.created, sequence)
         return self._services.cursors.encode(place)
+
+
+def gone_message(stored: StoredEvent, cursor: str) -> Message:
+    """What those see who lose an object by an event."""
+    event = stored.event
+    return Message(encode(Gone(event.object_uuid or "", event.object_kind, cursor)))
 
 
 def event_message(stored: StoredEvent, cursor: str) -> Message:
