@@ -11,7 +11,13 @@ from collections.abc import Sequence
 import pytest
 
 from wsproxy.transport.frames import Message
-from wsproxy.transport.send_buffer import HIGH_WATER, NO_PROGRESS_SECONDS, SendBuffer, SendBuffers
+from wsproxy.transport.send_buffer import (
+    HIGH_WATER,
+    NO_PROGRESS_SECONDS,
+    STUCK_SECONDS,
+    SendBuffer,
+    SendBuffers,
+)
 
 
 class Pipe:
@@ -220,3 +226,43 @@ async def test_who_leaves_during_a_sweep_is_not_cut() -> None:
     watching.cancel()
     assert cut == [1]
     assert sorted(wire.aborted for wire in wires) == [False, True]
+
+
+class Answering(Pipe):
+    """Takes nothing; its kernel acknowledges probes, as a proxy's does for a slow reader."""
+
+    silent = 0.0
+
+    def silent_for(self) -> float:
+        return self.silent
+
+
+async def test_a_reader_behind_a_proxy_has_time_while_its_kernel_answers() -> None:
+    """A proxy takes megabytes at once, and then nothing for minutes (RT11); who is gone is cut as
+    before, and nobody stays for ever."""
+    send_buffers = SendBuffers()
+    slow, gone = Answering(), Answering()
+    for wire in (slow, gone):
+        send_buffers.open(wire).write(Message(b"x" * 1000))
+    now = began = 1000.0
+    gone.silent = 2 * NO_PROGRESS_SECONDS
+    while now - began < STUCK_SECONDS - NO_PROGRESS_SECONDS:
+        send_buffers.sweep(now)
+        now += NO_PROGRESS_SECONDS / 2
+    assert (slow.aborted, gone.aborted) == (False, True)
+    send_buffers.sweep(began + STUCK_SECONDS + 1)
+    assert slow.aborted
+
+
+async def test_a_ping_behind_what_a_slow_line_carries_has_time() -> None:
+    """All that was written is in a proxy; the answer to a ping comes when it was read."""
+    send_buffers = SendBuffers()
+    wire = Answering()
+    send_buffer = send_buffers.open(wire)
+    assert send_buffer.owes_an_answer(0.0, 1000.0)
+    send_buffer.paused()
+    send_buffers.sweep(1000.0)
+    send_buffer.resumed()
+    assert not send_buffer.owes_an_answer(999.0, 1100.0)
+    assert send_buffer.owes_an_answer(1001.0, 1100.0)
+    assert send_buffer.owes_an_answer(999.0, 1001.0 + STUCK_SECONDS)

@@ -22,7 +22,11 @@ from wsproxy.transport.pacing import spread
 HIGH_WATER = 64 * 1024
 """Bytes waiting for one peer from which on it is behind. Each slow peer may cost this much."""
 NO_PROGRESS_SECONDS = 60.0
-"""A peer whose kernel took no byte for so long, though there are some for it, is cut."""
+"""A peer that took no byte for so long, though there are some for it, and whose kernel has not said
+a word either, is cut."""
+STUCK_SECONDS = 900.0
+"""So is one that took none for so long though its kernel answers. A proxy with ordinary buffers
+takes megabytes at once, and then nothing until a slow reader behind it has read half of them."""
 _REASON_BYTES = 123
 """The close code and its reason stand in one control frame (RFC 6455 5.5)."""
 CLOSE_SECONDS = 10.0
@@ -154,7 +158,7 @@ class _Sweep:
         for send_buffer in send_buffers:
             waiting, still_for = send_buffer.progress(now)
             self.pending += waiting
-            if still_for > NO_PROGRESS_SECONDS:
+            if still_for > NO_PROGRESS_SECONDS and not send_buffer.may_live(still_for):
                 self._stuck.append(send_buffer)
             elif waiting and still_for:
                 self._idle.append((waiting, send_buffer))
@@ -175,6 +179,7 @@ class SendBuffer:
     """One connection's outgoing side; made by `SendBuffers.open`."""
 
     __slots__ = (
+        "_behind_at",
         "_handed",
         "_moved_at",
         "_paused",
@@ -200,6 +205,7 @@ class SendBuffer:
         self._handed = 0
         self._taken = 0
         self._moved_at = 0.0
+        self._behind_at = 0.0
         self.closed = False
         """Nothing is written any more: closing, or the peer is gone."""
         self.lagging = False
@@ -248,6 +254,23 @@ class SendBuffer:
     def pending(self) -> int:
         """Bytes that wait for this peer in the process."""
         return self._queued + self.wire.unsent
+
+    def may_live(self, still_for: float) -> bool:
+        """Whether a peer that has taken nothing for so long may be reading all the same."""
+        silent_for = getattr(self.wire, "silent_for", None)  # not every wire has a socket to ask
+        return (
+            still_for < STUCK_SECONDS
+            and silent_for is not None
+            and silent_for() < NO_PROGRESS_SECONDS
+        )
+
+    def owes_an_answer(self, heard_at: float, now: float) -> bool:
+        """Whether a ping must have been answered by now: nothing of ours can stand before it.
+
+        What a proxy has taken may take a slow reader minutes.
+        """
+        reads_on = heard_at < self._behind_at and now - self._behind_at < STUCK_SECONDS
+        return not self.pending and not reads_on
 
     async def writable(self) -> None:
         """Return when the peer has taken most of what it was given, or is gone."""
@@ -302,6 +325,8 @@ class SendBuffer:
         taken = self._handed - unsent
         if taken > self._taken or not unsent or not self._moved_at:
             self._moved_at = now
+        if self.lagging:
+            self._behind_at = now
         self._taken = taken  # less than before: a ping stands in the wire's buffer
         return self._queued + unsent, now - self._moved_at
 

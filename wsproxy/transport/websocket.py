@@ -21,6 +21,7 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 import urllib.parse
 from collections import deque
 from collections.abc import Sequence
@@ -40,9 +41,9 @@ from wsproxy.transport.limits import Pace
 from wsproxy.transport.send_buffer import CLOSE_SECONDS, HIGH_WATER, SendBuffer
 
 EXTENSION = "arvados.socket"
-VANISHED_SECONDS = 90.0
-"""The kernel ends a connection whose peer's kernel acknowledges nothing for so long. A peer that is
-only busy is not meant: its kernel answers for it."""
+VANISHED_SECONDS = 900.0
+"""The kernel ends a connection whose peer takes nothing for so long, also one whose kernel answers
+for it: so the limit is that of a stuck one. One that is gone is cut by the send buffers."""
 
 UNSENT_BYTES = 128 * 1024
 """What the kernel takes for one peer beyond what is on its way. Its own limit is some megabytes,
@@ -57,6 +58,8 @@ _TCP_OPTIONS: dict[int, int] = {
     if hasattr(socket, name)
 }
 _SERVICE_RESTART = 1012
+_LAST_ACK = slice(56, 60)
+"""Where `tcpi_last_ack_recv` stands in Linux' struct tcp_info, in milliseconds."""
 
 logger = logging.getLogger(__name__)
 
@@ -308,6 +311,15 @@ class Socket(asyncio.Protocol):
     @property
     def unsent(self) -> int:
         return self.transport.get_write_buffer_size()
+
+    def silent_for(self) -> float:
+        """Seconds since the peer's kernel last acknowledged anything, if only a probe."""
+        sock = self.transport.get_extra_info("socket")
+        try:
+            told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_ACK.stop)
+        except (OSError, AttributeError):
+            return float("inf")
+        return int.from_bytes(told[_LAST_ACK], sys.byteorder) / 1000
 
     def encode(self, message: Message) -> bytes:
         return message.frame

@@ -259,7 +259,8 @@ class ConnectionV0:
     def _ping(self, now: float) -> None:
         """Find peers that vanished; one that has something to read needs no ping for that."""
         socket = self._incoming.socket
-        if self.send_buffer.pending or now - socket.heard_at < _PING_SECONDS:
+        answering = self.send_buffer.owes_an_answer(socket.heard_at, now)
+        if not answering or now - socket.heard_at < _PING_SECONDS:
             return
         if now - socket.heard_at > _SILENT_SECONDS:
             metrics.cut_sockets.labels("silent").inc()

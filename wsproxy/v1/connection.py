@@ -228,7 +228,8 @@ class ConnectionV1:
 
     def tick(self, now: float) -> None:
         if not self.send_buffer.closed:
-            heard, pending = self._incoming.socket.heard_at, bool(self.send_buffer.pending)
+            heard = self._incoming.socket.heard_at
+            pending = not self.send_buffer.owes_an_answer(heard, now)
             self._take(*self._session.tick(now, heard, pending=pending))
 
     def drain(self) -> None:
