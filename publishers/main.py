@@ -19,7 +19,7 @@ from typing import Any
 
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.tokens import Token
-from arvados_nats.contract import streams
+from arvados_nats.contract import streams, subjects
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from arvados_nats.service import ops
@@ -30,6 +30,7 @@ from publishers.container_logs import served
 from publishers.container_logs.source import LogSource
 from publishers.events import publisher as events
 from publishers.jetstream import kept
+from publishers.jetstream.room import Room
 from publishers.live import publisher as live
 from publishers.permissions import publisher as permissions
 from publishers.postgres import database as postgres
@@ -119,7 +120,10 @@ async def _system_log_stream(shared: Shared) -> None:
         attempts.succeeded()
 
     if limits.max_bytes:
-        await kept.keep(shared.nats, config, attempts, be_there)
+        room = Room(shared.nats, streams.SYSTEM_LOGS, subjects.SYSTEM_LOGS)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(kept.keep(shared.nats, config, attempts, be_there))
+            tasks.create_task(attempts.until_done(room.watch))
     attempts.succeeded()
 
 

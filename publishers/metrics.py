@@ -62,6 +62,12 @@ LIVE_SKIPPED = Counter(
     " of log bytes), unsendable (NATS would not take it), failed (a mistake of ours).",
     ["reason"],
 )
+ROOM_MADE = Counter(
+    "arvados_nats_publishers_room_made_messages_total",
+    "Messages of the largest sender of a stream that were removed because it was nearly full, so"
+    " that those of others stay, by stream.",
+    ["stream"],
+)
 
 
 def skipped(reason: str, count: int = 1) -> None:

@@ -35,6 +35,7 @@ from arvados_nats.service.ops import Health
 from publishers import metrics
 from publishers.jetstream import kept
 from publishers.jetstream.follower import follow
+from publishers.jetstream.room import Room
 from publishers.live import audience as live_audience
 from publishers.live.audience import Pair, RequestsOfContainers, Trash
 from publishers.live.cursor import Cursor, Options
@@ -91,6 +92,7 @@ class _Live:
         self.options = options
         self.trash = Trash(database)
         self._requests = RequestsOfContainers(database)
+        self._room = Room(nats, streams.LOGS, subjects.LOGS)
 
     async def carry(
         self, stream: str, subject: str, deliver: Deliver, under_way: asyncio.Barrier
@@ -146,6 +148,7 @@ class _Live:
 
     async def logs(self, batch: list[StoredMessage], pass_over: Pass) -> None:
         """Show the bytes of containers to those who may see a request for it."""
+        await self._room.taken(batch)
         parsed = _readable(batch, _log, pass_over)
         requests = await self._requests.read({log.container_uuid for _, log in parsed})
         await self.trash.refresh()
