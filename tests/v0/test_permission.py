@@ -169,7 +169,7 @@ async def test_an_object_shared_as_it_is_made_is_seen_from_its_making(
 async def test_a_moved_object_is_seen_where_it_is(
     site: Site, active: Actor, spectator: Actor
 ) -> None:
-    """Whoever sees the new place gets the update, who sees only the old one does not."""
+    """Whoever sees the new place gets the update; who saw only the old one, that it has left."""
     mine = await site.cluster.project("mine", owner=active)
     theirs = await site.cluster.project("theirs", owner=active)
     await site.cluster.share(theirs, spectator)
@@ -183,6 +183,10 @@ async def test_a_moved_object_is_seen_where_it_is(
         assert event["object_uuid"] == collection.uuid
         assert event["properties"]["old_attributes"]["owner_uuid"] == mine.uuid
         await site.cluster.move(collection, mine, by=active)
+        event = await socket.event()
+        assert event["properties"]["old_attributes"]["owner_uuid"] == theirs.uuid
+        assert event["properties"]["new_attributes"] == {}
+        await site.cluster.update(collection, {"name": "homebody"}, active)
         await socket.silent()
 
 
