@@ -2,7 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 """The page that people open, and what it cannot learn over a socket: where to log in, which
-processes there are.
+processes there are, where a text stands in a whole log.
 
 The files are built from `web/`. Everything is asked of Arvados with the viewer's own token, so the
 page shows nothing that they could not list themselves.
@@ -11,26 +11,34 @@ page shows nothing that they could not list themselves.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urljoin
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
+from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
+from arvados_nats.protocol_v1.messages import NOT_READABLE
+from wsproxy.logs import search as log_search
+from wsproxy.logs.saved import Access, SavedLogs
+from wsproxy.logs.search import MOST_FOUND, Sought
 from wsproxy.services import Services
 
 STATIC = Path(__file__).parent / "static"
 
 _SITE_SECONDS = 60.0
 _MOST_PROCESSES = 100
+_SEARCHES = 4
+"""Logs that are searched at a time; each costs Arvados and this process as much as a download."""
 _CALLS = 8
 """Lists that are asked of Arvados at a time."""
 _REQUEST = (
@@ -134,9 +142,62 @@ class Processes:
         return [item for item in answer.get("items", []) if isinstance(item, dict)]
 
 
+class Search:
+    """Lines in whole log files, a JSON object for each step: how far, and what was found."""
+
+    def __init__(self, arvados: Arvados) -> None:
+        self._saved = SavedLogs(arvados)
+        self._running = asyncio.Semaphore(_SEARCHES)
+
+    async def steps(self, token: Token, query: Mapping[str, str]) -> AsyncIterator[bytes]:
+        """What to send, once Arvados has let the token read the first bytes."""
+        sought, access = _asked(query), Access(token, query.get("request"))
+        if self._running.locked():
+            raise Unavailable("others are searching; come again")
+        await self._saved.read(
+            sought.container, sought.file, sought.start, sought.start + 1, access
+        )
+        return self._steps(sought, access)
+
+    async def _steps(self, sought: Sought, access: Access) -> AsyncIterator[bytes]:
+        count, told = 0, 0
+        async with self._running:
+            try:
+                async for at, found in log_search.search(self._saved, sought, access):
+                    count += len(found)
+                    lines = [[line.offset, line.stamp] for line in found[: MOST_FOUND - told]]
+                    told += len(lines)
+                    yield _json({"at": at, "count": count, "lines": lines})
+            except ArvadosNatsError as error:
+                yield _json({"error": str(error)})
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+def _asked(query: Mapping[str, str]) -> Sought:
+    try:
+        start, stop = int(query.get("from", "")), int(query.get("to", ""))
+    except ValueError:
+        raise BadInput("from and to are numbers of bytes") from None
+    container, file = query.get("container", ""), query.get("file", "")
+    if subjects.kind_of(container) is None or not file:
+        raise BadInput("container and file say where to look")
+    return Sought(container, file, query.get("text", ""), start, stop)
+
+
+def _token(request: Request) -> Token:
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() not in ("bearer", "oauth2") or not secret.strip():
+        raise Refused("send the token as: Authorization: Bearer <token>")
+    return Token(secret.strip())
+
+
 def add_routes(http: FastAPI, services: Services) -> None:
     """Serve the page, its files, and what it asks for."""
     site, processes = Site(services.arvados), Processes(services.arvados)
+    search = Search(services.arvados)
 
     async def about() -> Response:
         """Which cluster this is, and where to log in."""
@@ -147,15 +208,28 @@ def add_routes(http: FastAPI, services: Services) -> None:
 
     async def listed(request: Request) -> Response:
         """The newest processes."""
-        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() not in ("bearer", "oauth2") or not secret.strip():
-            return _refusal(Refused("send the token as: Authorization: Bearer <token>"))
         try:
-            items = await processes.newest(Token(secret.strip()), request.query_params)
+            items = await processes.newest(_token(request), request.query_params)
         except ArvadosNatsError as error:
             return _refusal(error)
         return JSONResponse({"items": items}, headers={"cache-control": "no-store"})
 
+    async def searched(request: Request) -> Response:
+        """Lines of a log file with a text in them."""
+        try:
+            token = _token(request)
+        except Refused as error:
+            return _refusal(error)
+        try:
+            steps = await search.steps(token, request.query_params)
+        except Refused:
+            return JSONResponse({"errors": [NOT_READABLE]}, 404)
+        except ArvadosNatsError as error:
+            return _refusal(error)
+        headers = {"cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
+        return StreamingResponse(steps, media_type="application/x-ndjson", headers=headers)
+
+    http.add_api_route("/v1/search", searched, methods=["GET"])
     http.add_api_route("/v1/site", about, methods=["GET"])
     http.add_api_route("/v1/processes", listed, methods=["GET"])
     if (STATIC / "index.html").exists():

@@ -97,6 +97,16 @@ async def asks(site: Site, cluster: Cluster, alice: Actor) -> list[Ask]:
             Ask(path, 429, token=token, values=here, server="of one session"),
             Ask(path, 503, token=token, values=here, server="without Arvados"),
         ]
+    query = f"?container={container.uuid}&file=stdout.txt&text=LINE&from=0&to=5"
+    found = Ask("/v1/search", 200, token=alice.token, query=query)
+    made += [
+        found,
+        replace(found, status=400, query="?text=x"),
+        replace(found, status=401, token=None),
+    ]
+    made.append(replace(found, status=503, server="without Arvados"))
+    hidden = query.replace(container.uuid, HIDDEN.format("dz642"))
+    made.append(replace(found, status=404, query=hidden))
     listed = Ask("/v1/processes", 200, token=alice.token)
     return [*made, listed, replace(listed, status=503, server="without Arvados"), *_other_asks()]
 

@@ -93,6 +93,7 @@ export class Find {
   private readonly changed: () => void;
   private readonly control = new AbortController();
   private sorted = true;
+  private told = 0;
 
   constructor(text: string, ranges: Ranges, changed: () => void) {
     this.text = text.toLowerCase();
@@ -108,24 +109,36 @@ export class Find {
     let done = 0;
     for (const { file, from, to } of holes) {
       if (this.control.signal.aborted) break;
-      const scan = new Scan(this.text, from, (offset, line) => this.hit(file, offset, line));
       const tell = (reached: number) => {
         const share = Math.floor((100 * (done + reached - from)) / all);
         this.tell(`${share} % of ${file.name}`);
       };
       tell(from);
-      await this.ranges.read(file, from, to, (data, _, next) => {
-        scan.add(data);
-        tell(next);
-      }, this.control.signal).catch(() => this.stop());
-      scan.end();
+      await this.hole(file, from, to, tell).catch(() => this.stop());
       done += to - from;
     }
     this.progress = "";
     this.changed();
   }
 
-  private told = 0;
+  /** What is not loaded is looked through where it is, or read if that cannot be. */
+  private async hole(file: LogFile, from: number, to: number, tell: (reached: number) => void): Promise<void> {
+    const { signal } = this.control;
+    let count = 0;
+    const there = await this.ranges.search(file, this.text, from, to, signal, (step) => {
+      for (const [offset, key] of step.lines) this.add({ file, offset, key });
+      this.count += step.count - count - step.lines.length;
+      count = step.count;
+      tell(step.at);
+    });
+    if (there || signal.aborted) return;
+    const scan = new Scan(this.text, from, (offset, line) => this.hit(file, offset, line));
+    await this.ranges.read(file, from, to, (data, _, next) => {
+      scan.add(data);
+      tell(next);
+    }, signal);
+    scan.end();
+  }
 
   private tell(progress: string): void {
     this.progress = progress;

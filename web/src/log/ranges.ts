@@ -12,6 +12,13 @@ const IDLE_MS = 30_000;
 /** Takes bytes in order: text or bytes, and the offset of the first and after the last. */
 export type Take = (data: string | Uint8Array, from: number, to: number) => void;
 
+/** How far a search is: lines found so far, and those that are new with their time stamps. */
+export interface Step {
+  at: number;
+  count: number;
+  lines: [number, string][];
+}
+
 const encoder = new TextEncoder();
 
 export function bytesOf(data: string | Uint8Array): Uint8Array {
@@ -55,6 +62,40 @@ export class Ranges {
       at += part.length;
     }
     return whole;
+  }
+
+  /** Find a text at the server; false if it does not search, true when all is told. */
+  async search(
+    file: LogFile, text: string, from: number, to: number, signal: AbortSignal, take: (step: Step) => void,
+  ): Promise<boolean> {
+    const url = new URL("v1/search", document.baseURI);
+    const query: Record<string, string> = {
+      container: file.container, file: file.name, text, from: String(from), to: String(to),
+    };
+    if (this.uuid !== file.container) query.request = this.uuid;
+    url.search = new URLSearchParams(query).toString();
+    const headers = { Authorization: `Bearer ${this.token()}` };
+    const answer = await fetch(url, { headers, signal }).catch(() => null);
+    if (!answer?.ok || !answer.body) return false;
+    let reached = from;
+    let rest = "";
+    const lines = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    try {
+      for (let part = await lines.read(); !part.done; part = await lines.read()) {
+        const whole = (rest + part.value).split("\n");
+        rest = whole.pop() ?? "";
+        for (const line of whole) {
+          const step = JSON.parse(line) as Step & { error?: string };
+          if (step.error) throw new Error(step.error);
+          take(step);
+          reached = step.at;
+        }
+      }
+    } catch (error) {
+      if (signal.aborted) return true;
+      throw error;
+    }
+    return reached > from;
   }
 
   private readNow(file: LogFile, from: number, to: number, take: Take, signal?: AbortSignal): Promise<number> {
