@@ -289,6 +289,25 @@ def test_a_stale_token_counts_as_long_as_an_answer_of_arvados() -> None:
     assert token_query.GRACE == Lifetimes().stale
 
 
+async def test_the_pretend_controller_exports_what_a_real_one_does(
+    postgres_server: PostgresServer,
+) -> None:
+    """Of the settings that decide who reads what it exports none (V3)."""
+    database = await postgres_server.clone()
+    async with open_cluster(database.dsn) as cluster:
+        backend = await calls.backend(cluster)
+        async with (
+            api_server.run(ApiApp(backend)) as api,
+            arvados_client.connect(api.url) as arvados,
+        ):
+            exported = await arvados.exported_config()
+    kept = {"RoleGroupsVisibleToAll", "ActivatedUsersAreVisibleToOthers"}
+    assert not kept & exported["Users"].keys()
+    assert "AuditLogs" not in exported
+    assert "AsyncPermissionsUpdateInterval" not in exported["API"]
+    await postgres_server.drop(database)
+
+
 async def test_container_logs_wait_for_a_release_that_serves_them(
     postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture
 ) -> None:
