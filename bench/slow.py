@@ -40,7 +40,7 @@ _TIMED = 10
 
 
 @dataclass(frozen=True, slots=True)
-class _Scene:
+class Scene:
     """Those who are there, and how it is measured."""
 
     fan: Ours
@@ -63,7 +63,7 @@ async def _publish(fan: Ours, rate: float, seconds: float) -> None:
         await asyncio.sleep(_TICK)
 
 
-async def _watch(scene: _Scene, seconds: float, settle: float = 0.0) -> list[Figures]:
+async def watch(scene: Scene, seconds: float, settle: float = 0.0) -> list[Figures]:
     """Publish for so long; figures of each window after `settle` seconds, and of the whole."""
     fan = scene.fan
     first = len(fan.published)
@@ -74,7 +74,7 @@ async def _watch(scene: _Scene, seconds: float, settle: float = 0.0) -> list[Fig
     def missing() -> int:
         return (len(fan.published) - first) * scene.readers - counted - len(timed.times)
 
-    while not publishing.done() or missing():
+    while not publishing.done() or missing() > 0:
         await asyncio.sleep(_LOOK)
         timed.add(await fan.clients.take(ROW_ID))
         counted += (await scene.counted.tally(b'"msgID":'))[0]
@@ -110,7 +110,7 @@ def _windows(
     return [figures.delays(delays) | whole for delays in late.values()]
 
 
-async def _connected(exits: AsyncExitStack, options: argparse.Namespace) -> tuple[_Scene, Any]:
+async def connected(exits: AsyncExitStack, options: argparse.Namespace) -> tuple[Scene, Any]:
     made = await exits.enter_async_context(world.world(options.users, 0))
     services = await exits.enter_async_context(stack.beside(made.sandbox))
     nats = await exits.enter_async_context(
@@ -127,8 +127,9 @@ async def _connected(exits: AsyncExitStack, options: argparse.Namespace) -> tupl
         ("127.0.0.1", services.proxy_port),
         [made.users[n % len(made.users)].token for n in range(timed.count, options.normal)],
     )
+    await fan.until_heard(counted, counted.count)
     await timed.take()
-    return _Scene(fan, counted, options.rate, options.window), services
+    return Scene(fan, counted, options.rate, options.window), services
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -136,17 +137,17 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     report: dict[str, Any] = {"bench": "slow", "rate": options.rate, "slow": options.slow}
     report["load"] = processes.load()
     async with AsyncExitStack() as exits:
-        scene, services = await _connected(exits, options)
-        alone = await _watch(scene, options.alone)
+        scene, services = await connected(exits, options)
+        alone = await watch(scene, options.alone)
         slow = await exits.enter_async_context(crowds.clients())
         users = scene.fan.world.users
         tokens = [users[n % len(users)].token for n in range(options.slow)]
         await world.open_v0(slow, ("127.0.0.1", services.proxy_port), tokens)
         await slow.pause(range(options.slow))
-        beside = await _watch(scene, options.seconds, min(options.settle, options.seconds / 2))
+        beside = await watch(scene, options.seconds, min(options.settle, options.seconds / 2))
         cut = sum(1 for moment in await slow.closed() if moment)
         await slow.close()
-        alone += await _watch(scene, options.alone)
+        alone += await watch(scene, options.alone)
         stack.require(services)
     report |= figures.medians(alone, "alone_") | figures.medians(beside, "beside_")
     report["slow_cut"] = cut

@@ -31,6 +31,7 @@ from sandbox.stack import Stack
 
 _CHANNEL = "bench"
 _REST_SECONDS = 0.3
+_TRIES, _TRY_SECONDS = 10, 3.0
 """Time to read a sign of life of every client: what follows is to cost publications only."""
 _NOW = "2026-01-01T00:00:00.000000Z"
 
@@ -103,14 +104,17 @@ class Ours:
             await open_v1(self.clients, address, tokens)
         else:
             await world.open_v0(self.clients, address, tokens)
-        await self._until_heard(count)
+        await self.until_heard(self.clients, count)
 
-    async def _until_heard(self, count: int) -> None:
-        """Grants are read when somebody comes; the first events may wait for them."""
-        await self.publish(1, 10)
-        heard, _ = await self.clients.tally(self.marker, count)
-        if heard < count:
-            raise ConnectionError(f"{heard} of {count} subscribers hear anything")
+    async def until_heard(self, clients: Clients, count: int) -> None:
+        """Grants are read when somebody comes: what is published before is history, and history
+        shows no object that is in no database."""
+        for _ in range(_TRIES):
+            await self.publish(1, 10)
+            heard, _ = await clients.tally(self.marker, count, within=_TRY_SECONDS)
+            if heard >= count:
+                return
+        raise ConnectionError(f"{heard} of {count} subscribers hear anything")
 
     async def publish(self, count: int, size: int) -> None:
         acks = [await self._publish_one(size) for _ in range(count)]

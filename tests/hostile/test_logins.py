@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados import refusal_limit
 from arvados_nats.arvados.identities import Identities, Lifetimes
-from arvados_nats.arvados.refusal_limit import Allowance
+from arvados_nats.arvados.refusal_limit import Allowance, RefusalLimit, Turns
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import Refused
 from arvados_nats.nats import client as nats_client
@@ -68,6 +68,7 @@ async def test_a_known_token_comes_in_whatever_its_address_did(
     site: Site, alice: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when its answer is old and Arvados is asked again; a new one finds the turns taken."""
+    monkeypatch.setattr(refusal_limit, "TURNS", 0)
     monkeypatch.setattr(refusal_limit, "WAITING", 0)
     async with asking(site, lifetimes=Lifetimes(known=0.0)) as identities:
         await identities.of(Token(alice.token), HERE)
@@ -91,6 +92,31 @@ async def test_a_new_token_gets_its_turn_among_the_bad_ones(site: Site, alice: A
         await asyncio.sleep(0)
         assert (await identities.of(Token(alice.token), HERE)).user_uuid == alice.uuid
         await asyncio.gather(*flood)
+
+
+async def test_of_those_who_wait_the_newest_is_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest gives up first anyway; who goes before their turn leaves it to another."""
+    monkeypatch.setattr(refusal_limit, "TURNS", 1)
+    monkeypatch.setattr(refusal_limit, "WAITING", 3)
+    limit = RefusalLimit(Allowance(burst=0, per_second=0.0))
+    turns, order, first = Turns(limit), list[int](), asyncio.Event()
+
+    async def ask(number: int) -> None:
+        async with turns.of(HERE):
+            order.append(number)
+            if number == 0:
+                await first.wait()
+
+    asked = []
+    for number in range(6):
+        asked.append(asyncio.create_task(ask(number)))
+        await asyncio.sleep(0)
+    asked[4].cancel()
+    first.set()
+    ends = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(end) for end in ends[1:3]] == [Refused, Refused]
+    assert order == [0, 5, 3]
+    assert (turns._under_way, len(turns._waiting)) == (0, 0)
 
 
 async def test_bad_tokens_push_no_good_one_out(
