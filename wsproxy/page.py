@@ -50,6 +50,24 @@ _CONTAINER = (
 ).split()
 
 
+_SAFE = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+"""A browser takes a file for what it is called, tells nobody whence it came, and asks whether there
+is a newer one."""
+_PAGE = {
+    **_SAFE,
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+        " img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-frame-options": "DENY",
+}
+"""Also in web/index.html, but for what a page cannot say of itself."""
+
+
 class PublicFiles(StaticFiles):
     """Files that pages of other origins may import: they hold nothing of anybody."""
 
@@ -57,6 +75,7 @@ class PublicFiles(StaticFiles):
         """The file, with leave for everybody."""
         answer = await super().get_response(path, scope)
         answer.headers["access-control-allow-origin"] = "*"
+        answer.headers.update(_SAFE)
         return answer
 
 
@@ -202,7 +221,7 @@ def add_routes(http: FastAPI, services: Services) -> None:
     async def about() -> Response:
         """Which cluster this is, and where to log in."""
         try:
-            return JSONResponse(await site.get())
+            return JSONResponse(await site.get(), headers=_SAFE)
         except ArvadosNatsError as error:
             return _refusal(error)
 
@@ -212,7 +231,7 @@ def add_routes(http: FastAPI, services: Services) -> None:
             items = await processes.newest(_token(request), request.query_params)
         except ArvadosNatsError as error:
             return _refusal(error)
-        return JSONResponse({"items": items}, headers={"cache-control": "no-store"})
+        return JSONResponse({"items": items}, headers={**_SAFE, "cache-control": "no-store"})
 
     async def searched(request: Request) -> Response:
         """Lines of a log file with a text in them."""
@@ -234,11 +253,11 @@ def add_routes(http: FastAPI, services: Services) -> None:
     http.add_api_route("/v1/processes", listed, methods=["GET"])
     if (STATIC / "index.html").exists():
         page = STATIC / "index.html"
-        http.add_api_route("/", lambda: FileResponse(page), include_in_schema=False)
+        http.add_api_route("/", lambda: FileResponse(page, headers=_PAGE), include_in_schema=False)
     http.mount("/static", PublicFiles(directory=STATIC, check_dir=False), name="static")
 
 
 def _refusal(error: ArvadosNatsError) -> Response:
     status = 401 if isinstance(error, Refused) else 400 if isinstance(error, BadInput) else 503
-    headers = {"retry-after": "2"} if status == 503 else {}
+    headers = _SAFE | ({"retry-after": "2"} if status == 503 else {})
     return JSONResponse({"errors": [str(error)]}, status, headers)

@@ -28,8 +28,9 @@ class Settings(NatsSettings, ArvadosSettings, OpsSettings):
     the idle time-out of every proxy on the way (nginx: 60 s)."""
 
     allowed_origins: CommaSeparated = ("*",)
-    """Origins of pages that may connect (`https://workbench.example`), or `*`. arvados-ws has no
-    such check; tokens are never in cookies, so `*` lets a foreign page do nothing it could not."""
+    """Origins of pages that may connect (`https://workbench.example`), or `*`; those of Workbench
+    where Arvados' config.yml is read. arvados-ws has no such check; tokens are never in cookies, so
+    `*` lets a foreign page do nothing it could not."""
 
     max_connections: NonNegativeInt = 20_000
     """Sockets of this process with a token that Arvados accepts; 0 for no limit."""

@@ -70,6 +70,18 @@ def _host(cluster: Cluster) -> str | None:
     return parts.netloc if parts.scheme == "https" else f"{parts.scheme}://{parts.netloc}"
 
 
+def _workbench(cluster: Cluster) -> tuple[str, ...] | None:
+    """The origins of Arvados' own pages, as browsers send them."""
+    found = []
+    for path in ("Services.Workbench2.ExternalURL", "Services.Workbench1.ExternalURL"):
+        parts = urlsplit(cluster.text(path))
+        if parts.scheme and parts.hostname:
+            default = {"https": 443, "http": 80}.get(parts.scheme)
+            host = parts.netloc.lower().removesuffix(f":{default}")
+            found.append(f"{parts.scheme}://{host}")
+    return tuple(dict.fromkeys(found)) or None
+
+
 def _database(cluster: Cluster) -> str | None:
     """A libpq connection string."""
     return (
@@ -117,6 +129,7 @@ _SETTINGS: Mapping[str, Callable[[Cluster], Any]] = {
     "log_token": _text("SystemRootToken"),
     "role_groups_visible_to_all": _flag("Users.RoleGroupsVisibleToAll", default=True),
     "send_timeout": _seconds("API.SendTimeout"),
+    "allowed_origins": _workbench,
 }
 """Field of a settings class -> where its value stands, and Arvados' own default where ours is
 another (Arvados' config.default.yml)."""

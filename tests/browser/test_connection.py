@@ -23,7 +23,7 @@ from sandbox.stack import Stack
 
 _OPEN = """
 async ({url, tokens}) => {
-    const {ArvadosEvents} = await import(new URL("static/arvados-events.js", location.href));
+    const {ArvadosEvents} = await import(new URL("../static/arvados-events.js", location.href));
     Object.assign(window, {states: [], seen: [], asked: 0});
     const token = () => tokens[Math.min(window.asked++, tokens.length - 1)];
     const onstate = (state, detail) => window.states.push([state, detail?.reason ?? ""]);
@@ -93,8 +93,9 @@ async def line_to(stack: Stack) -> AsyncIterator[Line]:
 
 
 async def open_events(page: Page, stack: Stack, url: str, *tokens: str) -> None:
-    """The page with a connection of its own; the token callback gives one after the other."""
-    await page.goto(stack.page_url)
+    """A page with a connection of its own; the token callback gives one after the other. Not ours,
+    which may connect to its own server alone."""
+    await page.goto(f"{stack.page_url.rstrip('/')}/v1/site")
     await page.evaluate(_OPEN, {"url": url, "tokens": tokens})
 
 
@@ -228,7 +229,7 @@ async def test_workbenchs_reading_of_v0(page: Page, stack: Stack, user: Actor) -
 
 _REOPEN = """
 async ({url, token, count}) => {
-    const {ArvadosEvents} = await import(new URL("static/arvados-events.js", location.href));
+    const {ArvadosEvents} = await import(new URL("../static/arvados-events.js", location.href));
     const seen = [];
     const line = new ArvadosEvents({url, token});
     const open = (options) => {

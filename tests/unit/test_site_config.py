@@ -78,6 +78,18 @@ def test_what_arvados_was_told_is_kept_to(monkeypatch: pytest.MonkeyPatch) -> No
     assert process.load(PublisherSettings).role_groups_visible_to_all is True
 
 
+def test_pages_of_workbench_may_connect_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Arvados says which they are; where it does not, all may, as with arvados-ws (S16)."""
+    monkeypatch.setenv("ARVADOS_NATS_ARVADOS_CLUSTER", "xurid")
+    expected = ("https://workbench2.xurid.example.com", "http://wb1.xurid.example.com:8080")
+    assert process.load(ProxySettings).allowed_origins == expected
+    monkeypatch.setenv("ARVADOS_NATS_ALLOWED_ORIGINS", "https://other.example")
+    assert process.load(ProxySettings).allowed_origins == ("https://other.example",)
+    monkeypatch.delenv("ARVADOS_NATS_ALLOWED_ORIGINS")
+    monkeypatch.setenv("ARVADOS_NATS_ARVADOS_CLUSTER", "yurid")
+    assert process.load(ProxySettings).allowed_origins == ("*",)
+
+
 def test_files_and_the_environment_come_before_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -120,7 +132,7 @@ def test_a_check_reads_the_same_file(put_back: None) -> None:
     both = check("--arvados-config", str(SITE), "check", "config")
     assert both.exit_code == 1
     assert "xurid: ok\n" in both.output
-    assert f"{SITE}: line 96: yurid.Services.Websocket.ExternalURL: it has no path" in both.output
+    assert f"{SITE}: line 98: yurid.Services.Websocket.ExternalURL: it has no path" in both.output
     assert check("--cluster-id", "xurid", "check", "config", str(SITE)).output == "xurid: ok\n"
     assert check("check", "config", "--cluster-id", "xurid", str(SITE)).exit_code == 0
 

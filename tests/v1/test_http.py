@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -148,6 +149,23 @@ async def answered(base: str, ask: Ask) -> None:
                 body = yaml.safe_load(await answer.aread())
                 assert all(isinstance(text, str) for text in body["errors"]), ask
                 assert body["errors"]
+
+
+@pytest.mark.parametrize("path", ["/", "/static/arvados-events.js", "/v1/site"])
+async def test_what_a_browser_must_not_guess_is_said(site: Site, path: str) -> None:
+    """Types, caches, referrers, and that no other page may frame ours (S15)."""
+    base = site.websocket_url.removesuffix("/websocket")
+    async with httpx.AsyncClient(base_url=base) as client:
+        headers = (await client.get(path)).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cache-control"] == "no-cache"
+    if path == "/":
+        policy = headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in policy
+        assert "connect-src 'self';" in policy
+        (meta,) = re.findall('content="(default-src[^"]*)"', (STATIC / "index.html").read_text())
+        assert policy == f"{meta}; frame-ancestors 'none'"
 
 
 async def test_every_answer_is_as_described(site: Site, asks: list[Ask], alice: Actor) -> None:
