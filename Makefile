@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PAGE := wsproxy/static/index.html
 WEB := $(shell find web -name node_modules -prune -o -type f -print)
 
-.PHONY: demo test test-ages test-newest test-k8s check bench chart web clean
+.PHONY: demo test test-faults test-ages test-newest test-k8s check bench chart web clean
 
 demo: $(VENV)/.sandbox $(PAGE)
 	$(BIN)/arvados-nats demo $(DEMO_ARGS)
@@ -44,6 +44,10 @@ test-newest:
 # The flows in short form beside Arvados 2.7, 3.0, 3.1 and 3.2, and a table of them.
 test-ages: $(VENV)/.test $(PAGE)
 	$(BIN)/python -m pytest tests/ages tests/integration/test_ages.py
+
+# Everything fails once, in some four minutes; MINUTES=60 goes on with faults by chance.
+test-faults: $(VENV)/.test
+	ARVADOS_NATS_FAULTS_MINUTES=$(or $(MINUTES),0) $(BIN)/python -m pytest -s tests/faults
 
 check: $(VENV)/.check $(PAGE)
 	.ci/web $(VENV) check

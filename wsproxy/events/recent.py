@@ -1,20 +1,27 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The newest events, kept decoded: what most readers that are behind need is still here.
+"""The newest events: what most readers that are behind need is still here.
 
-Pure. Also remembers where the newest log rows stand in the stream, for v0's `last_log_id`.
-Bounded by number and bytes; older events are read from the stream (`history`).
+Pure. The very newest are kept decoded, with the frames that were made of them; the others as the
+bytes that the stream has, a tenth of that, and decoded for whoever comes for them. Also remembers
+where the newest log rows stand in the stream, for v0's `last_log_id`. Bounded by number and bytes;
+older events are read from the stream (`history`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Sequence
-from operator import attrgetter
+from itertools import islice
+from operator import attrgetter, itemgetter
 
+from arvados_nats.contract import events
+from wsproxy.events import stored_event
 from wsproxy.events.stored_event import StoredEvent
 
+_DECODED = 500
 _sequence = attrgetter("sequence")
 
 
@@ -22,7 +29,7 @@ class Recent:
     """Events in stream order, without a hole from `begins` on."""
 
     def __init__(
-        self, limit: int = 10_000, max_bytes: int = 32 * 1024 * 1024, rows: int = 65_536
+        self, limit: int = 10_000, max_bytes: int = 8 * 1024 * 1024, rows: int = 32_768
     ) -> None:
         self.begins = 1
         """Every event with this sequence or a higher one, that the process has seen, is here."""
@@ -30,31 +37,48 @@ class Recent:
         self._max_bytes = max_bytes
         self._max_rows = rows
         self._bytes = 0
-        self._events: list[StoredEvent] = []
+        self._older: list[tuple[int, bytes]] = []
         self._start = 0
+        self._newest: deque[StoredEvent] = deque()
         self._rows: dict[int, int] = {}
 
     def __len__(self) -> int:
-        return len(self._events) - self._start
+        return len(self._older) - self._start + len(self._newest)
 
     def reset(self, begins: int) -> None:
         """Forget all; the next event to come has a sequence of at least `begins`."""
         self.begins = begins
-        self._events, self._start, self._bytes = [], 0, 0
+        self._older, self._start, self._bytes = [], 0, 0
+        self._newest.clear()
         self._rows = {}
 
     def add(self, stored: StoredEvent) -> None:
         """Take the next event of the stream."""
-        self._events.append(stored)
+        self._newest.append(stored)
         self._bytes += stored.size
         self.note(stored.event.id, stored.sequence)
+        if len(self._newest) > _DECODED:
+            grown = self._newest.popleft()
+            payload = events.encode(grown.event)
+            self._bytes += len(payload) - grown.size
+            self._older.append((grown.sequence, payload))
         while len(self) > self._limit or self._bytes > self._max_bytes:
-            oldest = self._events[self._start]
-            self._bytes -= oldest.size
+            self._drop()
+
+    def _drop(self) -> None:
+        """Forget the oldest."""
+        if self._start < len(self._older):
+            sequence, payload = self._older[self._start]
+            size = len(payload)
+            self._older[self._start] = (sequence, b"")
             self._start += 1
-            self.begins = oldest.sequence + 1
-        if self._start > self._limit:
-            del self._events[: self._start]
+        else:
+            oldest = self._newest.popleft()
+            sequence, size = oldest.sequence, oldest.size
+        self._bytes -= size
+        self.begins = sequence + 1
+        if self._start > self._limit // 8:
+            del self._older[: self._start]
             self._start = 0
 
     def note(self, row_id: int, sequence: int) -> None:
@@ -71,5 +95,9 @@ class Recent:
         """At most `limit` events that follow `sequence`; None if some are gone from here."""
         if sequence + 1 < self.begins:
             return None
-        first = bisect_right(self._events, sequence, lo=self._start, key=_sequence)
-        return self._events[first : first + limit]
+        first = bisect_right(self._older, sequence, lo=self._start, key=itemgetter(0))
+        found = [stored_event.decode(*kept) for kept in self._older[first : first + limit]]
+        if len(found) < limit:
+            begin = bisect_right(self._newest, sequence, key=_sequence)
+            found += islice(self._newest, begin, begin + limit - len(found))
+        return found

@@ -1,0 +1,119 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What a bound says is what a process grows by: each cache, ring and book filled to its bound (M1).
+
+The table is that of docs/capacity.md; the sum for each service stays below the chart's limit.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import tracemalloc
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from publishers.events.seen_rows import KnownRows
+from tests.support.made_events import made
+from wsproxy.events.recent import Recent
+from wsproxy.logs.history import _CACHE_BYTES, LogHistory
+from wsproxy.logs.pieces import PIECE_BYTES, Piece
+from wsproxy.logs.place import LogPlace
+from wsproxy.logs.stored import _PLACES, StoredLogs
+
+MIB = 1024 * 1024
+
+
+def _properties(number: int) -> dict[str, Any]:
+    """As much as an update of a collection carries."""
+    attributes = {
+        "name": f"sample-{number:08d}.fastq.gz",
+        "owner_uuid": f"zzzzz-j7d0g-{number:015d}",
+        "portable_data_hash": f"{number:032x}+1234",
+        "properties": {"sample": f"S{number}", "lane": number % 8, "kind": "reads"},
+        "modified_at": "2026-01-02T03:04:05.123456789Z",
+        "is_trashed": False,
+    }
+    return {"old_attributes": attributes, "new_attributes": {**attributes, "name": f"n{number}"}}
+
+
+def _recent() -> Recent:
+    recent = Recent()
+    for number in range(1, 25_001):
+        recent.add(made(number, f"zzzzz-4zz18-{number:015d}", properties=_properties(number)))
+    assert len(recent) > 5_000
+    return recent
+
+
+def _small_events() -> Recent:
+    recent = Recent()
+    for number in range(1, 10_001):
+        recent.add(made(number, f"zzzzz-4zz18-{number:015d}"))
+    assert len(recent) == 10_000
+    return recent
+
+
+def _log_pieces() -> LogHistory:
+    history = LogHistory(None, None)  # type: ignore[arg-type]  (nothing is asked of either)
+    line = b"2026-01-02T03:04:05.123456789Z a line of a log, as long as they are\n"
+    data = (line * (PIECE_BYTES // len(line)))[:PIECE_BYTES]
+    for number in range(2 * _CACHE_BYTES // PIECE_BYTES):
+        piece = Piece("zzzzz-dz642-000000000000000", "stdout.txt", 0, number * PIECE_BYTES, data)
+        piece = Piece(piece.container, piece.file, 0, piece.offset, bytes(bytearray(data)))
+        assert piece.message.frame
+        history.keep(piece)
+    return history
+
+
+def _log_places() -> StoredLogs:
+    stored = StoredLogs(None)  # type: ignore[arg-type]
+    for number in range(_PLACES):
+        subject = f"arvados.logs.zzzzz-dz642-{number:015d}.stdout_txt"
+        stored._places[subject, f"stdout-{number}.txt", LogPlace(0, number)] = number, True
+    return stored
+
+
+def _seen_rows() -> KnownRows:
+    now = datetime.now(UTC).replace(tzinfo=None)
+    known = KnownRows(now - timedelta(minutes=30))
+    for number in range(100_000):
+        at = now - timedelta(seconds=number % 1800)
+        known.add(number, f"zzzzz-57u5n-{number:015d}", at)
+    return known
+
+
+CACHES: dict[str, tuple[Callable[[], object], float]] = {
+    "wsproxy: newest events, of one collection each": (_recent, 16),
+    "wsproxy: 10,000 small events": (_small_events, 16),
+    "wsproxy: pieces of logs": (_log_pieces, 40),
+    "wsproxy: places in log streams": (_log_places, 12),
+    "publishers: rows of half an hour, 100,000": (_seen_rows, 25),
+}
+"""What fills each to its bound, and how many MiB it may take then."""
+
+
+def grown(fill: Callable[[], object]) -> tuple[object, float]:
+    """What was filled, and the MiB that it holds."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        filled = fill()
+        gc.collect()
+        return filled, (tracemalloc.get_traced_memory()[0] - before) / MIB
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", CACHES)
+def test_a_full_cache_holds_what_its_bound_says(name: str) -> None:
+    """Measured, not counted."""
+    fill, bound = CACHES[name]
+    filled, held = grown(fill)
+    print(json.dumps({"cache": name, "MiB": round(held, 1)}))  # noqa: T201  (for docs/capacity.md)
+    assert filled is not None
+    assert held <= bound
