@@ -12,6 +12,7 @@ sees a closed TCP connection and is back within milliseconds, through a new call
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections import defaultdict
@@ -112,8 +113,11 @@ class Connections:
         for account in ACCOUNTS:
             await self._system.subscribe(f"$SYS.ACCOUNT.{account}.CONNECT", self._connected)
             await self._system.subscribe(f"$SYS.ACCOUNT.{account}.DISCONNECT", self._disconnected)
+        missed = asyncio.Event()
+        self._system.on_change(lambda connected: missed.set() if connected else None)
         await self._system.flush()
         while True:
+            missed.clear()
             try:
                 await self.reconcile()
                 await compared()
@@ -122,7 +126,9 @@ class Connections:
                     "connections not compared",
                     extra={"action": "connections.reconcile", "error": str(error)},
                 )
-            await asyncio.sleep(_RECONCILE_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_RECONCILE_SECONDS):
+                    await missed.wait()  # what was told while we were away was not heard
 
     async def _connected(self, message: Message) -> None:
         event = json.loads(message.data)

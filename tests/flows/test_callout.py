@@ -19,6 +19,7 @@ from arvados_nats.nats import client as nats_client
 from authcallout.admissions import USER_INFO
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
+from tests.support.clients.forbidden import FORBIDDEN_PUBLISHES, FORBIDDEN_SUBSCRIPTIONS
 from tests.support.clients.native import Native, connected, lets_in, lets_in_at_last, until
 
 
@@ -82,41 +83,6 @@ async def test_tokens_that_read_nothing_are_refused(stack: Stack, alice: Actor, 
     with pytest.raises(Refused):
         async with connected(stack, actor):
             raise AssertionError("let in")
-
-
-FORBIDDEN_SUBSCRIPTIONS = (
-    ">",
-    "arvados.>",
-    "arvados.live.>",
-    "arvados.live.*.*.event.>",
-    "arvados.stored.>",
-    "arvados.events.>",
-    "arvados.logs.>",
-    "arvados.grants.>",
-    "arvados.tokens.>",
-    "_INBOX.>",
-    "_INBOX_zzzzz-gj3su-000000000000001.>",
-    "$SYS.>",
-    "$SYS.REQ.USER.AUTH",
-    "$SYS.ACCOUNT.USERS.CONNECT",
-    "$JS.>",
-    "arvados.live.{other}.>",
-)
-FORBIDDEN_PUBLISHES = (
-    "arvados.events.collection.x.update",
-    "arvados.stored.events.collection.x.update",
-    "arvados.logs.x.stdout_txt",
-    "arvados.live.{alice}.x.event.collection.x.update",
-    "arvados.grants.changed.{alice}",
-    "arvados.tokens.gone.{alice}",
-    "$JS.API.STREAM.INFO.ARVADOS_EVENTS",
-    "$JS.API.STREAM.NAMES",
-    "$JS.API.CONSUMER.CREATE.ARVADOS_EVENTS.x.arvados.events.>",
-    "$JS.API.DIRECT.GET.ARVADOS_EVENTS",
-    "$SYS.REQ.SERVER.PING.CONNZ",
-    "$SYS.REQ.ACCOUNT.PING.CONNZ",
-    "_INBOX_zzzzz-gj3su-000000000000001.x",
-)
 
 
 @pytest.mark.parametrize("asks", [False, True], ids=["listens", "asks"])

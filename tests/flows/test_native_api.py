@@ -18,8 +18,7 @@ from arvados_nats.nats.client import Nats
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
-from tests.clients.python.arvados_live import Connection as PythonConnection
-from tests.clients.python.arvados_live import Events, Log
+from tests.support.clients.documented import arvados_live
 from tests.support.clients.native import connected, until
 from tests.support.clients.native_answers import (
     EVENTS,
@@ -275,7 +274,7 @@ async def test_many_requests_at_once(world: World, nats: Nats) -> None:
 async def test_history_joins_live_while_events_are_written(world: World) -> None:
     """The documented client: connected in the midst of writing, it tells every event once."""
     cluster = world.stack.sandbox.cluster
-    followed = Events(world.shared.uuid)
+    followed = arvados_live.Events(world.shared.uuid)
     followed.place = {"begin": "oldest"}
     told: list[tuple[str, str]] = []
     made: list[str] = []
@@ -289,7 +288,7 @@ async def test_history_joins_live_while_events_are_written(world: World) -> None
 
     writing = asyncio.create_task(write())
     await eventually(lambda: _true(len(made) > 30))
-    connection = PythonConnection(world.stack.sandbox.nats.url, world.alice.token)
+    connection = arvados_live.Connection(world.stack.sandbox.nats.url, world.alice.token)
     await connection.open()
     try:
         async with asyncio.timeout(30):
@@ -435,11 +434,11 @@ async def test_a_log_joins_live_while_it_is_written(world: World) -> None:
 
     writing = asyncio.create_task(write())
     await started.wait()
-    connection = PythonConnection(world.stack.sandbox.nats.url, world.alice.token)
+    connection = arvados_live.Connection(world.stack.sandbox.nats.url, world.alice.token)
     await connection.open()
     try:
         async with asyncio.timeout(40):
-            followed = Log(request.uuid, "stderr.txt")
+            followed = arvados_live.Log(request.uuid, "stderr.txt")
             data = b"".join([piece async for piece in followed.follow(connection)])
     finally:
         await connection.close()

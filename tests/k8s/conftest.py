@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.conftest import chart_copy, helm
 from tests.k8s import control_plane
 from tests.k8s.control_plane import PROGRAMS, Kubernetes
+from tests.support.chart.helm import chart_copy, helm
 from tests.support.chart.rendered import TOOLS
 
 __all__ = ["chart_copy", "helm"]
