@@ -14,7 +14,7 @@ from fastapi.responses import PlainTextResponse
 
 from arvados_nats.service import http_server, ops
 from arvados_nats.service.ops import Health
-from wsproxy import page
+from wsproxy.page import routes as page
 from wsproxy.services import Services
 from wsproxy.sockets import Protocol, Sockets, not_implemented
 from wsproxy.transport.incoming import Receive, Scope, Send

@@ -17,7 +17,7 @@ from playwright.async_api import Browser, Page, async_playwright
 from sandbox import stack as services
 from sandbox.sandbox import Sandbox
 from sandbox.stack import Stack
-from wsproxy.page import STATIC
+from wsproxy.page.routes import STATIC
 
 MODULE = Path(__file__).parents[2] / "web" / "arvados-events"
 """The public module for browsers and Node.js."""

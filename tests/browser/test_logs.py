@@ -119,6 +119,26 @@ async def test_the_attempt_that_failed_stays_in_sight(
     await expect(page.locator("#log .cm-line")).to_have_text("second")
 
 
+async def test_an_attempt_that_nobody_watched_can_be_read(
+    page: Page, stack: Stack, user: Actor
+) -> None:
+    """The failed attempt is the one that people look for."""
+    cluster = stack.sandbox.cluster
+    request = await cluster.container_request("retried", owner=user, container_count_max=2)
+    first = await cluster.run(request)
+    await cluster.write_log(first, "stderr.txt", b"why it failed\n")
+    await cluster.checkpoint(first)
+    await cluster.cancel(first)
+    second = await cluster.run(request)
+    await cluster.write_log(second, "stdout.txt", b"second\n")
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log .cm-line")).to_have_text("second")
+    await page.get_by_label("Attempt").select_option("1")
+    await expect(page.locator("#log .cm-line")).to_have_text("why it failed", timeout=15_000)
+    await page.get_by_label("Attempt").select_option("2")
+    await expect(page.locator("#log .cm-line")).to_have_text("second")
+
+
 @pytest.mark.parametrize("text", ["print(type(b''))", "<script>alert(1)</script>", "&amp;<b>x"])
 async def test_what_looks_like_html_is_text(
     page: Page, stack: Stack, user: Actor, text: str

@@ -25,7 +25,7 @@ from tests.support.worlds import site as sites
 from tests.support.worlds.site import Site
 from tests.v1 import test_sse
 from wsproxy.app import App
-from wsproxy.page import STATIC
+from wsproxy.page.routes import STATIC
 from wsproxy.services import Services
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(
@@ -108,6 +108,10 @@ async def asks(site: Site, cluster: Cluster, alice: Actor) -> list[Ask]:
     made.append(replace(found, status=503, server="without Arvados"))
     hidden = query.replace(container.uuid, HIDDEN.format("dz642"))
     made.append(replace(found, status=404, query=hidden))
+    had = Ask("/v1/attempts", 200, token=alice.token, query=f"?request={request.uuid}")
+    made += [had, replace(had, status=400, query=""), replace(had, status=401, token=None)]
+    made.append(replace(had, status=503, server="without Arvados"))
+    made.append(replace(had, status=404, query=f"?request={HIDDEN.format('xvhdp')}"))
     listed = Ask("/v1/processes", 200, token=alice.token)
     return [*made, listed, replace(listed, status=503, server="without Arvados"), *_other_asks()]
 

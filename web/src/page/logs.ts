@@ -45,6 +45,8 @@ export class Attempt {
   container: string | undefined;
   readonly n: number;
   readonly files = new Map<string, LogFile>();
+  /** Its log has been asked for, or comes with that of the request. */
+  read = false;
   word: Word;
 
   constructor(container: string | undefined, n: number) {
@@ -101,6 +103,8 @@ export class Logs {
   private arrivals: Arrived[] = [];
   private timer: ReturnType<typeof setTimeout> | undefined;
   private filling = false;
+  private newest: Attempt | null = null;
+  private readonly former = new Set<Subscription>();
   private working: AbortController | null = null;
 
   constructor(host: HTMLElement, events: ArvadosEvents, uuid: string, ranges: Ranges, place: Place, told: Told) {
@@ -149,15 +153,55 @@ export class Logs {
 
   /** The next attempt begins: it is shown, unless somebody is reading in the former one. */
   private begin(n: number, container: string): void {
-    if (this.attempts.has(container)) return;
+    if (this.attempts.get(container)?.read) return;
     const attempt = new Attempt(container, n);
+    attempt.read = true;
+    this.newest = attempt;
     this.attempts.set(container, attempt);
     if (!this.attempt.container || this.viewer.following) this.showAttempt(attempt);
     else this.told.listed();
   }
 
+  /** Attempts that were over before anybody looked. */
+  async askForFormer(): Promise<void> {
+    if (!this.uuid.includes("-xvhdp-")) return;
+    for (const [container, n] of await this.ranges.attempts()) {
+      if (!this.attempts.has(container)) this.attempts.set(container, new Attempt(container, n));
+    }
+    this.attempts = new Map([...this.attempts].sort(([, one], [, other]) => one.n - other.n));
+    this.told.listed();
+  }
+
+  /** Read what there is of an attempt that nobody watched. */
+  private readFormer(attempt: Attempt): void {
+    const { container } = attempt;
+    if (!container || attempt.read || attempt === this.newest) return;
+    attempt.read = true;
+    const done = (word: Word) => {
+      attempt.word = word;
+      if (attempt === this.attempt) this.told.say(word);
+      subscription.close();
+      this.refresh();
+    };
+    const subscription = this.events.log(
+      this.uuid,
+      {
+        onlog: (log) => log.container === container && this.received(log),
+        onend: (end) => {
+          this.ended(end);
+          if (end.container === container && end.file === undefined) done(attempt.word);
+        },
+        onerror: (error) => !error.temporary && done({ text: error.message, bad: true }),
+        onrevoked: ({ reason }) => done({ text: `No longer readable: ${reason}`, bad: true }),
+      },
+      { tail: TAIL_LINES, container },
+    );
+    this.former.add(subscription);
+  }
+
   showAttempt(attempt: Attempt): void {
     this.attempt = attempt;
+    this.readFormer(attempt);
     this.told.say(attempt.word);
     this.show(this.view);
   }
@@ -273,6 +317,7 @@ export class Logs {
     this.loading = false;
     this.told.counted();
     if (this.sought) this.search(this.sought);
+    void this.askForFormer();
     const { file, offset, to } = this.place;
     this.place = {};
     const found = file ? this.attempt.files.get(file) : undefined;
@@ -513,6 +558,7 @@ export class Logs {
   close(): void {
     clearTimeout(this.timer);
     this.stop();
+    for (const subscription of this.former) subscription.close();
     this.subscription.close();
     this.ranges.close();
     this.viewer.view.destroy();

@@ -1,0 +1,123 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What the page is served with over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from arvados_nats.arvados.tokens import Token
+from arvados_nats.contract import subjects
+from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
+from arvados_nats.protocol_v1.messages import NOT_READABLE
+from wsproxy.objects import history as object_history
+from wsproxy.page.processes import Processes
+from wsproxy.page.search import Search
+from wsproxy.page.site import Site
+from wsproxy.services import Services
+
+STATIC = Path(__file__).parents[1] / "static"
+
+_SAFE = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+"""A browser takes a file for what it is called, tells nobody whence it came, and asks whether there
+is a newer one."""
+_PAGE = {
+    **_SAFE,
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+        " img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-frame-options": "DENY",
+}
+"""Also in web/index.html, but for what a page cannot say of itself."""
+_PRIVATE = {**_SAFE, "cache-control": "no-store"}
+
+
+class PublicFiles(StaticFiles):
+    """Files that pages of other origins may import: they hold nothing of anybody."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """The file, with leave for everybody."""
+        answer = await super().get_response(path, scope)
+        answer.headers["access-control-allow-origin"] = "*"
+        answer.headers.update(_SAFE)
+        return answer
+
+
+Act = Callable[[Token, Mapping[str, str]], Awaitable[Response]]
+
+
+def add_routes(http: FastAPI, services: Services) -> None:
+    """Serve the page, its files, and what it asks for."""
+    site, processes = Site(services.arvados), Processes(services.arvados)
+    search = Search(services.arvados)
+
+    async def about() -> Response:
+        """Which cluster this is, and where to log in."""
+        try:
+            return JSONResponse(await site.get(), headers=_SAFE)
+        except ArvadosNatsError as error:
+            return _refusal(error, 503)
+
+    async def listed(token: Token, query: Mapping[str, str]) -> Response:
+        """The newest processes."""
+        return JSONResponse({"items": await processes.newest(token, query)}, headers=_PRIVATE)
+
+    async def searched(token: Token, query: Mapping[str, str]) -> Response:
+        """Lines of a log file with a text in them."""
+        steps = await search.steps(token, query)
+        headers = {**_SAFE, "cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
+        return StreamingResponse(steps, media_type="application/x-ndjson", headers=headers)
+
+    async def attempts(token: Token, query: Mapping[str, str]) -> Response:
+        """The containers that a request has had, and which attempt each was."""
+        uuid = query.get("request", "")
+        kind = subjects.kind_of(uuid)
+        if kind is None or kind.name != "container_request":
+            raise BadInput("request says which container request")
+        await services.arvados.record(token, uuid, select=["uuid"])
+        found = await object_history.attempts(services.nats, uuid)
+        return JSONResponse({"attempts": found}, headers=_PRIVATE)
+
+    http.add_api_route("/v1/site", about, methods=["GET"])
+    # Who may list nothing at all has no valid token.
+    http.add_api_route("/v1/processes", _with_token(listed, refused=401), methods=["GET"])
+    http.add_api_route("/v1/attempts", _with_token(attempts), methods=["GET"])
+    http.add_api_route("/v1/search", _with_token(searched), methods=["GET"])
+    page = STATIC / "index.html"
+    if page.exists():
+        http.add_api_route("/", lambda: FileResponse(page, headers=_PAGE), include_in_schema=False)
+    http.mount("/static", PublicFiles(directory=STATIC, check_dir=False), name="static")
+
+
+def _with_token(act: Act, refused: int = 404) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() not in ("bearer", "oauth2") or not secret.strip():
+            told = Refused("send the token as: Authorization: Bearer <token>")
+            return _refusal(told, 401)
+        try:
+            return await act(Token(secret.strip()), request.query_params)
+        except ArvadosNatsError as error:
+            told = Refused(NOT_READABLE) if refused == 404 else Refused("the token is not valid")
+            return _refusal(told if isinstance(error, Refused) else error, refused)
+
+    return answer
+
+
+def _refusal(error: ArvadosNatsError, refused: int) -> Response:
+    """An error as Arvados' API writes them."""
+    status = refused if isinstance(error, Refused) else 400 if isinstance(error, BadInput) else 503
+    headers = _SAFE | ({"retry-after": "2"} if status == 503 else {})
+    return JSONResponse({"errors": [str(error)]}, status, headers)

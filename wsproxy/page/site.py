@@ -1,0 +1,57 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Where to log in, and where Workbench is: what Arvados says of itself to everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode, urljoin
+
+from arvados_nats.arvados.client import Arvados
+from arvados_nats.errors import Unavailable
+
+_SITE_SECONDS = 60.0
+
+
+class Site:
+    """What Arvados says of itself to everybody, asked now and then."""
+
+    def __init__(self, arvados: Arvados) -> None:
+        self._arvados = arvados
+        self._asking = asyncio.Lock()
+        self._known: dict[str, str] | None = None
+        self._until = 0.0
+
+    async def get(self) -> dict[str, str]:
+        """Where to log in, and where Workbench is."""
+        async with self._asking:
+            if self._known is None or time.monotonic() > self._until:
+                self._known = site_of(await self._arvados.exported_config())
+                self._until = time.monotonic() + _SITE_SECONDS
+            return self._known
+
+
+def site_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """What the page needs of an exported configuration. In a federation the login cluster asks
+    who somebody is, and is told for which cluster."""
+    cluster = str(config.get("ClusterID", ""))
+    services = config.get("Services") or {}
+    controller = _url(services.get("Controller"))
+    asked = str((config.get("Login") or {}).get("LoginCluster") or cluster)
+    login = urljoin(controller, "/login")
+    if asked != cluster:
+        other = (config.get("RemoteClusters") or {}).get(asked) or {}
+        scheme, host = other.get("Scheme") or "https", other.get("Host")
+        if not host:
+            raise Unavailable(f"Arvados does not tell where its login cluster {asked} is")
+        login = f"{scheme}://{host}/login?{urlencode({'remote': cluster})}"
+    workbench = _url(services.get("Workbench2"))
+    return {"cluster": cluster, "controller": controller, "login": login, "workbench": workbench}
+
+
+def _url(service: Any) -> str:
+    return str((service or {}).get("ExternalURL") or "")
