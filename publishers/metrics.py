@@ -22,7 +22,8 @@ EVENTS_SKIPPED = Counter(
     "Rows and notifications that were not published, by reason: bad_payload (a NOTIFY that is no"
     " id), no_row (a NOTIFY whose row does not exist), bad_uuid (the row's own uuid is none),"
     " undecodable (properties that are neither JSON nor old YAML), duplicate (notified again),"
-    " too_old (older than the window and than the stream), too_large (over NATS' max_payload).",
+    " too_old (older than the window and than the stream), too_large (over the stream's largest"
+    " message), failed (a mistake of ours).",
     ["reason"],
 )
 EVENT_LAG = Histogram(

@@ -31,8 +31,8 @@ DUPLICATE_WINDOW = timedelta(minutes=2)
 
 _NANOSECONDS = 1_000_000_000
 _MIB = 1024 * 1024
-MAX_EVENT = 4 * _MIB
-"""Bytes of an event with its headers: whoever reads it may add headers and pass it on."""
+MAX_EVENT = _MIB
+"""Bytes of an event with its headers, over `events.MAX_EVENT_BYTES`."""
 MAX_SYSTEM_RECORD = 2 * _MIB + 4 * 1024
 """Bytes of a record of a system log with its headers."""
 MAX_QUEUE_ENTRY = 256 * 1024

@@ -99,6 +99,13 @@ class LogTailer:
             self._failures += 1
             self._report(error)
             return None
+        except Exception:
+            # A mistake of ours costs one container its log, and not all of them theirs.
+            self._failures += 1
+            if self._failures == 1:
+                told = {"action": "logs.failed", "container_uuid": self.container.uuid}
+                logger.exception("log cannot be carried", extra=told)
+            return None
         self._failures = 0
         return end
 

@@ -101,16 +101,41 @@ class _Publisher:
         position = await resume.from_stream(nats, scans.wide, fresh_start)
         self.attempts.succeeded()
         writer = StreamWriter(
-            nats, streams.EVENTS, position.last_sequence, health=self.health, on_dropped=_dropped
+            nats,
+            streams.EVENTS,
+            position.last_sequence,
+            health=self.health,
+            on_dropped=lambda message: self._pass_over(message.id, "too_large"),
         )
         settled = functools.partial(resume.is_settled, nats)
         verifier = Verifier(database)
         source = EventSource(database, notified, position.known, settled, scans)
         async with aclosing(source.batches()) as batches:
             async for rows in batches:
-                found = await enrich.events_of(database, rows, verifier)
-                await writer.write(outgoing(found))
+                await writer.write(await self._messages(rows, verifier))
                 _count(rows)
+
+    async def _messages(self, rows: Sequence[LogRow], verifier: Verifier) -> list[Outgoing]:
+        """Messages of rows that were read together; a row that fails by itself is passed over."""
+        try:
+            return outgoing(await enrich.events_of(self.database, rows, verifier))
+        except ArvadosNatsError:
+            raise
+        except Exception:
+            if len(rows) > 1:
+                return [one for row in rows for one in await self._messages([row], verifier)]
+            logger.exception("a row cannot be published", extra={"action": "events.failed"})
+            self._pass_over(rows[0].uuid, "failed")
+            return []
+
+    def _pass_over(self, row_uuid: str, reason: str) -> None:
+        """Whoever posts such rows can be found by the last one, in the log and in health."""
+        metrics.skipped(reason)
+        self.health.notes["events"] = f"the last row that was passed over: {row_uuid} ({reason})"
+        logger.warning(
+            "row passed over",
+            extra={"action": "events.passed_over", "uuid": row_uuid, "reason": reason},
+        )
 
 
 def outgoing(found: Sequence[events.Event]) -> list[Outgoing]:
@@ -128,11 +153,6 @@ def _outgoing(event: events.Event, *, follows: bool) -> Outgoing:
     subject = subjects.event(event.object_uuid, event.event_type)
     headers = {events.GRAPH_FOLLOWS: "1"} if follows else {}
     return Outgoing(subject, event.uuid, events.encode(event), headers)
-
-
-def _dropped(message: Outgoing) -> None:
-    metrics.skipped("too_large")
-    logger.warning("event is too large", extra={"action": "events.too_large", "uuid": message.id})
 
 
 def _count(rows: Sequence[LogRow]) -> None:

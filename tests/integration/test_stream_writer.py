@@ -118,13 +118,16 @@ async def test_a_server_that_dies_under_a_full_window(
     assert health.error is None
 
 
-async def test_a_message_that_no_server_takes_is_dropped_and_told(nats: Nats) -> None:
-    """It cannot be allowed to stop those behind it."""
+@pytest.mark.parametrize("size", [8 * 1024 * 1024 + 1, 8 * 1024 * 1024, streams.MAX_EVENT])
+async def test_a_message_that_nobody_takes_is_dropped_and_told(nats: Nats, size: int) -> None:
+    """Over the server's limit, with its headers over it, over the stream's: those behind it are
+    stored."""
     dropped: list[Outgoing] = []
     writer = StreamWriter(nats, streams.EVENTS, 0, health=Health(), on_dropped=dropped.append)
-    huge = Outgoing(SUBJECT, "huge", b"x" * (nats.max_payload + 1))
-    await writer.write([*_messages("a"), huge, *_messages("b")])
-    assert await _stored(nats) == ["a", "b"]
+    huge = Outgoing(SUBJECT, "huge", b"x" * size)
+    await writer.write([*_messages("a"), huge, *_messages("b", "c")])
+    await writer.write(_messages("d"))
+    assert await _stored(nats) == ["a", "b", "c", "d"]
     assert dropped == [huge]
 
 
