@@ -54,7 +54,6 @@ _ADMIN_STREAMS = (streams.EVENTS, streams.LOGS, streams.QUEUE, streams.SYSTEM_LO
 def admission(
     identity: Identity,
     grants: Grants,
-    now: float,
     *,
     asks: bool = False,
     limit: int = MAX_PATTERNS,
@@ -74,7 +73,7 @@ def admission(
         _require_scopes(identity)
         name = Holder(identity.user_uuid, identity.token_uuid, ASKING).name
         return Admission(accounts.REQUESTS, name, _ASK, _inboxes(identity))
-    account, live = listening(identity, grants, now, limit)
+    account, live = listening(identity, grants, limit)
     subscribe = live.patterns
     name = Holder(identity.user_uuid, identity.token_uuid, _digest(account, subscribe)).name
     if account == accounts.ARVADOS:
@@ -94,25 +93,21 @@ def machine(host: str) -> Admission:
     )
 
 
-def fingerprint(
-    identity: Identity, grants: Grants, now: float, *, limit: int = MAX_PATTERNS
-) -> str | None:
+def fingerprint(identity: Identity, grants: Grants, *, limit: int = MAX_PATTERNS) -> str | None:
     """Fingerprint of what `admission` would give this identity now; None if nothing."""
     try:
-        account, live = listening(identity, grants, now, limit)
+        account, live = listening(identity, grants, limit)
     except Refused:
         return None
     return _digest(account, live.patterns)
 
 
-def listening(
-    identity: Identity, grants: Grants, now: float, limit: int
-) -> tuple[str, Subscriptions]:
+def listening(identity: Identity, grants: Grants, limit: int) -> tuple[str, Subscriptions]:
     """The account of one who comes to listen, and the subjects there."""
     if identity.is_root or (grants.is_admin and ALL in identity.scopes):
         return accounts.ARVADOS, Subscriptions(ADMIN_SUBSCRIBE, needed=len(ADMIN_SUBSCRIBE))
     _require_scopes(identity)
-    return accounts.USERS, grant_subjects.subscriptions(identity, grants, now, limit)
+    return accounts.USERS, grant_subjects.subscriptions(identity, grants, limit)
 
 
 def _require_scopes(identity: Identity) -> None:

@@ -99,13 +99,7 @@ class Callout:
                     identity = await self._identify(request)
                 with tracing.span("grants read"):
                     grants = await self._grants.of(identity.user_uuid)
-            found = admission(
-                identity,
-                grants,
-                self._grants.now(),
-                asks=request.asks,
-                limit=self._limits.patterns,
-            )
+            found = admission(identity, grants, asks=request.asks, limit=self._limits.patterns)
         except Refused as error:
             self._note_refusal(request, error)
             return callout_response.refuse(request, str(error), self._signer)

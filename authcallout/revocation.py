@@ -135,10 +135,8 @@ class Revocation:
             if owner.fingerprint not in FIXED
         ]
         identities = await self._identities_of(user_uuid, {owner.token_uuid for _, owner in held})
-        now = self._grants.now()
         due = {
-            token_uuid: self._due(identity, grants, now)
-            for token_uuid, identity in identities.items()
+            token_uuid: self._due(identity, grants) for token_uuid, identity in identities.items()
         }
         doomed = [
             connection
@@ -177,10 +175,10 @@ class Revocation:
             self._unswept.add(user_uuid)
             self._later(self._again, again)
 
-    def _due(self, identity: Identity | None, grants: Grants, now: float) -> str | None:
+    def _due(self, identity: Identity | None, grants: Grants) -> str | None:
         if identity is None:
             return None
-        return fingerprint(identity, grants, now, limit=self._limit)
+        return fingerprint(identity, grants, limit=self._limit)
 
     async def _cut_token(self, token_uuid: str) -> None:
         await self._connections.cut(self._connections.of_token(token_uuid), "token gone")

@@ -74,7 +74,7 @@ async def _whoami(
     if identity is None:
         raise Refused("the token is not known any more")
     held = await grants.of(sender.user_uuid)
-    account, live = listening(identity, held, grants.now(), limit)
+    account, live = listening(identity, held, limit)
     return Whoami(
         user_uuid=held.user_uuid,
         token_uuid=sender.token_uuid,

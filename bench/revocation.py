@@ -7,8 +7,8 @@ Every user has sockets (v0) and one native NATS connection, and reads one projec
 with this user alone by a link. Rows about an object in the project are committed at a steady rate;
 then access is taken, and rows go on. `frame`: how long after the commit the user's sockets got
 their last event of the object (0 when the last came before). `message`: the same for the native
-connection, `cut`: when that was closed. Situations: `unshare` (the link is deleted), `move`
-(the project, out of one that the user reads), `deactivate` (the user), each of which leaves a log
+connection, `cut`: when that was closed. Situations: `unshare` (the link is deleted), `move` (the
+project, out of one that the user reads: no native connection is cut for it), `deactivate` (the user), each of which leaves a log
 row; `logout`, which leaves none: there `closed` is when the sockets were closed. (The trash is not
 among them: arvados-ws goes on to show collections in the trash, and so does v0.)
 A frame that was on its way at the moment of the commit counts as late; nothing is subtracted.
@@ -89,8 +89,8 @@ async def _scene(
     await world.open_v0(scene.sockets, ("127.0.0.1", services.proxy_port), tokens)
     host, _, port = made.sandbox.nats.url.rpartition("//")[2].rpartition(":")
     hellos = [
-        native.login(user.token, [f"arvados.live.{project.uuid}.>"])
-        for user, project in zip(users, scene.projects, strict=True)
+        native.login(user.token, [f"arvados.live.{parent.uuid}.>"])
+        for user, parent in zip(users, scene.parents, strict=True)
     ]
     took = await scene.natives.login((host, int(port)), hellos, 8)
     if refused := sum(seconds < 0 for seconds in took):

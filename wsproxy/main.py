@@ -33,6 +33,7 @@ from wsproxy.events.router import Router
 from wsproxy.events.row_positions import RowPositions
 from wsproxy.logins.logins import Logins
 from wsproxy.logins.readable import Readable
+from wsproxy.logins.whereabouts import Whereabouts
 from wsproxy.logs.hubs import LogHubs
 from wsproxy.logs.stored import StoredLogs
 from wsproxy.native_api.events import NativeEvents
@@ -66,11 +67,13 @@ def services(
     """All that connections share, not yet running."""
     router, record_check = Router(), RecordCheck(arvados, settings.max_calls)
     source = EventSource(nats, router, health)
+    grants = GrantsCache(nats)
+    whereabouts = Whereabouts(nats, router, grants.now)
     places, trees = RowPositions(nats, source.recent), ProjectTrees(nats, router)
     logins = Logins(
         nats,
         Identities(arvados, own, calls=settings.max_calls),
-        GrantsCache(nats),
+        grants,
         router,
         PermissionCheck(record_check),
         per_user=settings.limits.connections_per_user,
@@ -92,7 +95,9 @@ def services(
         logs=LogHubs(nats, arvados),
         objects=ObjectHubs(source, nats, arvados),
         logins=logins,
-        readable=Readable(record_check),
+        grants=grants,
+        whereabouts=whereabouts,
+        readable=Readable(record_check, whereabouts),
         cursors=Codec(settings.seed("wsproxy").encode()),
         transport=transport,
     )
@@ -104,6 +109,7 @@ def native_api(shared: Services, own: OwnTokens) -> NativeApi:
     return NativeApi(
         nats,
         own,
+        shared.grants,
         NativeEvents(nats, source, cursors),
         NativeLogs(nats, StoredLogs(nats)),
         NativeObjects(nats, source, cursors),
@@ -148,6 +154,7 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
                 watched.probe(arvados),
                 shared.events.source.run(),
                 shared.logins.run(),
+                shared.whereabouts.run(),
                 shared.logs.run(),
                 native_api(shared, own).serve(),
                 publisher_health.probe(nats, health),

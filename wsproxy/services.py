@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.nats.client import Nats
+from arvados_nats.permission_client.grants_cache import GrantsCache
 from wsproxy.cursors import Codec
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.project_trees import ProjectTrees
@@ -16,6 +17,7 @@ from wsproxy.events.router import Router
 from wsproxy.events.row_positions import RowPositions
 from wsproxy.logins.logins import Logins
 from wsproxy.logins.readable import Readable
+from wsproxy.logins.whereabouts import Whereabouts
 from wsproxy.logs.hubs import LogHubs
 from wsproxy.objects.hub import ObjectHubs
 from wsproxy.transport.connections import Connections
@@ -57,7 +59,9 @@ class Services:
     events: Events
     logs: LogHubs
     objects: ObjectHubs
+    grants: GrantsCache
     logins: Logins
+    whereabouts: Whereabouts
     readable: Readable
     cursors: Codec
     transport: Transport

@@ -56,9 +56,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     None where that is not known. `audience`: pairs (owner uuid, object uuid) of the objects
     whose readers may see the change; for a container these are its container requests, for an
     object that is gone it is its last owner. `facts`: an `object_facts.ObjectFacts` without its
-    empty fields, of the object; of its last owner when the object is gone; empty when the database
-    knows neither. Times are UTC,
-    RFC 3339, as Arvados writes them.
+    empty fields, of the object; of its last owner when the object is gone; and in any case where
+    the groups are that own it (`places`). Times are UTC, RFC 3339, as Arvados writes them.
     """
 
     id: int

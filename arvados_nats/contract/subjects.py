@@ -44,6 +44,8 @@ OBJECTS_FACTS = "arvados.objects.facts"
 """Inside ARVADOS: a JSON list of uuids gives what the read rule must know of those that exist."""
 PROJECTS_BELOW = "arvados.projects.below"
 """Inside ARVADOS: a JSON list of uuids gives that of all projects below them."""
+PLACES_GET = "arvados.places.get"
+"""Inside ARVADOS: a JSON list of groups gives where they are now, as `places.Place`."""
 RUNS_GET = "arvados.runs.get"
 """Inside ARVADOS: containers and their requests as the database has them now (`runs_wire`)."""
 LOG_INTEREST = "arvados.interest.logs"
@@ -171,29 +173,19 @@ def unstored(subject: str) -> str:
     return f"arvados.{subject.removeprefix(STORED + '.')}"
 
 
-def live_event(owner: str, obj: str, uuid: str | None, event_type: str | None) -> str:
-    """What readers of `owner` or of `obj` may see of a change."""
-    return f"{LIVE}.{owner}.{obj}.event.{_event_tail(uuid, event_type)}"
+def live_event(share: str, owner: str, obj: str, uuid: str | None, event_type: str | None) -> str:
+    """What those to whom `share` was opened may see of a change of, or below, `obj`."""
+    return f"{LIVE}.{share}.{owner}.{obj}.event.{_event_tail(uuid, event_type)}"
 
 
-def live_log(owner: str, obj: str, container_uuid: str, file: str) -> str:
+def live_log(share: str, owner: str, obj: str, container_uuid: str, file: str) -> str:
     """The bytes of a container's log file under a container request that shows it."""
-    return f"{LIVE}.{owner}.{obj}.log.{container_uuid}.{file_token(file)}"
+    return f"{LIVE}.{share}.{owner}.{obj}.log.{container_uuid}.{file_token(file)}"
 
 
 def cursor(reader: str, stream: str) -> str:
     """Where a service says how far it has come in a stream."""
     return f"{CURSORS}.{reader}.{stream}"
-
-
-def live_owner(owner: str) -> str:
-    """Pattern that a reader of everything owned by `owner` subscribes to."""
-    return f"{LIVE}.{owner}.>"
-
-
-def live_object(obj: str) -> str:
-    """Pattern that a reader of one object subscribes to."""
-    return f"{LIVE}.*.{obj}.>"
 
 
 def grants_changed(user_uuid: str) -> str:

@@ -47,9 +47,9 @@ _CROSSING = 10.0
 class _Entry:
     grants: Grants
     version: str
-    untold: list[tuple[Grants, float]]
-    """All that was given out since `take_change`, each with the time it was known, by the
-    database's clock: somebody may have been let in with any of them."""
+    untold: list[Grants]
+    """All that was given out since `take_change`: somebody may have been let in with any of
+    them."""
     overflown: bool = False
     checked: float = field(default_factory=time.monotonic)
     used: float = field(default_factory=time.monotonic)
@@ -58,10 +58,10 @@ class _Entry:
     def age(self) -> float:
         return time.monotonic() - self.checked
 
-    def replace(self, grants: Grants, now: float) -> None:
+    def replace(self, grants: Grants) -> None:
         """Give these out from now on."""
         self.grants = grants
-        self.untold.append((grants, now))
+        self.untold.append(grants)
         if len(self.untold) > _UNTOLD:
             self.overflown = True
             del self.untold[0]
@@ -76,10 +76,6 @@ class GrantsCache:
         self._stale = stale
         self._entries: dict[str, _Entry] = {}
         self._outdated: dict[str, tuple[int, float]] = {}
-        self._cluster = ClusterState()
-        self._cluster_version = ""
-        self._cluster_generation = 0
-        self._cluster_at = 0.0
         self._waiting: dict[str, asyncio.Future[Grants]] = {}
         self._asking: set[asyncio.Task[None]] = set()
         self._epoch = time.time() - time.monotonic()  # noqa: TID251  (until the first answer)
@@ -129,10 +125,9 @@ class GrantsCache:
         entry = self._entries.get(user_uuid)
         if entry is None:
             return None
-        now = self.now()
-        changes = [compare(grants, entry.grants, at, now) for grants, at in entry.untold]
+        changes = [compare(grants, entry.grants) for grants in entry.untold]
         found = merged(changes, unsure=entry.overflown)
-        entry.untold, entry.overflown = [(entry.grants, now)], False
+        entry.untold, entry.overflown = [entry.grants], False
         return found or None
 
     def drop_unused(self, in_use: Collection[str]) -> None:
@@ -176,14 +171,13 @@ class GrantsCache:
     async def _ask(self, users: Iterable[str]) -> None:
         entries = self._entries
         versions = {user: entries[user].version if user in entries else "" for user in users}
-        question = GrantsQuestion(versions, self._cluster_version)
         asked = time.monotonic()
-        answer = await self._exchange(question)
+        answer = await self._exchange(GrantsQuestion(versions))
         # Never behind the database: what ends there must not live on here while answers travel.
         self._epoch = answer.now - asked
-        self._take_cluster(answer)
+        state = ClusterState(role_groups_visible=answer.role_groups_visible)
         for found in answer.users:
-            grants = grants_messages.received(found, self._cluster, answer.generation)
+            grants = grants_messages.received(found, state, answer.generation)
             self._take(found.user_uuid, grants, found.version)
         for user in answer.same:
             self._confirm(user, answer.generation)
@@ -199,18 +193,6 @@ class GrantsCache:
                     return answer
         raise Unavailable("no permission publisher answers in time")
 
-    def _take_cluster(self, answer: GrantsAnswer) -> None:
-        crossed = time.monotonic() - self._cluster_at < _CROSSING
-        if answer.generation < self._cluster_generation and crossed:
-            return
-        self._cluster_at = time.monotonic()
-        self._cluster_generation = answer.generation
-        if answer.cluster is not None:
-            self._cluster, self._cluster_version = answer.cluster, answer.cluster_version
-            for entry in self._entries.values():
-                moved = msgspec.structs.replace(entry.grants, cluster=self._cluster)
-                entry.replace(moved, self.now())
-
     def _take(self, user: str, grants: Grants, version: str) -> None:
         """Keep an answer, unless a later one is known or it is from before a change we heard of."""
         entry = self._entries.get(user)
@@ -222,9 +204,9 @@ class GrantsCache:
             return
         self._outdated.pop(user, None)
         if entry is None:
-            self._entries[user] = _Entry(grants, version, [(grants, self.now())])
+            self._entries[user] = _Entry(grants, version, [grants])
         else:
-            entry.replace(grants, self.now())
+            entry.replace(grants)
             entry.version, entry.checked = version, time.monotonic()
 
     def _is_outdated(self, user: str, generation: int) -> bool:

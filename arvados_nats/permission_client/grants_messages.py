@@ -35,10 +35,9 @@ _NO_RESPONDERS = "503"
 
 
 class GrantsQuestion(msgspec.Struct, frozen=True):
-    """Who is asked about: user uuid to the version held, or an empty text; likewise the cluster."""
+    """Who is asked about: user uuid to the version held, or an empty text."""
 
     users: dict[str, str]
-    cluster: str = ""
 
 
 class UserGrants(msgspec.Struct, frozen=True):
@@ -53,20 +52,19 @@ class UserGrants(msgspec.Struct, frozen=True):
     is_admin: bool
     is_active: bool
     targets: dict[int, list[str]]
-    owner_of: dict[str, str]
     version: str = ""
 
 
 class GrantsAnswer(msgspec.Struct, frozen=True):
     """Of one database snapshot: `generation` orders snapshots, `now` is its time by that clock.
 
-    `same` are users whose version is the one held; `cluster` is None where that was held too.
+    `same` are users whose version is the one held; `role_groups_visible` is
+    `ClusterState.role_groups_visible`, and part of everybody's version.
     """
 
     generation: int
     now: float
-    cluster_version: str
-    cluster: ClusterState | None
+    role_groups_visible: bool | None
     users: list[UserGrants]
     same: list[str]
 
@@ -78,7 +76,6 @@ class GrantsAnswered(msgspec.Struct, frozen=True):
     """
 
     generation: int
-    cluster_version: str
     users: dict[str, str]
 
 
@@ -128,12 +125,6 @@ class TokenGone(msgspec.Struct, frozen=True):
     reason: str
 
 
-def cluster_version(state: ClusterState) -> str:
-    """Digest of the content, whatever its generation."""
-    lines = [f"{uuid} {at}" for uuid, at in sorted(state.trashed.items())]
-    return _digest([str(state.role_groups_visible), *lines, "", *sorted(state.frozen)])
-
-
 def user_grants(asked_about: str, grants: Grants, version: str) -> UserGrants:
     """The form in which grants travel; `version` is theirs."""
     targets: dict[int, list[str]] = {}
@@ -145,19 +136,17 @@ def user_grants(asked_about: str, grants: Grants, version: str) -> UserGrants:
         grants.is_admin,
         grants.is_active,
         targets,
-        grants.owner_of,
         version,
     )
 
 
 def grants_version(grants: Grants) -> str:
-    """Digest of what one user may read, apart from the state of the cluster."""
+    """Digest of what one user may read."""
+    visible = grants.cluster.role_groups_visible
     return _digest(
         [
-            f"{grants.user_uuid} {grants.is_admin} {grants.is_active}",
+            f"{grants.user_uuid} {grants.is_admin} {grants.is_active} {visible}",
             *(f"{uuid} {bits}" for uuid, bits in sorted(grants.targets.items())),
-            "",
-            *(f"{uuid} {owner}" for uuid, owner in sorted(grants.owner_of.items())),
         ]
     )
 
@@ -169,7 +158,6 @@ def received(found: UserGrants, cluster: ClusterState, generation: int) -> Grant
         found.is_admin,
         found.is_active,
         {intern(uuid): bits for bits, uuids in found.targets.items() for uuid in uuids},
-        {intern(uuid): intern(owner) for uuid, owner in found.owner_of.items()},
         cluster,
         generation,
     )

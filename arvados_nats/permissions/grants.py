@@ -4,7 +4,8 @@
 """What one user may read, as the permission publisher answers it and every reader keeps it.
 
 Pure. `permissions.decide` asks these values about one object; `grant_subjects` turns them into NATS
-subjects and tells two generations of them apart. The rows come from `materialized_permissions`:
+subjects and tells two generations of them apart. They are known where access was given, not for
+each project (`share_points`). The rows come from `materialized_permissions`:
 the API's `computed_permissions` lacks `traverse_owned`, and a graph of our own disagrees with
 Arvados where its table is out of date (docs/facts/permission-rule.md, "Where the inputs must come
 from").
@@ -16,7 +17,7 @@ look-ups.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -36,8 +37,6 @@ READ_LEVEL = 1
 MANAGE_LEVEL = 3
 
 _USER_INFIX = "-tpzed-"
-_GROUP_INFIX = "-j7d0g-"
-_LIVE_INFIXES = frozenset({_GROUP_INFIX, "-4zz18-", "-xvhdp-", "-7fd4e-"})
 
 
 class PermissionRow(NamedTuple):
@@ -61,45 +60,31 @@ class ClusterState(msgspec.Struct, frozen=True):
     """The part of the rule that is the same for every user.
 
     `trashed` is the table `trashed_groups` (group uuid to trash time in seconds since 1970, a time
-    to come included), `frozen` the table `frozen_groups`; both list the groups inside as well.
+    to come included), `frozen` the table `frozen_groups`; both list the groups inside as well. What
+    is known of them stands in `Place`, so here are those of the object in question.
     `role_groups_visible` is `Users.RoleGroupsVisibleToAll`; None: nobody has said.
     """
 
     trashed: dict[str, float] = {}
     frozen: frozenset[str] = frozenset()
     role_groups_visible: bool | None = True
-    generation: int = 0
-
-    def is_trashed(self, group_uuid: str, now: float) -> bool:
-        """Whether the group, or one above it, is in the trash at `now`."""
-        trash_at = self.trashed.get(group_uuid)
-        return trash_at is not None and trash_at <= now
 
 
 class Grants(msgspec.Struct, frozen=True):
     """Everything the rule needs to know about one user.
 
-    `targets` maps each uuid the user reaches to the bits above. `owner_of` gives the present owner
-    of targets whose own changes do not reach a NATS reader through that owner: objects shared
-    directly, and groups whose owner is not readable. `generation` orders two answers about the same
-    user, whichever replica gave them: the higher one saw the later database.
+    `targets` maps each uuid the user reaches to the bits above: as grants are kept and travel, the
+    share points alone; as `permissions.decide` takes them, all that one object's facts name
+    (`share_points`). `generation` orders two answers about the same user, whichever replica gave
+    them: the higher one saw the later database.
     """
 
     user_uuid: str
     is_admin: bool = False
     is_active: bool = False
     targets: dict[str, int] = {}
-    owner_of: dict[str, str] = {}
     cluster: ClusterState = ClusterState()
     generation: int = 0
-
-    def owners(self) -> Iterable[str]:
-        """Uuids whose possessions are readable, trashed ones included."""
-        return (uuid for uuid, bits in self.targets.items() if bits & OWNED)
-
-    def objects(self) -> Iterable[str]:
-        """Uuids readable by themselves which own nothing readable."""
-        return (uuid for uuid, bits in self.targets.items() if bits & (DIRECT | OWNED) == DIRECT)
 
 
 def grouped(rows: Iterable[PermissionRow]) -> dict[str, list[PermissionRows]]:
@@ -151,21 +136,3 @@ def _add_rows(
             bits |= MANAGES | MANAGES_OWNED if traverse_owned else MANAGES
         for target in found:
             targets[target] = targets.get(target, 0) | bits
-
-
-def with_live_owner(uuids: Iterable[str]) -> Iterator[str]:
-    """The ones whose owner must be looked up for `owner_of`: kinds that the live tree holds."""
-    return (uuid for uuid in uuids if uuid[5:12] in _LIVE_INFIXES)
-
-
-def owners_beside(targets: Mapping[str, int], owners: Mapping[str, str]) -> dict[str, str]:
-    """`Grants.owner_of` of the targets, from the owners of all of them that exist.
-
-    Groups below a readable owner are left out, which are nearly all.
-    """
-    found = {}
-    for uuid in targets:
-        owner = owners.get(uuid)
-        if owner is not None and not (targets.get(owner, 0) & OWNED and uuid[5:12] == _GROUP_INFIX):
-            found[uuid] = owner
-    return found

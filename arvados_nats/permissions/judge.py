@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import msgspec
 
+from arvados_nats.permissions import share_points
 from arvados_nats.permissions.grants import Grants
 from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.permissions.rule import Decision, Identity, decide  # noqa: TID251  (the one caller)
@@ -25,17 +26,24 @@ class Judge(msgspec.Struct, frozen=True, gc=False):
     now: float
 
     def decide(self, facts: ObjectFacts, *, include_trash: bool = False) -> Decision:
-        """What the rule says of an object; see `permissions.decide`."""
-        return decide(self.identity, self.grants, facts, self.now, include_trash)
+        """What the rule says of an object; `ASK` while it is not known where the object is."""
+        if not share_points.is_placed(facts):
+            return Decision.ASK
+        grants = share_points.about(self.grants, facts)
+        return decide(self.identity, grants, facts, self.now, include_trash)
 
     def allows(self, facts: ObjectFacts) -> bool:
         """Whether the object may be read for sure, as states and logs are: trash is hidden."""
         return self.decide(facts) is Decision.YES
+
+    def heard_at(self, facts: ObjectFacts, uuid: str, owner: str) -> str:
+        """The share point below which changes of an object, or of a request, are told to them."""
+        return share_points.heard_at(self.grants, facts, uuid, owner)
 
     def requests_shown(self, facts: ObjectFacts) -> list[tuple[str, str]]:
         """(owner, request) of the requests that show a container and that may be read."""
         return [
             (owner, uuid)
             for uuid, owner in facts.requests or ()
-            if self.allows(ObjectFacts("container_request", uuid, owner))
+            if self.allows(ObjectFacts("container_request", uuid, owner, places=facts.places))
         ]

@@ -9,12 +9,13 @@ and the rule then answers `ASK` where its answer depends on it, never a guess.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from arvados_nats.contract.places import GROUP_INFIX, Place
 from arvados_nats.contract.subjects import kind_of
 from arvados_nats.errors import BadInput
 
@@ -25,8 +26,9 @@ PERMISSION = "permission"
 class ObjectFacts(msgspec.Struct, frozen=True, gc=False):
     """One object as the rule sees it; fields beyond the first three belong to some kinds only.
 
-    `requests` lists (uuid, owner_uuid) of the container requests that point to a container, or
-    whose container a log row is about. Times are seconds since 1970.
+    `places` are the groups among the owners that are named, where the object is known to be
+    (`share_points`). `requests` lists (uuid, owner_uuid) of the container requests that point to a
+    container, or whose container a log row is about. Times are seconds since 1970.
     """
 
     kind: str
@@ -51,6 +53,15 @@ class ObjectFacts(msgspec.Struct, frozen=True, gc=False):
     """Workflows: the collection that they are linked to and readable with, from which trash_at is
     then as well; empty without one."""
     collection_owner_uuid: str | None = None
+    seen_by: tuple[str, ...] | None = None
+    """Users: to whom permission links show them, roles and users."""
+    places: tuple[Place, ...] = ()
+
+    def owners(self) -> Iterator[str]:
+        """The groups among the owners that the rule may look at."""
+        named = [self.owner_uuid, self.head_owner_uuid or "", self.collection_owner_uuid or ""]
+        named += [owner for _, owner in self.requests or ()]
+        return (uuid for uuid in named if uuid[5:12] == GROUP_INFIX)
 
 
 def timestamp(value: str | datetime | None) -> float | None:

@@ -11,7 +11,7 @@ then the facts are the owner's: arvados-ws shows a `delete` to those who may rea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from arvados_nats.contract.events import Event, timestamp
 from arvados_nats.contract.subjects import KIND_OF_NAME, is_uuid
 from publishers.events.rows import LogRow
 from publishers.events.verifier import Verified, Verifier
-from publishers.postgres import object_tables, present_facts
+from publishers.postgres import object_tables, places, present_facts
 from publishers.postgres.database import Database
 from publishers.postgres.object_tables import Record
 
@@ -38,7 +38,39 @@ async def events_of(database: Database, rows: Sequence[LogRow], verifier: Verifi
         records |= await object_tables.read(database, more)
     verified = await verifier.verify(rows, records)
     records |= _with_former_requests(rows, records, verified)
-    return [_event(row, records, verified.get(row.uuid)) for row in rows]
+    events = [_event(row, records, verified.get(row.uuid)) for row in rows]
+    return await _placed(database, events)
+
+
+async def _placed(database: Database, events: list[Event]) -> list[Event]:
+    """The same with where each object is."""
+    wanted = [{*_owners(event)} for event in events]
+    found = await places.read(database, set().union(*wanted))
+    users = await places.seen_by(database, [event.object_uuid or "" for event in events])
+    return [
+        msgspec.structs.replace(
+            event,
+            facts=_seen(event, users)
+            | {"places": [found[uuid] for uuid in sorted(owners) if uuid in found]},
+        )
+        for event, owners in zip(events, wanted, strict=True)
+    ]
+
+
+def _owners(event: Event) -> Iterator[str]:
+    yield from (owner for owner, _ in event.audience)
+    for name in ("owner_uuid", "head_owner_uuid", "collection_owner_uuid"):
+        yield event.facts.get(name) or ""
+    old = event.properties.get("old_attributes")
+    if isinstance(old, dict) and isinstance(left := old.get("owner_uuid"), str) and is_uuid(left):
+        yield left  # those who could see it there may be told that it is gone
+
+
+def _seen(event: Event, users: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    facts = event.facts
+    if facts.get("kind") != "user" or facts.get("uuid") != event.object_uuid:
+        return facts
+    return facts | {"seen_by": users.get(facts["uuid"], ())}
 
 
 def _with_former_requests(
@@ -119,4 +151,5 @@ def _facts(record: Record | None, records: Records) -> dict[str, Any]:
     """`ObjectFacts` of a record, without what is not known."""
     facts = None if record is None else present_facts.of_record(record, records)
     built: dict[str, Any] = msgspec.to_builtins(facts) if facts else {}
+    built.pop("places", None)
     return {name: value for name, value in built.items() if value is not None}

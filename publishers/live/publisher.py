@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The live publisher: what users with a native NATS connection may subscribe to.
 
-It carries each stored event and each run of log bytes to `arvados.live.<owner>.<object>.…`, once
-for every owner and object through which it may be seen; a user's subscriptions decide the rest
-(`grant_subjects`). What is shown to one reader names no other: the audience of a live event is the
-one pair it is shown under, and the facts of the permission rule stay inside.
+It carries each stored event and each run of log bytes to `arvados.live.<share>.<owner>.<object>.…`,
+once for every share point above an object through which it may be seen; a user's subscriptions
+decide the rest (`grant_subjects`). What is shown to one reader names no other: the audience of a
+live event is the one pair it is shown under, and the facts of the permission rule stay inside.
 
 One process is active, by a lock of its own. It notes how far it has come, and goes on from there
 when NATS was away, as its successor does: a message can come twice then, with the same
@@ -37,7 +37,7 @@ from publishers.jetstream import kept
 from publishers.jetstream.follower import follow
 from publishers.jetstream.room import Room
 from publishers.live import audience as live_audience
-from publishers.live.audience import Pair, RequestsOfContainers, Trash
+from publishers.live.audience import Above, RequestsOfContainers, Shares, Shown
 from publishers.live.cursor import Cursor, Options
 from publishers.postgres.database import Database, Session
 from publishers.postgres.leader import Leadership, Lock
@@ -71,7 +71,6 @@ async def run(nats: Nats, database: Database, health: Health, options: Options) 
 
 async def _lead(live: _Live, session: Session, attempts: Attempts) -> None:
     async with Leadership(live.nats, LOCK, attempts, live.options.replicas).held(session):
-        await live.trash.refresh()
         under_way = asyncio.Barrier(3)
         async with asyncio.TaskGroup() as tasks:
             for stream, subject, deliver in (
@@ -90,7 +89,7 @@ class _Live:
         self.nats = nats
         self._health = health
         self.options = options
-        self.trash = Trash(database)
+        self.shares = Shares(database)
         self._requests = RequestsOfContainers(database)
         self._room = Room(nats, streams.LOGS, subjects.LOGS)
 
@@ -125,20 +124,22 @@ class _Live:
         decoded = _readable(batch, lambda message: events.decode(message.data), pass_over)
         for _, event in decoded:
             self._requests.seen(event)
-        groups_changed = any(event.object_kind == "arvados#group" for _, event in decoded)
-        await self.trash.refresh(within=0 if groups_changed else live_audience.FRESH_TRASH)
+            self.shares.seen(event)
+        above = await self.shares.read(pair for _, event in decoded for pair in event.audience)
         for message, event in decoded:
-            await self._show_event(message, event, pass_over)
+            await self._show_event(message, event, above, pass_over)
 
-    async def _show_event(self, message: StoredMessage, event: Event, pass_over: Pass) -> None:
+    async def _show_event(
+        self, message: StoredMessage, event: Event, above: Above, pass_over: Pass
+    ) -> None:
         kind = subjects.kind_of(event.object_uuid)
         if kind is None or kind.name not in live_audience.KINDS:
             metrics.LIVE_SKIPPED.labels("kind").inc()
             return
-        pairs = live_audience.of_event(event, kind.name, self.trash)
-        _count("event", pairs)
-        for owner, obj in pairs:
-            subject = subjects.live_event(owner, obj, event.object_uuid, event.event_type)
+        found = live_audience.of_event(event, kind.name, above)
+        _count("event", found)
+        for share, owner, obj in found:
+            subject = subjects.live_event(share, owner, obj, event.object_uuid, event.event_type)
             shown = msgspec.structs.replace(event, audience=[(owner, obj)], facts={})
             headers = {_ID: event.uuid, **_place(message)}
             try:
@@ -151,13 +152,15 @@ class _Live:
         await self._room.taken(batch)
         parsed = _readable(batch, _log, pass_over)
         requests = await self._requests.read({log.container_uuid for _, log in parsed})
-        await self.trash.refresh()
+        above = await self.shares.read(
+            (owner, uuid) for shown in requests.values() for uuid, owner in shown
+        )
         for message, log in parsed:
-            pairs = live_audience.of_log(requests[log.container_uuid], self.trash)
-            _count("log", pairs)
+            found = live_audience.of_log(requests[log.container_uuid], above)
+            _count("log", found)
             file = message.subject.rpartition(".")[2]
-            for owner, obj in pairs:
-                subject = subjects.live_log(owner, obj, log.container_uuid, file)
+            for share, owner, obj in found:
+                subject = subjects.live_log(share, owner, obj, log.container_uuid, file)
                 headers = {**log.headers, **_place(message)}
                 try:
                     await self.nats.publish(subject, message.data, headers=headers)
@@ -199,9 +202,9 @@ def _observe(stream: str, oldest: StoredMessage) -> None:
     metrics.LIVE_LAG.labels(what).observe(max(0.0, now - (stored or 0.0)))
 
 
-def _count(what: str, pairs: list[Pair]) -> None:
-    if pairs:
-        metrics.LIVE_PUBLISHED.labels(what).inc(len(pairs))
+def _count(what: str, shown: list[Shown]) -> None:
+    if shown:
+        metrics.LIVE_PUBLISHED.labels(what).inc(len(shown))
     else:
         metrics.LIVE_SKIPPED.labels("nobody").inc()
 

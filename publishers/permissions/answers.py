@@ -105,19 +105,17 @@ async def _answer_grants(nats: Nats, query: GrantsQuery, message: Message) -> No
     answer = _without_known(question, reading)
     for headers, piece in grants_messages.parts(answer):
         await nats.publish(message.reply, piece, headers=headers)
-    note = GrantsAnswered(reading.generation, reading.cluster.version, dict(reading.versions))
+    note = GrantsAnswered(reading.generation, dict(reading.versions))
     await nats.publish(subjects.GRANTS_ANSWERED, grants_messages.encode(note))
 
 
 def _without_known(question: GrantsQuestion, reading: Reading) -> GrantsAnswer:
-    cluster = reading.cluster
     same = [user for user, version in reading.versions.items() if question.users[user] == version]
     changed = reading.grants.keys() - same
     return GrantsAnswer(
         reading.generation,
         reading.now,
-        cluster.version,
-        None if question.cluster == cluster.version else cluster.state,
+        reading.role_groups_visible,
         [
             grants_messages.user_grants(user, grants, reading.versions[user])
             for user, grants in reading.grants.items()

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Notice that grants changed, and tell: run by the one replica that holds the lock.
 
-Four things make it look: an event near the permission graph, an answer that a replica gave, a trash
-time that comes, and the clock. Events narrow whose grants are read again (`grants_touched`); the
-round over everybody finds what left no row: merges, overlapping links, Arvados' own late
-recomputation (docs/facts/arvados.md 1, Revocations). Looking takes turns with resting, so that a
-flood of posted rows costs a bounded part of the database's time.
+Three things make it look: an event of a link, user or role, an answer that a replica gave, and the
+clock. Events narrow whose grants are read again (`grants_touched`); the round over everybody finds
+what left no row: merges, overlapping links, Arvados' own late recomputation (docs/facts/arvados.md
+1, Revocations). Looking takes turns with resting, so that a flood of posted rows costs a bounded
+part of the database's time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from arvados_nats.nats.client import Message, Nats, Subscription
 from arvados_nats.permission_client import grants_messages
 from arvados_nats.permission_client.grants_messages import GrantsAnswered, GrantsChanged
 from publishers.permissions import metrics
-from publishers.permissions.affected import GRAPH_KINDS, OWNED_KINDS, touched
+from publishers.permissions.affected import GRAPH_KINDS, touched
 from publishers.permissions.query import GrantsQuery
 from publishers.permissions.watched import Watch, batches
 
@@ -37,7 +37,6 @@ _GATHER = 0.005
 _REST = 2.0
 """Rest after a look, as a multiple of the time it took."""
 _LONGEST_REST = 2.0
-_UUID_TOKEN = 4
 
 
 class GrantsLeader:
@@ -54,9 +53,7 @@ class GrantsLeader:
         """What is near a change, as `grants_touched.Touched`."""
         self._due: set[str] = set()
         self._everybody = False
-        self._moved_objects: frozenset[str] = frozenset()
         self._generation = 0
-        self._clock_offset = 0.0
         self._round: list[list[str]] = []
         self._next_turn = 0.0
         self._told: Counter[str] = Counter()
@@ -89,9 +86,8 @@ class GrantsLeader:
 
     async def _subscribe(self) -> list[Subscription]:
         stored = subjects.STORED_EVENTS
-        wanted = [(f"{stored}.{kind}.>", self._graph_event) for kind in GRAPH_KINDS]
-        wanted += [(f"{stored}.{kind}.>", self._object_event) for kind in OWNED_KINDS]
-        return [await self._nats.subscribe(subject, heard) for subject, heard in wanted]
+        wanted = [f"{stored}.{kind}.>" for kind in GRAPH_KINDS]
+        return [await self._nats.subscribe(subject, self._graph_event) for subject in wanted]
 
     async def _graph_event(self, message: Message) -> None:
         near = touched(events.decode(message.data))
@@ -104,12 +100,6 @@ class GrantsLeader:
             metrics.HINTS.inc()
             self._wake.set()
 
-    async def _object_event(self, message: Message) -> None:
-        uuid = message.subject.split(".")[_UUID_TOKEN]
-        if uuid in self._moved_objects:
-            self._nodes.add(uuid)
-            self._wake.set()
-
     def _connection_changed(self, connected: bool) -> None:
         if connected:
             # Events were missed meanwhile.
@@ -118,13 +108,9 @@ class GrantsLeader:
 
     async def _wait(self) -> None:
         """Until there is something to do; hints that come together are looked at together."""
-        loop = asyncio.get_running_loop()
-        until = [self._next_turn]
-        trash_at = self._watch.next_trash_time(self._now())
-        if trash_at is not None:
-            until.append(trash_at - self._clock_offset)
+        pause = self._next_turn - asyncio.get_running_loop().time()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(min(until) - loop.time(), 0)):
+            async with asyncio.timeout(max(pause, 0)):
                 await self._wake.wait()
             await asyncio.sleep(_GATHER)
         self._wake.clear()
@@ -144,8 +130,7 @@ class GrantsLeader:
             # Whom a change is about should not wait until all who can see him are read.
             await self._read([*named], cause)
             due -= named
-        await self._read([*due, *await self._differing(self._turn() - due)], cause)
-        await self._tell(self._watch.time_passed(self._generation, self._now()))
+        await self._read([*due, *(self._turn() - due)], cause)
         self._log(cause)
 
     def _turn(self) -> set[str]:
@@ -159,25 +144,14 @@ class GrantsLeader:
         self._next_turn = max(self._next_turn, now - pause) + pause
         return {*self._round.pop()} if self._round else set()
 
-    async def _differing(self, users: set[str]) -> set[str]:
-        """Those of the users that must be read in full; digests spare the others."""
-        known = self._watch.digests(users)
-        if not users:
-            return set()
-        owners = await self._query.owners(self._watch.shared_directly(users))
-        misplaced = self._watch.misplaced(users, owners)
-        return await self._query.differing(known) | misplaced | (users - known.keys())
-
     async def _read(self, users: list[str], cause: str) -> None:
         for batch in [*batches(dict.fromkeys(users), _BATCH)] or [[]]:
-            reading = await self._query.read(batch, digests=True)
+            reading = await self._query.read(batch)
             if reading.generation < self._generation:
                 self._watch.renumber()
             self._generation = reading.generation
-            self._clock_offset = reading.now - asyncio.get_running_loop().time()
             metrics.READS.inc(len(batch))
             await self._tell(self._watch.take(reading, cause))
-        self._moved_objects = frozenset(self._watch.shared_directly())
 
     async def _tell(self, changes: Iterable[GrantsChanged]) -> None:
         for change in changes:
@@ -196,7 +170,3 @@ class GrantsLeader:
                 extra={"action": "grants.changed", "cause": cause, **self._told},
             )
             self._told.clear()
-
-    def _now(self) -> float:
-        """The database's time, as far as it is known here."""
-        return asyncio.get_running_loop().time() + self._clock_offset

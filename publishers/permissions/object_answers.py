@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answer what an object is now, and how far a container or container request has run.
 
-Every replica, in one queue group. Read from the database for each question: an answer decides who
-reads a log, and an event tells late, or not at all, that a request was moved.
+And where groups are (`places`). Every replica, in one queue group. Read from the database for each
+question: an answer decides who reads a log, and an event tells late, or not at all, that a request
+was moved.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from arvados_nats.permission_client.grants_messages import FAILED
 from arvados_nats.permission_client.object_messages import Snapshot
 from arvados_nats.permission_client.run_messages import Run
 from arvados_nats.permissions.object_facts import facts_of
-from publishers.postgres import object_tables, present_facts
+from publishers.postgres import object_tables, places, present_facts
 from publishers.postgres.database import Database
 from publishers.postgres.object_tables import Record
 
 QUEUE = "permissions"
+MAX_ASKED = 1000
+"""Uuids in one question."""
 _AT_ONCE = 2
 _KINDS = ("container", "container_request")
 
@@ -75,7 +78,7 @@ async def read(database: Database, uuid: str) -> Run:
     record = (await object_tables.read(database, [uuid])).get(uuid)
     if record is None:
         return Run()
-    facts = facts_of(record, requests=_requests(record))
+    (facts,) = await places.placed(database, [facts_of(record, requests=_requests(record))])
     if kind.name == "container":
         return Run(facts, uuid, **_progress(record))
     container = record["container_uuid"]
@@ -106,8 +109,9 @@ async def read_object(database: Database, uuid: str) -> Snapshot:
         return Snapshot()
     container = record.get("container_uuid")
     shown = (await object_tables.read(database, [container])).get(container) if container else None
+    (facts,) = await places.placed(database, [facts_of(record, requests=_requests(record))])
     return Snapshot(
-        facts_of(record, requests=_requests(record)),
+        facts,
         _as_api(record),
         None if shown is None else _as_api(shown),
     )
@@ -137,15 +141,23 @@ _BELOW = """
 """
 
 
-def _uuids(asked: str) -> list[str]:
-    try:
-        return msgspec.json.decode(asked, type=list[str])
-    except MALFORMED as error:
-        raise BadInput(f"not a list of uuids: {error}") from error
-
-
 async def _below(database: Database, asked: str) -> bytes:
     return msgspec.json.encode(await projects_below(database, _uuids(asked)))
+
+
+async def _places(database: Database, asked: str) -> bytes:
+    found = await places.read(database, _uuids(asked))
+    return msgspec.json.encode([*found.values()])
+
+
+def _uuids(asked: str) -> list[str]:
+    try:
+        found = msgspec.json.decode(asked, type=list[str])
+    except MALFORMED as error:
+        raise BadInput(f"not a list of uuids: {error}") from error
+    if len(found) > MAX_ASKED:
+        raise BadInput(f"more than {MAX_ASKED} uuids in one question")
+    return found
 
 
 async def _facts(database: Database, asked: str) -> bytes:
@@ -165,4 +177,5 @@ _ANSWERS: Mapping[str, Callable[[Database, str], Awaitable[bytes]]] = {
     subjects.OBJECTS_GET: _object,
     subjects.OBJECTS_FACTS: _facts,
     subjects.PROJECTS_BELOW: _below,
+    subjects.PLACES_GET: _places,
 }

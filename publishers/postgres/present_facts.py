@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from arvados_nats.errors import BadInput
 from arvados_nats.permissions import object_facts
 from arvados_nats.permissions.object_facts import PERMISSION, ObjectFacts
-from publishers.postgres import object_tables
+from publishers.postgres import object_tables, places
 from publishers.postgres.database import Database
 from publishers.postgres.object_tables import Record
 
@@ -20,7 +20,8 @@ async def read(database: Database, uuids: Iterable[str]) -> list[ObjectFacts]:
     records = await object_tables.read(database, uuids)
     heads = await object_tables.read(database, set(heads_of(records.values())) - records.keys())
     known = {**records, **heads}
-    return [facts for record in records.values() if (facts := of_record(record, known))]
+    found = [facts for record in records.values() if (facts := of_record(record, known))]
+    return await places.placed(database, found)
 
 
 def heads_of(records: Iterable[Record]) -> Iterable[str]:

@@ -230,7 +230,8 @@ async def test_what_no_service_sends_is_left_out(world: World, program: Program)
     """No sequence, no number, no JSON: the program says so, goes on, and tells what is true."""
     made = await world.make()
     await program.tells(made)
-    subject = f"arvados.live.{world.project.uuid}.{made[0]}.event.collection.{made[0]}.update"
+    share = world.project.uuid
+    subject = f"arvados.live.{share}.{share}.{made[0]}.event.collection.{made[0]}.update"
     await world.live(
         (subject, {}, b'{"uuid": "forged"}'),
         (subject, {"Arvados-Offset": "0", "Arvados-Epoch": "0"}, b"forged"),
@@ -254,7 +255,8 @@ async def test_bytes_of_another_container_are_left_out(
     for piece in pieces[:2]:
         await cluster.write_log(container, "stdout.txt", piece)
     said = len(b"".join(pieces[:2]))
-    subject = subjects.live_log(world.project.uuid, request.uuid, container.uuid, "stdout.txt")
+    share = world.project.uuid
+    subject = subjects.live_log(share, share, request.uuid, container.uuid, "stdout.txt")
     place = {"Arvados-File": "stdout.txt", "Arvados-Offset": f"{said}", "Arvados-Epoch": "0"}
     other = {"Arvados-Container": "zzzzz-dz642-000000000000001", "Nats-Sequence": "1"}
     async with running(

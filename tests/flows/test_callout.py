@@ -125,8 +125,8 @@ async def test_nobody_joins_anothers_queue_group(stack: Stack) -> None:
     worker = await cluster.user("worker")
     project = await cluster.project("queue", owner=worker)
     async with connected(stack, worker) as mine, connected(stack, bob) as theirs:
-        await mine.listen(f"arvados.live.{project.uuid}.>", queue="workers")
-        await theirs.listen(f"arvados.live.{project.uuid}.>", queue="workers")
+        await mine.listen(f"arvados.live.{worker.uuid}.>", queue="workers")
+        await theirs.listen(f"arvados.live.{worker.uuid}.>", queue="workers")
         made = [await cluster.collection(f"c{n}", owner=project, by=worker) for n in range(20)]
         await until(
             lambda: all(mine.heard_of(one.uuid) for one in made), "every event comes to its reader"

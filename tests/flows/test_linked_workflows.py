@@ -81,7 +81,7 @@ async def test_a_linked_workflow_goes_where_its_collection_goes(stack: Stack) ->
         for event in ready:
             await event.wait()
         await one.listen(f"arvados.live.{project.uuid}.>")
-        await other.listen(f"arvados.live.*.{collection.uuid}.>")
+        await other.listen(f"arvados.live.{collection.uuid}.*.{collection.uuid}.>")
         await cluster.update(workflow, {"description": "changed"}, owner)
         after = await cluster.collection("after", owner=project, by=owner)
         await until(lambda: one.heard_of(after.uuid), "what comes after is heard")

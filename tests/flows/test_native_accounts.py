@@ -49,7 +49,7 @@ async def test_no_answer_is_heard_as_another_users_event(stack: Stack, asks: boo
     async with native(stack, mallory) as honest:
         await eventually(lambda: _has_bytes(honest, request.uuid))
     target = await cluster.collection(owner=owner)
-    live = f"arvados.live.{owner.uuid}.{target.uuid}"
+    live = f"arvados.live.{owner.uuid}.{owner.uuid}.{target.uuid}"
     replies = (
         f"{live}.event.collection.{target.uuid}.update",
         f"{live}.log.zzzzz-dz642-000000000000001.stdout_txt",

@@ -29,7 +29,7 @@ from arvados_nats.permission_client.grants_messages import (
     user_grants,
 )
 from arvados_nats.permissions.grant_subjects import Change
-from arvados_nats.permissions.grants import OWNED, Grants
+from arvados_nats.permissions.grants import DIRECT, OWNED, Grants
 from sandbox.model.actors import Actor
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
@@ -110,12 +110,12 @@ async def test_questions_at_the_same_time_travel_as_one(here: PermissionWorld) -
 
 
 async def test_an_answer_of_any_size_arrives(here: PermissionWorld) -> None:
-    """Tens of thousands of owners are more than one message can hold."""
+    """Tens of thousands of shared objects are more than one message can hold."""
     alice = await here.cluster.user("alice")
     connection = await asyncpg.connect(here.database.dsn)
     await connection.execute(
         "INSERT INTO materialized_permissions"
-        " SELECT $1, 'zzzzz-j7d0g-' || left(md5(g::text), 15), 1, true"
+        " SELECT $1, 'zzzzz-4zz18-' || left(md5(g::text), 15), 1, true"
         " FROM generate_series(1, 60000) AS g",
         alice.uuid,
     )
@@ -131,7 +131,7 @@ async def test_an_answer_of_any_size_arrives(here: PermissionWorld) -> None:
 
     assert len(sizes) > 1
     assert max(sizes) <= grants_messages.PART_BYTES
-    assert sum(bool(bits & OWNED) for bits in grants.targets.values()) > 60_000
+    assert sum(bool(bits & DIRECT) for bits in grants.targets.values()) > 60_000
 
 
 async def test_nobody_there_is_said_at_once(here: PermissionWorld) -> None:
@@ -169,7 +169,7 @@ async def test_a_database_that_went_back_is_believed(
     alice = "zzzzz-tpzed-0000000000alice"
     project = "zzzzz-j7d0g-000000000000001"
     answers = [
-        GrantsAnswer(generation, 0.0, "", None, [user_grants(alice, grants, f"{grants}")], [])
+        GrantsAnswer(generation, 0.0, True, [user_grants(alice, grants, f"{grants}")], [])
         for generation, grants in (
             (9, Grants(alice, targets={project: OWNED})),
             (5, Grants(alice)),

@@ -60,7 +60,8 @@ async def test_a_change_is_shown_under_its_owner_and_itself(
     project = await cluster.project("p", owner=alice)
     collection = await cluster.collection("c", owner=project, by=alice)
     await shown.all_shown()
-    subject = f"{project.uuid}.{collection.uuid}.event.collection.{collection.uuid}.create"
+    pair = f"{alice.uuid}.{project.uuid}.{collection.uuid}"
+    subject = f"{pair}.event.collection.{collection.uuid}.create"
     assert shown.shown(collection.uuid) == [subject]
     (message,) = [one for one in shown.heard if one.subject.endswith(subject)]
     event = _event(message)
@@ -84,7 +85,7 @@ async def test_only_kinds_with_a_plain_rule_are_shown(cluster: Cluster, shown: L
     await cluster.run(request)
     await shown.all_shown()
     live_events = [message for message in shown.heard if ".event." in message.subject]
-    kinds = {message.subject.split(".")[5] for message in live_events}
+    kinds = {message.subject.split(".")[6] for message in live_events}
     assert kinds == {"collection", "container", "container_request", "group"}
     stored = {event.object_kind for event in await shown.scene.stored()}
     assert stored >= {"arvados#user", "arvados#link", "arvados#apiClientAuthorization"}
@@ -105,7 +106,7 @@ async def test_a_container_is_shown_under_each_of_its_requests(
     assert shown.places(running) == {(alice.uuid, one.uuid), (bob.uuid, two.uuid)}
     for message in shown.heard:
         if message.subject.endswith(running):
-            owner, request = message.subject.split(".")[2:4]
+            owner, request = message.subject.split(".")[3:5]
             others = {alice.uuid, bob.uuid, one.uuid, two.uuid} - {owner, request}
             assert not [uuid for uuid in others if uuid in message.data.decode()]
 
@@ -220,7 +221,7 @@ async def test_what_a_user_posted_is_shown_and_marked(cluster: Cluster, shown: L
     await shown.scene.insert(posted)
     await shown.all_shown()
     (message,) = [one for one in shown.heard if one.headers.get("Nats-Msg-Id") == posted.uuid]
-    assert message.subject.startswith(f"arvados.live.{alice.uuid}.{collection.uuid}.")
+    assert message.subject.startswith(f"arvados.live.{alice.uuid}.{alice.uuid}.{collection.uuid}.")
     assert not _event(message).verified
 
 

@@ -18,7 +18,7 @@ from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.permissions.rule import Decision, Identity
-from publishers.live.audience import Trash
+from publishers.live.audience import Shares
 from publishers.postgres import database as postgres
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
@@ -26,8 +26,10 @@ from tests.support.worlds.permissions import PermissionWorld, world
 from wsproxy.events.permission_check import PermissionCheck
 from wsproxy.events.principal import Principal
 from wsproxy.events.record_check import RecordCheck
+from wsproxy.events.router import Router
 from wsproxy.logins.logins import Login
 from wsproxy.logins.readable import Readable
+from wsproxy.logins.whereabouts import Whereabouts
 
 AHEAD = 30
 
@@ -66,6 +68,10 @@ async def nobody() -> AsyncIterator[Arvados]:
         yield client
 
 
+def nothing() -> None:
+    """Nobody is told."""
+
+
 async def trash(database: Database, group: str, seconds: float) -> None:
     """Have the group in the trash since so many seconds, by the database's clock."""
     since = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=AHEAD - seconds)
@@ -89,15 +95,20 @@ async def test_what_is_in_the_trash_by_the_databases_clock_is_not_read(
     principal = Principal(identity, PermissionCheck(RecordCheck(nobody)), here.grants_cache.judge)
     principal.set_grants(grants)
     login = Login(Token("v2/a/b"), identity, principal, here.grants_cache)
-    request = ObjectFacts("container_request", "zzzzz-xvhdp-000000000000001", project.uuid)
+    where = Whereabouts(here.reader, Router(), here.grants_cache.now)
+    lost = ObjectFacts("container_request", "zzzzz-xvhdp-000000000000001", project.uuid)
+    request = await where.placed(lost, nothing)
     judge = login.judge()
     assert judge is not None
     assert judge.decide(request) is Decision.NO
-    assert not await Readable(RecordCheck(nobody)).logs(
-        login, request.uuid, request, container=None
-    )
+    readable = Readable(RecordCheck(nobody), where)
+    assert not await readable.logs(login, request.uuid, lost, nothing, container=None)
     shown = ObjectFacts(
-        "container", "zzzzz-dz642-000000000000001", "", requests=((request.uuid, project.uuid),)
+        "container",
+        "zzzzz-dz642-000000000000001",
+        "",
+        requests=((request.uuid, project.uuid),),
+        places=request.places,
     )
     assert judge.requests_shown(shown) == []
 
@@ -115,8 +126,8 @@ async def test_an_expired_token_reads_nothing(here: PermissionWorld) -> None:
 async def test_live_subjects_close_by_the_databases_clock(ahead: Database) -> None:
     """The live publisher's own look at the trash."""
     group = "zzzzz-j7d0g-000000000000001"
+    request = "zzzzz-xvhdp-000000000000001"
     await trash(ahead, group, 10)
     async with postgres.connect(ahead.reader_dsn) as principal:
-        shown = Trash(principal)
-        await shown.refresh()
-        assert shown.holds(group)
+        above = await Shares(principal).read([(group, request)])
+        assert above.hides(group, "container_request", None)

@@ -59,7 +59,7 @@ async def connect_all(here: PermissionWorld, user: Actor, tokens: list[str]) -> 
     connections = Connections(here.reader)
     held = await here.grants_cache.of(user.uuid)
     for cid, token in enumerate(tokens):
-        given = fingerprint(Identity(token, user.uuid), held, here.grants_cache.now()) or ""
+        given = fingerprint(Identity(token, user.uuid), held) or ""
         connections.add(Connection("SERVER", cid), Holder(user.uuid, token, given))
     return connections
 

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from arvados_nats.contract import events, subjects
 from arvados_nats.contract.events import Event
+from arvados_nats.contract.places import GROUP_INFIX, Place
 from wsproxy.events import stored_event
 from wsproxy.events.stored_event import StoredEvent
 
@@ -25,7 +28,7 @@ def made(
     facts: dict[str, Any] | None = None,
     **changes: Any,
 ) -> StoredEvent:
-    """An update of a collection in a project, unless told otherwise."""
+    """An update of a collection in a project, unless told otherwise; projects are in nothing."""
     kind = subjects.kind_of(object_uuid)
     found = {"kind": kind.name, "uuid": object_uuid, "owner_uuid": owner} if kind else {}
     given: dict[str, Any] = {
@@ -42,4 +45,11 @@ def made(
         "properties": {},
         "facts": {**found, **facts} if facts is not None else found,
     }
-    return stored_event.decode(sequence, events.encode(Event(**{**given, **changes})))
+    event = Event(**{**given, **changes})
+    if event.facts.get("kind") == "user" and event.facts.get("uuid") == object_uuid:
+        event = msgspec.structs.replace(event, facts={"seen_by": (), **event.facts})
+    owners = {owner for owner, _ in event.audience} | {event.facts.get("head_owner_uuid", "")}
+    owners |= {owner for _, owner in event.facts.get("requests") or ()}
+    places = tuple(Place(uuid) for uuid in sorted(owners) if uuid[5:12] == GROUP_INFIX)
+    event = msgspec.structs.replace(event, facts={"places": places, **event.facts})
+    return stored_event.decode(sequence, events.encode(event))

@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
@@ -29,12 +30,18 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the reader can read now, where new objects in it are made, and how to take it away."""
+    """What the reader can read now, where new objects in it are made, and how to take it away.
+
+    `share` is where access comes in, unless that is the project itself.
+    """
 
     owner: Actor
     project: Record
     take: Callable[[], Awaitable[object]]
     ends_token: bool = False
+    share: str = ""
+    cuts: bool = True
+    """Whether the reader's own access was taken, so that a native connection is cut."""
     hides: tuple[str, ...] = ("collection", "request")
     """What of the project's contents can no longer be read: an event about a collection in the
     trash is still shown, as arvados-ws shows it."""
@@ -71,7 +78,8 @@ async def project_moved_away(cluster: Cluster, reader: Actor) -> Given:
     owner, parent = await _owner_and_project(cluster)
     project = await cluster.project("inner", owner=parent, by=owner)
     await cluster.share(parent, reader)
-    return Given(owner, project, lambda: cluster.move(project, owner, by=owner))
+    take = partial(cluster.move, project, owner, by=owner)
+    return Given(owner, project, take, share=parent.uuid, cuts=False)
 
 
 async def parent_moved_away(cluster: Cluster, reader: Actor) -> Given:
@@ -79,7 +87,8 @@ async def parent_moved_away(cluster: Cluster, reader: Actor) -> Given:
     middle = await cluster.project("middle", owner=top, by=owner)
     project = await cluster.project("inner", owner=middle, by=owner)
     await cluster.share(top, reader)
-    return Given(owner, project, lambda: cluster.move(middle, owner, by=owner))
+    take = partial(cluster.move, middle, owner, by=owner)
+    return Given(owner, project, take, share=top.uuid, cuts=False)
 
 
 async def redundant_links_deleted(cluster: Cluster, reader: Actor) -> Given:
@@ -123,10 +132,11 @@ async def token_set_to_expire(cluster: Cluster, reader: Actor) -> Given:
 
 
 async def project_trashed(cluster: Cluster, reader: Actor) -> Given:
-    """Requests in it are hidden, and the reader's patterns narrow; collections stay readable."""
+    """Requests in it are hidden; collections stay readable."""
     owner, project = await _owner_and_project(cluster)
     await cluster.share(project, reader)
-    return Given(owner, project, lambda: cluster.trash(project, owner), hides=("request",))
+    take = partial(cluster.trash, project, owner)
+    return Given(owner, project, take, hides=("request",), cuts=False)
 
 
 async def trash_time_passed(cluster: Cluster, reader: Actor) -> Given:
@@ -137,15 +147,14 @@ async def trash_time_passed(cluster: Cluster, reader: Actor) -> Given:
         soon = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=1)
         await cluster.expire(project, soon, by=owner)
 
-    return Given(owner, project, take, hides=("request",))
+    return Given(owner, project, take, hides=("request",), cuts=False)
 
 
 async def admin_demoted(cluster: Cluster, reader: Actor) -> Given:
     owner, project = await _owner_and_project(cluster)
     await cluster.update(reader.uuid, {"is_admin": True}, cluster.root)
-    return Given(
-        owner, project, lambda: cluster.update(reader.uuid, {"is_admin": False}, cluster.root)
-    )
+    take = partial(cluster.update, reader.uuid, {"is_admin": False}, cluster.root)
+    return Given(owner, project, take, share=owner.uuid)
 
 
 SCENES: dict[str, tuple[Scene, float]] = {

@@ -21,7 +21,6 @@ USER = "zzzzz-tpzed-000000000000001"
 TOKEN = "zzzzz-gj3su-000000000000001"
 PROJECT = "zzzzz-j7d0g-000000000000001"
 RUNNING = "zzzzz-dz642-000000000000001"
-NOW = 1_800_000_000.0
 IDENTITY = Identity(TOKEN, USER)
 GRANTS = Grants(USER, is_active=True, targets={USER: DIRECT | OWNED, PROJECT: DIRECT | OWNED})
 
@@ -32,7 +31,7 @@ def changed(identity: Identity, **changes: object) -> Identity:
 
 def test_an_ordinary_token() -> None:
     """To listen: the live patterns of its grants and nothing else. It publishes nothing at all."""
-    found = admission(IDENTITY, GRANTS, NOW)
+    found = admission(IDENTITY, GRANTS)
     assert found.account == accounts.USERS
     assert set(found.subscribe) == {f"arvados.live.{USER}.>", f"arvados.live.{PROJECT}.>"}
     assert found.publish == ()
@@ -42,7 +41,7 @@ def test_an_ordinary_token() -> None:
 def test_who_asks(admin: bool) -> None:
     """The API and the inbox, whatever may be read: never a live pattern, `$JS` or `_INBOX.>`."""
     grants = msgspec.structs.replace(GRANTS, is_admin=admin)
-    found = admission(IDENTITY, grants, NOW, asks=True)
+    found = admission(IDENTITY, grants, asks=True)
     assert found.account == accounts.REQUESTS
     assert set(found.subscribe) == {f"_INBOX_{USER}.>", f"_INBOX_{TOKEN}.>"}
     assert set(found.publish) == {"arvados.api.>", "$SYS.REQ.USER.INFO"}
@@ -53,13 +52,13 @@ def test_who_asks(admin: bool) -> None:
 def test_a_scoped_token_has_an_inbox_of_its_own() -> None:
     """In its user's it would read what the owner's other tokens are answered."""
     scoped = changed(IDENTITY, scopes=("GET /",))
-    assert admission(scoped, GRANTS, NOW, asks=True).subscribe == (f"_INBOX_{TOKEN}.>",)
+    assert admission(scoped, GRANTS, asks=True).subscribe == (f"_INBOX_{TOKEN}.>",)
 
 
 def test_scopes_that_read_nothing_may_not_ask_either() -> None:
     """A login that would be refused everything is refused."""
     with pytest.raises(Refused, match="scopes"):
-        admission(changed(IDENTITY, scopes=()), GRANTS, NOW, asks=True)
+        admission(changed(IDENTITY, scopes=()), GRANTS, asks=True)
 
 
 @pytest.mark.parametrize(
@@ -78,12 +77,12 @@ def test_scopes_that_read_nothing_may_not_ask_either() -> None:
 )
 def test_who_is_trusted(identity: Identity, grants: Grants, account: str) -> None:
     """Admins without limits and the root token; what Grants say stands over what a login said."""
-    assert admission(identity, grants, NOW).account == account
+    assert admission(identity, grants).account == account
 
 
 def test_admins_get_named_streams_and_can_change_none() -> None:
     """No call that creates, changes or empties a stream (docs/facts/nats-callout.md 9.7)."""
-    found = admission(changed(IDENTITY, is_root=True), GRANTS, NOW)
+    found = admission(changed(IDENTITY, is_root=True), GRANTS)
     calls = [subject for subject in found.publish if subject.startswith("$JS.API.STREAM")]
     assert {call.split(".")[3] for call in calls} == {"INFO", "MSG"}
     assert not {">", "$JS.>", "$JS.API.>", "$SYS.>"} & set(found.publish)
@@ -92,7 +91,7 @@ def test_admins_get_named_streams_and_can_change_none() -> None:
 def test_a_containers_own_token() -> None:
     """Publishes its own logs and reads nothing but their last chunk."""
     identity = changed(IDENTITY, container_uuid=RUNNING)
-    found = admission(identity, GRANTS, NOW)
+    found = admission(identity, GRANTS)
     assert found.account == accounts.SENDERS
     assert found.subscribe == (f"_INBOX_{TOKEN}.>",)
     assert all(RUNNING in subject for subject in found.publish)
@@ -103,35 +102,35 @@ def test_a_containers_own_token() -> None:
 def test_scopes_that_read_nothing_are_refused() -> None:
     """With a reason that names the scopes."""
     with pytest.raises(Refused, match="scopes"):
-        admission(changed(IDENTITY, scopes=("POST /arvados/v1/none",)), GRANTS, NOW)
-    assert fingerprint(changed(IDENTITY, scopes=()), GRANTS, NOW) is None
+        admission(changed(IDENTITY, scopes=("POST /arvados/v1/none",)), GRANTS)
+    assert fingerprint(changed(IDENTITY, scopes=()), GRANTS) is None
 
 
 def test_scopes_narrow_the_patterns() -> None:
     """A token for single collections hears of collections only."""
     scoped = changed(IDENTITY, scopes=("GET /arvados/v1/collections/",))
-    live = [s for s in admission(scoped, GRANTS, NOW).subscribe if "live" in s]
+    live = [s for s in admission(scoped, GRANTS).subscribe if "live" in s]
     assert live
     assert all(".event.collection." in subject for subject in live)
 
 
 def test_beyond_the_limit_nothing_is_heard() -> None:
     """Not refused silently: history and whoami work for who asks, and whoami says so."""
-    found = admission(IDENTITY, GRANTS, NOW, limit=1)
+    found = admission(IDENTITY, GRANTS, limit=1)
     assert (found.account, found.subscribe) == (accounts.USERS, ())
-    asking = admission(IDENTITY, GRANTS, NOW, limit=1, asks=True)
+    asking = admission(IDENTITY, GRANTS, limit=1, asks=True)
     assert "arvados.api.>" in asking.publish
 
 
 def test_the_name_says_who_and_with_what() -> None:
     """Any replica can tell from a connection's name whether it has what it should."""
-    found = admission(IDENTITY, GRANTS, NOW)
+    found = admission(IDENTITY, GRANTS)
     owner = holder(found.name)
     assert owner is not None
     assert (owner.user_uuid, owner.token_uuid) == (USER, TOKEN)
-    assert owner.fingerprint == fingerprint(IDENTITY, GRANTS, NOW)
+    assert owner.fingerprint == fingerprint(IDENTITY, GRANTS)
     fewer = msgspec.structs.replace(GRANTS, targets={USER: DIRECT | OWNED})
-    assert owner.fingerprint != fingerprint(IDENTITY, fewer, NOW)
+    assert owner.fingerprint != fingerprint(IDENTITY, fewer)
     assert replace(owner, fingerprint="x").name != owner.name
 
 

@@ -15,14 +15,10 @@ from arvados_nats.permissions.grants import (
     MANAGES_OWNED,
     OWN_ROW,
     OWNED,
-    ClusterState,
-    Grants,
     PermissionRow,
     fold,
     grouped,
-    owners_beside,
     stand_ins,
-    with_live_owner,
 )
 
 ME = "zzzzz-tpzed-000000000000me0"
@@ -93,46 +89,6 @@ def test_stand_ins_are_users_reached_with_traverse_owned() -> None:
     ]
 
     assert stand_ins(ME, grouped(rows)[ME]) == {BOSS: 1}
-
-
-def test_owners_are_looked_up_for_what_the_live_tree_holds() -> None:
-    """Groups, collections, requests and workflows have an owner that matters for subjects."""
-    uuids = [
-        PROJECT,
-        COLLECTION,
-        "zzzzz-xvhdp-000000000000001",
-        "zzzzz-7fd4e-000000000000001",
-        ME,
-        "zzzzz-dz642-000000000000001",
-        "zzzzz-oss07-000000000000001",
-    ]
-
-    assert [*with_live_owner(uuids)] == uuids[:4]
-
-
-def test_groups_below_a_readable_owner_need_no_entry_of_their_own() -> None:
-    """Ten thousand subprojects of one shared project cost no second pattern each."""
-    targets = {PROJECT: DIRECT | OWNED, INNER: DIRECT | OWNED, COLLECTION: DIRECT}
-    owners = {PROJECT: BOSS, INNER: PROJECT, COLLECTION: PROJECT, "zzzzz-j7d0g-gone": ME}
-
-    assert owners_beside(targets, owners) == {PROJECT: BOSS, COLLECTION: PROJECT}
-
-
-def test_owners_and_objects_part_the_targets() -> None:
-    """An index of sessions needs both, and no uuid twice."""
-    grants = Grants(ME, targets={PROJECT: DIRECT | OWNED, COLLECTION: DIRECT, INNER: OWN_ROW})
-
-    assert set(grants.owners()) == {PROJECT}
-    assert set(grants.objects()) == {COLLECTION}
-
-
-def test_trash_is_effective_from_its_time_on() -> None:
-    """Effective when <= now."""
-    cluster = ClusterState({PROJECT: 100.0})
-
-    assert not cluster.is_trashed(PROJECT, 99.9)
-    assert cluster.is_trashed(PROJECT, 100.0)
-    assert not cluster.is_trashed(INNER, 100.0)
 
 
 def test_ten_thousand_owners_fold_in_milliseconds() -> None:

@@ -17,7 +17,6 @@ OTHER = "zzzzz-tpzed-000000000000002"
 PROJECT = "zzzzz-j7d0g-000000000000001"
 PARENT = "zzzzz-j7d0g-000000000000002"
 LINK = "zzzzz-o0j2j-000000000000001"
-COLLECTION = "zzzzz-4zz18-000000000000001"
 PERMISSION = {"link_class": "permission", "tail_uuid": USER, "head_uuid": PROJECT}
 
 TOUCHED = [
@@ -36,7 +35,7 @@ TOUCHED = [
         LINK,
         None,
         PERMISSION | {"tail_uuid": PARENT},
-        {PARENT, PROJECT},
+        {PARENT},
     ),
     ("a star", LINK, None, PERMISSION | {"link_class": "star"}, set()),
     (
@@ -49,17 +48,26 @@ TOUCHED = [
     ("link without ends", LINK, None, {"link_class": "permission"}, None),
     ("link without anything", LINK, None, None, None),
     ("link with nonsense for ends", LINK, None, {"tail_uuid": 7, "head_uuid": "x"}, None),
-    ("project made", PROJECT, None, {"owner_uuid": USER}, {PROJECT, USER}),
+    ("role made", PARENT, None, {"group_class": "role"}, {PARENT}),
+    ("role that was a project", PARENT, {"group_class": "role"}, {"group_class": "x"}, {PARENT}),
+    ("project made", PROJECT, None, {"owner_uuid": USER, "group_class": "project"}, set()),
+    ("project deleted", PROJECT, {"owner_uuid": USER, "group_class": "project"}, None, set()),
     (
         "project moved",
         PROJECT,
-        {"owner_uuid": USER},
-        {"owner_uuid": PARENT},
-        {PROJECT, USER, PARENT},
+        {"owner_uuid": USER, "group_class": "project"},
+        {"owner_uuid": PARENT, "group_class": "project"},
+        set(),
     ),
-    ("project, nothing said", PROJECT, None, None, {PROJECT}),
+    ("group, nothing said", PROJECT, None, None, {PROJECT}),
     ("user", USER, {"is_admin": False}, {"is_admin": True}, {USER}),
-    ("collection", COLLECTION, None, {"owner_uuid": PROJECT}, {COLLECTION, PROJECT}),
+    (
+        "user who is moved",
+        USER,
+        {"owner_uuid": PARENT},
+        {"owner_uuid": OTHER},
+        {USER, PARENT, OTHER},
+    ),
     ("no object", None, None, None, set()),
     ("an object of no kind", "zzzzz-zzzzz-000000000000001", None, None, set()),
 ]
@@ -110,21 +118,14 @@ def test_a_truncated_event_concerns_everybody() -> None:
     assert touched(event(LINK, {"truncated": True})) is None
 
 
-def test_who_can_see_a_user_is_not_concerned_by_what_begins_at_him() -> None:
-    """No path leads through a user: a link from him, or a project of his, is his own business."""
-    link = touched(event(LINK, {"new_attributes": PERMISSION}))
-    project = touched(event(PROJECT, {"new_attributes": {"owner_uuid": USER}}))
-
-    assert link == Touched(frozenset(), frozenset({USER}))
-    assert project == Touched(frozenset({PROJECT}), frozenset({USER}))
-
-
-def test_who_can_see_a_user_is_concerned_by_what_leads_to_him() -> None:
-    """A link to a user, and a change of himself, matter to whoever has him among his targets."""
+def test_who_can_see_a_user_is_not_concerned_by_him() -> None:
+    """No path leads through a user: a link from him, or a change of himself, is his own business.
+    Who sees him is known by the roles that links to him begin at."""
     shown = {"link_class": "permission", "tail_uuid": PARENT, "head_uuid": USER}
 
-    link = touched(event(LINK, {"old_attributes": shown}))
+    link = touched(event(LINK, {"new_attributes": PERMISSION}))
     himself = touched(event(USER, {"new_attributes": {"is_active": False}}))
+    made_visible = touched(event(LINK, {"old_attributes": shown}))
 
-    assert link == Touched(frozenset({PARENT, USER}), frozenset())
-    assert himself == Touched(frozenset({USER}), frozenset())
+    assert link == himself == Touched(frozenset(), frozenset({USER}))
+    assert made_visible == Touched(frozenset({PARENT}), frozenset())

@@ -30,7 +30,9 @@ def test_chunk_is_read_back_as_it_was(place: type[str], pushed: bool) -> None:
 
 def test_chunk_is_read_back_from_the_live_tree() -> None:
     """The container and the file are the last two tokens there, too."""
-    subject = subjects.live_log("zzzzz-j7d0g-0", "zzzzz-xvhdp-0", CONTAINER, "stdout.txt")
+    subject = subjects.live_log(
+        "zzzzz-j7d0g-0", "zzzzz-j7d0g-0", "zzzzz-xvhdp-0", CONTAINER, "stdout.txt"
+    )
     assert log_chunks.parse(subject, CHUNK.headers, CHUNK.data) == CHUNK
 
 

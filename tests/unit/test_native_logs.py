@@ -22,7 +22,9 @@ FILE = "stdout.txt"
 
 
 def log(*, end: ContainerEnd | None = None, over: bool = False) -> _Log:
-    return _Log(CONTAINER, 1, (OWNER, REQUEST), "Running", {}, {}, end, over or end is not None)
+    return _Log(
+        CONTAINER, 1, (OWNER, "*", REQUEST), "Running", {}, {}, end, over or end is not None
+    )
 
 
 def ended(size: int, epoch: int = 0) -> ContainerEnd:

@@ -42,8 +42,8 @@ def test_subjects_are_always_legal(uuid: str | None, event_type: str | None, fil
     made = {
         subjects.event(uuid, event_type): 5,
         subjects.log(CONTAINER, file): 4,
-        subjects.live_event(GROUP, CONTAINER, uuid, event_type): 8,
-        subjects.live_log(GROUP, GROUP, CONTAINER, file): 7,
+        subjects.live_event(GROUP, GROUP, CONTAINER, uuid, event_type): 9,
+        subjects.live_log(GROUP, GROUP, GROUP, CONTAINER, file): 8,
     }
     for subject, tokens in made.items():
         parts = subject.split(".")

@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from arvados_nats.contract.events import Event
+from arvados_nats.contract.places import Place
 from arvados_nats.errors import BadInput
 from arvados_nats.permissions import object_facts
 from arvados_nats.permissions.object_facts import ObjectFacts
@@ -46,7 +48,7 @@ def _departure(stored: StoredEvent) -> StoredEvent | None:
         properties = {"old_attributes": old, "new_attributes": {}}
     else:
         return None
-    facts = _facts(event.object_uuid or "", old)
+    facts = _facts(event, old)
     if facts is None:
         return None
     left = stored.judged_by(facts)
@@ -65,8 +67,10 @@ def _is_moved(old: dict[str, Any], new: dict[str, Any]) -> bool:
     return "owner_uuid" in new and new["owner_uuid"] != old["owner_uuid"]
 
 
-def _facts(uuid: str, old: dict[str, Any]) -> ObjectFacts | None:
+def _facts(event: Event, old: dict[str, Any]) -> ObjectFacts | None:
     try:
-        return object_facts.facts_of({**old, "uuid": uuid})
-    except BadInput:
+        facts = object_facts.facts_of({**old, "uuid": event.object_uuid or ""})
+        places = msgspec.convert(event.facts.get("places", ()), tuple[Place, ...])
+    except (BadInput, msgspec.ValidationError):
         return None
+    return msgspec.structs.replace(facts, places=places)

@@ -17,25 +17,23 @@ from wsproxy.events.stored_event import StoredEvent
 
 @dataclass(frozen=True, slots=True)
 class GraphChange:
-    """Whoever reaches one of `uuids` may read more or less now; `admins`: they as well."""
+    """Whoever reaches one of `uuids` may read more or less now."""
 
     uuids: tuple[str, ...]
-    admins: bool = False
 
 
 def graph_change(stored: StoredEvent) -> GraphChange | None:
     """What an event changes; None if nothing.
 
-    A project or role: for those who reach it or its owner, and, by its trash, for admins. A
-    permission link: for those who reach its tail. A user: for the user himself.
+    A permission link: for those who reach its tail. A role: for those who reach it. A user: for the
+    user himself. A project changes nobody's grants: where it is stands in each event.
     """
     facts, event = stored.facts, stored.event
     if facts is None or stored.kind is None or event.verified is False:
         return None
     match stored.kind.name:
-        case "group":
-            named = _uuids(facts.uuid, facts.owner_uuid, _old(event, "owner_uuid"))
-            return GraphChange(named, admins=True)
+        case "group" if facts.is_role is not False:
+            return GraphChange(_uuids(facts.uuid))
         case "link" if facts.is_permission is not False:
             return GraphChange(_uuids(facts.tail_uuid or _old(event, "tail_uuid")))
         case "user":

@@ -20,6 +20,7 @@ from arvados_nats.contract import events, streams, subjects
 from arvados_nats.errors import BadInput
 from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client import object_messages
+from arvados_nats.permission_client import places as places_client
 from arvados_nats.permissions.object_facts import ObjectFacts
 from wsproxy.events import stored_event
 from wsproxy.events.stored_event import DELETE, StoredEvent
@@ -89,7 +90,7 @@ class Present:
         gone = [uuid for uuid in uuids if uuid not in found]
         return found | dict.fromkeys(gone) | await self._last_facts(gone)
 
-    async def _last_facts(self, gone: list[str]) -> dict[str, ObjectFacts | None]:
+    async def _last_facts(self, gone: list[str]) -> dict[str, ObjectFacts]:
         """How the deletions of objects are judged, as far as Arvados itself has told of them."""
         if not gone:
             return {}
@@ -97,15 +98,26 @@ class Present:
         messages, _ = await self._nats.page(
             streams.EVENTS, {"multi_last": wanted, "batch": len(wanted)}
         )
-        found: dict[str, ObjectFacts | None] = {}
+        found: dict[str, ObjectFacts] = {}
         for message in messages:
             try:
                 deleted = stored_event.decode(message.sequence, message.data)
             except BadInput:
                 continue
-            if deleted.event.verified and deleted.event.object_uuid:
+            if deleted.event.verified and deleted.event.object_uuid and deleted.facts:
                 found[deleted.event.object_uuid] = deleted.facts
-        return found
+        return await self._placed(found)
+
+    async def _placed(self, found: dict[str, ObjectFacts]) -> dict[str, ObjectFacts]:
+        """The same with where their last owners are now."""
+        owners = sorted({uuid for facts in found.values() for uuid in facts.owners()})
+        places = {place.uuid: place for place in await places_client.of(self._nats, owners)}
+        return {
+            uuid: msgspec.structs.replace(
+                facts, places=tuple(places[owner] for owner in facts.owners() if owner in places)
+            )
+            for uuid, facts in found.items()
+        }
 
 
 def _asked_about(stored: StoredEvent) -> str | None:

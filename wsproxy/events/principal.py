@@ -133,14 +133,10 @@ class Principal:
         elif verdict is None:
             self.wait(stored, sinks)
 
-    def judged_by_owner(self, owner_uuid: str) -> bool:
-        """Whether the answer for one object of this owner holds for all his (`alike`)."""
-        grants = self.grants
-        return (
-            ALL in self.identity.scopes
-            and grants is not None
-            and owner_uuid not in grants.cluster.trashed
-        )
+    @property
+    def judges_alike(self) -> bool:
+        """Whether the answer for one of the events that are `alike` holds for all of them."""
+        return ALL in self.identity.scopes and self.grants is not None
 
     def sees(self, stored: StoredEvent) -> bool | None:
         """Whether the event may be shown; None: it must `wait`, behind others or for an answer."""

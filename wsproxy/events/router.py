@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """From an event to its readers by an index, not by asking every session.
 
-Pure bookkeeping, in one loop turn for each batch of events. The index maps each uuid in a reader's
-grants to the readers that have it; an event names the uuids by which its readers can be found
-(`StoredEvent.keys`). A sink that wants single objects registers for their uuids and costs nothing
-for others. Whoever is found is still judged by the rule.
+Pure bookkeeping, in one loop turn for each batch of events. The index maps each share point in a
+reader's grants to the readers that have it; an event names the uuids by which its readers can be
+found (`StoredEvent.keys`). A sink that wants single objects registers for their uuids and costs
+nothing for others. Whoever is found is still judged by the rule.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Router:
         self._held: set[Principal] = set()
         self._by_uuid: defaultdict[str, set[Principal]] = defaultdict(set)
         self._watches: dict[str, dict[Principal, list[Sink]]] = {}
-        self._audiences: dict[tuple[str, str], Audience] = {}
+        self._audiences: dict[tuple[str, ...], Audience] = {}
         """Of events that are judged alike, until any reader or any grants change."""
 
     def add(self, principal: Principal) -> None:
@@ -93,12 +93,12 @@ class Router:
         elif not principal.holding:
             self._held.discard(principal)
 
-    def reaching(self, uuids: Iterable[str], *, admins: bool = False) -> set[Principal]:
-        """Readers whose rights may depend on the rights of one of these, perhaps all admins.
+    def reaching(self, uuids: Iterable[str]) -> set[Principal]:
+        """Readers whose rights may depend on the rights of one of these.
 
         Whoever can merely see a user has no rights by that user.
         """
-        found = {r for r in self._always if r.grants is not None} if admins else set()
+        found: set[Principal] = set()
         for uuid in uuids:
             readers = self._by_uuid.get(uuid, ())
             if _USER_INFIX in uuid:
@@ -170,17 +170,18 @@ class Router:
         facts, alike = stored.facts, stored.alike
         if facts is None or alike is None or facts.uuid in self._by_uuid:
             return (), tuple(self._found(stored.keys))
-        audience = self._audiences.get(alike)
+        key = (alike, *(uuid for uuid in stored.keys or () if uuid in self._by_uuid))
+        audience = self._audiences.get(key)
         if audience is None:
             if len(self._audiences) >= _MAX_AUDIENCES:
                 self._audiences.clear()
-            audience = self._audiences[alike] = self._judged(stored, facts.owner_uuid)
+            audience = self._audiences[key] = self._judged(stored)
         return audience
 
-    def _judged(self, stored: StoredEvent, owner_uuid: str) -> Audience:
+    def _judged(self, stored: StoredEvent) -> Audience:
         certain, others = [], []
         for principal in self._found(stored.keys):
-            if principal.holding or not principal.judged_by_owner(owner_uuid):
+            if principal.holding or not principal.judges_alike:
                 others.append(principal)
                 continue
             decision = principal.decide(stored)

@@ -16,9 +16,11 @@ import msgspec
 
 from arvados_nats.contract import events, subjects
 from arvados_nats.contract.events import Event
+from arvados_nats.contract.places import Place
 from arvados_nats.contract.subjects import Kind
 from arvados_nats.errors import BadInput
 from arvados_nats.permissions.object_facts import ObjectFacts
+from arvados_nats.permissions.share_points import above, is_placed
 from wsproxy.transport.frames import Message
 
 CHANGES = ("create", "update")
@@ -52,7 +54,8 @@ class StoredEvent:
         self.keys = index_keys(self.facts) if self.facts else ()
         """Uuids one of which every possible reader has in its grants; None: anybody may be one."""
         self.alike = alike(self.facts, self.kind)
-        """Equal for events that a reader sees or does not see alike; None: judge it by itself."""
+        """Equal for events that a reader to whom the same keys are open sees or does not see alike;
+        None: judge it by itself."""
         self.departure: StoredEvent | bool | None = False
         """The same for those who lose the object by it, once asked for: None for nobody; False
         until then (`departures`)."""
@@ -99,64 +102,80 @@ def facts_of_event(event: Event, kind: Kind | None) -> ObjectFacts | None:
     uuid = event.object_uuid
     if kind is None or uuid is None:
         return None
-    if event.facts.get("uuid") == uuid:
-        try:
+    try:
+        if event.facts.get("uuid") == uuid:
             return msgspec.convert(event.facts, ObjectFacts)
-        except msgspec.ValidationError as error:
-            raise BadInput(f"facts of event {event.uuid} cannot be read") from error
-    if event.event_type == DELETE and event.audience:
-        judged_as = _OWN_ONLY if kind.name == _OWN_ONLY else _LIKE_A_COLLECTION
-        return ObjectFacts(judged_as, uuid, event.audience[0][0])
+        if event.event_type == DELETE and event.audience:
+            judged_as = _OWN_ONLY if kind.name == _OWN_ONLY else _LIKE_A_COLLECTION
+            places = msgspec.convert(event.facts.get("places", ()), tuple[Place, ...])
+            return ObjectFacts(judged_as, uuid, event.audience[0][0], places=places)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"facts of event {event.uuid} cannot be read") from error
     if kind.name in _UNKNOWN_TO_PUBLISHER:
         return ObjectFacts(kind.name, uuid, event.object_owner_uuid or "")
     return None
 
 
-def alike(facts: ObjectFacts | None, kind: Kind | None) -> tuple[str, str] | None:
-    """What decides for a reader whose grants do not name the object: its kind and its owner.
+def alike(facts: ObjectFacts | None, kind: Kind | None) -> str | None:
+    """What decides, beside what is above the object, for a reader whose grants do not name it: its
+    kind.
 
-    None where the rule looks at more. Only for tokens of all scopes, and while the owner is in no
-    trash of a certain time.
+    None where the rule looks at more, as at the trash. Only for tokens of all scopes.
     """
     if facts is None or kind is None or facts.kind != kind.name or facts.trash_at is not None:
         return None
+    if not is_placed(facts) or any(place.trash_at is not None for place in facts.places):
+        return None
     if facts.kind == "workflow" and facts.collection_uuid != "":
         return None
-    return (facts.kind, facts.owner_uuid) if facts.kind in _JUDGED_BY_OWNER else None
+    return facts.kind if facts.kind in _JUDGED_BY_OWNER else None
 
 
 def index_keys(facts: ObjectFacts) -> tuple[str, ...] | None:
     """Uuids such that whoever may read the object has one of them in his grants (or is an admin).
 
-    None where the rule does not depend on grants alone, so that everybody must be asked.
+    None where the rule does not depend on grants alone, or not enough is known, so that everybody
+    must be asked.
     """
+    if not is_placed(facts):
+        return None
     match facts.kind:
         case "group":
-            return (facts.uuid,) if facts.is_role is False else None
+            return _above(facts, facts.uuid, facts.owner_uuid) if facts.is_role is False else None
         case "container":
-            return _flat(facts.requests)
+            return _request_keys(facts)
+        case "user":
+            return (facts.uuid, facts.owner_uuid, *(facts.seen_by or ()))
         case "link":
             return _link_keys(facts)
         case "workflow" if facts.collection_uuid != "":
-            linked = facts.collection_uuid, facts.collection_owner_uuid
-            return linked if all(linked) else None  # type: ignore[return-value]
+            linked, owner = facts.collection_uuid, facts.collection_owner_uuid
+            return _above(facts, linked, owner) if linked and owner else None
         case "api_client_authorization":
             return (facts.owner_uuid,)
         case kind if kind in _UNKNOWN_TO_PUBLISHER:
             return None
         case _:
-            return (facts.uuid, facts.owner_uuid)
+            return _above(facts, facts.uuid, facts.owner_uuid)
 
 
-def _flat(pairs: tuple[tuple[str, str], ...] | None) -> tuple[str, ...] | None:
-    return None if pairs is None else tuple(uuid for pair in pairs for uuid in pair)
+def _above(facts: ObjectFacts, uuid: str, owner: str) -> tuple[str, ...]:
+    return (uuid, *above(facts, owner))
+
+
+def _request_keys(facts: ObjectFacts) -> tuple[str, ...] | None:
+    if facts.requests is None:
+        return None
+    found = (_above(facts, uuid, owner) for uuid, owner in facts.requests)
+    return tuple(uuid for keys in found for uuid in keys)
 
 
 def _link_keys(facts: ObjectFacts) -> tuple[str, ...] | None:
     if facts.is_permission is None:
         return None
     if not facts.is_permission:
-        return (facts.uuid, facts.owner_uuid)
+        return _above(facts, facts.uuid, facts.owner_uuid)
     if facts.head_owner_uuid is None:
         return None
-    return tuple(filter(None, (facts.tail_uuid, facts.head_uuid, facts.head_owner_uuid)))
+    ends = (facts.tail_uuid, facts.head_uuid, *above(facts, facts.head_owner_uuid))
+    return tuple(filter(None, ends))

@@ -6,8 +6,8 @@
 A session admits its token here and gets a `Login`. Logins of one user and scopes share a
 `Principal`. What a user may read comes from the permission publisher (`GrantsCache`) and is asked
 for again when it is told to have changed, and, before anybody is shown a change of the permission
-graph (a project, a permission link, a user), for those whom it can concern: they are on hold until
-the answer is there. While no publisher answers, Arvados is asked about each object instead.
+graph (a permission link, a role, a user), for those whom it can concern: they are on hold until the
+answer is there. While no publisher answers, Arvados is asked about each object instead.
 
 A session is told when its token is dead, and when its reader may see less than before.
 """
@@ -187,7 +187,7 @@ class Logins:
         """What changes the graph waits, for those it can concern, until it is known how."""
         change = graph_change(stored)
         if change is not None:
-            for principal in self._router.reaching(change.uuids, admins=change.admins):
+            for principal in self._router.reaching(change.uuids):
                 self._renew_soon(principal, stored.sequence)
 
     async def run(self) -> None:

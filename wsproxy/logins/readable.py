@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import time
 
+from arvados_nats.contract import subjects
+from arvados_nats.errors import Unavailable
 from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.permissions.rule import ALL, Decision, scopes_allow
 from wsproxy.events.record_check import RecordCheck
 from wsproxy.logins.logins import Login
+from wsproxy.logins.whereabouts import Told, Whereabouts
 
 _KEPT_SECONDS = 5.0
 _KEPT_ANSWERS = 2000
@@ -26,22 +29,30 @@ _CONTAINERS = "/arvados/v1/containers"
 class Readable:
     """Questions of all viewers."""
 
-    def __init__(self, check: RecordCheck) -> None:
+    def __init__(self, check: RecordCheck, whereabouts: Whereabouts) -> None:
         self._check = check
+        self._whereabouts = whereabouts
         self._yes: dict[tuple[bytes, str], float] = {}
 
     async def state(
-        self, login: Login, uuid: str, facts: ObjectFacts | None, *, fresh: bool = False
+        self,
+        login: Login,
+        uuid: str,
+        facts: ObjectFacts | None,
+        moved: Told,
+        *,
+        fresh: bool = False,
     ) -> bool:
         """Whether the record may be shown; `fresh`: no answer of the last seconds counts.
 
-        Raises Unavailable when nobody can tell.
+        `moved` is called when the answer may be another one because of what is above the object,
+        until `forget`. Raises Unavailable when nobody can tell.
         """
         decision = Decision.ASK
-        if facts is not None:
+        if placed := await self._placed(uuid, facts, moved):
             await login.principal.settled()
             if judge := login.judge():
-                decision = judge.decide(facts)
+                decision = judge.decide(placed)
         if decision is Decision.ASK:
             return await self._ask(login, uuid, fresh=fresh)
         return decision is Decision.YES
@@ -51,6 +62,7 @@ class Readable:
         login: Login,
         uuid: str,
         facts: ObjectFacts | None,
+        moved: Told,
         *,
         container: str | None,
         fresh: bool = False,
@@ -58,7 +70,24 @@ class Readable:
         """Whether the logs of a container request or container may be shown. As `state`."""
         if not covers_logs(login.identity.scopes, uuid if facts else None, container):
             return False
-        return await self.state(login, uuid, facts, fresh=fresh)
+        return await self.state(login, uuid, facts, moved, fresh=fresh)
+
+    def forget(self, moved: Told) -> None:
+        """Call this one no more."""
+        self._whereabouts.unfollow(moved)
+
+    async def _placed(
+        self, uuid: str, facts: ObjectFacts | None, moved: Told
+    ) -> ObjectFacts | None:
+        """Facts for the rule; None where only Arvados can tell, or no publisher answers."""
+        try:
+            if facts is not None:
+                return await self._whereabouts.placed(facts, moved)
+            kind = subjects.kind_of(uuid)
+            is_container = kind is not None and kind.name == "container"
+            return await self._whereabouts.container(uuid, moved) if is_container else None
+        except Unavailable:
+            return None
 
     async def _ask(self, login: Login, uuid: str, *, fresh: bool) -> bool:
         key = (login.token.digest, uuid)

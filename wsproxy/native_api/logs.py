@@ -69,13 +69,13 @@ class LogsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Log:
     """The log of one container, as the asker may read it.
 
-    `shown` is the request that shows it, with its owner before it; None to an admin who sees the
-    container alone. `over`: no more bytes will come.
+    `shown` is the request that shows it, with the subject tokens of share point and owner before
+    it; None to an admin who sees the container alone. `over`: no more bytes will come.
     """
 
     container: str
     attempt: int | None
-    shown: tuple[str, str] | None
+    shown: tuple[str, str, str] | None
     state: str | None
     attempts: dict[str, int]
     files: dict[str, LogPlace]
@@ -92,7 +92,7 @@ class _Log:
         """Where Arvados' log API has a file."""
         if self.shown is None:
             return {}
-        folder = f"/arvados/v1/container_requests/{self.shown[1]}/log/{self.container}"
+        folder = f"/arvados/v1/container_requests/{self.shown[2]}/log/{self.container}"
         return {LOG_PATH: f"{folder}/{quote(file)}"}
 
     def live(self, file: str | None) -> dict[str, str]:
@@ -156,7 +156,7 @@ class NativeLogs:
         run = await self._run(asked.uuid)
         shown = _shown(run, asked.uuid, judge)
         container, attempts = run.container_uuid, {}
-        if shown and shown[1] == asked.uuid:
+        if shown and shown[2] == asked.uuid:
             attempts = await object_history.attempts(self._nats, asked.uuid)
             if container:
                 attempts[container] = run.attempt or 1
@@ -200,9 +200,9 @@ def _check(asked: LogsRequest) -> None:
         raise BadInput("file: send the name of a log file, such as stdout.txt")
 
 
-def _shown(run: Run, uuid: str, judge: Judge) -> tuple[str, str] | None:
-    """The request through which the asker may read the log, behind its owner; None for an admin
-    without one.
+def _shown(run: Run, uuid: str, judge: Judge) -> tuple[str, str, str] | None:
+    """The request through which the asker may read the log, behind the share point and the owner
+    below which it is heard; None for an admin without one.
 
     Raises Refused where he may not.
     """
@@ -215,9 +215,11 @@ def _shown(run: Run, uuid: str, judge: Judge) -> tuple[str, str] | None:
         raise native_reply.not_readable()
     if not judge.allows(facts):
         raise native_reply.not_readable()
-    if by_request:
-        return facts.owner_uuid, uuid
-    return next(iter(judge.requests_shown(facts)), None)
+    shown = [(facts.owner_uuid, uuid)] if by_request else judge.requests_shown(facts)
+    if not shown:
+        return None
+    owner, found = shown[0]
+    return judge.heard_at(facts, found, owner), "*", found
 
 
 def _is_over(run: Run, *, heard: bool) -> bool:
@@ -296,7 +298,7 @@ def _listing(log: _Log) -> bytes:
     return msgspec.json.encode(
         {
             "container": log.container,
-            "request": log.shown[1] if log.shown else None,
+            "request": log.shown[2] if log.shown else None,
             "live": log.live(None).get(LIVE),
             "attempt": log.attempt,
             "attempts": log.attempts,

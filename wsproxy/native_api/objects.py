@@ -88,19 +88,24 @@ def _readable(uuid: str, snapshot: Snapshot, judge: Judge) -> dict[str, Any]:
 
 
 def _live(snapshot: Snapshot, judge: Judge) -> dict[str, str]:
-    """Where changes are heard: below the owner; of a container, below a request that shows it."""
+    """Where changes are heard: below a share point above the object; of a container, below that of
+    a request that shows it."""
     facts = snapshot.facts
     if facts is None:
         return {}
     if facts.collection_uuid:
-        shown_as = f"{facts.collection_owner_uuid}.{facts.collection_uuid}"
-        return {LIVE: f"{subjects.LIVE}.{shown_as}.event.workflow.{facts.uuid}.>"}
+        linked, owner = facts.collection_uuid, facts.collection_owner_uuid or ""
+        share = judge.heard_at(facts, linked, owner)
+        return {LIVE: f"{subjects.LIVE}.{share}.*.{linked}.event.workflow.{facts.uuid}.>"}
     if facts.requests is None:
-        return {LIVE: f"{subjects.LIVE}.{facts.owner_uuid}.{facts.uuid}.event.>"}
+        share = judge.heard_at(facts, facts.uuid, facts.owner_uuid)
+        return {LIVE: f"{subjects.LIVE}.{share}.*.{facts.uuid}.event.>"}
     shown = judge.requests_shown(facts)
     if not shown:
         return {}
-    subject = subjects.live_event(*shown[0], facts.uuid, None)
+    owner, request = shown[0]
+    share = judge.heard_at(facts, request, owner)
+    subject = subjects.live_event(share, "*", request, facts.uuid, None)
     return {LIVE: f"{subject.removesuffix(subjects.OTHER)}>"}
 
 

@@ -55,13 +55,14 @@ class NativeApi:
         self,
         nats: Nats,
         own: OwnTokens,
+        grants: GrantsCache,
         events: NativeEvents,
         logs: NativeLogs,
         objects: NativeObjects,
     ) -> None:
         self._nats = nats
         self._own = own
-        self._grants = GrantsCache(nats)
+        self._grants = grants
         self._answers: Mapping[str, Answer] = {
             subjects.API_EVENTS: events.answer,
             subjects.API_LOGS: logs.answer,
@@ -159,7 +160,6 @@ class NativeApi:
         held = self._grants.held(sender.user_uuid)
         if held is None:
             raise Refused("the user is not known to Arvados any more: connect again")
-        self._grants.drop_unused(())
         return self._grants.judge(identity, held)
 
     async def _identity(self, sender: Holder) -> Identity:

@@ -71,6 +71,7 @@ class LogSubscription:
 
     def stop(self) -> None:
         self._stopped = True
+        self._services.readable.forget(self._judge_anew)
         for container, consumer in self._consumers.items():
             if not consumer.stopped:
                 consumer.stop()
@@ -99,6 +100,8 @@ class LogSubscription:
         return LogCursor(self._container, places, done, known)
 
     async def recheck(self) -> None:
+        if self._stopped:
+            return
         if not await still_allowed(self._may_read) and not self._stopped:
             self._client.revoke(self._id, NOT_READABLE)
 
@@ -112,6 +115,7 @@ class LogSubscription:
             self._client.login,
             self._target.uuid,
             self._facts,
+            self._judge_anew,
             container=self._present,
             fresh=fresh,
         )

@@ -64,6 +64,7 @@ class ObjectSubscription:
 
     def stop(self) -> None:
         self._stopped = True
+        self._services.readable.forget(self._judge_anew)
         if self._due:
             self._due.cancel()
         self._leave_container()
@@ -74,6 +75,8 @@ class ObjectSubscription:
             self._hub = None
 
     async def recheck(self) -> None:
+        if self._stopped:
+            return
         if not await still_allowed(self._may_read) and not self._stopped:
             self._client.revoke(self._id, NOT_READABLE)
 
@@ -86,7 +89,7 @@ class ObjectSubscription:
 
     async def _may_read(self, *, fresh: bool = True) -> bool:
         return await self._services.readable.state(
-            self._client.login, self._uuid, self._facts, fresh=fresh
+            self._client.login, self._uuid, self._facts, self._judge_anew, fresh=fresh
         )
 
     async def _load(self) -> None:

@@ -40,9 +40,9 @@ class LiveWorld:
         ]
 
     def places(self, tail: str) -> set[tuple[str, str]]:
-        """(owner, object) pairs under which a subject with this ending was heard."""
+        """(owner, object) pairs under which a subject with this ending was heard, of any share."""
         return {
-            (subject.split(".")[2], subject.split(".")[3])
+            (subject.split(".")[3], subject.split(".")[4])
             for subject in (message.subject for message in self.heard)
             if subject.endswith(tail)
         }

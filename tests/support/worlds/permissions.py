@@ -125,7 +125,8 @@ class PermissionWorld:
         """Everything that was done before has been told: a later change is."""
         self._settled += 1
         before = len(self._told_about(self.canary))
-        await self.cluster.project(f"canary {self._settled}", owner=self.canary)
+        cage = await self.cluster.project(f"canary {self._settled}", owner=self.cluster.root)
+        await self.cluster.share(cage, self.canary)
         await eventually(
             lambda: len(self._told_about(self.canary)) > before, "the canary's change is told"
         )

@@ -1,0 +1,86 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Where groups are now: the owners above each, what is shared there, and the state of it all.
+
+Read for the owners of what somebody asks about, so the cost goes with them and with how deep they
+are, not with how many projects or readers there are (`arvados_nats.permissions.share_points`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from arvados_nats.contract.places import GROUP_INFIX, USER_INFIX, Place
+from arvados_nats.permissions.object_facts import ObjectFacts
+from publishers.postgres.database import Database
+
+_DEEPEST = 200
+"""Projects inside one another that are followed; Arvados allows no circle."""
+_ABOVE = f"""
+WITH RECURSIVE up(start, uuid, depth) AS (
+    SELECT asked, asked, 0 FROM unnest($1::varchar[]) AS asked
+    UNION ALL
+    SELECT up.start, groups.owner_uuid, depth + 1
+    FROM up JOIN groups ON groups.uuid = up.uuid WHERE depth < {_DEEPEST}
+)
+SELECT start AS uuid, array_remove(array_agg(up.uuid ORDER BY depth), start) AS above,
+       (SELECT extract(epoch FROM min(trash_at))::float8 FROM trashed_groups
+        WHERE group_uuid = start) AS trash_at,
+       EXISTS (SELECT 1 FROM frozen_groups WHERE frozen_groups.uuid = start) AS frozen
+FROM up GROUP BY start
+"""
+_SEEN_BY = """
+SELECT head_uuid, array_agg(DISTINCT tail_uuid ORDER BY tail_uuid) AS tails FROM links
+WHERE link_class = 'permission' AND head_uuid = ANY($1::varchar[])
+  AND name IN ('can_read', 'can_login', 'can_write', 'can_manage')
+GROUP BY head_uuid
+"""
+_SHARED = """
+SELECT DISTINCT head_uuid FROM links
+WHERE link_class = 'permission' AND head_uuid = ANY($1::varchar[])
+"""
+
+Places = Mapping[str, Place]
+
+
+async def read(database: Database, groups: Iterable[str]) -> Places:
+    """Where these groups are; what is no group is left out."""
+    asked = sorted({uuid for uuid in groups if uuid[5:12] == GROUP_INFIX})
+    if not asked:
+        return {}
+    return {
+        uuid: Place(uuid, tuple(above), trash_at, frozen)
+        for uuid, above, trash_at, frozen in await database.fetch(_ABOVE, asked)
+    }
+
+
+async def seen_by(database: Database, users: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
+    """From where links lead to each of these users; those without any are left out."""
+    asked = sorted({uuid for uuid in users if uuid[5:12] == USER_INFIX})
+    if not asked:
+        return {}
+    return {head: tuple(tails) for head, tails in await database.fetch(_SEEN_BY, asked)}
+
+
+async def shared(database: Database, uuids: Iterable[str]) -> frozenset[str]:
+    """The ones among these that a permission link leads to."""
+    asked = sorted(set(uuids))
+    rows = await database.fetch(_SHARED, asked) if asked else ()
+    return frozenset(row[0] for row in rows)
+
+
+async def placed(database: Database, found: Sequence[ObjectFacts]) -> list[ObjectFacts]:
+    """The facts of objects with where they are now."""
+    groups = await read(database, (uuid for facts in found for uuid in facts.owners()))
+    users = await seen_by(database, (facts.uuid for facts in found))
+    return [
+        msgspec.structs.replace(
+            facts,
+            places=tuple(groups[uuid] for uuid in dict.fromkeys(facts.owners()) if uuid in groups),
+            seen_by=users.get(facts.uuid, ()) if facts.kind == "user" else None,
+        )
+        for facts in found
+    ]
