@@ -8,9 +8,10 @@ with this user alone by a link. Rows about an object in the project are committe
 then access is taken, and rows go on. `frame`: how long after the commit the user's sockets got
 their last event of the object (0 when the last came before). `message`: the same for the native
 connection, `cut`: when that was closed. Situations: `unshare` (the link is deleted), `move` (the
-project, out of one that the user reads: no native connection is cut for it), `deactivate` (the user), each of which leaves a log
-row; `logout`, which leaves none: there `closed` is when the sockets were closed. (The trash is not
-among them: arvados-ws goes on to show collections in the trash, and so does v0.)
+project, out of one that the user reads: no native connection is cut for it), `deactivate` (the
+user), each of which leaves a log row; `logout`, which leaves none: there `closed` is when the
+sockets were closed. (The trash is not among them: arvados-ws goes on to show collections in the
+trash, and so does v0.)
 A frame that was on its way at the moment of the commit counts as late; nothing is subtracted.
 """
 

@@ -143,7 +143,8 @@ async def test_a_permission_is_lost_and_regained(world: World, program: Program)
     await program.says("denied", denied + 1)
     missed = await world.make(2)
     connections = program.times("connected")
-    await cluster.project(owner=world.alice)  # a change of grants: it is cut once more
+    other = await cluster.project(owner=world.bob)
+    await cluster.share(other, world.alice)  # a change of grants: it is cut once more
     await program.says("connected", connections + 1)
     await program.tells(made)
     await cluster.share(world.project, world.alice)

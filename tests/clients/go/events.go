@@ -91,7 +91,7 @@ func (e *Events) reached(cursor string, told uint64) {
 // Follow tells all events from now on.
 func (e *Events) Follow(c *Connection, reconcile time.Duration, tell func([]byte)) error {
 	e.ahead = map[uint64]bool{}
-	if err := c.Listen("arvados.live." + e.Project + ".*.event.>"); err != nil {
+	if err := c.Listen("arvados.live." + e.Project + "." + e.Project + ".*.event.>"); err != nil {
 		log.Print("* ", err) // not connected yet: it is sent when we are
 	}
 	due := true

@@ -241,7 +241,7 @@ class Events {
 
   /** All events from now on. */
   async *follow(connection) {
-    await connection.listen(`arvados.live.${this.project}.*.event.>`);
+    await connection.listen(`arvados.live.${this.project}.${this.project}.*.event.>`);
     for (let due = true; ; ) {
       try {
         // What we may not see now is told when we may again.

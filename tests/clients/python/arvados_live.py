@@ -174,7 +174,8 @@ class Events:
 
     @property
     def subject(self) -> str:
-        return f"arvados.live.{self.project_uuid}.*.event.>"
+        share = owner = self.project_uuid  # the project itself is what was shared
+        return f"arvados.live.{share}.{owner}.*.event.>"
 
     def live(self, message: Msg) -> Any:
         """The event in a live message; None if it was told before."""

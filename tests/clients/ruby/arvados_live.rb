@@ -185,7 +185,7 @@ class Events
 
   # Tell all events from now on.
   def follow(connection, &tell)
-    connection.listen("arvados.live.#{@project}.*.event.>")
+    connection.listen("arvados.live.#{@project}.#{@project}.*.event.>")
     due = true
     loop do
       # What we may not see now is told when we may again.
