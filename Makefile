@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PAGE := wsproxy/static/index.html
 WEB := $(shell find web -name node_modules -prune -o -type f -print)
 
-.PHONY: demo test test-faults test-ages test-newest test-k8s check bench chart web clean
+.PHONY: demo test test-faults test-hostile test-ages test-newest test-k8s check bench chart web clean
 
 demo: $(VENV)/.sandbox $(PAGE)
 	$(BIN)/arvados-nats demo $(DEMO_ARGS)
@@ -48,6 +48,10 @@ test-ages: $(VENV)/.test $(PAGE)
 # Everything fails once, in some four minutes; MINUTES=60 goes on with faults by chance.
 test-faults: $(VENV)/.test
 	ARVADOS_NATS_FAULTS_MINUTES=$(or $(MINUTES),0) $(BIN)/python -m pytest -s tests/faults
+
+# Handfuls of hostile messages to every stream, with all services at work; 40 a minute.
+test-hostile: $(VENV)/.test
+	ARVADOS_NATS_FUZZ_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest tests/hostile/test_streams.py
 
 check: $(VENV)/.check $(PAGE)
 	.ci/web $(VENV) check

@@ -279,4 +279,4 @@ async def test_the_whole_of_each_stream_can_be_read(victims: Victims) -> None:
         info = await victims.nats.stream_info(stream)
         assert info is not None
         found = [one.sequence async for one in victims.nats.history(stream, pattern)]
-        assert found == sorted(found) and len(found) == info["state"]["messages"]
+        assert found == sorted(set(found)) and len(found) >= info["state"]["messages"]

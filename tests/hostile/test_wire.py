@@ -18,10 +18,8 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys
 from tests.hostile import raw_sender
-from tests.integration.test_nats_accounts import World, world
+from tests.support.worlds.accounts import World, open_world
 from tests.support.worlds.events import until
-
-__all__ = ["world"]
 
 PLAIN = b"NATS/1.0\r\nA: b\r\n\r\n"
 
@@ -54,6 +52,13 @@ class Service:
 
     async def _mislead(self, message: Message) -> None:
         self.misled.append(message)
+
+
+@pytest.fixture
+async def world(keys_folder: Path) -> AsyncIterator[World]:
+    """A server with its accounts."""
+    async with open_world(keys_folder) as opened:
+        yield opened
 
 
 @pytest.fixture
