@@ -28,6 +28,7 @@ from arvados_nats.service.ops import Health
 from publishers.container_logs import publisher as container_logs
 from publishers.container_logs import served
 from publishers.container_logs.source import LogSource
+from publishers.events import newest
 from publishers.events import publisher as events
 from publishers.jetstream import kept
 from publishers.jetstream.room import Room
@@ -58,7 +59,10 @@ class Shared:
 
 async def _events(shared: Shared) -> None:
     """Changes of objects, from Arvados' logs table to the stream ARVADOS_EVENTS."""
-    await events.run(shared.nats, shared.database, shared.health, shared.settings.event_options)
+    nats, database, health = shared.nats, shared.database, shared.health
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(newest.follow(nats, database, health))
+        tasks.create_task(events.run(nats, database, health, shared.settings.event_options))
 
 
 async def _permissions(shared: Shared) -> None:

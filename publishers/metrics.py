@@ -36,6 +36,14 @@ EVENT_NEWEST = Gauge(
     "arvados_nats_publishers_event_newest_timestamp_seconds",
     "created_at of the newest row that was published, as seconds since 1970.",
 )
+EVENT_ROW = Gauge(
+    "arvados_nats_publishers_event_row_timestamp_seconds",
+    "When the newest row of the last hour that is older than 5 s was made in Arvados' logs table.",
+)
+EVENT_STORED = Gauge(
+    "arvados_nats_publishers_event_stored_timestamp_seconds",
+    "When the row of the newest event in the stream was made, as every replica sees it.",
+)
 EVENTS_LEADING = Gauge(
     "arvados_nats_publishers_events_leading",
     "1 while this process publishes events, 0 while it stands by for another one.",

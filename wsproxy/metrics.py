@@ -48,6 +48,10 @@ class Sum:
 sent = Sum(events_out)
 queue_len = Gauge("arvados_ws_queue_len", "Bytes that wait for all connections together.")
 queue_cap = Gauge("arvados_ws_queue_cap", "Bytes that may wait for all connections together.")
+event_newest = Gauge(
+    f"{_OURS}_event_newest_timestamp_seconds",
+    "When the row of the newest event was made that this process has handed to its readers.",
+)
 queue_delay = Gauge(
     "arvados_ws_queue_delay_seconds", "Age of the newest event when it was dispatched, by its row."
 )

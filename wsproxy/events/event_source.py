@@ -188,6 +188,7 @@ class EventSource:
             self._move_to(run[-1][0])
         if events:
             metrics.queue_delay.set(age(events[-1]))
+            metrics.event_newest.set(object_facts.timestamp(events[-1].event.created_at) or 0)
 
     async def _remember(self, run: list[Arrival]) -> None:
         for sequence, payload in run:
