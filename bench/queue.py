@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From COMMIT in PostgreSQL to a dispatcher's decision, with 1,000 containers waiting.
 
-The watcher is the Go program of docs/clients/go.md, its decisions read from a pipe. `logged`: a
+The watcher is the Go program of tests/clients/go, its decisions read from a pipe. `logged`: a
 container is locked and unlocked, so an event wakes the publisher. `unlogged`: a priority is written
 by raw SQL as Arvados does it, so only the look at all containers finds it, once a second. `list`:
 from the start of the watcher to its having the whole queue.
