@@ -190,7 +190,7 @@ def main(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--rate", type=float, default=100.0, help="rows a second")
     parser.add_argument("--logins", type=int, default=10_000, help="junk logins during the attack")
     parser.add_argument("--alone", type=float, default=20.0, help="seconds before, and after")
-    parser.add_argument("--seconds", type=float, default=60.0, help="seconds of the attack")
+    parser.add_argument("--seconds", type=float, default=100.0, help="seconds of the attack")
     parser.add_argument("--settle", type=float, default=10.0, help="of them, counted apart")
     parser.add_argument("--window", type=float, default=5.0, help="seconds of each p99")
     return asyncio.run(measure(parser.parse_args(arguments)))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from websockets import http11
 
-from arvados_nats.arvados import identities, refusal_limit
+from arvados_nats.arvados import identities
 from arvados_nats.contract import log_chunks, streams
 from arvados_nats.nats import server_config
 from arvados_nats.service import door
@@ -79,7 +79,7 @@ def _http() -> list[Bounds]:
     allowance = identities.OF_ADDRESS
     guesses = (
         f"{allowance.burst:.0f} refused tokens of an address, {allowance.per_second:.0f}/s more;"
-        f" then {refusal_limit.TURNS} questions at once"
+        f" then {identities.TURNS} questions at once"
     )
     head = _size(door.HEAD_BYTES)
     return [

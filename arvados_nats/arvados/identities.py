@@ -15,7 +15,7 @@ token has no end here, and is asked about again when the permission publisher ca
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import logging
 import time
 from collections import OrderedDict
@@ -23,8 +23,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from arvados_nats.arvados.client import Arvados, NotFound, OutOfScope
-from arvados_nats.arvados.refusal_limit import Allowance, RefusalLimit, Turns
+from arvados_nats.arvados.refusal_limit import Allowance, RefusalLimit
 from arvados_nats.arvados.tokens import Token
+from arvados_nats.arvados.turns import Turns
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.permission_client.own_tokens import OwnToken, OwnTokens
@@ -35,7 +36,9 @@ from arvados_nats.single_flight import SingleFlight
 logger = logging.getLogger(__name__)
 
 OF_ADDRESS = Allowance(burst=500, per_second=20)
-"""Tokens of one address that Arvados may refuse before its questions take turns."""
+"""Tokens of one address that Arvados may refuse before its questions have few turns."""
+TURNS = 8
+"""Questions under way for all addresses beyond their allowance."""
 REFUSALS = 10_000
 """Refusals that are remembered: they push out no answer about a good token."""
 
@@ -75,10 +78,10 @@ class Identities:
         self._arvados = arvados
         self.own = own
         self._lifetimes = lifetimes or Lifetimes()
-        self._calls = asyncio.Semaphore(calls)
+        self._calls = Turns(calls)
         self._remembered = remembered
         self._limit = RefusalLimit(of_address)
-        self._turns = Turns(self._limit)
+        self._turns = Turns(TURNS)
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
         self._refusals: OrderedDict[bytes, _Answer] = OrderedDict()
         self._asking = SingleFlight[bytes, Identity]("identity")
@@ -140,7 +143,8 @@ class Identities:
     async def _ask_in_turn(self, token: Token, address: str | None) -> Identity:
         if address is None:
             return await self._ask(token)
-        async with self._turns.of(address):
+        few = self._turns.taken() if self._limit.exhausted(address) else contextlib.nullcontext()
+        async with few:
             try:
                 return await self._ask(token)
             except Refused:
@@ -150,7 +154,7 @@ class Identities:
     async def _ask(self, token: Token) -> Identity:
         generation = self._generation
         try:
-            async with self._calls:
+            async with self._calls.taken():
                 record = await self._arvados.current_token(token)
                 container = await self._own_container(token)
             identity = await self._identity(record, container)

@@ -3,28 +3,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slow down an address that keeps coming with tokens that Arvados does not know.
 
-Clients of some languages retry a refused login for ever (docs/facts/nats-callout.md 2), and a
+Pure. Clients of some languages retry a refused login for ever (docs/facts/nats-callout.md 2), and a
 guesser would too. Only questions that Arvados answered with no count. Beyond its allowance the
-questions of an address take turns with those of others like it: a token that is known already asks
-none, and a good one from the same address gets its turn among the bad ones.
+questions of an address have few turns (`turns`), with those of others like it: a token that is
+known already asks none, and a good one from the same address gets its turn among the bad ones.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Hashable
+from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
 
-from arvados_nats.errors import Refused
-
 _REMEMBERED = 100_000
-TURNS = 8
-"""Questions under way for all addresses beyond their allowance."""
-WAITING = 200
-"""More that may wait for their turn; of more the oldest is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,54 +49,3 @@ class RefusalLimit:
     def _level(self, key: Hashable, now: float) -> float:
         level, at = self._spent.get(key, (0.0, now))
         return max(0.0, level - (now - at) * self._allowance.per_second)
-
-
-class Turns:
-    """Lets questions about unknown tokens pass, those of exhausted addresses a few at once.
-
-    Of those that wait the newest is next: whoever asks gives up after a second or two, so the
-    oldest would be asked in vain, and in a flood nobody would be answered in time.
-    """
-
-    def __init__(self, limit: RefusalLimit) -> None:
-        self._limit = limit
-        self._under_way = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    @contextlib.asynccontextmanager
-    async def of(self, address: str) -> AsyncIterator[None]:
-        """While a question for this address is under way; Refused where too many are newer."""
-        if not self._limit.exhausted(address):
-            yield
-            return
-        await self._turn()
-        try:
-            yield
-        finally:
-            self._next()
-
-    async def _turn(self) -> None:
-        if self._under_way < TURNS:
-            self._under_way += 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        if len(self._waiting) > WAITING:
-            oldest = self._waiting.popleft()
-            if not oldest.done():
-                text = "too many tokens of this address have been refused in a short time"
-                oldest.set_exception(Refused(text))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._next()
-            raise
-
-    def _next(self) -> None:
-        while self._waiting:
-            turn = self._waiting.pop()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._under_way -= 1

@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arvados_nats.arvados import client as arvados_client
-from arvados_nats.arvados import refusal_limit
+from arvados_nats.arvados import turns as turns_module
 from arvados_nats.arvados.identities import Identities, Lifetimes
-from arvados_nats.arvados.refusal_limit import Allowance, RefusalLimit, Turns
+from arvados_nats.arvados.refusal_limit import Allowance
 from arvados_nats.arvados.tokens import Token
-from arvados_nats.errors import Refused
+from arvados_nats.arvados.turns import Turns
+from arvados_nats.errors import Refused, Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.permissions.request_info import Holder
@@ -68,14 +69,14 @@ async def test_a_known_token_comes_in_whatever_its_address_did(
     site: Site, alice: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when its answer is old and Arvados is asked again; a new one finds the turns taken."""
-    monkeypatch.setattr(refusal_limit, "TURNS", 0)
-    monkeypatch.setattr(refusal_limit, "WAITING", 0)
+    monkeypatch.setattr("arvados_nats.arvados.identities.TURNS", 0)
+    monkeypatch.setattr(turns_module, "WAITING", 0)
     async with asking(site, lifetimes=Lifetimes(known=0.0)) as identities:
         await identities.of(Token(alice.token), HERE)
         for number in range(3):
             await guess(identities, number)
         again = await site.cluster.token(alice)
-        with pytest.raises(Refused, match="this address"):
+        with pytest.raises(Unavailable):
             await identities.of(Token(again.token), HERE)
         for _ in range(3):
             assert (await identities.of(Token(alice.token), HERE)).user_uuid == alice.uuid
@@ -96,13 +97,11 @@ async def test_a_new_token_gets_its_turn_among_the_bad_ones(site: Site, alice: A
 
 async def test_of_those_who_wait_the_newest_is_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest gives up first anyway; who goes before their turn leaves it to another."""
-    monkeypatch.setattr(refusal_limit, "TURNS", 1)
-    monkeypatch.setattr(refusal_limit, "WAITING", 3)
-    limit = RefusalLimit(Allowance(burst=0, per_second=0.0))
-    turns, order, first = Turns(limit), list[int](), asyncio.Event()
+    monkeypatch.setattr(turns_module, "WAITING", 3)
+    turns, order, first = Turns(1), list[int](), asyncio.Event()
 
     async def ask(number: int) -> None:
-        async with turns.of(HERE):
+        async with turns.taken():
             order.append(number)
             if number == 0:
                 await first.wait()
@@ -114,7 +113,7 @@ async def test_of_those_who_wait_the_newest_is_next(monkeypatch: pytest.MonkeyPa
     asked[4].cancel()
     first.set()
     ends = await asyncio.gather(*asked, return_exceptions=True)
-    assert [type(end) for end in ends[1:3]] == [Refused, Refused]
+    assert [type(end) for end in ends[1:3]] == [Unavailable, Unavailable]
     assert order == [0, 5, 3]
     assert (turns._under_way, len(turns._waiting)) == (0, 0)
 

@@ -1,0 +1,63 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A few at once, and of those who wait the newest is next.
+
+Whoever asks about a login gives up after a second or two: in a flood the oldest would be asked in
+vain, and nobody be answered in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+
+from arvados_nats.errors import Unavailable
+
+WAITING = 200
+"""Of more that wait the oldest has to go."""
+
+
+class Turns:
+    """So many turns at once."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._under_way = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @contextlib.asynccontextmanager
+    async def taken(self) -> AsyncIterator[None]:
+        """While it is one's turn; Unavailable where too many are newer."""
+        await self._turn()
+        try:
+            yield
+        finally:
+            self._next()
+
+    async def _turn(self) -> None:
+        if self._under_way < self._width:
+            self._under_way += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        if len(self._waiting) > WAITING:
+            oldest = self._waiting.popleft()
+            if not oldest.done():
+                oldest.set_exception(Unavailable("too many questions are waiting: try again"))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._next()
+            raise
+
+    def _next(self) -> None:
+        while self._waiting:
+            turn = self._waiting.pop()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._under_way -= 1
