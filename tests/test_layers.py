@@ -30,6 +30,17 @@ def test_the_nats_library_is_known_at_its_edge_only() -> None:
     assert knowing == {f"arvados_nats/nats/{module}.py" for module in edge}
 
 
+def test_no_test_imports_another_folder_of_tests() -> None:
+    """What several folders need lies in tests/support."""
+    strangers = [
+        f"{_name(path)}: {folder}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for folder in re.findall(r"^\s*from tests\.(\w+)", path.read_text("utf-8"), re.MULTILINE)
+        if folder not in ("support", path.relative_to(ROOT).parts[1])
+    ]
+    assert strangers == []
+
+
 def test_a_folder_holds_at_most_twenty_modules() -> None:
     """More than that is no longer read as a map."""
     folders = {path.parent for path in MODULES if path.parts[-2] not in ("sandbox", "model", "api")}
