@@ -246,6 +246,7 @@ Message = tuple[tuple[str, ...], bytes, bytes, bytes | tuple[bytes, int]]
 )
 @given(messages=st.lists(MESSAGE, min_size=5, max_size=20), data=st.data())
 @pytest.mark.timeout(60 + 10 * EXAMPLES)
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 async def test_whatever_stands_in_a_stream_its_readers_go_on(
     victims: Victims,
     messages: list[Message],
