@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Answer the NATS servers' question, for each login: who is this, and what may he do?
+"""Answer the NATS servers' question, for each login: who is this, and what may they do?
 
 One task a request, at most `Limits.at_once` of them; others wait, the newest goes first, and one
 that has waited for longer than its client does is dropped unopened (`waiting`).

@@ -127,7 +127,7 @@ class GrantsLeader:
         if everybody:
             due |= {*self._watch.users()}
         if named := due & (users | nodes):
-            # Whom a change is about should not wait until all who can see him are read.
+            # Whom a change is about should not wait until all who can see them are read.
             await self._read([*named], cause)
             due -= named
         await self._read([*due, *(self._turn() - due)], cause)

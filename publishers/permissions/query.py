@@ -183,7 +183,7 @@ async def _rows_of(snapshot: Snapshot, users: set[str]) -> Rows:
 
 
 def _sources(asked: Iterable[str], people: Mapping[str, Row], rows: Rows) -> Sources:
-    """For each user, everybody whose rows went into his grants."""
+    """For each user, everybody whose rows went into their grants."""
     sources: Sources = {}
     for user in asked:
         person = people.get(user)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What readers rely on, user by user, and what has changed about it since they were told.
 
-No I/O. A user is watched while somebody asks about him; every replica hears of every answer, so
+No I/O. A user is watched while somebody asks about them; every replica hears of every answer, so
 each knows which version of whose grants is out there. The replica that leads reads them again
 when something may have moved (`grants_leader`) and gets from here what to tell.
 """

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Who sends a request: the actor that its token is, and his user's row."""
+"""Who sends a request: the actor that its token is, and its user's row."""
 
 from __future__ import annotations
 

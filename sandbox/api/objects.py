@@ -40,7 +40,7 @@ async def show(call: Call) -> Form:
 
 
 def _reduced(call: Call, form: Form) -> Form:
-    """What the caller is shown of a user who is not himself."""
+    """What the caller is shown of another user."""
     if call.resource != "users" or call.caller.is_admin:
         return form
     return {name: form[name] for name in _OF_OTHER_USERS if name in form}

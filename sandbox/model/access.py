@@ -39,7 +39,7 @@ class Named(Protocol):
 
 
 class Reader(NamedTuple):
-    """Who reads, how, and by which SQL expression his uuid is named."""
+    """Who reads, how, and by which SQL expression their uuid is named."""
 
     actor: Actor
     config: ClusterConfig

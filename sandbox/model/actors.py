@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Who acts: a user by one token, as the model's writes know him."""
+"""Who acts: a user by one token, as the model's writes know them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sandbox.model.config import ClusterConfig
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A user and the token he acts with.
+    """A user and the token they act with.
 
     `token` is the string for an Authorization header; `container_uuid` is set when it is a
     running container's own token.

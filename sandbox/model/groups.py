@@ -82,7 +82,7 @@ class GroupRules(Rules):
             raise denied(f"#<ArvadosModel::PermissionDeniedError: {text}>")
 
     async def before_write(self, unit: Writer, record: Record) -> None:
-        """Take the old owner's hold away while he still is the owner."""
+        """Take the old owner's hold away while it still is the owner."""
         if not record.is_new and record.changed("owner_uuid"):
             old = record.before("owner_uuid")
             await forget_hold(unit, old, record.uuid)

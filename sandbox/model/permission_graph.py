@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may read what: the arithmetic of `materialized_permissions`.
 
-Pure. Edges are ownership (3), a user's hold on himself (3) and permission links (1, 2, 3). The
+Pure. Edges are ownership (3), a user's hold on themselves (3) and permission links (1, 2, 3). The
 level along a path is its minimum, of several paths the maximum; only groups are passed through,
 and the user it starts from. What a target owns is traversed if it is a group, or a user whose
 last edge is 3 (docs/facts/permission-rule.md).
@@ -109,7 +109,7 @@ def by_tail(edges: Iterable[Edge]) -> dict[str, list[Edge]]:
 
 
 def of_user(user: str, edges: Iterable[Edge], change: Change | None = None) -> Grants:
-    """All grants of one user; `edges` holds at least those he can reach."""
+    """All grants of one user; `edges` holds at least those they can reach."""
     reach = Reach(by_tail(edges), change)
     reach.add(user, MANAGE, traverse=True, expand=True)
     return {(user, target): g for target, g in reach.grants.items() if g.level > 0}

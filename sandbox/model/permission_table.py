@@ -4,7 +4,7 @@
 """Keeps `materialized_permissions` true, inside the writer's transaction.
 
 As Arvados does it: under an EXCLUSIVE lock, so that writers of the graph wait for each other
-(docs/facts/arvados.md 1, 10). A change at a user recomputes all of his rows, a change at a group
+(docs/facts/arvados.md 1, 10). A change at a user recomputes all of their rows, a change at a group
 the rows of everything below it.
 """
 
@@ -83,7 +83,7 @@ async def _update_user(connection: Connection, change: Change) -> None:
 
 
 async def _restore_selves(connection: Connection, users: set[str]) -> None:
-    """Every user that is newly reached holds himself."""
+    """Every user that is newly reached holds themselves."""
     if not users:
         return
     rows = await connection.fetch(_WITHOUT_SELF, list(users))

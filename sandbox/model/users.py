@@ -50,7 +50,7 @@ class UserRules(Rules):
             problems.add("is_active", text)
 
     async def permit_save(self, unit: Writer, record: Record) -> None:
-        """Admins make users; a user may change himself, even inactive, but not his rights."""
+        """Admins make users; users may change themselves, even inactive, but not their rights."""
         if record.is_new:
             if not unit.actor.is_admin:
                 raise denied()
@@ -84,7 +84,7 @@ class UserRules(Rules):
             await _set_up_when_activated(unit, record)
 
     async def before_destroy(self, unit: Writer, record: Record) -> None:
-        """Refused while he owns anything, log rows included; his grants go."""
+        """Refused while they own anything, log rows included; their grants go."""
         for table in OWNED:
             owns = f"SELECT true FROM {table} WHERE owner_uuid = $1 AND uuid <> $1 LIMIT 1"
             if await unit.connection.fetchval(owns, record.uuid):
@@ -93,14 +93,14 @@ class UserRules(Rules):
         await clear_permissions(unit, record.uuid)
 
     async def after_destroy(self, unit: Writer, record: Record) -> None:
-        """Nobody holds him any more."""
+        """Nobody holds them any more."""
         await unit.connection.execute(
             "DELETE FROM materialized_permissions WHERE target_uuid = $1", record.uuid
         )
 
 
 async def clear_permissions(unit: Writer, user: str) -> None:
-    """All that the user holds, but himself."""
+    """All that the user holds, but themselves."""
     await unit.connection.execute(
         "DELETE FROM materialized_permissions WHERE user_uuid = $1 AND target_uuid <> $1", user
     )
@@ -142,7 +142,7 @@ async def _link_once(unit: Writer, tail: str, name: str, head: str) -> Record:
 
 
 async def activate(unit: Writer, user: Record) -> Record:
-    """Makes an invited user active; he may ask for it himself."""
+    """Makes an invited user active; they may ask for it themselves."""
     if user["is_active"]:
         return user
     if not (unit.actor.is_admin or await is_invited(unit, user)):
@@ -160,7 +160,7 @@ async def is_invited(unit: Writer, user: Record) -> bool:
 
 
 async def unsetup(unit: Writer, user: Record) -> Record:
-    """Takes his links, tokens and keys, and makes him inactive; each is logged."""
+    """Takes their links, tokens and keys, and makes them inactive; each is logged."""
     if user.uuid == unit.config.system_user:
         raise raised("RuntimeError", "System root user cannot be deactivated")
     conditions: tuple[tuple[str, str, Any], ...] = (

@@ -5,8 +5,8 @@
 
 The pretend cluster is led from step to step; it is held to the recording elsewhere
 (test_sandbox_golden). After each step an event about every object is made, and every reader must
-hear exactly those about objects that he may read now: by protocols v0 and v1 on sockets that
-stay open, and by native NATS with the subjects that his token gets.
+hear exactly those about objects that they may read now: by protocols v0 and v1 on sockets that
+stay open, and by native NATS with the subjects that their token gets.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tests.support.clients.native import connected, until
 from tests.support.golden_replay import Json, Replay
 
 SETTLED = 15.0
-"""Seconds within which every reader must hear exactly what he may; most take a fraction of one."""
+"""Seconds within which every reader must hear exactly what they may; most take a fraction of one."""
 NATIVE_ROUNDS = 5
 TRASHABLE = ("group", "collection")
 V1 = Subprotocol("arvados.events.v1.json")
@@ -222,7 +222,7 @@ async def tell_of(replay: Replay, objects: set[str]) -> dict[str, str]:
 def differences(
     readers: Readers, rows: dict[str, str], may: dict[str, set[str]]
 ) -> dict[str, dict[str, list[str]]]:
-    """Per reader what he heard too much and too little of, of these rows."""
+    """Per reader what they heard too much and too little of, of these rows."""
     found = {}
     for ear in readers.ears:
         heard = {uuid for row, uuid in rows.items() if row in ear.heard}

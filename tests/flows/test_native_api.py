@@ -35,7 +35,7 @@ NOBODY = "zzzzz-xvhdp-000000000000001"
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Bob's project, which alice may read, and one that she may not."""
+    """Bob's project, which alice may read, and one that they may not."""
 
     stack: Stack
     alice: Actor

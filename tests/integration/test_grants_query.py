@@ -258,7 +258,7 @@ async def test_a_row_that_arvados_forgot_is_read(
 async def test_an_admin_costs_his_own_rows_only(
     database: Database, reader: postgres.Database
 ) -> None:
-    """He manages every user; the rule asks nothing of their rows for him."""
+    """They manage every user; the rule asks nothing of others' rows for them."""
     query = GrantsQuery(reader, role_groups_visible=True)
     async with open_cluster(database.dsn) as cluster:
         await cluster.user("alice")

@@ -38,7 +38,7 @@ async def here(
 
 @dataclass
 class Scene:
-    """Alice owns a project tree; Bob reads it himself, Carol through a role, Dan not at all."""
+    """Alice owns a project tree; Bob reads it alone, Carol through a role, Dan not at all."""
 
     cluster: Cluster
     alice: Actor

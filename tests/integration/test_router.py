@@ -84,7 +84,7 @@ def router() -> Router:
 
 @pytest.fixture
 def connect(router: Router, check: PermissionCheck) -> Connect:
-    """Make a reader with grants, known to the router, and his inbox."""
+    """Make a reader with grants, known to the router, and their inbox."""
 
     def make(user: str, targets: dict[str, int] | None, **changes: Any) -> tuple[Principal, Inbox]:
         principal = Principal(
@@ -122,7 +122,7 @@ async def test_owner_and_object_lead_to_readers(router: Router, connect: Connect
 async def test_events_of_a_turn_come_together_and_are_shared(
     router: Router, connect: Connect
 ) -> None:
-    """Two readers who see the same get the same batch; one who sees less gets one of his own."""
+    """Two readers who see the same get the same batch; one who sees less gets one of their own."""
     _, one = connect("a", {PROJECT: DIRECT | OWNED})
     _, other = connect("b", {PROJECT: DIRECT | OWNED, ELSEWHERE: DIRECT | OWNED})
     _, less = connect("c", {COLLECTION: DIRECT})
@@ -243,7 +243,7 @@ async def test_new_grants_count_from_the_next_event_on(router: Router, connect: 
 async def test_on_hold_events_wait_and_are_judged_by_the_new_grants(
     router: Router, connect: Connect
 ) -> None:
-    """Also events that the old grants would not have led to him."""
+    """Also events that the old grants would not have led to them."""
     principal, inbox = connect("a", {ELSEWHERE: DIRECT | OWNED})
     _, other = connect("b", {PROJECT: DIRECT | OWNED, ELSEWHERE: DIRECT | OWNED})
     router.hold(principal)
@@ -335,7 +335,7 @@ async def test_too_much_behind_a_question_goes_back_to_the_stream(
 
 
 async def test_role_groups_are_offered_to_everybody(router: Router, connect: Connect) -> None:
-    """Every active user may see them, by no right of his own."""
+    """Every active user may see them, by no right of their own."""
     _, inbox = connect("a", {}, cluster=ClusterState(role_groups_visible=True))
     router.dispatch([made(1, ELSEWHERE, facts={"is_role": True})])
     router.dispatch([made(2, ELSEWHERE, facts={"is_role": False})])
@@ -343,7 +343,7 @@ async def test_role_groups_are_offered_to_everybody(router: Router, connect: Con
 
 
 async def test_whose_rights_depend_on_whom(router: Router, connect: Connect) -> None:
-    """On a user: himself and who manages him, not everybody who can see his name."""
+    """On a user: themselves and who manages them, not everybody who can see their name."""
     himself, _ = connect(USER, {USER: DIRECT | OWNED})
     manager, _ = connect("manager", {USER: DIRECT | OWNED})
     connect("acquaintance", {USER: DIRECT})

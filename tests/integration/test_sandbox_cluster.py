@@ -188,7 +188,7 @@ async def test_logout_leaves_no_row(cluster: Cluster, channel: Channel, alice: A
 async def test_deactivation_takes_tokens_and_links(
     cluster: Cluster, alice: Actor, bob: Actor
 ) -> None:
-    """Each is logged, then the user; every user goes on seeing him through All users."""
+    """Each is logged, then the user; every user goes on seeing them through All users."""
     project = await cluster.project("reef", owner=alice)
     link = await cluster.share(project, bob)
     second = await cluster.token(bob)
@@ -350,7 +350,7 @@ async def test_a_taken_id_makes_another_s_write_fail(cluster: Cluster, alice: Ac
 
 
 async def test_merging_users_leaves_one_row(cluster: Cluster, alice: Actor, bob: Actor) -> None:
-    """What the one had is the other's; his token acts as the other."""
+    """What the one had is the other's; their token acts as the other."""
     project = await cluster.project("reef", owner=bob)
     last = await _last(cluster)
 

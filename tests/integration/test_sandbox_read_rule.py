@@ -137,7 +137,7 @@ def _moved(text: str, shift: timedelta) -> datetime:
 
 
 def reader(loader: Loader, state: State, uuid: str, *, root: bool) -> Caller:
-    """The user, or the one he was merged into."""
+    """The user, or the one they were merged into."""
     user = state.records[uuid]
     while user["redirect_to_user_uuid"]:
         user = state.records[user["redirect_to_user_uuid"]]

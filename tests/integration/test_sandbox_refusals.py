@@ -208,7 +208,7 @@ async def test_an_uninvited_user_does_not_activate_himself(cluster: Cluster) -> 
 
 
 async def test_taken_out_of_all_users_one_can_be_made_inactive(cluster: Cluster) -> None:
-    """His other links and his token stay (docs/facts/arvados.md 9)."""
+    """Their other links and their token stay (docs/facts/arvados.md 9)."""
     alice, bob = await cluster.user("alice"), await cluster.user("bob")
     project = await cluster.project("reef", owner=alice)
     link = await cluster.share(project, bob)

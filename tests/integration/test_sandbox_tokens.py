@@ -146,7 +146,7 @@ async def test_scopes_name_a_path_or_a_prefix(client: httpx.AsyncClient, world: 
 
 
 async def test_a_merged_user_acts_as_the_other(client: httpx.AsyncClient, sandbox: Sandbox) -> None:
-    """His old token opens what belongs to the user he was merged into."""
+    """Their old token opens what belongs to the user they were merged into."""
     cluster = sandbox.cluster
     old, new = await cluster.user("old"), await cluster.user("new")
     await cluster.merge_users(old, new, cluster.root, owner=new, redirect=True)

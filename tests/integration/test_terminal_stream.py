@@ -324,7 +324,7 @@ async def _send(peer: Peer, line: str, count: int) -> None:
 
 
 async def test_closed_reading_holds_up_nobody(proxy: Proxy) -> None:
-    """Whoever has enough closes, even while much waits for him."""
+    """Whoever has enough closes, even while much waits for them."""
     async with connected(proxy) as events:
         handle, other = await events.log(C1), await events.object(C1)
         peer = await proxy.next()

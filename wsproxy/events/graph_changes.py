@@ -26,7 +26,7 @@ def graph_change(stored: StoredEvent) -> GraphChange | None:
     """What an event changes; None if nothing.
 
     A permission link: for those who reach its tail. A role: for those who reach it. A user: for the
-    user himself. A project changes nobody's grants: where it is stands in each event.
+    user themselves. A project changes nobody's grants: where it is stands in each event.
     """
     facts, event = stored.facts, stored.event
     if facts is None or stored.kind is None or event.verified is False:

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""One user as seen through one set of scopes: what may be shown to all his connections alike.
+"""One user as seen through one set of scopes: what may be shown to all their connections alike.
 
 Judging is the read rule on the reader's grants. Where that says *ask*, or while the grants
 are not known, Arvados is asked with the reader's own token, once for each object, and events of
@@ -196,7 +196,7 @@ class Principal:
         if stored.event.event_type != "delete":
             return await self._check.ask(self.key, stored.event.object_uuid or "")
         # The object is gone, so its readers are those of the project it was in, and those to whom
-        # it was shown before. Who can see a user's name cannot see his home.
+        # it was shown before. Who can see a user's name cannot see their home.
         owner = stored.facts.owner_uuid if stored.facts else ""
         if owner == self.user_uuid or self._check.known(self.key, stored.event.object_uuid or ""):
             return True

@@ -74,7 +74,7 @@ class Router:
             self._watches.pop(uuid, None)
 
     def hold(self, principal: Principal, sequence: int = 0) -> None:
-        """New grants of `principal` are on their way: keep every event for him until `regrant`."""
+        """New grants of `principal` are on their way: keep every event for them until `regrant`."""
         principal.hold(sequence)
         self._audiences.clear()
         if principal in self._readers:

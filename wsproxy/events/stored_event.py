@@ -132,7 +132,7 @@ def alike(facts: ObjectFacts | None, kind: Kind | None) -> str | None:
 
 
 def index_keys(facts: ObjectFacts) -> tuple[str, ...] | None:
-    """Uuids such that whoever may read the object has one of them in his grants (or is an admin).
+    """Uuids such that whoever may read the object has one of them in their grants (or is an admin).
 
     None where the rule does not depend on grants alone, or not enough is known, so that everybody
     must be asked.

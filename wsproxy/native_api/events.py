@@ -186,7 +186,7 @@ class _Page:
         return self._events_left <= 0 or self._bytes_left <= 0 or self._looks_left <= 0
 
     def part(self, stored: StoredEvent, judge: Judge) -> Part | None:
-        """The event as its reader sees it; None if it is not for him."""
+        """The event as its reader sees it; None if it is not for them."""
         self._looks_left -= 1
         if decide_event(judge, stored) is not Decision.YES or stored.facts is None:
             return None

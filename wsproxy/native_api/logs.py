@@ -204,7 +204,7 @@ def _shown(run: Run, uuid: str, judge: Judge) -> tuple[str, str, str] | None:
     """The request through which the asker may read the log, behind the share point and the owner
     below which it is heard; None for an admin without one.
 
-    Raises Refused where he may not.
+    Raises Refused where they may not.
     """
     facts = run.facts
     if facts is None:

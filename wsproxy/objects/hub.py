@@ -6,7 +6,7 @@
 The order matters: the place in the stream is noted, then the record is read with a viewer's token,
 then every change after the place is laid over it (design.md 8). The event source has no holes, so
 no second read is needed while somebody follows the object. Nothing here judges permission: each
-follower does, for his viewer.
+follower does, for its viewer.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ class ObjectSubscription:
         self._client.send(self._message(hub, etag, record, sequence))
 
     def _may_read_container(self) -> bool:
-        """Whoever may read a request may read its container, if his token's scopes allow it."""
+        """Whoever may read a request may read its container, if their token's scopes allow it."""
         scopes = self._client.login.identity.scopes
         if ALL in scopes or self._container is None:
             return True
