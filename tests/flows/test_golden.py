@@ -38,7 +38,7 @@ from tests.support.clients.native import connected, until
 from tests.support.golden_replay import Json, Replay
 
 SETTLED = 15.0
-"""Seconds within which every reader must hear exactly what they may; most take a fraction of one."""
+"""Seconds within which readers must hear exactly what they may; most take a fraction of one."""
 NATIVE_ROUNDS = 5
 TRASHABLE = ("group", "collection")
 V1 = Subprotocol("arvados.events.v1.json")
