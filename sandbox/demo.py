@@ -14,7 +14,9 @@ import itertools
 import json
 import logging
 import random
+import shutil
 import sys
+from pathlib import Path
 
 import click
 import uvloop
@@ -109,6 +111,8 @@ async def _show(services: Stack) -> None:
 def _instructions(services: Stack, user: Actor, request_uuid: str) -> str:
     url, token = services.page_url, user.token
     events = f"{url}/arvados/v1/container_requests/{request_uuid}/log_events"
+    here = Path(sys.argv[0])
+    program = here.name if shutil.which(here.name) else here.absolute()
     where = " ".join(
         f"{name}={value}" for name, value in services.sandbox.client_environment(token).items()
     )
@@ -116,7 +120,7 @@ def _instructions(services: Stack, user: Actor, request_uuid: str) -> str:
   Page     {url}/#request={request_uuid}&token={token}
   Token    {token}
   curl     curl -N -H 'Authorization: Bearer {token}' {events}
-  Logs     {where} arvados-nats logs -f {request_uuid}
+  Logs     {where} {program} logs -f {request_uuid}
   SDK      the same three settings, for every Arvados tool
   NATS     {services.sandbox.nats.url} (the token is the NATS token)
 

@@ -12,6 +12,7 @@ import asyncio
 import os
 import re
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,18 @@ async def test_each_method_that_is_declared_is_there(tmp_path: Path) -> None:
     found = set((await ran(NODE, "-e", ask, folder=tmp_path)).split())
     assert names >= {"log", "object", "events", "renew", "close"}
     assert names <= found
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="no npm on this machine")
+async def test_the_package_holds_the_module_and_its_types(tmp_path: Path) -> None:
+    """`npm pack`, unpacked where another project would have it, and imported by its name."""
+    packed = (await ran("npm", "pack", "--silent", str(MODULE), folder=tmp_path)).split()[-1]
+    with tarfile.open(tmp_path / packed) as archive:
+        names = {name.removeprefix("package/") for name in archive.getnames()}
+        archive.extractall(tmp_path / "node_modules", filter="data")
+    assert names == {"README.md", "package.json", "arvados-events.js", "arvados-events.d.ts"}
+    (tmp_path / "node_modules" / "package").rename(tmp_path / "node_modules" / "arvados-events")
+    use = "import { ArvadosEvents } from 'arvados-events'; console.log(typeof ArvadosEvents)"
+    (tmp_path / "use.mjs").write_text(use)
+    assert NODE is not None
+    assert await ran(NODE, "use.mjs", folder=tmp_path) == "function\n"

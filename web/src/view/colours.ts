@@ -81,11 +81,16 @@ function rgbOf(colour: Colour, theme: Theme): Rgb {
   return [level(Math.floor(index / 36)), level(Math.floor(index / 6) % 6), level(index % 6)];
 }
 
+/** White is a ground to write on, though as a text it has to be darker on a white page. */
+function groundOf(colour: Colour, dark: boolean): Rgb {
+  return colour === 7 && !dark ? hex("#d0d7de") : rgbOf(colour, dark ? DARK : LIGHT);
+}
+
 /** What a look is in a theme: text and ground; no ground is the page's own. */
 export function resolved(style: Style, dark: boolean): { text: Rgb; ground: Rgb | null } {
   const theme = dark ? DARK : LIGHT;
   let text = style.fg === undefined ? theme.text : rgbOf(style.fg, theme);
-  let ground: Rgb | null = style.bg === undefined ? null : rgbOf(style.bg, theme);
+  let ground: Rgb | null = style.bg === undefined ? null : groundOf(style.bg, dark);
   if (style.inverse) [text, ground] = [ground ?? theme.ground, text];
   const behind = ground ?? theme.ground;
   if (style.dim) text = mixed(text, behind, 0.4);
