@@ -25,6 +25,7 @@ COMMANDS = {
     "keys": "arvados_nats.admin.keys_cli:keys",
     "logs": "arvados_nats.commands.logs_cli:logs",
     "publishers": "publishers.cli:publishers",
+    "status": "arvados_nats.admin.status_cli:status",
     "watch": "arvados_nats.commands.watch_cli:watch",
     "whoami": "arvados_nats.commands.whoami_cli:whoami",
     "wsproxy": "wsproxy.cli:wsproxy",
@@ -32,7 +33,7 @@ COMMANDS = {
 ELSEWHERE = {
     "demo": "it is in the source tree: make demo",
     **dict.fromkeys(
-        ("authcallout", "check", "config", "keys", "publishers", "wsproxy"),
+        ("authcallout", "check", "config", "keys", "publishers", "status", "wsproxy"),
         "pip install 'arvados-nats[server]'",
     ),
 }

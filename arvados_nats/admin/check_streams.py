@@ -11,13 +11,16 @@ missing when the next server goes.
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from arvados_nats.contract import streams, subjects
+from arvados_nats.errors import ArvadosNatsError, said
 from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Nats
 from arvados_nats.nats.passed_over import read
 from arvados_nats.nats.server_config import GIB, Size
 
@@ -39,7 +42,23 @@ async def check(servers: list[str], seed: str, store: Path | None = None) -> dic
         if system_logs := await nats.stream_info(streams.SYSTEM_LOGS):
             found[streams.SYSTEM_LOGS] = system_logs
         free = shutil.disk_usage(store).free if store else None
-        return examine(found, await nats.js_api("INFO"), free)
+        wrong = examine(found, await nats.js_api("INFO"), free)
+        if found[streams.CURSORS]:
+            wrong["storage"] += await _not_stored(nats)
+        return wrong
+
+
+async def _not_stored(nats: Nats) -> list[str]:
+    """What is wrong with storing a message: a server can be there and not write any more."""
+    try:
+        stored = await nats.publish_stored(subjects.cursor("check", "storage"), b"")
+        async with asyncio.timeout(_WITHIN_SECONDS):
+            await stored
+    except (ArvadosNatsError, TimeoutError) as error:
+        return [
+            f"a message is not stored ({said(error)}): a server whose disk was full is restarted"
+        ]
+    return []
 
 
 async def passed_over(servers: list[str], seed: str) -> list[str]:
