@@ -51,7 +51,7 @@ Outcome = Callable[[ArvadosNatsError | None], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LoginLimits:
     """`budget` is in seconds, for one login in all."""
 
     at_once: int = 1000
@@ -69,7 +69,7 @@ class Callout:
         grants: GrantsCache,
         signer: Signer,
         *,
-        limits: Limits,
+        limits: LoginLimits,
         admitted: Callable[[Connection, Token, Identity, Admission], None],
         room: Callable[[Identity], Awaitable[bool]],
         machines: Seed | None = None,

@@ -22,7 +22,7 @@ from arvados_nats.service import keys, ops, publisher_health
 from arvados_nats.service.arvados_health import ArvadosHealth
 from arvados_nats.service.ops import STARTING, Health
 from authcallout import whoami
-from authcallout.callout import Callout, Desk, Limits
+from authcallout.callout import Callout, Desk, LoginLimits
 from authcallout.callout_response import Admission
 from authcallout.connections import Connection, Connections
 from authcallout.login_health import LoginHealth
@@ -81,7 +81,7 @@ async def _serve(settings: Settings, health: Health) -> None:
             identities,
             grants,
             Signer(keys.load(settings.keys_dir, "issuer")),
-            limits=Limits(budget=settings.callout_budget, patterns=limit),
+            limits=LoginLimits(budget=settings.callout_budget, patterns=limit),
             admitted=admitted,
             room=partial(connections.room, per_user=settings.max_connections_per_user),
             machines=settings.machines_seed,

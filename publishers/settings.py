@@ -57,7 +57,7 @@ class EventSettings(Block):
     def event_options(self) -> Options:
         return Options(
             scans=Scans(wide=timedelta(minutes=self.events_wide_minutes)),
-            limits=streams.Limits(
+            limits=streams.StreamLimits(
                 max_age=timedelta(hours=self.events_max_age_hours),
                 max_bytes=self.events_max_bytes,
                 replicas=self.events_replicas,
@@ -95,8 +95,8 @@ class SystemLogStreamSettings(Block):
     """On how many NATS servers each record is kept: 3 in a cluster."""
 
     @property
-    def system_log_limits(self) -> streams.Limits:
-        return streams.Limits(
+    def system_log_limits(self) -> streams.StreamLimits:
+        return streams.StreamLimits(
             max_age=timedelta(hours=self.system_logs_max_age_hours),
             max_bytes=self.system_logs_max_bytes,
             replicas=self.system_logs_replicas,

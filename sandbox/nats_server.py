@@ -47,7 +47,7 @@ class NatsServer:
         folder: Path,
         config: server_config.Server,
         public: dict[str, str],
-        limits: server_config.Limits | None = None,
+        limits: server_config.AccountLimits | None = None,
     ) -> None:
         self.folder = folder
         self.config = config
@@ -148,7 +148,7 @@ async def run(
     keys_folder: Path,
     *,
     folder: Path | None = None,
-    limits: server_config.Limits | None = None,
+    limits: server_config.AccountLimits | None = None,
     websocket: bool = False,
     durable: bool = False,
 ) -> AsyncIterator[NatsServer]:
@@ -183,7 +183,7 @@ async def run_cluster(
     keys_folder: Path,
     *,
     size: int = 3,
-    limits: server_config.Limits | None = None,
+    limits: server_config.AccountLimits | None = None,
     tls: server_config.Tls | None = None,
 ) -> AsyncIterator[list[NatsServer]]:
     """Several servers that form one cluster with a leader, in a temporary folder.
@@ -221,7 +221,7 @@ def _cluster_members(
                 store_dir=str(folder),
                 monitor=_ANY_PORT,
                 tls=dataclasses.replace(tls, authority=None) if tls else None,
-                cluster=server_config.Cluster("sandbox", address, tuple(addresses), tls, password),
+                cluster=server_config.Routes("sandbox", address, tuple(addresses), tls, password),
                 ports_file_dir=str(folder),
                 sync_always=False,
             ),

@@ -195,7 +195,7 @@ def _sockets() -> list[Bounds]:
 
 
 def _nats() -> list[Bounds]:
-    accounts = server_config.Limits()
+    accounts = server_config.AccountLimits()
     line = _size(accounts.control_line)
     users = f"{CalloutSettings.model_fields['max_connections_per_user'].default:,} of one user"
     everybody = f"{accounts.user_connections:,} in all"

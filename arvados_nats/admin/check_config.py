@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from yaml.nodes import MappingNode, Node
 
 from arvados_nats.arvados import config as arvados_config
-from arvados_nats.arvados.config import Cluster, duration
+from arvados_nats.arvados.config import ClusterConfig, duration
 
 _PATH = "/websocket"
 _SHORTEST_AGE = timedelta(minutes=5)
@@ -64,15 +64,15 @@ def _faults(name: str, node: Node) -> Iterator[Finding]:
         yield Finding(line, name, "this is no map of settings")
         return
     for rule in _RULES:
-        yield from rule(Cluster(name, node))
+        yield from rule(ClusterConfig(name, node))
 
 
-def _finding(cluster: Cluster, path: str, wrong: str) -> Finding:
+def _finding(cluster: ClusterConfig, path: str, wrong: str) -> Finding:
     """Something wrong there, at the line of the nearest setting that is written."""
     return Finding(cluster.line(path), f"{cluster.name}.{path}", wrong)
 
 
-def _websocket(cluster: Cluster) -> Iterator[Finding]:
+def _websocket(cluster: ClusterConfig) -> Iterator[Finding]:
     setting = "Services.Websocket.ExternalURL"
     controller = cluster.text("Services.Controller.ExternalURL")
     for wrong in websocket_faults(cluster.text(setting), controller):
@@ -97,13 +97,13 @@ def websocket_faults(url: str, controller_url: str) -> Iterator[str]:
         yield f"its path is {parts.path}, and must be {_PATH}"
 
 
-def _controller(cluster: Cluster) -> Iterator[Finding]:
+def _controller(cluster: ClusterConfig) -> Iterator[Finding]:
     setting = "Services.Controller.ExternalURL"
     if not cluster.text(setting):
         yield _finding(cluster, setting, "it is not set: there is no API to ask who may read")
 
 
-def _audit_logs(cluster: Cluster) -> Iterator[Finding]:
+def _audit_logs(cluster: ClusterConfig) -> Iterator[Finding]:
     written, batch = cluster.text("AuditLogs.MaxAge"), cluster.text("AuditLogs.MaxDeleteBatch")
     age = duration(written) if written else None
     if written and age is None:
@@ -122,7 +122,7 @@ def _audit_logs(cluster: Cluster) -> Iterator[Finding]:
         )
 
 
-def _database(cluster: Cluster) -> Iterator[Finding]:
+def _database(cluster: ClusterConfig) -> Iterator[Finding]:
     setting = "PostgreSQL.Connection.port"
     if cluster.text(setting) == _POOLER_PORT:
         yield _finding(
@@ -132,14 +132,14 @@ def _database(cluster: Cluster) -> Iterator[Finding]:
         )
 
 
-def _tokens(cluster: Cluster) -> Iterator[Finding]:
+def _tokens(cluster: ClusterConfig) -> Iterator[Finding]:
     if not cluster.text("SystemRootToken"):
         yield _finding(cluster, "SystemRootToken", "it is not set: container logs need a token")
     if not cluster.text("ManagementToken"):
         yield _finding(cluster, "ManagementToken", "it is not set: health and metrics answer 404")
 
 
-_RULES: tuple[Callable[[Cluster], Iterator[Finding]], ...] = (
+_RULES: tuple[Callable[[ClusterConfig], Iterator[Finding]], ...] = (
     _websocket,
     _controller,
     _audit_logs,

@@ -30,7 +30,7 @@ _MEANINGFUL = {("GET", 404), ("POST", 409), ("PATCH", 409)}
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class KubernetesApi:
     """Where the cluster's API is, and as whom we speak to it."""
 
     url: str
@@ -39,7 +39,7 @@ class Cluster:
     namespace: str
 
 
-def of_this_pod(namespace: str | None = None, account: Path = _ACCOUNT) -> Cluster:
+def of_this_pod(namespace: str | None = None, account: Path = _ACCOUNT) -> KubernetesApi:
     """The cluster that this pod runs in; `ConfigError` outside of one."""
     host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}") for name in ("HOST", "PORT_HTTPS"))
     if not host:
@@ -51,7 +51,7 @@ def of_this_pod(namespace: str | None = None, account: Path = _ACCOUNT) -> Clust
         raise ConfigError(f"the pod mounts no service account token: {error.filename}") from error
     shown = f"[{host}]" if ":" in host else host
     url = f"https://{shown}:{port or 443}"
-    return Cluster(url, token, str(account / "ca.crt"), namespace)
+    return KubernetesApi(url, token, str(account / "ca.crt"), namespace)
 
 
 def missing(entries: Mapping[str, str]) -> dict[str, str]:
@@ -74,7 +74,7 @@ def missing(entries: Mapping[str, str]) -> dict[str, str]:
     return new
 
 
-def ensure(cluster: Cluster, name: str) -> list[str]:
+def ensure(cluster: KubernetesApi, name: str) -> list[str]:
     """Complete the Secret `name`, creating it if need be; the names of the entries that are new.
 
     Refused when the service account may not, Unavailable when the API does not answer.

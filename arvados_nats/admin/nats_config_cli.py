@@ -85,7 +85,9 @@ def nats_server(folder: Path, store: int, copies: int | None, monitor: str, **op
     nats-3:6222
     """
     public = keys.load_all_public(folder)
-    limits = server_config.Limits(store=store, copies=copies or (3 if options["cluster"] else 1))
+    limits = server_config.AccountLimits(
+        store=store, copies=copies or (3 if options["cluster"] else 1)
+    )
     password = keys.load(folder, server_config.ROUTES).text if options["cluster"] else None
     server = _server(**options, password=password, monitor=None if monitor == "none" else monitor)
     for warning in _warnings(server):
@@ -149,7 +151,7 @@ def _server(
         **plain,
         listen=listen or ("0.0.0.0:4222" if served else "127.0.0.1:4222"),
         tls=served,
-        cluster=server_config.Cluster(cluster, cluster_listen, routes, between, password)
+        cluster=server_config.Routes(cluster, cluster_listen, routes, between, password)
         if cluster
         else None,
         websocket=server_config.WebSocket(websocket, origins, served) if websocket else None,

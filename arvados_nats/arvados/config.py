@@ -28,7 +28,7 @@ _ARVADOS_WS = frozenset({"Client", "Postgres", "PingTimeout", "ClientEventQueue"
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class ClusterConfig:
     """The settings of one cluster, found by their path; absent ones are the empty text."""
 
     name: str
@@ -101,13 +101,13 @@ def _older(root: Node | None) -> str:
     )
 
 
-def choose(clusters: Mapping[str, Node], name: str = "") -> Cluster:
+def choose(clusters: Mapping[str, Node], name: str = "") -> ClusterConfig:
     """The cluster of this name, or the only one; `BadInput` says which there are."""
     if not name and len(clusters) == 1:
         (name,) = clusters
     node = clusters.get(name)
     if isinstance(node, MappingNode):
-        return Cluster(name, node)
+        return ClusterConfig(name, node)
     if node is not None:
         raise BadInput(f"line {node.start_mark.line + 1}: {name}: this is no map of settings")
     there = ", ".join(sorted(clusters)) or "none"

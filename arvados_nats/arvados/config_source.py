@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from arvados_nats.arvados import config as arvados_config
-from arvados_nats.arvados.config import Cluster
+from arvados_nats.arvados.config import ClusterConfig
 from arvados_nats.errors import BadInput, ConfigError
 
 
@@ -54,11 +54,11 @@ class ArvadosConfigSource(PydanticBaseSettingsSource):
         return any(known.lower() in {n.lower() for n in names} for known in self.current_state)
 
 
-def _text(path: str) -> Callable[[Cluster], str | None]:
+def _text(path: str) -> Callable[[ClusterConfig], str | None]:
     return lambda cluster: cluster.text(path) or None
 
 
-def _host(cluster: Cluster) -> str | None:
+def _host(cluster: ClusterConfig) -> str | None:
     """Where API calls go: the address that everybody uses, whose certificate is right."""
     path = "Services.Controller.ExternalURL"
     url = cluster.text(path)
@@ -70,7 +70,7 @@ def _host(cluster: Cluster) -> str | None:
     return parts.netloc if parts.scheme == "https" else f"{parts.scheme}://{parts.netloc}"
 
 
-def _workbench(cluster: Cluster) -> tuple[str, ...] | None:
+def _workbench(cluster: ClusterConfig) -> tuple[str, ...] | None:
     """The origins of Arvados' own pages, as browsers send them."""
     found = []
     for path in ("Services.Workbench2.ExternalURL", "Services.Workbench1.ExternalURL"):
@@ -82,7 +82,7 @@ def _workbench(cluster: Cluster) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(found)) or None
 
 
-def _database(cluster: Cluster) -> str | None:
+def _database(cluster: ClusterConfig) -> str | None:
     """A libpq connection string."""
     return (
         " ".join(
@@ -96,8 +96,8 @@ def _database(cluster: Cluster) -> str | None:
 _QUOTED = str.maketrans({"\\": "\\\\", "'": "\\'"})
 
 
-def _flag(path: str, default: bool | None = None) -> Callable[[Cluster], bool | None]:
-    def read(cluster: Cluster) -> bool | None:
+def _flag(path: str, default: bool | None = None) -> Callable[[ClusterConfig], bool | None]:
+    def read(cluster: ClusterConfig) -> bool | None:
         text = cluster.text(path).lower()
         if text not in ("", "true", "false"):
             raise BadInput(
@@ -108,8 +108,8 @@ def _flag(path: str, default: bool | None = None) -> Callable[[Cluster], bool | 
     return read
 
 
-def _seconds(path: str) -> Callable[[Cluster], float | None]:
-    def read(cluster: Cluster) -> float | None:
+def _seconds(path: str) -> Callable[[ClusterConfig], float | None]:
+    def read(cluster: ClusterConfig) -> float | None:
         text = cluster.text(path)
         found = arvados_config.duration(text) if text else None
         if text and found is None:
@@ -121,7 +121,7 @@ def _seconds(path: str) -> Callable[[Cluster], float | None]:
     return read
 
 
-_SETTINGS: Mapping[str, Callable[[Cluster], Any]] = {
+_SETTINGS: Mapping[str, Callable[[ClusterConfig], Any]] = {
     "arvados_api_host": _host,
     "arvados_api_host_insecure": _flag("TLS.Insecure"),
     "postgres_dsn": _database,

@@ -41,7 +41,7 @@ _PROGRESS_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class LogSelection:
     """What is to be shown. `files`: names, empty for all."""
 
     uuid: str
@@ -53,7 +53,7 @@ class Wanted:
 class Show:
     """One run of the command."""
 
-    def __init__(self, wanted: Wanted, printer: Printer, notes: Notes) -> None:
+    def __init__(self, wanted: LogSelection, printer: Printer, notes: Notes) -> None:
         self._wanted = wanted
         self._printer = printer
         self._notes = notes
@@ -158,7 +158,11 @@ def _gap(gap: Gap) -> str:
 
 
 async def show(
-    settings: ArvadosSettings, wanted: Wanted, printer: Printer, notes: Notes, proxy: str | None
+    settings: ArvadosSettings,
+    wanted: LogSelection,
+    printer: Printer,
+    notes: Notes,
+    proxy: str | None,
 ) -> None:
     """Print the logs that are wanted."""
     timeout = None if wanted.follow else _LOST_SECONDS

@@ -81,7 +81,7 @@ def logs(uuid: str, **options: Unpack[_Options]) -> None:
     from arvados_nats.commands import logs as flow
 
     notes = command.Notes()
-    wanted = flow.Wanted(uuid, options["files"], options["tail"], options["follow"])
+    wanted = flow.LogSelection(uuid, options["files"], options["tail"], options["follow"])
     settings = arvados_settings.read()
 
     async def main() -> int:

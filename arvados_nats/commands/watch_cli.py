@@ -162,7 +162,7 @@ def watch_system_logs(
     from arvados_nats.commands import watch_system_logs as flow
 
     level = int(priority) if priority.isdigit() else PRIORITIES.index(priority)
-    wanted = flow.Wanted(options["host"], units, level)
+    wanted = flow.RecordSelection(options["host"], units, level)
     command.run(
         flow.watch_system_logs(_watch(as_json, None), nats_url, wanted, oldest=options["oldest"])
     )

@@ -37,7 +37,7 @@ _WARNING = PRIORITIES.index("warning")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RecordSelection:
     """Which records: of this host and any of these units (None or none: all), this bad or worse.
 
     Host and units may be patterns, as of file names.
@@ -69,7 +69,9 @@ class Shown(msgspec.Struct, frozen=True):
     record: SystemLogRecord
 
 
-async def watch_system_logs(watch: Watch, nats_url: str, wanted: Wanted, *, oldest: bool) -> None:
+async def watch_system_logs(
+    watch: Watch, nats_url: str, wanted: RecordSelection, *, oldest: bool
+) -> None:
     """Show records, from the oldest or from now on; Refused without an admin's token."""
     who = await nats_login.holder_of(watch.settings)
     await nats_login.require_admin(nats_url, watch.settings.token, who, "system logs")
@@ -101,7 +103,7 @@ async def _follow(nats: Nats, reader: Reader) -> None:
 class Reader:
     """Reads on from where it stopped; `heard` is the last sequence that the server told of."""
 
-    def __init__(self, nats: Nats, watch: Watch, wanted: Wanted, *, oldest: bool) -> None:
+    def __init__(self, nats: Nats, watch: Watch, wanted: RecordSelection, *, oldest: bool) -> None:
         self.subject = wanted.subject
         self.heard = 0
         self._nats = nats

@@ -42,7 +42,7 @@ _QUEUE_BYTES = 512 * _MIB
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class StreamLimits:
     """How much a stream keeps, and on how many servers."""
 
     max_age: timedelta
@@ -50,14 +50,14 @@ class Limits:
     replicas: int = 1
 
 
-DEFAULT_EVENT_LIMITS = Limits(max_age=timedelta(hours=336), max_bytes=2048 * _MIB)
-DEFAULT_LOG_LIMITS = Limits(max_age=timedelta(hours=336), max_bytes=8192 * _MIB)
+DEFAULT_EVENT_LIMITS = StreamLimits(max_age=timedelta(hours=336), max_bytes=2048 * _MIB)
+DEFAULT_LOG_LIMITS = StreamLimits(max_age=timedelta(hours=336), max_bytes=8192 * _MIB)
 
-DEFAULT_SYSTEM_LOG_LIMITS = Limits(max_age=timedelta(hours=336), max_bytes=1024 * _MIB)
+DEFAULT_SYSTEM_LOG_LIMITS = StreamLimits(max_age=timedelta(hours=336), max_bytes=1024 * _MIB)
 
 
 def _stream(
-    name: str, subject: str, tokens: int, limits: Limits, max_message: int
+    name: str, subject: str, tokens: int, limits: StreamLimits, max_message: int
 ) -> dict[str, Any]:
     """A stream of what has `tokens` tokens below `subject`, and is no larger than `max_message`."""
     return {
@@ -78,17 +78,17 @@ def _stream(
     }
 
 
-def event_stream(limits: Limits = DEFAULT_EVENT_LIMITS) -> dict[str, Any]:
+def event_stream(limits: StreamLimits = DEFAULT_EVENT_LIMITS) -> dict[str, Any]:
     """Configuration of ARVADOS_EVENTS: one message a change of one object."""
     return _stream(EVENTS, subjects.EVENTS, 3, limits, MAX_EVENT)
 
 
-def log_stream(limits: Limits = DEFAULT_LOG_LIMITS) -> dict[str, Any]:
+def log_stream(limits: StreamLimits = DEFAULT_LOG_LIMITS) -> dict[str, Any]:
     """Configuration of ARVADOS_LOGS: runs of bytes of container log files."""
     return _stream(LOGS, subjects.LOGS, 2, limits, log_chunks.MAX_MESSAGE)
 
 
-def system_log_stream(limits: Limits = DEFAULT_SYSTEM_LOG_LIMITS) -> dict[str, Any]:
+def system_log_stream(limits: StreamLimits = DEFAULT_SYSTEM_LOG_LIMITS) -> dict[str, Any]:
     """Configuration of ARVADOS_SYSLOG: records of the system logs of machines."""
     return _stream(SYSTEM_LOGS, subjects.SYSTEM_LOGS, 2, limits, MAX_SYSTEM_RECORD)
 

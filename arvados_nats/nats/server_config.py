@@ -45,7 +45,7 @@ class Size(int):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class AccountLimits:
     """How much the accounts may use. Account limits must fit the server's own, or it dies."""
 
     store: int = 20 * GIB
@@ -81,7 +81,7 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class Routes:
     """This server's place among the others: where it listens for routes and where they do.
 
     Whoever may open a route is a member with all rights: `password`, the seed `routes`, keeps
@@ -117,7 +117,7 @@ class Server:
     """The server keeps its streams in `jetstream/` below it."""
     monitor: str | None = MONITOR
     tls: Tls | None = None
-    cluster: Cluster | None = None
+    cluster: Routes | None = None
     websocket: WebSocket | None = None
     log_file: str | None = None
     ports_file_dir: str | None = None
@@ -146,7 +146,7 @@ _CLOSED = {"publish": {"deny": [">"]}, "subscribe": {"deny": [">"]}}
 configured users, so the callout writes both sides itself."""
 
 
-def accounts(public: Mapping[str, str], limits: Limits) -> dict[str, Any]:
+def accounts(public: Mapping[str, str], limits: AccountLimits) -> dict[str, Any]:
     """The six accounts; `public` gives the public key of each identity."""
     return {
         SYS: {"users": [{"nkey": public["sys"]}]},
@@ -237,7 +237,7 @@ def authorization(public: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def settings(server: Server, public: Mapping[str, str], limits: Limits) -> dict[str, Any]:
+def settings(server: Server, public: Mapping[str, str], limits: AccountLimits) -> dict[str, Any]:
     """The whole configuration of one server as plain values."""
     optional = {
         "http": server.monitor,
@@ -272,7 +272,7 @@ def _tls(tls: Tls | None) -> dict[str, Any] | None:
     return {"cert_file": tls.certificate, "key_file": tls.key, **verify}
 
 
-def _cluster(cluster: Cluster | None) -> dict[str, Any] | None:
+def _cluster(cluster: Routes | None) -> dict[str, Any] | None:
     if cluster is None:
         return None
     tls = _tls(cluster.tls)
@@ -303,11 +303,11 @@ def _websocket(websocket: WebSocket | None) -> dict[str, Any] | None:
     }
 
 
-def text(server: Server, public: Mapping[str, str], limits: Limits | None = None) -> str:
+def text(server: Server, public: Mapping[str, str], limits: AccountLimits | None = None) -> str:
     """nats.conf of one server. It holds no secret but the password of a cluster's routes."""
     return "".join(
         f"{key}: {_value(value, 0)}\n"
-        for key, value in settings(server, public, limits or Limits()).items()
+        for key, value in settings(server, public, limits or AccountLimits()).items()
     )
 
 

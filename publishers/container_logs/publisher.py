@@ -39,7 +39,7 @@ class Options:
 
     pace: Pace = field(default_factory=Pace)
     scan: Scan = field(default_factory=Scan)
-    limits: streams.Limits = streams.DEFAULT_LOG_LIMITS
+    limits: streams.StreamLimits = streams.DEFAULT_LOG_LIMITS
 
 
 async def run(

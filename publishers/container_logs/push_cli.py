@@ -54,7 +54,7 @@ class PushSettings(NatsSettings):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Destination:
     """What the command line asks for. `offset`: of the first byte of the input in the file."""
 
     container_uuid: str
@@ -77,11 +77,11 @@ def push_log_command(container: str, file: str, offset: int | None) -> None:
     Bytes wait on disk while NATS is away. ARVADOS_API_TOKEN holds the token, ARVADOS_NATS_NATS_URL
     the servers.
     """
-    wanted = Wanted(container, file, offset)
+    wanted = Destination(container, file, offset)
     sys.exit(process.run(lambda settings: push(settings, wanted), PushSettings))
 
 
-async def push(settings: PushSettings, wanted: Wanted, source: int = 0) -> None:
+async def push(settings: PushSettings, wanted: Destination, source: int = 0) -> None:
     """Push the file descriptor `source` to its end; Unavailable if bytes are left on disk."""
     target = target_of(settings, wanted)
     folder = settings.push_spool / wanted.container_uuid / subjects.file_token(wanted.file)
@@ -106,7 +106,7 @@ async def _linger(sending: asyncio.Task[None], seconds: float) -> None:
         raise Unavailable("NATS has not taken all of the log; the rest stays on disk")
 
 
-def target_of(settings: PushSettings, wanted: Wanted) -> Target:
+def target_of(settings: PushSettings, wanted: Destination) -> Target:
     """Where to push to; ConfigError names what is wrong with the settings."""
     token = Token(settings.arvados_api_token.get_secret_value())
     kind = subjects.kind_of(wanted.container_uuid)

@@ -73,7 +73,7 @@ class LogSettings(Block):
                 confirm=self.log_confirm_seconds,
                 push=self.log_push_patience_seconds,
             ),
-            limits=streams.Limits(
+            limits=streams.StreamLimits(
                 max_age=timedelta(hours=self.logs_max_age_hours),
                 max_bytes=self.logs_max_bytes,
                 replicas=self.logs_replicas,

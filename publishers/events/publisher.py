@@ -46,7 +46,7 @@ class Options:
     """How events are read and kept."""
 
     scans: Scans = field(default_factory=Scans)
-    limits: streams.Limits = streams.DEFAULT_EVENT_LIMITS
+    limits: streams.StreamLimits = streams.DEFAULT_EVENT_LIMITS
     fresh_start: timedelta = timedelta(minutes=10)
     """How far back an empty stream begins."""
 

@@ -53,7 +53,7 @@ def unquoted(value: Any) -> Any:
             return value
 
 
-def expected(limits: server_config.Limits) -> dict[str, Any]:
+def expected(limits: server_config.AccountLimits) -> dict[str, Any]:
     """What the values must hold, made of the one description of who is who."""
     public = {role: f"<< ${variable} >>" for role, variable in VARIABLES.items()}
     settings = server_config.settings(server_config.Server("x"), public, limits)
@@ -67,14 +67,14 @@ def test_accounts_and_logins_are_those_of_a_bare_server() -> None:
     size = re.fullmatch(r"(\d+)Gi", NATS["config"]["jetstream"]["fileStore"]["maxSize"])
     assert size is not None
     copies = NATS["config"]["cluster"]["replicas"]
-    limits = server_config.Limits(store=int(size[1]) * server_config.GIB, copies=copies)
+    limits = server_config.AccountLimits(store=int(size[1]) * server_config.GIB, copies=copies)
     assert NATS["config"]["merge"] == expected(limits)
 
 
 def test_one_server_alone_has_a_third_of_it() -> None:
     """The example for a small site counts one copy, and writes each message at once."""
     single = yaml.safe_load((CHART / "ci" / "single-values.yaml").read_text())["nats"]["config"]
-    limits = server_config.Limits(store=20 * server_config.GIB, copies=1)
+    limits = server_config.AccountLimits(store=20 * server_config.GIB, copies=1)
     account = expected(limits)["accounts"]["ARVADOS"]["jetstream"]
     mine = single["merge"]["accounts"]["ARVADOS"]["jetstream"]
     assert mine == {"max_file": account["max_file"]}

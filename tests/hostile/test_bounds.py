@@ -222,7 +222,7 @@ async def v1_user(world: World) -> None:
 async def logins(world: World) -> None:
     """A bad token is refused, a CONNECT that is too long ends the connection."""
     assert not await lets_in(world.stack, "nonsense")
-    assert not await lets_in(world.stack, "x" * (server_config.Limits().control_line + 1))
+    assert not await lets_in(world.stack, "x" * (server_config.AccountLimits().control_line + 1))
     assert identities.REFUSALS < 50_000
     assert await lets_in(world.stack, (await world.native()).token)
 
@@ -247,7 +247,7 @@ async def native_requests(world: World) -> None:
         assert requests._PER_USER < 40
         with pytest.raises(ArvadosNatsError):
             await client.nats.request(
-                subjects.API_EVENTS, bytes(server_config.Limits().user_payload + 1)
+                subjects.API_EVENTS, bytes(server_config.AccountLimits().user_payload + 1)
             )
 
 

@@ -31,9 +31,9 @@ def api() -> Iterator[KubernetesApi]:
         yield server
 
 
-def _cluster(api: KubernetesApi, token: str = kubernetes_api.TOKEN) -> keys_cluster.Cluster:
+def _cluster(api: KubernetesApi, token: str = kubernetes_api.TOKEN) -> keys_cluster.KubernetesApi:
     url = f"http://127.0.0.1:{api.server_address[1]}"
-    return keys_cluster.Cluster(url, token, None, "arvados")
+    return keys_cluster.KubernetesApi(url, token, None, "arvados")
 
 
 def test_the_secret_is_created_once(api: KubernetesApi) -> None:
@@ -109,7 +109,7 @@ def test_an_api_in_trouble_is_unavailable(api: KubernetesApi) -> None:
     api.failing = True
     with pytest.raises(Unavailable, match="500"):
         keys_cluster.ensure(_cluster(api), "nkeys")
-    nowhere = keys_cluster.Cluster("http://127.0.0.1:1", "", None, "arvados")
+    nowhere = keys_cluster.KubernetesApi("http://127.0.0.1:1", "", None, "arvados")
     with pytest.raises(Unavailable, match="does not answer"):
         keys_cluster.ensure(nowhere, "nkeys")
 

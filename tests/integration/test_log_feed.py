@@ -26,7 +26,7 @@ from tests.support.log_readers import chunks, join, publish
 from tests.support.worlds import logs as log_world
 from tests.support.worlds.site import background
 from wsproxy.logs.consumer import Selection
-from wsproxy.logs.history import LogHistory, Wanted
+from wsproxy.logs.history import LogHistory, Stretch
 from wsproxy.logs.hubs import LogHubs
 from wsproxy.logs.pieces import Piece
 from wsproxy.logs.place import LogPlace
@@ -325,7 +325,7 @@ async def test_one_read_is_under_way_while_the_last_is_sent(
         history = LogHistory(stored, saved)
         place, read, reads = LogPlace(0, 0), b"", []
         while len(read) < len(content):
-            wanted = Wanted(job.uuid, "stdout.txt", place, LogPlace(0, len(content)))
+            wanted = Stretch(job.uuid, "stdout.txt", place, LogPlace(0, len(content)))
             piece = await history.read(wanted, access)
             assert isinstance(piece, Piece)
             read, place = read + piece.data, piece.next

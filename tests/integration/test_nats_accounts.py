@@ -114,7 +114,10 @@ async def test_a_grant_without_lists_allows_nothing(world: World) -> None:
 
 async def test_a_users_message_is_bounded(world: World) -> None:
     """A user may send 64 KiB; our services in ARVADOS up to 8 MiB."""
-    largest, limit = server_config.Limits().payload, server_config.Limits().user_payload
+    largest, limit = (
+        server_config.AccountLimits().payload,
+        server_config.AccountLimits().user_payload,
+    )
     publisher = await world.service("publisher")
     await publisher.publish("arvados.live.bob.x", bytes(largest))
     await publisher.flush()

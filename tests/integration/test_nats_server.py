@@ -158,7 +158,7 @@ async def test_a_stream_with_three_copies_fits_the_store_that_was_given(
     keys_folder: Path,
 ) -> None:
     """Each copy counts against ARVADOS: what fits one server's disk fits, and no more."""
-    limits = server_config.Limits(store=server_config.GIB, copies=3)
+    limits = server_config.AccountLimits(store=server_config.GIB, copies=3)
     async with nats_server.run_cluster(keys_folder, limits=limits) as servers:
         client = await _connect(servers[0], keys_folder, "publisher")
         await _add_stream(client, 900 * server_config.MIB)

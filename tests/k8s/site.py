@@ -84,7 +84,7 @@ class Site:
         found: dict[str, str] = secret["data"]
         return found
 
-    async def hook_cluster(self) -> keys_cluster.Cluster:
+    async def hook_cluster(self) -> keys_cluster.KubernetesApi:
         """What the key hook's pod knows of the cluster, and whom it is taken for."""
         made = await self.kubernetes.make(
             f"{self.core}/serviceaccounts/r-arvados-nats-keys/token",
@@ -92,7 +92,7 @@ class Site:
         )
         authority = str(self.kubernetes.authority)
         token = made["status"]["token"]
-        return keys_cluster.Cluster(self.kubernetes.url, token, authority, self.namespace)
+        return keys_cluster.KubernetesApi(self.kubernetes.url, token, authority, self.namespace)
 
     async def _run_hooks(self) -> None:
         while True:

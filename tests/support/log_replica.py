@@ -25,7 +25,7 @@ from publishers.container_logs.scan import Scan
 from publishers.container_logs.source import LogSource
 from publishers.postgres import database as postgres
 
-LIMITS = streams.Limits(streams.DEFAULT_LOG_LIMITS.max_age, 1 << 30)
+LIMITS = streams.StreamLimits(streams.DEFAULT_LOG_LIMITS.max_age, 1 << 30)
 """What fits the NATS server of the tests."""
 
 

@@ -21,7 +21,7 @@ from arvados_nats.commands import logs
 from arvados_nats.commands.command import Notes
 from arvados_nats.commands.log_output import Look
 from arvados_nats.commands.log_printers import Copy, Merged
-from arvados_nats.commands.logs import Show, Wanted
+from arvados_nats.commands.logs import LogSelection, Show
 from arvados_nats.protocol_v1.messages import (
     Attempt,
     CaughtUp,
@@ -51,7 +51,9 @@ async def _nothing(_: SubscriptionHandle) -> None:
     """Nobody to unsubscribe at."""
 
 
-async def shown(wanted: Wanted, messages: Sequence[ServerMessage], *, copy: bool = False) -> bytes:
+async def shown(
+    wanted: LogSelection, messages: Sequence[ServerMessage], *, copy: bool = False
+) -> bytes:
     """What is printed of these messages, as they come from a server."""
     screen = Screen()
     notes = Notes()
@@ -98,7 +100,7 @@ async def test_bytes_survive_any_cutting(
         messages.append(log(max(behind - 5, 0), data[max(behind - 5, 0) :], file=file))
     end: list[ServerMessage] = [CaughtUp("1"), End(container=C1, state="Complete")]
     for file, data in files.items():
-        wanted = Wanted(C1, files=(file,), follow=True)
+        wanted = LogSelection(C1, files=(file,), follow=True)
         assert await shown(wanted, [*messages, *end], copy=True) == data
         assert await shown(wanted, [*messages, *end]) == data
 
@@ -106,7 +108,7 @@ async def test_bytes_survive_any_cutting(
 async def test_without_following_it_ends_when_all_is_shown() -> None:
     """The container still runs; what it has written is printed, half lines too."""
     messages: list[ServerMessage] = [Subscribed("1"), log(0, b"one\ntw"), CaughtUp("1")]
-    assert await shown(Wanted(C1), messages) == b"one\ntw"
+    assert await shown(LogSelection(C1), messages) == b"one\ntw"
 
 
 async def test_without_following_it_ends_though_lines_go_on_coming() -> None:
@@ -122,7 +124,7 @@ async def test_without_following_it_ends_though_lines_go_on_coming() -> None:
     await handle.put(CaughtUp("1"))
     writing = asyncio.create_task(write(handle))
     async with asyncio.timeout(10):
-        await Show(Wanted(C1), Copy(screen.write), notes).run(handle)
+        await Show(LogSelection(C1), Copy(screen.write), notes).run(handle)
     writing.cancel()
     assert bytes(screen.printed).startswith(b"line\n")
 
@@ -140,7 +142,7 @@ async def test_history_that_is_late_is_waited_for() -> None:
     await handle.put(Subscribed("1"))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(later(handle))
-        await Show(Wanted(C1), Copy(screen.write), notes).run(handle)
+        await Show(LogSelection(C1), Copy(screen.write), notes).run(handle)
     assert bytes(screen.printed) == b"late\n"
 
 
@@ -148,7 +150,7 @@ async def test_request_without_a_container_is_not_waited_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Nothing is there and nothing will come at once; that is said."""
-    assert await shown(Wanted(REQUEST), [Subscribed("1")]) == b""
+    assert await shown(LogSelection(REQUEST), [Subscribed("1")]) == b""
     assert capsys.readouterr().err == "arvados-nats: nothing has been logged yet\n"
 
 
@@ -164,7 +166,7 @@ async def test_retry_while_reading_shows_both(capsys: pytest.CaptureFixture[str]
         log(0, b"second\n", container=C2),
         CaughtUp("1"),
     ]
-    assert await shown(Wanted(REQUEST), messages) == b"first, half\nsecond\n"
+    assert await shown(LogSelection(REQUEST), messages) == b"first, half\nsecond\n"
     assert capsys.readouterr().err == f"arvados-nats: attempt 2: container {C2}\n"
 
 
@@ -187,7 +189,7 @@ LATE: list[ServerMessage] = [
 
 async def test_late_bytes_of_a_former_attempt(capsys: pytest.CaptureFixture[str]) -> None:
     """Lines are shown when they come and stay whole; a copy has one attempt after the other."""
-    wanted = Wanted(REQUEST, follow=True)
+    wanted = LogSelection(REQUEST, follow=True)
     lines = (await shown(wanted, LATE)).splitlines()
     assert sorted(lines) == [b"first, half", b"last words", b"second", b"third"]
     assert capsys.readouterr().err.splitlines() == [
@@ -197,7 +199,7 @@ async def test_late_bytes_of_a_former_attempt(capsys: pytest.CaptureFixture[str]
     ]
     copied = await shown(wanted, LATE, copy=True)
     assert copied == b"first, half\nlast wordssecond\nthird\n"
-    cut = await shown(Wanted(REQUEST), LATE[:8], copy=True)
+    cut = await shown(LogSelection(REQUEST), LATE[:8], copy=True)
     assert cut == b"first, half\nlast wordssecond\n"
 
 
@@ -218,7 +220,7 @@ async def test_what_is_missing_is_said_where_it_is_missing(
         End(container=C1, file="a", size=14, confirmed=False),
         End(container=C1, state="Cancelled", confirmed=False),
     ]
-    assert await shown(Wanted(C1, follow=True), messages) == b"one\ntw\n\n"
+    assert await shown(LogSelection(C1, follow=True), messages) == b"one\ntw\n\n"
     assert capsys.readouterr().err.splitlines() == [
         "arvados-nats: a: bytes 4 to 10 are missing: the node is gone",
         "arvados-nats: Arvados is away; trying again",
@@ -234,8 +236,8 @@ async def test_progress_is_shown_on_a_terminal_and_taken_away(
     """While long history loads; into a file nothing is written of it."""
     monkeypatch.setattr(logs, "_PROGRESS_SECONDS", 0.0)
     messages: list[ServerMessage] = [log(0, b"x" * 2_000_000), CaughtUp("1"), End(container=C1)]
-    await shown(Wanted(C1, follow=True), messages)
+    await shown(LogSelection(C1, follow=True), messages)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    await shown(Wanted(C1, follow=True), messages)
+    await shown(LogSelection(C1, follow=True), messages)
     assert capsys.readouterr().err == "\r\x1b[Kreading the log … 2.0 MB\r\x1b[K"

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from arvados_nats.commands.watch_system_logs import Wanted, lines
+from arvados_nats.commands.watch_system_logs import RecordSelection, lines
 from arvados_nats.contract.system_log_records import SystemLogRecord
 
 RECORD = SystemLogRecord(
@@ -34,26 +34,28 @@ def changed(**fields: Any) -> SystemLogRecord:
 class Case:
     """A filter, the subjects it reads, and whether `RECORD` is wanted."""
 
-    wanted: Wanted
+    wanted: RecordSelection
     subject: str
     takes: bool = True
 
 
 CASES = {
-    "everything": Case(Wanted(), "arvados.syslog.*.*"),
-    "host": Case(Wanted(host="node1.example.com"), "arvados.syslog.node1_example_com.*"),
+    "everything": Case(RecordSelection(), "arvados.syslog.*.*"),
+    "host": Case(RecordSelection(host="node1.example.com"), "arvados.syslog.node1_example_com.*"),
     "another host with the same token": Case(
-        Wanted(host="node1_example.com"), "arvados.syslog.node1_example_com.*", takes=False
+        RecordSelection(host="node1_example.com"), "arvados.syslog.node1_example_com.*", takes=False
     ),
-    "hosts": Case(Wanted(host="node[0-9].*"), "arvados.syslog.*.*"),
-    "unit": Case(Wanted(units=("sshd.service",)), "arvados.syslog.*.sshd_service"),
-    "unit without its suffix": Case(Wanted(units=("sshd",)), "arvados.syslog.*.*"),
-    "units": Case(Wanted(units=("cron.service", "ssh*")), "arvados.syslog.*.*"),
-    "another unit": Case(Wanted(units=("ssh.service",)), "arvados.syslog.*.ssh_service", False),
-    "as bad": Case(Wanted(priority=6), "arvados.syslog.*.*"),
-    "worse only": Case(Wanted(priority=5), "arvados.syslog.*.*", takes=False),
+    "hosts": Case(RecordSelection(host="node[0-9].*"), "arvados.syslog.*.*"),
+    "unit": Case(RecordSelection(units=("sshd.service",)), "arvados.syslog.*.sshd_service"),
+    "unit without its suffix": Case(RecordSelection(units=("sshd",)), "arvados.syslog.*.*"),
+    "units": Case(RecordSelection(units=("cron.service", "ssh*")), "arvados.syslog.*.*"),
+    "another unit": Case(
+        RecordSelection(units=("ssh.service",)), "arvados.syslog.*.ssh_service", False
+    ),
+    "as bad": Case(RecordSelection(priority=6), "arvados.syslog.*.*"),
+    "worse only": Case(RecordSelection(priority=5), "arvados.syslog.*.*", takes=False),
     "host and unit": Case(
-        Wanted(host="node1.example.com", units=("sshd.service",)),
+        RecordSelection(host="node1.example.com", units=("sshd.service",)),
         "arvados.syslog.node1_example_com.sshd_service",
     ),
 }

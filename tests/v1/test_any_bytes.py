@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from arvados_nats.client import stream
 from arvados_nats.commands.command import Notes
 from arvados_nats.commands.log_printers import Copy
-from arvados_nats.commands.logs import Show, Wanted
+from arvados_nats.commands.logs import LogSelection, Show
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
@@ -111,7 +111,7 @@ class Readers:
     async def by_command(self, file: str) -> bytes:
         """What `arvados-nats logs -f --file` copies into a pipe."""
         copied = bytearray()
-        wanted = Wanted(self.request, (file,), follow=True)
+        wanted = LogSelection(self.request, (file,), follow=True)
         url = f"{self.bases[0]}/v1/stream"
         async with stream.connect(url, lambda: self.who.token) as events:
             self.lines.append(events)

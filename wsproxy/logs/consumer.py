@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.protocol_v1.messages import CaughtUp, End, Error, Gap, ServerMessage, encode
 from wsproxy.logs import tail as log_tail
-from wsproxy.logs.history import Step, Wanted
+from wsproxy.logs.history import Step, Stretch
 from wsproxy.logs.hub import LogHub
 from wsproxy.logs.live_file import LogFile
 from wsproxy.logs.pieces import Hole, NewEpoch, Piece
@@ -256,7 +256,7 @@ class LogConsumer:
                 self._take(name, place, step)
 
     async def _read(self, file: LogFile, place: LogPlace, goal: LogPlace) -> Step:
-        wanted = Wanted(self._hub.container, file.name, place, goal, live=self._hub.end is None)
+        wanted = Stretch(self._hub.container, file.name, place, goal, live=self._hub.end is None)
         try:
             return await self._hub.history.read(wanted, self.access)
         except Refused:

@@ -39,7 +39,7 @@ Step = Piece | Hole | NewEpoch
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Stretch:
     """From `place` of a file on; there is reason to believe that it goes up to `goal`.
 
     `live`: that far it was just heard live, so a replica of the stream may only be late.
@@ -77,7 +77,7 @@ class LogHistory:
         self._holes.clear()
         self._bytes = 0
 
-    async def read(self, wanted: Wanted, access: Access) -> Step:
+    async def read(self, wanted: Stretch, access: Access) -> Step:
         """What comes at the place: never nothing.
 
         Raises Unavailable when it cannot be told now, Refused when Arvados does not let this
@@ -89,13 +89,13 @@ class LogHistory:
             step.ahead = None
         return step
 
-    def _read_ahead(self, wanted: Wanted, access: Access) -> None:
+    def _read_ahead(self, wanted: Stretch, access: Access) -> None:
         """Begin a read that will be asked for."""
         key = (wanted.container, wanted.file, wanted.place)
         if wanted.place < wanted.goal and self._known(key) is None and key not in self._flights:
             self._flights.begin(key, self._find(wanted, access))
 
-    async def _step(self, wanted: Wanted, access: Access) -> Step:
+    async def _step(self, wanted: Stretch, access: Access) -> Step:
         key = (wanted.container, wanted.file, wanted.place)
         while True:
             known = self._known(key)
@@ -129,14 +129,14 @@ class LogHistory:
         self._holes.pop(key, None)
         return None
 
-    async def _find(self, wanted: Wanted, access: Access) -> Step:
+    async def _find(self, wanted: Stretch, access: Access) -> Step:
         container, offset = wanted.container, wanted.place.offset
         with tracing.span("log read", container_uuid=container, offset=offset):
             step = await self._look(wanted, access)
             tracing.note(found=type(step).__name__)
             return step
 
-    async def _look(self, wanted: Wanted, access: Access) -> Step:
+    async def _look(self, wanted: Stretch, access: Access) -> Step:
         found = await self._from_stream(wanted)
         for pause in _LATE_PAUSES if wanted.live else ():
             if isinstance(found, Piece) or found.after is not After.DRY:
@@ -153,7 +153,7 @@ class LogHistory:
             return Hole(wanted.place, None, "the file began anew", epoch)
         return await self._from_arvados(wanted, found, access)
 
-    async def _from_stream(self, wanted: Wanted) -> Piece | Found:
+    async def _from_stream(self, wanted: Stretch) -> Piece | Found:
         place = wanted.place
         while True:
             page = await self._stored.page(wanted.container, wanted.file, place)
@@ -172,7 +172,7 @@ class LogHistory:
                 return found
             self._stored.skip(wanted.container, wanted.file, place, page)
 
-    async def _from_arvados(self, wanted: Wanted, found: Found, access: Access) -> Step:
+    async def _from_arvados(self, wanted: Stretch, found: Found, access: Access) -> Step:
         place, goal = wanted.place, wanted.goal.offset
         end = goal
         if found.after is After.HOLE and found.met is not None:

@@ -10,7 +10,7 @@ end in reach, or bytes that nobody has, move the beginning nearer: no more than 
 from __future__ import annotations
 
 from arvados_nats.errors import Refused
-from wsproxy.logs.history import Wanted
+from wsproxy.logs.history import Stretch
 from wsproxy.logs.hub import LogHub
 from wsproxy.logs.pieces import Hole, Piece
 from wsproxy.logs.place import LogPlace
@@ -53,7 +53,7 @@ async def _bytes(
     first, data = start.offset, bytearray()
     place = start
     while place.offset < end.offset:
-        wanted = Wanted(hub.container, file, place, end)
+        wanted = Stretch(hub.container, file, place, end)
         known = hub.files.get(file)
         recent = known.recent(place) if known else None
         try:

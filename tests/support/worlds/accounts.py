@@ -118,7 +118,7 @@ def _answerer(folder: Path) -> Callable[[Msg], Awaitable[None]]:
 class World:
     """A server with a callout service, and clients that say what they were not allowed."""
 
-    limits = server_config.Limits(user_subscriptions=100)
+    limits = server_config.AccountLimits(user_subscriptions=100)
 
     def __init__(self, server: sandbox.NatsServer, folder: Path) -> None:
         self.server = server

@@ -27,7 +27,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
-from arvados_nats.nats.server_config import Limits
+from arvados_nats.nats.server_config import AccountLimits
 from arvados_nats.protocol_v1.messages import SUBPROTOCOL
 from sandbox import nats_server, ports, postgres
 from sandbox import sandbox as whole_sandbox
@@ -213,7 +213,7 @@ async def running(keys_folder: Path, folder: Path) -> AsyncIterator[Storm]:
     """All of it; it takes some seconds to start."""
     async with AsyncExitStack() as exits:
         servers = await exits.enter_async_context(
-            nats_server.run_cluster(keys_folder, limits=Limits(copies=3))
+            nats_server.run_cluster(keys_folder, limits=AccountLimits(copies=3))
         )
         database = await exits.enter_async_context(postgres.run(durable=True))
         sandbox = await exits.enter_async_context(
