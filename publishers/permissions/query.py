@@ -25,8 +25,13 @@ from arvados_nats.permission_client import grants_messages
 from arvados_nats.permissions.grants import ClusterState, Grants, PermissionRows, fold, stand_ins
 from publishers.postgres.database import Database, Row, Snapshot
 
+# The planner knows nothing of how a user's rows hang together, and would read the whole table to join
+# it, or compile for longer than an index takes: what follows in this transaction goes by indexes.
 _SNAPSHOT = """
-SELECT (txid_snapshot_xmax(s) << 20) + 1048575
+SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+       set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true),
+       set_config('max_parallel_workers_per_gather', '0', true),
+       (txid_snapshot_xmax(s) << 20) + 1048575
          - (SELECT count(*) FROM txid_snapshot_xip(s)) AS generation,
        extract(epoch FROM clock_timestamp())::float8 AS now
 FROM txid_current_snapshot() AS s
@@ -40,17 +45,20 @@ FROM users WHERE uuid = ANY($1::varchar[])
 # stand, for each cluster that users are of. Of rows at users, which are many where all see each
 # other, only those that traverse count: who merely sees a user is known by the role.
 _BESIDE_GROUPS = """
-SELECT own.user_uuid, own.perm_level, own.traverse_owned,
-       string_agg(own.target_uuid, ' ') AS targets
+SELECT asked.uuid, own.perm_level, own.traverse_owned, string_agg(own.target_uuid, ' ') AS targets
 FROM unnest($1::varchar[]) AS asked(uuid)
-CROSS JOIN (SELECT DISTINCT left(uuid, 5) AS cluster FROM users) AS known
+CROSS JOIN (SELECT DISTINCT left(uuid, 5) || '-' AS cluster FROM users) AS known
 CROSS JOIN (VALUES ('00000', 'j7d0f'), ('j7d0h', 'tpzec'), ('tpzed', 'tpzed'), ('tpzee', 'zzzzz'))
   AS kinds(first, last)
-JOIN materialized_permissions AS own ON own.user_uuid = asked.uuid
-  AND own.target_uuid >= known.cluster || '-' || kinds.first || '-000000000000000'
-  AND own.target_uuid <= known.cluster || '-' || kinds.last || '-zzzzzzzzzzzzzzz'
+CROSS JOIN LATERAL (
+    SELECT target_uuid, perm_level, traverse_owned FROM materialized_permissions
+    WHERE user_uuid = asked.uuid
+      AND target_uuid >= known.cluster || kinds.first || '-000000000000000'
+      AND target_uuid <= known.cluster || kinds.last || '-zzzzzzzzzzzzzzz'
+    OFFSET 0
+) AS own
 WHERE own.perm_level >= 1 AND (own.traverse_owned OR kinds.first <> 'tpzed')
-GROUP BY own.user_uuid, own.perm_level, own.traverse_owned
+GROUP BY asked.uuid, own.perm_level, own.traverse_owned
 """
 _AT_GROUPS = """
 WITH acting(user_uuid, tail_uuid, level) AS (
