@@ -25,8 +25,8 @@ from arvados_nats.permission_client import grants_messages
 from arvados_nats.permissions.grants import ClusterState, Grants, PermissionRows, fold, stand_ins
 from publishers.postgres.database import Database, Row, Snapshot
 
-# The planner takes a user's rows for unrelated, and would read the whole table to join it, or compile
-# for longer than an index takes: what follows in this transaction goes by indexes.
+# The planner takes a user's rows for unrelated, and would read the whole table to join it, or
+# compile for longer than an index takes: what follows in this transaction goes by indexes.
 _SNAPSHOT = """
 SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
        set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true),
