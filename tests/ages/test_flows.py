@@ -254,10 +254,14 @@ async def test_native(stack: Stack) -> None:
     """Live messages, the state of an object, and history with one's own token on NATS."""
     cluster = stack.sandbox.cluster
     user, stranger = await cluster.user("native"), await cluster.user("stranger")
-    async with connected(stack, user) as client, connected(stack, stranger) as other:
+    async with connected(stack, user) as client:
         await client.listen(f"arvados.live.{user.uuid}.>")
         made = await cluster.collection("heard", owner=user)
         await until(lambda: client.heard_of(made.uuid), "it is heard")
+    async with (
+        connected(stack, user, asks=True) as client,
+        connected(stack, stranger, asks=True) as other,
+    ):
         subject = f"{subjects.API_OBJECT}.{made.uuid}"
         assert json.loads((await client.nats.request(subject)).data)["name"] == "heard"
         refused = await other.nats.request(subject)

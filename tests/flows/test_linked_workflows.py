@@ -92,6 +92,10 @@ async def test_a_linked_workflow_goes_where_its_collection_goes(stack: Stack) ->
         assert not one.heard_of(workflow.uuid)
         for task in sockets:
             task.cancel()
+    async with (
+        connected(stack, of_project, asks=True) as one,
+        connected(stack, of_collection, asks=True) as other,
+    ):
         answer = await one.nats.request(f"{subjects.API_OBJECT}.{workflow.uuid}")
         assert answer.headers[subjects.ANSWER_ERROR] == "not_readable"
         answer = await other.nats.request(f"{subjects.API_OBJECT}.{workflow.uuid}")
