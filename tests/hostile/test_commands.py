@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from wsproxy.transport.limits import Limits
 from wsproxy.v0 import messages as messages_v0
 from wsproxy.v0.messages import Subscribe, Unsubscribe
 
+EXAMPLES = int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "300"))
 KIB = 1024
 WORD = "w" * 1000
 
@@ -51,7 +53,7 @@ def answered(text: str | bytes) -> Subscribe | Unsubscribe | None:
         return None
 
 
-@settings(max_examples=300)
+@settings(max_examples=EXAMPLES)
 @given(_json)
 def test_any_filters_are_a_command_or_400(filters: Any) -> None:
     """Numbers that no float holds as well; and an unsubscribe with the same finds it."""

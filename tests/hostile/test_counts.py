@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from typing import Any, Literal
 
 import httpx
@@ -28,6 +29,7 @@ from wsproxy import metrics
 from wsproxy.transport.close_codes import CloseCode
 
 WITHIN = 20.0
+EXAMPLES = int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "20"))
 _VERSIONS = ("0", "1", "sse")
 
 Kind = Literal["v0", "v1", "sse"]
@@ -139,7 +141,7 @@ async def request_(cluster: Cluster, alice: Actor) -> Record:
     return await cluster.container_request("counted", owner=alice)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=_steps, drained=st.booleans())
 async def test_what_is_counted_is_what_is_open(
     site: Site, alice: Actor, request_: Record, steps: list[Step], drained: bool

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from wsproxy.transport.limits import Limits, Pace
 from wsproxy.transport.send_buffer import HIGH_WATER, SendBuffers
 from wsproxy.transport.websocket import Socket
 
+EXAMPLES = int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "100"))
 FAST = Limits(commands_per_second=1e6, command_burst=10**6)
 NUMBERS = range(10)
 
@@ -177,7 +179,7 @@ _pieces = st.one_of(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=EXAMPLES)
 @given(pieces=st.lists(_pieces, max_size=12), cuts=st.lists(st.integers(1, 400), max_size=6))
 async def test_any_bytes_end_at_most_their_own_connection(
     server: Echo, pieces: list[bytes], cuts: list[int]
@@ -198,7 +200,7 @@ async def test_any_bytes_end_at_most_their_own_connection(
         assert bytes((await peer.frame()).data) == b"next"
 
 
-@settings(max_examples=60)
+@settings(max_examples=EXAMPLES)
 @given(
     message=st.text(min_size=1, max_size=3000),
     cuts=st.lists(st.integers(0, 6000), max_size=MAX_FRAGMENTS - 1),

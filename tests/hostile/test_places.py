@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_raw
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -26,6 +29,7 @@ from wsproxy.transport.close_codes import CloseCode
 from wsproxy.v0 import connection as v0
 from wsproxy.v1 import sse
 
+EXAMPLES = int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "100"))
 WITHIN = 20.0
 
 
@@ -114,6 +118,48 @@ async def test_a_request_comes_in_time(half: str, monkeypatch: pytest.MonkeyPatc
             async with asyncio.timeout(WITHIN):
                 await reader.read()
         writer.close()
+
+
+@pytest.fixture(scope="module")
+async def port() -> AsyncIterator[int]:
+    """One server for many examples."""
+    async with served() as port:
+        yield port
+
+
+_lines = st.one_of(
+    st.binary(max_size=80),
+    st.sampled_from(
+        [
+            b"GET / HTTP/1.1\r\n",
+            b"Host: x\r\n",
+            b"\r\n",
+            b"Content-Length: 99999999999999999999\r\n",
+            b"Transfer-Encoding: chunked\r\n",
+            b"fffffffffffffff\r\n",
+            b"Connection: Upgrade\r\nUpgrade: websocket\r\n",
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: short\r\n",
+            b"X: " + b"y" * 20_000 + b"\r\n",
+        ]
+    ),
+)
+
+
+@settings(max_examples=EXAMPLES)
+@given(pieces=st.lists(_lines, max_size=12))
+async def test_any_bytes_for_a_request_end_at_most_their_own_connection(
+    port: int, pieces: list[bytes]
+) -> None:
+    """Whatever they are, they are answered or dropped, and the next request is answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    with contextlib.suppress(ConnectionError):
+        writer.write(b"".join(pieces))
+        writer.write_eof()
+        async with asyncio.timeout(WITHIN):
+            await reader.read()
+    writer.close()
+    async with httpx.AsyncClient() as http:
+        assert (await http.get(f"http://127.0.0.1:{port}/")).status_code == 200
 
 
 async def test_half_sent_requests_have_few_places() -> None:

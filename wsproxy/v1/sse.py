@@ -113,6 +113,8 @@ class LogEvents:
             raise
         except Refused as error:
             raise BadToken from error
+        finally:
+            self.place.evict = self._over.set
 
     def end(self) -> None:
         """Free everything."""
