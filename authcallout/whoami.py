@@ -9,10 +9,13 @@ the token itself (arvados_nats/commands/nats_login.py).
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import msgspec
 
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, Refused
+from arvados_nats.nats import responder
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permissions import request_info
@@ -45,12 +48,10 @@ class Refusal(msgspec.Struct, frozen=True):
     temporary: bool
 
 
-async def answer(nats: Nats, grants: GrantsCache, tokens: TokenCache, limit: int) -> None:
+async def answer(nats: Nats, grants: GrantsCache, tokens: TokenCache, limit: int) -> NoReturn:
     """Answer requests until cancelled."""
 
     async def reply(message: Message) -> None:
-        if not message.reply:
-            return
         try:
             found = await _whoami(message, grants, tokens, limit)
         except ArvadosNatsError as error:
@@ -62,8 +63,7 @@ async def answer(nats: Nats, grants: GrantsCache, tokens: TokenCache, limit: int
             await nats.publish(message.reply, msgspec.json.encode(found))
             await nats.publish(message.reply, headers={subjects.ANSWER_END: "end"})
 
-    await nats.subscribe(subjects.API_WHOAMI, reply, queue=QUEUE)
-    await nats.until_closed()
+    await responder.answer(nats, {subjects.API_WHOAMI: reply}, queue=QUEUE)
 
 
 async def _whoami(

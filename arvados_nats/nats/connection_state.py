@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import NoReturn
 
 from arvados_nats.errors import Unavailable
 
@@ -31,7 +32,7 @@ class Standing:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    async def until_closed(self) -> None:
+    async def until_closed(self) -> NoReturn:
         """Wait until the server has shut us out for good, then raise Unavailable."""
         await self._closed.wait()
         raise Unavailable("the NATS server has ended the connection for good")

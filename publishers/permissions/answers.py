@@ -9,7 +9,6 @@ that was already told. After an answer all replicas are told who was given which
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
@@ -18,6 +17,7 @@ import msgspec
 
 from arvados_nats.contract import subjects
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput
+from arvados_nats.nats import responder
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import grants_messages
 from arvados_nats.permission_client.grants_messages import (
@@ -43,58 +43,31 @@ async def answer(
     nats: Nats, grants: GrantsQuery, tokens: TokenQuery, ready: Callable[[], None] = lambda: None
 ) -> NoReturn:
     """Answer until cancelled."""
-    turn = asyncio.Semaphore(_AT_ONCE)
 
-    async def about_grants(message: Message) -> None:
-        await _answer_grants(nats, grants, message)
+    def answering(read: Callable[[Message], Awaitable[None]]) -> responder.Handler:
+        async def reply(message: Message) -> None:
+            try:
+                with metrics.ANSWER_SECONDS.time():
+                    await read(message)
+            except ArvadosNatsError as error:
+                await _not_answered(nats, message, error)
 
-    async def about_tokens(message: Message) -> None:
-        await _answer_tokens(nats, tokens, message)
+        return reply
 
-    async with asyncio.TaskGroup() as questions:
-
-        def taking(handle: Callable[[Message], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-            async def take(message: Message) -> None:
-                questions.create_task(_in_turn(nats, turn, handle, message))
-
-            return take
-
-        heard = [
-            await nats.subscribe(subjects.GRANTS_GET, taking(about_grants), queue=QUEUE),
-            await nats.subscribe(subjects.TOKENS_GET, taking(about_tokens), queue=QUEUE),
-        ]
-        try:
-            await nats.flush()
-            ready()
-            await nats.until_closed()
-        finally:
-            for subscription in heard:
-                await subscription.unsubscribe()
-    raise AssertionError("the connection does not end without an error")
+    handlers = {
+        subjects.GRANTS_GET: answering(lambda message: _answer_grants(nats, grants, message)),
+        subjects.TOKENS_GET: answering(lambda message: _answer_tokens(nats, tokens, message)),
+    }
+    await responder.answer(nats, handlers, queue=QUEUE, at_once=_AT_ONCE, ready=ready)
 
 
-async def _in_turn(
-    nats: Nats,
-    turn: asyncio.Semaphore,
-    handle: Callable[[Message], Awaitable[None]],
-    message: Message,
-) -> None:
-    async with turn:
-        try:
-            with metrics.ANSWER_SECONDS.time():
-                await handle(message)
-        except ArvadosNatsError as error:
-            metrics.UNANSWERED.inc()
-            logger.warning(
-                "question not answered",
-                extra={
-                    "action": "grants.unanswered",
-                    "subject": message.subject,
-                    "error": str(error),
-                },
-            )
-            if message.reply:
-                await nats.publish(message.reply, headers={FAILED: str(error)})
+async def _not_answered(nats: Nats, message: Message, error: ArvadosNatsError) -> None:
+    metrics.UNANSWERED.inc()
+    logger.warning(
+        "question not answered",
+        extra={"action": "grants.unanswered", "subject": message.subject, "error": str(error)},
+    )
+    await nats.publish(message.reply, headers={FAILED: str(error)})
 
 
 async def _answer_grants(nats: Nats, query: GrantsQuery, message: Message) -> None:

@@ -10,7 +10,6 @@ was moved.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, NoReturn
@@ -20,6 +19,7 @@ import msgspec
 from arvados_nats.contract import subjects
 from arvados_nats.contract.events import timestamp
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput
+from arvados_nats.nats import responder
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import object_messages, run_messages
 from arvados_nats.permission_client.grants_messages import FAILED
@@ -41,33 +41,18 @@ async def answer(
     nats: Nats, database: Database, ready: Callable[[], None] = lambda: None
 ) -> NoReturn:
     """Answer until cancelled."""
-    turn = asyncio.Semaphore(_AT_ONCE)
-    async with asyncio.TaskGroup() as questions:
 
-        async def take(message: Message) -> None:
-            questions.create_task(_in_turn(nats, database, turn, message))
-
-        heard = [await nats.subscribe(subject, take, queue=QUEUE) for subject in _ANSWERS]
-        try:
-            await nats.flush()
-            ready()
-            await nats.until_closed()
-        finally:
-            for subscription in heard:
-                await subscription.unsubscribe()
-    raise AssertionError("the connection does not end without an error")
-
-
-async def _in_turn(nats: Nats, database: Database, turn: asyncio.Semaphore, asked: Message) -> None:
-    headers: dict[str, str] = {}
-    payload = b""
-    async with turn:
+    async def reply(asked: Message) -> None:
+        headers: dict[str, str] = {}
+        payload = b""
         try:
             payload = await _ANSWERS[asked.subject](database, asked.data.decode(errors="replace"))
         except ArvadosNatsError as error:
             headers = {FAILED: str(error)}
-    if asked.reply:
         await nats.publish(asked.reply, payload, headers=headers)
+
+    handlers = dict.fromkeys(_ANSWERS, reply)
+    await responder.answer(nats, handlers, queue=QUEUE, at_once=_AT_ONCE, ready=ready)
 
 
 async def read(database: Database, uuid: str) -> Run:

@@ -20,6 +20,7 @@ from typing import NoReturn, cast
 
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
+from arvados_nats.nats import responder
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import tokens_watch
 from arvados_nats.permission_client.grants_cache import GrantsCache
@@ -72,23 +73,9 @@ class NativeApi:
         self._of_user: Counter[str] = Counter()
 
     async def serve(self) -> NoReturn:
-        """Take requests until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-
-            async def take(message: Message) -> None:
-                if message.reply:
-                    tasks.create_task(self._take(message), name="native request")
-
-            heard = [
-                await self._nats.subscribe(subject, take, queue=QUEUE)
-                for subject in (*self._answers, f"{subjects.API_OBJECT}.*")
-            ]
-            try:
-                await self._nats.until_closed()
-            finally:
-                for subscription in heard:
-                    await subscription.unsubscribe()
-        raise AssertionError("the connection does not end without an error")
+        """Answer until cancelled."""
+        handlers = dict.fromkeys((*self._answers, f"{subjects.API_OBJECT}.*"), self._take)
+        await responder.answer(self._nats, handlers, queue=QUEUE)
 
     async def _take(self, message: Message) -> None:
         outcome = "ok"

@@ -1,0 +1,51 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Answering requests: a queue group on some subjects, each question in a task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NoReturn
+
+from arvados_nats.nats.client import Message, Nats
+
+Handler = Callable[[Message], Awaitable[None]]
+
+
+async def answer(
+    nats: Nats,
+    handlers: Mapping[str, Handler],
+    *,
+    queue: str,
+    at_once: int | None = None,
+    ready: Callable[[], None] = lambda: None,
+) -> NoReturn:
+    """Hand each request to the handler of its subject, until cancelled or shut out (Unavailable).
+
+    `at_once` requests are handled together, the others wait; None for all. `ready` is called when
+    the server knows of the subscriptions. What a handler raises ends the responder.
+    """
+    turn = asyncio.Semaphore(at_once) if at_once else contextlib.nullcontext()
+    async with asyncio.TaskGroup() as tasks:
+
+        async def handle(handler: Handler, message: Message) -> None:
+            async with turn:
+                await handler(message)
+
+        def taking(handler: Handler) -> Handler:
+            async def take(message: Message) -> None:
+                if message.reply:
+                    tasks.create_task(handle(handler, message), name="answer")
+
+            return take
+
+        async with contextlib.AsyncExitStack() as stack:
+            for subject, handler in handlers.items():
+                subscription = await nats.subscribe(subject, taking(handler), queue=queue)
+                stack.push_async_callback(subscription.unsubscribe)
+            await nats.flush()
+            ready()
+            await nats.until_closed()
