@@ -17,10 +17,10 @@ from websockets.exceptions import ConnectionClosed
 
 from arvados_nats.errors import BadInput
 from sandbox.model.actors import Actor
+from tests.support.clients import v1 as clients
 from tests.support.clients.v0 import client as v0_client
 from tests.support.worlds.proxy import own, until_equal
 from tests.support.worlds.site import Site
-from tests.v1.conftest import Connect
 from wsproxy.transport.limits import Limits
 from wsproxy.v0 import messages as messages_v0
 from wsproxy.v0.messages import Subscribe, Unsubscribe
@@ -143,9 +143,10 @@ async def test_subscriptions_have_a_budget_of_bytes(site: Site, alice: Actor) ->
             assert await socket.status() == 200
 
 
-async def test_subscriptions_of_v1_have_it_as_well(connect: Connect, alice: Actor) -> None:
+async def test_subscriptions_of_v1_have_it_as_well(site: Site, alice: Actor) -> None:
     """The error is that of too many."""
-    async with connect(alice) as client:
+    base = site.websocket_url.removesuffix("/websocket")
+    async with clients.connected(base, alice) as client:
         words = ["w" * 255] * 240
         fit = Limits().subscription_bytes // (240 * 258)
         for number in range(fit):
