@@ -26,6 +26,7 @@ from arvados_nats.nats.client import Nats
 from publishers.settings import Settings as PublisherSettings
 from tests.support.chart import nats_servers
 from tests.support.chart.rendered import CHART, ROOT, Helm, Rendered
+from tests.support.clients.native import until
 
 VARIABLES = {
     "callout": "CALLOUT_USER",
@@ -37,6 +38,7 @@ VARIABLES = {
     "issuer": "CALLOUT_ISSUER",
     "xkey": "CALLOUT_XKEY",
 }
+PASSWORD = "CLUSTER_PASSWORD"
 NATS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())["nats"]
 
 
@@ -108,7 +110,7 @@ def test_every_stream_has_a_copy_on_each_server(helm: Helm, example: str, server
 
 
 def test_each_variable_is_the_public_key_it_is_named_after(helm: Helm) -> None:
-    """From the Secret that the hook completes, whatever the release is called."""
+    """From the Secret that the hook completes, whatever the release is called. One is a seed."""
     (server,) = helm.template("minimal", release="other").one("StatefulSet", "nats")["spec"][
         "template"
     ]["spec"]["containers"]
@@ -120,7 +122,7 @@ def test_each_variable_is_the_public_key_it_is_named_after(helm: Helm) -> None:
     assert held == {
         variable: {"name": "other-nkeys", "key": f"{role}.pub"}
         for role, variable in VARIABLES.items()
-    }
+    } | {PASSWORD: {"name": "other-nkeys", "key": f"{server_config.ROUTES}.nk"}}
 
 
 async def test_a_server_starts_with_it_and_knows_our_identities(helm: Helm, tmp_path: Path) -> None:
@@ -163,13 +165,62 @@ async def test_three_servers_keep_three_copies(helm: Helm, tmp_path: Path) -> No
         assert len(info["cluster"]["replicas"]) == 2
 
 
-def test_routes_lead_to_every_server_of_the_cluster(helm: Helm) -> None:
+@pytest.mark.parametrize("sets", [(), ("nats.config.cluster.replicas=5",)])
+def test_routes_lead_to_every_server_of_the_cluster(helm: Helm, sets: tuple[str, ...]) -> None:
     """As many as there are pods, and none tells clients of addresses they cannot reach."""
-    text = helm.template("minimal").nats_conf
-    (cluster,) = re.findall(r'"cluster": (\{.*?\})', text, re.DOTALL)
-    told = json.loads(cluster)
-    assert len(told["routes"]) == NATS["config"]["cluster"]["replicas"]
-    assert told["no_advertise"] is True
+    rendered = helm.template("minimal", *sets)
+    assert '"no_advertise": true' in rendered.nats_conf
+    told = nats_servers.variables(rendered, nats_servers.generated_keys("r-nkeys"), "r-nats-0")
+    assert json.loads(told["CLUSTER_ROUTES"]) == [
+        f"nats://{server_config.ROUTES}:{told[PASSWORD]}@{pod}"
+        for pod in nats_servers.pod_addresses(rendered)
+    ]
+
+
+def test_the_servers_know_each_other_by_the_seed_of_routes(helm: Helm) -> None:
+    """As those of `config nats-server` do; what is not in a variable, everybody reads."""
+    cluster = server_config.Routes("c", "x:6222", (), password=f"<< ${PASSWORD} >>")
+    public = dict.fromkeys(VARIABLES, "U")
+    settings = server_config.settings(
+        server_config.Server("x", cluster=cluster), public, server_config.AccountLimits()
+    )
+    told = NATS["config"]["cluster"]["merge"]
+    assert told["authorization"] == settings["cluster"]["authorization"]
+    held = nats_servers.generated_keys("r-nkeys")
+    rendered = helm.template("minimal")
+    variables = nats_servers.variables(rendered, held, "r-nats-0")
+    assert variables[PASSWORD] == held["r-nkeys", f"{server_config.ROUTES}.nk"]
+    assert f'"password": ${PASSWORD}' in rendered.nats_conf
+
+
+@pytest.mark.parametrize("login", ["", "routes:routes@"])
+async def test_a_stranger_cannot_join_the_cluster(helm: Helm, tmp_path: Path, login: str) -> None:
+    """A server that was told the cluster's name and where the others are (S12): it is refused,
+    and the three have routes to each other and to nobody else."""
+    rendered, held = helm.template("minimal"), nats_servers.generated_keys("r-nkeys")
+    async with nats_servers.running(rendered, held, tmp_path) as servers:
+        async with nats_servers.stranger(servers, tmp_path, login) as stranger:
+            await until(
+                lambda: "Authorization Violation" in stranger.tail(1000), "it is refused", 20
+            )
+            names = {f"nats-{number}" for number in range(3)}
+            expected = {name: names - {name} for name in names}
+            async with asyncio.timeout(20):
+                while await routes(servers, held["r-nkeys", "sys.nk"]) != expected:
+                    pass
+
+
+async def routes(servers: nats_servers.Servers, seed: str) -> dict[str, set[str]]:
+    """Each server, and those that it has routes to."""
+    async with nats_client.connect(servers.urls, name="sys", seed=seed, timeout=20) as nats:
+        answers = [
+            json.loads(answer.data)
+            async for answer in nats.request_all("$SYS.REQ.SERVER.PING.ROUTEZ")
+        ]
+    return {
+        answer["server"]["name"]: {route["remote_name"] for route in answer["data"]["routes"]}
+        for answer in answers
+    }
 
 
 @pytest.mark.parametrize("example", ["minimal", "full", "netpol"])

@@ -47,13 +47,15 @@ def server_spec(rendered: Rendered) -> Object:
 
 
 def variables(rendered: Rendered, held: Held, name: str) -> dict[str, str]:
-    """What the pod called `name` has in its environment."""
-    told = {}
+    """What the pod called `name` has in its environment; `$(X)` is a variable before it."""
+    told = {"POD_NAME": name}
     for item in server_spec(rendered)["template"]["spec"]["containers"][0]["env"]:
         if reference := item.get("valueFrom", {}).get("secretKeyRef"):
             told[item["name"]] = held[reference["name"], reference["key"]]
-        else:
-            told[item["name"]] = item.get("value", "").replace("$(POD_NAME)", name)
+        elif "value" in item:
+            told[item["name"]] = re.sub(
+                r"\$\((\w+)\)", lambda found: told.get(found[1], found[0]), item["value"]
+            )
     return told
 
 
@@ -65,28 +67,41 @@ class Address:
     route: str
 
 
-def nats_conf(
-    rendered: Rendered, folder: Path, mine: Address, all_of_them: Sequence[Address]
-) -> str:
+def nats_conf(rendered: Rendered, folder: Path, mine: Address) -> str:
     """The chart's own text, listening at `mine` and with its data in `folder`."""
-    routes = json.dumps([f"nats://{each.route}" for each in all_of_them])
     text = rendered.nats_conf
     for pattern, replacement in (
         (r'"store_dir": "[^"]+"', f'"store_dir": "{folder}"'),
         (r'"pid_file": "[^"]+"', f'"pid_file": "{folder}/pid"'),
         (r'"http_port": \d+', '"http": "127.0.0.1:-1"'),
         (r'\n  "port": \d+', f'\n  "listen": "{mine.client}"'),
-        (r'"routes": \[[^]]*\]', f'"routes": {routes}'),
         (r'"port": 6222', f'"listen": "{mine.route}"'),
     ):
         text = re.sub(pattern, replacement, text)
     return text
 
 
+def pod_addresses(rendered: Rendered) -> list[str]:
+    """Where the servers' pods find each other."""
+    name, spec = rendered.one("StatefulSet", "nats")["metadata"]["name"], server_spec(rendered)
+    return [f"{name}-{n}.{spec['serviceName']}:6222" for n in range(spec["replicas"])]
+
+
+def environment(
+    rendered: Rendered, held: Held, name: str, all_of_them: Sequence[Address]
+) -> dict[str, str]:
+    """The variables of the pod called `name`, with the servers where they are here."""
+    told = variables(rendered, held, name)
+    for pod, address in zip(pod_addresses(rendered), all_of_them, strict=True):
+        told = {key: text.replace(pod, address.route) for key, text in told.items()}
+    return told
+
+
 @dataclass(frozen=True)
 class Servers:
     """They run; each can be ended by its number."""
 
+    cluster: str
     addresses: Sequence[Address]
     processes: Sequence[Child]
 
@@ -114,16 +129,16 @@ async def running(rendered: Rendered, held: Held, folder: Path) -> AsyncIterator
             place = folder / f"nats-{number}"
             place.mkdir(parents=True)
             config = place / "nats.conf"
-            config.write_text(nats_conf(rendered, place, address, addresses))
+            config.write_text(nats_conf(rendered, place, address))
             processes.append(
                 child.start(
                     [nats_server.executable(), "-c", config],
                     log=place / "log",
-                    environment=variables(rendered, held, place.name),
+                    environment=environment(rendered, held, place.name, addresses),
                 )
             )
         await asyncio.gather(*map(_accepts, processes, addresses))
-        yield Servers(addresses, processes)
+        yield Servers(rendered.one("StatefulSet", "nats")["metadata"]["name"], addresses, processes)
     finally:
         await asyncio.gather(*(process.stop(signal.SIGTERM) for process in processes))
 
@@ -133,3 +148,21 @@ async def _accepts(process: Child, address: Address) -> None:
         return not ports.is_free(int(address.client.rpartition(":")[2]))
 
     await child.ready(process, taken, 20)
+
+
+@asynccontextmanager
+async def stranger(servers: Servers, folder: Path, login: str) -> AsyncIterator[Child]:
+    """A server of somebody else's that tries to join, with `user:password@` or without."""
+    place = folder / "stranger"
+    place.mkdir()
+    routes = json.dumps([f"nats://{login}{address.route}" for address in servers.addresses])
+    (place / "nats.conf").write_text(
+        'listen: "127.0.0.1:-1"\n'
+        f'cluster: {{name: "{servers.cluster}", listen: "127.0.0.1:-1", routes: {routes}}}\n'
+        'accounts: {ARVADOS: {users: [{user: "evil", password: "evil"}]}}\n'
+    )
+    process = child.start([nats_server.executable(), "-c", place / "nats.conf"], log=place / "log")
+    try:
+        yield process
+    finally:
+        await process.stop(signal.SIGTERM)
