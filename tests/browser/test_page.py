@@ -250,7 +250,9 @@ async def scroll_up(page: Page, before: int) -> int:
     await page.wait_for_function(
         """before => {
             const root = document.querySelector('#log > div').shadowRoot;
-            root.querySelector('.cm-scroller').scrollTop = 0;
+            const scroller = root.querySelector('.cm-scroller');
+            scroller.scrollTop = 0;
+            scroller.dispatchEvent(new WheelEvent('wheel', {deltaY: -100}));
             const found = [...root.querySelectorAll('.cm-line')]
                 .map(row => /^(?:line )?(\\d+)/.exec(row.textContent)).find(Boolean);
             return found && Number(found[1]) < before;

@@ -65,7 +65,7 @@ export class Viewer {
     this.view = new EditorView({ root, parent: root, state: this.state(Text.empty) });
     const scroller = this.view.scrollDOM;
     scroller.addEventListener("scroll", () => this.scrolled());
-    scroller.addEventListener("wheel", ({ deltaY }) => deltaY < 0 && this.leave(), { passive: true });
+    scroller.addEventListener("wheel", ({ deltaY }) => deltaY < 0 && this.upwards(), { passive: true });
     scroller.addEventListener("touchmove", () => this.leave(), { passive: true });
     this.view.contentDOM.addEventListener("pointerdown", () => (this.held = true));
     window.addEventListener("pointerup", () => this.released());
@@ -137,8 +137,8 @@ export class Viewer {
     const entry = this.entry(first + index);
     if (index < 0 || !entry) return null;
     const at = view.state.doc.line(first + index + 1).from;
-    const box = view.coordsAtPos(at);
-    return box && { entry, top: box.top - view.scrollDOM.getBoundingClientRect().top };
+    const { top } = view.scrollDOM.getBoundingClientRect();
+    return { entry, top: view.documentTop + view.lineBlockAt(at).top - top };
   }
 
   private keep({ entry, top }: { entry: Entry; top: number }): void {
@@ -222,6 +222,12 @@ export class Viewer {
     if (!this.following) return;
     this.following = false;
     this.handlers.followed(false);
+  }
+
+  /** Somebody goes up; who is at the top already has no other way to say so. */
+  private upwards(): void {
+    this.leave();
+    if (this.view.scrollDOM.scrollTop === 0) this.handlers.moved(this.firstShown, true);
   }
 
   /** Follow the end; `move`: go there now. */
