@@ -309,6 +309,7 @@ WALKS: dict[tuple[str, str], Walk] = {
 }
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("row", make_bounds.rows(), ids=lambda row: f"{row.sender}: {row.door}")
 async def test_a_row_is_as_the_services_do(world: World, row: make_bounds.Bounds) -> None:
     """What is allowed passes, and what is beyond gets what the row says."""

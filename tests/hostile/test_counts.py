@@ -141,6 +141,7 @@ async def request_(cluster: Cluster, alice: Actor) -> Record:
     return await cluster.container_request("counted", owner=alice)
 
 
+@pytest.mark.timeout(300)
 @settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=_steps, drained=st.booleans())
 async def test_what_is_counted_is_what_is_open(

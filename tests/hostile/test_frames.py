@@ -179,6 +179,7 @@ _pieces = st.one_of(
 )
 
 
+@pytest.mark.timeout(300)
 @settings(max_examples=EXAMPLES)
 @given(pieces=st.lists(_pieces, max_size=12), cuts=st.lists(st.integers(1, 400), max_size=6))
 async def test_any_bytes_end_at_most_their_own_connection(
@@ -200,6 +201,7 @@ async def test_any_bytes_end_at_most_their_own_connection(
         assert bytes((await peer.frame()).data) == b"next"
 
 
+@pytest.mark.timeout(300)
 @settings(max_examples=EXAMPLES)
 @given(
     message=st.text(min_size=1, max_size=3000),

@@ -145,6 +145,7 @@ _lines = st.one_of(
 )
 
 
+@pytest.mark.timeout(300)
 @settings(max_examples=EXAMPLES)
 @given(pieces=st.lists(_lines, max_size=12))
 async def test_any_bytes_for_a_request_end_at_most_their_own_connection(
