@@ -25,7 +25,7 @@ from sandbox import child, ports
 from sandbox.child import Child
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
 
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 _HEALTHY = "OK"
 
 
