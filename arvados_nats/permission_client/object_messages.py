@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from arvados_nats.contract.places import Place
 from arvados_nats.permission_client import grants_messages
 from arvados_nats.permissions.object_facts import ObjectFacts
 
@@ -34,10 +35,12 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class PresentFacts(msgspec.Struct, frozen=True):
-    """Facts of objects that exist; `rest` exist too, and have to be asked about again."""
+    """Facts of objects that exist; `rest` exist too, and have to be asked about again. `places`:
+    where the groups among the objects are."""
 
     facts: list[ObjectFacts]
     rest: list[str] = []
+    places: list[Place] = []
 
 
 _decoder = msgspec.json.Decoder(Snapshot)
@@ -58,7 +61,7 @@ def decode(headers: Mapping[str, str], payload: bytes) -> Snapshot:
     return grants_messages.answer(headers, payload, _decoder, "an object")
 
 
-def encode_facts(found: Iterable[ObjectFacts]) -> bytes:
+def encode_facts(found: Iterable[ObjectFacts], places: Iterable[Place] = ()) -> bytes:
     """The payload of an answer: as many as one message takes, and which others there are."""
     size, fitting, rest = 0, [], []
     for facts in found:
@@ -70,7 +73,7 @@ def encode_facts(found: Iterable[ObjectFacts]) -> bytes:
             fitting.append(facts)
         else:
             rest.append(facts.uuid)
-    return msgspec.json.encode(PresentFacts(fitting, rest))
+    return msgspec.json.encode(PresentFacts(fitting, rest, list(places)))
 
 
 def decode_facts(headers: Mapping[str, str], payload: bytes) -> PresentFacts:

@@ -25,6 +25,8 @@ from typing import TypeVar
 import msgspec
 
 from arvados_nats.contract import events, log_chunks, streams, subjects
+from arvados_nats.contract.departures import HEADER as GONE
+from arvados_nats.contract.departures import departed
 from arvados_nats.contract.events import Event
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
@@ -125,23 +127,46 @@ class _Live:
         for _, event in decoded:
             self._requests.seen(event)
             self.shares.seen(event)
-        above = await self.shares.read(pair for _, event in decoded for pair in event.audience)
+        left = {event.uuid: found for _, event in decoded if (found := departed(event))}
+        told = [*(event for _, event in decoded), *left.values()]
+        above = await self.shares.read(pair for event in told for pair in event.audience)
         for message, event in decoded:
-            await self._show_event(message, event, above, pass_over)
+            await self._show_event(message, event, left.get(event.uuid), above, pass_over)
 
     async def _show_event(
-        self, message: StoredMessage, event: Event, above: Above, pass_over: Pass
+        self,
+        message: StoredMessage,
+        event: Event,
+        left: Event | None,
+        above: Above,
+        pass_over: Pass,
     ) -> None:
+        """First to those who may see it; then, that the object is gone, to those who could."""
         kind = subjects.kind_of(event.object_uuid)
         if kind is None or kind.name not in live_audience.KINDS:
             metrics.LIVE_SKIPPED.labels("kind").inc()
             return
         found = live_audience.of_event(event, kind.name, above)
         _count("event", found)
-        for share, owner, obj in found:
+        headers = {_ID: event.uuid, **_place(message)}
+        await self._send(message, event, found, headers, pass_over)
+        if left is not None:
+            shares = {share for share, _, _ in found}
+            before = live_audience.of_event(left, kind.name, above)
+            lost = [shown for shown in before if shown[0] not in shares]
+            await self._send(message, left, lost, {**headers, GONE: "true"}, pass_over)
+
+    async def _send(
+        self,
+        message: StoredMessage,
+        event: Event,
+        shown_under: list[Shown],
+        headers: dict[str, str],
+        pass_over: Pass,
+    ) -> None:
+        for share, owner, obj in shown_under:
             subject = subjects.live_event(share, owner, obj, event.object_uuid, event.event_type)
             shown = msgspec.structs.replace(event, audience=[(owner, obj)], facts={})
-            headers = {_ID: event.uuid, **_place(message)}
             try:
                 await self.nats.publish(subject, events.encode(shown), headers=headers)
             except BadInput as error:

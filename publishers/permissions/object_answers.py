@@ -146,7 +146,9 @@ def _uuids(asked: str) -> list[str]:
 
 
 async def _facts(database: Database, asked: str) -> bytes:
-    return object_messages.encode_facts(await present_facts.read(database, _uuids(asked)))
+    uuids = _uuids(asked)
+    groups = await places.read(database, uuids)
+    return object_messages.encode_facts(await present_facts.read(database, uuids), groups.values())
 
 
 async def _run(database: Database, uuid: str) -> bytes:

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from arvados_nats.nats.client import Message
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
 from tests.support.clients import v0, v1
+from tests.support.clients.native import Native, connected, until
 
 SECRET = "SECRET NAME"
 
@@ -123,6 +125,34 @@ async def test_v1_says_gone(scene: Scene, loss: Any) -> None:
         await client.until("gone", uuid=uuid)
         assert SECRET not in json.dumps(client.seen)
         assert scene.private.uuid not in json.dumps(client.seen)
+
+
+@pytest.mark.parametrize("loss", [collection_moved, request_moved, project_moved])
+async def test_a_native_client_hears_it_where_it_was(scene: Scene, loss: Any) -> None:
+    """Below the share point that the object has left, and not who sees the new place."""
+    async with (
+        connected(scene.stack, scene.friend) as friend,
+        connected(scene.stack, scene.owner) as owner,
+    ):
+        for client, share in ((friend, scene.shared.uuid), (owner, scene.owner.uuid)):
+            await client.listen(f"arvados.live.{share}.>")
+
+        async def before() -> None:
+            return None
+
+        uuid = await loss(scene, before)
+
+        def told(client: Native) -> list[Message]:
+            return [m for m in client.heard if f".{uuid}." in m.subject]
+
+        def gone(client: Native) -> list[Message]:
+            return [m for m in told(client) if "Arvados-Gone" in m.headers]
+
+        await until(lambda: gone(friend), "the friend hears that it is gone")
+        await until(lambda: len(told(owner)) > 1, "the owner hears of the change")
+        assert not gone(owner)
+        assert not any(SECRET.encode() in message.data for message in friend.heard)
+        assert not any(scene.private.uuid.encode() in message.data for message in friend.heard)
 
 
 async def test_a_forged_row_tells_nobody(scene: Scene) -> None:

@@ -34,6 +34,7 @@ from sandbox.model.config import ClusterConfig
 from sandbox.model.refusal import Refusal
 from sandbox.postgres import PostgresServer
 from sandbox.stack import Stack
+from tests.support.clients import late
 from tests.support.clients.native import connected, until
 from tests.support.golden_replay import Json, Replay
 
@@ -265,6 +266,44 @@ def stale(replay: Replay, recording: Json, step: int, label: str) -> set[str]:
     }
 
 
+async def late_joiners(
+    readers: Readers, stack: Stack, replay: Replay, recording: Json
+) -> list[str]:
+    """What readers who join now get of the whole past too much, or do not get.
+
+    Of what is gone only what is sure without asking: it belonged to a project, or to the reader.
+    """
+    problems: list[str] = []
+    objects = await objects_of(replay, recording)
+    groups = await replay.cluster.pool.fetch("SELECT uuid FROM groups")
+    may = await readers.may(objects | {row[0] for row in groups})
+    rows = await replay.cluster.pool.fetch(
+        "SELECT uuid, event_type, object_uuid, object_owner_uuid AS owner FROM logs"
+        " WHERE event_type IN ('create', 'delete') ORDER BY id"
+    )
+    gone = {row["object_uuid"]: row["owner"] for row in rows if row["event_type"] == "delete"}
+
+    def expected(actor: Actor, mine: set[str], uuid: str) -> bool | None:
+        if uuid in objects:
+            return uuid in mine
+        owner = gone.get(uuid, "")
+        if actor.is_admin or not owner:
+            return None
+        return owner in mine if "-j7d0g-" in owner else None if owner != actor.uuid else True
+
+    async def one(label: str, actor: Actor) -> None:
+        got = await late.by_v1(stack, actor, event_types=["create", "delete"])
+        for row in rows:
+            wanted = expected(actor, may[label], row["object_uuid"] or "")
+            if wanted is not None and wanted != (row["uuid"] in got):
+                problems.append(f"{label}: {'missing' if wanted else 'too much'} {dict(row)}")
+
+    await asyncio.gather(
+        *(one(label, actor) for label, actor in (await readers.actors()).items() if actor)
+    )
+    return problems
+
+
 async def natives(
     readers: Readers, stack: Stack, replay: Replay, recording: Json, step: int
 ) -> list[str]:
@@ -356,6 +395,10 @@ async def test_everybody_hears_exactly_what_he_may_after_every_step(
         title = f"step {step['n']} {step['title']}"
         await follow(replay, step)
         told += await settle(readers, replay, recording, title)
+        problems += [
+            f"{title}: late {problem}"
+            for problem in await late_joiners(readers, stack, replay, recording)
+        ]
         problems += [
             f"{title}: native {problem}"
             for problem in await natives(readers, stack, replay, recording, step["n"])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from arvados_nats.contract.events import v0_properties
+from arvados_nats.contract.places import Place
 from tests.support.made_events import COLLECTION, PROJECT, made
 from wsproxy.events.departures import departure
 
@@ -27,7 +28,7 @@ def change(old: Any, new: Any = None, uuid: str = COLLECTION, **fields: Any) -> 
 
 def test_what_is_left_is_what_could_be_read_before() -> None:
     """The old owner and attributes, and new ones without content."""
-    left = change(OLD, NEW)
+    left = change(OLD, NEW, facts={"places": [Place(PROJECT), Place(ELSEWHERE)]})
     assert left.gone
     assert (left.facts.owner_uuid, left.event.object_owner_uuid) == (ELSEWHERE, ELSEWHERE)
     assert v0_properties(left.event) == {"old_attributes": OLD, "new_attributes": {}}

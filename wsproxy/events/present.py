@@ -17,13 +17,14 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from arvados_nats.contract import events, streams, subjects
+from arvados_nats.contract.places import GROUP_INFIX
 from arvados_nats.errors import BadInput
 from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client import object_messages
-from arvados_nats.permission_client import places as places_client
+from arvados_nats.permission_client.object_messages import PresentFacts
 from arvados_nats.permissions.object_facts import ObjectFacts
 from wsproxy.events import stored_event
-from wsproxy.events.stored_event import DELETE, StoredEvent
+from wsproxy.events.stored_event import CHANGES, DELETE, StoredEvent
 
 FRESH_SECONDS = 5.0
 """What no event tells of is noticed so late."""
@@ -82,42 +83,51 @@ class Present:
         found: dict[str, ObjectFacts | None] = {}
         rest = uuids
         while rest:
-            question = msgspec.json.encode(rest)
-            answer = await self._nats.request(subjects.OBJECTS_FACTS, question)
-            told = object_messages.decode_facts(answer.headers, answer.data)
+            told = await self._told(rest)
             found |= {facts.uuid: facts for facts in told.facts}
             rest = told.rest
         gone = [uuid for uuid in uuids if uuid not in found]
         return found | dict.fromkeys(gone) | await self._last_facts(gone)
 
-    async def _last_facts(self, gone: list[str]) -> dict[str, ObjectFacts]:
-        """How the deletions of objects are judged, as far as Arvados itself has told of them."""
-        if not gone:
-            return {}
-        wanted = [subjects.event(uuid, DELETE) for uuid in gone]
+    async def _told(self, uuids: list[str]) -> PresentFacts:
+        answer = await self._nats.request(subjects.OBJECTS_FACTS, msgspec.json.encode(uuids))
+        return object_messages.decode_facts(answer.headers, answer.data)
+
+    async def _last_facts(self, gone: list[str]) -> dict[str, ObjectFacts | None]:
+        """How the deletions of objects are judged: by where their last owner is now."""
+        owners = await self._last_owners(gone) if gone else {}
+        groups = sorted({owner for owner in owners.values() if GROUP_INFIX in owner})
+        told = await self._told(groups) if groups else PresentFacts([])
+        places = {place.uuid: place for place in told.places}
+        found: dict[str, ObjectFacts | None] = {}
+        for uuid, owner in owners.items():
+            if kind := subjects.kind_of(uuid):
+                where = (places[owner],) if owner in places else ()
+                found[uuid] = stored_event.facts_of_gone(uuid, kind, owner, where)
+        return found
+
+    async def _last_owners(self, gone: list[str]) -> dict[str, str]:
+        """What the last event tells: Arvados' own word of the deletion, or what the database said
+        of the object when a row about it was read."""
+        wanted = [subjects.event(uuid, kind) for uuid in gone for kind in (*CHANGES, DELETE)]
         messages, _ = await self._nats.page(
             streams.EVENTS, {"multi_last": wanted, "batch": len(wanted)}
         )
-        found: dict[str, ObjectFacts] = {}
+        found: dict[str, tuple[int, str]] = {}
         for message in messages:
             try:
-                deleted = stored_event.decode(message.sequence, message.data)
+                event = events.decode(message.data)
             except BadInput:
                 continue
-            if deleted.event.verified and deleted.event.object_uuid and deleted.facts:
-                found[deleted.event.object_uuid] = deleted.facts
-        return await self._placed(found)
-
-    async def _placed(self, found: dict[str, ObjectFacts]) -> dict[str, ObjectFacts]:
-        """The same with where their last owners are now."""
-        owners = sorted({uuid for facts in found.values() for uuid in facts.owners()})
-        places = {place.uuid: place for place in await places_client.of(self._nats, owners)}
-        return {
-            uuid: msgspec.structs.replace(
-                facts, places=tuple(places[owner] for owner in facts.owners() if owner in places)
-            )
-            for uuid, facts in found.items()
-        }
+            uuid = event.object_uuid or ""
+            if event.facts.get("uuid") == uuid:
+                owner = event.facts.get("owner_uuid", "")
+            elif event.event_type == DELETE and event.verified and event.audience:
+                owner = event.audience[0][0]
+            else:
+                continue
+            found[uuid] = max(found.get(uuid, (0, "")), (message.sequence, owner))
+        return {uuid: owner for uuid, (_, owner) in found.items()}
 
 
 def _asked_about(stored: StoredEvent) -> str | None:

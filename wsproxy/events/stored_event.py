@@ -106,14 +106,19 @@ def facts_of_event(event: Event, kind: Kind | None) -> ObjectFacts | None:
         if event.facts.get("uuid") == uuid:
             return msgspec.convert(event.facts, ObjectFacts)
         if event.event_type == DELETE and event.audience:
-            judged_as = _OWN_ONLY if kind.name == _OWN_ONLY else _LIKE_A_COLLECTION
             places = msgspec.convert(event.facts.get("places", ()), tuple[Place, ...])
-            return ObjectFacts(judged_as, uuid, event.audience[0][0], places=places)
+            return facts_of_gone(uuid, kind, event.audience[0][0], places)
     except msgspec.ValidationError as error:
         raise BadInput(f"facts of event {event.uuid} cannot be read") from error
     if kind.name in _UNKNOWN_TO_PUBLISHER:
         return ObjectFacts(kind.name, uuid, event.object_owner_uuid or "")
     return None
+
+
+def facts_of_gone(uuid: str, kind: Kind, owner: str, places: tuple[Place, ...]) -> ObjectFacts:
+    """How the deletion of an object is judged, by its last owner."""
+    judged_as = _OWN_ONLY if kind.name == _OWN_ONLY else _LIKE_A_COLLECTION
+    return ObjectFacts(judged_as, uuid, owner, places=places)
 
 
 def alike(facts: ObjectFacts | None, kind: Kind | None) -> str | None:
