@@ -19,7 +19,7 @@ from arvados_nats.arvados import identities
 from arvados_nats.contract import log_chunks, streams
 from arvados_nats.nats import server_config
 from arvados_nats.service import door
-from authcallout import admissions, callout, connections
+from authcallout import admissions, connections
 from authcallout.settings import Settings as CalloutSettings
 from wsproxy.native_api import reply, requests
 from wsproxy.settings import Settings
@@ -207,8 +207,8 @@ def _nats() -> list[Bounds]:
             f"{line} CONNECT",
             "-",
             "refused tokens as above",
-            f"{callout.Limits().at_once:,} logins",
-            f"{callout.Limits().budget:.1f} s for a decision",
+            f"{CalloutSettings.model_fields['callout_at_once'].default:,} logins",
+            f"{CalloutSettings.model_fields['callout_budget'].default:.1f} s for a decision",
             f"{identities.REFUSALS:,} refusals",
             "refused by the server",
         ),
