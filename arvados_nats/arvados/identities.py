@@ -15,6 +15,7 @@ token has no end here, and is asked about again when the permission publisher ca
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -41,6 +42,10 @@ TURNS = 8
 """Questions under way for all addresses beyond their allowance."""
 REFUSALS = 10_000
 """Refusals that are remembered: they push out no answer about a good token."""
+
+
+_AGAIN_AFTER = (1.0, 4.0, 15.0)
+"""Seconds between questions about a token whose answer has run out, while there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,22 +111,25 @@ class Identities:
     async def gone(self, token: Token, before: Identity) -> str | None:
         """Why a token is gone, as Arvados says when it is asked anew; None while it lives, or while
         there is no answer: the permission publisher bounds how long that may be."""
-        try:
-            now = await self._ask_once(token)
-        except Refused:
-            return "expired"
-        except ArvadosNatsError as error:
-            logger.warning(
-                "whether a token still lives is not known",
-                extra={
-                    "action": "identities.stale",
-                    "token_uuid": before.token_uuid,
-                    "error": str(error),
-                },
-            )
-            return None
-        same = (now.user_uuid, now.scopes) == (before.user_uuid, before.scopes)
-        return None if same else "changed"
+        for pause in _AGAIN_AFTER:
+            try:
+                now = await self._ask_once(token)
+            except Refused:
+                return "expired"
+            except ArvadosNatsError as error:
+                logger.warning(
+                    "whether a token still lives is not known",
+                    extra={
+                        "action": "identities.stale",
+                        "token_uuid": before.token_uuid,
+                        "error": str(error),
+                    },
+                )
+                await asyncio.sleep(pause)
+            else:
+                same = (now.user_uuid, now.scopes) == (before.user_uuid, before.scopes)
+                return None if same else "changed"
+        return None
 
     def forget(self, token_uuid: str) -> None:
         """Drop what is known of a token, also what is being asked right now."""

@@ -41,7 +41,8 @@ _LIVES = f"""
 AND (a.refreshes_at IS NULL OR a.refreshes_at > {_NOW} - interval '{{grace}} s')
 """
 _STALE = f"coalesce(refreshes_at <= {_NOW}, false)"
-_HASH = f"hashtextextended(concat(uuid, user_id, scopes, {_STALE}), 0)"
+_STALE_SINCE = f"CASE WHEN {_STALE} THEN extract(epoch FROM refreshes_at)::float8 END"
+_HASH = f"hashtextextended(concat(uuid, user_id, scopes, {_STALE_SINCE}), 0)"
 _DIGEST = f"""
 SELECT extract(epoch FROM statement_timestamp())::float8 AS now,
        concat_ws(' ', count(*), sum({_HASH})) AS digest,
@@ -52,7 +53,7 @@ SELECT extract(epoch FROM statement_timestamp())::float8 AS now,
 FROM ({{rows}}) AS a WHERE {_LIVES}
 """
 _ALL = f"""
-SELECT uuid, user_id, coalesce(scopes, '') AS scopes, {_STALE} AS stale,
+SELECT uuid, user_id, coalesce(scopes, '') AS scopes, {_STALE_SINCE} AS stale_since,
        concat_ws(' ', count(*) OVER (), sum({_HASH}) OVER ()) AS digest
 FROM ({{rows}}) AS a WHERE {_LIVES}
 """
@@ -72,7 +73,7 @@ class LiveToken(NamedTuple):
 
     user_id: int
     scopes: str
-    stale: bool = False
+    stale_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

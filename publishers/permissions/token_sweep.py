@@ -129,7 +129,11 @@ class TokenSweep:
         ended = [TokenGone(uuid, "expired" if uuid in left else "deleted") for uuid in gone]
         both = () if before is now else before.keys() & now.keys()
         ended += [TokenGone(u, "changed") for u in both if before[u][:2] != now[u][:2]]
-        return ended + [TokenGone(u, TOKEN_STALE) for u in both if before[u][2:] < now[u][2:]]
+        return ended + [
+            TokenGone(u, TOKEN_STALE)
+            for u in both
+            if now[u].stale_since not in (None, before[u].stale_since)
+        ]
 
     async def _tell_untold(self) -> None:
         recent = asyncio.get_running_loop().time() - _REMEMBERED
