@@ -162,6 +162,8 @@ class Identities:
     async def _ask(self, token: Token) -> Identity:
         generation = self._generation
         try:
+            if await self._is_invented(token):
+                raise Refused("no such token")
             async with self._calls.taken():
                 record = await self._arvados.current_token(token)
                 container = await self._own_container(token)
@@ -178,6 +180,19 @@ class Identities:
         if generation == self._generation:
             self._remember(token, identity)
         return identity
+
+    async def _is_invented(self, token: Token) -> bool:
+        """Whether no token here has the uuid that this one names; then Arvados is not asked.
+
+        It answers some ten questions a second for each of its processes, and each must not be held
+        up by the many who make tokens up.
+        """
+        if token.uuid is None:
+            return False
+        try:
+            return await self.own.is_nobodys(token.uuid)
+        except ArvadosNatsError:
+            return False  # nobody can say: Arvados will
 
     async def _end(self, token_uuid: str, expires_at: object) -> float | None:
         """When the token ends by itself; only that of one with an end needs to be looked at."""

@@ -48,6 +48,12 @@ class OwnTokens:
             return None
         return token
 
+    async def is_nobodys(self, token_uuid: str) -> bool:
+        """Whether the uuid names this cluster, whose database has no such token."""
+        if await self.is_foreign(token_uuid) or await self.of_uuid(token_uuid) is not None:
+            return False
+        return not await self._has_row(token_uuid)
+
     async def is_foreign(self, token_uuid: str) -> bool:
         """Whether the token is another cluster's."""
         return not token_uuid.startswith(f"{await self._cluster()}-")

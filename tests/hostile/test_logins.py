@@ -38,6 +38,7 @@ from wsproxy.v1.session import MAX_REFUSALS
 
 HERE = "192.0.2.7"
 SMALL = Allowance(burst=3, per_second=0.0)
+_CURRENT = "GET /arvados/v1/api_client_authorizations/current"
 
 
 @contextlib.asynccontextmanager
@@ -63,6 +64,24 @@ async def test_only_what_arvados_was_asked_counts(site: Site) -> None:
             await guess(identities, number)
         assert identities._limit.exhausted(HERE)
         assert not identities._limit.exhausted("192.0.2.8")
+
+
+async def test_arvados_is_not_asked_about_invented_tokens(site: Site, alice: Actor) -> None:
+    """Its database tells which uuids of this cluster there are; a peer's and a wrong secret it does
+    not know of."""
+    uuid, secret = alice.token.split("/")[1:]
+    invented = [f"v2/{uuid[:12]}{number:015}/{secret}" for number in range(1, 20)]
+    async with asking(site, of_address=Allowance(burst=100, per_second=0.0)) as identities:
+        before = site.backend.faults.count(_CURRENT)
+        for token in invented:
+            with pytest.raises(Refused):
+                await identities.of(Token(token), HERE)
+        assert site.backend.faults.count(_CURRENT) == before
+        for token in (f"v2/{uuid}/wrong", f"v2/bbbbb{uuid[5:]}/{secret}", "no uuid"):
+            with pytest.raises(Refused):
+                await identities.of(Token(token), HERE)
+        assert site.backend.faults.count(_CURRENT) == before + 3
+        assert (await identities.of(Token(alice.token), HERE)).user_uuid == alice.uuid
 
 
 async def test_a_known_token_comes_in_whatever_its_address_did(
