@@ -77,7 +77,7 @@ async def test_arvados_is_not_asked_about_invented_tokens(site: Site, alice: Act
             with pytest.raises(Refused):
                 await identities.of(Token(token), HERE)
         assert site.backend.faults.count(_CURRENT) == before
-        for token in (f"v2/{uuid}/wrong", f"v2/bbbbb{uuid[5:]}/{secret}", "no uuid"):
+        for token in (f"v2/{uuid}/wrong", f"v2/bbbbb{uuid[5:]}/{secret}", "nouuid"):
             with pytest.raises(Refused):
                 await identities.of(Token(token), HERE)
         assert site.backend.faults.count(_CURRENT) == before + 3
