@@ -31,6 +31,8 @@ from wsproxy.transport.send_buffer import SendBuffer
 logger = logging.getLogger(__name__)
 
 _PAGE = 200
+_TURN = 100
+"""Events that a reader who is behind gets at once; then live ones have their turn."""
 _RETRY_SECONDS = 1.0
 
 
@@ -40,6 +42,9 @@ class Engine(Protocol):
     recent: Recent
     history: History
     present: Present
+    turns: asyncio.Semaphore
+    """Of those who are behind one at a time judges and sends, in the order in which they came: live
+    events wait for one of them, not for all."""
 
     @property
     def position(self) -> int:
@@ -191,15 +196,39 @@ class EventConsumer:
         return page
 
     async def _deliver_page(self, page: Sequence[StoredEvent]) -> None:
-        for stored in page:
-            place = self.position
-            if stored.sequence <= place:
+        rest, place = page, self.position
+        while rest:
+            async with self._engine.turns:
+                if self.position != place:
+                    return  # it goes on elsewhere
+                rest, asked = self._deliver_some(rest)
+                place = self.position
+                await asyncio.sleep(0)  # the turn is over when everybody else had theirs
+            if asked is not None:
+                allowed = await self._principal.judge(asked)
+                if self.position != place or self._send_buffer.lagging:
+                    return  # sent elsewhere meanwhile, or full: this event is read again
+                self._take(asked, allowed=allowed)
+                place = self.position
+
+    def _deliver_some(
+        self, page: Sequence[StoredEvent]
+    ) -> tuple[Sequence[StoredEvent], StoredEvent | None]:
+        """Deliver what one turn of the loop takes; what is left, and who has to be asked before."""
+        for number, stored in enumerate(page):
+            if stored.sequence <= self.position:
                 continue
+            if number >= _TURN:
+                return page[number:], None
+            if self._send_buffer.lagging:
+                return (), None
             allowed = self._principal.judge_now(stored)
             if allowed is None:
-                allowed = await self._principal.judge(stored)
-            if self.position != place or self._send_buffer.lagging:
-                return  # sent elsewhere meanwhile, or full: this event is read again
-            self.position = stored.sequence
-            if allowed:
-                self._accept(Batch((stored,)))
+                return page[number + 1 :], stored
+            self._take(stored, allowed=allowed)
+        return (), None
+
+    def _take(self, stored: StoredEvent, *, allowed: bool) -> None:
+        self.position = stored.sequence
+        if allowed:
+            self._accept(Batch((stored,)))

@@ -61,6 +61,7 @@ class EventSource:
         self.router = router
         self.recent = Recent()
         self.history = History(nats)
+        self.turns = asyncio.Semaphore(1)
         self.present = Present(nats)
         self.created = ""
         """When the stream was made: sequences of another life of it mean nothing."""

@@ -1,0 +1,99 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Many readers who are behind: whoever else has something to do waits for one, not for all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from arvados_nats.arvados import client as arvados_client
+from arvados_nats.contract import subjects
+from arvados_nats.contract.places import Place
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Message
+from arvados_nats.permission_client import object_messages
+from arvados_nats.permissions.grants import DIRECT, OWNED, Grants
+from arvados_nats.permissions.judge import Judge
+from arvados_nats.permissions.object_facts import ObjectFacts
+from arvados_nats.permissions.rule import Identity
+from arvados_nats.service import keys
+from arvados_nats.service.ops import Health
+from sandbox.nats_server import NatsServer
+from tests.support.log_readers import MemoryWire
+from tests.support.made_events import PROJECT, made
+from wsproxy.events.batch import Batch
+from wsproxy.events.consumer import EventConsumer
+from wsproxy.events.event_source import EventSource
+from wsproxy.events.permission_check import PermissionCheck
+from wsproxy.events.principal import Principal
+from wsproxy.events.record_check import RecordCheck
+from wsproxy.events.router import Router
+from wsproxy.transport.send_buffer import SendBuffers
+
+READERS, EVENTS, AT_ONCE = 30, 600, 100
+
+
+@pytest.fixture
+async def source(nats_server: NatsServer, keys_folder: Path) -> AsyncIterator[EventSource]:
+    """A source that holds events, beside a publisher that says where their objects are."""
+    seed = keys.load(keys_folder, "wsproxy").text
+    publisher = keys.load(keys_folder, "publisher").text
+    async with (
+        nats_client.connect([nats_server.url], name="wsproxy", seed=seed) as nats,
+        nats_client.connect([nats_server.url], name="publisher", seed=publisher) as answering,
+    ):
+
+        async def answer(message: Message) -> None:
+            uuids = msgspec.json.decode(message.data, type=list[str])
+            found = [
+                ObjectFacts("collection", uuid, PROJECT, places=(Place(PROJECT),)) for uuid in uuids
+            ]
+            await answering.publish(message.reply, object_messages.encode_facts(found))
+
+        await answering.subscribe(subjects.OBJECTS_FACTS, answer)
+        await answering.flush()
+        opened = EventSource(nats, Router(), Health())
+        for sequence in range(1, EVENTS + 1):
+            opened.recent.add(made(sequence))
+        opened._position = EVENTS
+        yield opened
+
+
+async def test_a_bystander_waits_for_one_page_whoever_is_behind(source: EventSource) -> None:
+    """All of them come to the end, in order, and between two turns of another task no more is
+    sent than one of them may send at once."""
+    delivered: list[list[int]] = [[] for _ in range(READERS)]
+    most = seen = 0
+
+    def taking(found: list[int]) -> EventConsumer:
+        principal = Principal(identity, check, lambda i, g: Judge(i, g, 0.0))
+        principal.set_grants(Grants("u", targets={PROJECT: DIRECT | OWNED}))
+
+        def accept(batch: Batch) -> None:
+            found.extend(stored.sequence for stored in batch.events)
+
+        buffer = SendBuffers().open(MemoryWire(lambda _: None))
+        return EventConsumer(source, principal, buffer, accept)
+
+    identity = Identity("t", "u")
+    async with arvados_client.connect("http://127.0.0.1:9") as arvados:
+        check = PermissionCheck(RecordCheck(arvados))
+        consumers = [taking(found) for found in delivered]
+        for one in consumers:
+            one.start(0)
+        async with asyncio.timeout(30):
+            while any(len(found) < EVENTS for found in delivered):
+                await asyncio.sleep(0)
+                now = sum(map(len, delivered))
+                most, seen = max(most, now - seen), now
+        for one in consumers:
+            one.stop()
+
+    assert all(found == [*range(1, EVENTS + 1)] for found in delivered)
+    assert most <= AT_ONCE
