@@ -32,7 +32,7 @@ test: $(VENV)/.test $(PAGE)
 	.ci/prepare helm
 	.ci/prepare promtool
 	.ci/image $(IMAGE) $(PYTHON)
-	$(if $(filter tests,$(TESTS)),PYTHON=$(PYTHON) .ci/newest $(MAKE))
+	$(if $(CI),$(if $(filter tests,$(TESTS)),PYTHON=$(PYTHON) .ci/newest $(MAKE)))
 	$(if $(filter tests,$(TESTS)),.ci/oldest $(VENV))
 	ARVADOS_NATS_IMAGE=$(IMAGE) $(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
 
