@@ -27,7 +27,6 @@ from wsproxy.app import App
 from wsproxy.cursors import Codec
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.permission_check import PermissionCheck
-from wsproxy.events.project_trees import ProjectTrees
 from wsproxy.events.record_check import RecordCheck
 from wsproxy.events.router import Router
 from wsproxy.events.row_positions import RowPositions
@@ -69,7 +68,7 @@ def services(
     source = EventSource(nats, router, health)
     grants = GrantsCache(nats)
     whereabouts = Whereabouts(nats, router, grants.now)
-    places, trees = RowPositions(nats, source.recent), ProjectTrees(nats, router)
+    places = RowPositions(nats, source.recent)
     logins = Logins(
         nats,
         Identities(arvados, own, calls=settings.max_calls),
@@ -91,7 +90,7 @@ def services(
     return Services(
         nats=nats,
         arvados=arvados,
-        events=Events(source, router, places, trees),
+        events=Events(source, router, places),
         logs=LogHubs(nats, arvados),
         objects=ObjectHubs(source, nats, arvados),
         logins=logins,

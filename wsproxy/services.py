@@ -12,7 +12,6 @@ from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client.grants_cache import GrantsCache
 from wsproxy.cursors import Codec
 from wsproxy.events.event_source import EventSource
-from wsproxy.events.project_trees import ProjectTrees
 from wsproxy.events.router import Router
 from wsproxy.events.row_positions import RowPositions
 from wsproxy.logins.logins import Logins
@@ -32,7 +31,6 @@ class Events:
     source: EventSource
     router: Router
     places: RowPositions
-    trees: ProjectTrees
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,23 +113,6 @@ def _as_api(record: Record) -> dict[str, Any]:
     }
 
 
-async def projects_below(database: Database, owners: list[str]) -> list[str]:
-    """Uuids of the projects at any depth below these."""
-    return [row[0] for row in await database.fetch(_BELOW, owners)]
-
-
-_BELOW = """
-    WITH RECURSIVE below(uuid) AS (
-        SELECT uuid FROM groups WHERE owner_uuid = ANY($1::varchar[])
-        UNION SELECT child.uuid FROM groups AS child JOIN below ON child.owner_uuid = below.uuid
-    ) SELECT uuid FROM below
-"""
-
-
-async def _below(database: Database, asked: str) -> bytes:
-    return msgspec.json.encode(await projects_below(database, _uuids(asked)))
-
-
 async def _places(database: Database, asked: str) -> bytes:
     found = await places.read(database, _uuids(asked))
     return msgspec.json.encode([*found.values()])
@@ -163,6 +146,5 @@ _ANSWERS: Mapping[str, Callable[[Database, str], Awaitable[bytes]]] = {
     subjects.RUNS_GET: _run,
     subjects.OBJECTS_GET: _object,
     subjects.OBJECTS_FACTS: _facts,
-    subjects.PROJECTS_BELOW: _below,
     subjects.PLACES_GET: _places,
 }

@@ -36,7 +36,7 @@ async def test_an_event_says_what_changed_and_not_who_may_see_it(
 ) -> None:
     """The fields of the protocol; never the audience."""
     async with connect(alice) as client:
-        await client.subscribe("a", events={"kinds": ["collection"]})
+        await client.subscribe("a", events={"kinds": ["collection"], "owners": [alice.uuid]})
         made = await cluster.collection("new", owner=alice)
         event = await client.until("event")
         assert set(event) == FIELDS

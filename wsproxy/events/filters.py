@@ -13,6 +13,7 @@ from collections.abc import Set as AbstractSet
 
 from arvados_nats.contract.subjects import KIND_OF_NAME, KINDS
 from arvados_nats.errors import BadInput
+from arvados_nats.permissions.share_points import above
 from arvados_nats.protocol_v1.requests import EventsTarget
 from wsproxy.events.stored_event import StoredEvent
 
@@ -28,16 +29,13 @@ class Filters:
         if target.below and not target.owners:
             raise BadInput("below: name the owners below which to look")
         self._owners: AbstractSet[str] | None = _set(target.owners)
+        self._below = bool(target.below)
         self._objects = _set(target.objects)
         self._event_types = _set(target.event_types)
         self._kinds = _kinds(target.kinds) if target.kinds is not None else None
         wanted = (self._owners, self._objects, self._event_types, self._kinds)
         self.everything = all(words is None for words in wanted)
         """Whether nothing is left out."""
-
-    def follow(self, owners: AbstractSet[str]) -> None:
-        """Want the objects of these owners from now on."""
-        self._owners = owners
 
     def match(self, stored: StoredEvent, shown: Iterable[tuple[str, str]]) -> bool:
         """Whether an event is wanted; `shown`: (owner, request) pairs that count for it."""
@@ -47,8 +45,17 @@ class Filters:
             (self._event_types is None or event.event_type in self._event_types)
             and (self._kinds is None or kind in self._kinds)
             and _names(self._objects, event.object_uuid, (request for _, request in shown))
-            and _names(self._owners, event.object_owner_uuid, (owner for owner, _ in shown))
+            and self._owned(stored, (owner for owner, _ in shown))
         )
+
+    def _owned(self, stored: StoredEvent, shown: Iterable[str]) -> bool:
+        if self._owners is None:
+            return True
+        owners, facts = {stored.event.object_owner_uuid or "", *shown}, stored.facts
+        if self._below and facts is not None:
+            owners.add(facts.owner_uuid)
+            owners.update(*(above(facts, owner) for owner in tuple(owners)))
+        return not owners.isdisjoint(self._owners)
 
     @property
     def kinds(self) -> frozenset[str] | None:

@@ -18,7 +18,6 @@ from wsproxy.cursors import EventCursor
 from wsproxy.events.batch import Batch
 from wsproxy.events.consumer import EventConsumer
 from wsproxy.events.filters import ANEW, GONE, Filters
-from wsproxy.events.project_trees import Tree
 from wsproxy.events.stored_event import StoredEvent
 from wsproxy.services import Services
 from wsproxy.transport.frames import Message
@@ -34,7 +33,6 @@ class EventSubscription:
         self._id = id
         self._target = target
         self._filters = Filters(target)
-        self._tree: Tree | None = None
         self._consumer: EventConsumer | None = None
         self._caught_up = False
         self._stopped = False
@@ -45,10 +43,6 @@ class EventSubscription:
 
     async def start(self) -> None:
         await self._services.events.source.ready.wait()
-        if self._target.below:
-            owners = frozenset(self._target.owners or ())
-            self._tree = self._services.events.trees.open(owners, self._tree_moves)
-            await self._follow_tree(self._tree)
         gap, place = await self._place()
         if self._stopped:
             return
@@ -67,25 +61,6 @@ class EventSubscription:
         self._services.events.source.on_reset.discard(self._reset)
         if self._consumer:
             self._consumer.stop()
-        if self._tree:
-            self._services.events.trees.close(self._tree, self._tree_moves)
-            self._tree = None
-
-    def _tree_moves(self) -> None:
-        """Deliver nothing until it is known which projects are below the owners."""
-        consumer, tree = self._consumer, self._tree
-        if consumer and tree and consumer.running:
-            consumer.halt()
-            self._client.spawn(self._go_on(consumer, consumer.position))
-
-    async def _go_on(self, consumer: EventConsumer, place: int) -> None:
-        if self._tree:
-            await self._follow_tree(self._tree)
-        consumer.start(place)
-
-    async def _follow_tree(self, tree: Tree) -> None:
-        await tree.loaded()
-        self._filters.follow(tree.members)
 
     async def recheck(self) -> None:
         """Each event is judged when it is sent."""
@@ -99,10 +74,7 @@ class EventSubscription:
             consumer = self._consumer = EventConsumer(
                 source, principal, self._client.send_buffer, self._accept, self._live
             )
-            if self._tree:
-                self._client.spawn(self._go_on(consumer, place))
-            else:
-                consumer.start(place)
+            consumer.start(place)
 
     async def _place(self) -> tuple[str | None, int]:
         """What is missing, if anything, and after which sequence to begin."""
