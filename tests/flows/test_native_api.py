@@ -78,7 +78,8 @@ async def make(world: World, count: int, project: Record | None = None) -> list[
 async def test_events_are_those_that_come_live(world: World, nats: Nats) -> None:
     """The same JSON, the same sequence and no facts of the rule or other readers."""
     async with connected(world.stack, world.alice) as listening:
-        await listening.listen(f"arvados.live.{world.shared.uuid}.*.*.event.>")
+        share = owner = world.shared.uuid
+        await listening.listen(f"arvados.live.{share}.{owner}.*.event.>")
         (made,) = await make(world, 1)
         await until(lambda: listening.heard, "it comes")
     (heard,) = listening.heard
