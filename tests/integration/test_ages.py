@@ -340,14 +340,14 @@ async def test_a_scoped_token_before_2_7_is_told_why_it_is_refused(
         backend = await calls.backend(cluster)
         scoped = await cluster.token(await cluster.user("narrow"), scopes=["GET /arvados/v1/users"])
 
-        async def cluster_id() -> str:
-            return cluster.config.cluster_id
+        async def a_peer() -> str:
+            return "bbbbb"  # of whose tokens no publisher is asked
 
         async with (
             api_server.run(ApiApp(backend)) as api,
             arvados_client.connect(api.url) as arvados,
         ):
-            own = OwnTokens(cluster_id, cast(Nats, None))
+            own = OwnTokens(a_peer, cast(Nats, None))
             with pytest.raises(Refused, match=r"2\.7 tells nothing about a scoped"):
                 await Identities(arvados, own).of(Token(scoped.token))
     await postgres_server.drop(database)

@@ -11,8 +11,8 @@ import sys
 _PROGRAM = """
 import asyncio, gc, weakref
 
-from wsproxy.connections import Connections
-from wsproxy.garbage import collect_seldom
+from wsproxy.transport.connections import Connections
+from wsproxy.transport.gc_tuning import collect_seldom
 
 class Gone:
     def __init__(self):

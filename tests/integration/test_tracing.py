@@ -101,7 +101,7 @@ def test_a_collector_that_is_away_stops_nothing() -> None:
 def test_without_a_collector_nothing_is_loaded() -> None:
     """A service that is not traced does not even import the SDK."""
     program = (
-        "import sys; from arvados_nats import process, tracing\n"
+        "import sys; from arvados_nats.service import process, tracing\n"
         "import publishers.main, authcallout.main, wsproxy.main\n"
         "with tracing.exported('', 'x', 1.0), tracing.span('a', b=1): tracing.note(c=2)\n"
         "assert not {'opentelemetry.sdk', 'opentelemetry.exporter'} & set(sys.modules)\n"
@@ -126,7 +126,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to install."""
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with (
-        pytest.raises(ConfigError, match=r"traces_url: install arvados-nats\[otel\]"),
+        pytest.raises(ConfigError, match=r"traces_url: install arvados-nats\[server,otel\]"),
         tracing.exported("http://127.0.0.1:1", "test", 1.0),
     ):
         raise AssertionError("nothing is traced")
@@ -139,7 +139,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 import asyncio, httpx
-from arvados_nats import http_server
+from arvados_nats.service import http_server
 
 spans = InMemorySpanExporter()
 provider = TracerProvider()
