@@ -29,6 +29,8 @@ from tests.faults.checker import Bounds, Verdict
 from tests.support.worlds import storm as storms
 from tests.support.worlds.storm import Storm
 
+pytestmark = pytest.mark.storm
+
 _QUIET, _AFTER = 30.0, 45.0
 _STREAMS = (streams.EVENTS, streams.LOGS, streams.QUEUE, streams.CURSORS)
 
