@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from arvados_nats.contract.events import Event
+from arvados_nats.contract.places import Place
 from arvados_nats.permissions.object_facts import ObjectFacts
 from sandbox import raw_rows
 from sandbox.cluster import Cluster
@@ -128,9 +129,10 @@ async def test_the_life_of_a_project_is_verified(cluster: Cluster, watched: Watc
 async def test_a_deleted_request_is_told_to_readers_of_its_owner(
     cluster: Cluster, watched: Watched
 ) -> None:
-    """The object is gone, so its last owner decides, with the owner's facts."""
+    """The object is gone, so its last owner decides, with the owner's facts and place."""
     alice = await cluster.user("alice")
-    project = await cluster.project("p", owner=alice)
+    outer = await cluster.project("o", owner=alice)
+    project = await cluster.project("p", owner=outer)
     request = await cluster.container_request(
         "r", owner=project, by=alice, state="Uncommitted", priority=0
     )
@@ -139,7 +141,10 @@ async def test_a_deleted_request_is_told_to_readers_of_its_owner(
     deleted = events[request.uuid]
     assert (deleted.event_type, deleted.verified) == ("delete", True)
     assert deleted.audience == [(project.uuid, request.uuid)]
-    assert _facts(deleted) == ObjectFacts("group", project.uuid, alice.uuid, is_role=False)
+    facts = _facts(deleted)
+    assert Place(project.uuid, above=(outer.uuid, alice.uuid)) in facts.places
+    owner = ObjectFacts("group", project.uuid, outer.uuid, is_role=False)
+    assert msgspec.structs.replace(facts, places=()) == owner
 
 
 async def test_two_changes_in_one_transaction_are_both_true(
