@@ -20,7 +20,7 @@ from arvados_nats.errors import Unavailable
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 from tests.support.clients.native import connected
-from tests.support.clients.native_answers import eventually, native
+from tests.support.clients.native_answers import eventually
 from tests.support.clients.terminal_command import Command, environment, started
 
 QUEUE = streams.QUEUE
@@ -89,9 +89,9 @@ async def test_an_admin_writes_nothing(
     stack: Stack, admin: Actor, subject: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither the keys nor the stream behind them: the server refuses."""
-    async with native(stack, admin) as nats:
+    async with connected(stack, admin) as client:
         with pytest.raises(Unavailable):
-            await nats.request(subject, b"{}", timeout=0.5)
+            await client.nats.request(subject, b"{}", timeout=0.5)
     assert "permissions violation" in " ".join(
         str(getattr(record, "error", "")).lower() for record in caplog.records
     )
@@ -158,11 +158,11 @@ async def test_watch_queue_is_for_administrators(
 @pytest.fixture
 async def entries(stack: Stack, admin: Actor) -> AsyncIterator[Any]:
     """Reads the bucket as it is now."""
-    async with native(stack, admin) as nats:
+    async with connected(stack, admin) as client:
 
         async def read() -> dict[str, QueueEntry]:
             found = {}
-            async for message in nats.history(QUEUE, f"{subjects.QUEUE}.>"):
+            async for message in client.nats.history(QUEUE, f"{subjects.QUEUE}.>"):
                 entry = queue_entries.decode(message.headers, message.data)
                 if entry is not None:
                     found[entry.uuid] = entry

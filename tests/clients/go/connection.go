@@ -58,6 +58,7 @@ func Open(url, token string) (*Connection, error) {
 	}
 	c.Conn, err = connect(url,
 		nats.Token(token),
+		nats.CustomInboxPrefix("_INBOX_"+parts[1]), // JetStream answers an administrator there
 		nats.ConnectHandler(func(*nats.Conn) { log.Print("* connected"); c.due() }),
 		nats.DisconnectErrHandler(func(*nats.Conn, error) { log.Print("* disconnected") }),
 		nats.ReconnectHandler(func(*nats.Conn) { log.Print("* connected"); c.due() }),
