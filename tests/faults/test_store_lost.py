@@ -155,8 +155,8 @@ async def test_a_cursor_of_the_future_is_told(stack: Stack) -> None:
         shutil.copytree(copy / found.relative_to(server.folder), found)
     shutil.rmtree(copy)
     await server.start()
-    await stack.services["wsproxy"].start()
     try:
+        await stack.services["wsproxy"].start(well=False)
         async with connected(f"ws://127.0.0.1:{stack.proxy_port}", carol) as reader:
             await reader.send("subscribe", {"id": "e", "events": {"cursor": event["cursor"]}})
             await reader.until("gap")
