@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from sandbox.model.actors import Actor
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
-from tests.support.clients.v0 import Api, Client, client, settled
+from tests.support.clients.v0 import Api, Client, Json, client, settled
 from tests.support.worlds import site as sites
 from tests.support.worlds.site import Site
 
@@ -234,6 +234,46 @@ async def test_without_permission_publisher_arvados_is_asked(
                 late = await alone.cluster.collection("late", owner=project, by=one)
                 await second.silent(0.5)
             await second.event_about(late.uuid)
+
+
+async def test_without_permission_publisher_the_past_is_arvados_to_tell(
+    sandbox: Sandbox,
+) -> None:
+    """About each old object as it is now; what was called deleted and is there is asked about."""
+    async with sites.beside(sandbox, permissions=False) as alone:
+        one, other = [await alone.cluster.user(name) for name in ("one", "other")]
+        project = await alone.cluster.project(owner=one)
+        await alone.cluster.share(project, other)
+        left, falsely, deleted, stays = [
+            await alone.cluster.collection(name, owner=project, by=one)
+            for name in ("left", "falsely", "deleted", "stays")
+        ]
+        api = Api(alone.api.url, one.token)
+        async with client(alone.websocket_url, one.token) as writer:
+            await writer.subscribe(last_log_id=1)
+            await writer.event_about(stays.uuid)
+            await api.post("logs", object_uuid=falsely.uuid, event_type="delete")
+            await writer.event_about(falsely.uuid, "delete")
+        for gone in (left, falsely):
+            await alone.cluster.update(gone, {"owner_uuid": one.uuid}, one)
+        async with alone.cluster.unit(one) as unit:
+            await unit.destroy(await alone.cluster.reload(deleted))
+        await alone.cluster.update(stays, {"name": "still"}, one)
+        await api.close()
+        async with client(alone.websocket_url, one.token) as writer:
+            await writer.subscribe(last_log_id=1)
+            await writer.event_about(stays.uuid, "update")
+        async with client(alone.websocket_url, other.token) as reader:
+            await reader.subscribe(last_log_id=1)
+            seen: list[Json] = []
+            while not seen or (seen[-1]["object_uuid"], seen[-1]["event_type"]) != (
+                stays.uuid,
+                "update",
+            ):
+                seen.append(await reader.event())
+        told = {(event["object_uuid"], event["event_type"]) for event in seen}
+        assert {uuid for uuid, _ in told}.isdisjoint((left.uuid, falsely.uuid))
+        assert {(deleted.uuid, "delete"), (stays.uuid, "create")} <= told
 
 
 async def test_arvados_away_delays_nobody_who_is_known(

@@ -142,11 +142,6 @@ def _as_of_now(stored: StoredEvent, found: dict[str, ObjectFacts | None]) -> Sto
     if uuid is None or uuid not in found:
         return stored
     facts = found[uuid]
-    if facts is None and stored.event.event_type == DELETE and _tells_last_owner(stored):
+    if facts is None and stored.event.event_type == DELETE and stored.tells_last_owner:
         return stored
     return stored if facts == stored.facts else stored.judged_by(facts)
-
-
-def _tells_last_owner(stored: StoredEvent) -> bool:
-    """Whether the event was judged as a deletion when it was stored, the object being gone."""
-    return stored.facts is not None and stored.event.facts.get("uuid") != stored.facts.uuid

@@ -27,7 +27,7 @@ from arvados_nats.permissions.rule import ALL, Decision, Identity, scopes_allow
 from wsproxy.events.batch import Batch
 from wsproxy.events.departures import departure
 from wsproxy.events.permission_check import PermissionCheck
-from wsproxy.events.stored_event import StoredEvent
+from wsproxy.events.stored_event import DELETE, StoredEvent
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,11 @@ class Principal:
     @property
     def holding(self) -> bool:
         return self._holds > 0
+
+    @property
+    def ask_arvados(self) -> bool:
+        """Whether Arvados is asked about each object: nobody tells the grants, nor is about to."""
+        return self.grants is None and not self.holding
 
     def hold(self, sequence: int = 0) -> None:
         """Judge nothing until as many are released: new grants are on their way.
@@ -193,11 +198,15 @@ class Principal:
                 return readable
 
     async def _ask(self, stored: StoredEvent) -> bool:
-        if stored.event.event_type != "delete":
+        if stored.event.event_type != DELETE or not stored.tells_last_owner:
             return await self._check.ask(self.key, stored.event.object_uuid or "")
+        if stored.kind is None or stored.facts is None:
+            return False
+        if not _in_scope(self.identity.scopes, stored.kind, stored.facts):
+            return False
         # The object is gone, so its readers are those of the project it was in, and those to whom
         # it was shown before. Who can see a user's name cannot see their home.
-        owner = stored.facts.owner_uuid if stored.facts else ""
+        owner = stored.facts.owner_uuid
         if owner == self.user_uuid or self._check.known(self.key, stored.event.object_uuid or ""):
             return True
         kind = subjects.kind_of(owner)

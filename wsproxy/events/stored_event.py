@@ -39,8 +39,8 @@ class StoredEvent:
     """An event, its place in the stream, and what all its readers share."""
 
     __slots__ = (
-        *("alike", "departure", "event", "facts", "gone", "keys", "kind", "moved", "sequence"),
-        *("size", "v0", "v1"),
+        *("alike", "departure", "event", "facts", "gone", "keys", "kind", "left_to_arvados"),
+        *("moved", "sequence", "size", "v0", "v1"),
     )
 
     def __init__(self, sequence: int, event: Event, size: int) -> None:
@@ -63,6 +63,8 @@ class StoredEvent:
         """It is such a one."""
         self.moved = False
         """The object has another owner than it had when the event was stored."""
+        self.left_to_arvados = False
+        """Nobody tells what decides about the object now: no rule may be held to these facts."""
         self.v0: object | None = None
         """Its form in protocol v0, once somebody needed it (`messages_v0`)."""
         self.v1: Message | None = None
@@ -77,10 +79,23 @@ class StoredEvent:
         other.alike = alike(facts, self.kind)
         return other
 
+    def for_arvados(self) -> StoredEvent:
+        """The same event, about which only Arvados is to be asked."""
+        other = copy(self)
+        other.left_to_arvados, other.alike = True, None
+        return other
+
     @property
     def judged_by_arvados(self) -> bool:
         """Whether the facts are too poor for the rule: ask with the reader's token."""
-        return self.facts is not None and self.facts.kind in _UNKNOWN_TO_PUBLISHER
+        if self.facts is None:
+            return False
+        return self.left_to_arvados or self.facts.kind in _UNKNOWN_TO_PUBLISHER
+
+    @property
+    def tells_last_owner(self) -> bool:
+        """Whether it was judged as a deletion when it was stored: the object was gone."""
+        return self.facts is not None and self.event.facts.get("uuid") != self.facts.uuid
 
     def __repr__(self) -> str:
         return f"StoredEvent({self.sequence}, {self.event.uuid})"
