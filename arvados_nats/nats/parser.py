@@ -11,6 +11,7 @@ silence each service that hears it, or put a message into another subscription o
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from typing import Any
@@ -32,7 +33,23 @@ _VERSION = b"NATS/1.0"
 
 
 class Client(nats.aio.client.Client):
-    """A connection that one message cannot end."""
+    """A connection that one message cannot end, and that stays closed once it is."""
+
+    _ended = False
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        self._ended = self._ended or status == self.CLOSED
+        await super()._close(status, do_cbs)
+
+    async def _connect_to_server(self, s: nats.aio.client.Srv) -> None:
+        """The library drops the socket of an attempt that was refused, without closing it. And on
+        Python 3.11 `wait_for` can lose the cancellation by which `_close` ends the attempts, which
+        would then go on for ever."""
+        if self._ended:
+            raise asyncio.CancelledError
+        if self._transport:
+            self._transport.close()  # type: ignore[no-untyped-call]
+        await super()._connect_to_server(s)
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes

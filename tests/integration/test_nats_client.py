@@ -71,6 +71,25 @@ async def test_a_ping_before_the_verdict_is_no_yes(late: bytes) -> None:
         assert nats.connected
 
 
+async def test_who_is_refused_when_it_comes_back_leaves_nothing_behind() -> None:
+    """However its leaving falls into an attempt: no socket stays open, and no attempt follows."""
+
+    async def leave(turns: int) -> None:
+        verdicts = [b"PONG\r\n", *[b"-ERR 'Authorization Violation'\r\n"] * 9]
+        async with hesitating(verdicts) as url:
+            async with nats_client.connect([url], name="gone", token="t", timeout=5) as nats:
+                nats._client._transport._io_writer.transport.abort()  # type: ignore[union-attr]
+                while len(verdicts) > 7:  # noqa: ASYNC110 (to leave in this very turn of the loop)
+                    await asyncio.sleep(0)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+            left = len(verdicts)
+            await asyncio.sleep(0.6)  # two attempts are 0.25 s apart
+            assert len(verdicts) == left
+
+    await asyncio.gather(*map(leave, range(15)))
+
+
 async def test_nobody_there_is_unavailable_in_time() -> None:
     """`timeout` bounds the first connect."""
     with pytest.raises(Unavailable):
