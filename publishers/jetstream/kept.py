@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 
 
-async def until_lost(nats: Nats, stream: str, created: str | None) -> NoReturn:
+async def until_lost(nats: Nats, stream: str, created: str) -> NoReturn:
     """Raise Unavailable once the stream is not the one that was created then.
 
     While NATS does not answer nothing is known, and nothing is lost.
@@ -53,8 +53,10 @@ async def keep(
             async with asyncio.TaskGroup() as tasks:
                 await streams.ensure(nats, config)
                 created = await streams.created(nats, config["name"])
+                if created is None:
+                    raise Unavailable(f"the stream {config['name']} was lost as it was made")
                 tasks.create_task(until_lost(nats, config["name"], created))
-                await work(created or "")
+                await work(created)
         except* ArvadosNatsError as group:
             failure = first_of(group)
         await attempts.failed(failure)

@@ -21,8 +21,9 @@ from sandbox.stack import Service, Stack
 from tests.support.clients.v1 import connected
 from tests.support.worlds.logs import until
 
-BACK = 10.0
-"""Seconds within which all is as before, once the server is back."""
+pytestmark = pytest.mark.timeout(120)
+BACK = 20.0
+"""Seconds within which all is as before, once the server is back: 1 to 6 where nothing else runs."""
 
 
 @pytest.fixture

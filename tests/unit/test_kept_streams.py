@@ -1,0 +1,44 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A stream that is kept is made again whenever it is lost, also as it is made."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from arvados_nats.nats.client import Nats
+from arvados_nats.service.ops import Health
+from publishers.jetstream import kept
+from publishers.retry import Attempts
+
+
+class Server:
+    """Loses the first stream before anybody can ask when it was made."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    async def stream_config(self, _: str) -> dict[str, Any] | None:
+        return None
+
+    async def js_api(self, call: str, _: Any, **__: Any) -> None:
+        assert call == "STREAM.CREATE.KEPT"
+        self.made += 1
+
+    async def stream_info(self, _: str) -> dict[str, Any] | None:
+        return {"created": str(self.made)} if self.made > 1 else None
+
+
+async def test_a_stream_lost_as_it_is_made_is_made_again() -> None:
+    """Work never begins on a stream that is not there, and nobody waits for that to change."""
+    server, worked = Server(), asyncio.Queue[str]()
+    attempts = Attempts(Health(), "kept")
+    keeping = asyncio.create_task(
+        kept.keep(cast(Nats, server), {"name": "KEPT"}, attempts, worked.put)
+    )
+    async with asyncio.timeout(5):
+        assert await worked.get() == "2"
+    keeping.cancel()
+    await asyncio.wait([keeping])
