@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 _ROOM = 0x41724E6100000000  # "ArNa", so that pg_locks shows whose they are
 _POLL_SECONDS = 0.5
 _TELL_SECONDS = 1.0
+_MISSED = 3
+"""Looks in turn without the stream: it was lost before the first, or could not be made."""
 _HEARD_SECONDS = 5.0
 """A leader of whom nothing was heard for so long does not lead."""
 _UNANSWERED_SECONDS = 10.0
@@ -136,13 +138,15 @@ class Leadership:
         loop = asyncio.get_running_loop()
         answered = loop.time()
         led: str | None = None
+        missed = 0
         while True:
             with contextlib.suppress(ArvadosNatsError):
                 if await self._made() != installation:
                     session.end("NATS has another store than before: beginning anew")
                 if self.stream:
                     found = await streams.created(self.nats, self.stream)
-                    if led not in (None, found):
+                    missed = missed + 1 if found is None else 0
+                    if led not in (None, found) or missed >= _MISSED:
                         session.end(f"the stream {self.stream} was lost: beginning anew")
                     led = led or found
                 answered = loop.time()

@@ -23,7 +23,7 @@ from tests.support.worlds.logs import until
 
 pytestmark = pytest.mark.timeout(120)
 BACK = 20.0
-"""Seconds within which all is as before, once the server is back: 1 to 6 where nothing else runs."""
+"""Seconds within which all is as before, once the server is back: 1 to 6 on an idle machine."""
 
 
 @pytest.fixture
