@@ -21,19 +21,20 @@ from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1.messages import encode
 from arvados_nats.protocol_v1.requests import EventsTarget, LogTarget, Target
 from wsproxy import metrics
+from wsproxy.events.stored_event import StoredEvent
 from wsproxy.logins.logins import Login
 from wsproxy.services import Services
+from wsproxy.subscriptions.event_subscription import EventSubscription
+from wsproxy.subscriptions.log_subscription import LogSubscription
+from wsproxy.subscriptions.object_subscription import ObjectSubscription
+from wsproxy.subscriptions.subscription import Subscription
 from wsproxy.transport import failures
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Incoming
 from wsproxy.transport.limits import Place, TooMany
-from wsproxy.transport.send_buffer import SendBuffer
-from wsproxy.v1.event_subscription import EventSubscription
-from wsproxy.v1.log_subscription import LogSubscription
-from wsproxy.v1.object_subscription import ObjectSubscription
+from wsproxy.transport.send_buffer import SendBuffer, Wire
 from wsproxy.v1.session import Admit, Begin, Bounds, Close, Say, SessionV1, Step, Stop
-from wsproxy.v1.subscription import Subscription
 
 logger = logging.getLogger(__name__)
 
@@ -202,6 +203,14 @@ class ConnectionV1:
 
     def send(self, message: Message) -> None:
         self.send_buffer.write(message)
+
+    @property
+    def form(self) -> type[Wire] | None:
+        wire = self.send_buffer.wire
+        return type(wire) if wire.joins else None
+
+    def encode(self, stored: StoredEvent, message: Message) -> bytes:
+        return self.send_buffer.wire.encode(message)
 
     def tell(self, message: messages_v1.ServerMessage) -> None:
         self.send_buffer.write(Message(encode(message)))

@@ -26,13 +26,13 @@ from wsproxy import metrics
 from wsproxy.logins.logins import Login
 from wsproxy.logs.place import LogPlace
 from wsproxy.services import Services
+from wsproxy.subscriptions.log_subscription import LogSubscription
 from wsproxy.transport import failures
 from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Receive, Send
 from wsproxy.transport.limits import UNKNOWN_SECONDS, Place, TooMany
 from wsproxy.transport.send_buffer import SendBuffer
 from wsproxy.transport.sse import SseWire
-from wsproxy.v1.log_subscription import LogSubscription
 
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": still here\n\n"

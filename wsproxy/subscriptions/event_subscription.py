@@ -20,14 +20,16 @@ from wsproxy.events.consumer import EventConsumer
 from wsproxy.events.filters import ANEW, GONE, Filters
 from wsproxy.events.stored_event import StoredEvent
 from wsproxy.services import Services
+from wsproxy.subscriptions.subscription import EventClient
 from wsproxy.transport.frames import Message
-from wsproxy.v1.subscription import Client
 
 
 class EventSubscription:
     """One `events` subscription."""
 
-    def __init__(self, services: Services, client: Client, id: str, target: EventsTarget) -> None:
+    def __init__(
+        self, services: Services, client: EventClient, id: str, target: EventsTarget
+    ) -> None:
         self._services = services
         self._client = client
         self._id = id
@@ -37,8 +39,7 @@ class EventSubscription:
         self._caught_up = False
         self._stopped = False
         self._send_buffer = client.send_buffer
-        shared = self._filters.everything and client.send_buffer.wire.joins
-        self._form = type(client.send_buffer.wire) if shared else None
+        self._form = client.form if self._filters.everything else None
         """What all subscriptions with the same bytes for the same events have in common."""
 
     async def start(self) -> None:
@@ -105,15 +106,17 @@ class EventSubscription:
         if form is not None:
             piece = batch.made.get(form)
             if piece is None:
-                encode = send_buffer.wire.encode
-                piece = batch.keep(form, [encode(self._message(s)) for s in batch.events])
+                piece = batch.keep(form, [self._encoded(stored) for stored in batch.events])
             send_buffer.put(piece)
             metrics.sent.waiting += len(batch.events)
             return
         for stored in batch.events:
             if self._filters.everything or self._filters.match(stored, self._shown(stored)):
                 metrics.sent.waiting += 1
-                send_buffer.write(self._message(stored))
+                send_buffer.put(self._encoded(stored))
+
+    def _encoded(self, stored: StoredEvent) -> bytes:
+        return self._client.encode(stored, self._message(stored))
 
     def _message(self, stored: StoredEvent) -> Message:
         if stored.v1 is None:

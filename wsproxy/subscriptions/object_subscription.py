@@ -22,8 +22,8 @@ from arvados_nats.protocol_v1.requests import ObjectTarget
 from wsproxy.cursors import EventCursor
 from wsproxy.objects import state as object_state
 from wsproxy.objects.hub import ObjectHub
+from wsproxy.subscriptions.subscription import Client, still_allowed
 from wsproxy.transport.frames import Message
-from wsproxy.v1.subscription import Client, still_allowed
 
 if TYPE_CHECKING:
     from wsproxy.services import Services

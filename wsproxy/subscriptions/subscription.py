@@ -3,18 +3,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a subscription and the connection it belongs to know of each other.
 
-Connections: `connection` and `sse`. Subscriptions: `log_subscription`, `object_subscription`,
-`event_subscription`.
+Connections: those of `v1`, its server-sent events, and of `wamp`. Subscriptions:
+`log_subscription`, `object_subscription`, `event_subscription`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from typing import Any, Protocol
 
 from arvados_nats.errors import Unavailable
 from arvados_nats.protocol_v1.messages import ServerMessage
+from wsproxy.events.stored_event import StoredEvent
 from wsproxy.logins.logins import Login
 from wsproxy.transport.frames import Message
 from wsproxy.transport.send_buffer import SendBuffer
@@ -47,6 +48,17 @@ class Client(Protocol):
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a task that ends with the connection."""
+
+
+class EventClient(Client, Protocol):
+    """A connection to which events can go in bytes that it shares with others."""
+
+    @property
+    def form(self) -> Hashable:
+        """Equal for all to whom the same events go as the same bytes; None: not even joined."""
+
+    def encode(self, stored: StoredEvent, message: Message) -> bytes:
+        """An event in the form of this connection; `message`: in protocol v1."""
 
 
 class Subscription(Protocol):

@@ -30,8 +30,8 @@ from wsproxy.objects import history as object_history
 from wsproxy.objects import state as object_state
 from wsproxy.objects.hub import ObjectHub
 from wsproxy.objects.state import State
+from wsproxy.subscriptions.subscription import Client, still_allowed
 from wsproxy.transport.frames import Message
-from wsproxy.v1.subscription import Client, still_allowed
 
 if TYPE_CHECKING:
     from wsproxy.services import Services
