@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "arvados_nats.admin.check_cli:check",
     "config": "arvados_nats.admin.nats_config_cli:config",
     "demo": "sandbox.demo:demo",
+    "init": "arvados_nats.admin.init.cli:init",
     "keys": "arvados_nats.admin.keys_cli:keys",
     "logs": "arvados_nats.commands.logs_cli:logs",
     "publishers": "publishers.cli:publishers",
@@ -33,7 +34,7 @@ COMMANDS = {
 ELSEWHERE = {
     "demo": "it is in the source tree: make demo",
     **dict.fromkeys(
-        ("authcallout", "check", "config", "keys", "publishers", "status", "wsproxy"),
+        ("authcallout", "check", "config", "init", "keys", "publishers", "status", "wsproxy"),
         "pip install 'arvados-nats[server]'",
     ),
 }

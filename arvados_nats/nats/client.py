@@ -25,7 +25,7 @@ import nats.aio.subscription
 import nats.errors
 
 from arvados_nats.contract import accounts, streams
-from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
+from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable, said
 from arvados_nats.nats import inbox as nats_inbox
 from arvados_nats.nats import parser as nats_wire
 from arvados_nats.nats.connection_state import Standing
@@ -195,11 +195,14 @@ async def connect(
     `streams.MIN_SERVER_VERSION`.
     """
     refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    key = _public_key(seed) if seed else None
+    last: list[str] = []
 
     async def failed(error: Exception) -> None:
+        last[:] = [said(error)]
         logger.warning(
             "NATS reports a failure",
-            extra={"action": "nats.error", "client": name, "error": str(error)},
+            extra={"action": "nats.error", "client": name, "key": key, "error": str(error)},
         )
         if "authorization" in str(error).lower() and not refused.done():
             refused.set_result(None)
@@ -222,13 +225,37 @@ async def connect(
     await asyncio.wait((entering, refused), timeout=timeout, return_when="FIRST_COMPLETED")
     try:
         if not entering.done():
-            raise (Refused if refused.done() else Unavailable)("no NATS server lets us in")
+            raise _not_let_in(", ".join(servers), last, key, refused=refused.done())
         yield await entering
     finally:
         refused.cancel()
         entering.cancel()
         with contextlib.suppress(asyncio.CancelledError, ArvadosNatsError):
             await (await entering)._close()
+
+
+def _public_key(seed: str) -> str:
+    """By which the server knows who has the seed; it is no secret."""
+    import nkeys
+
+    try:
+        return str(nkeys.from_seed(seed.encode()).public_key.decode())
+    except nkeys.NkeysError:
+        return "of no seed"
+
+
+def _not_let_in(
+    servers: str, last: list[str], key: str | None, *, refused: bool
+) -> ArvadosNatsError:
+    reason = f": {last[0]}" if last else ""
+    if not refused:
+        return Unavailable(f"no NATS server answers at {servers}{reason}")
+    if key is None:
+        return Refused(f"NATS at {servers} refuses this token{reason}")
+    return Refused(
+        f"NATS at {servers} does not know the key {key}: its nats.conf is of other keys, or it was"
+        " not restarted since they were replaced"
+    )
 
 
 def _credentials(seed: str | None, token: str | None, asks: bool) -> dict[str, str]:

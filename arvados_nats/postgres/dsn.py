@@ -10,7 +10,9 @@ asyncpg reads URLs only. An error never shows any part of the string, which hold
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, urlencode
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from arvados_nats.errors import ConfigError
 
@@ -23,6 +25,8 @@ _CLIENT_ONLY = frozenset(
     " sslcompression requirepeer load_balance_hosts".split()
 )
 """Options of libpq that asyncpg would hand to the server, which does not know them."""
+_SYSTEM = "system"
+_VERIFYING = ("verify-ca", "verify-full")
 
 
 def to_url(dsn: str) -> str:
@@ -34,6 +38,28 @@ def to_url(dsn: str) -> str:
         raise ConfigError("postgres_dsn: set it to where Arvados' PostgreSQL is")
     address = options.pop("hostaddr", "")
     return "postgresql://?" + urlencode({"host": address, **options} if address else options)
+
+
+def options(url: str) -> dict[str, str]:
+    """What a URL says by libpq's names, wherever in it that stands."""
+    parts = urlsplit(url)
+    found = dict(parse_qsl(parts.query))
+    login, _, found_hosts = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    said = {"user": user, "password": password, "host": found_hosts, "dbname": parts.path[1:]}
+    return {**{name: unquote(text) for name, text in said.items() if text}, **found}
+
+
+def as_role(url: str, role: str, password: str) -> str:
+    """The same database for another role."""
+    parts = urlsplit(url)
+    asked = {k: v for k, v in parse_qsl(parts.query) if k not in ("user", "password")}
+    hosts = parts.netloc.rpartition("@")[2]
+    if hosts:
+        hosts = f"{role}:{quote(password, safe='')}@{hosts}"
+    else:
+        asked |= {"user": role, "password": password}
+    return f"{parts.scheme}://{hosts}{parts.path}" + (f"?{urlencode(asked)}" if asked else "")
 
 
 def one_by_one(url: str) -> list[str]:
@@ -61,6 +87,35 @@ def one_by_one(url: str) -> list[str]:
             own = {**options, "host": host, **({"port": ports[number]} if ports[number:] else {})}
             found.append(f"{scheme}{at}{path}?{urlencode(own)}")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class SystemTrust:
+    """The server's certificate is to be held to the authorities that this machine trusts."""
+
+    host_name: bool
+    certificate: str | None = None
+    key: str | None = None
+
+
+def system_trust(url: str, own_authorities: Callable[[], bool]) -> SystemTrust | None:
+    """What `sslmode` asks for where no file of authorities is named; None where one is, or none
+    is needed.
+
+    libpq then reads ~/.postgresql/root.crt (`own_authorities`: whether there is one), which a
+    service has not: it runs as a user without a home.
+    """
+    options = dict(parse_qsl(url.partition("?")[2]))
+    named, mode = options.get("sslrootcert", ""), options.get("sslmode", "")
+    if named == _SYSTEM:
+        mode = "verify-full"  # libpq takes no less with it
+    elif named or mode not in _VERIFYING or own_authorities():
+        return None
+    return SystemTrust(
+        host_name=mode == "verify-full",
+        certificate=options.get("sslcert"),
+        key=options.get("sslkey"),
+    )
 
 
 def _pairs(dsn: str) -> list[tuple[str, str]]:

@@ -17,13 +17,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
+import ssl
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 
 from arvados_nats.errors import Disagreement, said
 from arvados_nats.postgres import dsn as postgres_dsn
+from arvados_nats.postgres.dsn import SystemTrust
 from arvados_nats.postgres.errors import DOWN, NO_POOLER
 
 logger = logging.getLogger(__name__)
@@ -85,6 +89,8 @@ class Hosts:
         raise failure
 
     async def _to(self, url: str, options: dict[str, Any]) -> asyncpg.Connection:
+        if trust := postgres_dsn.system_trust(url, _has_own_authorities):
+            options = {**options, "ssl": _trusting_the_system(trust)}
         connection: asyncpg.Connection = await asyncpg.connect(
             url,
             timeout=_ONE_OF_SEVERAL if len(self._urls) > 1 else CONNECT_TIMEOUT,
@@ -93,6 +99,23 @@ class Hosts:
             **options,
         )
         return connection
+
+
+def _has_own_authorities() -> bool:
+    if "PGSSLROOTCERT" in os.environ:
+        return True
+    try:
+        return (Path.home() / ".postgresql" / "root.crt").exists()
+    except (RuntimeError, OSError):
+        return False
+
+
+def _trusting_the_system(trust: SystemTrust) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = trust.host_name
+    if trust.certificate:
+        context.load_cert_chain(trust.certificate, trust.key)
+    return context
 
 
 async def _notice_the_dead(connection: asyncpg.Connection, *, stays: bool) -> None:

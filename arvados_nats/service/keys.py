@@ -168,6 +168,13 @@ def load_all_public(folder: Path) -> dict[str, str]:
     return {name: load_public(folder, name) for name in ROLES}
 
 
+def missing(folder: Path) -> dict[str, Seed]:
+    """New seeds for the roles that have none in a folder; nothing is written."""
+    return {
+        name: generate(kind) for name, kind in ROLES.items() if not (folder / f"{name}.nk").exists()
+    }
+
+
 def ensure(folder: Path) -> list[str]:
     """Create what is missing, overwrite nothing; the names of the roles whose seed is new."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

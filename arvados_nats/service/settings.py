@@ -11,9 +11,10 @@ a service's `main` sees Settings; everything below it gets plain values.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -23,13 +24,22 @@ from pydantic_settings import (
 )
 
 from arvados_nats.arvados.config_source import ArvadosConfigSource
-from arvados_nats.errors import ConfigError
+from arvados_nats.errors import BadInput, ConfigError
+from arvados_nats.service import keys, machine_keys
 
 DEFAULT_SECRETS_DIR = Path("/etc/arvados-nats/secrets")
 
 
 def _alias(*names: str) -> AliasChoices:
     return AliasChoices(*names)
+
+
+class _Secrets(SecretsSettingsSource):
+    """A file that is empty is none: systemd shows a unit such a one for each that is missing."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        value, key, is_complex = super().get_field_value(field, field_name)
+        return value or None, key, is_complex
 
 
 class Block(BaseSettings):
@@ -67,7 +77,7 @@ class Block(BaseSettings):
         sources = [init_settings, env_settings]
         folder = Path(given.get("secrets_dir") or DEFAULT_SECRETS_DIR)
         if folder.is_dir():
-            sources.append(SecretsSettingsSource(settings_cls, folder))
+            sources.append(_Secrets(settings_cls, folder))
         if file := given.get("arvados_config"):
             name = str(given.get("arvados_cluster") or "")
             sources.append(ArvadosConfigSource(settings_cls, Path(file), name))
@@ -90,16 +100,33 @@ class NatsSettings(Block):
         """The seed of one of our identities, from `<keys_dir>/<name>.nk`."""
         path = self.keys_dir / f"{name}.nk"
         try:
-            return path.read_text().strip()
+            return str(_a_seed(path.read_text(encoding="ascii").strip()))
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"keys_dir: {path} is not there;"
+                f" create the keys with: arvados-nats keys ensure {self.keys_dir}"
+            ) from error
         except OSError as error:
             raise ConfigError(
-                f"keys_dir: cannot read {path}: {error.strerror};"
-                f" create the keys with: arvados-nats keys generate {self.keys_dir}"
+                f"keys_dir: {path} cannot be read by this user: {error.strerror};"
+                " its owner is root, and systemd shows it to the services"
+            ) from error
+        except (UnicodeDecodeError, BadInput) as error:
+            raise ConfigError(
+                f"keys_dir: {path} holds no seed: write it again from a copy, or make a new one"
+                f" with: arvados-nats keys rotate {self.keys_dir} {name}"
             ) from error
 
     @property
     def nats_servers(self) -> list[str]:
         return [server.strip() for server in self.nats_url.split(",") if server.strip()]
+
+
+def _a_seed(text: str) -> str:
+    """The text itself; `BadInput` for what is neither a seed nor the key of a machine."""
+    if machine_keys.named(text) is None:
+        keys.parse_seed(text)
+    return text
 
 
 class ArvadosSettings(Block):

@@ -20,7 +20,8 @@ from arvados_nats.service import keys
 from sandbox import schema
 
 ROOT = Path(__file__).parents[2]
-UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
+FILES = ROOT / "arvados_nats" / "admin" / "init" / "files"
+UNITS = sorted(FILES.glob("*.service"))
 SERVICES = [unit for unit in UNITS if unit.stem != "arvados-nats-server"]
 PAGES = ("install.md", "operate.md", "threat-model.md")
 SECRETS = {"ARVADOS_NATS_LOG_TOKEN", "ARVADOS_NATS_POSTGRES_DSN", "ARVADOS_NATS_MANAGEMENT_TOKEN"}
@@ -51,12 +52,15 @@ def test_a_unit_starts_a_command_that_exists(unit: Path) -> None:
 
 @pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.stem)
 def test_a_unit_is_shown_its_own_secrets_only(unit: Path) -> None:
-    """By systemd, under the names that the service looks for, from the documented folders."""
+    """By systemd, under the names that the service looks for, from the documented folders; what may
+    also stand in Arvados' own file is shown empty where it is missing, and the unit starts."""
     shown = dict(entry.split(":") for entry in values(unit, "LoadCredential"))
     for name, path in shown.items():
         folder = "keys" if name.endswith(".nk") else "secrets"
         assert path == f"/etc/arvados-nats/{folder}/{name}"
         assert name in SECRETS or name.removesuffix(".nk") in keys.ROLES
+    empty = {name for name in shown if not name.endswith(".nk")}
+    assert values(unit, "SetCredential") == [f"{name}:\\n" for name in shown if name in empty]
     told = dict(entry.split("=") for entry in values(unit, "Environment"))
     assert told["ARVADOS_NATS_KEYS_DIR"] == "/run/credentials/%n"
     assert told["ARVADOS_NATS_SECRETS_DIR"] == "/run/credentials/%n"
@@ -77,7 +81,7 @@ def test_every_seed_of_a_service_is_shown_to_one_unit() -> None:
 
 def test_a_socket_server_has_time_to_drain() -> None:
     """SIGKILL comes well after the drain."""
-    unit = ROOT / "deploy" / "systemd" / "arvados-nats-wsproxy.service"
+    unit = FILES / "arvados-nats-wsproxy.service"
     told = dict(entry.split("=") for entry in values(unit, "Environment"))
     assert int(values(unit, "TimeoutStopSec")[0]) >= int(told["ARVADOS_NATS_DRAIN_SECONDS"]) + 10
 
@@ -91,7 +95,7 @@ def test_systemd_takes_the_unit(unit: Path) -> None:
     done = subprocess.run(
         [program, "verify", "--man=no", unit], capture_output=True, text=True, check=False
     )
-    faults = [line for line in done.stderr.splitlines() if unit.name in line]
+    faults = [line for line in done.stderr.splitlines() if unit.name in line or "nvalid" in line]
     assert [line for line in faults if "is not executable" not in line] == []
 
 
@@ -148,7 +152,7 @@ def test_commands_that_a_page_names_exist(page: str) -> None:
 
 def test_the_nginx_site_hands_on_what_sockets_need() -> None:
     """The upgrade, who the client is, and server-sent events at once."""
-    text = (ROOT / "deploy" / "nginx" / "arvados-nats.conf").read_text(encoding="utf-8")
+    text = (FILES / "nginx.conf").read_text(encoding="utf-8")
     assert text.count("{") == text.count("}")
     for line in (
         "proxy_http_version 1.1;",
@@ -157,3 +161,5 @@ def test_the_nginx_site_hands_on_what_sockets_need() -> None:
         "proxy_buffering off;",
     ):
         assert line in text
+    logged = text[text.index("log_format") : text.index("server {")]
+    assert not {"$request ", "$request_uri", "$args", "$query_string"} & set(logged.split())

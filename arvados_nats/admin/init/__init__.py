@@ -1,0 +1,4 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""`arvados-nats init`: what a machine or a Kubernetes cluster needs, written from a few answers."""

@@ -1,0 +1,116 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The command `arvados-nats init`: shows what it would write, asks, and writes it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from arvados_nats.admin import unit_files
+from arvados_nats.admin.init import answers as asked
+from arvados_nats.admin.init import machine, written
+from arvados_nats.admin.init.machine import Places, Site
+from arvados_nats.admin.init.written import Change, State
+from arvados_nats.errors import ConfigError
+from arvados_nats.service import keys
+
+_Folder = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("folder", type=_Folder, default=machine.FOLDER)
+@click.option("--host", metavar="NAME", help="Public name of wsproxy: also writes nginx.conf.")
+@click.option(
+    "--certificate", nargs=2, metavar="CERT KEY", help="Of that name, where nginx finds them."
+)
+@click.option(
+    "--units",
+    type=_Folder,
+    default=unit_files.FOLDERS[0],
+    show_default=True,
+    help="Where units go, unless a package brought them.",
+)
+@click.option(
+    "--store-dir",
+    type=_Folder,
+    default=machine.STORE,
+    show_default=True,
+    help="NATS keeps it there.",
+)
+@click.option("--overwrite", is_flag=True, help="Also what a person changed; it stays as *.old.")
+@click.option("--yes", is_flag=True, help="Write without asking.")
+def init(
+    folder: Path,
+    host: str | None,
+    certificate: tuple[str, str] | None,
+    units: Path,
+    store_dir: Path,
+    overwrite: bool,
+    yes: bool,
+) -> None:
+    """Write all that this machine needs into FOLDER: keys, secrets, settings, units.
+
+    What a site is comes from Arvados' own file (`arvados-nats --arvados-config FILE init`), from
+    the environment by the names of docs/settings.md, or is asked for. It can be run again: what
+    changed is shown before it is written, and what a person changed is kept.
+    """
+    places = Places(folder, _own_units(units), Path(sys.prefix) / "bin", store_dir)
+    site = _site(host, certificate)
+    known = places.dsn.read_text(encoding="utf-8").strip() if places.dsn.exists() else ""
+    answers = asked.read(known)
+    seeds = keys.missing(places.keys)
+    files = machine.files(answers, seeds, places, site)
+    wanted = written.changes(folder, files, overwrite=overwrite)
+    _show(wanted)
+    if not yes and not _confirmed(wanted):
+        sys.exit(1)
+    written.write(folder, wanted)
+    click.echo(_next(answers.database, places))
+
+
+def _own_units(folder: Path) -> Path | None:
+    packaged = unit_files.FOLDERS[1] / machine.UNITS[0]
+    return None if folder == unit_files.FOLDERS[0] and packaged.exists() else folder
+
+
+def _site(host: str | None, certificate: tuple[str, str] | None) -> Site | None:
+    if certificate and not host:
+        raise ConfigError("--certificate needs --host, the public name of wsproxy")
+    if host is None:
+        return None
+    found = certificate or (f"/etc/ssl/certs/{host}.pem", f"/etc/ssl/private/{host}.key")
+    return Site(host, *found)
+
+
+def _show(wanted: list[Change]) -> None:
+    for change in wanted:
+        if change.state is State.SAME or change.file.path.suffix in (".nk", ".pub"):
+            continue
+        click.echo("\n".join(change.diff()))
+    for change in wanted:
+        click.echo(f"{change.state.value:>8}  {change.file.path}")
+
+
+def _confirmed(wanted: list[Change]) -> bool:
+    if not any(change.state in (State.NEW, State.CHANGED) for change in wanted):
+        return True
+    if not sys.stdin.isatty():
+        click.echo("nothing was written: say --yes to write it", err=True)
+        return False
+    return click.confirm("Write this?")
+
+
+def _next(database: str, places: Places) -> str:
+    services = " ".join(name.removesuffix(".service") for name in machine.UNITS)
+    return "\n".join(
+        (
+            "Next, as root:",
+            f"  runuser -u postgres -- psql -d {database} < {places.folder}/role.sql",
+            f"  systemctl daemon-reload && systemctl enable --now {services}",
+            "  arvados-nats doctor",
+        )
+    )

@@ -1,0 +1,165 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""`arvados-nats init`: what it writes, what it shows, and what it leaves alone."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from arvados_nats.admin import unit_files
+from arvados_nats.admin.init import machine
+from arvados_nats.cli import main
+from arvados_nats.postgres import dsn
+from arvados_nats.service import keys
+from publishers.settings import Settings as PublisherSettings
+
+SITE = Path(__file__).with_name("site_config.yml")
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment without any setting."""
+    for name in tuple(os.environ):
+        if name.startswith("ARVADOS_"):
+            monkeypatch.delenv(name)
+    for name in ("CONFIG", "CLUSTER"):  # which the command sets for good
+        monkeypatch.setenv(f"ARVADOS_NATS_ARVADOS_{name}", "")
+
+
+def run(place: Path, *more: str, config: Path = SITE) -> Result:
+    """The command, for the cluster xurid of a file."""
+    words = ["--arvados-config", str(config), "--cluster-id", "xurid", "init", str(place / "etc")]
+    return CliRunner().invoke(main, [*words, "--units", str(place / "units"), *more])
+
+
+def test_nothing_is_written_without_a_yes(tmp_path: Path) -> None:
+    """Where nobody can be asked the diff is all there is."""
+    answer = run(tmp_path)
+    assert answer.exit_code == 1
+    assert "+ARVADOS_API_HOST=xurid.example.com" in answer.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_secret_is_shown(tmp_path: Path) -> None:
+    """Neither a new one nor the one before it, also where somebody else wrote it."""
+    answers = [run(tmp_path, "--yes").output]
+    folder = tmp_path / "etc"
+    with (folder / "nats.conf").open("a") as conf:
+        conf.write(f"password: {keys.load(folder / 'keys', 'routes').text}\n")
+    old = SITE.read_text()
+    for path in (changed := tmp_path / "config.yml",):
+        path.write_text(old.replace("secretxuridroottoken", "secretxuridOTHERtoken"))
+    answers += [run(tmp_path, config=changed).output, run(tmp_path, "--yes", config=changed).output]
+    shown = "".join(answers)
+    assert "kept: a person changed it" in shown
+    assert "secretxurid" not in shown
+    for path in folder.rglob("*.nk"):
+        assert path.read_text().strip() not in shown
+    password = dsn.options((folder / "secrets" / "ARVADOS_NATS_POSTGRES_DSN").read_text())
+    assert password["password"] not in shown
+
+
+def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
+    """Files and folders of them; what services read without root is for everybody."""
+    run(tmp_path, "--yes")
+    closed = {
+        path.name
+        for path in (tmp_path / "etc").rglob("*")
+        if stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
+    }
+    seeds = {f"{role}.nk" for role in keys.ROLES}
+    assert closed >= seeds | {"keys", "secrets", "nats.conf", "role.sql"}
+    assert "environment" not in closed
+
+
+def test_it_can_be_run_again(tmp_path: Path) -> None:
+    """Nothing changes, no password and no key; what changed in Arvados' own file is written."""
+    run(tmp_path, "--yes")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    again = run(tmp_path, "--yes")
+    assert again.exit_code == 0
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    moved = tmp_path / "config.yml"
+    moved.write_text(SITE.read_text().replace("https://xurid.example.com", "https://new.example"))
+    assert "-ARVADOS_API_HOST=xurid.example.com" in run(tmp_path, "--yes", config=moved).output
+    assert "ARVADOS_API_HOST=new.example\n" in (tmp_path / "etc" / "environment").read_text()
+
+
+def test_what_a_person_changed_is_kept_and_said(tmp_path: Path) -> None:
+    """Until they say that it may go; then it stays beside the new one."""
+    run(tmp_path, "--yes")
+    unit = tmp_path / "units" / "arvados-nats-wsproxy.service"
+    written = unit.read_text()
+    unit.write_text(written.replace("LimitNOFILE=65536", "LimitNOFILE=9"))
+    kept = run(tmp_path, "--yes").output
+    assert f"kept: a person changed it  {unit}" in kept
+    assert "-LimitNOFILE=9" in kept
+    assert "LimitNOFILE=9" in unit.read_text()
+    run(tmp_path, "--yes", "--overwrite")
+    assert unit.read_text() == written
+    assert "LimitNOFILE=9" in unit.with_name(f"{unit.name}.old").read_text()
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    """With the variable that gives it."""
+    words = ["init", str(tmp_path), "--units", str(tmp_path)]
+    answer = CliRunner().invoke(main, words, env={"ARVADOS_NATS_POSTGRES_DSN": "host=db"})
+    assert answer.exit_code == 2
+    assert "ARVADOS_API_HOST: set it" in answer.output
+
+
+def test_the_units_show_the_services_what_was_written(tmp_path: Path) -> None:
+    """The publishers' settings are the site's, with a role of our own, and no other's seeds."""
+    run(tmp_path, "--yes")
+    unit = unit_files.find("arvados-nats-publishers.service", [tmp_path / "units"])
+    assert unit is not None
+    shown = tmp_path / "shown"
+    shown.mkdir()
+    environment = unit_files.with_credentials(unit, shown)
+    settings = PublisherSettings(
+        secrets_dir=Path(environment["ARVADOS_NATS_SECRETS_DIR"]),
+        keys_dir=Path(environment["ARVADOS_NATS_KEYS_DIR"]),
+    )
+    options = dsn.options(settings.postgres_dsn.get_secret_value())
+    assert (options["host"], options["user"]) == ("db.xurid.example.com", "arvados_nats")
+    assert settings.log_token.get_secret_value().startswith("secretxuridroottoken")
+    assert settings.seed("publisher") == keys.load(tmp_path / "etc" / "keys", "publisher").text
+    assert not (shown / "wsproxy.nk").exists()
+    assert environment["ARVADOS_NATS_OPS_LISTEN"] == "127.0.0.1:9091"
+
+
+def test_the_site_of_nginx_has_the_names_that_were_given(tmp_path: Path) -> None:
+    """And is written only where one is wanted."""
+    run(tmp_path, "--yes")
+    assert not (tmp_path / "etc" / "nginx.conf").exists()
+    run(tmp_path, "--yes", "--host", "ws2.example.org", "--certificate", "/a.crt", "/a.key")
+    text = (tmp_path / "etc" / "nginx.conf").read_text()
+    assert "server_name ws2.example.org;" in text
+    assert "/a.crt;" in text
+    assert "/a.key;" in text
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://a:b@h:1/d?sslmode=require", "postgresql://r:p%27w@h:1/d?sslmode=require"),
+        ("postgresql://h/d", "postgresql://r:p%27w@h/d"),
+        ("postgresql://?host=h&user=a&password=b", "postgresql://?host=h&user=r&password=p%27w"),
+    ],
+)
+def test_the_same_database_as_our_role(url: str, expected: str) -> None:
+    """Whoever the login was before; `options` finds the new one."""
+    assert dsn.as_role(url, "r", "p'w") == expected
+    assert dsn.options(expected)["password"] == "p'w"
+    assert dsn.options(expected)["host"].startswith("h")
+
+
+def test_the_role_is_quoted() -> None:
+    """A password is text, whatever is in it."""
+    assert "PASSWORD 'a''b'" in machine.role_sql("arvados_nats", "a'b")
