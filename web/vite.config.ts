@@ -2,11 +2,11 @@
 //
 // SPDX-License-Identifier: Apache-2.0
 
-/** Builds the page and the public browser module into what wsproxy serves: `/` and `/static`. */
+/** Builds the page, the script for Workbench and the public module into what wsproxy serves. */
 
 import { copyFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { defineConfig, type Plugin } from "vite";
+import { build, defineConfig, type Plugin } from "vite";
 
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 const BUILT = here("../wsproxy/static");
@@ -23,9 +23,34 @@ function publicModule(): Plugin {
   };
 }
 
+/** One plain script for another page, which puts no name into it. */
+function workbenchScript(): Plugin {
+  return {
+    name: "workbench-script",
+    async closeBundle() {
+      await build({
+        configFile: false,
+        logLevel: "warn",
+        build: {
+          outDir: BUILT,
+          emptyOutDir: false,
+          copyPublicDir: false,
+          target: "es2022",
+          lib: {
+            entry: here("src/workbench/main.ts"),
+            formats: ["iife"],
+            name: "arvadosNatsWorkbench",
+            fileName: () => "workbench.js",
+          },
+        },
+      });
+    },
+  };
+}
+
 export default defineConfig({
   base: "./",
-  plugins: [publicModule()],
+  plugins: [publicModule(), workbenchScript()],
   build: {
     outDir: BUILT,
     emptyOutDir: true,

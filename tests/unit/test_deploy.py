@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 FILES = ROOT / "arvados_nats" / "admin" / "init" / "files"
 UNITS = sorted(FILES.glob("*.service"))
 SERVICES = [unit for unit in UNITS if unit.stem != "arvados-nats-server"]
-PAGES = ("install.md", "operate.md", "threat-model.md")
+PAGES = ("install.md", "operate.md", "threat-model.md", "workbench.md")
 SECRETS = {"ARVADOS_NATS_LOG_TOKEN", "ARVADOS_NATS_POSTGRES_DSN", "ARVADOS_NATS_MANAGEMENT_TOKEN"}
 SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 
@@ -163,3 +163,13 @@ def test_the_nginx_site_hands_on_what_sockets_need() -> None:
         assert line in text
     logged = text[text.index("log_format") : text.index("server {")]
     assert not {"$request ", "$request_uri", "$args", "$query_string"} & set(logged.split())
+
+
+def test_the_script_for_workbench_is_put_in_as_the_page_says() -> None:
+    """By the same lines in the snippet and in the guide, which name the file that is served."""
+    snippet = (FILES / "workbench.conf").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "workbench.md").read_text(encoding="utf-8")
+    lines = [line for line in snippet.splitlines() if line.startswith("sub_filter")]
+    assert len(lines) == 2
+    assert all(line in page for line in lines)
+    assert "location = /workbench.js {" in snippet

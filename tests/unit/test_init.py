@@ -143,6 +143,8 @@ def test_the_site_of_nginx_has_the_names_that_were_given(tmp_path: Path) -> None
     assert "server_name ws2.example.org;" in text
     assert "/a.crt;" in text
     assert "/a.key;" in text
+    script = (tmp_path / "etc" / "workbench.conf").read_text()
+    assert 'data-websocket="wss://ws2.example.org/websocket"' in script
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,7 @@ def _other_asks() -> Iterator[Ask]:
         yield Ask(path, 400)
         yield Ask(path, 400, "head")
     yield Ask("/", 200)
+    yield Ask("/workbench.js", 200)
     yield Ask("/v1/site", 200)
     yield Ask("/v1/site", 503, server="without Arvados")
     yield Ask("/v1/processes", 401)

@@ -42,6 +42,13 @@ _PAGE = {
 }
 """Also in web/index.html, but for what a page cannot say of itself."""
 _PRIVATE = {**_SAFE, "cache-control": "no-store"}
+_WORKBENCH = {
+    "cross-origin-resource-policy": "cross-origin",
+    "cache-control": "public, max-age=300, stale-while-revalidate=86400, stale-if-error=604800",
+}
+"""Workbench's page does not wait for this script, nor for a proxy that is away, once it has it."""
+_ANYBODY = {"access-control-allow-origin": "*"}
+"""For what Arvados tells everybody."""
 
 
 class PublicFiles(StaticFiles):
@@ -50,8 +57,7 @@ class PublicFiles(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         """The file, with leave for everybody."""
         answer = await super().get_response(path, scope)
-        answer.headers["access-control-allow-origin"] = "*"
-        answer.headers.update(_SAFE)
+        answer.headers.update({**_SAFE, **_ANYBODY})
         return answer
 
 
@@ -66,7 +72,7 @@ def add_routes(http: FastAPI, services: Services) -> None:
     async def about() -> Response:
         """Which cluster this is, and where to log in."""
         try:
-            return JSONResponse(await site.get(), headers=_SAFE)
+            return JSONResponse(await site.get(), headers={**_SAFE, **_ANYBODY})
         except ArvadosNatsError as error:
             return _refusal(error, 503)
 
@@ -98,7 +104,16 @@ def add_routes(http: FastAPI, services: Services) -> None:
     page = STATIC / "index.html"
     if page.exists():
         http.add_api_route("/", lambda: FileResponse(page, headers=_PAGE), include_in_schema=False)
-    http.mount("/static", PublicFiles(directory=STATIC, check_dir=False), name="static")
+    files = PublicFiles(directory=STATIC, check_dir=False)
+
+    async def workbench(request: Request) -> Response:
+        """The script that a site may put into Workbench's page."""
+        answer = await files.get_response("workbench.js", request.scope)
+        answer.headers.update(_WORKBENCH)
+        return answer
+
+    http.add_api_route("/workbench.js", workbench, methods=["GET"], include_in_schema=False)
+    http.mount("/static", files, name="static")
 
 
 def _with_token(act: Act, refused: int = 404) -> Callable[[Request], Awaitable[Response]]:

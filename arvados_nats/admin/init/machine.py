@@ -93,6 +93,7 @@ def files(
             yield File(places.units / name, _unit(name, places))
     if site:
         yield File(places.folder / "nginx.conf", _nginx(site))
+        yield File(places.folder / "workbench.conf", _named("workbench.conf", site))
 
 
 def role_sql(role: str, password: str) -> str:
@@ -128,7 +129,11 @@ def _unit(name: str, places: Places) -> str:
     return re.sub(rf"{FOLDER}(?=/)", str(places.folder), found)
 
 
+def _named(name: str, site: Site) -> str:
+    return text(name).replace("ws.xurid.example.com", site.host)
+
+
 def _nginx(site: Site) -> str:
-    found = text("nginx.conf").replace("ws.xurid.example.com", site.host)
+    found = _named("nginx.conf", site)
     found = found.replace("/etc/arvados/ssl/ws.crt", site.certificate)
     return found.replace("/etc/arvados/ssl/ws.key", site.key)

@@ -1,0 +1,201 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A page that reads as Workbench does, with workbench.js in it and without."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, expect
+
+from sandbox.model.actors import Actor
+from sandbox.stack import Stack
+from tests.support.fronts import tcp_line, workbench
+from tests.support.fronts.tcp_line import TcpLine
+from tests.support.fronts.workbench import Workbench
+
+SIGN, LINK = "#arvados-nats-sign", "#arvados-nats-log"
+SOON, NEVER_MS = 60_000, 3_000
+_numbers = itertools.count(1)
+
+
+@dataclass(slots=True)
+class Desk:
+    """A browser in front of Workbench, whose socket goes over a line that can be cut."""
+
+    stack: Stack
+    line: TcpLine
+    workbench: Workbench
+    browser: BrowserContext
+    user: Actor
+
+    async def open(self, path: str, *, script: bool = True) -> Page:
+        """A page that has subscribed."""
+        tab = await self.browser.new_page()
+        websocket = f"ws://{self.line.address}/websocket"
+        line = (
+            f'<script src="{self.stack.page_url}/workbench.js"'
+            f' data-websocket="{websocket}"></script>'
+        )
+        api = self.stack.sandbox.api.url
+        await tab.goto(
+            self.workbench.page(
+                path,
+                websocket=websocket,
+                api=api,
+                token=self.user.token,
+                script=line if script else "",
+            )
+        )
+        await tab.wait_for_function("() => seen.sockets === 1 && seen.shown", timeout=SOON)
+        return tab
+
+    async def shown(self, tab: Page, condition: str) -> None:
+        """What the page shows comes to be so."""
+        await tab.wait_for_function(f"() => {condition}", timeout=SOON)
+
+
+@pytest.fixture(scope="module")
+def front() -> Iterator[Workbench]:
+    with workbench.run() as running:
+        yield running
+
+
+@pytest.fixture
+async def desk(stack: Stack, browser: Browser, front: Workbench) -> AsyncIterator[Desk]:
+    user = await stack.sandbox.cluster.user(f"workbench {next(_numbers)}")
+    context = await browser.new_context(ignore_https_errors=True)
+    async with tcp_line.to(stack.proxy_port) as line:
+        yield Desk(stack, line, front, context, user)
+        for tab in context.pages:
+            assert await tab.evaluate("seen.errors") == []
+        await context.close()
+
+
+async def renamed(desk: Desk, collection: Any, name: str) -> None:
+    await desk.stack.sandbox.cluster.update(collection, {"name": name}, desk.user)
+
+
+async def test_a_cut_line_comes_back_with_what_was_missed(desk: Desk) -> None:
+    """With the script the change made meanwhile is shown, and a sign stood as long as the line was
+    cut. Without it the page is deaf from then on, and shows nothing of that."""
+    made = await desk.stack.sandbox.cluster.collection("first", owner=desk.user)
+    path = f"collections/{made.uuid}"
+    tab, plain = await desk.open(path), await desk.open(path, script=False)
+    assert await tab.evaluate("seen.genuine && socket.readyState === WebSocket.OPEN")
+    await renamed(desk, made, "second")
+    for each in (tab, plain):
+        await desk.shown(each, "seen.shown.name === 'second'")
+    await expect(tab.locator(SIGN)).to_have_count(0)
+    desk.line.cut()
+    await expect(tab.locator(SIGN)).to_contain_text("connecting again", timeout=SOON)
+    assert await tab.evaluate("socket.readyState === WebSocket.CONNECTING")
+    await renamed(desk, made, "third")
+    desk.line.mend()
+    await desk.shown(tab, "seen.shown.name === 'third'")
+    await expect(tab.locator(SIGN)).to_have_count(0)
+    assert await tab.evaluate("[seen.sockets, seen.closed]") == [1, []]
+    assert await plain.evaluate("[seen.shown.name, seen.closed]") == ["second", [1006]]
+
+
+async def test_a_restart_before_any_row_is_caught_up_too(desk: Desk) -> None:
+    """No row came that the subscription could name: the page is told to look at what it shows."""
+    made = await desk.stack.sandbox.cluster.collection("first", owner=desk.user)
+    tab = await desk.open(f"collections/{made.uuid}")
+    proxy = desk.stack.services["wsproxy"]
+    await proxy.kill()
+    await renamed(desk, made, "second")
+    await proxy.start()
+    await desk.shown(tab, "seen.shown.name === 'second'")
+    await renamed(desk, made, "third")
+    await desk.shown(tab, "seen.shown.name === 'third'")
+
+
+async def test_a_dead_token_ends_it(desk: Desk) -> None:
+    """The page's socket closes, the sign says so, and nobody knocks again."""
+    cluster = desk.stack.sandbox.cluster
+    made = await cluster.collection("first", owner=desk.user)
+    tab = await desk.open(f"collections/{made.uuid}")
+    await cluster.logout(desk.user)
+    await desk.shown(tab, "seen.closed.length === 1")
+    await expect(tab.locator(SIGN)).to_contain_text("load the page again", timeout=SOON)
+    assert await tab.evaluate("[seen.closed, socket.readyState]") == [[4501], 3]
+    connections = desk.line.connections
+    await tab.wait_for_timeout(NEVER_MS)
+    assert desk.line.connections == connections
+
+
+async def test_what_a_container_says_is_seen_at_its_process(desk: Desk) -> None:
+    """A warning changes the container's row alone: with the script the page shows it, as it shows
+    cancelling and the next attempt; without it nothing comes. A link leads to the live log."""
+    cluster = desk.stack.sandbox.cluster
+    request = await cluster.container_request("job", owner=desk.user, container_count_max=3)
+    first = await cluster.run(request)
+    path = f"processes/{request.uuid}"
+    tab, plain = await desk.open(path), await desk.open(path, script=False)
+    link = await tab.locator(LINK).get_attribute("href")
+    assert link == f"http://{desk.line.address}/#request={request.uuid}"
+    for text in ("out of memory soon", "out of memory now"):
+        await cluster.progress(first, warning=text)
+        await desk.shown(tab, f"seen.shown.container.runtime_status.warning === '{text}'")
+    assert await plain.evaluate("seen.shown.container.runtime_status.warning ?? null") is None
+    await cluster.cancel(first, "node died")
+    await desk.shown(tab, f"seen.shown.request.container_uuid !== '{first.uuid}'")
+    second = await cluster.run(request)
+    await desk.shown(tab, "seen.shown.container.state === 'Running'")
+    await cluster.progress(second, warning="again")
+    await desk.shown(tab, "seen.shown.container.runtime_status.warning === 'again'")
+    await cluster.finish(second)
+    await desk.shown(tab, "seen.shown.container.state === 'Complete'")
+
+
+async def test_what_moves_out_of_reach_is_seen_to_have_gone(desk: Desk) -> None:
+    """The row that takes the object away makes the page look, and there is nothing any more."""
+    cluster = desk.stack.sandbox.cluster
+    owner = await cluster.user(f"owner {next(_numbers)}")
+    shared, private = await cluster.project(owner=owner), await cluster.project(owner=owner)
+    await cluster.share(shared, desk.user)
+    made = await cluster.collection("open", owner=shared, by=owner)
+    tab = await desk.open(f"collections/{made.uuid}")
+    await cluster.move(made, private, by=owner)
+    await desk.shown(tab, "seen.missing")
+
+
+async def test_other_sockets_and_pages_are_left_alone(desk: Desk) -> None:
+    """Another address or query, a subprotocol: the browser's own. The link is of processes."""
+    made = await desk.stack.sandbox.cluster.collection("first", owner=desk.user)
+    tab = await desk.open(f"collections/{made.uuid}")
+    kinds = await tab.evaluate(
+        """() => {
+            const base = socket.url.split("?")[0];
+            const wanted = [[base], [`${base}?api_token=`], [`${base}?api_token=x&y=1`],
+                [`${base}/?api_token=x`], [`${base}?api_token=x`, "wamp"],
+                [base.replace("/websocket", "/v1/stream")],
+                [base.replace("127.0.0.1", "localhost")]];
+            const own = Object.getPrototypeOf(socket);
+            return wanted.map((given) => Object.getPrototypeOf(new WebSocket(...given)) === own);
+        }"""
+    )
+    assert kinds == [False] * 7
+    assert await tab.evaluate("Object.getPrototypeOf(socket) !== WebSocket.prototype")
+    assert await tab.locator(LINK).count() == 0
+
+
+async def test_the_script_is_kept_and_asked_for_again(stack: Stack) -> None:
+    """Some minutes without a question, and longer where nobody answers; then only what changed."""
+    async with httpx.AsyncClient(base_url=stack.page_url) as http:
+        script = await http.get("/workbench.js")
+        assert script.status_code == 200
+        assert script.headers["content-type"].startswith("text/javascript")
+        assert "max-age=300" in script.headers["cache-control"]
+        assert "stale-if-error" in script.headers["cache-control"]
+        assert script.headers["access-control-allow-origin"] == "*"
+        again = await http.get("/workbench.js", headers={"if-none-match": script.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert (await http.post("/workbench.js")).status_code == 405

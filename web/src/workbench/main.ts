@@ -1,0 +1,77 @@
+// Copyright (C) The Arvados-NATS Authors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+/**
+ * Built into workbench.js, which a site may put into Workbench's page (docs/workbench.md): its socket
+ * comes back after a loss, says while it is away, and shows what a container's row means for its
+ * requests. Of the page it touches `WebSocket` alone, and of that one address. Where anything is not as
+ * expected it does nothing.
+ */
+
+import { linkTo, Sign } from "./notice";
+import { type Place, placeOf, tokenOf } from "./place";
+import { Requests, shownAt, update } from "./requests";
+import { ReturningSocket } from "./socket";
+
+const MARK = Symbol.for("arvados-nats-workbench");
+
+type Fields = Record<string, unknown>;
+
+/** Lists of container requests, as Arvados lets this token see them. */
+function asking(place: Place, token: string): (question: Fields) => Promise<Fields[]> {
+  let controller: Promise<string> | null = null;
+  const find = async () => ((await (await fetch(`${place.base}v1/site`)).json()) as { controller: string }).controller;
+  return async (question) => {
+    controller ??= find();
+    controller.catch(() => (controller = null));
+    const url = new URL("/arvados/v1/container_requests", await controller);
+    for (const [name, value] of Object.entries(question)) {
+      url.searchParams.set(name, typeof value === "string" ? value : JSON.stringify(value));
+    }
+    const answer = await fetch(url, { headers: { Authorization: `Bearer ${token}` } });
+    if (!answer.ok) throw new Error(`Arvados answers ${answer.status}`);
+    const { items } = (await answer.json()) as { items?: Fields[] };
+    return Array.isArray(items) ? items : [];
+  };
+}
+
+function returning(Native: typeof WebSocket, place: Place, url: string, token: string): WebSocket {
+  const sign = new Sign(document);
+  const requests = new Requests(asking(place, token), (frame) => socket.hand(frame));
+  const socket = new ReturningSocket(Native, url, {
+    live: (yes, over) => sign.live(yes, over),
+    event: (frame) => requests.event(frame),
+    missed: () => {
+      const shown = shownAt(location.pathname);
+      if (shown) socket.hand(update(shown.page, { uuid: shown.uuid }));
+    },
+  });
+  return socket as unknown as WebSocket;
+}
+
+function install(): void {
+  const script = document.currentScript;
+  const place = script instanceof HTMLScriptElement ? placeOf(script.src, script.dataset.websocket) : null;
+  const Native = window.WebSocket;
+  if (!place || !Native || MARK in window) return;
+  Object.defineProperty(window, MARK, { value: true });
+  // It counts as a WebSocket to whoever asks, with the constants of one.
+  Object.setPrototypeOf(ReturningSocket.prototype, Native.prototype);
+  window.WebSocket = new Proxy(Native, {
+    construct(target, wanted, as) {
+      const token = tokenOf(place, wanted);
+      if (token === null) return Reflect.construct(target, wanted, as) as object;
+      return returning(target, place, String(wanted[0]), token);
+    },
+  });
+  const ready = () => linkTo(document, place.base);
+  if (document.body) ready();
+  else addEventListener("DOMContentLoaded", ready, { once: true });
+}
+
+try {
+  install();
+} catch (error) {
+  console.warn("arvados-nats: Workbench is left as it is", error);
+}

@@ -1,0 +1,106 @@
+// Copyright (C) The Arvados-NATS Authors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+import { expect, test } from "vitest";
+import { placeOf, tokenOf } from "../src/workbench/place";
+import { question, Requests, shownAt } from "../src/workbench/requests";
+import { after, pauseBefore } from "../src/workbench/socket";
+
+const REQUEST = "zzzzz-xvhdp-000000000000001";
+const CONTAINER = "zzzzz-dz642-000000000000001";
+const PROJECT = "zzzzz-j7d0g-000000000000001";
+
+test("the sockets are beside the script, or where its element says", () => {
+  const beside = { socket: "wss://ws.zzzzz.example/websocket", base: "https://ws.zzzzz.example/" };
+  expect(placeOf("https://ws.zzzzz.example/workbench.js")).toEqual(beside);
+  expect(placeOf("https://workbench.example/x.js", "wss://ws.zzzzz.example/websocket")).toEqual(beside);
+  expect(placeOf("https://w.example/live/workbench.js")?.socket).toBe("wss://w.example/live/websocket");
+});
+
+test.each(["ftp://a/websocket", "wss://a/other", "wss://a/websocket?x=1", "wss://u@a/websocket", "wss://"])(
+  "%s is no place",
+  (said) => expect(placeOf("https://workbench.example/workbench.js", said)).toBeNull(),
+);
+
+test("the cluster's socket is known by its whole address", () => {
+  const place = placeOf("https://ws.example/workbench.js")!;
+  const base = "wss://ws.example/websocket";
+  const v2 = "v2/zzzzz-gj3su-000000000000001/secret";
+  expect(tokenOf(place, [`${base}?api_token=${v2}`])).toBe(v2);
+  expect(tokenOf(place, [new URL(`${base}?api_token=${v2}`)])).toBe(v2);
+  for (const wanted of [
+    [],
+    [base],
+    [`${base}?api_token=`],
+    [`${base}?api_token=a&api_token=b`],
+    [`${base}?token=a`],
+    [`${base}/?api_token=a`],
+    [`ws://ws.example/websocket?api_token=a`],
+    [`wss://ws.example.evil/websocket?api_token=a`],
+    [`wss://user@ws.example/websocket?api_token=a`],
+    [`${base}?api_token=a#b`],
+    [`${base}?api_token=a`, "protocol"],
+    [{ toString: () => `${base}?api_token=a` }],
+  ]) {
+    expect(tokenOf(place, wanted), String(wanted)).toBeNull();
+  }
+});
+
+test("a subscription goes on after the last row", () => {
+  expect(after('{"method":"subscribe"}', null)).toBe('{"method":"subscribe"}');
+  expect(JSON.parse(after('{"method":"subscribe"}', 7))).toEqual({ method: "subscribe", last_log_id: 7 });
+});
+
+test("pauses grow to half a minute, and no two clients have the same", () => {
+  expect(pauseBefore(0, () => 0)).toBe(250);
+  expect(pauseBefore(3, () => 1)).toBe(4000);
+  for (const attempt of [10, 100, 10_000]) expect(pauseBefore(attempt, () => 1)).toBe(30_000);
+});
+
+test("only pages of a process, a project and a collection show something", () => {
+  expect(shownAt(`/processes/${REQUEST}`)).toEqual({ page: "processes", uuid: REQUEST });
+  expect(shownAt(`/projects/${PROJECT}/x`)?.page).toBe("projects");
+  for (const path of ["/", "/processes/", `/processes/${REQUEST}0`, `/x/processes/${REQUEST}`, "/all_processes"]) {
+    expect(shownAt(path), path).toBeNull();
+  }
+});
+
+async function settled(): Promise<void> {
+  for (let n = 0; n < 20; n += 1) await new Promise((go) => setTimeout(go, 0));
+}
+
+test("a process is asked about once, and told of its own container alone", async () => {
+  const asked: unknown[] = [];
+  const told: string[] = [];
+  const ask = async (what: Record<string, unknown>) => {
+    asked.push(what);
+    return [{ uuid: REQUEST, owner_uuid: PROJECT, container_uuid: CONTAINER }];
+  };
+  const requests = new Requests(ask, (frame) => told.push(frame), () => `/processes/${REQUEST}`);
+  const row = (uuid: string) => requests.event({ object_kind: "arvados#container", object_uuid: uuid });
+  row("zzzzz-dz642-other0000000000");
+  row(CONTAINER);
+  await settled();
+  row(CONTAINER);
+  row("zzzzz-dz642-other0000000000");
+  expect(asked).toEqual([question({ page: "processes", uuid: REQUEST }, [])]);
+  expect(told.map((frame) => JSON.parse(frame).object_uuid)).toEqual([REQUEST, REQUEST]);
+  expect(JSON.parse(told[0]!)).toMatchObject({
+    event_type: "update",
+    object_kind: "arvados#containerRequest",
+    object_owner_uuid: PROJECT,
+    properties: { new_attributes: { container_uuid: CONTAINER } },
+  });
+});
+
+test("where no page shows requests nothing is asked", async () => {
+  const requests = new Requests(
+    () => Promise.reject(new Error("asked")),
+    () => expect.fail("told"),
+    () => "/all_processes",
+  );
+  requests.event({ object_kind: "arvados#container", object_uuid: CONTAINER });
+  requests.event({ object_kind: "arvados#collection", object_uuid: PROJECT });
+  await settled();
+});
