@@ -23,7 +23,7 @@ from bench import clients as crowds
 from bench import cluster as world
 from bench import command, figures, native, processes
 from bench.cluster import World
-from bench.scale import plant
+from bench.tree import plant
 from sandbox import stack
 from sandbox.model.records import Record
 
@@ -56,7 +56,7 @@ async def measure(readers: int, projects: int, operations: int) -> dict[str, Any
     """All figures."""
     async with AsyncExitStack() as exits:
         made = await exits.enter_async_context(world.world(readers, 0))
-        tree = await plant(made, projects)
+        tree = (await plant(made, projects)).top
         services = await exits.enter_async_context(stack.beside(made.sandbox))
         natives = await exits.enter_async_context(crowds.clients())
         host, _, port = made.sandbox.nats.url.rpartition("//")[2].rpartition(":")

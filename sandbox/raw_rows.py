@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import asyncpg
+from sandbox.model.database import Connection
 
 CLUSTER = "zzzzz"
 SYSTEM_USER = f"{CLUSTER}-tpzed-000000000000000"
@@ -83,7 +83,7 @@ def change(old: dict[str, Any] | None, new: dict[str, Any] | None) -> str:
 
 
 async def insert(
-    connection: asyncpg.Connection, rows: Sequence[RawRow], *, notify: bool = True
+    connection: Connection, rows: Sequence[RawRow], *, notify: bool = True
 ) -> list[int]:
     """Insert rows, and NOTIFY their ids as Arvados does when the transaction commits; their ids."""
     now = utc_now()
