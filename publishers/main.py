@@ -122,12 +122,10 @@ async def _system_log_stream(shared: Shared) -> None:
 
     async def be_there(_: str) -> None:
         attempts.succeeded()
+        await Room(shared.nats, streams.SYSTEM_LOGS, subjects.SYSTEM_LOGS).watch()
 
     if limits.max_bytes:
-        room = Room(shared.nats, streams.SYSTEM_LOGS, subjects.SYSTEM_LOGS)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(kept.keep(shared.nats, config, attempts, be_there))
-            tasks.create_task(attempts.until_done(room.watch))
+        await kept.keep(shared.nats, config, attempts, be_there)
     attempts.succeeded()
 
 

@@ -57,10 +57,9 @@ class Nats(JetStream):
     def __init__(
         self, client: nats.aio.client.Client, inbox_prefix: str, standing: Standing
     ) -> None:
-        super().__init__(client, inbox_prefix)
+        super().__init__(client, inbox_prefix, standing)
         self.on_change = standing.on_change
         self.until_closed = standing.until_closed
-        self.until_connected = standing.until_connected
         self._leave = standing.leave
 
     @property
@@ -90,8 +89,7 @@ class Nats(JetStream):
         timeout: float = REQUEST_TIMEOUT,
         headers: dict[str, str] | None = None,
     ) -> Message:
-        with translated():
-            return _message(await nats_inbox.ask(self._client, subject, data, headers, timeout))
+        return _message(await self._ask(subject, data, headers, timeout=timeout))
 
     async def request_all(
         self, subject: str, data: bytes = b"", *, window: float = 0.5

@@ -39,7 +39,7 @@ class Inbox:
     async def put(self, message: Msg) -> None:
         self._arrived.put_nowait(message)
 
-    async def next(self, timeout: float) -> Msg:
+    async def next(self, timeout: float | None) -> Msg:
         """The next message; TimeoutError after so many seconds without one."""
         async with asyncio.timeout(timeout):
             return await self._arrived.get()
@@ -70,13 +70,24 @@ async def end(subscription: Subscription) -> None:
 
 
 async def ask(
-    client: Client, subject: str, data: bytes, headers: dict[str, str] | None, timeout: float
+    client: Client,
+    subject: str,
+    data: bytes,
+    headers: dict[str, str] | None,
+    *,
+    again: float | None = None,
 ) -> Msg:
-    """The one answer; NoRespondersError if nobody listens, TimeoutError if nobody answers."""
+    """The one answer; NoRespondersError if nobody listens.
+
+    `again`: seconds after which the same is asked once more, as long as nobody has answered.
+    """
     async with opened(client) as inbox:
-        with cancellable():
-            await client.publish(subject, data, reply=inbox.subject, headers=headers)
-        answer = await inbox.next(timeout)
+        answer = None
+        while answer is None:
+            with cancellable():
+                await client.publish(subject, data, reply=inbox.subject, headers=headers)
+            with contextlib.suppress(TimeoutError):
+                answer = await inbox.next(again)
     if not answer.data and (answer.headers or {}).get("Status") == _NO_RESPONDERS:
         raise nats.errors.NoRespondersError
     return answer

@@ -26,18 +26,27 @@ from arvados_nats.nats import acks as nats_acks
 from arvados_nats.nats import history as nats_history
 from arvados_nats.nats import inbox as nats_inbox
 from arvados_nats.nats.acks import Ack, JetStreamError
+from arvados_nats.nats.connection_state import Standing
 from arvados_nats.nats.errors import cancellable, require_sendable, translated
 from arvados_nats.nats.history import StoredMessage
 
 REQUEST_TIMEOUT = 5.0
+_AGAIN = 0.5
+"""Seconds after which JetStream is asked once more: a server says nothing at all about a stream
+that is being made, or has no leader just now (docs/facts/nats.md)."""
+_REPEATABLE = ("INFO", "STREAM.INFO.", "STREAM.CREATE.", "STREAM.UPDATE.")
+"""What may be asked twice: nothing more comes of it."""
 _STREAM_NOT_FOUND = 10059
 
 
 class JetStream:
     """The streams that a connection reaches; it is a `nats_client.Nats`."""
 
-    def __init__(self, client: nats.aio.client.Client, inbox_prefix: str) -> None:
+    def __init__(
+        self, client: nats.aio.client.Client, inbox_prefix: str, standing: Standing
+    ) -> None:
         self._client = client
+        self.until_connected = standing.until_connected
         self._acks = nats_acks.Acks(f"{inbox_prefix}.{NUID().next().decode()}")
         self._ack_subscription: nats.aio.subscription.Subscription | None = None
 
@@ -79,7 +88,8 @@ class JetStream:
         """Call the JetStream API `$JS.API.<name>`; JetStreamError if it refuses."""
         headers = {"Nats-Required-Api-Level": str(api_level)} if api_level else None
         payload = b"" if body is None else json.dumps(body).encode()
-        answer = await self._ask(f"$JS.API.{name}", payload, headers)
+        again = _AGAIN if name.startswith(_REPEATABLE) else None
+        answer = await self._ask(f"$JS.API.{name}", payload, headers, again=again)
         decoded: dict[str, Any] = json.loads(answer.data)
         if error := decoded.get("error"):
             raise nats_acks.error_of(error)
@@ -104,13 +114,13 @@ class JetStream:
         It is named in the request's subject, since only that form can be permitted to a client that
         is not trusted (docs/facts/nats-callout.md 3, row 15).
         """
-        answer = await self._ask(f"$JS.API.DIRECT.GET.{stream}.{subject}")
+        answer = await self._ask(f"$JS.API.DIRECT.GET.{stream}.{subject}", again=_AGAIN)
         return nats_history.parse(answer.headers or {}, answer.data)
 
     async def next(self, stream: str, subject: str, first: int) -> StoredMessage | None:
         """The first stored message of `subject` (wildcards allowed) from sequence `first` on."""
         body = json.dumps({"seq": max(first, 1), "next_by_subj": subject})
-        answer = await self._ask(f"$JS.API.DIRECT.GET.{stream}", body.encode())
+        answer = await self._ask(f"$JS.API.DIRECT.GET.{stream}", body.encode(), again=_AGAIN)
         return nats_history.parse(answer.headers or {}, answer.data)
 
     def history(
@@ -153,7 +163,18 @@ class JetStream:
                     page.append(stored)
 
     async def _ask(
-        self, subject: str, data: bytes = b"", headers: dict[str, str] | None = None
+        self,
+        subject: str,
+        data: bytes = b"",
+        headers: dict[str, str] | None = None,
+        *,
+        timeout: float = REQUEST_TIMEOUT,
+        again: float | None = None,
     ) -> nats.aio.msg.Msg:
+        """Nothing is asked while the connection is away: the library would keep the questions,
+        and ask all of an outage at once when it is over."""
         with translated():
-            return await nats_inbox.ask(self._client, subject, data, headers, REQUEST_TIMEOUT)
+            async with asyncio.timeout(timeout):
+                if self._client.is_reconnecting:
+                    await self.until_connected()
+                return await nats_inbox.ask(self._client, subject, data, headers, again=again)

@@ -32,7 +32,7 @@ from tests.support.worlds.storm import Storm
 pytestmark = pytest.mark.storm
 
 _QUIET, _AFTER = 30.0, 45.0
-_STREAMS = (streams.EVENTS, streams.LOGS, streams.QUEUE, streams.CURSORS)
+_STREAMS = (streams.EVENTS, streams.LOGS, streams.QUEUE, streams.CURSORS, streams.SYSTEM_LOGS)
 
 
 async def _killed(storm: Storm, name: str) -> None:

@@ -21,8 +21,10 @@ from arvados_nats.contract import streams
 from arvados_nats.contract.streams import require_version
 from arvados_nats.errors import ConfigError, Refused, Unavailable
 from arvados_nats.nats import client as nats_client
+from arvados_nats.nats import server_config
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys
+from sandbox import nats_server as nats_servers
 from sandbox.nats_server import NatsServer
 
 
@@ -128,6 +130,59 @@ async def test_streams_are_created_and_brought_to_our_values(
         present = await nats.stream_config(streams.EVENTS)
     assert present is not None
     assert {key: present[key] for key in changed} == changed
+
+
+async def test_who_asks_for_a_stream_that_is_being_made_is_answered(keys_folder: Path) -> None:
+    """Three servers say nothing at all about it until it has a leader: the question is asked again
+    (docs/facts/nats.md)."""
+    limits = server_config.AccountLimits(copies=3)
+    async with (
+        nats_servers.run_cluster(keys_folder, limits=limits) as servers,
+        nats_client.connect(
+            [server.url for server in servers], name="t", seed=seed(keys_folder, "publisher")
+        ) as nats,
+    ):
+        making = asyncio.gather(
+            *(
+                streams.ensure(nats, {**streams.cursor_stream(3), **name})
+                for n in range(6)
+                if (name := {"name": f"T{n}", "subjects": [f"t{n}.>"]})
+            )
+        )
+        questions: list[asyncio.Task[str | None]] = []
+        while not making.done():
+            questions += [asyncio.create_task(streams.created(nats, f"T{n}")) for n in range(6)]
+            await asyncio.sleep(0.005)
+        await making
+        assert None in await asyncio.gather(*questions)
+
+
+async def test_what_was_asked_during_an_outage_is_not_asked_after_it(
+    fresh_nats: NatsServer, keys_folder: Path
+) -> None:
+    """Nobody waits for the answers, and an hour's questions at once would be too many."""
+    heard: list[Message] = []
+
+    async def hear(message: Message) -> None:
+        heard.append(message)
+
+    async with nats_client.connect(
+        [fresh_nats.url], name="t", seed=seed(keys_folder, "publisher")
+    ) as nats:
+        await nats.subscribe("asked.>", hear)
+        await nats.flush()
+        away = asyncio.Event()
+        nats.on_change(lambda connected: None if connected else away.set())
+        await fresh_nats.kill()
+        await away.wait()
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await nats.request("asked.during", timeout=0.1)
+        await fresh_nats.start()
+        await nats.until_connected()
+        await nats.publish("asked.after")
+        await nats.flush()
+    assert [message.subject for message in heard] == ["asked.after"]
 
 
 async def test_stored_messages_are_republished_acknowledged_and_read_back(

@@ -44,7 +44,7 @@ EVENTS, LOG = "events", "log"
 _FILE = "stdout.txt"
 _LINE = b"line %08d\n"
 _EVERY = 0.1
-_REPLICAS = ("EVENTS_REPLICAS", "LOGS_REPLICAS", "QUEUE_REPLICAS")
+_REPLICAS = ("EVENTS_REPLICAS", "LOGS_REPLICAS", "QUEUE_REPLICAS", "SYSTEM_LOGS_REPLICAS")
 
 Take = Callable[..., None]
 
@@ -255,7 +255,6 @@ async def _services(
         "ARVADOS_NATS_NATS_URL": ",".join(server.url for server in servers),
         "ARVADOS_NATS_POSTGRES_DSN": dsn,
         **{f"ARVADOS_NATS_{name}": "3" for name in _REPLICAS},
-        "ARVADOS_NATS_SYSTEM_LOGS_MAX_BYTES": "0",  # nobody here sends any
     }
     async with services.beside(sandbox, **environment) as stack:
         root = sandbox.cluster.root.token
