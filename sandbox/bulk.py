@@ -78,12 +78,12 @@ def _new(cluster: Cluster, infix: str) -> str:
 
 
 async def users(cluster: Cluster, count: int, prefix: str = "user") -> list[Actor]:
-    """`count` active users who are set up, each with a token."""
+    """`count` active users who are set up, each with a name that nobody has and a token."""
     async with cluster.transaction() as transaction:
         connection = transaction.connection
         config = cluster.config
-        names = [f"{prefix}{n}" for n in range(count)]
-        uuids = [_new(cluster, "tpzed") for _ in names]
+        uuids = [_new(cluster, "tpzed") for _ in range(count)]
+        names = [f"{prefix}{uuid[-15:]}" for uuid in uuids]
         made = await connection.fetch(_USERS, uuids, config.system_user, records.now(), names)
         ids = {row["uuid"]: row["id"] for row in made}
         actors = [_actor(cluster, uuid, ids[uuid]) for uuid in uuids]

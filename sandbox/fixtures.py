@@ -40,13 +40,12 @@ class Scenes:
     async def user(
         self, name: str, *, active: bool = True, admin: bool = False, set_up: bool = True
     ) -> Actor:
-        """A user with a token; one who is there already gets another token."""
+        """A new user with a token; whose name is taken gets a number behind it, as in Arvados."""
         async with self.unit(self.root) as unit:
-            there = await unit.where("user", "username = $1", name)
-            user = there[0] if there else await _new_user(unit, name, set_up=set_up)
-            if not there and active:
+            user = await _new_user(unit, name, set_up=set_up)
+            if active:
                 await unit.update(user, is_active=True)
-            if not there and admin:
+            if admin:
                 await unit.update(user, is_admin=True)
             return await _actor_with_token(unit, user, ("all",), None)
 
@@ -86,9 +85,10 @@ class Scenes:
         return await self._owned("group", owner, by, {"name": name, "group_class": "project"})
 
     async def role(self, name: str, *members: Named, level: str = "can_read") -> Record:
-        """A role and its members."""
+        """A role and its members; whose name is taken gets the time behind it, as in Arvados."""
         async with self.unit(self.root) as unit:
-            role = await unit.create("group", {"name": name, "group_class": "role"})
+            given = {"name": name, "group_class": "role"}
+            role = await unit.create("group", given, unique_name=True)
             for member in members:
                 await links.create(unit, _grant(uuid_of(member), level, role.uuid))
             return role

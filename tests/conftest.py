@@ -23,6 +23,9 @@ from sandbox import postgres as postgres_sandbox
 from sandbox import sandbox as whole_sandbox
 from sandbox.cluster import Cluster, open_cluster
 from sandbox.sandbox import Sandbox
+from tests.support.worlds.shared_site import site
+
+__all__ = ["site"]
 
 # A busy machine is no failure, and CI fails for what was changed, not for what was drawn.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
@@ -30,9 +33,23 @@ hypothesis.settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--backend` says where NATS and PostgreSQL run."""
+    """`--backend` says where the servers run; `--twice` finds tests that cannot be run again."""
     choices = [str(backend) for backend in backends.Backend]
     parser.addoption("--backend", choices=choices, default="auto", help="where the servers run")
+    parser.addoption("--twice", action="store_true", help="run each test twice in the same world")
+
+
+@pytest.fixture
+def attempt(request: pytest.FixtureRequest) -> int:
+    """Which run of a test this is, with `--twice`."""
+    return int(request.param)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """With `--twice`, each test once more in the same fixtures, as CI does with a failed one."""
+    if metafunc.config.getoption("--twice"):
+        metafunc.fixturenames.append("attempt")
+        metafunc.parametrize("attempt", (1, 2), indirect=True)
 
 
 @pytest.fixture(scope="session")

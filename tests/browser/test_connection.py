@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,7 +31,6 @@ async ({url, tokens}) => {
         {onevent: (event) => window.seen.push(event.object_uuid)}, {kinds: ["collection"]});
 }
 """
-_numbers = itertools.count(1)
 _DEAD_AFTER = 70.0
 """Seconds: more than 2.5 times `ping_seconds`."""
 
@@ -111,7 +109,7 @@ async def states(page: Page) -> list[Any]:
 
 @pytest.fixture
 async def user(stack: Stack) -> Actor:
-    return await stack.sandbox.cluster.user(f"viewer{next(_numbers)}")
+    return await stack.sandbox.cluster.user("viewer")
 
 
 @pytest.mark.parametrize("hidden", [False, True])

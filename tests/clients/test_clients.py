@@ -25,8 +25,6 @@ from sandbox.stack import Stack
 from tests.clients import programs
 from tests.clients.programs import LANGUAGES, Program, running
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture(scope="module", params=LANGUAGES)
 def command(

@@ -14,8 +14,6 @@ from sandbox.stack import Stack
 from tests.clients import programs
 from tests.clients.programs import Program, running
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Sequence[str]:

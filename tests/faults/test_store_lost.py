@@ -21,7 +21,7 @@ from sandbox.stack import Service, Stack
 from tests.support.clients.v1 import connected
 from tests.support.worlds.logs import until
 
-pytestmark = [pytest.mark.storm, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.storm
 BACK = 20.0
 """Seconds within which all is as before, once the server is back: 1 to 6 on an idle machine."""
 

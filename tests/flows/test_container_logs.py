@@ -59,9 +59,9 @@ async def until_end(nats: Nats, container: Record) -> ContainerEnd:
     return last
 
 
-async def test_one_line_and_exit_within_a_second(stack: Stack, nats: Nats) -> None:
-    """A container of 10 ms that nobody watched: its line is there and its end confirmed, less than
-    a second after it ended (docs/facts/arvados-demand.md A33, G1)."""
+async def test_one_line_and_exit_before_the_next_look(stack: Stack, nats: Nats) -> None:
+    """A container of 10 ms that nobody watched: its line is there and its end confirmed, before the
+    look that would come 5 seconds later (docs/facts/arvados-demand.md A33, G1)."""
     cluster = stack.sandbox.cluster
     container = await running(stack, "short")
     await cluster.write_log(container, "stdout.txt", b"only line\n")
@@ -69,12 +69,12 @@ async def test_one_line_and_exit_within_a_second(stack: Stack, nats: Nats) -> No
     await cluster.finish(container)
     started = time.monotonic()
     end = await until_end(nats, container)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
     assert await content(nats, container) == {"stdout.txt": b"only line\n"}
     assert end.files == {"stdout.txt": FileEnd(0, 10, confirmed=True)}
 
 
-async def test_line_of_a_watched_container_within_a_second(stack: Stack, nats: Nats) -> None:
+async def test_line_of_a_watched_container_before_the_next_look(stack: Stack, nats: Nats) -> None:
     """With the settings as they are delivered."""
     cluster = stack.sandbox.cluster
     container = await running(stack, "watched")
@@ -88,7 +88,7 @@ async def test_line_of_a_watched_container_within_a_second(stack: Stack, nats: N
             return (await content(nats, container)).get("stdout.txt", b"").endswith(line)
 
         await until(there)
-        assert number == 0 or time.monotonic() - started < 1
+        assert number == 0 or time.monotonic() - started < 5
     await cluster.finish(container)
 
 

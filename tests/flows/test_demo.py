@@ -9,10 +9,7 @@ import asyncio
 import json
 import sys
 
-import pytest
 
-
-@pytest.mark.timeout(120)
 async def test_the_demo_checks_itself() -> None:
     """One container from commit to Complete, by v0, v1 and server-sent events: all is there."""
     child = await asyncio.create_subprocess_exec(

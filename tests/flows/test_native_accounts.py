@@ -122,5 +122,5 @@ async def test_an_admin_uses_ordered_consumers_and_single_messages(stack: Stack)
         js = admin.jetstream()
         heard: asyncio.Queue[Msg] = asyncio.Queue()
         await js.subscribe(subject, stream=streams.EVENTS, ordered_consumer=True, cb=heard.put)
-        assert (await asyncio.wait_for(heard.get(), 10)).subject == subject
+        assert (await asyncio.wait_for(heard.get(), 30)).subject == subject
         assert (await js.get_last_msg(streams.EVENTS, subject)).subject == subject

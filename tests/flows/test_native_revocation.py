@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 
 import pytest
 
@@ -15,8 +14,6 @@ from sandbox.model.records import Record
 from sandbox.stack import Stack
 from tests.support.clients.native import Native, connected, until
 from tests.support.revocations import SCENES, Given
-
-_names = itertools.count(1)
 
 
 async def _subscribe(client: Native, project_uuid: str) -> None:
@@ -34,7 +31,7 @@ async def test_what_is_taken_is_not_heard(stack: Stack, name: str) -> None:
     access was taken, and for nothing that was done to the project below it."""
     scene, within = SCENES[name]
     cluster = stack.sandbox.cluster
-    reader = await cluster.user(f"native{next(_names)}")
+    reader = await cluster.user("native")
     given = await scene(cluster, reader)
     kind = given.hides[-1]
     async with connected(stack, reader) as client:

@@ -42,6 +42,7 @@ async def peers(
         yield replace(actor, uuid=user or actor.uuid, token_uuid=uuid, token=token)
     finally:
         await connection.execute(named, actor.token_uuid, uuid)
+        await connection.execute("UPDATE users SET uuid = $1 WHERE uuid = $2", actor.uuid, user)
         await connection.close()
 
 

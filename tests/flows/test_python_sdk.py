@@ -111,9 +111,9 @@ async def listening(
 
 
 @pytest.fixture
-async def user(sandbox: Sandbox, site: Stack, request: pytest.FixtureRequest) -> Actor:
+async def user(sandbox: Sandbox, site: Stack) -> Actor:
     """A user of this test alone, all events about whom are out."""
-    made = await sandbox.cluster.user(f"sdk{abs(hash(request.node.name)) % 10**9}")
+    made = await sandbox.cluster.user("sdk")
     async with listening(sandbox, made, [], 1) as listener:
         marker = await sandbox.cluster.collection("marker", owner=made)
         await listener.event(marker.uuid)

@@ -184,7 +184,6 @@ UPDATE containers SET state = 'Cancelled', modified_at = clock_timestamp() WHERE
 """
 
 
-@pytest.mark.timeout(180)
 async def test_ten_thousand_with_the_publisher_killed_twice(stack: Stack, entries: Any) -> None:
     """Queued and cancelled while the process is killed and started again: none is left over."""
     publishers = stack.services["publishers"]

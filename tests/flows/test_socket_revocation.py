@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,8 +22,6 @@ from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 from tests.support.clients.native import connected, until
 from tests.support.revocations import SCENES
-
-_names = itertools.count(1)
 
 
 @dataclass
@@ -75,7 +72,7 @@ async def test_what_is_taken_is_told_and_not_shown(stack: Stack, name: str) -> N
     """v1 says `revoked` or closes for good, v0 goes silent; nothing about the object afterwards."""
     scene, within = SCENES[name]
     cluster = stack.sandbox.cluster
-    reader: Actor = await cluster.user(f"socket{next(_names)}")
+    reader: Actor = await cluster.user("socket")
     given = await scene(cluster, reader)
     request = await cluster.container_request("before", owner=given.project, by=given.owner)
     subscribe = [

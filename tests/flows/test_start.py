@@ -11,7 +11,6 @@ import json
 import sys
 
 import httpx
-import pytest
 
 from arvados_nats.contract import subjects
 from arvados_nats.permission_client import grants_messages, object_messages, tokens_watch
@@ -21,7 +20,6 @@ from sandbox.sandbox import MANAGEMENT_TOKEN
 from sandbox.stack import Service, Stack
 from tests.support.clients.native_answers import trusted
 
-pytestmark = pytest.mark.timeout(120)
 _WELL = {"health": "OK"}
 
 

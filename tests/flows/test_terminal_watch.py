@@ -248,7 +248,7 @@ async def _until_shown(
         try:
             await command.shows(b"probe", within=0.5)
         except AssertionError:
-            assert number < 40
+            assert number < 80
     yield
 
 

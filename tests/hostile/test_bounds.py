@@ -56,7 +56,7 @@ class World:
 
     async def native(self) -> Actor:
         """A user whom the native services know."""
-        return await self.stack.sandbox.cluster.user(f"native{id(self)}")
+        return await self.stack.sandbox.cluster.user("native")
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +309,6 @@ WALKS: dict[tuple[str, str], Walk] = {
 }
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("row", make_bounds.rows(), ids=lambda row: f"{row.sender}: {row.door}")
 async def test_a_row_is_as_the_services_do(world: World, row: make_bounds.Bounds) -> None:
     """What is allowed passes, and what is beyond gets what the row says."""

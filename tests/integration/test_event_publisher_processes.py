@@ -236,10 +236,10 @@ async def test_sigterm_ends_it_in_order(scene: EventWorld, tmp_path: Path) -> No
     publisher = scene.start_process(tmp_path)
     await scene.insert(_rows(1)[0])
     await _until_count(scene, 1)
-    await publisher.stop(signal.SIGTERM, within=5)
+    await publisher.stop(signal.SIGTERM, within=30.0)
     assert "Traceback" not in publisher.log.read_text()
     assert '"stopped"' in publisher.tail(3)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await scene.writer.fetchval(_ADVISORY_LOCKS):  # noqa: ASYNC110 (each look is a query)
             await asyncio.sleep(0.05)
 

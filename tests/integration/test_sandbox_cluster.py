@@ -39,7 +39,7 @@ class Channel:
 
     async def next(self, count: int = 1) -> list[int]:
         """The next ids, waiting for them."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return [await self._heard.get() for _ in range(count)]
 
     def silent(self) -> bool:
@@ -407,6 +407,17 @@ async def test_a_crowd_is_like_users_made_one_by_one(cluster: Cluster, alice: Ac
     assert await _may_read(cluster, crowd[3], project)
     assert not await _may_read(cluster, crowd[4], project)
     assert await _may_read(cluster, crowd[4], await cluster.reload(alice))
+
+
+async def test_whoever_is_made_twice_is_two(cluster: Cluster) -> None:
+    """A test may be run again in the same cluster: no fixed name is in its way."""
+    people = [*await bulk.users(cluster, 2, "many"), *await bulk.users(cluster, 2, "many")]
+    people += [await cluster.user("alice"), await cluster.user("alice")]
+    roles = [await cluster.role("readers", *people) for _ in range(2)]
+
+    assert len({actor.uuid for actor in people}) == 6
+    assert await cluster.pool.fetchval("SELECT count(DISTINCT username) FROM users") >= 6
+    assert len({role["name"] for role in roles}) == 2
 
 
 async def test_a_queue_can_be_filled_at_once(cluster: Cluster, alice: Actor) -> None:

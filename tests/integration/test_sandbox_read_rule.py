@@ -162,7 +162,6 @@ async def read(
     return {row[0] for row in rows}
 
 
-@pytest.mark.timeout(120)
 async def test_every_recorded_cell_is_answered_alike(
     database: Database, recorded: dict[str, Any]
 ) -> None:

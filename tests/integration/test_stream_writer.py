@@ -157,6 +157,6 @@ async def test_a_full_stream_holds_the_writer_until_there_is_room(nats: Nats) ->
     await until(degraded, "the fault is reported")
     assert await _stored(nats) == ["a"]
     await nats.js_api(f"STREAM.UPDATE.{streams.EVENTS}", streams.event_stream())
-    await asyncio.wait_for(writing, 10)
+    await asyncio.wait_for(writing, 30)
     assert await _stored(nats) == ["a", "b"]
     assert health.error is None

@@ -36,7 +36,7 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedJournal:
 
 async def until_started(journal: ScriptedJournal, times: int) -> None:
     """Return when the program has been started so often."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(journal.starts) < times:  # noqa: ASYNC110 (a file tells of it)
             await asyncio.sleep(0.01)
 

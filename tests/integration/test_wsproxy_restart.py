@@ -12,7 +12,6 @@ import signal
 import time
 from pathlib import Path
 
-import pytest
 from websockets.exceptions import ConnectionClosed
 
 from sandbox.model.actors import Actor
@@ -82,7 +81,6 @@ class Maker:
         self.made.append((await self._site.cluster.collection(name, owner=self._user)).uuid)
 
 
-@pytest.mark.timeout(180)
 async def test_no_client_misses_or_repeats_an_event_over_a_restart(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from tests.k8s.control_plane import Kubernetes, RefusedByKubernetes
 from tests.k8s.site import until
 from tests.support.chart.rendered import EXAMPLES, Helm, Rendered
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.kubernetes
 
 NAMESPACE = "admission"
 OF_OPERATORS = {"ServiceMonitor", "PrometheusRule", "HTTPRoute"}

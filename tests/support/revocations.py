@@ -11,7 +11,6 @@ leaves no row is found by a timer, the sweep or the round.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,8 +23,6 @@ from sandbox.model.records import Record
 LOGGED = 2.0
 """Generous for a noisy machine; the benchmark says what is usual."""
 SWEEP = 10.0
-
-_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ def token_of(actor: Actor) -> str:
 
 async def _owner_and_project(cluster: Cluster) -> tuple[Actor, Record]:
     owner = await cluster.user("owner")
-    return owner, await cluster.project(f"shared {next(_numbers)}", owner=owner)
+    return owner, await cluster.project("shared", owner=owner)
 
 
 async def link_deleted(cluster: Cluster, reader: Actor) -> Given:
@@ -69,7 +66,7 @@ async def link_deleted(cluster: Cluster, reader: Actor) -> Given:
 
 async def left_a_role(cluster: Cluster, reader: Actor) -> Given:
     owner, project = await _owner_and_project(cluster)
-    role = await cluster.role(f"role {project.uuid}", reader)
+    role = await cluster.role("role", reader)
     await cluster.share(project, role)
     return Given(owner, project, lambda: cluster.unshare(role, reader))
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,8 +20,6 @@ from tests.support.worlds import site as sites
 from tests.support.worlds.site import Site
 
 THEIRS = os.environ.get("V0_SERVER") == "arvados-ws"
-
-_numbers = itertools.count(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,34 +53,26 @@ def only_what_is_common(request: pytest.FixtureRequest) -> None:
 
 async def _user(site: Site, name: str, *, admin: bool = False) -> Actor:
     """A new user, all events about whom are out already."""
-    made = await site.cluster.user(f"{name}{next(_numbers)}", admin=admin)
+    made = await site.cluster.user(name, admin=admin)
     return await settled(site.websocket_url, site.api.url, made)
 
 
 @pytest.fixture
 async def active(site: Site) -> Actor:
     """An active user whom no other test knows."""
-    return await settled(
-        site.websocket_url, site.api.url, await site.cluster.user(f"active{next(_numbers)}")
-    )
+    return await _user(site, "active")
 
 
 @pytest.fixture
 async def spectator(site: Site) -> Actor:
     """Another active user."""
-    return await settled(
-        site.websocket_url, site.api.url, await site.cluster.user(f"spectator{next(_numbers)}")
-    )
+    return await _user(site, "spectator")
 
 
 @pytest.fixture
 async def admin(site: Site) -> Actor:
     """An admin."""
-    return await settled(
-        site.websocket_url,
-        site.api.url,
-        await site.cluster.user(f"admin{next(_numbers)}", admin=True),
-    )
+    return await _user(site, "admin", admin=True)
 
 
 @pytest.fixture

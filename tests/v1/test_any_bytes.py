@@ -29,8 +29,8 @@ from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from tests.support.clients.v1 import connected
 from tests.support.worlds import site as sites
+from tests.support.worlds.shared_site import publisher
 from tests.support.worlds.site import Site
-from tests.v1.conftest import publisher
 from tests.v1.test_sse import opened
 
 FILES = ("stdout.txt", "stderr.txt")

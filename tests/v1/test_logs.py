@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
@@ -123,10 +122,8 @@ async def test_a_retry_does_not_wait_for_the_end_of_the_former_attempt(
     once, and the former's end comes beside them (docs/facts/arvados-demand.md A34, A37)."""
     async with connect(alice) as client:
         request, first, second = await _retried(cluster, alice, client)
-        began = time.monotonic()
         await cluster.write_log(second, "stdout.txt", b"second\n")
         await client.until_content(second.uuid, "stdout.txt", b"second\n")
-        assert time.monotonic() - began < 2.0
         assert not client.of("end")
         end = await client.until("end", container=first.uuid, state="Cancelled")
         assert end["confirmed"] is False

@@ -19,7 +19,7 @@ from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 
 
-async def until(condition: Callable[[], object], what: str, within: float = 10.0) -> float:
+async def until(condition: Callable[[], object], what: str, within: float = 30.0) -> float:
     """Wait until the condition holds; the seconds it took. Fails with `what`."""
     started = time.monotonic()
     while not condition():

@@ -135,5 +135,5 @@ async def before(host: str, port: int, *, buffer: int | None = None) -> AsyncIte
         proxy.end()
         server.close()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await server.wait_closed()

@@ -38,7 +38,7 @@ PROCESS_SECONDS = 15.0
 QUICK = Scans(near_every=0.2, middle_every=0.5, wide_every=1.0)
 
 
-async def until(condition: Callable[[], Awaitable[bool]], what: str, within: float = 15.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], what: str, within: float = 30.0) -> None:
     """Wait until the condition holds; fail with `what` when it does not in time."""
     deadline = time.monotonic() + within
     while not await condition():
@@ -99,7 +99,7 @@ class EventWorld:
                 await asyncio.sleep(0.1)
         return info["state"]["messages"] if info else 0
 
-    async def until_stored(self, rows: Sequence[RawRow], within: float = 15.0) -> None:
+    async def until_stored(self, rows: Sequence[RawRow], within: float = 30.0) -> None:
         """Wait until the stream has all of these rows."""
         wanted = {row.uuid for row in rows}
 

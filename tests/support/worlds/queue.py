@@ -110,7 +110,9 @@ async def world(
         yield QueueWorld(server, database, cluster, nats, reading, keys_folder, alice)
 
 
-async def eventually(look: Callable[[], Awaitable[object]], what: str, within: float = 10) -> None:
+async def eventually(
+    look: Callable[[], Awaitable[object]], what: str, within: float = 30.0
+) -> None:
     """Return as soon as `look` is true."""
     try:
         async with asyncio.timeout(within):

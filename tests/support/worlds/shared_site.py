@@ -1,0 +1,71 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures for tests that share one site: it, with a publisher of container logs, and users."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+
+from arvados_nats.service.ops import Health
+from sandbox import nats_server as nats_sandbox
+from sandbox import postgres as postgres_sandbox
+from sandbox.cluster import Cluster
+from sandbox.model.actors import Actor
+from tests.support import log_replica
+from tests.support.worlds import site as sites
+from tests.support.worlds.site import Site
+
+
+@pytest.fixture(scope="session")
+async def site(
+    postgres_server: postgres_sandbox.PostgresServer, keys_folder: Path
+) -> AsyncIterator[Site]:
+    """A site that lives as long as the test run."""
+    database = await postgres_server.clone()
+    async with (
+        nats_sandbox.run(keys_folder) as server,
+        sites.open_site(server, keys_folder, database) as opened,
+        publisher(opened),
+    ):
+        yield opened
+
+
+def publisher(site: Site) -> AbstractAsyncContextManager[object]:
+    """One replica of the container log publisher."""
+    place = log_replica.Place(
+        nats_url=site.server.url,
+        seed=(site.keys_folder / "publisher.nk").read_text().strip(),
+        api_url=site.api.url,
+        token=site.cluster.config.system_root_token,
+        dsn=site.database.reader_dsn,
+        fast=0.05,
+        slow=0.2,
+        confirm=2.5,
+        give_up=4.0,
+        push=1.0,
+        scan=0.1,
+    )
+    return sites.background(log_replica.publish(place, Health()))
+
+
+@pytest.fixture
+def cluster(site: Site) -> Cluster:
+    """The pretend cluster."""
+    return site.cluster
+
+
+@pytest.fixture
+async def alice(site: Site) -> Actor:
+    """An active user whom no other test knows."""
+    return await site.cluster.user("alice")
+
+
+@pytest.fixture
+async def bob(site: Site) -> Actor:
+    """Another active user."""
+    return await site.cluster.user("bob")
