@@ -17,11 +17,14 @@ BIN := $(VENV)/bin
 IMAGE := .venv-image
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+LOCK := .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+	--generate-hashes --custom-compile-command 'make lock'
+
 # What wsproxy serves, and what it is built from.
 PAGE := wsproxy/static/index.html
 WEB := $(shell find web -name node_modules -prune -o -type f -print)
 
-.PHONY: demo test test-faults test-hostile test-ages test-newest test-k8s check bench chart web clean
+.PHONY: demo test test-faults test-hostile test-ages test-newest test-k8s check bench chart web lock install clean
 
 demo: $(VENV)/.sandbox $(PAGE)
 	$(BIN)/arvados-nats demo $(DEMO_ARGS)
@@ -78,11 +81,35 @@ test-k8s: $(VENV)/.test
 	.ci/prepare kubernetes
 	$(BIN)/python -m pytest -m kubernetes tests/k8s
 
+# The newest of each package that the image and the units install, with its hashes, and what they are
+# made of (CycloneDX).
+lock: $(PAGE)
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check --group lock
+	$(LOCK) --group build -o requirements/build.txt
+	$(LOCK) --extra server --extra otel pyproject.toml -o requirements/image.txt
+	$(LOCK) --extra server --extra otel --extra nats-server pyproject.toml -o requirements/units.txt
+	.ci/image $(IMAGE) $(PYTHON)
+	rm -r $(IMAGE)/lib/python3*/site-packages/arvados_nats-*.dist-info
+	.venv-lock/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		-o requirements/sbom.json $(IMAGE)
+	rm -r $(IMAGE)
+
+# What units run: make install PREFIX=/opt/arvados-nats
+PREFIX ?= /opt/arvados-nats
+INSTALL := $(PREFIX)/bin/python -m pip install --quiet --disable-pip-version-check
+install: $(PAGE)
+	$(PYTHON) -m venv $(PREFIX)
+	$(INSTALL) --require-hashes -r requirements/build.txt
+	$(INSTALL) --require-hashes --no-build-isolation -r requirements/units.txt
+	$(INSTALL) --no-deps --no-build-isolation .
+
 # The page, built from TypeScript with the machine's Node.js or one that pip brings.
 web: $(PAGE)
 
 clean:
-	rm -rf web/node_modules wsproxy/static .venv .venv-newest .venv-image .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf web/node_modules wsproxy/static .venv .venv-newest .venv-image .venv-lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.sandbox: pyproject.toml
 	.ci/prepare venv $(PYTHON)

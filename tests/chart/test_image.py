@@ -15,6 +15,7 @@ from arvados_nats.cli import COMMANDS
 from tests.support.chart import image as images
 from tests.support.chart.image import CONTAINERFILE, Image
 from tests.support.chart.rendered import COMPONENTS, ROOT, Helm
+from tests.support.locked import name_of, pinned
 
 SERVICES = (["authcallout"], ["publishers", "run"], ["wsproxy"], ["watch", "system-logs"])
 OTHERS = (["keys", "ensure"], ["config", "nats-server"], ["check", "config"], ["logs"], ["demo"])
@@ -80,7 +81,8 @@ def test_no_file_is_left_out(image: Image) -> None:
     ours = [
         path.relative_to(ROOT)
         for line in kept
-        if line.startswith("!") and line != "!web"  # which is built into wsproxy/static
+        # The page is built into wsproxy/static, requirements/ says what is installed.
+        if line.startswith("!") and line not in ("!web", "!requirements")
         for path in (ROOT / line[1:]).rglob("*")
         if path.is_file() and path.parent.name != "__pycache__"
     ]
@@ -90,6 +92,18 @@ def test_no_file_is_left_out(image: Image) -> None:
     ]
     assert differing == []
     assert not (packages / "tests").exists()
+
+
+def test_it_holds_what_was_locked(image: Image) -> None:
+    """And not what was newest on the day."""
+    (packages,) = image.prefix.glob("lib/python3*/site-packages")
+    found = {
+        name_of(path.name.removesuffix(".dist-info").rpartition("-")[0]): path.name
+        for path in packages.glob("*.dist-info")
+    }
+    locked = pinned("image.txt")
+    assert sorted(set(found) - {"arvados-nats"}) == sorted(locked)
+    assert [name for name in locked if f"-{locked[name].version}.dist" not in found[name]] == []
 
 
 def test_telemetry_is_included(image: Image) -> None:

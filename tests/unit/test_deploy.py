@@ -119,7 +119,7 @@ def test_the_image_is_built_of_what_is_installed() -> None:
     packages = re.search(r"^packages = \[(.*)\]$", project, re.MULTILINE)
     assert packages is not None
     needed = set(re.findall(r'"(\w+)"', packages[1]))
-    assert kept == needed | {"LICENSE", "README.md", "pyproject.toml", "web"}
+    assert kept == needed | {"LICENSE", "README.md", "pyproject.toml", "requirements", "web"}
 
 
 def test_the_role_gets_the_grants_that_the_statements_need() -> None:

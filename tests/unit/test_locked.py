@@ -1,0 +1,49 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""requirements/ is what pyproject.toml asks for: `make lock` ran after it was changed."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.support.locked import FOLDER, name_of, pinned
+
+PYPROJECT = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+IMAGE = [*PROJECT["dependencies"], *EXTRAS["server"], *EXTRAS["otel"]]
+WANTED = {
+    "image.txt": IMAGE,
+    "units.txt": [*IMAGE, *EXTRAS["nats-server"]],
+    "build.txt": PYPROJECT["dependency-groups"]["build"],
+}
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_what_is_locked_is_what_is_asked_for(name: str) -> None:
+    """Each requirement by a version that it allows, nothing beside them, all by their hashes."""
+    wanted = {name_of(r.name): r for r in map(Requirement, WANTED[name])}
+    locked = pinned(name)
+    assert {package for package, pin in locked.items() if pin.asked} == set(wanted)
+    assert [p for p, r in wanted.items() if locked[p].version not in r.specifier] == []
+    assert [package for package, pin in locked.items() if not pin.hashes] == []
+
+
+def test_the_build_uses_what_is_locked_for_it() -> None:
+    """The backend that pip would fetch by itself is the one that the image builds with."""
+    asked = {name_of(Requirement(text).name) for text in PYPROJECT["build-system"]["requires"]}
+    assert asked <= set(pinned("build.txt"))
+
+
+def test_the_bill_of_materials_is_that_of_the_lock() -> None:
+    """Each package of the image with the version that is installed."""
+    bill = json.loads((FOLDER / "sbom.json").read_bytes())
+    assert bill["bomFormat"] == "CycloneDX"
+    assert bill["metadata"]["component"]["name"] == PROJECT["name"]
+    listed = {name_of(part["name"]): part["version"] for part in bill["components"]}
+    assert listed == {name: pin.version for name, pin in pinned("image.txt").items()}
