@@ -19,6 +19,7 @@ from arvados_nats.client.subscription_handle import SubscriptionHandle
 from arvados_nats.errors import ArvadosNatsError, BadInput, ConfigError, Refused, Unavailable
 from arvados_nats.protocol_v1.messages import (
     Attempt,
+    Attempts,
     CaughtUp,
     End,
     Error,
@@ -34,6 +35,7 @@ from arvados_nats.protocol_v1.messages import (
 __all__ = (
     "ArvadosNatsError",
     "Attempt",
+    "Attempts",
     "BadInput",
     "CaughtUp",
     "ConfigError",

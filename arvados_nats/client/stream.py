@@ -115,10 +115,18 @@ class Stream:
         """Why the server took the token's permission away."""
 
     async def log(
-        self, uuid: str, *, files: Sequence[str] | None = None, tail: int | None = None
+        self,
+        uuid: str,
+        *,
+        files: Sequence[str] | None = None,
+        tail: int | None = None,
+        container: str | None = None,
     ) -> SubscriptionHandle:
-        """Log files of a container, or of a container request and all its attempts."""
-        return await self._add(LogSubscription(uuid, files, tail))
+        """Log files of a container, or of a container request and all its attempts.
+
+        `container`: the attempt of the request to begin with, one that `Attempts` names.
+        """
+        return await self._add(LogSubscription(uuid, files, tail, first=container))
 
     async def object(self, uuid: str, *, etag: str | None = None) -> SubscriptionHandle:
         """The state of one object, and every later state."""

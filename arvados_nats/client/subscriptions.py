@@ -36,7 +36,7 @@ class LogSubscription:
 
     `files`: names, None for all. Each begins at byte 0, or `tail` lines before its end.
     `places` is (epoch, offset) of the next byte of each file of `container`, `former` the same of
-    earlier attempts whose end has not come.
+    earlier attempts whose end has not come. `first`: the attempt to begin with.
     """
 
     uuid: str
@@ -47,6 +47,7 @@ class LogSubscription:
     former: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     ended: bool = False
     _container_ended: bool = False
+    first: str | None = None
 
     def __post_init__(self) -> None:
         if "-dz642-" in self.uuid:
@@ -60,7 +61,7 @@ class LogSubscription:
             None if self.files is None else list(self.files),
             _from(self.places) or None,
             self.tail,
-            None if self.container == self.uuid else self.container,
+            None if self.container == self.uuid else self.container or self.first,
             former or None,
         )
 

@@ -163,6 +163,18 @@ class Attempt(Struct, frozen=True):
     n: int
 
 
+class Attempts(Struct, frozen=True):
+    """The containers that a request is known to have had, and which attempt each was.
+
+    Told after `subscribed` where there was more than one; any of them may be subscribed to, as
+    `container` of the request.
+    """
+
+    id: str
+    request: str
+    containers: dict[str, int]
+
+
 class End(Struct, frozen=True):
     """No more bytes will come: of a file; of a container, after all its files; of a request.
 
@@ -208,6 +220,7 @@ ServerMessage = (
     | CaughtUp
     | Gap
     | Attempt
+    | Attempts
     | End
     | Revoked
     | Ping
@@ -225,6 +238,7 @@ SERVER_KEYS: dict[str, type[Struct]] = {
     "caught_up": CaughtUp,
     "gap": Gap,
     "attempt": Attempt,
+    "attempts": Attempts,
     "end": End,
     "revoked": Revoked,
     "ping": Ping,

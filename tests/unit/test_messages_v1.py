@@ -16,6 +16,7 @@ from arvados_nats.errors import BadInput
 from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1.messages import (
     Attempt,
+    Attempts,
     CaughtUp,
     End,
     Error,
@@ -48,6 +49,7 @@ SENT: list[ServerMessage] = [
     Gap("1", "gone", "c", "f", 1, 5, None),
     Gap("1", "gone", cursor="x"),
     Attempt("1", "r", "c", 2),
+    Attempts("1", "r", {"b": 1, "c": 2}),
     End(container="c", file="f", epoch=1, size=9, confirmed=False),
     End(container="c", state="Complete", exit_code=None, confirmed=True),
     Revoked("expired"),

@@ -111,6 +111,15 @@ def test_gap_moves_the_place() -> None:
     assert subscription.take(log(9, b"x")) == log(9, b"x")
 
 
+def test_an_attempt_can_be_begun_with() -> None:
+    """It is asked for until it has begun, and told then; the next is followed as ever."""
+    subscription = LogSubscription(REQUEST, first=C1)
+    assert target(subscription).container == C1
+    assert subscription.take(Attempt("1", REQUEST, C1, 1))
+    assert subscription.take(Attempt("1", REQUEST, C2, 2))
+    assert target(subscription).container == C2
+
+
 def test_request_follows_attempts() -> None:
     """Places are those of the container that is being shown (docs/facts/arvados-demand.md W2)."""
     subscription = LogSubscription(REQUEST)

@@ -214,6 +214,29 @@ async def test_resuming_at_a_place_of_a_former_attempt(
         ]
 
 
+async def test_attempts_that_nobody_watched_are_told_and_can_be_read(
+    connect: Connect, cluster: Cluster, alice: Actor
+) -> None:
+    """Who comes for the second attempt learns of the first, and reads it, then the second."""
+    request, first = await _running(cluster, alice, attempts=2)
+    async with connect(alice) as client:
+        await client.subscribe("a", log={"uuid": request.uuid})
+        await client.until("attempt")
+        assert not client.of("attempts"), "there is one"
+    await cluster.write_log(first, "stderr.txt", b"why it failed\n")
+    await cluster.cancel(first)
+    second = await cluster.run(request)
+    await cluster.write_log(second, "stderr.txt", b"again\n")
+    async with connect(alice) as client:
+        await client.subscribe("a", log={"uuid": request.uuid})
+        told = await client.until("attempts")
+        assert told["containers"] == {first.uuid: 1, second.uuid: 2}
+        await client.subscribe("b", log={"uuid": request.uuid, "container": first.uuid})
+        await client.until_content(first.uuid, "stderr.txt", b"why it failed\n")
+        await client.until("attempt", id="b", n=2)
+        assert [body["n"] for body in client.of("attempt") if body["id"] == "b"] == [1, 2]
+
+
 async def test_a_made_up_attempt_shows_nothing(
     connect: Connect, cluster: Cluster, alice: Actor, bob: Actor
 ) -> None:

@@ -75,6 +75,12 @@ export interface AttemptMessage {
   n: number;
 }
 
+export interface AttemptsMessage {
+  request: string;
+  /** By container, which attempt it was, counted from 1. */
+  containers: Record<string, number>;
+}
+
 export interface Subscription {
   /** Ends it; no handler is called afterwards. */
   close(): void;
@@ -91,6 +97,8 @@ interface CommonHandlers {
 export interface LogHandlers extends CommonHandlers {
   onlog?(message: LogMessage, subscription: Subscription): void;
   onattempt?(message: AttemptMessage, subscription: Subscription): void;
+  /** All attempts that are known, where there was more than one. */
+  onattempts?(message: AttemptsMessage, subscription: Subscription): void;
   ongap?(message: GapMessage, subscription: Subscription): void;
   onend?(message: EndMessage, subscription: Subscription): void;
 }
@@ -102,7 +110,7 @@ export interface LogOptions {
   from?: Record<string, { offset: number; epoch?: number }>;
   /** Begin with so many last lines of each file. */
   tail?: number;
-  /** Which attempt of a request the places in `from` belong to. */
+  /** Begin with this attempt of a request; the places in `from` belong to it. */
   container?: string;
 }
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from arvados_nats.contract import subjects
 from arvados_nats.errors import BadInput, Refused
 from arvados_nats.permissions.object_facts import ObjectFacts
-from arvados_nats.protocol_v1.messages import NOT_READABLE, Attempt, End, Gap, Subscribed
+from arvados_nats.protocol_v1.messages import NOT_READABLE, Attempt, Attempts, End, Gap, Subscribed
 from arvados_nats.protocol_v1.requests import From, LogTarget
 from wsproxy.cursors import LogCursor
 from wsproxy.logins.readable import covers_logs
@@ -153,15 +153,19 @@ class LogSubscription:
             return
         hub.followers.add(self._look)
         self._client.tell(Subscribed(self._id))
+        if len(known) > 1:
+            self._client.tell(Attempts(self._id, self._target.uuid, dict(known)))
         self._resume(known, state["container_uuid"])
         self._look()
 
     async def _known_attempts(self, state: State) -> Mapping[str, int]:
-        """The containers that the request has had, as far as the client names any former one."""
+        """The containers that the request has had, where it had more than its present one."""
         named = {self._target.container, *(self._target.former or {})} - {None}
-        if named <= {state["container_uuid"]}:
+        present, count = state["container_uuid"], state["container_count"] or 0
+        if count < 2 and named <= {present}:
             return {}
-        return await object_history.attempts(self._services.nats, self._target.uuid)
+        known = await object_history.attempts(self._services.nats, self._target.uuid)
+        return {**known, present: max(count, 1)} if present else known
 
     def _resume(self, known: Mapping[str, int], present: str | None) -> None:
         """Read on in the attempts that the client was reading, those of this request."""
