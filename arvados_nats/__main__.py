@@ -5,4 +5,4 @@
 
 from arvados_nats.cli import main
 
-main()
+main(prog_name="arvados-nats")

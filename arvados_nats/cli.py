@@ -41,7 +41,23 @@ ELSEWHERE = {
 """Commands that need more than the bare distribution, and where they are to be had."""
 
 
+GROUPS = {
+    "Watching processes and changes": ("logs", "watch", "whoami"),
+    "Trying it": ("demo",),
+    "For administrators": ("check", "config", "keys", "status"),
+    "Services": ("authcallout", "publishers", "wsproxy"),
+}
+
+
 class _Lazy(click.Group):
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Those for everybody first."""
+        for title, names in GROUPS.items():
+            commands = ((name, self.get_command(ctx, name)) for name in names)
+            rows = [(name, found.get_short_help_str(60)) for name, found in commands if found]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
 

@@ -25,6 +25,9 @@ _NO_UPGRADE = b"not websocket protocol"
 _FINAL = frozenset(range(4500, 5000)) - {_AUTH_TIMEOUT}
 
 
+CERTIFICATES = " (SSL_CERT_FILE names a file of the certificates to trust)"
+
+
 class TokenRefused(Refused):
     """mistyped, expired or deleted"""
 
@@ -46,7 +49,9 @@ def why_not_open(error: Exception, *, first: bool) -> str:
     """Why there is no connection; raises ConfigError if the address cannot be right."""
     match error:
         case ssl.SSLCertVerificationError():
-            reason = f"the server's certificate is not trusted: {error.verify_message}"
+            reason = (
+                f"the server's certificate is not trusted: {error.verify_message}{CERTIFICATES}"
+            )
         case InvalidStatus():
             status = error.response.status_code
             if status >= 500 or status == 429:

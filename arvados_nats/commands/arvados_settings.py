@@ -20,6 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.tokens import Token
+from arvados_nats.client.errors import CERTIFICATES
 from arvados_nats.errors import ArvadosNatsError, ConfigError, Unavailable
 
 _TRUE = frozenset({"1", "t", "true", "y", "yes"})
@@ -119,8 +120,9 @@ async def stream_url(settings: ArvadosSettings, proxy: str | None) -> str:
         ) as arvados:
             document = await arvados.discovery()
     except ArvadosNatsError as error:
+        trust = CERTIFICATES if "CERTIFICATE_VERIFY_FAILED" in str(error) else ""
         raise Unavailable(
-            f"cannot ask Arvados at {settings.host} where its messages are: {error};"
+            f"cannot ask Arvados at {settings.host} where its messages are: {error}{trust};"
             " check ARVADOS_API_HOST, or name the proxy with --proxy"
         ) from error
     named = document.get("websocketUrl")

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Show the logs of a container, or of a container request and all its attempts.
 
-What the stream brings goes to standard output as soon as its turn has come (`log_printers`).
+What the stream brings goes to standard output as soon as its turn has come (`log_lines`).
 Everything else that is said goes to standard error.
 """
 
@@ -14,11 +14,9 @@ from dataclasses import dataclass
 
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.client.subscription_handle import SubscriptionHandle
-from arvados_nats.commands import proxy_connection
 from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.commands.command import Notes
-from arvados_nats.commands.log_printers import Printer
-from arvados_nats.errors import Refused
+from arvados_nats.commands.log_lines.printers import Printer
 from arvados_nats.protocol_v1.messages import (
     Attempt,
     CaughtUp,
@@ -33,8 +31,6 @@ from arvados_nats.protocol_v1.messages import (
 NOT_ENDED = 75
 """Exit code for a container that has not ended (EX_TEMPFAIL)."""
 _CANCELLED = 1
-_LOST_SECONDS = 60.0
-"""How long a lost connection is tried when nobody asked to follow."""
 _MORE_SECONDS = 0.3
 """What there is follows at once: the container of a request, the end of one that is over."""
 _PROGRESS_SECONDS = 1.0
@@ -42,12 +38,13 @@ _PROGRESS_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class LogSelection:
-    """What is to be shown. `files`: names, empty for all."""
+    """What is to be shown. `files`: names, empty for all; `only`: one attempt's container."""
 
     uuid: str
     files: tuple[str, ...] = ()
     tail: int | None = None
     follow: bool = False
+    only: str | None = None
 
 
 class Show:
@@ -58,6 +55,8 @@ class Show:
         self._printer = printer
         self._notes = notes
         self._received = 0
+        self._done = False
+        """All has come of the attempt that is wanted."""
         self._over_at: float | None = None
         """What comes after this moment is the future."""
         self._live = False
@@ -78,6 +77,8 @@ class Show:
                     break
                 if message is not None:
                     self._take(message)
+                if self._done:
+                    break
                 self._printer.flush()
         finally:
             self._notes.clear()
@@ -92,6 +93,13 @@ class Show:
         return self._over_at - time.monotonic()
 
     def _take(self, message: ServerMessage) -> None:
+        if not self._of_another(message):
+            self._take_own(message)
+        elif isinstance(message, Attempt) and not self._wanted.follow:
+            # Followed: the end of one whose node died can come while the next one runs.
+            self._done = True
+
+    def _take_own(self, message: ServerMessage) -> None:
         if self._is_last(message):
             self._over_at = time.monotonic() + _MORE_SECONDS
         elif not (self._live and isinstance(message, Log)):
@@ -118,6 +126,15 @@ class Show:
             case Error(temporary=True):
                 self._notes.tell(f"{message.message}; trying again")
 
+    def _of_another(self, message: ServerMessage) -> bool:
+        """Whether this is about another attempt than the one that is wanted."""
+        return (
+            self._wanted.only is not None
+            and isinstance(message, Attempt | Log | Gap | End)
+            and isinstance(message.container, str)
+            and message.container != self._wanted.only
+        )
+
     def _is_last(self, message: ServerMessage) -> bool:
         """Whether this may be the last of what there is; a request may have no container."""
         if isinstance(message, Subscribed):
@@ -128,7 +145,7 @@ class Show:
         self._printer.begin(attempt.container)
         self._live = False
         self._container = attempt.container
-        if attempt.n > 1:
+        if attempt.n > 1 and not self._wanted.only:
             self._notes.tell(f"attempt {attempt.n}: container {attempt.container}")
 
     def _tell_former(self, container: str) -> None:
@@ -140,6 +157,7 @@ class Show:
     def _take_end(self, end: End) -> None:
         if end.container and not end.file:
             self._printer.over(end.container)
+            self._done = end.container == self._wanted.only
         if end.file and end.confirmed is False:
             former = "" if self._container in (None, end.container) else end.container
             name = f"{former} {end.file}" if former else end.file
@@ -155,25 +173,6 @@ def _gap(gap: Gap) -> str:
         return f"container {gap.container}: {gap.reason}"
     to = gap.to if isinstance(gap.to, int) else "the end"
     return f"{gap.file}: bytes {gap.from_} to {to} are missing: {gap.reason}"
-
-
-async def show(
-    settings: ArvadosSettings,
-    wanted: LogSelection,
-    printer: Printer,
-    notes: Notes,
-    proxy: str | None,
-) -> None:
-    """Print the logs that are wanted."""
-    timeout = None if wanted.follow else _LOST_SECONDS
-    async with proxy_connection.connect(
-        settings, proxy, notes, reconnect_timeout=timeout
-    ) as events:
-        handle = await events.log(wanted.uuid, files=wanted.files or None, tail=wanted.tail)
-        try:
-            await Show(wanted, printer, notes).run(handle)
-        except Refused as error:
-            raise proxy_connection.about(wanted.uuid, error) from error.__cause__
 
 
 async def exit_code(settings: ArvadosSettings, uuid: str) -> int:

@@ -5,23 +5,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
-
-from arvados_nats.contract import subjects
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from arvados_nats.commands.command import Notes
-    from arvados_nats.commands.log_printers import Printer
+    from arvados_nats.commands.log_lines.output import Output
+    from arvados_nats.commands.log_lines.printers import Printer
+
+_MAIN = ("crunch-run.txt", "stderr.txt", "stdout.txt")
+_OFFERED = 20
+"""Processes that completion offers."""
 
 
 class _Options(TypedDict):
     follow: bool
     tail: int | None
     files: tuple[str, ...]
+    main_logs: bool
+    attempt: int | None
+    since: datetime | None
+    until: datetime | None
+    pattern: re.Pattern[str] | None
+    listed: bool
+    as_json: bool
     exit_code: bool
     timestamps: bool
     names: bool | None
@@ -29,19 +43,68 @@ class _Options(TypedDict):
     proxy: str | None
 
 
-def _uuid(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    kind = subjects.kind_of(value)
-    if kind is None or kind.name not in ("container", "container_request"):
-        raise click.BadParameter("not the uuid of a container or container request")
-    return value
-
-
 def _file(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name if "." in name else f"{name}.txt" for name in value)
 
 
-@click.command()
-@click.argument("uuid", callback=_uuid)
+def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
+    from arvados_nats.commands.log_lines.choice import moment
+
+    try:
+        return None if value is None else moment(value, datetime.now(UTC))
+    except (ValueError, OverflowError):
+        raise click.BadParameter("neither a time such as 2026-01-31T12:30 nor 1h30m") from None
+
+
+def _pattern(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> re.Pattern[str] | None:
+    try:
+        return None if value is None else re.compile(value)
+    except re.error as error:
+        raise click.BadParameter(f"not a regular expression: {error}") from None
+
+
+def _words(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    from arvados_nats.commands import processes
+    from arvados_nats.errors import BadInput
+
+    try:
+        for word in value:
+            processes.may_be_uuid(word)
+    except BadInput as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
+def _complete(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:
+    """One's newest processes, by uuid or by name; nothing where Arvados does not answer."""
+    from arvados_nats.commands import offers
+
+    with contextlib.suppress(Exception):
+        return [
+            CompletionItem(one.uuid if one.uuid.startswith(begun) else one.name, help=one.name)
+            for one in offers.processes(_OFFERED)
+            if (begun and one.name.startswith(begun)) or one.uuid.startswith(begun)
+        ]
+    return []
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  arvados-nats logs                         my newest process
+  arvados-nats logs -f align-reads          the newest one of this name, to its end
+  arvados-nats logs -f --main UUID UUID     two at once, without statistics
+  arvados-nats logs --attempt 1 UUID        the attempt that failed, after a retry
+  arvados-nats logs --since 10m --grep '(?i)error' UUID
+  arvados-nats logs --file stdout UUID > out        one file, byte for byte
+  arvados-nats logs --json UUID | jq -r .text
+  arvados-nats logs --list                  my newest processes
+  arvados-nats logs --list UUID             attempts and files of one
+"""
+)
+@click.argument("process", nargs=-1, callback=_words, shell_complete=_complete)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the container has ended.")
 @click.option(
     "-n", "--tail", type=click.IntRange(0, 10_000), help="Only the last N lines of each file."
@@ -51,9 +114,31 @@ def _file(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) ->
     "files",
     multiple=True,
     callback=_file,
-    help="Only this log file (may be given again): stdout, stderr, crunch-run, … One file into a"
-    " pipe or file is copied byte for byte.",
+    help="Only this log file: stdout, stderr, crunch-run, …; may be given more than once. One file"
+    " into a pipe or file is copied byte for byte.",
 )
+@click.option(
+    "--main", "main_logs", is_flag=True, help="Only stderr, stdout and crunch-run: no statistics."
+)
+@click.option("--attempt", type=click.IntRange(1), help="Only this attempt of a request.")
+@click.option(
+    "--since",
+    callback=_moment,
+    metavar="TIME",
+    help="Only lines from this time on: 2026-01-31T12:30, or 1h30m for so long ago.",
+)
+@click.option("--until", callback=_moment, metavar="TIME", help="Only lines up to this time.")
+@click.option(
+    "--grep",
+    "pattern",
+    callback=_pattern,
+    metavar="PATTERN",
+    help="Only lines in which this regular expression is found; (?i) for either case.",
+)
+@click.option(
+    "--list", "listed", is_flag=True, help="List attempts and files, or one's newest processes."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option(
     "--exit-code",
     is_flag=True,
@@ -61,7 +146,9 @@ def _file(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) ->
 )
 @click.option("--timestamps/--no-timestamps", default=True, help="Time stamps before the lines.")
 @click.option(
-    "--names/--no-names", default=None, help="File names before the lines. Default: on a terminal."
+    "--names/--no-names",
+    default=None,
+    help="File names before the lines. Default: on a terminal, and of several processes.",
 )
 @click.option(
     "--color",
@@ -71,40 +158,70 @@ def _file(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) ->
     help="Colours.",
 )
 @click.option("--proxy", help="WebSocket proxy to use instead of the one that the cluster names.")
-def logs(uuid: str, **options: Unpack[_Options]) -> None:
-    """Show the logs of a container, or of a container request and all its attempts.
+def logs(process: tuple[str, ...], **options: Unpack[_Options]) -> None:
+    """Show the logs of processes: container requests with all their attempts, or containers.
 
-    Lines of all files are merged by time stamp; no file's own order is changed. ARVADOS_API_HOST
-    and ARVADOS_API_TOKEN, or ~/.config/arvados/settings.conf, say where and who.
+    PROCESS is a uuid or the name of a container request, of which the newest counts; without one
+    it is the newest that you began. Lines of all files are merged by time stamp; no file's own
+    order is changed. ARVADOS_API_HOST and ARVADOS_API_TOKEN, or ~/.config/arvados/settings.conf,
+    say where and who.
     """
-    from arvados_nats.commands import arvados_settings, command
-    from arvados_nats.commands import logs as flow
+    from arvados_nats.commands import arvados_settings, command, logs_list, logs_run
+    from arvados_nats.commands.logs import LogSelection
 
-    notes = command.Notes()
-    wanted = flow.LogSelection(uuid, options["files"], options["tail"], options["follow"])
-    settings = arvados_settings.read()
-
-    async def main() -> int:
-        await flow.show(settings, wanted, _printer(options, notes), notes, options["proxy"])
-        return await flow.exit_code(settings, uuid) if options["exit_code"] else 0
-
-    command.run(main())
-
-
-def _printer(options: _Options, notes: Notes) -> Printer:
-    from arvados_nats.commands import command
-    from arvados_nats.commands.log_output import Look
-    from arvados_nats.commands.log_printers import Copy, Merged
-
-    terminal, alone = sys.stdout.isatty(), len(options["files"]) == 1
-    names, color = options["names"], options["color"]
-    colours = color == "always" or (color == "auto" and terminal and not os.environ.get("NO_COLOR"))
-    look = Look(
-        safe=terminal,
-        names=(terminal and not alone) if names is None else names,
-        colours=colours,
-        timestamps=options["timestamps"],
+    files = options["files"] + (_MAIN if options["main_logs"] else ())
+    if options["attempt"] and any("-dz642-" in word for word in process):
+        raise click.UsageError("--attempt is for container requests; this is one container")
+    notes, settings = command.Notes(), arvados_settings.read()
+    if options["listed"]:
+        as_json, proxy = options["as_json"], options["proxy"]
+        listing = logs_list.Listing(settings, command.write, notes, as_json, proxy)
+        command.run(listing.show(process))
+    run = logs_run.Run(
+        settings,
+        notes,
+        _Printers(options, files, notes, several=len(process) > 1),
+        LogSelection("", files, options["tail"], options["follow"]),
+        options["attempt"],
+        options["exit_code"],
+        options["proxy"],
     )
-    if alone and look.plain:
-        return Copy(command.write)
-    return Merged(command.write, look, notes)
+    command.run(run.show(process))
+
+
+class _Printers:
+    """A printer for each process; the lines of all go to one output."""
+
+    def __init__(
+        self, options: _Options, files: tuple[str, ...], notes: Notes, *, several: bool
+    ) -> None:
+        from arvados_nats.commands.log_lines.choice import Choice
+
+        self._options = options
+        self._notes = notes
+        self._several = several
+        self._alone = len(files) == 1 and not several
+        self._choice = Choice(options["since"], options["until"], options["pattern"])
+        self._output: Output | None = None
+
+    def __call__(self, process: str) -> Printer:
+        from arvados_nats.commands import command
+        from arvados_nats.commands.log_lines.json_output import JsonOutput
+        from arvados_nats.commands.log_lines.output import LogOutput, Look
+        from arvados_nats.commands.log_lines.printers import Copy, Merged
+
+        options, terminal = self._options, sys.stdout.isatty()
+        names, color = options["names"], options["color"]
+        plain = color == "auto" and terminal and not os.environ.get("NO_COLOR")
+        look = Look(
+            safe=terminal,
+            names=(self._several or (terminal and not self._alone)) if names is None else names,
+            colours=color == "always" or plain,
+            timestamps=options["timestamps"],
+        )
+        if self._alone and look.plain and not options["as_json"] and self._choice.all:
+            return Copy(command.write)
+        if self._output is None:
+            self._output = JsonOutput() if options["as_json"] else LogOutput(look)
+        output, choice = self._output, self._choice
+        return Merged(command.write, output, self._notes, process=process, choice=choice)

@@ -11,11 +11,13 @@ from typing import Any
 
 import msgspec
 
+from arvados_nats.arvados import client as arvados_client
+from arvados_nats.arvados.client import NotFound
 from arvados_nats.commands import proxy_connection, watch_text
 from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.commands.command import Notes
 from arvados_nats.errors import Refused
-from arvados_nats.protocol_v1.messages import Error, Event, Gap, Gone, Object
+from arvados_nats.protocol_v1.messages import NOT_READABLE, Error, Event, Gap, Gone, Object
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,11 @@ async def watch_object(watch: Watch, uuid: str) -> int:
     return 1
 
 
-async def watch_events(watch: Watch, **filters: Any) -> int:
-    """Show changes of objects, for ever; see `Stream.events` for the filters."""
+async def watch_events(watch: Watch, readable: str | None = None, **filters: Any) -> int:
+    """Show changes of objects, for ever; see `Stream.events` for the filters. Of what is not
+    `readable` nothing would ever come."""
+    if readable:
+        await _see(watch.settings, readable)
     async with proxy_connection.connect(
         watch.settings, watch.proxy, watch.notes, reconnect_timeout=None
     ) as events:
@@ -69,3 +74,14 @@ async def watch_events(watch: Watch, **filters: Any) -> int:
             elif isinstance(message, Error) and message.temporary:
                 watch.notes.tell(f"{message.message}; trying again")
     return 1
+
+
+async def _see(settings: ArvadosSettings, uuid: str) -> None:
+    """Refused if there is no such object, or it may not be read."""
+    async with arvados_client.connect(
+        settings.url, ca_file=settings.ca_file, insecure=settings.insecure
+    ) as arvados:
+        try:
+            await arvados.record(settings.token, uuid, select=["uuid"])
+        except NotFound as error:
+            raise Refused(f"{uuid}: {NOT_READABLE}") from error

@@ -30,8 +30,18 @@ _proxy = click.option(
 def _event_options(command: F) -> F:
     """What chooses events."""
     for option in (
-        click.option("--kind", "kinds", multiple=True, help="container, collection, … (again)"),
-        click.option("--type", "event_types", multiple=True, help="create, update, … (again)"),
+        click.option(
+            "--kind",
+            "kinds",
+            multiple=True,
+            help="container, collection, …; may be given more than once",
+        ),
+        click.option(
+            "--type",
+            "event_types",
+            multiple=True,
+            help="create, update, …; may be given more than once",
+        ),
         click.option("--cursor", help="Go on after the event with this cursor."),
         click.option("--oldest", is_flag=True, help="Begin with the oldest event that is kept."),
         _proxy,
@@ -81,12 +91,16 @@ def watch_object(uuid: str, as_json: bool, proxy: str | None) -> None:
 @_event_options
 def watch_project(uuid: str, **options: Any) -> None:
     """Follow what happens to the objects in a project, or in a user's home."""
-    _run_events(owners=[uuid], **options)
+    _run_events(owners=[uuid], readable=uuid, **options)
 
 
 @watch.command("events")
-@click.option("--owner", "owners", multiple=True, help="Objects in this project (again).")
-@click.option("--object", "objects", multiple=True, help="This object (again).")
+@click.option(
+    "--owner", "owners", multiple=True, help="Objects in this project; may be given more than once."
+)
+@click.option(
+    "--object", "objects", multiple=True, help="This object; may be given more than once."
+)
 @_event_options
 def watch_events(owners: tuple[str, ...], objects: tuple[str, ...], **options: Any) -> None:
     """Follow the changes of all objects that may be read."""
@@ -100,6 +114,7 @@ def _run_events(
     oldest: bool,
     cursor: str | None,
     below: bool = False,
+    readable: str | None = None,
     **lists: Any,
 ) -> None:
     from arvados_nats.commands import command
@@ -110,7 +125,9 @@ def _run_events(
         filters["below"] = True
     if oldest and cursor is None:
         filters["begin"] = "oldest"
-    command.run(flow.watch_events(_watch(as_json, proxy), cursor=cursor, **filters))
+    command.run(
+        flow.watch_events(_watch(as_json, proxy), cursor=cursor, readable=readable, **filters)
+    )
 
 
 @watch.command("permissions")
@@ -141,7 +158,9 @@ def watch_queue(nats_url: str, as_json: bool) -> None:
 
 @watch.command("system-logs")
 @click.option("--host", help="Only this machine.")
-@click.option("--unit", "units", multiple=True, help="Only this systemd unit (again).")
+@click.option(
+    "--unit", "units", multiple=True, help="Only this systemd unit; may be given more than once."
+)
 @click.option(
     "--priority",
     type=click.Choice([*PRIORITIES, *map(str, range(len(PRIORITIES)))]),

@@ -54,11 +54,13 @@ def _event_details(event: Event) -> Iterator[str]:
 
 
 def object_lines(before: Mapping[str, Any] | None, now: Object) -> list[str]:
-    """What is different from the state before, or all of a first state."""
+    """What is different from the state before, or all of a first state; when is said once."""
     record = flat(now.record)
-    told = changes(flat(before) if before is not None else {}, record)
+    first, *more = list(changes(flat(before) if before is not None else {}, record)) or [""]
+    if not first:
+        return []
     when = str(record.get("modified_at") or "")
-    return [_safe(f"{when} {now.uuid} {change}".strip()) for change in told]
+    return [_safe(f"{when} {now.uuid} {first}".strip()), *(_safe(f"  {one}") for one in more)]
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
@@ -66,9 +68,9 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     for name, value in new.items():
         if name.rpartition(".")[2] in _UNTOLD or old.get(name) == value:
             continue
-        before = f"{_value(old[name])} → " if old.get(name) not in _NOTHING else ""
+        before = f"{_shown(name, old[name])} → " if old.get(name) not in _NOTHING else ""
         if before or value not in _NOTHING:
-            yield f"{name}: {before}{_value(value)}"
+            yield f"{name}: {before}{_shown(name, value)}"
 
 
 def flat(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,6 +82,16 @@ def flat(record: Mapping[str, Any]) -> dict[str, Any]:
         else:
             found[name] = value
     return found
+
+
+def _shown(name: str, value: Any) -> str:
+    """A value in people's units and words."""
+    attribute = name.rpartition(".")[2]
+    if attribute == "progress" and isinstance(value, float):
+        return f"{value:.0%}"
+    if attribute == "priority" and value == 0:
+        return "0 (on hold or cancelled)"
+    return _value(value)
 
 
 def _value(value: Any) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import random
 import signal
 from pathlib import Path
@@ -273,9 +274,9 @@ async def test_what_is_wrong_is_said(
 
 
 async def test_bad_arguments_are_refused(env: dict[str, str]) -> None:
-    """What is no uuid of a container or request is told before anybody is asked."""
+    """A uuid of anything else than a container or request is told before anybody is asked."""
     assert is_uuid("zzzzz-4zz18-000000000000000")
-    for uuid in ("x", "zzzzz-4zz18-000000000000000"):
+    for uuid in ("zzzzz-4zz18-000000000000000", "zzzzz-j7d0g-000000000000000"):
         code, _, said = await ran("logs", uuid, env=env)
         assert code == 2
         assert "not the uuid of a container" in said
@@ -354,3 +355,104 @@ async def test_permission_that_is_taken_ends_it(
         write(stack, container, "stdout.txt", b"secret\n")
         assert await command.end() == 1
         assert bytes(command.out) == b"seen\n"
+
+
+async def test_lines_are_chosen_by_time_text_and_kind(
+    stack: Stack, alice: Actor, env: dict[str, str]
+) -> None:
+    """`--since`, `--until`, `--grep`, `--main` and `--json`, alone and together."""
+    _, container = await running(stack, alice)
+    coloured = line(3, "\x1b[31mtem\x1b[0mplate broken")
+    write(stack, container, "stderr.txt", line(2, "failing") + b"  at step 7\n" + coloured)
+    write(stack, container, "stdout.txt", line(1, "one") + line(4, "caf\xe9 four"))
+    write(stack, container, "crunchstat.txt", line(3, "statistics"))
+    await stack.sandbox.cluster.finish(container)
+
+    async def shown(*options: str) -> bytes:
+        code, out, said = await ran("logs", container.uuid, *options, env=env)
+        assert (code, said) == (0, "")
+        return out
+
+    trace = line(2, "failing") + b"  at step 7\n"
+    assert await shown("--until", "2026-01-02T03:04:02Z") == line(1, "one") + trace
+    since = await shown("--since", "2026-01-02T03:04:03Z", "--main")
+    assert since == coloured + line(4, "caf\xe9 four")
+    assert await shown("--since", "1h", "--until", "2s") == b"", "all of it is older"
+    assert await shown("--grep", "template|STEP") == coloured
+    assert await shown("--grep", "(?i)STEP") == b"  at step 7\n"
+    objects = [json.loads(one) for one in (await shown("--json", "--file", "stdout")).splitlines()]
+    own = {"container": container.uuid, "file": "stdout.txt"}
+    assert objects == [
+        {**own, "time": "2026-01-02T03:04:01.000000000Z", "text": "one"},
+        {**own, "time": "2026-01-02T03:04:04.000000000Z", "text": "caf\xe9 four"},
+    ]
+    assert await shown("--json", "--file", "stdout", "--grep", "nothing") == b""
+
+
+async def test_processes_are_named_and_attempts_chosen(stack: Stack, tmp_path: Path) -> None:
+    """My newest one, one by its name, several at once, an attempt that nobody watched; a list of
+    all that."""
+    cluster = stack.sandbox.cluster
+    dora = await cluster.user("dora-of-names")
+    env = environment(stack, dora, tmp_path)
+    assert (await ran("logs", env=env))[::2] == (
+        1,
+        "arvados-nats: you have begun no process yet; name one by its uuid or its name\n",
+    )
+    request = await cluster.container_request("align reads", owner=dora, container_count_max=2)
+    first = await cluster.run(request)
+    write(stack, first, "stderr.txt", b"why it failed\n")
+    async with started("logs", "-f", first.uuid, env=env) as command:
+        await command.shows(b"why it failed")  # a dead node's log is what was streamed of it
+    await cluster.cancel(first)
+    second = await cluster.run(request)
+    write(stack, second, "stderr.txt", b"again\n")
+    await cluster.finish(second)
+    other = await cluster.container_request("call variants", owner=dora)
+    third = await cluster.run(other)
+    write(stack, third, "stdout.txt", b"called\n")
+    await cluster.finish(third)
+
+    named = f"arvados-nats: {other.uuid} call variants\n"
+    assert await ran("logs", env=env) == (0, b"called\n", named)
+    code, out, said = await ran("logs", "-f", "align", "--attempt", "1", env=env)
+    assert (code, out) == (0, b"why it failed\n"), said
+    code, out, said = await ran("logs", "--attempt", "2", request.uuid, env=env)
+    assert (code, out, said) == (0, b"again\n", "")
+    code, out, said = await ran("logs", "--attempt", "3", request.uuid, env=env)
+    assert (code, out) == (1, b"")
+    assert "no attempt 3 is known; known: 1, 2" in said
+    for follow in ((), ("-f",)):
+        code, out, said = await ran("logs", *follow, "call variants", request.uuid, env=env)
+        assert code == 0
+        assert b"call variants stdout | called\n" in out
+        assert f"{request.uuid} stderr | again\n".encode() in out
+    gone = "zzzzz-xvhdp-000000000000000"
+    code, out, said = await ran("logs", gone, other.uuid, env=env)
+    assert (code, b"called\n" in out, gone in said) == (1, True, True)
+    assert (
+        "no container request that you can see is named 'nobody'"
+        in (await ran("logs", "nobody", env=env))[2]
+    )
+
+    code, out, _ = await ran("logs", "--list", env=env)
+    assert [row.split()[0].decode() for row in out.splitlines()] == [other.uuid, request.uuid]
+    code, out, _ = await ran("logs", "--list", "--json", request.uuid, env=env)
+    files = [
+        (row["attempt"], row["container"], row["file"], row["size"])
+        for row in map(json.loads, out.splitlines())
+        if row["file"] != "crunch-run.txt"
+    ]
+    assert files == [(1, first.uuid, None, 0), (2, second.uuid, "stderr.txt", 6)], "its node died"
+
+
+async def test_completion_offers_my_processes(stack: Stack, tmp_path: Path) -> None:
+    """What a shell asks the command for, as the guide sets it up; nothing without Arvados."""
+    cluster = stack.sandbox.cluster
+    erna = await cluster.user("erna-of-shells")
+    request = await cluster.container_request("sort reads", owner=erna)
+    asks = {"_ARVADOS_NATS_COMPLETE": "bash_complete", "COMP_CWORD": "2"}
+    env = environment(stack, erna, tmp_path, COMP_WORDS="arvados-nats logs zz", **asks)
+    assert await ran(env=env) == (0, f"plain,{request.uuid}\n".encode(), "")
+    nobody = {**env, "ARVADOS_API_HOST": "127.0.0.1:1"}
+    assert await ran(env=nobody) == (0, b"\n", "")

@@ -186,11 +186,12 @@ async def test_watch_of_what_may_not_be_read_is_refused(stack: Stack, env: dict[
     """As if it were not there."""
     bob = await stack.sandbox.cluster.user("bob")
     secret = await stack.sandbox.cluster.project("secret", owner=bob)
-    code, out, said = await ran("watch", "object", secret.uuid, env=env)
-    assert (code, out) == (1, b"")
-    assert said == (
-        f"arvados-nats: {secret.uuid}: there is no such object, or it may not be read\n"
-    )
+    for kind in ("object", "project"):
+        code, out, said = await ran("watch", kind, secret.uuid, env=env)
+        assert (code, out) == (1, b"")
+        assert said == (
+            f"arvados-nats: {secret.uuid}: there is no such object, or it may not be read\n"
+        )
 
 
 async def test_watch_project_shows_what_happens_below_it(

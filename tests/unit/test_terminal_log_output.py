@@ -8,8 +8,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arvados_nats.commands.log_output import LogOutput, Look, without_stamp
-from arvados_nats.commands.merge import Line, Merge
+from arvados_nats.commands.log_lines.merge import Line, Merge
+from arvados_nats.commands.log_lines.output import LogOutput, Look, without_stamp
 
 STAMP = b"2026-01-02T03:04:05.123456789Z "
 

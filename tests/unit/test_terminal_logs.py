@@ -19,8 +19,8 @@ from arvados_nats.client.subscription_handle import SubscriptionHandle
 from arvados_nats.client.subscriptions import LogSubscription
 from arvados_nats.commands import logs
 from arvados_nats.commands.command import Notes
-from arvados_nats.commands.log_output import Look
-from arvados_nats.commands.log_printers import Copy, Merged
+from arvados_nats.commands.log_lines.output import LogOutput, Look
+from arvados_nats.commands.log_lines.printers import Copy, Merged
 from arvados_nats.commands.logs import LogSelection, Show
 from arvados_nats.protocol_v1.messages import (
     Attempt,
@@ -57,7 +57,7 @@ async def shown(
     """What is printed of these messages, as they come from a server."""
     screen = Screen()
     notes = Notes()
-    printer = Copy(screen.write) if copy else Merged(screen.write, Look(), notes)
+    printer = Copy(screen.write) if copy else Merged(screen.write, LogOutput(Look()), notes)
     subscription = LogSubscription(wanted.uuid, wanted.files or None)
     handle = SubscriptionHandle("1", subscription, _nothing)
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arvados_nats.commands import merge
-from arvados_nats.commands.merge import Line, Merge
+from arvados_nats.commands.log_lines import merge
+from arvados_nats.commands.log_lines.merge import Line, Merge
 
 BYTES = st.one_of(
     st.binary(max_size=40),

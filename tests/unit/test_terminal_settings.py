@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 import arvados.config  # type: ignore[import-untyped]
@@ -12,6 +13,7 @@ import pytest
 from arvados._internal import basedirs  # type: ignore[import-untyped]
 from arvados.util import ca_certs_path  # type: ignore[import-untyped]
 
+from arvados_nats.client.errors import why_not_open
 from arvados_nats.commands import arvados_settings
 from arvados_nats.errors import ConfigError
 
@@ -91,6 +93,14 @@ def test_ssl_cert_file_is_honoured(tmp_path: Path) -> None:
     assert found.ca_file == str(authority)
     found = arvados_settings.read({**GIVEN, "SSL_CERT_FILE": str(tmp_path / "none.pem")})
     assert found.ca_file != str(tmp_path / "none.pem")
+
+
+def test_a_certificate_that_is_not_trusted_names_the_way_out() -> None:
+    """Both servers' errors say which variable names certificates."""
+    broken = ssl.SSLCertVerificationError("certificate verify failed")
+    broken.verify_message = "self-signed certificate"
+    with pytest.raises(ConfigError, match="SSL_CERT_FILE"):
+        why_not_open(broken, first=True)
 
 
 def test_insecure_trusts_any_certificate() -> None:

@@ -55,6 +55,17 @@ def test_texts_of_others_are_harmless() -> None:
     assert "\u202e" not in shown
 
 
+def test_figures_are_in_people_s_units() -> None:
+    """A part is per cent, and a priority of nothing says what it means."""
+    properties = {
+        "old_attributes": {"progress": 0.0, "priority": 500},
+        "new_attributes": {"progress": 0.18095, "priority": 0},
+    }
+    shown = event_line(event(properties))
+    assert "progress: 0% → 18%" in shown
+    assert "priority: 500 → 0 (on hold or cancelled)" in shown
+
+
 def test_event_with_odd_properties() -> None:
     """What a user posts has any form."""
     for properties in ({}, {"new_attributes": 1}, {"text": 5}, {"old_attributes": [1]}):
@@ -66,8 +77,8 @@ def test_object_shows_all_at_first_and_then_what_changes() -> None:
     first = state("e1", state="Committed", name="x", container={"uuid": C1, "state": "Queued"})
     assert object_lines(None, first) == [
         f"12:00 {C1} state: Committed",
-        f"12:00 {C1} name: x",
-        f"12:00 {C1} container.state: Queued",
+        "  name: x",
+        "  container.state: Queued",
     ]
     then = state("e2", state="Committed", name="x", container={"uuid": C1, "state": "Running"})
     assert object_lines(first.record, then) == [f"12:00 {C1} container.state: Queued → Running"]

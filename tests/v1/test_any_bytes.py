@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from arvados_nats.client import stream
 from arvados_nats.commands.command import Notes
-from arvados_nats.commands.log_printers import Copy
+from arvados_nats.commands.log_lines.printers import Copy
 from arvados_nats.commands.logs import LogSelection, Show
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor

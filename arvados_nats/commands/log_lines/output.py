@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
-from arvados_nats.commands.merge import Line, stamp
+from arvados_nats.commands.log_lines.merge import Line, stamp
 from arvados_nats.commands.sanitize import RESET, Harmless, harmless
 
 _COLOURS = ("36", "33", "35", "32", "34", "96", "93", "95", "92", "94")
 _ERROR_COLOUR = "31"
-_WIDEST_NAME = 24
+_WIDEST_NAME = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,24 @@ class Look:
         return self.timestamps and not self.safe and not self.names
 
 
-class LogOutput:
+class Output(Protocol):
     """Turns lines into bytes to print, in the order they come."""
+
+    def turn(self, process: str, container: str) -> bytes:
+        """What to print before lines of another container than those before."""
+
+    def render(self, lines: Iterable[Line]) -> bytes:
+        """What to print for these lines."""
+
+    def part(self) -> bytes:
+        """What to print so that the next line begins a new one, after what was held back."""
+
+    def close(self) -> bytes:
+        """What to print after the last line."""
+
+
+class LogOutput:
+    """Lines for a person, or as they are. Each says its process where there are several."""
 
     def __init__(self, look: Look) -> None:
         self._look = look
@@ -44,6 +61,15 @@ class LogOutput:
         self._open: str | None = None
         """The file whose last line was printed without a line end."""
         self._width = 0
+        self._process = self._container = ""
+
+    def turn(self, process: str, container: str) -> bytes:
+        """What to print before lines of another container than those before."""
+        if self._container == container:
+            return b""
+        parting = self.part() if self._container else b""
+        self._process, self._container = process, container
+        return parting
 
     def render(self, lines: Iterable[Line]) -> bytes:
         """What to print for these lines."""
@@ -100,7 +126,7 @@ class LogOutput:
         return found
 
     def _name(self, file: str) -> str:
-        name = harmless(file.removesuffix(".txt").encode())
+        name = harmless(f"{self._process} {file.removesuffix('.txt')}".strip().encode())
         self._width = max(self._width, min(len(name), _WIDEST_NAME))
         text = f"{name[:_WIDEST_NAME]:<{self._width}} | "
         return f"\x1b[{_colour(file)}m{text}{RESET}" if self._look.colours else text

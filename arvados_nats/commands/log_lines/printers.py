@@ -16,8 +16,9 @@ from collections.abc import Callable
 from typing import IO, Protocol
 
 from arvados_nats.commands.command import Notes
-from arvados_nats.commands.log_output import LogOutput, Look
-from arvados_nats.commands.merge import Line, Merge
+from arvados_nats.commands.log_lines.choice import EVERY, Choice
+from arvados_nats.commands.log_lines.merge import Line, Merge
+from arvados_nats.commands.log_lines.output import Output
 
 _HELD_IN_MEMORY = 8 * 1024 * 1024
 _PORTION = 256 * 1024
@@ -117,14 +118,22 @@ class Copy:
 class Merged:
     """Lines of several files by time stamp, or of one on a terminal."""
 
-    def __init__(self, write: Callable[[bytes], None], look: Look, notes: Notes) -> None:
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        output: Output,
+        notes: Notes,
+        *,
+        process: str = "",
+        choice: Choice = EVERY,
+    ) -> None:
         self._write = write
-        self._output = LogOutput(look)
+        self._output = output
         self._notes = notes
+        self._process = process
+        self._choice = choice
         self._merges: dict[str, Merge] = {}
         """By attempt, in order, as long as they are not over."""
-        self._printed = ""
-        """The container of the line that was printed last."""
         self._told = False
 
     def begin(self, container: str) -> None:
@@ -179,9 +188,10 @@ class Merged:
             self._print(container, merge.end(time.monotonic()))
 
     def _print(self, container: str, lines: list[Line]) -> None:
+        if not self._choice.all:
+            lines = [line for line in lines if self._choice.has(line)]
         if lines:
-            parting = b"" if self._printed in ("", container) else self._output.part()
-            self._printed = container
+            parting = self._output.turn(self._process, container)
             self._show(parting + self._output.render(lines))
 
     def _show(self, data: bytes) -> None:
