@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "arvados_nats.admin.check_cli:check",
     "config": "arvados_nats.admin.nats_config_cli:config",
     "demo": "sandbox.demo:demo",
+    "doctor": "arvados_nats.admin.doctor.cli:doctor",
     "init": "arvados_nats.admin.init.cli:init",
     "keys": "arvados_nats.admin.keys_cli:keys",
     "logs": "arvados_nats.commands.logs_cli:logs",
@@ -34,7 +35,17 @@ COMMANDS = {
 ELSEWHERE = {
     "demo": "it is in the source tree: make demo",
     **dict.fromkeys(
-        ("authcallout", "check", "config", "init", "keys", "publishers", "status", "wsproxy"),
+        (
+            "authcallout",
+            "check",
+            "config",
+            "doctor",
+            "init",
+            "keys",
+            "publishers",
+            "status",
+            "wsproxy",
+        ),
         "pip install 'arvados-nats[server]'",
     ),
 }

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +29,11 @@ if TYPE_CHECKING:
 
 @click.group()
 def check() -> None:
-    """Check a recording, the configuration, or a running installation."""
+    """Check a recording, the configuration, or one side of a running installation.
+
+    `arvados-nats doctor` looks at all of a machine, with each service's own settings and secrets.
+    """
+    logging.getLogger().addHandler(logging.NullHandler())  # what fails is told once, in the answer
 
 
 @check.command()
@@ -62,7 +68,10 @@ def connections(url: str | None) -> None:
     from arvados_nats.admin.check_connections import Note
     from arvados_nats.admin.settings import Settings
 
-    found = asyncio.run(_connections(process.load(Settings), url))
+    settings = process.load(Settings)
+    found = asyncio.run(_connections(settings, url))
+    for line in _not_looked_at(settings, url):
+        click.echo(line)
     for part, told in found.items():
         click.echo(f"{part}: {f'ok ({told})' if isinstance(told, Note) else told or 'ok'}")
     wrong = [told for told in found.values() if told and not isinstance(told, Note)]
@@ -84,7 +93,9 @@ async def _connections(settings: Settings, proxy: str | None) -> Findings:
     from arvados_nats.admin import check_arvados, check_connections, check_postgres
 
     logs = bool(settings.log_token.get_secret_value())
-    found = await check_connections.nats(settings.nats_servers, settings.seed("wsproxy"), logs=logs)
+    found = await check_connections.nats(
+        settings.nats_servers, settings.seed("wsproxy"), logs=logs, ca_file=settings.nats_ca_file
+    )
     if settings.arvados_api_host:
         found |= await check_arvados.check(
             settings.arvados_url,
@@ -94,8 +105,18 @@ async def _connections(settings: Settings, proxy: str | None) -> Findings:
     if dsn := settings.postgres_dsn.get_secret_value():
         found |= await check_postgres.check(dsn)
     if proxy:
-        found |= await check_connections.proxy(proxy)
+        found |= await check_connections.proxy(proxy, ca_file=settings.arvados_ca_file)
     return found
+
+
+def _not_looked_at(settings: Settings, proxy: str | None) -> Iterator[str]:
+    """What would make it look at the rest: silence is no verdict."""
+    if not settings.arvados_api_host:
+        yield "Arvados: not looked at (set ARVADOS_API_HOST)"
+    if not settings.postgres_dsn.get_secret_value():
+        yield "PostgreSQL: not looked at (set ARVADOS_NATS_POSTGRES_DSN)"
+    if not proxy:
+        yield "wsproxy: not looked at (give --proxy)"
 
 
 @check.command("streams")
@@ -115,11 +136,11 @@ def streams_command(store_dir: Path | None) -> None:
     from arvados_nats.service.settings import NatsSettings
 
     settings = process.load(NatsSettings)
-    seed = settings.seed("wsproxy")
-    found = asyncio.run(check_streams.check(settings.nats_servers, seed, store_dir))
+    seed, ca = settings.seed("wsproxy"), settings.nats_ca_file
+    found = asyncio.run(check_streams.check(settings.nats_servers, seed, store_dir, ca_file=ca))
     for part, wrong in found.items():
         click.echo(f"{part}: {'; '.join(wrong) or 'ok'}")
-    for line in asyncio.run(check_streams.passed_over(settings.nats_servers, seed)):
+    for line in asyncio.run(check_streams.passed_over(settings.nats_servers, seed, ca_file=ca)):
         click.echo(line)
     sys.exit(1 if any(found.values()) else 0)
 

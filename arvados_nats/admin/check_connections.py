@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import secrets
+import ssl
 import time
 from urllib.parse import urlsplit
 
@@ -46,7 +47,9 @@ class Note(str):
     __slots__ = ()
 
 
-async def nats(servers: list[str], seed: str, *, logs: bool = True) -> Findings:
+async def nats(
+    servers: list[str], seed: str, *, logs: bool = True, ca_file: str | None = None
+) -> Findings:
     """Whether `wsproxy` can log in to NATS, hears itself, is answered, and finds the streams.
 
     `logs`: whether container logs are to be there; without a log token nobody reads them.
@@ -54,7 +57,11 @@ async def nats(servers: list[str], seed: str, *, logs: bool = True) -> Findings:
     found: Findings = dict.fromkeys(("NATS", "publishers", streams.EVENTS, streams.LOGS))
     try:
         async with nats_client.connect(
-            servers, name="arvados-nats check", seed=seed, timeout=_WITHIN_SECONDS
+            servers,
+            name="arvados-nats check",
+            seed=seed,
+            timeout=_WITHIN_SECONDS,
+            ca_file=ca_file,
         ) as connection:
             await _round_trip(connection)
             found["publishers"] = await publisher_health.unanswered(connection)
@@ -88,12 +95,13 @@ async def _round_trip(connection: Nats) -> None:
         raise Unavailable("a message that was published did not come back") from error
 
 
-async def proxy(url: str) -> Findings:
+async def proxy(url: str, *, ca_file: str | None = None) -> Findings:
     """Whether wsproxy at `ws[s]://host[:port]` answers, and refuses a false token."""
     base = _base(url)
+    trusted = ssl.create_default_context(cafile=ca_file) if base.startswith("s:") else None
     return {
-        "wsproxy over HTTP": await _plain_request(f"http{base}/websocket"),
-        "wsproxy over WebSocket": await _false_token(f"ws{base}/v1/stream"),
+        "wsproxy over HTTP": await _plain_request(f"http{base}/websocket", trusted),
+        "wsproxy over WebSocket": await _false_token(f"ws{base}/v1/stream", trusted),
     }
 
 
@@ -105,9 +113,9 @@ def _base(url: str) -> str:
     return f"{parts.scheme.removeprefix('ws')}://{parts.netloc}"
 
 
-async def _plain_request(url: str) -> str | None:
+async def _plain_request(url: str, trusted: ssl.SSLContext | None) -> str | None:
     try:
-        async with httpx.AsyncClient(timeout=_WITHIN_SECONDS) as client:
+        async with httpx.AsyncClient(timeout=_WITHIN_SECONDS, verify=trusted or True) as client:
             answer = await client.get(url)
     except httpx.HTTPError as error:
         return f"{url} does not answer: {error}"
@@ -116,10 +124,10 @@ async def _plain_request(url: str) -> str | None:
     return None
 
 
-async def _false_token(url: str) -> str | None:
+async def _false_token(url: str, trusted: ssl.SSLContext | None) -> str | None:
     try:
         async with asyncio.timeout(_WITHIN_SECONDS):
-            accepted, code = await _try_token(url)
+            accepted, code = await _try_token(url, trusted)
     except TimeoutError:
         return f"{url} gave no answer to a false token: does it reach Arvados?"
     except (OSError, WebSocketException) as error:
@@ -131,9 +139,9 @@ async def _false_token(url: str) -> str | None:
     return None
 
 
-async def _try_token(url: str) -> tuple[bool, int | None]:
+async def _try_token(url: str, trusted: ssl.SSLContext | None) -> tuple[bool, int | None]:
     """Whether a false token is welcomed, and the code that the connection is closed with."""
-    async with connect(url, subprotocols=[_PROTOCOL]) as socket:
+    async with connect(url, subprotocols=[_PROTOCOL], ssl=trusted) as socket:
         await socket.send(json.dumps({"auth": {"token": FALSE_TOKEN}}))
         with contextlib.suppress(ConnectionClosed):
             async for text in socket:

@@ -30,13 +30,15 @@ _NAMES = (streams.EVENTS, streams.LOGS, streams.QUEUE, streams.CURSORS)
 Info = Mapping[str, Any]
 
 
-async def check(servers: list[str], seed: str, store: Path | None = None) -> dict[str, list[str]]:
+async def check(
+    servers: list[str], seed: str, store: Path | None = None, *, ca_file: str | None = None
+) -> dict[str, list[str]]:
     """What was looked at -> what is wrong with it; logs in as an identity of account ARVADOS.
 
     `store` is the folder of a NATS server that runs on this machine.
     """
     async with nats_client.connect(
-        servers, name="arvados-nats check", seed=seed, timeout=_WITHIN_SECONDS
+        servers, name="arvados-nats check", seed=seed, timeout=_WITHIN_SECONDS, ca_file=ca_file
     ) as nats:
         found = {name: await nats.stream_info(name) for name in _NAMES}
         if system_logs := await nats.stream_info(streams.SYSTEM_LOGS):
@@ -61,13 +63,13 @@ async def _not_stored(nats: Nats) -> list[str]:
     return []
 
 
-async def passed_over(servers: list[str], seed: str) -> list[str]:
+async def passed_over(servers: list[str], seed: str, *, ca_file: str | None = None) -> list[str]:
     """Messages that the live publisher could not show and went past, the last few of each stream.
 
     A sender's fault, not the site's: what they are tells whose.
     """
     async with nats_client.connect(
-        servers, name="arvados-nats check", seed=seed, timeout=_WITHIN_SECONDS
+        servers, name="arvados-nats check", seed=seed, timeout=_WITHIN_SECONDS, ca_file=ca_file
     ) as nats:
         told = []
         for stream in (streams.EVENTS, streams.LOGS):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import click
@@ -31,20 +32,40 @@ def status() -> None:
 
     settings = process.load(Settings)
     dsn = settings.postgres_dsn.get_secret_value()
-    row, stored = asyncio.run(_look(settings.nats_servers, settings.seed("wsproxy"), dsn))
-    behind = max(0.0, (row - stored).total_seconds()) if row and stored else 0.0
-    missing = behind > _BEHIND_SECONDS or (row is not None and stored is None)
-    click.echo(f"newest row in Arvados:  {_shown(row)}")
-    click.echo(f"newest event in NATS:   {_shown(stored)}")
-    click.echo(f"behind: {behind:.1f} s" + (": rows are missing" if missing else ""))
-    sys.exit(1 if missing else 0)
+    seed, ca = settings.seed("wsproxy"), settings.nats_ca_file
+    found = asyncio.run(look(settings.nats_servers, seed, dsn, ca_file=ca))
+    click.echo(f"newest row in Arvados:  {shown(found.row)}")
+    click.echo(f"newest event in NATS:   {shown(found.stored)}")
+    more = ": rows are missing" if found.missing else ""
+    click.echo(f"behind: {found.behind:.1f} s{more}")
+    sys.exit(1 if found.missing else 0)
 
 
-def _shown(moment: datetime | None) -> str:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The newest row that Arvados has, and the newest that is stored; None: none of late."""
+
+    row: datetime | None
+    stored: datetime | None
+
+    @property
+    def behind(self) -> float:
+        """Seconds."""
+        if self.row is None or self.stored is None:
+            return 0.0
+        return max(0.0, (self.row - self.stored).total_seconds())
+
+    @property
+    def missing(self) -> bool:
+        return self.behind > _BEHIND_SECONDS or (self.row is not None and self.stored is None)
+
+
+def shown(moment: datetime | None) -> str:
     return moment.isoformat(timespec="milliseconds") if moment else "none of the last hour"
 
 
-async def _look(servers: list[str], seed: str, dsn: str) -> tuple[datetime | None, datetime | None]:
+async def look(servers: list[str], seed: str, dsn: str, *, ca_file: str | None = None) -> Standing:
+    """Ask both."""
     from arvados_nats.contract import events, streams, subjects
     from arvados_nats.nats import client as nats_client
     from arvados_nats.postgres import dsn as postgres_dsn
@@ -57,7 +78,9 @@ async def _look(servers: list[str], seed: str, dsn: str) -> tuple[datetime | Non
             newest = await connection.fetchval(_NEWEST)
         finally:
             await primary.close(connection)
-    async with nats_client.connect(servers, name="status", seed=seed, timeout=10) as nats:
+    async with nats_client.connect(
+        servers, name="status", seed=seed, timeout=10, ca_file=ca_file
+    ) as nats:
         last = await nats.last(streams.EVENTS, f"{subjects.EVENTS}.>")
     stored = datetime.fromisoformat(events.decode(last.data).created_at) if last else None
-    return newest and newest.replace(tzinfo=UTC), stored and stored.replace(tzinfo=UTC)
+    return Standing(newest and newest.replace(tzinfo=UTC), stored and stored.replace(tzinfo=UTC))

@@ -9,6 +9,7 @@ what Arvados' own file says today is what counts.
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from arvados_nats.postgres import dsn as postgres_dsn
 from arvados_nats.service import process
 from arvados_nats.service.settings import CommaSeparated, OpsSettings
 
-_NOWHERE = Path("/nonexistent")
+_NOWHERE = Path(os.devnull)
 
 
 class Settings(SiteSettings, OpsSettings):

@@ -1,0 +1,91 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What the doctor finds: each thing it looked at is well or wrong, or it says why it did not look.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from arvados_nats.admin.check_connections import Note
+
+
+class Verdict(StrEnum):
+    """What became of a look."""
+
+    OK = "ok"
+    WRONG = "wrong"
+    SKIPPED = "not looked at"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was to be looked at."""
+
+    part: str
+    verdict: Verdict
+    text: str = ""
+    mend: str = ""
+    """The command that mends it."""
+    since: str = ""
+    here: bool = False
+    """Whether files of this machine say so: waiting does not help."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; what is empty is left out."""
+        return {name: value for name, value in asdict(self).items() if value not in ("", False)}
+
+
+def ok(part: str, text: str = "") -> Finding:
+    return Finding(part, Verdict.OK, text)
+
+
+def wrong(part: str, text: str, mend: str, *, since: str = "", here: bool = False) -> Finding:
+    return Finding(part, Verdict.WRONG, text, mend, since, here)
+
+
+def skipped(part: str, text: str) -> Finding:
+    return Finding(part, Verdict.SKIPPED, text)
+
+
+def of_check(
+    found: Mapping[str, str | None], mends: Mapping[str, str], default: str
+) -> Iterator[Finding]:
+    """What one of the checks says, with what mends each part."""
+    for part, told in found.items():
+        if told is None or isinstance(told, Note):
+            yield ok(part, told or "")
+        else:
+            yield wrong(part, told, mends.get(part, default))
+
+
+def text(findings: list[Finding], *, everything: bool = True) -> str:
+    """For a person: what was looked at, then what is wrong, since when, and what mends it."""
+    faults = [found for found in findings if found.verdict is Verdict.WRONG]
+    lines = [_line(found) for found in findings] if everything else []
+    if not faults:
+        return "\n".join([*lines, "", "Nothing is wrong."])
+    lines += ["", f"{len(faults)} wrong:"]
+    for found in faults:
+        since = f" (since {found.since})" if found.since else ""
+        lines += [f"- {found.part}: {found.text}{since}", f"  mend it: {found.mend}"]
+    return "\n".join(lines)
+
+
+def _line(found: Finding) -> str:
+    fault = found.verdict is Verdict.WRONG
+    verdict = found.verdict.upper() if fault else found.verdict
+    told = f" ({found.text})" if found.text and not fault else ""
+    return f"{verdict:<15}{found.part}{told}"
+
+
+def exit_code(findings: list[Finding]) -> int:
+    """0 if nothing is wrong, 2 if files of this machine are, 1 otherwise."""
+    faults = [found for found in findings if found.verdict is Verdict.WRONG]
+    return 2 if any(found.here for found in faults) else int(bool(faults))
