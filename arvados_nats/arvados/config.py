@@ -10,7 +10,7 @@ defaults are not in it. No text made here shows a value.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -114,15 +114,22 @@ def choose(clusters: Mapping[str, Node], name: str = "") -> ClusterConfig:
     raise BadInput(f"name one of its clusters ({there})" + (f", not {name}" if name else ""))
 
 
-def _require_unique(node: Node | None) -> None:
-    """BadInput where a name is written twice, anywhere: one of the two would be lost."""
-    children: Iterable[Node] = ()
-    if isinstance(node, MappingNode):
-        children = entries(node).values()
-    elif isinstance(node, SequenceNode):
-        children = node.value
-    for child in children:
-        _require_unique(child)
+def _require_unique(root: Node | None) -> None:
+    """BadInput where a name is written twice, anywhere: one of the two would be lost.
+
+    A node that has many aliases is looked at once.
+    """
+    seen: set[int] = set()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, MappingNode):
+            waiting += entries(node).values()
+        elif isinstance(node, SequenceNode):
+            waiting += node.value
 
 
 def entries(node: MappingNode) -> dict[str, Node]:

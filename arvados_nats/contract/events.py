@@ -10,12 +10,12 @@ posted (docs/facts/arvados.md 0.3), so nothing in it is trusted but `verified`, 
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import msgspec
-import yaml
 
+from arvados_nats.contract import serialized
+from arvados_nats.contract.serialized import plain
 from arvados_nats.errors import MALFORMED, BadInput
 
 V0_ATTRIBUTES = frozenset(
@@ -43,9 +43,6 @@ KEPT_ATTRIBUTES: dict[str, frozenset[str]] = {
 
 MAX_EVENT_BYTES = 768 * 1024
 """An event whose JSON is longer loses its properties and says so: `{"truncated": true}`."""
-
-_MAX_YAML_BYTES = 64 * 1024
-_MAX_EXACT = 2**53
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,7 +139,7 @@ def _attributes(text: str | bytes, kind: str) -> dict[str, Any]:
 
 def _value(raw: msgspec.Raw) -> Any:
     value = msgspec.json.decode(raw)
-    return value if value is None or isinstance(value, str) else _plain(value)
+    return value if value is None or isinstance(value, str) else plain(value)
 
 
 def _mapping(text: str | bytes) -> dict[str, Any]:
@@ -150,17 +147,7 @@ def _mapping(text: str | bytes) -> dict[str, Any]:
     try:
         loaded = msgspec.json.decode(text)
     except msgspec.MsgspecError:
-        return _from_yaml(text)
-    return _object(loaded)
-
-
-def _from_yaml(text: str | bytes) -> dict[str, Any]:
-    if len(text) > _MAX_YAML_BYTES:
-        raise BadInput("properties are neither JSON nor short enough to be old YAML")
-    try:
-        loaded = yaml.load(text, Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, ValueError) as error:
-        raise BadInput("properties are neither JSON nor YAML") from error
+        loaded = serialized.from_yaml(text)
     return _object(loaded)
 
 
@@ -175,32 +162,13 @@ def _object(loaded: Any) -> dict[str, Any]:
 
 def _cut(properties: dict[str, Any], kind: str) -> dict[str, Any]:
     if properties.get("text") is not None:
-        return {str(key): _plain(value) for key, value in properties.items()}
+        return {str(key): plain(value) for key, value in properties.items()}
     keep = KEPT_ATTRIBUTES.get(kind, COMMON_ATTRIBUTES)
     return {
-        side: _plain({k: v for k, v in attributes.items() if k in keep})
+        side: plain({k: v for k, v in attributes.items() if k in keep})
         for side in ("old_attributes", "new_attributes")
         if isinstance(attributes := properties.get(side), dict)
     }
-
-
-def _plain(value: Any) -> Any:
-    """JSON that a browser reads without loss: integers beyond 2^53 (priorities) as text."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, int) and abs(value) > _MAX_EXACT:
-        return str(value)
-    if value is None or isinstance(value, str | int | float):
-        return value
-    return timestamp(value) if isinstance(value, datetime) else str(value)
-
-
-def timestamp(moment: datetime) -> str:
-    """A column without time zone (it holds UTC) as arvados-ws writes it: RFC 3339, shortest."""
-    text = moment.replace(tzinfo=None).isoformat()
-    return (text.rstrip("0") if "." in text else text) + "Z"
 
 
 def v0_properties(event: Event) -> dict[str, Any]:

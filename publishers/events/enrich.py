@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats.contract.events import Event, timestamp
+from arvados_nats.contract.events import Event
+from arvados_nats.contract.serialized import timestamp
 from arvados_nats.contract.subjects import KIND_OF_NAME, is_uuid
 from publishers.events.rows import LogRow
 from publishers.events.verifier import Verified, Verifier

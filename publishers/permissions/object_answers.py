@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from arvados_nats.contract import subjects
-from arvados_nats.contract.events import timestamp
+from arvados_nats.contract.serialized import timestamp
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput
 from arvados_nats.nats import responder
 from arvados_nats.nats.client import Message, Nats

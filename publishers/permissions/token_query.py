@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
-import yaml
 
-from arvados_nats.errors import MALFORMED
+from arvados_nats.contract import serialized
+from arvados_nats.errors import MALFORMED, BadInput
 from arvados_nats.permission_client.grants_messages import TokensAnswer, TokenState
 from arvados_nats.postgres.arvados_tables import REFRESHES_AT
 from publishers.postgres.database import Database
@@ -133,7 +133,7 @@ def scopes_of(text: str) -> tuple[str, ...]:
         found = msgspec.json.decode(text) if text else []
     except MALFORMED:
         try:
-            found = yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError):
+            found = serialized.from_yaml(text)
+        except BadInput:
             found = []
     return tuple(map(str, found)) if isinstance(found, list) else ()

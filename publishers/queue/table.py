@@ -17,11 +17,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-import yaml
-
-from arvados_nats.contract import queue_entries
-from arvados_nats.contract.events import timestamp
+from arvados_nats.contract import queue_entries, serialized
 from arvados_nats.contract.queue_entries import STATES, QueueEntry
+from arvados_nats.contract.serialized import plain, timestamp
+from arvados_nats.errors import BadInput
 from publishers.postgres.database import Database, Row
 from publishers.queue import metrics
 
@@ -48,7 +47,6 @@ WHERE uuid = ANY($1::varchar[]) AND state IN ({_STATES})
 ORDER BY modified_at, uuid
 """
 _AT_ONCE = 2000
-_MAX_EXACT = 2**53
 
 
 async def digests(database: Database) -> dict[str, int]:
@@ -94,8 +92,8 @@ def _decoded(uuid: str, text: str | None) -> Any:
         return {}
     fits = len(text) <= _MAX_SERIALIZED
     for load in (json.loads, _mapping) if fits else ():
-        with contextlib.suppress(ValueError, RecursionError):
-            return _plain(load(text))
+        with contextlib.suppress(ValueError, RecursionError, BadInput):
+            return plain(load(text))
     metrics.UNREADABLE.inc()
     logger.warning(
         "column of a container cannot be read",
@@ -105,24 +103,7 @@ def _decoded(uuid: str, text: str | None) -> Any:
 
 
 def _mapping(text: str) -> dict[Any, Any]:
-    """YAML by libyaml: Python's own loader takes ten seconds for a few thousand brackets."""
-    if "&" in text and "*" in text:
-        raise ValueError("YAML that may be many times as large as its text")
-    try:
-        loaded = yaml.load(text, Loader=yaml.CSafeLoader)
-    except yaml.YAMLError as error:
-        raise ValueError("not YAML") from error
+    loaded = serialized.from_yaml(text)
     if not isinstance(loaded, dict):
-        raise ValueError("not a mapping")
+        raise BadInput("not a mapping")
     return loaded
-
-
-def _plain(value: Any) -> Any:
-    """JSON that every client reads without loss: integers beyond 2^53 as text."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, int) and abs(value) > _MAX_EXACT:
-        return str(value)
-    return value if value is None or isinstance(value, str | int | float) else str(value)

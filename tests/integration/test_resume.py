@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats.contract import events, streams, subjects
+from arvados_nats.contract import events, serialized, streams, subjects
 from arvados_nats.contract.events import Event
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats import client as nats_client
@@ -49,7 +49,7 @@ async def _store(nats: Nats, *rows: LogRow) -> None:
             uuid=row.uuid,
             event_type=row.event_type,
             event_at=None,
-            created_at=events.timestamp(row.created_at),
+            created_at=serialized.timestamp(row.created_at),
             object_uuid=row.object_uuid,
             object_kind="",
             object_owner_uuid=None,

@@ -32,6 +32,8 @@ _COPIES = 3
 """A piece is held as bytes, as text and as a frame."""
 _SAVED_BYTES = 512 * 1024
 _HOLE_SECONDS = 30.0
+_HOLES = 1_000
+"""Holes that are remembered: the latest, since readers choose how many there are."""
 _LATE_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Seconds to wait for a replica of the stream that has not yet what was already sent live."""
 
@@ -68,7 +70,7 @@ class LogHistory:
         self._saved = saved
         self._pieces: OrderedDict[_Key, Piece] = OrderedDict()
         self._bytes = 0
-        self._holes: dict[_Key, tuple[Hole, float]] = {}
+        self._holes: OrderedDict[_Key, tuple[Hole, float]] = OrderedDict()
         self._flights = SingleFlight[_Key, Step]("log history")
 
     def forget(self) -> None:
@@ -188,6 +190,8 @@ class LogHistory:
             hole = Hole(place, end, "neither the stream nor Arvados has these bytes")
             key = (wanted.container, wanted.file, place)
             self._holes[key] = (hole, time.monotonic() + _HOLE_SECONDS)
+            if len(self._holes) > _HOLES:
+                self._holes.popitem(last=False)
             return hole
         made[0].ahead = made[-1].next if made[-1].next.offset < end else None
         for piece in made:
