@@ -48,7 +48,7 @@ test-newest:
 test-ages: $(VENV)/.test $(PAGE)
 	$(BIN)/python -m pytest tests/ages tests/integration/test_ages.py
 
-# Everything fails once, in some four minutes; MINUTES=60 goes on with faults by chance.
+# Everything fails once, in some five minutes; MINUTES=60 goes on with faults by chance.
 test-faults: $(VENV)/.test
 	ARVADOS_NATS_FAULTS_MINUTES=$(or $(MINUTES),0) $(BIN)/python -m pytest -s -m 'storm or not storm' tests/faults
 

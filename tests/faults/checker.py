@@ -7,7 +7,8 @@ Pure, in the spirit of Jepsen's checkers: it knows nothing of the product, only 
 what was seen, each with the time of one clock. A history is JSON lines (`Step`):
 
 - `write`: number `n` of `stream` is acknowledged; what is not yet acknowledged may be read.
-- `allow` and `revoke`: from now on `reader` may, or may not, read `stream`.
+- `allow` and `revoke`: from now on `reader` may, or may not, read `stream` (`unordered`: nobody
+  promised it an order); `permit`: it may, and misses nothing if it does not.
 - `read`: `reader` got number `n` of `stream`; `gap`: it was told that something may be missing.
 - `begin` and `end` of a `fault`, and `over`: nothing comes after it.
 """
@@ -26,11 +27,12 @@ class Step(msgspec.Struct, omit_defaults=True, frozen=True):
     """One line of a history."""
 
     t: float
-    do: Literal["write", "allow", "revoke", "read", "gap", "begin", "end", "over"]
+    do: Literal["write", "allow", "permit", "revoke", "read", "gap", "begin", "end", "over"]
     stream: str = ""
     n: int = 0
     reader: str = ""
     fault: str = ""
+    unordered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class _History:
         self._found = Verdict()
         self._written: defaultdict[str, dict[int, float]] = defaultdict(dict)
         self._open: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        self._free: set[tuple[str, str]] = set()
+        self._unordered: set[tuple[str, str]] = set()
         self._seen: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
         self._since_gap: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
         self._last: dict[tuple[str, str], int] = {}
@@ -99,8 +103,10 @@ class _History:
             case "write":
                 self._written[step.stream].setdefault(step.n, step.t)
             case "allow":
-                spans = self._open.setdefault((step.reader, step.stream), [])
-                spans.append((step.t, float("inf")))
+                self._allow(step)
+            case "permit":
+                self._allow(step)
+                self._free.add((step.reader, step.stream))
             case "revoke":
                 self._revoke(step)
             case "read":
@@ -112,6 +118,12 @@ class _History:
                 self._fault_until = step.t
             case "end":
                 self._fault_until = step.t
+
+    def _allow(self, step: Step) -> None:
+        spans = self._open.setdefault((step.reader, step.stream), [])
+        spans.append((step.t, float("inf")))
+        if step.unordered:
+            self._unordered.add((step.reader, step.stream))
 
     def _revoke(self, step: Step) -> None:
         spans = self._open.get((step.reader, step.stream), [])
@@ -132,7 +144,7 @@ class _History:
             self._note("leaked", step)
         if step.n in self._since_gap[place]:
             self._note("doubled", step)
-        elif step.n < self._last.get(place, step.n):
+        elif step.n < self._last.get(place, step.n) and place not in self._unordered:
             self._note("reordered", step)
         self._since_gap[place].add(step.n)
         self._last[place] = max(step.n, self._last.get(place, step.n))
@@ -151,6 +163,8 @@ class _History:
         found.written = sum(len(numbers) for numbers in self._written.values())
         until = self._fault_until
         for (reader, stream), spans in self._open.items():
+            if (reader, stream) in self._free:
+                continue
             for n, written in self._written[stream].items():
                 if any(begin <= written and written < end for begin, end in spans):
                     self._judge(reader, stream, n, written, until)

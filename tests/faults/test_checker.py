@@ -58,12 +58,31 @@ PLANTED: dict[str, tuple[list[Step], dict[str, int]]] = {
         {},
     ),
     "out of turn": ([*_without(7), Step(9.5, "read", "s", 7, reader="r1")], {"reordered": 1}),
+    "out of turn, and nobody promised one": (
+        [
+            *_without(7),
+            Step(0.0, "allow", "s", reader="r1", unordered=True),
+            Step(9.5, "read", "s", 7, reader="r1"),
+        ],
+        {},
+    ),
     "to nobody": ([*good(), Step(5.0, "read", "s", 3, reader="spy")], {"leaked": 1}),
     "after it was taken away": (
         [
             *good(1, 5),
             Step(3.5, "revoke", "s", reader="r0"),
             Step(9.0, "read", "s", 9, reader="r0"),
+        ],
+        {"leaked": 1},
+    ),
+    "after a permit ended": (
+        [
+            *good(1, 5),
+            Step(2.0, "permit", "s", reader="guest"),
+            Step(2.5, "read", "s", 1, reader="guest"),
+            Step(3.0, "revoke", "s", reader="guest"),
+            Step(4.9, "read", "s", 2, reader="guest"),
+            Step(5.5, "read", "s", 4, reader="guest"),
         ],
         {"leaked": 1},
     ),

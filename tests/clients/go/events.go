@@ -15,7 +15,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Events tells what happens in a project, each event once and in order, over every interruption.
+// Events tells what happens in a project, each event once, over every interruption; in order, but
+// for what was lost on its way: history tells that later.
 type Events struct {
 	Project string
 	cursor  string

@@ -183,7 +183,8 @@ function sequenceOf(message) {
   throw new NotLive(`${message.subject} has no sequence`);
 }
 
-/** What happens in a project, each event once and in order, over every interruption. */
+/** What happens in a project, each event once, over every interruption; in order, but for what was
+ * lost on its way: history tells that later. */
 class Events {
   #place = { begin: "now" }; // or "oldest", for all that is kept; later a cursor
   #told = 0; // history has told everything up to this sequence

@@ -161,7 +161,10 @@ def sequence_of(message: Msg) -> int:
 
 
 class Events:
-    """What happens in a project, each event once and in order, over every interruption."""
+    """What happens in a project, each event once, over every interruption.
+
+    In order, but for what was lost on its way: history tells that later.
+    """
 
     def __init__(self, project_uuid: str) -> None:
         self.project_uuid = project_uuid

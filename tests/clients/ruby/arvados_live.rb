@@ -174,7 +174,8 @@ class Connection
   end
 end
 
-# What happens in a project, each event once and in order, over every interruption.
+# What happens in a project, each event once, over every interruption; in order, but for what was
+# lost on its way: history tells that later.
 class Events
   def initialize(project)
     @project = project

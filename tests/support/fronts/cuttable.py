@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""A TCP proxy whose connections can fall silent, be cut, or become slow.
+"""A TCP proxy whose connections can fall silent, be cut, be refused, or become slow.
 
 Silence is what a power cut, a lost machine and a forgetful firewall look like: both ends keep
 their sockets, and nothing comes. New connections work, unless `closed` says otherwise.
@@ -42,6 +42,8 @@ class Cuttable:
         self.port = 0
         self.closed = False
         """Whether new connections are swallowed: accepted, and nothing ever comes."""
+        self.refusing = False
+        """Whether new connections are ended at once."""
         self.rate: float | None = None
         """Bytes a second that each connection carries from the server to the client."""
         self._target = host, port
@@ -77,6 +79,8 @@ class Cuttable:
         assert task is not None
         link.tasks.append(task)
         try:
+            if self.refusing:
+                return
             if self.closed:
                 await asyncio.Event().wait()
             far_reader, far_writer = await asyncio.open_connection(*self._target)

@@ -1,0 +1,183 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What can fail in a storm, by name: each does it, and undoes it where a person would have to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import resource
+import shutil
+import signal
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+from arvados_nats.contract import streams
+from arvados_nats.errors import ArvadosNatsError
+from arvados_nats.nats import client as nats_client
+from sandbox.nats_server import NatsServer
+from tests.support.fronts.cuttable import Way
+from tests.support.worlds.storm import Storm
+
+_STREAMS = (streams.EVENTS, streams.LOGS, streams.QUEUE, streams.CURSORS, streams.SYSTEM_LOGS)
+
+
+async def _killed(storm: Storm, name: str) -> None:
+    service = storm.stack.services[name]
+    await service.kill()
+    await asyncio.sleep(0.5)
+    await service.start()
+
+
+async def _stopped(storm: Storm, name: str) -> None:
+    process = storm.stack.services[name].process
+    assert process is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    await asyncio.sleep(5)
+    os.kill(process.pid, signal.SIGCONT)
+
+
+async def _nats_killed(storm: Storm) -> None:
+    server = random.choice(storm.servers)
+    await server.kill()
+    await asyncio.sleep(1)
+    await server.start()
+
+
+async def _step_down(storm: Storm) -> None:
+    seed = storm.sandbox.seed("publisher")
+    urls = [server.url for server in storm.servers]
+    async with nats_client.connect(urls, name="test", seed=seed) as nats:
+        for _ in range(4):
+            for stream in _STREAMS:
+                try:
+                    await nats.js_api(f"STREAM.LEADER.STEPDOWN.{stream}")
+                except ArvadosNatsError:
+                    continue  # it has none just now
+            await asyncio.sleep(1)
+
+
+async def _lose(servers: Iterable[NatsServer]) -> None:
+    servers = list(servers)
+    for server in servers:
+        await server.kill()
+    for server in servers:
+        for found in list(server.folder.rglob("jetstream")):
+            shutil.rmtree(found, ignore_errors=True)
+    await asyncio.gather(*(server.start() for server in servers))
+    await asyncio.gather(*(server.healthy() for server in servers))
+
+
+def _stores(server: NatsServer) -> list[Path]:
+    return [path for path in server.folder.rglob("jetstream") if path.is_dir()][:1]
+
+
+async def _rolled_back(server: NatsServer) -> None:
+    """Its disk is replaced by a copy of some seconds ago."""
+    await server.stop()
+    (store,) = _stores(server)
+    copy = server.folder.parent / f"{server.folder.name}-copy"
+    await asyncio.to_thread(shutil.copytree, store, copy)
+    await server.start()
+    await server.healthy()
+    await asyncio.sleep(3)
+    await server.kill()
+    await asyncio.to_thread(shutil.rmtree, store)
+    await asyncio.to_thread(shutil.move, copy, store)
+    await server.start()
+    await server.healthy()
+
+
+async def _full(servers: list[NatsServer]) -> None:
+    """Nothing can be added to a file for 5 s; then a person makes room and restarts them."""
+    before = [resource.prlimit(one.pid, resource.RLIMIT_FSIZE) for one in servers]
+    for one, (_, hard) in zip(servers, before, strict=True):
+        resource.prlimit(one.pid, resource.RLIMIT_FSIZE, (1, hard))
+    await asyncio.sleep(5)
+    for one in servers:
+        await one.restart()
+        await one.healthy()
+
+
+async def _failed_over(storm: Storm) -> None:
+    """The host of PostgreSQL is gone without a word, and another one is the primary."""
+    dead, alive = storm.database_lines
+    dead.silence()
+    dead.closed, alive.refusing = True, False
+    storm.database_lines.reverse()
+    await storm.sandbox.postgres.restart()
+    await asyncio.sleep(3)
+
+
+async def _clocks(storm: Storm) -> None:
+    for seconds in (30, -30, 30, 0):
+        for name, clock in storm.clocks.items():
+            clock.move(-seconds if name == "wsproxy-2" else seconds)
+        await asyncio.sleep(2)
+
+
+async def _postgres_restarted(storm: Storm) -> None:
+    await storm.sandbox.postgres.restart()
+
+
+async def _postgres_silent(storm: Storm, way: Way = Way.BOTH) -> None:
+    storm.database_lines[0].silence(way)
+    await asyncio.sleep(3)
+
+
+async def _api_hangs(storm: Storm) -> None:
+    with storm.sandbox.backend.faults.hanging():
+        await asyncio.sleep(4)
+
+
+async def _api_fails(storm: Storm) -> None:
+    with storm.sandbox.backend.faults.failing():
+        await asyncio.sleep(4)
+
+
+async def _readers_cut(storm: Storm) -> None:
+    for _ in range(3):
+        for line in storm.proxy_lines:
+            line.cut()
+        await asyncio.sleep(0.7)
+
+
+async def _readers_silent(storm: Storm, way: Way = Way.BOTH) -> None:
+    storm.proxy_lines[0].silence(way)
+    await asyncio.sleep(3)
+
+
+async def _slow(storm: Storm) -> None:
+    storm.proxy_lines[1].rate = 8_000
+    await asyncio.sleep(5)
+    storm.proxy_lines[1].rate = None
+
+
+FAULTS: dict[str, Callable[[Storm], Awaitable[None]]] = {
+    "publishers killed": lambda s: _killed(s, "publishers"),
+    "second publishers killed": lambda s: _killed(s, "publishers-2"),
+    "publishers stopped for 5 s": lambda s: _stopped(s, "publishers"),
+    "wsproxy killed": lambda s: _killed(s, "wsproxy-2"),
+    "wsproxy stopped for 5 s": lambda s: _stopped(s, "wsproxy-2"),
+    "authcallout killed": lambda s: _killed(s, "authcallout"),
+    "a NATS server killed": _nats_killed,
+    "stream leaders step down": _step_down,
+    "store of one NATS server lost": lambda s: _lose(s.servers[2:]),
+    "store of all NATS servers lost": lambda s: _lose(s.servers),
+    "store of one NATS server rolled back": lambda s: _rolled_back(s.servers[1]),
+    "disk of one NATS server full": lambda s: _full(s.servers[:1]),
+    "disks of all NATS servers full": lambda s: _full(s.servers),
+    "PostgreSQL restarted": _postgres_restarted,
+    "PostgreSQL silent": _postgres_silent,
+    "PostgreSQL silent one way": lambda s: _postgres_silent(s, Way.DOWN),
+    "PostgreSQL at another host": _failed_over,
+    "clocks jump by 30 s": _clocks,
+    "API hangs for 4 s": _api_hangs,
+    "API answers 500 for 4 s": _api_fails,
+    "readers cut three times": _readers_cut,
+    "readers' line silent": _readers_silent,
+    "readers' line silent one way": lambda s: _readers_silent(s, Way.UP),
+    "readers' line slow": _slow,
+}
