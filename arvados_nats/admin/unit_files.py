@@ -35,6 +35,8 @@ class Unit:
     load: dict[str, Path] = field(default_factory=dict)
     fallback: dict[str, str] = field(default_factory=dict)
     dynamic_user: bool = False
+    state: str = ""
+    """Its folder below /var/lib."""
 
     @property
     def shown(self) -> str:
@@ -123,6 +125,8 @@ def _apply(unit: Unit, key: str, value: str) -> None:
         case "SetCredential":
             name, _, text = value.partition(":")
             unit.fallback[name] = re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[0]), text)
+        case "StateDirectory":
+            unit.state = value
         case "DynamicUser":
             unit.dynamic_user = value == "yes"
 
