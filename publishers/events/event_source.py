@@ -9,13 +9,16 @@ the truth. It goes forward by created_at, which no user can set, and looks back 
 second, over minutes every few seconds and over half an hour every minute, since a transaction may
 commit long after it wrote its rows (docs/facts/arvados.md 0.2, 3, 10). Ids are never a cursor. What
 NOTIFY names does not wait for the answers that a scan waits for.
+
+Until the stream has told all that it holds (`resume.Past`) only what is new is looked for, and what
+is found is asked about.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,14 +28,12 @@ from arvados_nats.postgres.primary import STATEMENT_TIMEOUT
 from publishers import metrics
 from publishers.events import rows as log_rows
 from publishers.events.notify_queue import Notified
+from publishers.events.resume import Past
 from publishers.events.rows import LogRow
-from publishers.events.seen_rows import KnownRows, slice_of, start_of
+from publishers.events.seen_rows import slice_of, start_of
 from publishers.postgres.database import Database
 
 _LIST_PAGE = 5_000
-
-Settled = Callable[[LogRow], Awaitable[bool]]
-"""Whether a row from before the window needs nothing: it is in the stream, or too old for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,32 +52,21 @@ class Scans:
 
 
 class EventSource:
-    """Rows in order, from the floor of `known` on; made anew whenever publishing begins."""
+    """Rows in order, from the beginning of the window; made anew whenever publishing begins."""
 
-    def __init__(
-        self,
-        database: Database,
-        notified: Notified,
-        known: KnownRows,
-        settled: Settled,
-        scans: Scans,
-    ) -> None:
+    def __init__(self, database: Database, notified: Notified, past: Past, scans: Scans) -> None:
         self._database = database
         self._notified = notified
-        self._known = known
-        self._settled = settled
+        self._past = past
+        self._known = past.known
         self._scans = scans
-        self._clock = known.floor
-        self._high = known.floor
+        self._clock = self._high = past.newest or past.known.floor
         self._due = {"near": 0.0, "middle": 0.0, "wide": 0.0}
 
     async def batches(self) -> AsyncGenerator[list[LogRow], None]:
         """Batches of new rows, for ever; a row handed out once is not handed out again."""
-        self._clock = await log_rows.now(self._database)
-        known, counts = self._known.counts(), await self._count(self._known.floor)
-        async for rows in self._differing(counts, known):
+        async for rows in self._missed():
             yield rows
-        self._ran("wide")
         self._due["near"] = 0.0
         while True:
             # Commits are better ordered by NOTIFY: what it has named goes before what is found, and
@@ -89,6 +79,21 @@ class EventSource:
                 async for rows in self._scan():
                     yield rows
             await self._notified.wait(self._due["near"] - time.monotonic())
+
+    async def _missed(self) -> AsyncIterator[list[LogRow]]:
+        """What came while nobody published."""
+        self._clock = await log_rows.now(self._database)
+        self._high = min(self._high, self._clock)
+        if self._past.whole:
+            known, counts = self._known.counts(), await self._count(self._known.floor)
+            async for rows in self._differing(counts, known):
+                yield rows
+            self._ran("wide")
+        else:
+            begin = max(self._high - self._scans.near, self._known.floor)
+            # To the last one that is visible: what NOTIFY names from now on was committed later.
+            async for rows in self._span(begin, self._clock + self._scans.near, set()):
+                yield rows
 
     async def _drain(self, count: int) -> AsyncIterator[list[LogRow]]:
         """The rows of `count` notified ids."""
@@ -118,6 +123,9 @@ class EventSource:
         begin = max(self._high - self._scans.near, self._known.floor)
         async for rows in self._span(begin, self._clock - self._scans.grace):
             yield rows
+        if not self._past.whole:
+            self._ran("near")
+            return
         if self._notified.take_overflow() or self._is_due("wide"):
             self._known.forget_before(self._high - self._scans.wide)
             scan, since = "wide", self._known.floor
@@ -183,6 +191,7 @@ class EventSource:
             for start in range(0, len(unknown), self._scans.batch):
                 uuids = unknown[start : start + self._scans.batch]
                 found = await log_rows.read_by_uuid(self._database, uuids)
+                found = await self._past.lacking(found)
                 if rows := self._take(sorted(found, key=_moment)):
                     yield rows
             if len(page) < _LIST_PAGE:
@@ -195,11 +204,14 @@ class EventSource:
         metrics.skipped("duplicate", len(ids) - len(new))
         rows = await log_rows.read_by_id(self._database, new) if new else []
         metrics.skipped("no_row", len(new) - len(rows))
+        inside = [row for row in rows if self._known.reaches(row.created_at)]
+        wanted = {row.uuid for row in await self._past.lacking(inside)}
         return self._take(
             [
                 row
                 for row in rows
-                if self._known.reaches(row.created_at) or not await self._settled(row)
+                if row.uuid in wanted
+                or not (self._known.reaches(row.created_at) or await self._past.settled(row))
             ]
         )
 

@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The event publisher: each row of Arvados' logs table becomes one message of ARVADOS_EVENTS.
 
-Listen, take the lock, read from the stream what it has, then forward every row that it lacks:
+Take the lock, listen, read from the stream what it has, and forward every row that it lacks:
 `event_source` -> `enrich` -> `stream_writer`. Whatever fails, the position is kept by the stream
 itself, and the same steps are taken again (design: flow 1).
 """
 
 from __future__ import annotations
 
-import functools
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -98,22 +98,25 @@ class _Publisher:
         nats, database, scans = self.nats, self.database, self.options.scans
         await streams.ensure(nats, streams.event_stream(self.options.limits))
         fresh_start = await log_rows.now(database) - self.options.fresh_start
-        position = await resume.from_stream(nats, scans.wide, fresh_start)
+        past = await resume.from_stream(nats, scans.wide, fresh_start)
         self.attempts.succeeded()
         writer = StreamWriter(
             nats,
             streams.EVENTS,
-            position.last_sequence,
+            past.last_sequence,
             health=self.health,
             on_dropped=lambda message: self._pass_over(message.id, "too_large"),
         )
-        settled = functools.partial(resume.is_settled, nats)
         verifier = Verifier(database)
-        source = EventSource(database, notified, position.known, settled, scans)
-        async with aclosing(source.batches()) as batches:
-            async for rows in batches:
-                await writer.write(await self._messages(rows, verifier))
-                _count(rows)
+        source = EventSource(database, notified, past, scans)
+        reading = asyncio.create_task(past.read())
+        try:
+            async with aclosing(source.batches()) as batches:
+                async for rows in batches:
+                    await writer.write(await self._messages(rows, verifier))
+                    _count(rows)
+        finally:
+            reading.cancel()
 
     async def _messages(self, rows: Sequence[LogRow], verifier: Verifier) -> list[Outgoing]:
         """Messages of rows that were read together; a row that fails by itself is passed over."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from arvados_nats.contract import events, serialized, streams, subjects
 from arvados_nats.contract.events import Event
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.acks import Ack
 from arvados_nats.nats.client import Nats
 from arvados_nats.service import keys
 from publishers.events import resume
@@ -43,23 +45,26 @@ def _row(created_at: datetime, row_id: int = 1) -> LogRow:
 
 
 async def _store(nats: Nats, *rows: LogRow) -> None:
-    for row in rows:
-        event = Event(
-            id=row.id,
-            uuid=row.uuid,
-            event_type=row.event_type,
-            event_at=None,
-            created_at=serialized.timestamp(row.created_at),
-            object_uuid=row.object_uuid,
-            object_kind="",
-            object_owner_uuid=None,
-            verified=False,
-            audience=[],
-            properties={},
-        )
-        subject = subjects.event(row.object_uuid, row.event_type)
-        headers = {"Nats-Msg-Id": row.uuid}
-        await (await nats.publish_stored(subject, events.encode(event), headers))
+    await asyncio.gather(*[await ack for ack in [_sent(nats, row) for row in rows]])
+
+
+async def _sent(nats: Nats, row: LogRow) -> asyncio.Future[Ack]:
+    event = Event(
+        id=row.id,
+        uuid=row.uuid,
+        event_type=row.event_type,
+        event_at=None,
+        created_at=serialized.timestamp(row.created_at),
+        object_uuid=row.object_uuid,
+        object_kind="",
+        object_owner_uuid=None,
+        verified=False,
+        audience=[],
+        properties={},
+    )
+    subject = subjects.event(row.object_uuid, row.event_type)
+    headers = {"Nats-Msg-Id": row.uuid}
+    return await nats.publish_stored(subject, events.encode(event), headers)
 
 
 async def test_an_empty_stream_begins_where_it_is_told(nats: Nats) -> None:
@@ -111,24 +116,61 @@ async def test_an_old_row_is_settled_when_the_stream_has_it(nats: Nats) -> None:
     await _store(nats, row)
     after = replace(row, created_at=utc_now() + timedelta(seconds=1))
     before = skipped("duplicate")
-    assert await resume.is_settled(nats, after)
+    past = await resume.from_stream(nats, WINDOW, utc_now())
+    assert await past.settled(after)
     assert skipped("duplicate") == before + 1
-    assert not await resume.is_settled(nats, replace(after, uuid=new_uuid("57u5n")))
+    assert not await past.settled(replace(after, uuid=new_uuid("57u5n")))
 
 
 async def test_a_row_from_before_the_stream_is_too_old(nats: Nats) -> None:
     """And so is every old row while the stream is empty."""
     before = skipped("too_old")
-    assert await resume.is_settled(nats, _row(utc_now()))
+    past = await resume.from_stream(nats, WINDOW, utc_now())
+    assert await past.settled(_row(utc_now()))
     await _store(nats, _row(utc_now()))
-    assert await resume.is_settled(nats, _row(utc_now() - timedelta(hours=1)))
+    assert await past.settled(_row(utc_now() - timedelta(hours=1)))
     assert skipped("too_old") == before + 2
+
+
+async def test_publishing_begins_before_the_whole_window_was_read(nats: Nats) -> None:
+    """However much it holds; what is in the part that was not read yet is asked about."""
+    now = utc_now()
+    rows = [_row(now - timedelta(seconds=n), n) for n in range(1200)]
+    await _store(nats, *reversed(rows))
+    past = await resume.from_stream(nats, WINDOW, now)
+    assert not past.whole
+    assert past.newest == now
+    assert len(past.known) < 600
+    new = [replace(row, uuid=new_uuid("57u5n")) for row in rows[::100]]
+    asked = [row for pair in zip(rows[::100], new, strict=True) for row in pair]
+    assert await past.lacking(asked) == new
+    await past.read()
+    assert past.whole
+    assert len(past.known) == len(rows)
+    assert await past.lacking(new) == new
+
+
+async def test_an_object_with_very_many_events_is_waited_for(nats: Nats) -> None:
+    """Then the part of the stream that may hold the row is read before anything is said."""
+    now, uuid = utc_now(), new_uuid("4zz18")
+    rows = [
+        replace(_row(now - timedelta(seconds=n / 10), n), object_uuid=uuid) for n in range(1600)
+    ]
+    await _store(nats, *reversed(rows))
+    past = await resume.from_stream(nats, WINDOW, now)
+    new = replace(rows[-1], uuid=new_uuid("57u5n"))
+    asking = asyncio.create_task(past.lacking([rows[-1], new]))
+    await nats.flush()
+    assert not past.whole
+    await past.read()
+    assert await asyncio.wait_for(asking, 20) == [new]
 
 
 async def test_without_a_stream_nothing_can_be_said(nats: Nats) -> None:
     """Unavailable: make the stream first."""
+    past = await resume.from_stream(nats, WINDOW, utc_now())
     await nats.js_api(f"STREAM.DELETE.{streams.EVENTS}")
     with pytest.raises(Unavailable):
         await resume.from_stream(nats, WINDOW, utc_now())
     with pytest.raises(Unavailable):
-        await resume.is_settled(nats, _row(utc_now()))
+        await past.settled(_row(utc_now()))
