@@ -21,12 +21,15 @@ from arvados_nats.nats import server_config
 from arvados_nats.service import door
 from authcallout import admissions, connections
 from authcallout.settings import Settings as CalloutSettings
-from wsproxy.native_api import reply, requests
+from wsproxy.native_api import answers, reply
 from wsproxy.settings import Settings
-from wsproxy.transport import fragments, inbound, limits, send_buffer, websocket
+from wsproxy.transport import fragments, inbound, limits, pings, send_buffer, websocket
 from wsproxy.v0 import connection as v0
 from wsproxy.v0 import messages as v0_messages
 from wsproxy.v1 import session as v1
+from wsproxy.wamp import calls as wamp_calls
+from wsproxy.wamp import connection as wamp_connection
+from wsproxy.wamp import session as wamp
 
 PAGE = Path(__file__).parents[1] / "docs" / "threat-model.md"
 BEGIN, END = "<!-- bounds: made by tools/make_bounds.py -->", "<!-- end of bounds -->"
@@ -191,6 +194,28 @@ def _sockets() -> list[Bounds]:
             f"{subscribed}; {unsent}",
             f"{frame}; `too_many`; 4429, 4501, 4009; cut",
         ),
+        Bounds(
+            "no token, or a refused one",
+            "WAMP",
+            _size(v1.MAX_MESSAGE),
+            "-",
+            pace,
+            unknown,
+            f"{wamp.AUTH_SECONDS:.0f} s for its token",
+            _size(inbound.SLICE_BYTES + v1.MAX_MESSAGE),
+            f"{frame}, 4500 no WAMP, 4501 refused, 4502 too late, dropped for the next",
+        ),
+        Bounds(
+            "a user's or the anonymous token",
+            "WAMP",
+            _size(v1.MAX_MESSAGE),
+            "-",
+            f"{pace}; {wamp_connection.CALLS} calls under way, those of one user as requests",
+            known,
+            f"{silent}; {pings.SILENT_SECONDS:.0f} s without a pong",
+            f"{subscribed}; {unsent}; {_size(wamp_calls.MAX_BYTES)} an answer",
+            f"{frame}; `too_many`, `unavailable`; 4429, 4501; cut",
+        ),
     ]
 
 
@@ -229,8 +254,8 @@ def _nats() -> list[Bounds]:
             f"{_size(accounts.user_payload)} with its headers",
             "-",
             "-",
-            f"{requests._PER_USER} of one user, {requests._IN_ALL} in all under way",
-            f"{requests._SECONDS:.0f} s for an answer",
+            f"{answers.PER_USER} of one user, {answers.IN_ALL} in all under way",
+            f"{answers.SECONDS:.0f} s for an answer",
             f"{_size(reply.MAX_BYTES)} an answer",
             "`busy`; connection ended for a larger message",
         ),

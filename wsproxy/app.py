@@ -21,6 +21,7 @@ from wsproxy.transport.incoming import Receive, Scope, Send
 from wsproxy.v0 import connection as socket_v0
 from wsproxy.v1 import connection as socket_v1
 from wsproxy.v1 import sse_routes
+from wsproxy.wamp import connection as socket_wamp
 
 HEALTH_CHECKS = ("ping", "db")
 """`db` is what arvados-ws has, and what monitoring of a site may look at."""
@@ -28,6 +29,7 @@ HEALTH_CHECKS = ("ping", "db")
 PROTOCOLS: dict[str, Protocol] = {
     "/websocket": socket_v0.serve,
     "/v1/stream": socket_v1.serve,
+    "/wamp": socket_wamp.serve,
     "/arvados/v1/events.ws": not_implemented,
 }
 

@@ -35,6 +35,7 @@ from wsproxy.logins.readable import Readable
 from wsproxy.logins.whereabouts import Whereabouts
 from wsproxy.logs.hubs import LogHubs
 from wsproxy.logs.stored import StoredLogs
+from wsproxy.native_api.answers import Answers
 from wsproxy.native_api.events import NativeEvents
 from wsproxy.native_api.logs import NativeLogs
 from wsproxy.native_api.objects import NativeObjects
@@ -68,6 +69,7 @@ def services(
     source = EventSource(nats, router, health)
     grants = GrantsCache(nats)
     whereabouts = Whereabouts(nats, router, grants.now)
+    cursors = Codec(settings.seed("wsproxy").encode())
     places = RowPositions(nats, source.recent)
     logins = Logins(
         nats,
@@ -97,21 +99,13 @@ def services(
         grants=grants,
         whereabouts=whereabouts,
         readable=Readable(record_check, whereabouts),
-        cursors=Codec(settings.seed("wsproxy").encode()),
+        cursors=cursors,
+        answers=Answers(
+            NativeEvents(nats, source, cursors),
+            NativeLogs(nats, StoredLogs(nats)),
+            NativeObjects(nats, source, cursors),
+        ),
         transport=transport,
-    )
-
-
-def native_api(shared: Services, own: OwnTokens) -> NativeApi:
-    """The door of native clients: requests over NATS."""
-    nats, source, cursors = shared.nats, shared.events.source, shared.cursors
-    return NativeApi(
-        nats,
-        own,
-        shared.grants,
-        NativeEvents(nats, source, cursors),
-        NativeLogs(nats, StoredLogs(nats)),
-        NativeObjects(nats, source, cursors),
     )
 
 
@@ -155,7 +149,7 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
                 shared.logins.run(),
                 shared.whereabouts.run(),
                 shared.logs.run(),
-                native_api(shared, own).serve(),
+                NativeApi(nats, own, shared.grants, shared.answers).serve(),
                 publisher_health.probe(nats, health),
                 shared.transport.connections.run(),
                 shared.transport.send_buffers.watch(cut=_count_cut, queued=metrics.queue_len.set),

@@ -18,6 +18,7 @@ from wsproxy.logins.logins import Logins
 from wsproxy.logins.readable import Readable
 from wsproxy.logins.whereabouts import Whereabouts
 from wsproxy.logs.hubs import LogHubs
+from wsproxy.native_api.answers import Answers
 from wsproxy.objects.hub import ObjectHubs
 from wsproxy.transport.connections import Connections
 from wsproxy.transport.limits import Limits, Tally
@@ -62,4 +63,5 @@ class Services:
     whereabouts: Whereabouts
     readable: Readable
     cursors: Codec
+    answers: Answers
     transport: Transport

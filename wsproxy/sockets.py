@@ -66,7 +66,7 @@ class Sockets:
         return status, text
 
 
-_NOT_FOUND = "no WebSocket here: v0 is at /websocket, v1 at /v1/stream\n"
+_NOT_FOUND = "no WebSocket here: v0 is at /websocket, v1 at /v1/stream, WAMP at /wamp\n"
 
 
 async def not_implemented(services: Services, incoming: Incoming, _: Place) -> None:

@@ -28,18 +28,22 @@ from sandbox.sandbox import Sandbox
 from sandbox.stack import Stack
 from tests.support.clients import raw_socket as raw
 from tests.support.clients import v1 as clients
+from tests.support.clients import wamp as wamp_client
 from tests.support.clients.native import connected, lets_in, until
 from tests.support.clients.v0 import client as v0_client
 from tests.support.worlds.proxy import own, until_equal
 from tests.support.worlds.site import Site
 from tools import make_bounds
-from wsproxy.native_api import requests
+from wsproxy.native_api import answers as native_answers
 from wsproxy.transport.fragments import MAX_FRAGMENTS
 from wsproxy.transport.limits import Limits
 from wsproxy.v0 import connection as v0
 from wsproxy.v0 import messages as v0_messages
 from wsproxy.v1 import session as v1
 from wsproxy.v1 import sse
+from wsproxy.wamp import session as wamp
+from wsproxy.wamp.calls import MAX_BYTES
+from wsproxy.wamp.connection import CALLS
 
 WITHIN = 20.0
 SUBSCRIBE = '{"method": "subscribe"}'
@@ -219,6 +223,36 @@ async def v1_user(world: World) -> None:
             await client.until("error", code="too_many", id="more")
 
 
+async def wamp_nobody(world: World) -> None:
+    """As over v1; and what is no WAMP ends it."""
+    async with own(world.site) as (base, _):
+        url, hello = f"{base}/wamp", json.dumps(wamp_client.HELLO)
+        await frames(url, v1.MAX_MESSAGE, hello)
+        assert await closes_with(url, "{}") == 4500
+        assert await closes_with(url, hello, '[5, "nonsense", {}]') == 4501
+        world.monkeypatch.setattr(wamp, "AUTH_SECONDS", 0.0)
+        assert await closes_with(url, hello) == 4502
+
+
+async def wamp_user(world: World) -> None:
+    """As over v1; and calls."""
+    async with own(world.site, max_connections_per_user=1) as (base, _):
+        async with wamp_client.connected(base, world.alice) as client:
+            hello = [json.dumps(m) for m in (wamp_client.HELLO, [5, world.alice.token, {}])]
+            assert await closes_with(f"{base}/wamp", *hello) == 4429
+            for number in range(Limits().subscriptions):
+                topic = f"arvados.event.{world.alice.uuid}..t{number}"
+                await client.subscribe(topic, match="wildcard")
+            topic = f"arvados.event.{world.alice.uuid}.collection."
+            answer = await client.answer(32, {"match": "wildcard"}, topic)
+            assert answer[4] == "arvados.error.too_many"
+            for _ in range(CALLS + 1):
+                await client.ask(48, {}, "arvados.api.events", [], {"max_bytes": 2**30})
+            answers = [await client.until(lambda m: m[0] in (8, 50)) for _ in range(CALLS + 1)]
+            assert "wamp.error.unavailable" in [a[4] for a in answers if a[0] == 8]
+            assert all(len(json.dumps(a)) < 2 * MAX_BYTES for a in answers)
+
+
 async def logins(world: World) -> None:
     """A bad token is refused, a CONNECT that is too long ends the connection."""
     assert not await lets_in(world.stack, "nonsense")
@@ -244,7 +278,7 @@ async def native_requests(world: World) -> None:
         asked = [client.nats.request(subjects.API_EVENTS, b"{}") for _ in range(40)]
         answered = await asyncio.gather(*asked, return_exceptions=True)
         assert any("busy" in str(getattr(one, "headers", one)).lower() for one in answered)
-        assert requests._PER_USER < 40
+        assert native_answers.PER_USER < 40
         with pytest.raises(ArvadosNatsError):
             await client.nats.request(
                 subjects.API_EVENTS, bytes(server_config.AccountLimits().user_payload + 1)
@@ -300,6 +334,8 @@ WALKS: dict[tuple[str, str], Walk] = {
     (USER, "v0"): v0_user,
     (NOBODY, "v1"): v1_nobody,
     (USER, "v1"): v1_user,
+    (NOBODY, "WAMP"): wamp_nobody,
+    (USER, "WAMP"): wamp_user,
     ("anybody", "NATS logins"): logins,
     (USER, "live subjects"): live,
     (USER, "requests"): native_requests,

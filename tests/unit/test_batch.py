@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from tests.support.made_events import made
-from wsproxy.events.batch import Batch
+from wsproxy.events.batch import MAX_FORMS, Batch
 
 
 def test_a_batch_knows_its_place_in_the_stream() -> None:
@@ -20,10 +20,9 @@ def test_bytes_of_one_form_are_made_once_and_shared() -> None:
     """All who send the same get the very same object; another form is another one."""
     batch = Batch([made(1), made(2)])
 
-    first = batch.keep("frame", [b"one", b"two"])
+    batch.keep("frame", [b"one", b"two"])
 
-    assert first == b"onetwo"
-    assert batch.made.get("frame") is first
+    assert batch.made.get("frame") == (b"onetwo", 2)
     assert batch.made.get("text") is None
 
 
@@ -31,4 +30,14 @@ def test_a_single_event_is_not_copied() -> None:
     """Its frame is shared as it is."""
     frame = b"frame"
 
-    assert Batch([made(1)]).keep("frame", [frame]) is frame
+    assert Batch([made(1)]).keep("frame", [frame])[0] is frame
+
+
+def test_forms_that_clients_choose_are_kept_up_to_a_bound() -> None:
+    """Each costs the bytes of the batch; one more is made, and not kept."""
+    batch = Batch([made(1)])
+
+    for number in range(MAX_FORMS + 1):
+        assert batch.keep(number, [b"frame"]) == (b"frame", 1)
+
+    assert len(batch.made) == MAX_FORMS

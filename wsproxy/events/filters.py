@@ -8,7 +8,7 @@ Pure. Nothing here decides who may see an event; that is the rule's business (`p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from collections.abc import Set as AbstractSet
 
 from arvados_nats.contract.subjects import KIND_OF_NAME, KINDS
@@ -33,9 +33,15 @@ class Filters:
         self._objects = _set(target.objects)
         self._event_types = _set(target.event_types)
         self._kinds = _kinds(target.kinds) if target.kinds is not None else None
-        wanted = (self._owners, self._objects, self._event_types, self._kinds)
-        self.everything = all(words is None for words in wanted)
+        self._wanted = (self._owners, self._objects, self._event_types, self._kinds)
+        self.everything = all(words is None for words in self._wanted)
         """Whether nothing is left out."""
+
+    def form(self, of_client: Hashable) -> Hashable:
+        """Equal for those who want the same events, in equal forms; None where they share none."""
+        if of_client is None or self.everything:
+            return of_client
+        return of_client, self._wanted, self._below
 
     def match(self, stored: StoredEvent, shown: Iterable[tuple[str, str]]) -> bool:
         """Whether an event is wanted; `shown`: (owner, request) pairs that count for it."""

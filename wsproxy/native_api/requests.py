@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import NoReturn, cast
 
 from arvados_nats.contract import subjects
-from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
+from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.nats import responder
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import tokens_watch
@@ -31,20 +30,12 @@ from arvados_nats.permissions.request_info import Holder
 from arvados_nats.permissions.rule import Identity
 from wsproxy import metrics
 from wsproxy.native_api import reply as native_reply
-from wsproxy.native_api.events import NativeEvents
-from wsproxy.native_api.logs import NativeLogs
-from wsproxy.native_api.objects import NativeObjects
-from wsproxy.native_api.reply import Answer, Busy, GetJudge, Part
+from wsproxy.native_api.answers import OBJECT, SECONDS, Answers
+from wsproxy.native_api.reply import Busy, Part
 
 logger = logging.getLogger(__name__)
 
 QUEUE = "wsproxy"
-_AT_ONCE = 8
-"""Answers that are made at once, each at most `native_reply.MAX_BYTES`; the others wait."""
-_PER_USER = 8
-_IN_ALL = 500
-_SECONDS = 20.0
-"""The server forgets where an answer goes after 30 s without a message (`nats_config`)."""
 _ANONYMOUS_SCOPES = ("GET /",)
 """Fixed in Arvados (docs/facts/arvados.md 2)."""
 
@@ -57,24 +48,16 @@ class NativeApi:
         nats: Nats,
         own: OwnTokens,
         grants: GrantsCache,
-        events: NativeEvents,
-        logs: NativeLogs,
-        objects: NativeObjects,
+        answers: Answers,
     ) -> None:
         self._nats = nats
         self._own = own
         self._grants = grants
-        self._answers: Mapping[str, Answer] = {
-            subjects.API_EVENTS: events.answer,
-            subjects.API_LOGS: logs.answer,
-        }
-        self._objects = objects
-        self._turn = asyncio.Semaphore(_AT_ONCE)
-        self._of_user: Counter[str] = Counter()
+        self._answers = answers
 
     async def serve(self) -> NoReturn:
         """Answer until cancelled."""
-        handlers = dict.fromkeys((*self._answers, f"{subjects.API_OBJECT}.*"), self._take)
+        handlers = dict.fromkeys((*self._answers.by_name, f"{OBJECT}*"), self._take)
         await responder.answer(self._nats, handlers, queue=QUEUE)
 
     async def _take(self, message: Message) -> None:
@@ -93,19 +76,10 @@ class NativeApi:
         """Answer when there is room; what it came to."""
         try:
             sender = request_info.sender(message.headers)
-        except ArvadosNatsError as error:
-            return await self._send(message.reply, native_reply.failure(error))
-        if self._of_user[sender.user_uuid] >= _PER_USER or self._of_user.total() >= _IN_ALL:
-            busy = Busy("too many requests are under way: wait for an answer, then ask again")
-            return await self._send(message.reply, native_reply.failure(busy))
-        self._of_user[sender.user_uuid] += 1
-        try:
-            async with self._turn:
+            async with self._answers.turn(sender.user_uuid):
                 return await self._answer(message, sender)
-        finally:
-            self._of_user[sender.user_uuid] -= 1
-            if not self._of_user[sender.user_uuid]:
-                del self._of_user[sender.user_uuid]
+        except (BadInput, Refused, Busy) as error:
+            return await self._send(message.reply, native_reply.failure(error))
 
     async def _answer(self, message: Message, sender: Holder) -> str:
         async def judge() -> Judge:
@@ -113,8 +87,8 @@ class NativeApi:
 
         outcome = "ok"
         try:
-            async with asyncio.timeout(_SECONDS):
-                parts = self._parts(message, judge)
+            async with asyncio.timeout(SECONDS):
+                parts = self._answers.to(message.subject, message.data, judge)
                 async with aclosing(cast(AsyncGenerator[Part, None], parts)) as answer:
                     async for part in answer:
                         outcome = await self._send(message.reply, part)
@@ -127,12 +101,6 @@ class NativeApi:
         # The next answer begins when the server has this one, so little waits here.
         await self._nats.flush()
         return outcome
-
-    def _parts(self, message: Message, judge: GetJudge) -> AsyncIterator[Part]:
-        answer = self._answers.get(message.subject)
-        if answer is not None:
-            return answer(message.data, judge)
-        return self._objects.answer(message.subject.rpartition(".")[2], message.data, judge)
 
     async def _send(self, reply: str, part: Part) -> str:
         await self._nats.publish(reply, part.data, headers=part.headers)

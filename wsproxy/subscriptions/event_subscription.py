@@ -9,7 +9,7 @@ Who may see an event is the reader's business (`principal`), history and lag are
 
 from __future__ import annotations
 
-from arvados_nats.contract import streams
+from arvados_nats.contract import events, streams
 from arvados_nats.errors import Unavailable
 from arvados_nats.protocol_v1.messages import CaughtUp, Event, Gap, Gone, Subscribed, encode
 from arvados_nats.protocol_v1.requests import EventsTarget
@@ -39,7 +39,7 @@ class EventSubscription:
         self._caught_up = False
         self._stopped = False
         self._send_buffer = client.send_buffer
-        self._form = client.form if self._filters.everything else None
+        self._form = self._filters.form(client.form)
         """What all subscriptions with the same bytes for the same events have in common."""
 
     async def start(self) -> None:
@@ -103,17 +103,23 @@ class EventSubscription:
 
     def _accept(self, batch: Batch) -> None:
         send_buffer, form = self._send_buffer, self._form
-        if form is not None:
-            piece = batch.made.get(form)
-            if piece is None:
-                piece = batch.keep(form, [self._encoded(stored) for stored in batch.events])
-            send_buffer.put(piece)
-            metrics.sent.waiting += len(batch.events)
+        if form is not None and not (self._filters.by_request and batch.shows_requests):
+            made = batch.made.get(form)
+            if made is None:
+                wanted = [stored for stored in batch.events if self._wants(stored)]
+                made = batch.keep(form, [self._encoded(stored) for stored in wanted])
+            piece, count = made
+            if piece:
+                send_buffer.put(piece)
+                metrics.sent.waiting += count
             return
         for stored in batch.events:
-            if self._filters.everything or self._filters.match(stored, self._shown(stored)):
+            if self._wants(stored):
                 metrics.sent.waiting += 1
                 send_buffer.put(self._encoded(stored))
+
+    def _wants(self, stored: StoredEvent) -> bool:
+        return self._filters.everything or self._filters.match(stored, self._shown(stored))
 
     def _encoded(self, stored: StoredEvent) -> bytes:
         return self._client.encode(stored, self._message(stored))
@@ -156,22 +162,22 @@ def gone_message(stored: StoredEvent, cursor: str) -> Message:
 
 
 def event_message(stored: StoredEvent, cursor: str) -> Message:
-    """What readers see of an event: not its audience, which names objects they may not know."""
-    event = stored.event
-    return Message(
-        encode(
-            Event(
-                id=event.id,
-                uuid=event.uuid,
-                event_type=event.event_type,
-                event_at=event.event_at,
-                created_at=event.created_at,
-                object_uuid=event.object_uuid,
-                object_kind=event.object_kind,
-                object_owner_uuid=event.object_owner_uuid,
-                verified=event.verified,
-                properties=event.properties,
-                cursor=cursor,
-            )
-        )
+    """What readers see of an event."""
+    return Message(encode(event_of(stored.event, cursor)))
+
+
+def event_of(event: events.Event, cursor: str) -> Event:
+    """An event in protocol v1: not its audience, which names objects its readers may not know."""
+    return Event(
+        id=event.id,
+        uuid=event.uuid,
+        event_type=event.event_type,
+        event_at=event.event_at,
+        created_at=event.created_at,
+        object_uuid=event.object_uuid,
+        object_kind=event.object_kind,
+        object_owner_uuid=event.object_owner_uuid,
+        verified=event.verified,
+        properties=event.properties,
+        cursor=cursor,
     )

@@ -35,12 +35,22 @@ COALESCE_SECONDS = 0.1
 class ObjectSubscription:
     """One `object` subscription."""
 
-    def __init__(self, services: Services, client: Client, id: str, target: ObjectTarget) -> None:
+    def __init__(
+        self,
+        services: Services,
+        client: Client,
+        id: str,
+        target: ObjectTarget,
+        *,
+        present: bool = True,
+    ) -> None:
         self._services = services
         self._client = client
         self._id = id
         self._uuid = target.uuid
         self._etag = target.etag
+        self._passed_over = present
+        """The state there is now was sent, or left out as is wanted without `present`."""
         self._facts: ObjectFacts | None = None
         self._hub: ObjectHub | None = None
         self._container: ObjectHub | None = None
@@ -189,6 +199,9 @@ class ObjectSubscription:
         if etag == self._etag:
             return
         self._etag = etag
+        if not self._passed_over:
+            self._passed_over = True
+            return
         self._sent_at = asyncio.get_running_loop().time()
         self._client.send(self._message(hub, etag, record, sequence))
 

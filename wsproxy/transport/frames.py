@@ -10,6 +10,7 @@ buffer that changed would corrupt the messages of others.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import msgspec
@@ -36,12 +37,13 @@ def text_frame(payload: bytes) -> bytes:
 class Message:
     """One JSON text for any number of readers; each wire's form of it is made once, when asked."""
 
-    __slots__ = ("_frame", "_sse", "text")
+    __slots__ = ("_form", "_frame", "_sse", "text")
 
     def __init__(self, text: bytes) -> None:
         self.text = text
         self._frame: bytes | None = None
         self._sse: bytes | None = None
+        self._form: tuple[Hashable, bytes] = (None, b"")
 
     @property
     def frame(self) -> bytes:
@@ -65,6 +67,12 @@ class Message:
                 text = text.replace(character, escape)
             sse = self._sse = b"data: " + text + b"\n\n"
         return sse
+
+    def form(self, key: Hashable, make: Callable[[bytes], bytes]) -> bytes:
+        """As `make` frames the text, kept for whoever asks next with an equal `key`."""
+        if self._form[0] != key:
+            self._form = key, make(self.text)
+        return self._form[1]
 
     def __len__(self) -> int:
         return len(self.text)

@@ -29,6 +29,7 @@ from wsproxy.transport import failures
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.transport.incoming import Incoming
 from wsproxy.transport.limits import UNKNOWN_SECONDS, Place, TooMany
+from wsproxy.transport.pings import Pings
 from wsproxy.transport.send_buffer import SendBuffer
 from wsproxy.v0 import messages as messages_v0
 from wsproxy.v0.messages import Subscribe, Unsubscribe
@@ -41,10 +42,6 @@ MAX_MESSAGE = 64 * 1024
 BEFORE_ADMISSION = 64 * 1024
 """Bytes of commands that are read of a peer before it is known who it is."""
 
-_PING_SECONDS = 30.0
-_SILENT_SECONDS = 600.0
-"""A client whose program is too busy to answer a ping is not dead; whether its machine is, the
-kernel finds out much sooner (`websocket_protocol.VANISHED_SECONDS`)."""
 _GOING_AWAY, _POLICY_VIOLATION = 1001, 1008
 _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -90,7 +87,8 @@ class ConnectionV0:
         self._counted = 0
         self._heard = 0
         self._quiet_since = asyncio.get_running_loop().time()
-        self._opened_at = self._pinged_at = self._quiet_since
+        self._opened_at = self._quiet_since
+        self._pings = Pings(incoming.socket, send_buffer, self._opened_at)
         self._tasks: set[asyncio.Task[None]] = set()
         services.events.source.on_reset.add(self._stream_reset)
 
@@ -218,12 +216,12 @@ class ConnectionV0:
         if self._session.lets_all_through(batch.first):
             first = self._msg_id + 1
             self._msg_id += len(batch)
-            piece = batch.made.get(first)
-            if piece is None:
+            made = batch.made.get(first)
+            if made is None:
                 numbered = enumerate(batch.events, first)
                 frames = [messages_v0.numbered(stored).frame(number) for number, stored in numbered]
-                piece = batch.keep(first, frames)
-            self.send_buffer.put(piece)
+                made = batch.keep(first, frames)
+            self.send_buffer.put(made[0])
             return
         for stored in batch.events:
             if self._session.lets_through(stored):
@@ -247,7 +245,7 @@ class ConnectionV0:
             self._quiet_since = now
             if not self.send_buffer.pending:
                 self.send_buffer.write(messages_v0.IDLE)
-        self._ping(now)
+        self._pings.tick(now)
 
     def _count(self) -> int:
         sent = self._msg_id - self._counted
@@ -255,19 +253,6 @@ class ConnectionV0:
             metrics.events_out.inc(sent)
             self._counted = self._msg_id
         return sent
-
-    def _ping(self, now: float) -> None:
-        """Find peers that vanished; one that has something to read needs no ping for that."""
-        socket = self._incoming.socket
-        answering = self.send_buffer.owes_an_answer(socket.heard_at, now)
-        if not answering or now - socket.heard_at < _PING_SECONDS:
-            return
-        if now - socket.heard_at > _SILENT_SECONDS:
-            metrics.cut_sockets.labels("silent").inc()
-            self.send_buffer.abort()
-        elif now - self._pinged_at >= _PING_SECONDS:
-            self._pinged_at = now
-            socket.ping()
 
     def drain(self) -> None:
         self._cut(_GOING_AWAY, "the server is going away", "drain")

@@ -1,0 +1,187 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Calls: what native clients ask of `arvados.api`, by the same names, and the history of a topic.
+
+The keyword arguments are the JSON of the request there. The answer has the same messages, each with
+its headers, and the headers of the last one as `end`. The judge is the same, and so is the number
+of questions that one user may have under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, cast
+
+import msgspec
+
+from arvados_nats.contract import events, subjects
+from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
+from arvados_nats.permissions.judge import Judge
+from arvados_nats.protocol_v1.messages import NOT_READABLE
+from arvados_nats.protocol_v1.requests import EventsTarget
+from wsproxy.cursors import EventCursor
+from wsproxy.logins.logins import Login
+from wsproxy.native_api import reply
+from wsproxy.native_api.answers import OBJECT, SECONDS
+from wsproxy.native_api.events import MAX_EVENTS
+from wsproxy.native_api.logs import OFFSET
+from wsproxy.native_api.reply import Part
+from wsproxy.services import Services
+from wsproxy.subscriptions.event_subscription import event_of
+from wsproxy.wamp import messages
+from wsproxy.wamp.messages import Call, Code
+from wsproxy.wamp.session import refusal
+from wsproxy.wamp.topics import Topic
+
+MAX_BYTES = 256 * 1024
+"""Of one answer: it stands in the connection's send buffer as a whole."""
+HISTORY = "wamp.subscription.get_events"
+"""Named by the specification, "Event History"."""
+
+
+class _Unknown(BadInput):
+    """There is no such procedure."""
+
+
+async def answer(services: Services, login: Login, call: Call, topic: Topic | None) -> list[Any]:
+    """RESULT or ERROR; `topic`: of the subscription that the call names first."""
+    try:
+        async with services.answers.turn(login.identity.user_uuid):
+            async with asyncio.timeout(SECONDS):
+                result = await _Answer(services, login, call).result(topic)
+    except _Unknown as error:
+        return messages.error(Code.CALL, call.request, messages.NO_SUCH_PROCEDURE, str(error))
+    except ArvadosNatsError as error:
+        uri, text = refusal(error)
+        return messages.error(Code.CALL, call.request, uri, text)
+    except TimeoutError:
+        text = "the answer takes too long"
+        return messages.error(Code.CALL, call.request, messages.UNAVAILABLE, text)
+    return [Code.RESULT, call.request, {}, *result]
+
+
+class _Answer:
+    def __init__(self, services: Services, login: Login, call: Call) -> None:
+        self._services = services
+        self._login = login
+        self._call = call
+
+    async def result(self, topic: Topic | None) -> list[Any]:
+        """Arguments and keyword arguments of the RESULT."""
+        name, call = self._call.procedure, self._call
+        if name == HISTORY:
+            return [[await self._history(topic)]]
+        if call.args:
+            raise BadInput("send keyword arguments, which are those of a native client's request")
+        if name == subjects.API_WHOAMI:
+            return [[], self._whoami(await self._judge())]
+        if name in self._services.answers.by_name:
+            return [[], _shown(await self._parts(name, {**call.kwargs, **_bounded(call.kwargs)}))]
+        if name.startswith(OBJECT):
+            return [[], _shown(await self._parts(name, call.kwargs))]
+        raise _Unknown
+
+    async def _judge(self) -> Judge:
+        """What the token may read now."""
+        grants, identity = self._services.grants, self._login.identity
+        await grants.renew([identity.user_uuid])
+        held = grants.held(identity.user_uuid)
+        if held is None:
+            raise Refused(NOT_READABLE)
+        return grants.judge(identity, held)
+
+    async def _parts(self, name: str, request: dict[str, Any]) -> list[Part]:
+        found = self._services.answers.to(name, msgspec.json.encode(request), self._judge)
+        async with aclosing(cast(AsyncGenerator[Part, None], found)) as parts:
+            return [part async for part in parts]
+
+    def _whoami(self, judge: Judge) -> dict[str, Any]:
+        identity, grants = judge.identity, judge.grants
+        return {
+            "user_uuid": identity.user_uuid,
+            "token_uuid": identity.token_uuid,
+            "is_admin": grants.is_admin,
+            "is_active": grants.is_active,
+            "scopes": identity.scopes,
+        }
+
+    async def _history(self, topic: Topic | None) -> list[Any]:
+        """Events of a topic of events that are kept, oldest first, each as it was told live."""
+        if topic is None:
+            raise BadInput("name a subscription of this session, by its id")
+        target = topic.target
+        if not isinstance(target, EventsTarget) or target.below:
+            raise BadInput("this topic has no history here: see arvados.api.logs and .object")
+        asked = _asked(self._call)
+        created = self._services.events.source.created
+        cursors = self._services.cursors
+        begin = EventCursor(created, asked.after_publication)
+        request = {
+            "owners": target.owners,
+            "objects": target.objects,
+            "kinds": target.kinds,
+            "event_types": target.event_types,
+            "cursor": cursors.encode(begin) if asked.after_publication else None,
+            "limit": asked.limit,
+            "max_bytes": MAX_BYTES,
+        }
+        parts = await self._parts(subjects.API_EVENTS, request)
+        if any(reply.GAP in part.headers for part in parts) and asked.after_publication:
+            raise Unavailable("events after this publication are not kept any more")
+        told = [part for part in parts if part.data]
+        return [self._told(topic, part) for part in told]
+
+    def _told(self, topic: Topic, part: Part) -> dict[str, Any]:
+        event = events.decode(part.data)
+        return {
+            "timestamp": event.created_at,
+            "subscription": topic.id,
+            "publication": int(part.headers[reply.SEQUENCE]),
+            "details": msgspec.Raw(topic.details(event)),
+            "args": [],
+            "kwargs": {"event": event_of(event, part.headers[reply.CURSOR])},
+        }
+
+
+class _History(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The part of the specification that is served."""
+
+    limit: int = 100
+    after_publication: int = 0
+
+
+def _asked(call: Call) -> _History:
+    given = dict(call.kwargs)
+    if len(call.args) > 1:
+        given["limit"] = call.args[1]
+    try:
+        asked = msgspec.convert(given, _History)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"{error}; send limit and after_publication") from error
+    if not 1 <= asked.limit <= MAX_EVENTS or asked.after_publication < 0:
+        raise BadInput(f"limit is 1 to {MAX_EVENTS}, after_publication a publication id")
+    return asked
+
+
+def _bounded(kwargs: dict[str, Any]) -> dict[str, Any]:
+    asked = kwargs.get("max_bytes", MAX_BYTES)
+    return {"max_bytes": min(asked, MAX_BYTES) if isinstance(asked, int) else asked}
+
+
+def _shown(parts: list[Part]) -> dict[str, Any]:
+    return {"messages": [_message(part) for part in parts[:-1]], "end": parts[-1].headers}
+
+
+def _message(part: Part) -> dict[str, Any]:
+    """A message: `headers`, and `json`, or of a log `text`, or `base64` if it is not UTF-8."""
+    headers, data = {"headers": part.headers}, part.data
+    if OFFSET not in part.headers:
+        return {**headers, "json": msgspec.Raw(data)} if data else headers
+    try:
+        return {**headers, "text": data.decode()}
+    except UnicodeDecodeError:
+        return {**headers, "base64": base64.b64encode(data).decode()}
