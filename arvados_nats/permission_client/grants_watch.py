@@ -15,6 +15,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
+from itertools import islice
 from typing import NoReturn
 
 import msgspec
@@ -29,6 +30,8 @@ from arvados_nats.permissions.grants import Grants
 logger = logging.getLogger(__name__)
 
 _RETRY = 1.0
+_AT_ONCE = 50
+"""Users of a round in one question."""
 
 Moved = Callable[[Change, Grants], Awaitable[None]]
 """Told what a user lost and gained since it was last told, and the grants that hold now."""
@@ -43,6 +46,7 @@ async def follow(
 ) -> NoReturn:
     """Run until cancelled. `in_use` gives the users with readers connected, looked at often."""
     due: set[str] = set()
+    round_: set[str] = set()  # who have heard of no change wait for who have
     wake = asyncio.Event()
 
     async def changed(message: Message) -> None:
@@ -53,12 +57,12 @@ async def follow(
             wake.set()
 
     async def started(_: Message) -> None:
-        due.update(in_use())
+        round_.update(in_use())
         wake.set()
 
     def connection_changed(connected: bool) -> None:
         if connected:
-            due.update(in_use())
+            round_.update(in_use())
             wake.set()
 
     nats.on_change(connection_changed)
@@ -70,14 +74,16 @@ async def follow(
     while True:
         if time.monotonic() >= next_round:
             next_round = time.monotonic() + grants_cache.refresh
-            due.update(in_use())
+            round_.update(in_use())
             grants_cache.drop_unused(in_use())
-        users, pause = [*due], next_round - time.monotonic()
+        users = [*due] or [*islice(round_, _AT_ONCE)]
         due.clear()
+        round_.difference_update(users)
+        pause = 0.0 if round_ else next_round - time.monotonic()
         wake.clear()
         if not await _renew(grants_cache, users, moved):
-            due.update(users)
-            pause = min(pause, _RETRY)
+            round_.update(users)
+            pause = min(next_round - time.monotonic(), _RETRY)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(pause, 0)):
                 await wake.wait()

@@ -187,6 +187,7 @@ async def _rows_of(snapshot: Snapshot, users: set[str]) -> Rows:
         for user, level, traverse, joined in await snapshot.fetch(sql, sorted(users)):
             targets = [*map(intern, joined.split())]
             rows.setdefault(user, []).append(PermissionRows(level, traverse, targets))
+            await asyncio.sleep(0)
     return rows
 
 

@@ -26,6 +26,7 @@ from arvados_nats.permission_client.grants_messages import (
     PART,
     GrantsAnswer,
     GrantsAnswered,
+    GrantsChanged,
     GrantsQuestion,
     user_grants,
 )
@@ -133,6 +134,37 @@ async def test_an_answer_of_any_size_arrives(here: PermissionWorld) -> None:
     assert len(sizes) > 1
     assert max(sizes) <= grants_messages.PART_BYTES
     assert sum(bool(bits & DIRECT) for bits in grants.targets.values()) > 60_000
+
+
+async def test_a_change_does_not_wait_for_a_round_over_everybody(here: PermissionWorld) -> None:
+    """Few are asked about at once, and whoever has changed meanwhile is next."""
+    everybody = {f"zzzzz-tpzed-{n:015}" for n in range(130)}
+    changed = "zzzzz-tpzed-000000000000042"
+    asked: list[set[str]] = []
+    done = asyncio.Event()
+
+    async def answer(message: Message) -> None:
+        asked.append({*grants_messages.question(message.data).users})
+        if len(asked) == 1:
+            told = grants_messages.encode(GrantsChanged(changed, 2, "event", narrows=True))
+            await here.nats.publish(subjects.grants_changed(changed), told)
+            await here.nats.flush()
+        for headers, piece in grants_messages.parts(GrantsAnswer(1, 0.0, None, [], [*asked[-1]])):
+            await here.nats.publish(message.reply, piece, headers=headers)
+        if len(asked) > 1 and set().union(*asked) == everybody:
+            done.set()
+
+    async def moved(_: Change, __: Grants) -> None:
+        pass
+
+    await here.nats.subscribe(subjects.GRANTS_GET, answer)
+    await here.nats.flush()
+    follow = grants_watch.follow(here.reader, here.grants_cache, lambda: everybody, moved)
+    async with running(follow), asyncio.timeout(60):
+        await done.wait()
+
+    assert max(map(len, asked)) <= 50
+    assert {changed} in asked[1:3]
 
 
 async def test_nobody_there_is_said_at_once(here: PermissionWorld) -> None:

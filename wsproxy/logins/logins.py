@@ -18,6 +18,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from itertools import islice
 from typing import Protocol
 
 import msgspec
@@ -46,6 +47,8 @@ from wsproxy.transport.send_buffer import SendBuffer
 logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
+_ROUND_AT_ONCE = 50
+"""Readers whom nobody waits for that are asked about in one question."""
 _EXPIRED = "expired"
 
 
@@ -215,8 +218,8 @@ class Logins:
             self._renew_soon(principal)
 
     async def _publisher_started(self, _: Message) -> None:
-        for principal in self._readers.values():
-            self._renew_soon(principal)
+        """What a change that it saw end did is told; everybody else is asked about meanwhile."""
+        self._again(tuple(self._readers.values()))
 
     def _connection_changed(self, connected: bool) -> None:
         """What was told meanwhile was not heard."""
@@ -227,7 +230,7 @@ class Logins:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            due, self._due = self._due, {}
+            due = self._next_due()
             users = {principal.user_uuid for principal in due}
             known = await self._renewed(users)
             for principal, holds in due.items():
@@ -236,6 +239,17 @@ class Logins:
                 self._tell(user)
             if not known:
                 asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._again, tuple(due))
+
+    def _next_due(self) -> dict[Principal, int]:
+        """Some of those who are to be asked about, whose events wait for it before all others: a
+        round over everybody must not hold them up."""
+        waiting = {principal: holds for principal, holds in self._due.items() if holds}
+        due = dict(islice((waiting or self._due).items(), None if waiting else _ROUND_AT_ONCE))
+        for principal in due:
+            del self._due[principal]
+        if self._due:
+            self._wake.set()
+        return due
 
     async def _renewed(self, users: set[str]) -> bool:
         try:
