@@ -42,7 +42,7 @@ class EventSettings(Block):
 
     events_wide_minutes: float = Field(30, ge=1)
     """A transaction of Arvados that stays open for longer can lose its events. Longer costs memory
-    and a longer start: 200 bytes and 30 microseconds for each row of that time."""
+    and a longer start: 10 bytes and 30 microseconds for each row of that time."""
 
     live_catch_up_minutes: float = Field(5, ge=0)
     """After an interruption of the live publisher, users still get what is younger than this."""

@@ -91,7 +91,7 @@ CACHES: dict[str, tuple[Callable[[], object], float]] = {
     "wsproxy: 10,000 small events": (_small_events, 16),
     "wsproxy: pieces of logs": (_log_pieces, 40),
     "wsproxy: places in log streams": (_log_places, 12),
-    "publishers: rows of half an hour, 100,000": (_seen_rows, 25),
+    "publishers: rows of half an hour, 100,000": (_seen_rows, 3),
 }
 """What fills each to its bound, and how many MiB it may take then."""
 

@@ -57,6 +57,17 @@ def test_the_window_moves_forward_only() -> None:
     assert known.floor == NOON + SLICE
 
 
+def test_ids_are_remembered_for_a_moment_and_rows_for_the_window() -> None:
+    """A row that is notified again after minutes costs a read, and is known by its uuid."""
+    known = KnownRows(NOON)
+    for n in range(60):
+        known.add(n, str(n), NOON + n * SLICE)
+    assert [n for n in range(60) if known.has_id(n)] == list(range(48, 60))
+    assert known.add(99, "late", NOON)
+    assert not known.has_id(99)
+    assert not any(known.add(n, str(n), NOON + n * SLICE) for n in range(60))
+
+
 def test_only_slices_with_other_counts_differ_and_neighbours_are_one_span() -> None:
     """Equal counts are left alone, more or fewer rows are looked at."""
     known = KnownRows(NOON)
