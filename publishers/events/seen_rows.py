@@ -5,9 +5,9 @@
 
 Pure. Rows are known by uuid, in slices of ten seconds of their created_at, so that a scan compares
 a count for each slice with PostgreSQL and lists only the slices that differ. Half an hour of a busy
-site is a million rows, so eight bytes stand for a uuid: a keyed hash, since any user may choose one.
-Ids are remembered for a moment, to spare the reading of a row that is notified again; they decide
-nothing (docs/facts/arvados.md 0.3).
+site is a million rows, so eight bytes stand for a uuid: a keyed hash, since any user may choose
+one. Ids are remembered for a moment, to spare the reading of a row that is notified again; they
+decide nothing (docs/facts/arvados.md 0.3).
 """
 
 from __future__ import annotations

@@ -37,10 +37,12 @@ class Step(msgspec.Struct, omit_defaults=True, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Seconds: how late a read may be, and for how long after a revocation there may still be."""
+    """Seconds: how late a read may be, for how long after a revocation there may still be any, and
+    how soon after something came twice the reader has to be told."""
 
     late: float = 30.0
     revoked: float = 5.0
+    told: float = 10.0
 
 
 @dataclass(slots=True)
@@ -91,6 +93,7 @@ class _History:
         self._unordered: set[tuple[str, str]] = set()
         self._seen: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
         self._since_gap: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+        self._doubled: list[Step] = []
         self._last: dict[tuple[str, str], int] = {}
         self._gaps: defaultdict[str, list[float]] = defaultdict(list)
         self._fault_at: float | None = None
@@ -143,7 +146,7 @@ class _History:
         if not any(begin <= step.t <= end + self._bounds.revoked for begin, end in spans):
             self._note("leaked", step)
         if step.n in self._since_gap[place]:
-            self._note("doubled", step)
+            self._doubled.append(step)
         elif step.n < self._last.get(place, step.n) and place not in self._unordered:
             self._note("reordered", step)
         self._since_gap[place].add(step.n)
@@ -162,6 +165,10 @@ class _History:
         found = self._found
         found.written = sum(len(numbers) for numbers in self._written.values())
         until = self._fault_until
+        for step in self._doubled:
+            told = self._gaps[step.reader]
+            if not any(step.t <= gap <= step.t + self._bounds.told for gap in told):
+                self._note("doubled", step)
         for (reader, stream), spans in self._open.items():
             if (reader, stream) in self._free:
                 continue

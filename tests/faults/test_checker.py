@@ -57,6 +57,14 @@ PLANTED: dict[str, tuple[list[Step], dict[str, int]]] = {
         [*good(), Step(9.4, "gap", reader="r1"), Step(9.5, "read", "s", 8, reader="r1")],
         {},
     ),
+    "twice, and told at once": (
+        [*good(), Step(9.5, "read", "s", 8, reader="r1"), Step(9.6, "gap", reader="r1")],
+        {},
+    ),
+    "twice, and told late": (
+        [*good(), Step(9.5, "read", "s", 8, reader="r1"), Step(30.0, "gap", reader="r1")],
+        {"doubled": 1},
+    ),
     "out of turn": ([*_without(7), Step(9.5, "read", "s", 7, reader="r1")], {"reordered": 1}),
     "out of turn, and nobody promised one": (
         [
