@@ -144,7 +144,9 @@ def _sockets() -> list[Bounds]:
     unknown = f"{_of('max_unknown_connections'):,} in all"
     known = f"{_of('max_connections_per_user'):,} of one user, {_of('max_connections'):,} in all"
     subscribed = (
-        f"{bounds.subscriptions} subscriptions of {_size(bounds.subscription_bytes)} together"
+        f"{bounds.subscriptions} subscriptions of {_size(bounds.subscription_bytes)} together,"
+        f" {_size(bounds.kept_per_user)} of one user with {_size(limits.SUBSCRIPTION_BYTES)} more"
+        " for each"
     )
     unsent = f"{_size(2 * send_buffer.HIGH_WATER)} unsent and one message; one pong"
     silent = f"{send_buffer.NO_PROGRESS_SECONDS:.0f} s without a byte taken"

@@ -77,7 +77,7 @@ def services(
         grants,
         router,
         PermissionCheck(record_check),
-        per_user=settings.limits.connections_per_user,
+        settings.limits,
     )
     transport = Transport(
         SendBuffers(settings.queue_budget),

@@ -48,6 +48,9 @@ class Settings(NatsSettings, ArvadosSettings, OpsSettings):
     max_subscriptions: PositiveInt = 100
     """Subscriptions of one connection."""
 
+    max_kept_per_user: PositiveInt = 64 * 1024 * 1024
+    """Bytes of all subscriptions of one user on this process: 2 KiB and its text each."""
+
     commands_per_second: PositiveFloat = 50.0
     """Messages a client may send; faster ones wait."""
 
@@ -76,5 +79,6 @@ class Settings(NatsSettings, ArvadosSettings, OpsSettings):
             connections_per_user=self.max_connections_per_user,
             connections_per_address=self.max_connections_per_address,
             subscriptions=self.max_subscriptions,
+            kept_per_user=self.max_kept_per_user,
             commands_per_second=self.commands_per_second,
         )

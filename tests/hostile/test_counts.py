@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_raw
+from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from arvados_nats.protocol_v1.messages import SUBPROTOCOL
@@ -27,20 +29,22 @@ from tests.support.worlds.proxy import own, until_equal
 from tests.support.worlds.site import Site
 from wsproxy import metrics
 from wsproxy.transport.close_codes import CloseCode
+from wsproxy.transport.limits import SUBSCRIPTION_BYTES, Kept
 
 WITHIN = 20.0
 EXAMPLES = int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "20"))
 _VERSIONS = ("0", "1", "sse")
 
 Kind = Literal["v0", "v1", "sse"]
-Act = Literal["repeat", "renew", "guess", "close", "lose"]
+Act = Literal["repeat", "renew", "guess", "subscribe", "close", "lose"]
 Step = tuple[Literal["open"], Kind] | tuple[Act, int]
 
 _steps = st.lists(
     st.one_of(
         st.tuples(st.just("open"), st.sampled_from(("v0", "v1", "sse"))),
         st.tuples(
-            st.sampled_from(("repeat", "renew", "guess", "close", "lose")), st.integers(0, 7)
+            st.sampled_from(("repeat", "renew", "guess", "subscribe", "close", "lose")),
+            st.integers(0, 7),
         ),
     ),
     min_size=1,
@@ -61,6 +65,7 @@ class Guest:
         self.line = line
         self.close = close
         self.token = 0
+        self.texts: list[int] = []
 
     async def auth(self, token: str) -> str:
         """Send a token over v1; the kind of answer."""
@@ -77,6 +82,7 @@ class Guests:
     def __init__(self, base: str, tokens: list[str], request: str) -> None:
         self.base, self.tokens, self.request = base, tokens, request
         self.here: list[Guest] = []
+        self.subscriptions = 0
         self._stack = contextlib.AsyncExitStack()
 
     async def act(self, step: Step) -> None:
@@ -86,8 +92,23 @@ class Guests:
             case ("close" | "lose" as act, int(which)) if self.here:
                 guest = self.here.pop(which % len(self.here))
                 await self._leave(guest, lose=act == "lose")
+            case ("subscribe", int(which)) if self.here:
+                await self._subscribe(self.here[which % len(self.here)])
             case (act, int(which)):
                 await self._auth(act, [g for g in self.here if g.kind == "v1"], which)
+
+    async def _subscribe(self, guest: Guest) -> None:
+        if guest.kind == "sse":
+            return
+        self.subscriptions += 1
+        v1 = {"subscribe": {"id": str(self.subscriptions), "events": {}}}
+        text = json.dumps(v1 if guest.kind == "v1" else {"method": "subscribe"})
+        guest.texts.append(len(text))
+        await guest.line.send(text)
+
+    def kept(self) -> int:
+        """Bytes that all subscriptions should count for."""
+        return sum(size + SUBSCRIPTION_BYTES for guest in self.here for size in guest.texts)
 
     async def _auth(self, act: str, those: list[Guest], which: int) -> None:
         if not those:
@@ -164,16 +185,25 @@ async def test_what_is_counted_is_what_is_open(
             opened = [now - then for now, then in zip(gauges(), before, strict=True)]
             return (*counts, *map(int, opened))
 
+        seen: set[Kept] = set()
+
+        def kept() -> int:
+            logins = services.logins._by_user.get(alice.uuid, ())
+            seen.update(login.kept for login in logins)
+            return sum(one.bytes for one in seen)
+
         for step in steps:
             await guests.act(step)
+        await until_equal(kept, guests.kept())
         number = len(guests.here)
         await until_equal(counted, (*[number] * 5, *map(int, guests.counts())))
         if drained:
             await services.transport.connections.drain(0.0, WITHIN)
         await guests.all_leave()
         await until_equal(counted, (0,) * 8)
-        for kept in (services.logins, services.events.router, services.transport.tally):
-            assert held(kept) == {}
+        assert kept() == 0
+        for holder in (services.logins, services.events.router, services.transport.tally):
+            assert held(holder) == {}
 
 
 def held(thing: object) -> dict[str, Any]:
@@ -205,6 +235,25 @@ async def test_saying_who_one_is_again_takes_no_place(site: Site, alice: Actor) 
         await until_equal(lambda: services.logins.sessions_of(alice.uuid), 0)
         async with clients.connected(base, alice):
             pass
+
+
+async def test_one_users_subscriptions_have_a_bound_together(site: Site, alice: Actor) -> None:
+    """Over all connections and protocols; what is given up is there again."""
+    async with own(site, max_kept_per_user=2 * SUBSCRIPTION_BYTES + 200) as (base, _):
+        async with clients.connected(base, alice) as first, clients.connected(base, alice) as other:
+            await first.subscribe("a", events={})
+            await other.subscribe("b", events={})
+            await other.send("subscribe", {"id": "c", "events": {}})
+            await other.until("error", code="too_many", id="c")
+            url = f"{base}/websocket?api_token={alice.token}"
+            async with connect_raw(url) as old, asyncio.timeout(WITHIN):
+                await old.send('{"method": "subscribe"}')
+                with contextlib.suppress(ConnectionClosed):  # where the token is looked at later
+                    while json.loads(await old.recv())["status"] != 400:
+                        pass
+                assert old.close_code in (None, CloseCode.LIMIT)
+            await first.send("unsubscribe", {"id": "a"})
+            await first.subscribe("d", events={})
 
 
 async def test_one_limit_for_all_protocols(site: Site, alice: Actor, request_: Record) -> None:

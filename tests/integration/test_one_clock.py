@@ -30,6 +30,7 @@ from wsproxy.events.router import Router
 from wsproxy.logins.logins import Login
 from wsproxy.logins.readable import Readable
 from wsproxy.logins.whereabouts import Whereabouts
+from wsproxy.transport.limits import Kept
 
 AHEAD = 30
 
@@ -94,7 +95,7 @@ async def test_what_is_in_the_trash_by_the_databases_clock_is_not_read(
     identity = Identity("zzzzz-gj3su-000000000000001", alice.uuid)
     principal = Principal(identity, PermissionCheck(RecordCheck(nobody)), here.grants_cache.judge)
     principal.set_grants(grants)
-    login = Login(Token("v2/a/b"), identity, principal, here.grants_cache)
+    login = Login(Token("v2/a/b"), identity, principal, here.grants_cache, Kept(0))
     where = Whereabouts(here.reader, Router(), here.grants_cache.now)
     lost = ObjectFacts("container_request", "zzzzz-xvhdp-000000000000001", project.uuid)
     request = await where.placed(lost, nothing)

@@ -16,6 +16,7 @@ from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.protocol_v1 import messages
 from arvados_nats.protocol_v1.requests import EventsTarget
 from wsproxy.transport.close_codes import CloseCode
+from wsproxy.transport.limits import SUBSCRIPTION_BYTES, Kept
 from wsproxy.v1 import session
 from wsproxy.v1.session import Admit, Begin, Bounds, Close, Say, SessionV1, Step, Stop
 
@@ -35,10 +36,10 @@ def new(subscriptions: int = 2, *, size: int = 1000, max_age: float = 0.0) -> Se
     return SessionV1(Bounds(subscriptions, size, max_age), now=100.0)
 
 
-def ready(subscriptions: int = 2, **bounds: Any) -> SessionV1:
+def ready(subscriptions: int = 2, kept: int = 100_000, **bounds: Any) -> SessionV1:
     one = new(subscriptions, **bounds)
     one.received(frame("auth", token="v2/x/y"))
-    one.admitted(USER, TOKEN)
+    one.admitted(USER, TOKEN, Kept(kept))
     return one
 
 
@@ -61,7 +62,7 @@ def test_the_token_comes_first() -> None:
     assert codes(one.received(frame("unsubscribe", id="a"))) == ["not_authenticated"]
     assert one.received(frame("pong")) == []
     assert one.received(frame("auth", token="v2/x/y")) == [Admit("v2/x/y")]
-    (hello,) = one.admitted(USER, TOKEN)
+    (hello,) = one.admitted(USER, TOKEN, Kept(100_000))
     assert isinstance(hello, Say) and isinstance(hello.message, messages.Hello)
     assert one.received(subscribe()) == [Begin("a", EventsTarget())]
 
@@ -142,9 +143,9 @@ def test_a_connection_stays_with_its_user() -> None:
     """A new token of the same user renews; another user's changes nothing."""
     one = ready()
     assert one.stays_with(USER) and not one.stays_with(OTHER)
-    assert codes(one.admitted(OTHER, TOKEN)) == ["other_user"]
+    assert codes(one.admitted(OTHER, TOKEN, Kept(0))) == ["other_user"]
     assert one.user == USER
-    assert len(one.admitted(USER, TOKEN)) == 1
+    assert len(one.admitted(USER, TOKEN, Kept(100_000))) == 1
 
 
 def test_a_refused_token_ends_what_has_not_begun() -> None:
@@ -215,3 +216,18 @@ def test_what_is_begun_is_stopped_or_told_once(moves: list[str]) -> None:
             )
             assert bool(over("A", "why")) == ("A" in alive)
             alive.discard("A")
+
+
+def test_a_users_connections_share_what_they_may_keep() -> None:
+    """One more is told so, and may begin when another is over."""
+    kept = Kept(2 * SUBSCRIPTION_BYTES + 300)
+    sessions = [new(), new()]
+    for one in sessions:
+        one.admitted(USER, TOKEN, kept)
+        (begun,) = one.received(subscribe("a"))
+        assert isinstance(begun, Begin)
+    assert codes(sessions[1].received(subscribe("b"))) == ["too_many"]
+    sessions[0].end()
+    assert isinstance(sessions[1].received(subscribe("b"))[0], Begin)
+    sessions[1].end()
+    assert kept.bytes == 0

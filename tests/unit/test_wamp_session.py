@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from arvados_nats.errors import Unavailable
 from wsproxy.transport.close_codes import CloseCode
+from wsproxy.transport.limits import Kept
 from wsproxy.wamp.messages import Code, publication_of
 from wsproxy.wamp.session import AUTH_SECONDS, Bounds, SessionWamp
 from wsproxy.wamp.steps import Admit, Ask, Begin, Close, Say, Step, Stop
@@ -38,7 +39,7 @@ def joined(**bounds: Any) -> SessionWamp:
     session = fresh(**bounds)
     session.received(HELLO)
     assert session.received('[5, "token", {}]') == [Admit("token")]
-    session.admitted(USER, TOKEN)
+    session.admitted(USER, TOKEN, Kept(100_000))
     return session
 
 
@@ -111,7 +112,7 @@ def test_what_ended_can_be_subscribed_to_anew(revocable: bool) -> None:
     session = SessionWamp(Bounds(3, 4096), 7, 0.0, revocable=revocable)
     for frame in (HELLO, '[5, "token", {}]'):
         session.received(frame)
-    session.admitted(USER, TOKEN)
+    session.admitted(USER, TOKEN, Kept(100_000))
     (begun,) = send(session, 32, 1, {}, TOPIC)
     assert isinstance(begun, Begin)
     said = [step for step in session.over(begun.topic.id, "why") if isinstance(step, Say)]

@@ -41,7 +41,7 @@ from wsproxy.events.principal import Principal, PrincipalKey
 from wsproxy.events.router import Router
 from wsproxy.events.stored_event import StoredEvent
 from wsproxy.transport import failures
-from wsproxy.transport.limits import Place, TooMany
+from wsproxy.transport.limits import Kept, Limits, Place, TooMany
 from wsproxy.transport.send_buffer import SendBuffer
 
 logger = logging.getLogger(__name__)
@@ -73,14 +73,21 @@ class Session(Protocol):
 class Login:
     """One token with at least one session open."""
 
-    __slots__ = ("_grants_cache", "identity", "principal", "sessions", "token")
+    __slots__ = ("_grants_cache", "identity", "kept", "principal", "sessions", "token")
 
     def __init__(
-        self, token: Token, identity: Identity, principal: Principal, grants_cache: GrantsCache
+        self,
+        token: Token,
+        identity: Identity,
+        principal: Principal,
+        grants_cache: GrantsCache,
+        kept: Kept,
     ) -> None:
         self.token = token
         self.identity = identity
         self.principal = principal
+        self.kept = kept
+        """By all subscriptions of its user."""
         self.sessions: set[Session] = set()
         self._grants_cache = grants_cache
 
@@ -100,14 +107,14 @@ class Logins:
         grants_cache: GrantsCache,
         router: Router,
         check: PermissionCheck,
-        per_user: int = 0,
+        limits: Limits,
     ) -> None:
         self._nats = nats
         self._identities = identities
         self._grants_cache = grants_cache
         self._router = router
         self._check = check
-        self._per_user = per_user
+        self._limits = limits
         self._logins: dict[bytes, Login] = {}
         self._by_token: dict[str, set[Login]] = {}
         self._readers: dict[PrincipalKey, Principal] = {}
@@ -129,7 +136,9 @@ class Logins:
         session.place.settle()
         login = self._logins.get(token.digest)
         if login is None:
-            login = Login(token, identity, self._principal(identity), self._grants_cache)
+            kept = next((other.kept for other in self._by_user.get(identity.user_uuid, ())), None)
+            kept = kept or Kept(self._limits.kept_per_user)
+            login = Login(token, identity, self._principal(identity), self._grants_cache, kept)
             self._logins[token.digest] = login
             self._by_token.setdefault(identity.token_uuid, set()).add(login)
             self._by_user.setdefault(identity.user_uuid, set()).add(login)
@@ -138,7 +147,8 @@ class Logins:
         return login
 
     def _check_room(self, user_uuid: str, session: Session) -> None:
-        if not self._per_user or self.sessions_of(user_uuid) < self._per_user:
+        most = self._limits.connections_per_user
+        if not most or self.sessions_of(user_uuid) < most:
             return
         if not any(session in login.sessions for login in self._by_user[user_uuid]):
             raise TooMany("too many connections of this user")

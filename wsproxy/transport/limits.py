@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -14,6 +14,10 @@ from arvados_nats.errors import Refused
 
 UNKNOWN_SECONDS = 60.0
 """Time in which it must turn out whose a connection is, where the protocol has none of its own."""
+
+
+SUBSCRIPTION_BYTES = 2 * 1024
+"""What a subscription costs beside the text that made it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,8 @@ class Limits:
     """Subscriptions of one connection."""
     subscription_bytes: int = 256 * 1024
     """Bytes of the messages that made the subscriptions of one connection, together."""
+    kept_per_user: int = 64 * 1024 * 1024
+    """Bytes of all subscriptions of one user, each for `SUBSCRIPTION_BYTES` more."""
     commands_per_second: float = 50.0
     """Frames of a client, of any kind, a second; a long one counts once for each KiB."""
     command_burst: int = 200
@@ -66,6 +72,28 @@ class Place:
     def leave(self) -> None:
         """The connection is over."""
         self._tally.leave(self)
+
+
+class Kept:
+    """What the subscriptions of one user keep in memory, over all connections."""
+
+    __slots__ = ("_most", "bytes")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.bytes = 0
+
+    def take(self, weights: Iterable[int]) -> bool:
+        """Keep subscriptions with texts of these lengths, or none of them."""
+        cost = sum(weight + SUBSCRIPTION_BYTES for weight in weights)
+        if self.bytes + cost > self._most:
+            return False
+        self.bytes += cost
+        return True
+
+    def give(self, weights: Iterable[int]) -> None:
+        """These are over."""
+        self.bytes -= sum(weight + SUBSCRIPTION_BYTES for weight in weights)
 
 
 class Tally:

@@ -110,6 +110,7 @@ class ConnectionV0:
             self._consumer.stop()
         if self._login:
             self._services.logins.release(self._login, self)
+        self._session.end()
         self._count()
         self.send_buffer.gone()
 
@@ -194,6 +195,9 @@ class ConnectionV0:
             except Unavailable:
                 await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
                 attempt += 1
+        if not self._session.admitted(self._login.kept):
+            self._cut(CloseCode.LIMIT, "too many subscriptions of this user", "user")
+            return
         await self._services.events.source.ready.wait()
         self._consumer = EventConsumer(
             self._services.events.source, self._login.principal, self.send_buffer, self._accept

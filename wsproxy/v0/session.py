@@ -12,9 +12,11 @@ have shown already shows none of them again.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wsproxy.events.stored_event import StoredEvent
+from wsproxy.transport.limits import Kept
 from wsproxy.v0.messages import Subscribe
 
 ASLEEP = sys.maxsize
@@ -50,6 +52,7 @@ class SessionV0:
         self._limit = limit
         self._kept_bytes = kept_bytes
         self._subscriptions: list[Subscription] = []
+        self._kept: Kept | None = None
         self._shown = 0
 
     def __len__(self) -> int:
@@ -62,8 +65,10 @@ class SessionV0:
 
     def subscribe(self, wanted: Subscribe, position: int) -> Subscription | None:
         """Add a subscription; `position` is the last event now. None beyond the limits."""
-        kept = sum(s.wanted.weight for s in self._subscriptions)
+        kept = sum(self._weights())
         if len(self._subscriptions) >= self._limit or kept + wanted.weight > self._kept_bytes:
+            return None
+        if self._kept and not self._kept.take([wanted.weight]):
             return None
         subscription = Subscription(wanted, ASLEEP if wanted.last_log_id else position)
         self._subscriptions.append(subscription)
@@ -74,8 +79,24 @@ class SessionV0:
         for index, subscription in enumerate(self._subscriptions):
             if subscription.wanted.filters == filters:
                 del self._subscriptions[index]
+                if self._kept:
+                    self._kept.give([subscription.wanted.weight])
                 return True
         return False
+
+    def _weights(self) -> Iterator[int]:
+        return (subscription.wanted.weight for subscription in self._subscriptions)
+
+    def admitted(self, kept: Kept) -> bool:
+        """It is known whose they are; False if that user has too many already."""
+        self._kept = kept if kept.take(self._weights()) else None
+        return self._kept is not None
+
+    def end(self) -> None:
+        """The connection is over."""
+        if self._kept:
+            self._kept.give(self._weights())
+        self._subscriptions.clear()
 
     def begin_replay(
         self, subscription: Subscription, after: int, after_id: int | None, position: int

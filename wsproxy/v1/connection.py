@@ -103,6 +103,7 @@ class ConnectionV1:
     def end(self) -> None:
         """Free everything; the connection is over."""
         self._stop_all()
+        self._session.end()
         for task in self._tasks:
             task.cancel()
         if self._login:
@@ -181,7 +182,7 @@ class ConnectionV1:
             self._services.logins.release(login, self)
         else:
             self._go_on_with(login)
-        self._take(*self._session.admitted(identity.user_uuid, identity.token_uuid))
+        self._take(*self._session.admitted(identity.user_uuid, identity.token_uuid, login.kept))
 
     def _go_on_with(self, login: Login) -> None:
         former, self._login = self._login, login

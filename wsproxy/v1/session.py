@@ -17,6 +17,7 @@ from arvados_nats.protocol_v1 import messages, requests
 from arvados_nats.protocol_v1.messages import NOT_READABLE
 from arvados_nats.protocol_v1.requests import Auth, Pong, Subscribe, Target, Unsubscribe
 from wsproxy.transport.close_codes import CloseCode
+from wsproxy.transport.limits import Kept
 
 MAX_MESSAGE = 64 * 1024
 AUTH_SECONDS = 10.0
@@ -84,6 +85,7 @@ class SessionV1:
     def __init__(self, bounds: Bounds, now: float) -> None:
         self.user: str | None = None
         """Whose connection it is, once a token was accepted."""
+        self._kept: Kept | None = None
         self._bounds = bounds
         self._asking = self._unanswered = False
         self._refusals = 0
@@ -122,12 +124,22 @@ class SessionV1:
             begin = Begin(message.id, message.target)
         except BadInput as error:
             return _error("bad_message", str(error), message.id)
+        if self._kept and not self._kept.take([weight]):
+            return _error("too_many", "too many subscriptions of this user", message.id)
         self._weights[message.id] = weight
         return begin
 
     def forget(self, id: str) -> bool:
         """A subscription is over; whether there was one."""
-        return self._weights.pop(id, None) is not None
+        weight = self._weights.pop(id, None)
+        if weight is not None and self._kept:
+            self._kept.give([weight])
+        return weight is not None
+
+    def end(self) -> None:
+        """The connection is over."""
+        for id in tuple(self._weights):
+            self.forget(id)
 
     def failed(self, id: str, error: ArvadosNatsError) -> list[Step]:
         """A subscription could not begin."""
@@ -150,12 +162,12 @@ class SessionV1:
         """Whether a token of this user may go on with the connection."""
         return self.user in (None, user_uuid)
 
-    def admitted(self, user_uuid: str, token_uuid: str) -> list[Step]:
-        """A token was accepted."""
+    def admitted(self, user_uuid: str, token_uuid: str, kept: Kept) -> list[Step]:
+        """A token was accepted, of a user whose connections have so much together."""
         self._asking = False
         if not self.stays_with(user_uuid):
             return [_error("other_user", "a connection stays with the user it began with")]
-        self.user = user_uuid
+        self.user, self._kept = user_uuid, kept
         limits = messages.Limits(self._bounds.subscriptions, MAX_MESSAGE)
         return [Say(messages.Hello(user_uuid, token_uuid, PING_SECONDS, limits))]
 

@@ -115,6 +115,7 @@ class ConnectionWamp:
     def end(self) -> None:
         """Free everything; the connection is over."""
         self._stop_all()
+        self._session.end()
         for task in self._tasks:
             task.cancel()
         if self._login:
@@ -226,7 +227,7 @@ class ConnectionWamp:
             self._take(*self._session.not_admitted(error))
             return
         identity = login.identity
-        self._take(*self._session.admitted(identity.user_uuid, identity.token_uuid))
+        self._take(*self._session.admitted(identity.user_uuid, identity.token_uuid, login.kept))
 
     def ended(self, reason: str) -> None:
         self._stop_all()

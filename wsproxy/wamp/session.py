@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from arvados_nats.protocol_v1.messages import NOT_READABLE
 from wsproxy.transport.close_codes import CloseCode
+from wsproxy.transport.limits import Kept
 from wsproxy.wamp import messages
 from wsproxy.wamp.messages import Code
 from wsproxy.wamp.steps import Admit, Ask, Begin, Close, Drop, Say, Step, Stop
@@ -67,6 +68,7 @@ class SessionWamp:
         self._revocable = revocable
         self._challenged = self._asking = self._over = False
         self._held: dict[int, _Held] = {}
+        self._kept: Kept | None = None
         self._opened_at = now
 
     def received(self, frame: str | bytes) -> list[Step]:
@@ -100,8 +102,7 @@ class SessionWamp:
             case messages.Subscribe():
                 return [self._subscribe(message, weight)]
             case messages.Unsubscribe(request=request, subscription=id):
-                held = self._held.pop(id, None)
-                if held is None:
+                if not self._forget(id):
                     return [_no(Code.UNSUBSCRIBE, request, messages.NO_SUCH_SUBSCRIPTION, _NO_SUCH)]
                 return [Stop(id), Say([Code.UNSUBSCRIBED, request])]
             case messages.Call():
@@ -136,8 +137,22 @@ class SessionWamp:
         if len(self._held) >= bounds.subscriptions or kept > bounds.subscription_bytes:
             text = "too many subscriptions in this session: unsubscribe from some"
             return _no(Code.SUBSCRIBE, request, messages.TOO_MANY, text)
+        if self._kept and not self._kept.take([weight]):
+            return _no(Code.SUBSCRIBE, request, messages.TOO_MANY, "too many subscriptions of you")
+        self._forget(topic.id)
         self._held[topic.id] = _Held(topic, weight)
         return Begin(request, topic)
+
+    def _forget(self, id: int) -> bool:
+        held = self._held.pop(id, None)
+        if held is not None and self._kept:
+            self._kept.give([held.weight])
+        return held is not None
+
+    def end(self) -> None:
+        """The connection is over."""
+        for id in tuple(self._held):
+            self._forget(id)
 
     def _again(self, request: int, topic: Topic, former: Topic) -> Step:
         """A session has one subscription to a topic, whatever its number of handlers."""
@@ -153,7 +168,7 @@ class SessionWamp:
 
     def failed(self, request: int, topic: Topic, error: ArvadosNatsError) -> list[Step]:
         """A subscription could not begin."""
-        if self._held.pop(topic.id, None) is None:
+        if not self._forget(topic.id):
             return []
         uri, text = refusal(error)
         return [Stop(topic.id), _no(Code.SUBSCRIBE, request, uri, text)]
@@ -166,7 +181,7 @@ class SessionWamp:
         if not self._revocable:
             held.over = True
             return [Stop(id)]
-        del self._held[id]
+        self._forget(id)
         return [Stop(id), Say([Code.UNSUBSCRIBED, 0, {"subscription": id, "reason": reason}])]
 
     # Who it is.
@@ -181,9 +196,9 @@ class SessionWamp:
         self._challenged = True
         return [Say([Code.CHALLENGE, messages.TICKET, {}])]
 
-    def admitted(self, user_uuid: str, token_uuid: str) -> list[Step]:
-        """The token was accepted."""
-        self.user, self._asking = user_uuid, False
+    def admitted(self, user_uuid: str, token_uuid: str, kept: Kept) -> list[Step]:
+        """The token was accepted, of a user whose connections have so much together."""
+        self.user, self._kept, self._asking = user_uuid, kept, False
         details = {
             "realm": messages.REALM,
             "authid": user_uuid,
