@@ -21,6 +21,8 @@ from arvados_nats.nats import server_config
 from arvados_nats.service import door
 from authcallout import admissions, connections
 from authcallout.settings import Settings as CalloutSettings
+from wsproxy.log_folder import ahead, folder, readers
+from wsproxy.log_folder import routes as log_folder
 from wsproxy.native_api import answers, reply
 from wsproxy.settings import Settings
 from wsproxy.transport import fragments, inbound, limits, pings, send_buffer, websocket
@@ -131,6 +133,19 @@ def _http() -> list[Bounds]:
             f"{send_buffer.NO_PROGRESS_SECONDS:.0f} s without a byte taken",
             f"{_size(2 * send_buffer.HIGH_WATER)} unsent and one message",
             "429, 503; cut",
+        ),
+        Bounds(
+            "anybody",
+            "log folder",
+            "none",
+            head,
+            "-",
+            f"{log_folder.AT_ONCE} questions in all; for {readers.LINGER_SECONDS:.0f} s each token"
+            " and request counts as a socket",
+            f"{door.ANSWER_SECONDS:.0f} s to read the answer",
+            f"{_size(log_folder.MOST_BYTES)} an answer; {_size(ahead.MOST_OF_A_FILE)} of a file,"
+            f" {_size(ahead.MOST)} in all; a listing of {_size(folder.MOST_LISTED)}",
+            "421: the controller is asked",
         ),
     ]
 

@@ -14,6 +14,7 @@ from fastapi.responses import PlainTextResponse
 
 from arvados_nats.service import http_server, ops
 from arvados_nats.service.ops import Health
+from wsproxy.log_folder import routes as log_folder
 from wsproxy.page import routes as page
 from wsproxy.services import Services
 from wsproxy.sockets import Protocol, Sockets, not_implemented
@@ -44,6 +45,7 @@ class App:
         sse_routes.add_routes(self.http, services)
         _refuse_plain_requests(self.http)
         page.add_routes(self.http, services)
+        log_folder.add_routes(self.http, services)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""

@@ -102,6 +102,11 @@ log_frames = Counter(f"{_OURS}_log_frames", "Log frames written to readers that 
 log_lags = Counter(
     f"{_OURS}_log_lags", "Times that a log reader fell behind and went back to history."
 )
+log_folder = Counter(
+    f"{_OURS}_log_folder_requests",
+    "Questions for log folders, answered here or left to the controller.",
+    ["outcome"],
+)
 native_requests = Counter(
     f"{_OURS}_native_requests",
     "Requests of native NATS clients for history, by what they asked for and what came of it.",

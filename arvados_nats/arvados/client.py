@@ -18,11 +18,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, unquote
-from xml.etree import ElementTree
+from urllib.parse import quote
 
 import httpx
 
+from arvados_nats.arvados.log_folder import Form, Listing, entries
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable, said
@@ -30,7 +30,6 @@ from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 _API = "/arvados/v1"
 _LOG = "/log/"
 _TIMEOUT = 10.0
-_DAV = "{DAV:}"
 _CLUSTER_ID = re.compile(r"[a-z0-9]{5}")
 
 
@@ -165,7 +164,17 @@ class Arvados:
         4)."""
         path = _log_path(request_uuid, container_uuid, "")
         answer = await self._send("PROPFIND", path, token, headers={"Depth": "1"})
-        return _sizes(answer.content)
+        return {name: entry.size for name, entry in entries(answer.content).items()}
+
+    async def log_listing(
+        self, token: Token, request_uuid: str, container_uuid: str, form: Form
+    ) -> Listing:
+        """The log folder of a container as Arvados lists it to whom asks in this form."""
+        path = _log_path(request_uuid, container_uuid, "").removesuffix("/")
+        headers = {} if form.depth is None else {"Depth": form.depth}
+        answer = await self._send("PROPFIND", f"{path}{form.slash}", token, headers=headers)
+        body, kind = answer.content, answer.headers.get("Content-Type", "")
+        return Listing(body, kind, entries(body))
 
     async def log_range(
         self, token: Token, request_uuid: str, container_uuid: str, file: str, first: int, last: int
@@ -247,20 +256,6 @@ def _query(params: Mapping[str, Any] | None) -> dict[str, str]:
 
 def _log_path(request_uuid: str, container_uuid: str, file: str) -> str:
     return f"{_API}/container_requests/{request_uuid}/log/{container_uuid}/{quote(file)}"
-
-
-def _sizes(multistatus: bytes) -> dict[str, int]:
-    try:
-        root = ElementTree.fromstring(multistatus)
-    except ElementTree.ParseError as error:
-        raise Unavailable("the log folder's listing is no WebDAV multistatus") from error
-    sizes = {}
-    for response in root.iter(f"{_DAV}response"):
-        name = (response.findtext(f"{_DAV}href") or "").rpartition("/")[2]
-        length = next(response.iter(f"{_DAV}getcontentlength"), None)
-        if name and length is not None and length.text:
-            sizes[unquote(name)] = int(length.text)
-    return sizes
 
 
 def _content_range_size(header: str) -> int | None:

@@ -150,7 +150,12 @@ def _propfind(call: Call, content: Source | None, entries: Mapping[str, Source |
 
 def _file(call: Call, content: Source) -> Response:
     part = webdav.part(call.headers.get("range"), content.size)
-    headers = {**_CORS, "Accept-Ranges": "bytes", "Etag": webdav.etag(content)}
+    headers = {
+        **_CORS,
+        "Accept-Ranges": "bytes",
+        "Etag": webdav.etag(content),
+        "Last-Modified": webdav.time_of(content),
+    }
     if part.content_range:
         headers["Content-Range"] = part.content_range
     if part.status == 416:

@@ -69,6 +69,11 @@ def etag(content: Source) -> str:
     return f'"{int(content.modified * 1e9):x}{content.size:x}"'
 
 
+def time_of(content: Source) -> str:
+    """When a file was changed last, as headers say it."""
+    return formatdate(content.modified, usegmt=True)
+
+
 def children(files: Mapping[str, Source], folder: str) -> dict[str, Source | None] | None:
     """Name -> content of the direct children of a folder (None for a folder in it).
 
@@ -128,7 +133,7 @@ def _file(href: str, name: str, content: Source) -> str:
         "<D:resourcetype></D:resourcetype>"
         f"<D:displayname>{escape(name)}</D:displayname>"
         f"<D:getcontentlength>{content.size}</D:getcontentlength>"
-        f"<D:getlastmodified>{formatdate(content.modified, usegmt=True)}</D:getlastmodified>"
+        f"<D:getlastmodified>{time_of(content)}</D:getlastmodified>"
         "<D:getcontenttype>text/plain; charset=utf-8</D:getcontenttype>"
         f"<D:getetag>{escape(etag(content))}</D:getetag>",
     )

@@ -34,6 +34,7 @@ from tests.support.clients.v0 import client as v0_client
 from tests.support.worlds.proxy import own, until_equal
 from tests.support.worlds.site import Site
 from tools import make_bounds
+from wsproxy.log_folder.routes import MOST_BYTES
 from wsproxy.native_api import answers as native_answers
 from wsproxy.transport.fragments import MAX_FRAGMENTS
 from wsproxy.transport.limits import Limits
@@ -141,6 +142,33 @@ async def sse_user(world: World) -> None:
         assert (await log_events(base, world.alice.token)).status_code == 404
         async with clients.connected(base, world.alice):
             assert (await log_events(base, world.alice.token)).status_code == 429
+
+
+async def log_folder(world: World) -> None:
+    """Nobody is answered without a token; nobody a range that is longer than may be."""
+    cluster = world.site.cluster
+    request = await cluster.container_request("bounded", owner=world.alice)
+    running = await cluster.run(request)
+    await cluster.write_log(running, "stdout.txt", bytes(MOST_BYTES + 1))
+    path = f"/arvados/v1/container_requests/{request.uuid}/log/{running.uuid}"
+    token = {"Authorization": f"Bearer {world.alice.token}"}
+    async with own(world.site) as (base, _), httpx.AsyncClient(timeout=WITHIN) as http:
+        url = base.replace("ws", "http", 1) + path
+        async with asyncio.timeout(WITHIN):
+            while True:
+                if (await http.request("PROPFIND", url, headers=token)).status_code == 207:
+                    break
+                await asyncio.sleep(0.05)
+        for headers, status in (
+            ({}, 421),
+            ({"Authorization": "Bearer nonsense"}, 421),
+            (token, 421),
+            ({**token, "Range": "bytes=0-99"}, 206),
+        ):
+            answer = await http.get(f"{url}/stdout.txt", headers=headers)
+            assert answer.status_code == status
+        sent = await http.request("PROPFIND", url, headers=token, content=b"<propfind/>")
+        assert sent.status_code == 421
 
 
 async def closes_with(url: str, *frames: str | bytes) -> int | None:
@@ -330,6 +358,7 @@ WALKS: dict[tuple[str, str], Walk] = {
     ("anybody", "HTTP answers"): answers,
     (NOBODY, "server-sent events"): sse_nobody,
     (USER, "server-sent events"): sse_user,
+    ("anybody", "log folder"): log_folder,
     (NOBODY, "v0"): v0_nobody,
     (USER, "v0"): v0_user,
     (NOBODY, "v1"): v1_nobody,

@@ -18,6 +18,7 @@ from arvados_nats.nats import server_config
 from arvados_nats.postgres import arvados_tables
 from arvados_nats.service import keys
 from sandbox import schema
+from wsproxy.log_folder import routes as log_folder
 
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "arvados_nats" / "admin" / "init" / "files"
@@ -173,3 +174,14 @@ def test_the_script_for_workbench_is_put_in_as_the_page_says() -> None:
     assert len(lines) == 2
     assert all(line in page for line in lines)
     assert "location = /workbench.js {" in snippet
+
+
+def test_the_controllers_lines_fall_back_to_it() -> None:
+    """On the status that leaves a question to it, and where wsproxy does not answer; the guide has
+    the same lines."""
+    text = (FILES / "controller-logs.conf").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "workbench.md").read_text(encoding="utf-8")
+    for start in ("location ~", "    error_page ", "    proxy_intercept_errors "):
+        (line,) = [line for line in text.splitlines() if line.startswith(start)]
+        assert line in page
+    assert str(log_folder.LEFT) in text

@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from arvados_nats.admin.init import machine
 from arvados_nats.client import stream
 from arvados_nats.errors import ConfigError
 from sandbox.cluster import Cluster
@@ -16,6 +21,7 @@ from sandbox.model.actors import Actor
 from tests.support.fronts import nginx
 from tests.support.worlds.site import Site
 from tests.v1.test_sse import opened
+from wsproxy import metrics
 
 
 async def test_lines_come_at_once_though_it_buffers(
@@ -52,3 +58,54 @@ async def test_a_proxy_that_strips_upgrade_is_named(
             reading = await events.log(request.uuid)
             with pytest.raises(ConfigError, match="does not forward WebSockets"):
                 await anext(reading)
+
+
+@contextlib.asynccontextmanager
+async def controller(site: Site, wsproxy: str, folder: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """The controller's address, with our lines in its nginx."""
+    beside = (
+        f"upstream arvados-nats-wsproxy {{ server {wsproxy.rpartition('/')[2]}; }}"
+        f" upstream controller {{ server {site.api.url.rpartition('/')[2]}; }}"
+    )
+    inside = machine.text("controller-logs.conf")
+    async with (
+        nginx.in_front(site.api.url, folder, beside=beside, inside=inside) as url,
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+    ):
+        yield http
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_live_logs_are_read_at_the_controllers_address(
+    site: Site, cluster: Cluster, alice: Actor, bob: Actor, tmp_path: Path, away: bool
+) -> None:
+    """By the documented lines: while the container runs and after its end, and while wsproxy is
+    away; what is refused is refused by the controller, in its words."""
+    request = await cluster.container_request("job", owner=alice)
+    container = await cluster.run(request)
+    await cluster.write_log(container, "stdout.txt", b"0123456789\n")
+    folder = f"/arvados/v1/container_requests/{request.uuid}/log/{container.uuid}"
+    token = {"Authorization": f"Bearer {alice.token}"}
+    before = metrics.log_folder.labels("answered")._value.get()
+    wsproxy = "http://127.0.0.1:9" if away else site.http_url
+    async with controller(site, wsproxy, tmp_path) as http:
+        async with asyncio.timeout(20):
+            while True:
+                listing = await http.request("PROPFIND", folder, headers=token)
+                assert listing.status_code == 207
+                if away or metrics.log_folder.labels("answered")._value.get() > before:
+                    break
+                await asyncio.sleep(0.05)
+        asked = {**token, "Range": "bytes=3-5"}
+        assert b"stdout.txt" in listing.content
+        part = await http.get(f"{folder}/stdout.txt", headers=asked)
+        assert (part.status_code, part.content) == (206, b"345")
+        other = {"Authorization": f"Bearer {bob.token}"}
+        assert (await http.request("PROPFIND", folder, headers=other)).status_code == 404
+        assert (await http.request("PROPFIND", folder)).status_code == 401
+        await cluster.finish(container)
+        part = await http.get(f"{folder}/stdout.txt", headers=asked)
+        assert (part.status_code, part.content) == (206, b"345")
+        listing = await http.request("PROPFIND", folder, headers=token)
+        assert listing.status_code == 207
+        assert b"stdout.txt" in listing.content

@@ -32,6 +32,7 @@ DOCUMENT: dict[str, Any] = yaml.safe_load(
     (Path(__file__).parents[2] / "docs" / "openapi.yaml").read_text(encoding="utf-8")
 )
 REQUESTS = "/arvados/v1/container_requests/{uuid}/log_events"
+FOLDER = "/arvados/v1/container_requests/{uuid}/log/{path}"
 CONTAINERS = "/arvados/v1/containers/{uuid}/log_events"
 GUARDED = ("/_health/ping", "/_health/db", "/metrics")
 PLAIN = ("/websocket", "/v1/stream", "/arvados/v1/events.ws")
@@ -50,6 +51,7 @@ class Ask:
     query: str = ""
     server: str = "usual"
     last: str = ""
+    asked: str = ""
 
 
 def described() -> set[tuple[str, str, int]]:
@@ -113,7 +115,29 @@ async def asks(site: Site, cluster: Cluster, alice: Actor) -> list[Ask]:
     made.append(replace(had, status=503, server="without Arvados"))
     made.append(replace(had, status=404, query=f"?request={HIDDEN.format('xvhdp')}"))
     listed = Ask("/v1/processes", 200, token=alice.token)
+    made += await _live_asks(cluster, alice)
     return [*made, listed, replace(listed, status=503, server="without Arvados"), *_other_asks()]
+
+
+async def _live_asks(cluster: Cluster, alice: Actor) -> list[Ask]:
+    """Of the log folder of a container that runs."""
+    request = await cluster.container_request("job", owner=alice)
+    container = await cluster.run(request)
+    await cluster.write_log(container, "stdout.txt", b"line\n")
+    here = {"uuid": request.uuid, "path": container.uuid}
+    there = {**here, "path": f"{container.uuid}/stdout.txt"}
+    file = Ask(FOLDER, 200, token=alice.token, values=there)
+    return [
+        Ask(FOLDER, 207, "x-propfind", alice.token, here),
+        Ask(FOLDER, 421, "x-propfind", None, here),
+        Ask(FOLDER, 421, "options", alice.token, there),
+        file,
+        replace(file, method="head"),
+        replace(file, status=206, asked="bytes=1-2"),
+        replace(file, status=416, asked="bytes=5-"),
+        replace(file, status=421, token=None),
+        replace(file, status=421, token=None, method="head"),
+    ]
 
 
 def _other_asks() -> Iterator[Ask]:
@@ -140,8 +164,11 @@ async def answered(base: str, ask: Ask) -> None:
     headers = {"Authorization": f"Bearer {ask.token}"} if ask.token else {}
     if ask.last:
         headers["Last-Event-ID"] = ask.last
+    if ask.asked:
+        headers["Range"] = ask.asked
+    method = ask.method.removeprefix("x-")  # what OpenAPI has no word for
     url = base.replace("ws", "http", 1) + ask.path.format(**ask.values) + ask.query
-    async with httpx.AsyncClient() as http, http.stream(ask.method, url, headers=headers) as answer:
+    async with httpx.AsyncClient() as http, http.stream(method, url, headers=headers) as answer:
         assert answer.status_code == ask.status, ask
         promised = resolved(DOCUMENT["paths"][ask.path][ask.method]["responses"][str(ask.status)])
         for name in promised.get("headers", {}):
@@ -205,6 +232,9 @@ async def test_nothing_is_served_that_is_not_described(site: Site) -> None:
         if isinstance(route, Mount):
             served.add((f"{route.path}/{{file}}", "get"))
         elif isinstance(route, Route):
-            methods = {method.lower() for method in route.methods or ()}
-            served |= {(route.path, method) for method in methods}
+            path = route.path.replace(":path}", "}")
+            methods = {method.lower() for method in route.methods or ()} - {"propfind"}
+            if path == FOLDER:
+                methods.add("x-propfind")
+            served |= {(path, method) for method in methods}
     assert served == {(path, method) for path, method, _ in described()}

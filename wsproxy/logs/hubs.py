@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.contract import streams, subjects
@@ -41,6 +42,7 @@ class LogHubs:
         self._history = LogHistory(self._stored, self._saved)
         self._hubs: dict[str, tuple[LogHub, asyncio.Task[None]]] = {}
         self._users: dict[str, int] = {}
+        self._watchers: Counter[str] = Counter()
         self._announce_now = asyncio.Event()
         self._tasks: asyncio.TaskGroup
 
@@ -75,34 +77,40 @@ class LogHubs:
         for hub, _ in self._hubs.values():
             hub.stream_lost()
 
-    def open(self, container: str) -> LogHub:
-        """The hub of a container, for one more user while `run` runs; `close` must follow."""
+    def open(self, container: str, *, watching: bool = True) -> LogHub:
+        """The hub of a container, for one more user while `run` runs; `close` must follow.
+
+        Who is not `watching` needs no haste of the container log publisher.
+        """
         self._users[container] = self._users.get(container, 0) + 1
+        self._watchers[container] += watching
+        if watching and self._watchers[container] == 1:
+            self._announce_now.set()
         if container in self._hubs:
             return self._hubs[container][0]
         hub = LogHub(container, self._nats, self._stored, self._saved, self._history)
         task = self._tasks.create_task(hub.run(), name="log feed")
         self._hubs[container] = (hub, task)
         metrics.log_hubs.set(len(self._hubs))
-        self._announce_now.set()
         return hub
 
-    def close(self, container: str) -> None:
+    def close(self, container: str, *, watching: bool = True) -> None:
         """One user less; the hub ends some seconds after the last."""
         self._users[container] -= 1
+        self._watchers[container] -= watching
         if not self._users[container]:
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self._end, container)
 
     def _end(self, container: str) -> None:
         if self._users.get(container) == 0:
-            del self._users[container]
+            del self._users[container], self._watchers[container]
             _, task = self._hubs.pop(container)
             metrics.log_hubs.set(len(self._hubs))
             task.cancel()
 
     async def _announce(self) -> None:
         for container, (hub, _) in tuple(self._hubs.items()):
-            if hub.end is None and self._users.get(container):
+            if hub.end is None and self._watchers[container]:
                 with contextlib.suppress(Unavailable):
                     await self._nats.publish(subjects.log_interest(container))
 

@@ -93,7 +93,8 @@ def files(
             yield File(places.units / name, _unit(name, places))
     if site:
         yield File(places.folder / "nginx.conf", _nginx(site))
-        yield File(places.folder / "workbench.conf", _named("workbench.conf", site))
+        for name in ("workbench.conf", "controller-logs.conf"):
+            yield File(places.folder / name, _named(name, site))
 
 
 def role_sql(role: str, password: str) -> str:

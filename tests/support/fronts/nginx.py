@@ -22,20 +22,26 @@ events {{}}
 http {{
   access_log access.log; client_body_temp_path body; proxy_temp_path proxy;
   fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {behind}; }} }}
+  {beside}
+  server {{ listen 127.0.0.1:{port}; {inside} location / {{ proxy_pass {behind}; }} }}
 }}
 """
 
 
 @contextlib.asynccontextmanager
-async def in_front(behind: str, folder: Path) -> AsyncIterator[str]:
-    """The address of an nginx that passes everything to `behind`; its access.log is in `folder`."""
+async def in_front(
+    behind: str, folder: Path, *, beside: str = "", inside: str = ""
+) -> AsyncIterator[str]:
+    """The address of an nginx that passes everything to `behind`; its access.log is in `folder`.
+
+    More of its configuration may stand `beside` its server and `inside`.
+    """
     program = shutil.which("nginx")
     if program is None:
         pytest.skip("no nginx on this machine: apt-get install nginx-light")
     port = next(port for port in ports.candidates() if ports.is_free(port))
     conf = folder / "nginx.conf"
-    conf.write_text(_CONF.format(port=port, behind=behind))
+    conf.write_text(_CONF.format(port=port, behind=behind, beside=beside, inside=inside))
     words = [program, "-p", str(folder), "-c", str(conf), "-e", str(folder / "error.log")]
     running = child.start(words, log=folder / "nginx.out")
     url = f"http://127.0.0.1:{port}"
