@@ -10,7 +10,7 @@ VENV ?= .venv
 TESTS ?= tests
 # Most tests wait for servers: several files of tests at a time, each in one process. A test that fails
 # is a fault; only CI, on whatever machine, tries one again, and the summary names it.
-PYTEST_ARGS ?= -n 3 --dist loadfile $(if $(CI),--reruns 3)
+PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder $(if $(CI),--reruns 3)
 
 BIN := $(VENV)/bin
 # What the image would hold, installed anew for the tests of the chart's pods.

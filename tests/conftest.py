@@ -24,11 +24,17 @@ from sandbox import sandbox as whole_sandbox
 from sandbox.cluster import Cluster, open_cluster
 from sandbox.sandbox import Sandbox
 from tests.support.worlds.shared_site import site
+from tests.support.worlds.stacks import own_stack, shared_stack, stack
 
-__all__ = ["site"]
+__all__ = ["own_stack", "shared_stack", "site", "stack"]
 
 # A busy machine is no failure, and CI fails for what was changed, not for what was drawn.
-hypothesis.settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.register_profile(
+    "suite",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    max_examples=int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "50")),
+)
 hypothesis.settings.load_profile("suite")
 
 
@@ -50,6 +56,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.config.getoption("--twice"):
         metafunc.fixturenames.append("attempt")
         metafunc.parametrize("attempt", (1, 2), indirect=True)
+
+
+_LONGEST_FIRST = ("ages", "clients", "flows", "browser", "chart", "hostile", "v0", "v1", "faults")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no worker has one left when the others are done."""
+    here = Path(__file__).parent
+    ranks = {folder: rank for rank, folder in enumerate((*_LONGEST_FIRST, "integration", "unit"))}
+    items.sort(key=lambda item: ranks.get(item.path.relative_to(here).parts[0], 0))
 
 
 @pytest.fixture(scope="session")

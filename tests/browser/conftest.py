@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
-from sandbox import stack as services
-from sandbox.sandbox import Sandbox
+from sandbox import backends
+from sandbox.postgres import PostgresServer
 from sandbox.stack import Stack
+from tests.support.worlds import stacks
 from wsproxy.page.routes import STATIC
 
 MODULE = Path(__file__).parents[2] / "web" / "arvados-events"
@@ -33,14 +34,21 @@ _ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-async def stack(sandbox: Sandbox) -> AsyncIterator[Stack]:
-    """Publishers, callout service and proxy of this module alone."""
+@pytest.fixture(scope="session")
+async def shared_stack(
+    backend: backends.Backend,
+    postgres_server: PostgresServer,
+    keys_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Stack]:
+    """All services for all tests of the page; ends of logs are settled soon."""
     if not (STATIC / "index.html").exists():
         pytest.skip("the page is not built: make web")
-    async with services.beside(sandbox, ARVADOS_NATS_LOG_CONFIRM_SECONDS="1") as running:
+    certificates = tmp_path_factory.mktemp("tls")
+    async with stacks.on(
+        backend, postgres_server, keys_folder, certificates, ARVADOS_NATS_LOG_CONFIRM_SECONDS="1"
+    ) as running:
         yield running
-        services.require(running)
 
 
 def _fault_of_playwright() -> str:
@@ -52,7 +60,7 @@ def _fault_of_playwright() -> str:
     return done.stderr.strip() if done.returncode else ""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """The machine's Chromium; `make test` installs it on Debian."""
     program = next((path for name in _BROWSERS if (path := shutil.which(name))), None)

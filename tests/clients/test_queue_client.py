@@ -16,6 +16,12 @@ from tests.clients.programs import Program, running
 
 
 @pytest.fixture(scope="module")
+def stack(own_stack: Stack) -> Stack:
+    """Of this file alone: NATS goes away, and the whole queue is read."""
+    return own_stack
+
+
+@pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Sequence[str]:
     try:
         return programs.ready("go", tmp_path_factory.mktemp("go"))

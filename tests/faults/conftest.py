@@ -5,19 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
-from sandbox import stack as services
-from sandbox.sandbox import Sandbox
 from sandbox.stack import Stack
 
 
 @pytest.fixture(scope="module")
-async def stack(sandbox: Sandbox) -> AsyncIterator[Stack]:
+def stack(own_stack: Stack) -> Stack:
     """Publishers, callout service and proxy of this module alone."""
-    await sandbox.cluster.container_request("first", owner=await sandbox.cluster.user("somebody"))
-    async with services.beside(sandbox) as running:
-        yield running
-        services.require(running)
+    return own_stack

@@ -20,7 +20,7 @@ from authcallout.admissions import USER_INFO
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 from tests.support.clients.forbidden import FORBIDDEN_PUBLISHES, FORBIDDEN_SUBSCRIPTIONS
-from tests.support.clients.native import Native, connected, lets_in, lets_in_at_last, until
+from tests.support.clients.native import Native, connected, until
 
 
 @pytest.fixture
@@ -256,23 +256,3 @@ async def test_the_name_of_a_strange_container_gives_no_right(
         await client.nats.publish(f"arvados.logs.{strange}.stdout_txt", b"forged")
         await client.flush()
         assert len(_refusals(caplog)) == 1
-
-
-async def test_half_the_logins_are_wrong_and_the_counts_are_right(
-    stack: Stack, alice: Actor
-) -> None:
-    """200 logins side by side, every second one wrong: each gets its own answer."""
-
-    wrong = [f"v2/{alice.token_uuid}/wrong{number}" for number in range(100)]
-    logins = [
-        login
-        for token in wrong
-        for login in (lets_in(stack, token), lets_in_at_last(stack, alice.token))
-    ]
-    outcomes = await asyncio.gather(*logins)
-    assert outcomes == [bool(number % 2) for number in range(200)]
-    log = stack.services["authcallout"]
-    await until(
-        lambda: log.output.count("callout.refused") + log.output.count("callout.dropped") >= 100,
-        "each refusal is logged, or that it could not be decided in time",
-    )

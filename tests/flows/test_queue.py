@@ -26,6 +26,12 @@ from tests.support.clients.terminal_command import Command, environment, started
 QUEUE = streams.QUEUE
 
 
+@pytest.fixture(scope="module")
+def stack(own_stack: Stack) -> Stack:
+    """Of this file alone: the whole queue is read, and ten thousand wait in it."""
+    return own_stack
+
+
 @pytest.fixture
 async def admin(stack: Stack) -> Actor:
     return await stack.sandbox.cluster.user("boss", admin=True)

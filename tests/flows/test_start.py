@@ -11,6 +11,7 @@ import json
 import sys
 
 import httpx
+import pytest
 
 from arvados_nats.contract import subjects
 from arvados_nats.permission_client import grants_messages, object_messages, tokens_watch
@@ -21,6 +22,12 @@ from sandbox.stack import Service, Stack
 from tests.support.clients.native_answers import trusted
 
 _WELL = {"health": "OK"}
+
+
+@pytest.fixture(scope="module")
+def stack(own_stack: Stack) -> Stack:
+    """Of this file alone: services start in any order, and without others."""
+    return own_stack
 
 
 async def started(service: Service) -> None:

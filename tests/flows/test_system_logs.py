@@ -14,8 +14,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sandbox.stack import Stack
 from tests.support.clients.terminal_command import Command, environment, ran, started
+
+
+@pytest.fixture(scope="module")
+def stack(own_stack: Stack) -> Stack:
+    """Of this file alone: NATS goes away."""
+    return own_stack
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import httpx
@@ -22,9 +22,7 @@ from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats import server_config
 from arvados_nats.service import door
-from sandbox import stack as services
 from sandbox.model.actors import Actor
-from sandbox.sandbox import Sandbox
 from sandbox.stack import Stack
 from tests.support.clients import raw_socket as raw
 from tests.support.clients import v1 as clients
@@ -62,14 +60,6 @@ class World:
     async def native(self) -> Actor:
         """A user whom the native services know."""
         return await self.stack.sandbox.cluster.user("native")
-
-
-@pytest.fixture(scope="module")
-async def stack(sandbox: Sandbox) -> AsyncIterator[Stack]:
-    """Publishers, callout service and proxy of this module alone."""
-    async with services.beside(sandbox) as running:
-        yield running
-        services.require(running)
 
 
 @pytest.fixture

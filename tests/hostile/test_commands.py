@@ -25,7 +25,7 @@ from wsproxy.transport.limits import Limits
 from wsproxy.v0 import messages as messages_v0
 from wsproxy.v0.messages import Subscribe, Unsubscribe
 
-EXAMPLES = int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "100"))
 KIB = 1024
 WORD = "w" * 1000
 

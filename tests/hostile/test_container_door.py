@@ -16,20 +16,10 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from sandbox import stack as services
 from sandbox.model.records import Record
-from sandbox.sandbox import Sandbox
 from sandbox.stack import Stack
 from tests.support.clients.native import connected, until
 
 MAX_PAYLOAD = 8 * 1024 * 1024
-
-
-@pytest.fixture(scope="module")
-async def stack(sandbox: Sandbox) -> AsyncIterator[Stack]:
-    """Publishers, callout service and proxy of this module alone."""
-    await sandbox.cluster.container_request("first", owner=await sandbox.cluster.user("somebody"))
-    async with services.beside(sandbox) as running:
-        yield running
-        services.require(running)
 
 
 @pytest.fixture

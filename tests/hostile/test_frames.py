@@ -33,7 +33,7 @@ from wsproxy.transport.limits import Limits, Pace
 from wsproxy.transport.send_buffer import HIGH_WATER, SendBuffers
 from wsproxy.transport.websocket import Socket
 
-EXAMPLES = int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "40"))
 FAST = Limits(commands_per_second=1e6, command_burst=10**6)
 NUMBERS = range(10)
 

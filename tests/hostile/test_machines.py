@@ -21,20 +21,10 @@ from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys, machine_keys
 from publishers.system_logs import cli as system_logs_cli
 from publishers.system_logs.cli import SystemLogSettings
-from sandbox import stack as services
-from sandbox.sandbox import Sandbox
 from sandbox.stack import Stack
 
 HOST, OTHER = "node1.example.com", "node2.example.com"
 SYSLOG = subjects.SYSTEM_LOGS
-
-
-@pytest.fixture(scope="module")
-async def stack(sandbox: Sandbox) -> AsyncIterator[Stack]:
-    """Publishers, callout service and proxy of this module alone."""
-    async with services.beside(sandbox) as running:
-        yield running
-        services.require(running)
 
 
 def key(stack: Stack, host: str) -> str:

@@ -29,7 +29,7 @@ from wsproxy.transport.close_codes import CloseCode
 from wsproxy.v0 import connection as v0
 from wsproxy.v1 import sse
 
-EXAMPLES = int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "40"))
 WITHIN = 20.0
 
 

@@ -43,7 +43,7 @@ def _properties(number: int) -> dict[str, Any]:
 
 def _recent() -> Recent:
     recent = Recent()
-    for number in range(1, 25_001):
+    for number in range(1, 12_001):
         recent.add(made(number, f"zzzzz-4zz18-{number:015d}", properties=_properties(number)))
     assert len(recent) > 5_000
     return recent

@@ -238,7 +238,7 @@ def link_to(facts: ObjectFacts) -> ObjectFacts:
     )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(clusters(), st.booleans())
 def test_share_points_say_what_the_whole_table_says(cluster: Cluster, trash: bool) -> None:
     """The same pure rule on what is known where access was given, and on all rows: equal."""
@@ -336,7 +336,7 @@ def allows(allowed: set[str], subject: str) -> bool:
     return False
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(clusters())
 def test_patterns_let_through_what_the_rule_allows_and_no_more(cluster: Cluster) -> None:
     """Whatever is in the trash or frozen: by what is told below which share point."""

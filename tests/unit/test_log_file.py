@@ -227,7 +227,7 @@ CHANGES = st.just(("change",))
 RESTARTS = st.just(("anew",))
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.lists(WRITES | WRITES | POLLS | POLLS | CHANGES | RESTARTS, max_size=40))
 def test_any_bytes_cut_anyhow_arrive_as_they_were(steps: list[tuple[object, ...]]) -> None:
     """Whatever the writes, polls, short answers, changes of tailer and restarts of the file."""

@@ -272,7 +272,7 @@ def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(clusters())
 def test_the_rule_says_what_the_page_says(cluster: Cluster) -> None:
     """Every user, every object, both questions: yes where the page says readable, else no."""
