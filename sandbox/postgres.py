@@ -31,7 +31,7 @@ TEMPLATE = "arvados_template"
 OWNER = "arvados"
 """The role that owns the tables: what the API server logs in as."""
 
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 _IN_THE_WAY = ("could not bind", "is still in use")
 _FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 _SETTINGS = (

@@ -24,9 +24,9 @@ from sandbox import sandbox as whole_sandbox
 from sandbox.cluster import Cluster, open_cluster
 from sandbox.sandbox import Sandbox
 from tests.support.worlds.shared_site import site
-from tests.support.worlds.stacks import own_stack, shared_stack, stack
+from tests.support.worlds.stacks import container, nats, own_stack, shared_stack, stack
 
-__all__ = ["own_stack", "shared_stack", "site", "stack"]
+__all__ = ["container", "nats", "own_stack", "shared_stack", "site", "stack"]
 
 # A busy machine is no failure, and CI fails for what was changed, not for what was drawn.
 hypothesis.settings.register_profile(

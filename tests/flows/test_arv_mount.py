@@ -25,7 +25,7 @@ from sandbox.sandbox import Sandbox
 from sandbox.stack import Stack
 
 PROGRAM = os.environ.get("ARV_MOUNT") or shutil.which("arv-mount")
-WITHIN = 10.0
+WITHIN = 30.0
 """The mount asks by itself after 15 s: what is there sooner came by an event."""
 
 pytestmark = pytest.mark.skipif(

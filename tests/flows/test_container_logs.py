@@ -7,28 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import httpx
-import pytest
 
 from arvados_nats.contract import log_chunks, streams, subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd, FileEnd
-from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from sandbox.model.records import Record
 from sandbox.sandbox import MANAGEMENT_TOKEN
 from sandbox.stack import Service, Stack
 from tests.support.worlds.logs import joined, until
-
-
-@pytest.fixture
-async def nats(stack: Stack) -> AsyncIterator[Nats]:
-    """A trusted connection that reads the stream."""
-    async with nats_client.connect(
-        [stack.sandbox.nats.url], name="test", seed=stack.sandbox.seed("publisher")
-    ) as connection:
-        yield connection
 
 
 async def running(stack: Stack, name: str) -> Record:

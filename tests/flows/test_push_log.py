@@ -16,30 +16,12 @@ import pytest
 
 from arvados_nats.contract import log_chunks, streams, subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
-from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
 from tests.support.clients.native import connected
 from tests.support.worlds.logs import joined, until
-
-
-@pytest.fixture
-async def nats(stack: Stack) -> AsyncIterator[Nats]:
-    """A trusted connection that reads the stream."""
-    async with nats_client.connect(
-        [stack.sandbox.nats.url], name="test", seed=stack.sandbox.seed("publisher")
-    ) as connection:
-        yield connection
-
-
-@pytest.fixture
-async def container(stack: Stack) -> Record:
-    """A container that runs."""
-    user = await stack.sandbox.cluster.user("alice")
-    request = await stack.sandbox.cluster.container_request("push", owner=user)
-    return await stack.sandbox.cluster.run(request)
 
 
 @contextlib.asynccontextmanager

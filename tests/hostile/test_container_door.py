@@ -5,14 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from arvados_nats.contract import streams, subjects
 from arvados_nats.contract.log_chunks import MAX_CHUNK_BYTES, MAX_MESSAGE, Chunk, ContainerEnd
 from arvados_nats.errors import BadInput
-from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from sandbox import stack as services
 from sandbox.model.records import Record
@@ -20,23 +17,6 @@ from sandbox.stack import Stack
 from tests.support.clients.native import connected, until
 
 MAX_PAYLOAD = 8 * 1024 * 1024
-
-
-@pytest.fixture
-async def nats(stack: Stack) -> AsyncIterator[Nats]:
-    """A trusted connection that reads the stream."""
-    async with nats_client.connect(
-        [stack.sandbox.nats.url], name="test", seed=stack.sandbox.seed("publisher")
-    ) as connection:
-        yield connection
-
-
-@pytest.fixture
-async def container(stack: Stack) -> Record:
-    """A container that runs."""
-    user = await stack.sandbox.cluster.user("alice")
-    request = await stack.sandbox.cluster.container_request("hostile", owner=user)
-    return await stack.sandbox.cluster.run(request)
 
 
 @pytest.mark.parametrize("size", [MAX_MESSAGE, 1024 * 1024, MAX_PAYLOAD - 200])

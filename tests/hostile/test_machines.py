@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -59,15 +58,6 @@ async def piped(chosen: SystemLogSettings, data: bytes) -> None:
         os.close(reading)
 
 
-@pytest.fixture
-async def trusted(stack: Stack) -> AsyncIterator[Nats]:
-    """The publishers' own connection."""
-    async with nats_client.connect(
-        [stack.sandbox.nats.url], name="test", seed=stack.sandbox.seed("publisher")
-    ) as nats:
-        yield nats
-
-
 async def said(nats: Nats, host: str) -> list[str]:
     """What the stream has of a machine."""
     history = nats.history(streams.SYSTEM_LOGS, subjects.system_logs_of(host))
@@ -75,22 +65,22 @@ async def said(nats: Nats, host: str) -> list[str]:
 
 
 async def test_a_machine_sends_with_a_key_of_its_own(
-    stack: Stack, trusted: Nats, tmp_path: Path
+    stack: Stack, nats: Nats, tmp_path: Path
 ) -> None:
     """Each record once, over restarts and a lost place, though it reads nothing but its last."""
     chosen = settings(stack, tmp_path, key(stack, HOST))
     await piped(chosen, b'{"message": "one"}\n{"message": "two", "unit": "u"}\n')
     await piped(chosen, b'{"message": "three"}\n')
-    assert await said(trusted, HOST) == ["one", "two", "three"]
+    assert await said(nats, HOST) == ["one", "two", "three"]
 
 
 async def test_a_machine_writes_and_reads_as_itself_alone(
-    stack: Stack, trusted: Nats, tmp_path: Path
+    stack: Stack, nats: Nats, tmp_path: Path
 ) -> None:
     """Not another's subjects, records, last record, nor any stream; its own last it may."""
     for host in (HOST, OTHER):
         record = b'{"at":"","host":"x","unit":"u","priority":6,"message":"secret"}'
-        await (await trusted.publish_stored(subjects.system_log(host, "u"), record, {}))
+        await (await nats.publish_stored(subjects.system_log(host, "u"), record, {}))
     token = subjects.file_token(HOST)
     heard: list[str] = []
 
@@ -121,7 +111,7 @@ async def test_a_machine_writes_and_reads_as_itself_alone(
         ):
             with pytest.raises(Unavailable):
                 await machine.request(call, body, timeout=0.2)
-    assert heard == [] and await said(trusted, OTHER) == ["secret"]
+    assert heard == [] and await said(nats, OTHER) == ["secret"]
 
 
 @pytest.mark.parametrize("kind", ["another's proof", "another seed", "no proof", "a container"])
@@ -148,18 +138,18 @@ async def test_a_key_of_another_machine_is_told_at_the_start(stack: Stack, tmp_p
 
 
 async def test_no_machine_uses_up_the_ids_of_another(
-    stack: Stack, trusted: Nats, tmp_path: Path
+    stack: Stack, nats: Nats, tmp_path: Path
 ) -> None:
     """Whatever ids the other has sent before: the place, its digest, those that were seen."""
     host = "node3.example.com"
     chosen = settings(stack, tmp_path, key(stack, host), host)
     await piped(chosen, b'{"message": "one"}\n')
-    first = await trusted.last(streams.SYSTEM_LOGS, subjects.system_logs_of(host))
+    first = await nats.last(streams.SYSTEM_LOGS, subjects.system_logs_of(host))
     assert first is not None
     place = first.headers["Arvados-Cursor"]
     pipe, _, end = place.partition(":")
     for id in (place, first.headers["Nats-Msg-Id"], f"{pipe}:{2 * int(end)}"):
         used_up = subjects.system_log(OTHER, "u")
-        await (await trusted.publish_stored(used_up, b"x", {"Nats-Msg-Id": id}))
+        await (await nats.publish_stored(used_up, b"x", {"Nats-Msg-Id": id}))
     await piped(chosen, b'{"message": "two"}\n')
-    assert await said(trusted, host) == ["one", "two"]
+    assert await said(nats, host) == ["one", "two"]

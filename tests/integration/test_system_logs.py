@@ -121,11 +121,18 @@ async def test_a_batch_whose_acknowledgement_was_lost_is_not_doubled(
         await world.until_said("1", "2", "3", "4")
 
 
-async def test_a_cursor_that_was_rotated_away(world: World, journal: Journald) -> None:
+async def test_a_cursor_that_was_rotated_away(
+    world: World, journal: Journald, tmp_path: Path
+) -> None:
     """Reading goes on with the oldest record there is, and the loss is counted."""
+
+    async def place_is_kept() -> bool:
+        return bool(json.loads((tmp_path / "state" / "place.json").read_text())["cursor"])
+
     write(journal, "1")
     async with world.sending(journal.name):
         await world.until_said("1")
+        await until(place_is_kept)  # after what it is the place of is stored
     write(journal, "lost")
     journal.control("--rotate")
     journal.control("--vacuum-files=1")

@@ -28,7 +28,7 @@ from tests.support.worlds import site as sites
 from tests.support.worlds.site import Site
 
 COMMAND: list[str | Path] = [Path(sysconfig.get_path("scripts")) / "arvados-nats", "wsproxy"]
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 
 
 def free_port() -> int:

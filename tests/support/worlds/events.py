@@ -32,7 +32,7 @@ from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from sandbox.raw_rows import RawRow
 
-PROCESS_SECONDS = 15.0
+PROCESS_SECONDS = 60.0
 """How long a publisher process may take to start on a busy machine."""
 
 QUICK = Scans(near_every=0.2, middle_every=0.5, wide_every=1.0)

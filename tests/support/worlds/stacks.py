@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from arvados_nats.nats.client import Nats
 from sandbox import backends
 from sandbox import sandbox as whole_sandbox
 from sandbox import stack as services
+from sandbox.model.records import Record
 from sandbox.postgres import PostgresServer
 from sandbox.sandbox import Sandbox
 from sandbox.stack import Stack
+from tests.support.clients.native_answers import trusted
 
 
 @asynccontextmanager
@@ -74,3 +77,18 @@ async def own_stack(sandbox: Sandbox) -> AsyncIterator[Stack]:
     async with beside(sandbox) as running:
         yield running
         services.require(running)
+
+
+@pytest.fixture
+async def nats(stack: Stack) -> AsyncIterator[Nats]:
+    """A trusted connection, which reads every stream."""
+    async with trusted(stack) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def container(stack: Stack) -> Record:
+    """A container of somebody's that runs."""
+    cluster = stack.sandbox.cluster
+    request = await cluster.container_request("running", owner=await cluster.user("alice"))
+    return await cluster.run(request)
