@@ -26,6 +26,9 @@ sinks = Gauge("arvados_ws_sinks", "Subscriptions to the event stream that are li
 sinks_blocked = Gauge(
     "arvados_ws_sinks_blocked", "Connections that are behind and catch up from the stream."
 )
+replays_waiting = Gauge(
+    "arvados_ws_replays_waiting", "Subscriptions that wait for their turn to read the past."
+)
 events_in = Counter("arvados_ws_events_in", "Events taken from the stream.")
 events_out = Counter("arvados_ws_events_out", "Events written to connections.")
 

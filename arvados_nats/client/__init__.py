@@ -28,6 +28,7 @@ from arvados_nats.protocol_v1.messages import (
     Gone,
     Log,
     Object,
+    Queued,
     ServerMessage,
     Subscribed,
 )
@@ -47,6 +48,7 @@ __all__ = (
     "Gone",
     "Log",
     "Object",
+    "Queued",
     "Refused",
     "ServerMessage",
     "State",

@@ -137,6 +137,16 @@ class CaughtUp(Struct, frozen=True):
     cursor: str | UnsetType = UNSET
 
 
+class Queued(Struct, frozen=True):
+    """Many read the past now: this subscription goes on when its turn comes.
+
+    `ahead`: how many came before it. What is live comes after what is old, as always.
+    """
+
+    id: str
+    ahead: int
+
+
 class Gap(Struct, frozen=True):
     """Something between what was sent and what follows is not to be had.
 
@@ -218,6 +228,7 @@ ServerMessage = (
     | Event
     | Gone
     | CaughtUp
+    | Queued
     | Gap
     | Attempt
     | Attempts
@@ -236,6 +247,7 @@ SERVER_KEYS: dict[str, type[Struct]] = {
     "event": Event,
     "gone": Gone,
     "caught_up": CaughtUp,
+    "queued": Queued,
     "gap": Gap,
     "attempt": Attempt,
     "attempts": Attempts,

@@ -90,6 +90,8 @@ export interface Subscription {
 
 interface CommonHandlers {
   oncaughtup?(message: { cursor?: string }, subscription: Subscription): void;
+  /** Many read the past now; it goes on when its turn comes. */
+  onqueued?(message: { ahead: number }, subscription: Subscription): void;
   onerror?(message: ErrorMessage, subscription: Subscription): void;
   onrevoked?(message: { reason: string }, subscription: Subscription): void;
 }

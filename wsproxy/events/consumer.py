@@ -6,7 +6,8 @@
 The stream is the overflow queue. A consumer whose connection is full leaves the live readers, waits
 for room, reads on from its place at its own pace, and joins live again in the loop turn in which it
 has reached the last dispatched event: nothing is lost, nothing comes twice, and nobody else waits.
-A replay is the same thing begun at an older place.
+A replay is the same thing begun at an older place; what only the stream has is read by few at once
+(`replays`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from wsproxy.events.history import History
 from wsproxy.events.present import Present
 from wsproxy.events.principal import Principal
 from wsproxy.events.recent import Recent
+from wsproxy.events.replays import Replays, Turn
 from wsproxy.events.stored_event import StoredEvent
 from wsproxy.transport import failures
 from wsproxy.transport.send_buffer import SendBuffer
@@ -42,6 +44,7 @@ class Engine(Protocol):
     recent: Recent
     history: History
     present: Present
+    replays: Replays
     turns: asyncio.Semaphore
     """Of those who are behind one at a time judges and sends, in the order in which they came: live
     events wait for one of them, not for all."""
@@ -61,12 +64,14 @@ class EventConsumer:
         send_buffer: SendBuffer,
         accept: Callable[[Batch], None],
         live_again: Callable[[], None] | None = None,
+        queued: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._engine = engine
         self._principal = principal
         self._send_buffer = send_buffer
         self._accept = accept
         self._live_again = live_again
+        self._turn = Turn(engine.replays, queued)
         self._task: asyncio.Task[None] | None = None
         self.position = 0
         """Nothing up to this sequence will be delivered (again)."""
@@ -147,13 +152,14 @@ class EventConsumer:
     async def _replay(self) -> None:
         try:
             while not self._send_buffer.closed:
-                await self._send_buffer.writable()
+                await self._turn.keep_while(self._send_buffer.writable)
                 if self.position >= self._engine.position and not self._send_buffer.lagging:
                     self._join()
                     return
                 await self._deliver_page(await self._as_of_now(await self._page()))
                 await asyncio.sleep(0)
         finally:
+            self._turn.give_up()
             if self._task is asyncio.current_task():
                 self._task = None
             metrics.sinks_blocked.dec()
@@ -163,10 +169,12 @@ class EventConsumer:
         while True:
             recent = self._engine.recent.after(self.position, _PAGE)
             if recent is not None:
+                self._turn.give_up()
                 if not recent:
                     self.position = max(self.position, self._engine.position)
                 return recent
             place = self.position
+            await self._turn.take()
             try:
                 block = await self._engine.history.after(place, self._engine.position)
             except Unavailable as error:

@@ -29,6 +29,7 @@ from wsproxy.events import stored_event
 from wsproxy.events.history import History
 from wsproxy.events.present import Present
 from wsproxy.events.recent import Recent
+from wsproxy.events.replays import Replays
 from wsproxy.events.router import Router
 from wsproxy.events.stored_event import StoredEvent
 
@@ -61,6 +62,7 @@ class EventSource:
         self.router = router
         self.recent = Recent()
         self.history = History(nats)
+        self.replays = Replays()
         self.turns = asyncio.Semaphore(1)
         self.present = Present(nats)
         self.created = ""

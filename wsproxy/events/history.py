@@ -26,6 +26,8 @@ from wsproxy.events import stored_event
 from wsproxy.events.stored_event import StoredEvent
 
 _BLOCK = 500
+_TURN = 50
+"""Events that are decoded at once; then live ones have their turn."""
 _ALL = f"{subjects.EVENTS}.>"
 
 
@@ -81,6 +83,8 @@ class History:
             with tracing.span("stream read", stream=streams.EVENTS, first=following):
                 messages, left = await self._nats.page(streams.EVENTS, _page(following))
             for message in messages:
+                if message.sequence % _TURN == 0:
+                    await asyncio.sleep(0)
                 following = message.sequence + 1
                 if message.sequence > last:
                     return Block(tuple(found), message.sequence)

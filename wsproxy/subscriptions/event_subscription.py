@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from arvados_nats.contract import events, streams
 from arvados_nats.errors import Unavailable
-from arvados_nats.protocol_v1.messages import CaughtUp, Event, Gap, Gone, Subscribed, encode
+from arvados_nats.protocol_v1.messages import CaughtUp, Event, Gap, Gone, Queued, Subscribed, encode
 from arvados_nats.protocol_v1.requests import EventsTarget
 from wsproxy import metrics
 from wsproxy.cursors import EventCursor
@@ -50,12 +50,8 @@ class EventSubscription:
         self._client.tell(Subscribed(self._id))
         if gap:
             self._client.tell(Gap(self._id, gap, cursor=self._cursor(place)))
-        source, principal = self._services.events.source, self._client.login.principal
-        self._consumer = EventConsumer(
-            source, principal, self._client.send_buffer, self._accept, self._live
-        )
-        source.on_reset.add(self._reset)
-        self._consumer.start(place)
+        self._services.events.source.on_reset.add(self._reset)
+        self._follow(place)
 
     def stop(self) -> None:
         self._stopped = True
@@ -71,11 +67,16 @@ class EventSubscription:
         if self._consumer:
             place = self._consumer.position
             self._consumer.stop()
-            source, principal = self._services.events.source, self._client.login.principal
-            consumer = self._consumer = EventConsumer(
-                source, principal, self._client.send_buffer, self._accept, self._live
-            )
-            consumer.start(place)
+            self._follow(place)
+
+    def _follow(self, place: int) -> None:
+        source, principal = self._services.events.source, self._client.login.principal
+        send_buffer = self._client.send_buffer
+        consumer = EventConsumer(
+            source, principal, send_buffer, self._accept, self._live, self._queued
+        )
+        self._consumer = consumer
+        consumer.start(place)
 
     async def _place(self) -> tuple[str | None, int]:
         """What is missing, if anything, and after which sequence to begin."""
@@ -144,6 +145,9 @@ class EventSubscription:
         if not self._caught_up and self._consumer:
             self._caught_up = True
             self._client.tell(CaughtUp(self._id, self._cursor(self._consumer.position)))
+
+    def _queued(self, ahead: int) -> None:
+        self._client.tell(Queued(self._id, ahead))
 
     def _reset(self) -> None:
         if self._consumer:
