@@ -236,7 +236,7 @@ def main(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--rounds", type=int, default=3, help="counted, after one that is not")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a round fed by rows")
     parser.add_argument("--window", type=int, default=32, help="rows under way at most")
-    parser.add_argument("--protocol", choices=("v0", "v1"), default="v1", help="of ours, published")
+    parser.add_argument("--protocol", choices=("v0", "v1", "wamp"), default="v1", help="of ours")
     parser.add_argument("--content", type=int, default=10, help="bytes of text in our events")
     parser.add_argument("--bytes", type=int, default=200, help=argparse.SUPPRESS)
     return asyncio.run(measure(parser.parse_args(arguments)))

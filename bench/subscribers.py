@@ -33,6 +33,7 @@ _CHANNEL = "bench"
 _REST_SECONDS = 0.3
 _TRIES, _TRY_SECONDS = 10, 3.0
 """Time to read a sign of life of every client: what follows is to cost publications only."""
+_SIGN_OF_LIFE = {"v0": b"{}", "v1": b'{"pong":{}}', "wamp": b"[16,1,{}]"}
 _NOW = "2026-01-01T00:00:00.000000Z"
 
 
@@ -66,7 +67,7 @@ class Fan(Protocol):
 
 @dataclass(slots=True)
 class Ours:
-    """wsproxy with protocol v1 or v0."""
+    """wsproxy with protocol v1, v0 or WAMP."""
 
     world: World
     stack: Stack
@@ -75,12 +76,13 @@ class Ours:
     version: str = "v1"
     name: str = "ours"
     owner: str = ""
+    above: str = ""
     published: array[float] = field(default_factory=lambda: array("d"))
     """When each event was published; the first has id 1."""
 
     @property
     def marker(self) -> bytes:
-        return b'{"event":{' if self.version == "v1" else b'{"msgID":'
+        return b'{"msgID":' if self.version == "v0" else b'{"event":{'
 
     @property
     def server(self) -> int:
@@ -96,12 +98,15 @@ class Ours:
         cluster = self.world.sandbox.cluster
         project = await cluster.project("for all", owner=cluster.root)
         await cluster.share(project, cluster.config.all_users)
-        self.owner = project.uuid
+        self.owner, self.above = project.uuid, cluster.root.uuid
         users = self.world.users
         tokens = [users[number % len(users)].token for number in range(count)]
         address = ("127.0.0.1", self.stack.proxy_port)
         if self.version == "v1":
             await open_v1(self.clients, address, tokens)
+        elif self.version == "wamp":
+            topic = f"arvados.event.{self.owner}.collection.update"
+            await open_wamp(self.clients, address, tokens, topic)
         else:
             await world.open_v0(self.clients, address, tokens)
         await self.until_heard(self.clients, count)
@@ -136,14 +141,19 @@ class Ours:
             verified=True,
             audience=[(self.owner, uuid)],
             properties={"text": "x" * size},
-            facts={"kind": "collection", "uuid": uuid, "owner_uuid": self.owner},
+            facts={
+                "kind": "collection",
+                "uuid": uuid,
+                "owner_uuid": self.owner,
+                "places": [{"uuid": self.owner, "above": [self.above]}],
+            },
         )
         headers = {"Nats-Msg-Id": f"{event.uuid}{secrets.token_hex(4)}"}
         subject = subjects.event(uuid, "update")
         return await self.nats.publish_stored(subject, events.encode(event), headers)  # type: ignore[return-value]
 
     async def keep_alive(self) -> None:
-        await self.clients.send([b'{"pong":{}}' if self.version == "v1" else b"{}"])
+        await self.clients.send([_SIGN_OF_LIFE[self.version]])
         await asyncio.sleep(_REST_SECONDS)
         await self.clients.tally(b"")
 
@@ -162,6 +172,21 @@ async def open_v1(
     await answered(clients, len(tokens), b'{"hello"')
     await clients.send([subscribe.encode()])
     await answered(clients, len(tokens), begun)
+
+
+async def open_wamp(
+    clients: Clients, address: tuple[str, int], tokens: Sequence[str], topic: str
+) -> None:
+    """A WAMP client for each token, which says what a client of nexus does, and has this topic."""
+    await clients.open(address, ["/wamp"] * len(tokens), protocol=Nexus.protocol)
+    roles = {"roles": {"publisher": {}, "subscriber": {}}, "authmethods": ["ticket"]}
+    await clients.send([json.dumps([1, "arvados", roles]).encode()])
+    await answered(clients, len(tokens), b'[4,"ticket"')
+    for number, token in enumerate(tokens):
+        await clients.send([json.dumps([5, token, {}]).encode()], [number])
+    await answered(clients, len(tokens), Nexus.welcome)
+    await clients.send([json.dumps([32, 1, {}, topic]).encode()])
+    await answered(clients, len(tokens), b'{"caught_up"')
 
 
 async def answered(clients: Clients, count: int, marker: bytes) -> None:
