@@ -78,7 +78,7 @@ def admission(
     name = Holder(identity.user_uuid, identity.token_uuid, _digest(account, subscribe)).name
     if account == accounts.ARVADOS:
         return Admission(account, name, ADMIN_PUBLISH, (*_inboxes(identity), *subscribe))
-    return Admission(account, name, (), subscribe)
+    return Admission(account, name, (), subscribe, left_out=live.needed if live.overflow else 0)
 
 
 def machine(host: str) -> Admission:

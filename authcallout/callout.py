@@ -22,6 +22,7 @@ from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client.grants_cache import GrantsCache
+from arvados_nats.permissions.grant_subjects import OVERFLOW
 from arvados_nats.permissions.rule import Identity
 from arvados_nats.service import machine_keys, tracing
 from arvados_nats.service.keys import Seed
@@ -108,6 +109,8 @@ class Callout:
         connection = Connection(request.server_id, request.cid)
         self._admitted(connection, request.token, identity, found)
         metrics.logins.labels("admitted").inc()
+        if found.left_out:
+            _note_overflow(identity, found)
         tracing.note(outcome="admitted", user_uuid=identity.user_uuid)
         return callout_response.admit(request, found, self._signer, until=identity.expires_at)
 
@@ -148,6 +151,19 @@ class Callout:
                 "cid": request.cid,
             },
         )
+
+
+def _note_overflow(identity: Identity, found: Admission) -> None:
+    metrics.overflows.inc()
+    logger.warning(
+        OVERFLOW,
+        extra={
+            "action": "callout.overflow",
+            "user_uuid": identity.user_uuid,
+            "token_uuid": identity.token_uuid,
+            "patterns": found.left_out,
+        },
+    )
 
 
 class Desk:

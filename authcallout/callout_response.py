@@ -43,6 +43,8 @@ class Admission:
     payload: int = _UNLIMITED
     """Bytes of the largest message it may publish; nats-server 2.15.1 goes by the account's and
     the stream's alone."""
+    left_out: int = 0
+    """Patterns of the user that are too many for a login, so it gets none of them."""
 
     def __post_init__(self) -> None:
         if self.account not in _ACCOUNTS:

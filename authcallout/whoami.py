@@ -19,6 +19,7 @@ from arvados_nats.nats import responder
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permissions import request_info
+from arvados_nats.permissions.grant_subjects import OVERFLOW
 from authcallout.admissions import MAX_PATTERNS, listening
 from authcallout.token_cache import TokenCache
 
@@ -27,7 +28,7 @@ QUEUE = "authcallout"
 
 class Whoami(msgspec.Struct, frozen=True):
     """The answer. `account` and `subscribe` are for the connection that listens; with `overflow`
-    its `subscriptions` are too many for NATS: read live events through the WebSocket proxy."""
+    its `subscriptions` are too many for a login, and `advice` says what to do."""
 
     user_uuid: str
     token_uuid: str
@@ -38,6 +39,7 @@ class Whoami(msgspec.Struct, frozen=True):
     subscribe: tuple[str, ...]
     subscriptions: int
     overflow: bool
+    advice: str = ""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -87,4 +89,5 @@ async def _whoami(
         subscribe=live.patterns,
         subscriptions=live.needed,
         overflow=live.overflow,
+        advice=OVERFLOW if live.overflow else "",
     )

@@ -73,6 +73,7 @@ class Granted(msgspec.Struct, frozen=True):
     subscribe: tuple[str, ...]
     subscriptions: int
     overflow: bool = False
+    advice: str = ""
     publish: tuple[str, ...] = ()
 
 

@@ -121,13 +121,7 @@ def _granted(granted: Granted) -> Iterator[tuple[str, str]]:
     yield "account", granted.account
     yield "inbox", f"{granted.inbox_prefix} (the inbox prefix of the connection that asks)"
     if granted.overflow:
-        yield (
-            "subjects",
-            (
-                f"{granted.subscriptions} are more than a login can hold: read live through the"
-                " WebSocket proxy"
-            ),
-        )
+        yield "subjects", f"none of {granted.subscriptions}: {granted.advice}"
         return
     name = "subjects"
     for subject in granted.subscribe[:_SHOWN]:

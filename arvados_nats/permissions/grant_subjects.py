@@ -47,6 +47,14 @@ _PATHS_OF_BRANCH = {
 } | {LOG: ("/arvados/v1/container_requests/", "/arvados/v1/containers/")}
 
 
+OVERFLOW = (
+    "more was shared with this user one by one than a NATS login can carry, so it hears nothing:"
+    " read live through the WebSocket proxy, or ask (arvados.api); whoever shares can put the"
+    " objects into one project and share that"
+)
+"""What somebody is told who has too many patterns."""
+
+
 class Subscriptions(msgspec.Struct, frozen=True):
     """Patterns that a user may subscribe to, or how many there would have been.
 

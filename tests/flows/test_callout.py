@@ -162,6 +162,27 @@ async def test_whoami_ends_as_every_answer_does(stack: Stack, alice: Actor) -> N
     assert answers[-1].data == b""
 
 
+async def test_who_has_more_shares_than_a_login_carries_is_told(stack: Stack, alice: Actor) -> None:
+    """They are let in, whoami says what to do, and so does our log (C2)."""
+    await stack.sandbox.cluster.pool.execute(
+        "INSERT INTO materialized_permissions"
+        " SELECT $1::varchar, 'zzzzz-4zz18-' || left(md5($1::varchar || g), 15), 1, true"
+        " FROM generate_series(1, 8001) AS g",
+        alice.uuid,
+    )
+    async with connected(stack, alice), connected(stack, alice, asks=True) as client:
+        found = await whoami(client)
+    assert found["overflow"] is True
+    assert found["subscribe"] == []
+    assert isinstance(found["subscriptions"], int)
+    assert found["subscriptions"] > 8000
+    assert "WebSocket proxy" in str(found["advice"])
+    said = [json.loads(line) for line in stack.services["authcallout"].output.splitlines()]
+    (noted,) = [line for line in said if line.get("user_uuid") == alice.uuid]
+    assert noted["action"] == "callout.overflow"
+    assert noted["patterns"] == found["subscriptions"]
+
+
 async def test_a_doubled_sender_is_not_believed(stack: Stack, alice: Actor) -> None:
     """Two forged headers in one message, which no client library sends, change nothing."""
     inbox = f"_INBOX_{alice.token_uuid}.raw"
