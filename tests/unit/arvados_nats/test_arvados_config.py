@@ -14,7 +14,7 @@ from arvados_nats.arvados import config as arvados_config
 from arvados_nats.errors import BadInput, ConfigError
 from arvados_nats.service import process
 from publishers.settings import Settings as PublisherSettings
-from tests.unit.test_check_config import OTHER, ROOT_TOKEN, SITE
+from tests.unit.arvados_nats.admin.test_check_config import OTHER, ROOT_TOKEN, SITE
 from wsproxy.settings import Settings as ProxySettings
 
 

@@ -19,7 +19,7 @@ from arvados_nats.postgres import dsn
 from arvados_nats.service import keys
 from publishers.settings import Settings as PublisherSettings
 
-SITE = Path(__file__).with_name("site_config.yml")
+SITE = Path(__file__).parents[2] / "site_config.yml"
 
 
 @pytest.fixture(autouse=True)

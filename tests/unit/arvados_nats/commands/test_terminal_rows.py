@@ -18,7 +18,7 @@ from arvados_nats.commands.terminal_rows.row import Row
 from arvados_nats.commands.terminal_rows.style import Style
 
 CASES: list[dict[str, Any]] = json.loads(
-    (Path(__file__).parents[1] / "golden" / "terminal_cases.json").read_text(encoding="utf-8")
+    (Path(__file__).parents[3] / "golden" / "terminal_cases.json").read_text(encoding="utf-8")
 )
 
 

@@ -18,7 +18,7 @@ from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1 import requests as requests_v1
 from wsproxy.transport.close_codes import CloseCode
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 @pytest.fixture(scope="module")

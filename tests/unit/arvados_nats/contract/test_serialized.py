@@ -20,7 +20,7 @@ from arvados_nats.errors import BadInput
 from publishers.permissions.token_query import scopes_of
 from publishers.queue import table
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 LAUGHS = "a: &a [" + "x, " * 9 + "x]\n" + "".join(
     f"{after}: &{after} [" + f"*{before}, " * 9 + f"*{before}]\n"
     for before, after in zip("abcdefgh", "bcdefghi", strict=True)

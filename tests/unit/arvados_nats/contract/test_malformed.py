@@ -28,7 +28,7 @@ from wsproxy.native_api import reply as native_reply
 from wsproxy.native_api.events import EventsRequest
 from wsproxy.v0 import messages as messages_v0
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 CONTAINER = "zzzzz-dz642-000000000000000"
 PAYLOADS = {
     "text": b'"\x80"',
