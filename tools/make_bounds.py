@@ -25,7 +25,7 @@ from wsproxy.log_folder import ahead, folder, readers
 from wsproxy.log_folder import routes as log_folder
 from wsproxy.native_api import answers, reply
 from wsproxy.settings import Settings
-from wsproxy.transport import fragments, inbound, limits, pings, send_buffer, websocket
+from wsproxy.transport import fragments, inbound, limits, send_buffer, websocket
 from wsproxy.v0 import connection as v0
 from wsproxy.v0 import messages as v0_messages
 from wsproxy.v1 import session as v1
@@ -185,7 +185,8 @@ def _sockets() -> list[Bounds]:
             "-",
             pace,
             known,
-            f"{silent}; {websocket.VANISHED_SECONDS:.0f} s of no sign from its machine",
+            f"{silent}; {websocket.VANISHED_SECONDS:.0f} s of no sign from its machine;"
+            f" {Settings.model_fields['silent_seconds'].default:,.0f} s without a pong",
             f"{subscribed}, {v0_messages.MAX_FILTERS} filters each; {unsent}",
             f"{frame}; answered 400; 4429; cut",
         ),
@@ -229,7 +230,7 @@ def _sockets() -> list[Bounds]:
             "-",
             f"{pace}; {wamp_connection.CALLS} calls under way, those of one user as requests",
             known,
-            f"{silent}; {pings.SILENT_SECONDS:.0f} s without a pong",
+            f"{silent}; {Settings.model_fields['silent_seconds'].default:,.0f} s without a pong",
             f"{subscribed}; {unsent}; {_size(wamp_calls.MAX_BYTES)} an answer",
             f"{frame}; `too_many`, `unavailable`; 4429, 4501; cut",
         ),

@@ -35,8 +35,8 @@ COMPONENTS: dict[str, type[Block]] = {
 }
 GIVEN = {
     "arvados_api_host", "arvados_api_host_insecure", "arvados_ca_file", "drain_seconds", "keys_dir",
-    "listen", "log_token", "management_token", "nats_url", "ops_listen", "postgres_dsn",
-    "secrets_dir", "tls_certificate", "tls_key",
+    "leisure_seconds", "listen", "log_token", "management_token", "nats_url", "ops_listen",
+    "postgres_dsn", "secrets_dir", "tls_certificate", "tls_key",
 }  # fmt: skip
 """Settings that the chart gives by itself, or that make no sense in a pod."""
 _KEY = re.compile(r"( *)(\w+):")

@@ -85,6 +85,7 @@ def services(
         settings.limits,
         Tally(settings.limits),
         send_timeout=settings.send_timeout,
+        silent_seconds=settings.silent_seconds,
         max_age=settings.max_age,
         allowed_origins=frozenset(origin.lower() for origin in settings.allowed_origins),
     )
@@ -187,9 +188,10 @@ async def serve(
                 async with asyncio.timeout(_START_SECONDS):
                     await shared.events.source.ready.wait()
             options = {**SERVER_OPTIONS, **_own_options(settings)}
-            listening = sock or http_server.listen(settings.listen)
+            leisure, full = settings.leisure_seconds, asyncio.Event()
+            listening = sock or http_server.listen(settings.listen, shared=leisure > 0)
             serving = tasks.create_task(
-                http_server.serve(App(shared, health, secret), listening, **options)
+                http_server.serve(App(shared, health, secret), listening, full=full, **options)
             )
             health.well(_LIFE)
             ready(shared)
@@ -197,6 +199,10 @@ async def serve(
                 await asyncio.Event().wait()
             finally:
                 health.faults[_LIFE] = ops.STOPPING
+                if leisure:
+                    full.set()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await shared.transport.connections.linger(leisure)
                 await shared.transport.connections.drain(settings.drain_seconds)
                 serving.cancel()
                 operations.cancel()

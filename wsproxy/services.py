@@ -44,6 +44,8 @@ class Transport:
     tally: Tally
     send_timeout: float = 60.0
     """Arvados' API.SendTimeout: seconds of silence after which a keep-alive is sent."""
+    silent_seconds: float = 7200.0
+    """How long a peer whose machine answers may leave pings unanswered, over v0 and WAMP."""
     max_age: float = 0.0
     """Seconds after which a v1 connection is to come back, give or take a fifth; 0: never."""
     allowed_origins: frozenset[str] = field(default=frozenset({"*"}))

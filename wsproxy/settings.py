@@ -27,6 +27,11 @@ class Settings(NatsSettings, ArvadosSettings, OpsSettings):
     """Seconds of silence after which a keep-alive is sent; Arvados' API.SendTimeout. Keep it below
     the idle time-out of every proxy on the way (nginx: 60 s)."""
 
+    silent_seconds: PositiveFloat = 7200.0
+    """Seconds for which a client of `/websocket` or `/wamp` whose machine answers may leave pings
+    unanswered: browsers freeze pages that nobody looks at, and Workbench does not come back by
+    itself once it is cut."""
+
     allowed_origins: CommaSeparated = ("*",)
     """Origins of pages that may connect (`https://workbench.example`), or `*`; those of Workbench
     where Arvados' config.yml is read. arvados-ws has no such check; tokens are never in cookies, so
@@ -59,6 +64,11 @@ class Settings(NatsSettings, ArvadosSettings, OpsSettings):
 
     queue_budget: PositiveInt = 256 * 1024 * 1024
     """Bytes that may wait for all clients together; over it the most idle ones are cut."""
+
+    leisure_seconds: NonNegativeFloat = 0.0
+    """Time after SIGTERM in which open sockets go on as if nothing were, before the drain; a
+    second SIGTERM ends it. New ones are for the next process: with any leisure the address is
+    shared (SO_REUSEPORT) with processes of the same user that have some, too."""
 
     drain_seconds: PositiveFloat = 10.0
     """Time over which connections are closed after SIGTERM; stay below the grace period."""

@@ -9,6 +9,7 @@ owns the signals, and a taken port is a Disagreement: whoever has it may be abou
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import socket
@@ -48,8 +49,11 @@ def application() -> FastAPI:
     return FastAPI(openapi_url=None, telemetry=silent)
 
 
-def listen(address: str) -> socket.socket:
-    """A listening socket on `host:port` (`[::1]:80` for IPv6; port 0 takes a free one)."""
+def listen(address: str, *, shared: bool = False) -> socket.socket:
+    """A listening socket on `host:port` (`[::1]:80` for IPv6; port 0 takes a free one).
+
+    `shared`: other processes of the same user may listen there too, if they say the same.
+    """
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     if not host or not port.isdecimal():
@@ -58,6 +62,8 @@ def listen(address: str) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         # asyncio leaves Nagle on for sockets made like this: 40 ms on every answer in two writes.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind((host, int(port)))
@@ -70,10 +76,13 @@ def listen(address: str) -> socket.socket:
     return sock
 
 
-async def serve(app: Any, sock: socket.socket, **options: Any) -> None:
+async def serve(
+    app: Any, sock: socket.socket, *, full: asyncio.Event | None = None, **options: Any
+) -> None:
     """Serve `app` on a listening socket until cancelled, then shut down in order.
 
-    `options` are uvicorn's own (`ws`, `ws_max_size`, `ssl_keyfile`, …).
+    Once `full` is set nobody new comes in; who is there is served on. `options` are uvicorn's own
+    (`ws`, `ws_max_size`, `ssl_keyfile`, …).
     """
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
@@ -99,9 +108,18 @@ async def serve(app: Any, sock: socket.socket, **options: Any) -> None:
         },
     )
     server = _Server(config)
+
+    async def close_the_door(full: asyncio.Event) -> None:
+        await full.wait()
+        for listener in server.servers:
+            listener.close()
+
+    closing = asyncio.create_task(close_the_door(full)) if full else None
     try:
         await server.serve(sockets=[sock])
     finally:
+        if closing:
+            closing.cancel()
         if server.started:
             await server.shutdown(sockets=[sock])
         sock.close()

@@ -95,7 +95,12 @@ def test_who_scales_decides_the_number_alone(helm: Helm) -> None:
 
 @pytest.mark.parametrize(
     ("sets", "seconds"),
-    [((), 70), (("wsproxy.drainSeconds=100",), 125), (("wsproxy.preStopSeconds=0",), 55)],
+    [
+        ((), 70),
+        (("wsproxy.drainSeconds=100",), 125),
+        (("wsproxy.preStopSeconds=0",), 55),
+        (("wsproxy.leisureSeconds=7200",), 7270),
+    ],
 )
 def test_a_socket_server_has_time_to_drain(helm: Helm, sets: tuple[str, ...], seconds: int) -> None:
     """What gateways need to notice, the drain itself, and ten seconds more."""
@@ -103,7 +108,9 @@ def test_a_socket_server_has_time_to_drain(helm: Helm, sets: tuple[str, ...], se
     assert rendered.pod("wsproxy").spec["terminationGracePeriodSeconds"] == seconds
     stop = rendered.pod("wsproxy").containers[0].get("lifecycle")
     pause = stop["preStop"]["sleep"]["seconds"] if stop else 0
-    drain = float(rendered.environment("wsproxy")["ARVADOS_NATS_DRAIN_SECONDS"])
+    told = rendered.environment("wsproxy")
+    drain = float(told["ARVADOS_NATS_DRAIN_SECONDS"])
+    drain += float(told["ARVADOS_NATS_LEISURE_SECONDS"])
     assert pause + drain + 10 == seconds
 
 

@@ -58,9 +58,11 @@ def environment(site: Site, port: int, **changes: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def running(site: Site, folder: Path, **changes: str) -> AsyncIterator[tuple[Child, str]]:
+async def running(
+    site: Site, folder: Path, *, port: int = 0, **changes: str
+) -> AsyncIterator[tuple[Child, str]]:
     """The process, and the base of its WebSocket URLs."""
-    port = free_port()
+    port = port or free_port()
     process = child.start(
         COMMAND, log=folder / "wsproxy.log", environment=environment(site, port, **changes)
     )

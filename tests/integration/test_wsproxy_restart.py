@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from websockets.exceptions import ConnectionClosed
 
@@ -121,3 +123,47 @@ async def test_no_client_misses_or_repeats_an_event_over_a_restart(
     assert fullest < SOCKETS / 2, "not all in the same moment"
     wrong = [follower.seen for follower in followers if follower.seen != maker.made]
     assert not wrong, f"{len(wrong)} of {SOCKETS} saw something else"
+
+
+async def until_refused(port: int) -> None:
+    """Nobody listens there any more."""
+    async with asyncio.timeout(30):
+        with contextlib.suppress(ConnectionRefusedError):
+            while True:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                await asyncio.sleep(0.05)
+
+
+async def test_a_drain_at_leisure_leaves_sockets_as_they_are(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """After SIGTERM they get their events on, while who comes now comes to the next process at the
+    same address; a second SIGTERM is the end."""
+    for folder in ("old", "new"):
+        (tmp_path / folder).mkdir()
+    leisure: dict[str, Any] = {"leisure_seconds": "3600", "drain_seconds": "0.2"}
+    async with (
+        sites.beside(sandbox) as site,
+        running(site, tmp_path / "old", **leisure) as (old, base),
+    ):
+        user = await site.cluster.user("leisurely")
+        await settled(site.websocket_url, site.api.url, user)
+        port = int(base.rpartition(":")[2])
+        async with client(f"{base}/websocket", user.token) as there:
+            await there.subscribe(CREATES)
+            os.kill(old.pid, signal.SIGTERM)
+            await until_refused(port)
+            async with (
+                running(site, tmp_path / "new", port=port, **leisure),
+                client(f"{base}/websocket", user.token) as late,
+            ):
+                await late.subscribe(CREATES)
+                made = (await site.cluster.collection("both", owner=user)).uuid
+                await late.event_about(made)
+                await there.event_about(made)
+                assert old.running
+                os.kill(old.pid, signal.SIGTERM)
+                await asyncio.wait_for(there.socket.wait_closed(), 30)
+                assert there.socket.close_code == 1001
+                assert late.socket.close_code is None

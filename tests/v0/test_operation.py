@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Opcode
 
 from sandbox.model.actors import Actor
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
+from tests.support.clients import raw_socket as raw
 from tests.support.clients.v0 import Api, Client, Json, client, settled
 from tests.support.worlds import site as sites
 from tests.support.worlds.site import Site
+from wsproxy.transport import pings
 
 pytestmark = pytest.mark.ours("what arvados-ws lacks, or does in its own way")
 
@@ -322,3 +327,36 @@ async def test_nats_restarted_loses_nothing(
                     seen.append(event["object_uuid"])
             assert seen == names, [names.index(uuid) for uuid in seen]
             await socket.silent()
+
+
+async def test_a_browser_that_sleeps_over_lunch_stays(
+    site: Site, active: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pings that nobody answers, though the machine does, end a connection when the setting says
+    so, and by default not within two hours: Workbench would never come back (W2)."""
+    assert sites.settings(site).silent_seconds >= 2 * 3600
+    monkeypatch.setattr(pings, "_PING_SECONDS", 0.1)
+    async with (
+        own(site, silent_seconds=1.0) as base,
+        own(site) as patient,
+        raw.opened(f"{base}/websocket?api_token={active.token}") as short,
+        raw.opened(f"{patient}/websocket?api_token={active.token}") as long,
+    ):
+        await short.rest()
+        await long.send(raw.text('{"method": "subscribe"}'))
+        while (answer := await long.frame()).opcode is Opcode.PING:
+            pass
+        assert bytes(answer.data) == b'{"status":200}'
+
+
+async def test_an_upgrade_at_a_wrong_path_is_no_fault_of_ours(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """404 with what is right, and no line in the log that anybody could fill it with (W3)."""
+    async with own(site) as base:
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(f"{base}/websocket/"):
+                pass
+        assert refused.value.response.status_code == 404
+        assert b"/websocket" in (refused.value.response.body or b"")
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

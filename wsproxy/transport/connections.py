@@ -11,6 +11,7 @@ before the server itself is stopped; meanwhile new ones are sent away.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -78,6 +79,13 @@ class Connections:
                 connection.tick(now)
 
         failures.each(portion, tick)
+
+    async def linger(self, seconds: float) -> None:
+        """Let all stay as they are until they have left by themselves, or the time is over."""
+        if self._open and seconds:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._empty.wait()
 
     async def drain(self, seconds: float, grace: float = 2.0) -> None:
         """Close all, spread evenly over `seconds`; then give the last `grace` seconds to go."""

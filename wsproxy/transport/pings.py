@@ -10,17 +10,21 @@ from wsproxy.transport.send_buffer import SendBuffer
 from wsproxy.transport.websocket import Socket
 
 _PING_SECONDS = 30.0
-SILENT_SECONDS = 600.0
-"""A client whose program is too busy to answer a ping is not dead; whether its machine is, the
-kernel finds out much sooner (`websocket.VANISHED_SECONDS`)."""
 
 
 class Pings:
-    """Those of one connection, from `now` (the loop's time) on."""
+    """Those of one connection, from `now` (the loop's time) on.
 
-    __slots__ = ("_pinged_at", "_send_buffer", "_socket")
+    A client whose program is too busy to answer, or sleeps, is not dead before `patience` seconds;
+    whether its machine is, the kernel finds out by itself (`websocket.VANISHED_SECONDS`).
+    """
 
-    def __init__(self, socket: Socket, send_buffer: SendBuffer, now: float) -> None:
+    __slots__ = ("_patience", "_pinged_at", "_send_buffer", "_socket")
+
+    def __init__(
+        self, socket: Socket, send_buffer: SendBuffer, now: float, patience: float
+    ) -> None:
+        self._patience = patience
         self._socket = socket
         self._send_buffer = send_buffer
         self._pinged_at = now
@@ -31,7 +35,7 @@ class Pings:
         answering = self._send_buffer.owes_an_answer(heard_at, now)
         if not answering or now - heard_at < _PING_SECONDS:
             return
-        if now - heard_at > SILENT_SECONDS:
+        if now - heard_at > self._patience:
             metrics.cut_sockets.labels("silent").inc()
             self._send_buffer.abort()
         elif now - self._pinged_at >= _PING_SECONDS:

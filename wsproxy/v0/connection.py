@@ -88,7 +88,9 @@ class ConnectionV0:
         self._heard = 0
         self._quiet_since = asyncio.get_running_loop().time()
         self._opened_at = self._quiet_since
-        self._pings = Pings(incoming.socket, send_buffer, self._opened_at)
+        self._pings = Pings(
+            incoming.socket, send_buffer, self._opened_at, services.transport.silent_seconds
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         services.events.source.on_reset.add(self._stream_reset)
 

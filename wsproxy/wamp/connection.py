@@ -93,7 +93,7 @@ class ConnectionWamp:
         bounds = Bounds(limits.subscriptions, limits.subscription_bytes, age)
         id = random.randint(1, 2**53)
         self._session = SessionWamp(bounds, id, now, revocable=revocable)
-        self._pings = Pings(incoming.socket, send_buffer, now)
+        self._pings = Pings(incoming.socket, send_buffer, now, services.transport.silent_seconds)
 
     @property
     def login(self) -> Login:

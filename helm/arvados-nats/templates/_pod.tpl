@@ -26,13 +26,13 @@ SPDX-License-Identifier: Apache-2.0
 {{- $values := index .root.Values .component -}}
 {{- $needed := 30 -}}
 {{- if eq .component "wsproxy" -}}
-{{- $needed = add $values.preStopSeconds $values.drainSeconds 10 -}}
+{{- $needed = add $values.preStopSeconds $values.leisureSeconds $values.drainSeconds 10 -}}
 {{- end -}}
 {{- $given := $values.terminationGracePeriodSeconds -}}
 {{- if kindIs "invalid" $given -}}
 {{ $needed }}
 {{- else if lt (int $given) (int $needed) -}}
-{{ fail (printf "%s.terminationGracePeriodSeconds: at least %d are needed for preStop, drain and 10 seconds more" .component (int $needed)) }}
+{{ fail (printf "%s.terminationGracePeriodSeconds: at least %d are needed for preStop, leisure, drain and 10 seconds more" .component (int $needed)) }}
 {{- else -}}
 {{ int $given }}
 {{- end }}
@@ -55,6 +55,7 @@ SPDX-License-Identifier: Apache-2.0
 {{- end }}
 {{- if eq .component "wsproxy" }}
 - {name: ARVADOS_NATS_LISTEN, value: {{ printf "%s:8000" .root.Values.metrics.host | quote }}}
+- {name: ARVADOS_NATS_LEISURE_SECONDS, value: {{ include "arvados-nats.text" $values.leisureSeconds | quote }}}
 - {name: ARVADOS_NATS_DRAIN_SECONDS, value: {{ include "arvados-nats.text" $values.drainSeconds | quote }}}
 {{- end }}
 {{- range $name, $value := $values.settings }}
