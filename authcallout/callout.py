@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answer the NATS servers' question, for each login: who is this, and what may they do?
 
-One task a request, at most `Limits.at_once` of them; others wait, the newest goes first, and one
-that has waited for longer than its client does is dropped unopened (`waiting`).
+One task a request, at most `Limits.at_once` of them and fewer while they are slow (`pace`); others
+wait, the newest goes first, and one that has waited for longer than its client does is dropped
+unopened (`waiting`).
 A clear no is answered at once. Where Arvados or the database cannot be asked in time, nothing is
 answered (`Unavailable`, `BadInput`): the server's own time limit refuses the login, and nobody
 learns from it (style: refuse against abort). Clients give up after 2 s, so we do before.
@@ -32,6 +33,7 @@ from authcallout.callout_request import CalloutRequest
 from authcallout.callout_response import Admission
 from authcallout.connections import Connection
 from authcallout.nkey_jwt import Signer
+from authcallout.pace import Pace
 from authcallout.waiting import Waiting
 from authcallout.xkey import Envelope
 
@@ -176,7 +178,7 @@ class Desk:
         self._callout = callout
         self._envelope = envelope
         self._outcome = outcome
-        self._at_once = at_once
+        self._pace = Pace(at_once, callout.budget)
         self._waiting = Waiting[Message](callout.budget, _WAITING * at_once)
         self._turn = asyncio.Event()
         self._under_way: set[asyncio.Task[None]] = set()
@@ -209,7 +211,7 @@ class Desk:
         while True:
             await self._turn.wait()
             self._drop(self._waiting.forget_late(loop.time()))
-            if not self._waiting or len(self._under_way) >= self._at_once:
+            if not self._waiting or len(self._under_way) >= self._pace.at_once:
                 self._turn.clear()
                 continue
             arrived, message = self._waiting.newest()
@@ -224,10 +226,15 @@ class Desk:
         self._turn.set()
 
     async def _handle(self, message: Message, arrived: float) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         with tracing.span("login decided"):
-            await self._decide(message, arrived)
+            decided = await self._decide(message, arrived)
+        took = loop.time() - began
+        self._pace.took(loop.time(), took, len(self._under_way), decided=decided)
 
-    async def _decide(self, message: Message, arrived: float) -> None:
+    async def _decide(self, message: Message, arrived: float) -> bool:
+        """Whether it could be."""
         loop = asyncio.get_running_loop()
         try:
             server_xkey = message.headers.get("Nats-Server-Xkey", "")
@@ -237,6 +244,7 @@ class Desk:
             answer = await self._callout.answer(request, arrived)
             await self._auth.publish(message.reply, self._envelope.seal(answer, server_xkey))
             self._outcome(None)
+            return True
         except ArvadosNatsError as error:
             metrics.logins.labels("dropped").inc()
             tracing.note(outcome="dropped")
@@ -244,5 +252,6 @@ class Desk:
             logger.warning(
                 "login not decided", extra={"action": "callout.dropped", "reason": str(error)}
             )
+            return False
         finally:
             metrics.seconds.observe(loop.time() - arrived)

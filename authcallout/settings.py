@@ -19,7 +19,7 @@ class Settings(NatsSettings, ArvadosSettings, OpsSettings):
     are files in `keys_dir`, and so is `system-logs`, without which no machine gets in by a key."""
 
     callout_at_once: int = 1000
-    """Logins that are decided at the same time; more are refused without an answer."""
+    """Logins that are decided at the same time, at most: fewer while they hold each other up."""
 
     callout_budget: float = 1.2
     """Seconds in which a login must be decided. NATS clients give up after 2 s."""
