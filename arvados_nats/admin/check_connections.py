@@ -25,7 +25,7 @@ from websockets.typing import Subprotocol
 
 from arvados_nats.admin import clocks
 from arvados_nats.contract import streams
-from arvados_nats.errors import ArvadosNatsError, ConfigError, Unavailable
+from arvados_nats.errors import ArvadosNatsError, ConfigError, Unavailable, said
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permissions import object_facts
@@ -118,7 +118,7 @@ async def _plain_request(url: str, trusted: ssl.SSLContext | None) -> str | None
         async with httpx.AsyncClient(timeout=_WITHIN_SECONDS, verify=trusted or True) as client:
             answer = await client.get(url)
     except httpx.HTTPError as error:
-        return f"{url} does not answer: {error}"
+        return f"{url} does not answer: {said(error)}"
     if "not websocket protocol" not in answer.text:
         return f"{url} is answered by something else, with status {answer.status_code}"
     return None
@@ -131,7 +131,7 @@ async def _false_token(url: str, trusted: ssl.SSLContext | None) -> str | None:
     except TimeoutError:
         return f"{url} gave no answer to a false token: does it reach Arvados?"
     except (OSError, WebSocketException) as error:
-        return f"{url} takes no WebSocket: {error}"
+        return f"{url} takes no WebSocket: {said(error)}"
     if accepted:
         return f"{url} accepts a token that nobody has"
     if code != _TOKEN_INVALID:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import httpx
 
-from arvados_nats.errors import BadInput, ConfigError, Refused, Unavailable
+from arvados_nats.errors import BadInput, ConfigError, Refused, Unavailable, said
 from arvados_nats.service import keys
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -121,7 +121,7 @@ def _call(client: httpx.Client, method: str, path: str, body: object = None) -> 
     try:
         answer = client.request(method, path, json=body, headers={"Content-Type": kind})
     except httpx.HTTPError as error:
-        raise Unavailable(f"the Kubernetes API does not answer: {error}") from error
+        raise Unavailable(f"the Kubernetes API does not answer: {said(error)}") from error
     if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         raise Refused(f"the service account may not {method} {path}")
     if not answer.is_success and (method, answer.status_code) not in _MEANINGFUL:

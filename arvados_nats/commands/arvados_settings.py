@@ -21,7 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.client.errors import CERTIFICATES
-from arvados_nats.errors import ArvadosNatsError, ConfigError, Unavailable
+from arvados_nats.errors import ArvadosNatsError, ConfigError, Unavailable, said
 
 _TRUE = frozenset({"1", "t", "true", "y", "yes"})
 _AUTHORITIES = (
@@ -86,7 +86,7 @@ def _from_file(environment: Mapping[str, str]) -> dict[str, str]:
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read {folder / 'settings.conf'}: {error}") from error
+            raise ConfigError(f"cannot read {folder / 'settings.conf'}: {said(error)}") from error
         return dict(_assignments(text))
     return {}
 

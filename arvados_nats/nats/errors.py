@@ -75,6 +75,6 @@ def translated() -> Iterator[None]:
     except (nats.errors.Error, OSError, TimeoutError) as error:
         raise Unavailable(f"NATS: {said(error)}") from error
     except RuntimeError as error:
-        if _CLOSED not in str(error):
+        if _CLOSED not in said(error):
             raise
         raise Unavailable("NATS: the connection was closed") from error

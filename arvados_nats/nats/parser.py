@@ -20,6 +20,8 @@ import nats.aio.client
 import nats.errors
 import nats.protocol.parser
 
+from arvados_nats.errors import said
+
 logger = logging.getLogger(__name__)
 
 # Only spaces and the end of the line divide a control line; the groups are the library's.
@@ -62,7 +64,7 @@ class Client(nats.aio.client.Client):
                 extra={
                     "action": "nats.unreadable",
                     "subject": repr(subject[:200]),
-                    "error": f"{type(error).__name__}: {error}",
+                    "error": said(error),
                 },
             )
 

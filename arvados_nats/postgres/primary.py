@@ -138,7 +138,7 @@ async def _notice_the_dead(connection: asyncpg.Connection, *, stays: bool) -> No
     except asyncpg.PostgresError as error:
         logger.warning(
             "PostgreSQL does not let us say when it should give us up",
-            extra={"action": "postgres.settings", "error": str(error)},
+            extra={"action": "postgres.settings", "error": said(error)},
         )
     except BaseException:
         connection.terminate()

@@ -19,7 +19,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from arvados_nats.errors import ConfigError, Disagreement
+from arvados_nats.errors import ConfigError, Disagreement, said
 from arvados_nats.service import door
 from arvados_nats.service.door import Doors
 
@@ -71,7 +71,7 @@ def listen(address: str, *, shared: bool = False) -> socket.socket:
     except OSError as error:
         sock.close()
         kind = Disagreement if error.errno in _IN_USE else ConfigError
-        raise kind(f"cannot listen on {address}: {error}") from error
+        raise kind(f"cannot listen on {address}: {said(error)}") from error
     sock.setblocking(False)
     return sock
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from arvados_nats.errors import MALFORMED, ConfigError
+from arvados_nats.errors import MALFORMED, ConfigError, said
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -38,7 +38,7 @@ class PlaceFile:
             self.is_new = not self._path.exists()
             self.place = self._read()
         except (*MALFORMED, OSError) as error:
-            raise ConfigError(f"system_log_state: {self._path}: {error}") from error
+            raise ConfigError(f"system_log_state: {self._path}: {said(error)}") from error
 
     def _read(self) -> Place:
         try:

@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Protocol
 
 from arvados_nats.contract import streams, subjects, system_log_records
-from arvados_nats.errors import BadInput, Unavailable
+from arvados_nats.errors import BadInput, Unavailable, said
 from arvados_nats.nats.acks import Ack, JetStreamError
 from arvados_nats.nats.client import Nats
 from publishers.retry import Attempts
@@ -132,7 +132,7 @@ class Sender:
                 if left:
                     raise TimeoutError("NATS does not acknowledge what was sent")
             except (Unavailable, JetStreamError, TimeoutError) as error:
-                await self._attempts.failed(Unavailable(f"system logs wait: {error}"))
+                await self._attempts.failed(Unavailable(f"system logs wait: {said(error)}"))
         self._attempts.succeeded()
         self._places.save(Place(self._places.place.source, batch[-1].cursor))
         metrics.RECORDS.inc(len(batch))

@@ -17,7 +17,7 @@ from arvados_nats.admin import check_connections, check_streams
 from arvados_nats.admin.doctor.finding import Finding, of_check, ok, skipped, wrong
 from arvados_nats.admin.doctor.services import Service
 from arvados_nats.admin.unit_files import Unit
-from arvados_nats.errors import ArvadosNatsError, Disagreement, Refused
+from arvados_nats.errors import ArvadosNatsError, Disagreement, Refused, said
 from arvados_nats.nats import client as nats_client
 from arvados_nats.service import keys
 
@@ -59,7 +59,7 @@ async def _login(service: Service, role: str) -> Finding:
     except Disagreement as error:
         return wrong(part, str(error), f"install nats-server 2.14 or newer, then {_SERVER}")
     except (ArvadosNatsError, OSError) as error:
-        return wrong(part, str(error), f"{_SERVER}; journalctl -u arvados-nats-server -n 20")
+        return wrong(part, said(error), f"{_SERVER}; journalctl -u arvados-nats-server -n 20")
 
 
 async def streams(wsproxy: Service, store: Path | None, *, logs: bool) -> list[Finding]:
@@ -73,7 +73,7 @@ async def streams(wsproxy: Service, store: Path | None, *, logs: bool) -> list[F
     try:
         whole = await check_streams.check(servers, seed, store, ca_file=ca)
     except (ArvadosNatsError, OSError) as error:
-        return [*told, wrong("streams", str(error), _SERVER)]
+        return [*told, wrong("streams", said(error), _SERVER)]
     lines = {part: "; ".join(faults) or None for part, faults in whole.items()}
     lines = {part: fault for part, fault in lines.items() if not found.get(part)}
     if store is None:
@@ -100,7 +100,7 @@ async def login_way(service: Service) -> Finding:
         text = "no callout service answers NATS in time: nobody can log in with a token"
         return wrong(part, text, "systemctl restart arvados-nats-authcallout")
     except (ArvadosNatsError, OSError) as error:
-        return wrong(part, str(error), _SERVER)
+        return wrong(part, said(error), _SERVER)
 
 
 async def server(unit: Unit) -> list[Finding]:

