@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from sandbox import backends
 from sandbox.postgres import PostgresServer
@@ -22,6 +22,10 @@ from wsproxy.page.routes import STATIC
 
 MODULE = Path(__file__).parents[2] / "web" / "arvados-events"
 """The public module for browsers and Node.js."""
+
+SOON_MS = 60_000
+"""Playwright's own patience is 5 seconds for what is expected, too little for a busy machine."""
+expect.set_options(timeout=SOON_MS)
 
 _BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 _ARGUMENTS = [
@@ -83,6 +87,7 @@ def _violation(text: str) -> list[str]:
 async def page(browser: Browser) -> AsyncIterator[Page]:
     """A tab without history; what it throws, or its policy forbids, fails the test."""
     context = await browser.new_context(viewport={"width": 1100, "height": 700})
+    context.set_default_timeout(SOON_MS)
     tab = await context.new_page()
     errors: list[str] = []
     tab.on("pageerror", lambda error: errors.append(str(error)))

@@ -149,7 +149,7 @@ async def test_new_lines_are_told_in_few_words(page: Page, stack: Stack, user: A
     await expect(page.locator("#count")).to_contain_text("100 lines")
     for n in range(5):
         await cluster.write_log(request, "stdout.txt", f"new {n}\n".encode())
-    await expect(page.locator("#news")).to_contain_text("new 4", timeout=15_000)
+    await expect(page.locator("#news")).to_contain_text("new 4")
     assert "old" not in await page.locator("#news").inner_text()
 
 

@@ -88,4 +88,4 @@ async def test_a_page_follows_a_request_to_its_end_by_its_state_alone(
 
 async def until(page: Page, state: str, container: str) -> None:
     """The page has been told these states of the request and of its present container."""
-    await page.wait_for_function(_SHOWS, arg=[state, container], timeout=20_000)
+    await page.wait_for_function(_SHOWS, arg=[state, container])

@@ -38,7 +38,7 @@ async def test_a_failed_process_and_the_list(page: Page, stack: Stack, tmp_path:
     await open_page(page, stack, request.uuid, user, "")
     await expect(page.locator("#log")).to_contain_text("variants.vcf")
     await expect(page.locator("#verdict")).to_contain_text("Failed")
-    await expect(page.locator("#line")).to_contain_text("complete", timeout=15_000)
+    await expect(page.locator("#line")).to_contain_text("complete")
     await page.screenshot(path=folder / "process.png")
     await page.set_viewport_size({"width": 1200, "height": 320})
     await page.locator("#home").click()

@@ -73,7 +73,7 @@ async def test_the_list_of_processes_is_live(page: Page, stack: Stack) -> None:
     await cluster.container_request("another", owner=user)
     await expect(page.get_by_role("row").filter(has_text="another")).to_contain_text("Queued")
     await cluster.finish(container, exit_code=3)
-    await expect(row).to_contain_text("Failed", timeout=15_000)
+    await expect(row).to_contain_text("Failed")
     await page.get_by_role("combobox", name="State").select_option("bad")
     await expect(page.get_by_role("row")).to_have_count(2)
     await page.get_by_role("link", name="watched").click()

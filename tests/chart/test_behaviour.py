@@ -194,7 +194,7 @@ async def subscribed(pods: Pods, user: Actor) -> AsyncIterator[ClientConnection]
 
 async def hear(socket: ClientConnection, uuid: str) -> None:
     """Wait for an event about an object; the making of the user may come before it."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while json.loads(await socket.recv())["object_uuid"] != uuid:
             pass
 

@@ -205,7 +205,7 @@ async def test_a_stranger_cannot_join_the_cluster(helm: Helm, tmp_path: Path, lo
             )
             names = {f"nats-{number}" for number in range(3)}
             expected = {name: names - {name} for name in names}
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while await routes(servers, held["r-nkeys", "sys.nk"]) != expected:
                     pass
 

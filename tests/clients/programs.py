@@ -119,22 +119,22 @@ class Program:
         """How often it said something that begins so."""
         return sum(line.startswith(word) for line in self.said)
 
-    async def says(self, word: str, times: int = 1, within: float = 20.0) -> None:
+    async def says(self, word: str, times: int = 1, within: float = 60) -> None:
         """Return when it has said so, that many times in all."""
         await self.until(lambda: self.times(word) >= times, f"says {word} {times} times", within)
 
-    async def tells(self, objects: Sequence[str], within: float = 20.0) -> None:
+    async def tells(self, objects: Sequence[str], within: float = 60) -> None:
         """Return when it has told of these objects and of no others, in this order, each once."""
         await self.until(lambda: len(self.objects) >= len(objects), f"tells {objects}", within)
         assert self.objects == list(objects), self.said
 
-    async def ends(self, within: float = 40.0) -> int:
+    async def ends(self, within: float = 60) -> int:
         """Its exit code."""
         async with asyncio.timeout(within):
             await asyncio.gather(*self._reading)
             return await self.process.wait()
 
-    async def until(self, condition: Any, what: str, within: float = 20.0) -> None:
+    async def until(self, condition: Any, what: str, within: float = 60) -> None:
         """Return when the condition holds, which is looked at when the program says anything."""
         try:
             async with asyncio.timeout(within):

@@ -92,7 +92,7 @@ class World:
         seed = sandbox.seed("publisher")
         async with nats_client.connect([sandbox.nats.url], name="test", seed=seed) as nats:
             subject = subjects.event(objects[-1], "create")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (last := await nats.last(streams.EVENTS, subject)) is None:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             await nats.js_api(f"STREAM.PURGE.{streams.EVENTS}", {"seq": last.sequence + 1})
@@ -166,7 +166,7 @@ async def test_history_that_is_gone_on_return_is_told_as_a_gap(
         made += await world.make(2)
     finally:
         await callout.start()
-    await program.says("gap", within=40)
+    await program.says("gap", within=60)
     await program.tells(made)
     made += await world.make()
     await program.tells(made)
@@ -186,7 +186,7 @@ async def test_the_callout_service_is_down_for_ten_seconds(world: World, program
         await asyncio.sleep(10)
     finally:
         await callout.start()
-    await program.says("connected", 2, within=40)
+    await program.says("connected", 2, within=60)
     await program.tells(made)
     made += await world.make()
     await program.tells(made)

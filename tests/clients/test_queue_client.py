@@ -61,6 +61,6 @@ async def test_a_dispatcher_decides(stack: Stack, command: Sequence[str]) -> Non
         await stack.sandbox.nats.restart()
         await cluster.finish(high)
         await program.until(
-            lambda: decisions(program, uuid)[-1:] == ["forget"], "it is over", within=40
+            lambda: decisions(program, uuid)[-1:] == ["forget"], "it is over", within=60
         )
         assert decisions(program, low["container_uuid"]) == ["lock"]

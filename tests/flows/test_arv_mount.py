@@ -25,7 +25,7 @@ from sandbox.sandbox import Sandbox
 from sandbox.stack import Stack
 
 PROGRAM = os.environ.get("ARV_MOUNT") or shutil.which("arv-mount")
-WITHIN = 30.0
+WITHIN = 60.0
 """The mount asks by itself after 15 s: what is there sooner came by an event."""
 
 pytestmark = pytest.mark.skipif(
@@ -56,7 +56,7 @@ async def mounted(site: Stack, project: Record, who: Actor, folder: Path) -> Asy
         env={**os.environ, **site.sandbox.client_environment(who.token)},
     )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not await asyncio.to_thread(os.path.ismount, place):
                 assert process.returncode is None, log.read_text()
                 await asyncio.sleep(0.1)

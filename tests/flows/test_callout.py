@@ -196,7 +196,7 @@ async def test_a_doubled_sender_is_not_believed(stack: Stack, alice: Actor) -> N
     writer.write(header + b"\r\nPING\r\n")
     answer = b""
     while b"}" not in answer:
-        answer += await asyncio.wait_for(reader.read(65536), 30)
+        answer += await asyncio.wait_for(reader.read(65536), 60)
     writer.close()
     assert alice.uuid.encode() in answer or b"error" in answer
     assert b"zzzzz-tpzed-000000000000001" not in answer
@@ -211,7 +211,7 @@ async def _raw_connection(
     login = {"user": "api", "pass": actor.token}
     options = {**login, "headers": True, "verbose": False, "pedantic": False}
     writer.write(b"CONNECT " + json.dumps(options).encode() + b"\r\nPING\r\n")
-    assert await asyncio.wait_for(reader.readline(), 30) == b"PONG\r\n"
+    assert await asyncio.wait_for(reader.readline(), 60) == b"PONG\r\n"
     return reader, writer
 
 
@@ -252,7 +252,7 @@ async def test_a_container_publishes_its_own_logs_only(
             b"hello\n",
             {"Arvados-File": "mine.txt", "Arvados-Offset": "0", "Arvados-Epoch": "0"},
         )
-        assert (await asyncio.wait_for(ack, 30))["stream"] == "ARVADOS_LOGS"
+        assert (await asyncio.wait_for(ack, 60))["stream"] == "ARVADOS_LOGS"
         await client.nats.publish("arvados.logs.zzzzz-dz642-000000000000001.stdout_txt", b"x")
         await client.listen(f"arvados.live.{alice.uuid}.>")
         await client.flush()

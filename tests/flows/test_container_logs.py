@@ -41,7 +41,7 @@ async def until_end(nats: Nats, container: Record) -> ContainerEnd:
     async def ended() -> bool:
         return await nats.last(streams.LOGS, subjects.log(container.uuid, "end")) is not None
 
-    await until(ended, within=20)
+    await until(ended, within=60)
     last = (await messages(nats, container))[-1]
     assert isinstance(last, ContainerEnd)
     return last
@@ -108,7 +108,7 @@ async def test_publishers_are_killed_and_another_takes_over(stack: Stack, nats: 
     containers = [await running(stack, f"shared {number}") for number in range(8)]
     name = "arvados_nats_publishers_log_tailed_containers"
     try:
-        await until(lambda: _all_nonzero((first, second), name), within=20)
+        await until(lambda: _all_nonzero((first, second), name), within=60)
         written = b""
         for turn in range(100):
             line = b"turn %d\n" % turn

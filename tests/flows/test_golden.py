@@ -114,7 +114,7 @@ class Ear:
         if token is not None:
             ready = asyncio.Event()
             self._task = asyncio.create_task(self._listen(token, ready))
-            await asyncio.wait_for(ready.wait(), 30)
+            await asyncio.wait_for(ready.wait(), 60)
 
     async def _listen(self, token: str, ready: asyncio.Event) -> None:
         v0 = self.protocol == "v0"

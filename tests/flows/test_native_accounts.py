@@ -103,7 +103,7 @@ async def test_a_connection_that_renews_its_token_asks_on(stack: Stack) -> None:
         assert json.loads((await asking.request("arvados.api.whoami", timeout=10)).data)
         asking.options["password"] = second.token
         await cluster.logout(first)
-        await asyncio.wait_for(back.wait(), 30)
+        await asyncio.wait_for(back.wait(), 60)
         answer = json.loads((await asking.request("arvados.api.whoami", timeout=10)).data)
         assert answer["token_uuid"] == second.token_uuid
         assert answer["inbox_prefix"] == f"_INBOX_{alice.uuid}"
@@ -122,5 +122,5 @@ async def test_an_admin_uses_ordered_consumers_and_single_messages(stack: Stack)
         js = admin.jetstream()
         heard: asyncio.Queue[Msg] = asyncio.Queue()
         await js.subscribe(subject, stream=streams.EVENTS, ordered_consumer=True, cb=heard.put)
-        assert (await asyncio.wait_for(heard.get(), 30)).subject == subject
+        assert (await asyncio.wait_for(heard.get(), 60)).subject == subject
         assert (await js.get_last_msg(streams.EVENTS, subject)).subject == subject

@@ -292,7 +292,7 @@ async def test_history_joins_live_while_events_are_written(world: World) -> None
     connection = arvados_live.Connection(world.stack.sandbox.nats.url, world.alice.token)
     await connection.open()
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             async for event in followed.follow(connection):
                 told.append((event["uuid"], event["object_uuid"]))
                 if len(told) % 40 == 0:
@@ -330,7 +330,7 @@ async def stored(nats: Nats, request: Record, file: str, size: int) -> None:
         found = json.loads(answer.parts[0].data)["files"].get(file, {"size": 0})
         return bool(found["size"] >= size)
 
-    await eventually(look, within=20)
+    await eventually(look, within=60)
 
 
 LINES = b"".join(b"line %06d of the log\n" % number for number in range(20_000))

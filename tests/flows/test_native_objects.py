@@ -84,7 +84,7 @@ async def test_changes_join_the_state(stack: Stack, alice: Actor) -> None:
         assert state["name"] == names[2]
         await cluster.update(made, {"name": names[3]}, alice)
         while state["name"] != names[3]:
-            message = await asyncio.wait_for(live.get(), 30)
+            message = await asyncio.wait_for(live.get(), 60)
             new = json.loads(message.data)["properties"]["new_attributes"]
             if int(message.headers["Nats-Sequence"]) > place:
                 state = max(state, new, key=lambda one: one["modified_at"])

@@ -155,7 +155,7 @@ async def _end(nats: Nats, container: Record) -> ContainerEnd:
     async def ended() -> bool:
         return await nats.last(streams.LOGS, subject) is not None
 
-    await until(ended, within=20)
+    await until(ended, within=60)
     last = (await messages(nats, container.uuid))[-1]
     assert isinstance(last, ContainerEnd)
     return last

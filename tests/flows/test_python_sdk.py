@@ -26,7 +26,7 @@ from sandbox.sandbox import Sandbox
 from sandbox.stack import Stack
 
 COLLECTIONS = [["object_uuid", "is_a", "arvados#collection"]]
-WITHIN = 30.0
+WITHIN = 60.0
 OWNER_ZONE = timezone(timedelta(hours=-7))
 
 

@@ -78,7 +78,7 @@ async def _health(service: Service) -> str:
 
 
 async def _says(service: Service, text: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while text not in await _health(service):  # noqa: ASYNC110  (each look is a question)
             await asyncio.sleep(0.05)
 

@@ -45,7 +45,7 @@ async def machine(stack: Stack, host: str, state: Path) -> AsyncIterator[asyncio
     try:
         yield process.stdin
         process.stdin.close()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await process.wait() == 0
     finally:
         if process.returncode is None:

@@ -173,7 +173,7 @@ async def test_retry_is_followed(stack: Stack, alice: Actor, env: dict[str, str]
         second = await cluster.run(request)
         assert second.uuid != first.uuid
         write(stack, second, "stdout.txt", b"2nd\n")
-        await command.shows(b"2nd\n", within=30)
+        await command.shows(b"2nd\n", within=60)
         await cluster.finish(second, exit_code=7)
         assert await command.end() == 7
         assert await copy.end() == 0

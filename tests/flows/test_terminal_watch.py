@@ -47,7 +47,8 @@ async def test_whoami_of_a_user(stack: Stack, alice: Actor, tmp_path: Path) -> N
     """Who it is, and what a native client gets: account, inbox, live subjects."""
     code, found = await whoami(stack, alice, tmp_path)
     assert code == 0
-    assert (found["user_uuid"], found["username"]) == (alice.uuid, "alice")
+    username = (await stack.sandbox.cluster.reload(alice))["username"]
+    assert (found["user_uuid"], found["username"]) == (alice.uuid, username)
     assert (found["token_uuid"], found["scopes"]) == (alice.token_uuid, ["all"])
     nats = found["nats"]
     assert nats["account"] == "USERS"
@@ -56,7 +57,7 @@ async def test_whoami_of_a_user(stack: Stack, alice: Actor, tmp_path: Path) -> N
     assert nats["subscriptions"] == len(nats["subscribe"])
     code, out, _ = await ran("whoami", env=environment(stack, alice, tmp_path))
     assert code == 0
-    assert f"user:     {alice.uuid} alice\n" in out.decode()
+    assert f"user:     {alice.uuid} {username}\n" in out.decode()
     assert alice.token not in out.decode()
 
 

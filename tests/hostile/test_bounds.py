@@ -44,7 +44,7 @@ from wsproxy.wamp import session as wamp
 from wsproxy.wamp.calls import MAX_BYTES
 from wsproxy.wamp.connection import CALLS
 
-WITHIN = 30.0
+WITHIN = 60.0
 SUBSCRIBE = '{"method": "subscribe"}'
 
 

@@ -31,7 +31,7 @@ from wsproxy import metrics
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.transport.limits import SUBSCRIPTION_BYTES, Kept
 
-WITHIN = 30.0
+WITHIN = 60.0
 EXAMPLES = int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "20"))
 _VERSIONS = ("0", "1", "sse")
 

@@ -23,7 +23,7 @@ from wsproxy.transport.close_codes import CloseCode
 from wsproxy.transport.limits import Limits, Tally
 from wsproxy.transport.send_buffer import SendBuffer, SendBuffers
 
-WITHIN = 30.0
+WITHIN = 60.0
 
 
 class Broken:

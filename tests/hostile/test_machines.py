@@ -52,7 +52,7 @@ async def piped(chosen: SystemLogSettings, data: bytes) -> None:
     os.write(writing, data)
     os.close(writing)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await system_logs_cli.send(chosen, piped=True, source=reading)
     finally:
         os.close(reading)

@@ -38,7 +38,7 @@ async def test_an_id_used_up_by_another_container_holds_nothing_back(world: Worl
         used_up = {"Nats-Msg-Id": headers["Nats-Msg-Id"]}
         await (await world.nats.publish_stored(subjects.log(other, "x"), b"", used_up))
     writer = LogWriter(world.nats, victim)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         for chunk in chunks:
             await writer.append(chunk)
         await writer.end(end)
@@ -50,7 +50,7 @@ async def test_an_end_is_stored_once_whatever_stands_in_its_place(world: World) 
     victim = new_uuid("dz642")
     end = ContainerEnd(victim, "Complete", 0, {})
     await (await world.nats.publish_stored(end.subject, b"no end", {}))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await LogWriter(world.nats, victim).end(end)
         await LogWriter(world.nats, victim).end(end)
     assert await LogWriter(world.nats, victim).ended() == end

@@ -30,7 +30,7 @@ from wsproxy.v0 import connection as v0
 from wsproxy.v1 import sse
 
 EXAMPLES = int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "40"))
-WITHIN = 30.0
+WITHIN = 60.0
 
 
 async def code_of(socket: ClientConnection) -> int | None:

@@ -31,7 +31,7 @@ async def _says(process: child.Process, word: str) -> None:
     async def said() -> bool:
         return word in process.tail()
 
-    await child.ready(process, said, within=30.0)
+    await child.ready(process, said, within=60)
 
 
 async def test_a_process_ends_when_it_is_asked(tmp_path: Path) -> None:

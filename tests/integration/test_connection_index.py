@@ -31,13 +31,13 @@ async def test_what_was_not_heard_is_asked_for_when_the_line_is_back(
     ):
         following = asyncio.create_task(Connections(system).follow(complete))
         try:
-            await asyncio.wait_for(compared.get(), 20)
+            await asyncio.wait_for(compared.get(), 60)
             answer = await other.request("$SYS.REQ.SERVER.PING.CONNZ", b"{}")
             body = json.loads(answer.data)
             (cid,) = [c["cid"] for c in body["data"]["connections"] if c.get("name") == "index"]
             kick = f"$SYS.REQ.SERVER.{body['server']['id']}.KICK"
             await other.request(kick, json.dumps({"cid": cid}).encode())
-            await asyncio.wait_for(compared.get(), 20)
+            await asyncio.wait_for(compared.get(), 60)
         finally:
             following.cancel()
             await asyncio.wait([following])

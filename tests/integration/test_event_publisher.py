@@ -128,7 +128,7 @@ async def test_what_notify_names_does_not_wait_for_a_scan(
         await scene.insert(first)
         await scene.until_stored([first])  # what was there before is counted, and read, by now
         monkeypatch.setattr(log_rows, "count_rows", slow)
-        await asyncio.wait_for(counting.wait(), 20)
+        await asyncio.wait_for(counting.wait(), 60)
         silent = RawRow(silent.uuid, silent.object_uuid, created_at=_minutes_ago(1))
         await scene.insert(silent, notify=False)
         await scene.insert(prompt)
@@ -375,7 +375,7 @@ async def test_a_restart_of_nats_loses_no_row(scene: EventWorld, end: str) -> No
             await scene.server.restart()
         await inserting
         await scene.nats.until_connected()
-        await scene.until_stored(rows, within=30)
+        await scene.until_stored(rows, within=60)
         assert scene.health.error is None
     assert await scene.stored_uuids() == [one.uuid for one in rows]
 

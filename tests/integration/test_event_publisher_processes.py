@@ -58,7 +58,7 @@ async def test_kill_9_in_the_middle_of_5000_rows(scene: EventWorld, tmp_path: Pa
         await publisher.kill()
         publisher = scene.start_process(tmp_path)
     await inserting
-    await scene.until_stored(rows, within=30)
+    await scene.until_stored(rows, within=60)
     await publisher.stop(signal.SIGTERM)
     assert await scene.stored_uuids() == [one.uuid for one in rows]
 
@@ -79,7 +79,7 @@ async def test_the_second_publisher_takes_over(scene: EventWorld, tmp_path: Path
     await _until_count(scene, 500)
     await first.kill()
     await inserting
-    await scene.until_stored(rows, within=30)
+    await scene.until_stored(rows, within=60)
     assert "leading" in second.tail(50)
     await second.stop(signal.SIGTERM)
     assert await scene.stored_uuids() == [warm.uuid, *(one.uuid for one in rows)]
@@ -112,7 +112,7 @@ async def test_all_misfortunes_in_turn(
             await scene.admin.fetch(_END_ALL)
         stop.set()
     committed = [await task for task in written]
-    await scene.until_stored([one for rows in committed for one in rows], within=40)
+    await scene.until_stored([one for rows in committed for one in rows], within=60)
     stored = await scene.stored_uuids()
     for rows in committed:
         mine = {one.uuid for one in rows}
@@ -169,7 +169,7 @@ async def test_a_leader_that_lost_its_lock_stops(scene: EventWorld, tmp_path: Pa
         await _until_count(scene, enough)
         await scene.admin.fetch(_END_LEADERS)
     await inserting
-    await scene.until_stored(rows, within=30)
+    await scene.until_stored(rows, within=60)
     for publisher in publishers:
         await publisher.stop(signal.SIGTERM)
     assert await scene.stored_uuids() == [warm.uuid, *(one.uuid for one in rows)]
@@ -192,7 +192,7 @@ async def test_a_restart_of_postgresql_loses_no_row(
             await (server.restart() if end == "restart" else _kill(server))
             writer = await asyncpg.connect(database.dsn)
             await raw_rows.insert(writer, after)
-            await scene.until_stored(after, within=30)
+            await scene.until_stored(after, within=60)
             assert (publisher.running, publisher.pid) == (True, pid)
             await publisher.stop(signal.SIGTERM)
             await writer.close()
@@ -221,7 +221,7 @@ async def test_it_waits_for_postgresql_to_appear(
 
             await until(degraded, "it says that PostgreSQL is away", PROCESS_SECONDS)
             await server.start()
-            await scene.until_stored([one], within=30)
+            await scene.until_stored([one], within=60)
             await publisher.stop(signal.SIGTERM)
 
 
@@ -236,10 +236,10 @@ async def test_sigterm_ends_it_in_order(scene: EventWorld, tmp_path: Path) -> No
     publisher = scene.start_process(tmp_path)
     await scene.insert(_rows(1)[0])
     await _until_count(scene, 1)
-    await publisher.stop(signal.SIGTERM, within=30.0)
+    await publisher.stop(signal.SIGTERM, within=60)
     assert "Traceback" not in publisher.log.read_text()
     assert '"stopped"' in publisher.tail(3)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await scene.writer.fetchval(_ADVISORY_LOCKS):  # noqa: ASYNC110 (each look is a query)
             await asyncio.sleep(0.05)
 

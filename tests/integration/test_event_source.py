@@ -73,7 +73,7 @@ class Watched:
         self.sequences.append(stored.sequence)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110  (looked at from outside)
                 await asyncio.sleep(0.01)
 
@@ -84,7 +84,7 @@ async def watched(nats: Nats) -> AsyncIterator[Watched]:
     watch = Watched(EventSource(nats, Router(), Health()))
     task = asyncio.create_task(watch.source.run())
     try:
-        await asyncio.wait_for(watch.source.ready.wait(), 30)
+        await asyncio.wait_for(watch.source.ready.wait(), 60)
         yield watch
     finally:
         task.cancel()

@@ -349,5 +349,5 @@ async def test_a_restart_of_nats_leaves_nothing_out(
         async def everything() -> bool:
             return set(wanted) <= set(_ids(listening.heard))
 
-        await until(everything, "everything is shown", within=30)
+        await until(everything, "everything is shown", within=60)
     assert _shown_of(wanted, listening) == wanted

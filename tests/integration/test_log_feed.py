@@ -399,7 +399,7 @@ async def test_interest_is_announced_while_somebody_reads(
     await world.nats.subscribe(subjects.log_interest(job.uuid), hear)
     await world.nats.flush()
     hubs.open(job.uuid)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await heard.wait()
 
 

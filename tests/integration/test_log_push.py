@@ -78,7 +78,7 @@ async def pushing(
     try:
         yield pusher
         pusher.close()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await asyncio.gather(*tasks)
     finally:
         pusher.close()

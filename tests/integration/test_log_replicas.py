@@ -81,7 +81,7 @@ async def until_first_chunk(world: World, job: Job) -> None:
     async def there() -> bool:
         return await world.nats.last(streams.LOGS, subjects.logs_of(job.uuid)) is not None
 
-    await until(there, within=30)  # processes have to start
+    await until(there, within=60)  # processes have to start
 
 
 async def test_replicas_that_come_and_go(world: World) -> None:

@@ -110,7 +110,7 @@ async def test_a_cluster_keeps_what_it_acknowledged_when_a_server_is_lost(
         await stream.publish("kept.one", b"1")
         leader = info.cluster.leader if info.cluster else None
         await next(server for server in servers if server.config.name == leader).kill()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await _published(client):
                 pass
         assert (await stream.get_msg("KEPT", 1)).data == b"1"
@@ -132,7 +132,7 @@ async def test_a_stranger_cannot_join_the_cluster(keys_folder: Path, tmp_path: P
         )
         stranger = await asyncio.create_subprocess_exec(nats_server.executable(), "-c", str(conf))
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not any("authentication error" in s.log for s in servers):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
         finally:

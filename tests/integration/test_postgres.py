@@ -94,7 +94,7 @@ async def test_a_killed_server_comes_back_on_its_port(open_folder: Path) -> None
         cut = asyncio.Event()
         connection.add_termination_listener(lambda _: cut.set())
         await server.kill()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await cut.wait()
         await server.start()
         assert (server.port, server.pid) != (port, pid)

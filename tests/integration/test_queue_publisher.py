@@ -86,7 +86,7 @@ async def test_an_event_is_acted_on_at_once(here: QueueWorld) -> None:
     async with here.publishing(scan=60):
         await eventually(here.equal, "it is queued")
         await here.cluster.run(request)
-        await eventually(lambda: _is(here, uuid, "Running"), "it runs", within=30.0)
+        await eventually(lambda: _is(here, uuid, "Running"), "it runs", within=60)
 
 
 async def test_forged_rows_change_nothing(here: QueueWorld) -> None:
@@ -119,10 +119,10 @@ async def test_a_bucket_that_somebody_changed_is_mended(here: QueueWorld) -> Non
         await eventually(here.equal, "both are queued")
         await here.nats.publish(queue_entries.subject(first), b"", headers={"KV-Operation": "DEL"})
         await here.nats.publish(queue_entries.subject("zzzzz-dz642-000000000000001"), b"{}")
-        await eventually(here.equal, "it is as the database says", within=20)
+        await eventually(here.equal, "it is as the database says", within=60)
         await here.nats.js_api(f"STREAM.PURGE.{streams.QUEUE}", {})
         await here.request()  # the next write shows it sooner
-        await eventually(here.equal, "it is as the database says again", within=20)
+        await eventually(here.equal, "it is as the database says again", within=60)
 
 
 async def test_two_publishers_and_one_queue(here: QueueWorld) -> None:
@@ -149,7 +149,7 @@ async def test_nats_and_postgresql_go_and_come_back(here: QueueWorld) -> None:
         await here.cluster.run(request)
         _, later = await here.request()
         await here.server.start()
-        await eventually(here.equal, "the queue has caught up", within=20)
+        await eventually(here.equal, "the queue has caught up", within=60)
         assert await _is(here, uuid, "Running")
         assert await _is(here, later, "Queued")
 
@@ -174,14 +174,14 @@ async def test_ten_thousand_queued_and_cancelled(here: QueueWorld) -> None:
         await connection.execute(_MANY, 10_000)
     publishing = here.publishing(scan=0.2, hints=False)
     async with publishing:
-        await eventually(lambda: _count(here, 3000), "a part is there", within=30)
+        await eventually(lambda: _count(here, 3000), "a part is there", within=60)
     async with here.publishing(scan=0.2, hints=False):
-        await eventually(here.equal, "all are there", within=40)
+        await eventually(here.equal, "all are there", within=60)
         cancelling = asyncio.create_task(_cancel_all(here))
-        await eventually(lambda: _at_most(here, 7000), "a part is gone", within=30)
+        await eventually(lambda: _at_most(here, 7000), "a part is gone", within=60)
     async with here.publishing(scan=0.2, hints=False):
         await cancelling
-        await eventually(here.equal, "the rest is gone", within=40)
+        await eventually(here.equal, "the rest is gone", within=60)
     assert await here.bucket() == {}
 
 

@@ -114,7 +114,7 @@ async def test_a_bystander_waits_for_one_page_whoever_is_behind(source: EventSou
         consumers = [_consumer(source, check, found, []) for found in delivered]
         for one in consumers:
             one.start(0)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while any(len(found) < EVENTS for found in delivered):
                 await asyncio.sleep(0)
                 now = sum(map(len, delivered))
@@ -166,10 +166,10 @@ async def test_who_takes_nothing_gives_the_place_up(monkeypatch: pytest.MonkeyPa
     waiting = asyncio.create_task(other.take())
     await asyncio.sleep(0)
     assert told == [0]
-    await slow.keep_while(lambda: asyncio.wait_for(waiting, 20))
+    await slow.keep_while(lambda: asyncio.wait_for(waiting, 60))
     again = asyncio.create_task(slow.take())
     await asyncio.sleep(0)
     assert told == [0, 0]
     other.give_up()
-    await asyncio.wait_for(again, 20)
+    await asyncio.wait_for(again, 60)
     slow.give_up()

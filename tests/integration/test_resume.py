@@ -163,7 +163,7 @@ async def test_an_object_with_very_many_events_is_waited_for(nats: Nats) -> None
     await nats.flush()
     assert not past.whole
     await past.read()
-    assert await asyncio.wait_for(asking, 20) == [new]
+    assert await asyncio.wait_for(asking, 60) == [new]
 
 
 async def test_without_a_stream_nothing_can_be_said(nats: Nats) -> None:

@@ -102,7 +102,7 @@ def connect(router: Router, check: PermissionCheck) -> Connect:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110  (a condition of many parts)
             await asyncio.sleep(0.005)
 

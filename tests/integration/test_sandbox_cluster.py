@@ -39,7 +39,7 @@ class Channel:
 
     async def next(self, count: int = 1) -> list[int]:
         """The next ids, waiting for them."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return [await self._heard.get() for _ in range(count)]
 
     def silent(self) -> bool:

@@ -113,7 +113,7 @@ async def test_a_server_that_dies_under_a_full_window(
         await fresh_nats.start()
     else:
         await fresh_nats.restart()
-    await asyncio.wait_for(writing, 30)
+    await asyncio.wait_for(writing, 60)
     assert await _stored(nats) == [str(one) for one in range(20_000)]
     assert health.error is None
 
@@ -157,6 +157,6 @@ async def test_a_full_stream_holds_the_writer_until_there_is_room(nats: Nats) ->
     await until(degraded, "the fault is reported")
     assert await _stored(nats) == ["a"]
     await nats.js_api(f"STREAM.UPDATE.{streams.EVENTS}", streams.event_stream())
-    await asyncio.wait_for(writing, 30)
+    await asyncio.wait_for(writing, 60)
     assert await _stored(nats) == ["a", "b"]
     assert health.error is None

@@ -36,7 +36,7 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedJournal:
 
 async def until_started(journal: ScriptedJournal, times: int) -> None:
     """Return when the program has been started so often."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while len(journal.starts) < times:  # noqa: ASYNC110 (a file tells of it)
             await asyncio.sleep(0.01)
 
@@ -138,7 +138,7 @@ async def test_health_tells_that_the_journal_can_not_be_read(journal: ScriptedJo
     health = Health()
     journal.end()
     cursors: asyncio.Queue[str] = asyncio.Queue()
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         reading = tasks.create_task(_read(Journal(health), cursors))
         while not health.faults:  # noqa: ASYNC110 (nobody tells of it)
             await asyncio.sleep(0.01)

@@ -268,7 +268,7 @@ async def test_the_seed_of_the_machines_can_do_nothing_else(
                 await machine.request(f"$JS.API.{call}", b"{}", timeout=0.3)
         await machine.publish("arvados.grants.changed.x")
         ack = await machine.publish_stored("arvados.syslog.h.u", b"{}")
-        assert (await asyncio.wait_for(ack, 30))["seq"] == 1
+        assert (await asyncio.wait_for(ack, 60))["seq"] == 1
         await world.nats.flush()
         await machine.flush()
     assert heard == []

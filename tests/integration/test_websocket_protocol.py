@@ -97,10 +97,10 @@ async def test_no_extension_is_agreed_on_and_pings_are_answered() -> None:
     """Frames are shared, so nothing may depend on the connection."""
     async with served(echo) as (url, seen), connect(url) as client:
         assert client.protocol.extensions == []
-        await asyncio.wait_for(await client.ping(), 30)
+        await asyncio.wait_for(await client.ping(), 60)
         heard = our(seen).heard_at
         our(seen).ping()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while our(seen).heard_at <= heard:  # noqa: ASYNC110  (the peer's pong)
                 await asyncio.sleep(0.01)
 
@@ -159,8 +159,8 @@ async def test_a_full_transport_pauses_the_send_buffer_and_room_resumes_it() -> 
 
     async with served(flood) as (url, _), connect(url, max_queue=1) as client:
         await client.send("go")
-        await asyncio.wait_for(paused.wait(), 20)
-        async with asyncio.timeout(20):
+        await asyncio.wait_for(paused.wait(), 60)
+        async with asyncio.timeout(60):
             while await client.recv() != "end":
                 pass
 
@@ -181,7 +181,7 @@ async def test_close_does_not_wait_for_room_and_abort_for_nothing() -> None:
 
     async with served(flood) as (url, _), connect(url, max_queue=1, close_timeout=0.1) as client:
         await client.send("go")
-        await asyncio.wait_for(ended.wait(), 20)
+        await asyncio.wait_for(ended.wait(), 60)
 
 
 async def test_the_close_handshake_carries_code_and_reason_both_ways() -> None:
@@ -224,9 +224,9 @@ async def test_what_the_transport_holds_back_goes_first() -> None:
 
     async with served(flood) as (url, _), connect(url, max_queue=1) as client:
         await client.send("go")
-        await asyncio.wait_for(full.wait(), 20)
+        await asyncio.wait_for(full.wait(), 60)
         numbers = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 number, _, rest = str(await client.recv()).partition(" ")
                 numbers.append(int(number))
@@ -254,7 +254,7 @@ async def test_nothing_is_written_to_a_connection_that_was_dropped() -> None:
 
     async with served(drop) as (url, _), connect(url) as client:
         await client.send("go")
-        await asyncio.wait_for(checked.wait(), 20)
+        await asyncio.wait_for(checked.wait(), 60)
 
 
 async def test_vanished_machines_are_the_kernels_business() -> None:

@@ -103,10 +103,10 @@ async def test_no_client_misses_or_repeats_an_event_over_a_restart(
         followers = [Follower(user) for _ in range(SOCKETS)]
         for follower in followers:
             tasks.create_task(follower.follow([old_url, new_url]))
-            await asyncio.wait_for(follower.subscribed.wait(), 20)
+            await asyncio.wait_for(follower.subscribed.wait(), 60)
         maker = Maker(site, user)
         making = tasks.create_task(maker.make())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not all(follower.seen for follower in followers):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         begun = time.monotonic()

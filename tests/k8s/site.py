@@ -148,7 +148,7 @@ async def prepare(kubernetes: Kubernetes, namespace: str) -> None:
         await kubernetes.make("/api/v1/persistentvolumes", volume)
 
 
-async def until(condition: Callable[[], Awaitable[object]], what: str, within: float = 30) -> None:
+async def until(condition: Callable[[], Awaitable[object]], what: str, within: float = 60) -> None:
     """Wait until the condition holds; fails with `what`."""
     try:
         async with asyncio.timeout(within):

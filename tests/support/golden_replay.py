@@ -144,7 +144,7 @@ class Replay:
 
     async def told(self, count: int) -> list[str]:
         """The payloads of the channel since the last call, at least `count` of them."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             told = [await self.notified.get() for _ in range(count)]
         while not self.notified.empty():
             told.append(self.notified.get_nowait())

@@ -128,7 +128,7 @@ class Received:
         """All bytes of a file, in the order in which they came."""
         return bytes(self.bytes_of.get((file, epoch), b""))
 
-    async def until(self, condition: Callable[[], object], within: float = 30.0) -> None:
+    async def until(self, condition: Callable[[], object], within: float = 60) -> None:
         """Wait until something sent makes the condition true."""
         async with asyncio.timeout(within):
             while not condition():
@@ -143,7 +143,7 @@ class Received:
         """Wait until a file was sent up to before this offset, in its first epoch."""
         await self.until(lambda: self.next.get((file, 0)) == offset)
 
-    async def until_content(self, content: Mapping[str, bytes], within: float = 30.0) -> None:
+    async def until_content(self, content: Mapping[str, bytes], within: float = 60) -> None:
         """Wait until exactly these files were sent, in their first epoch."""
         await self.until(
             lambda: all(self.content(name) == data for name, data in content.items()), within

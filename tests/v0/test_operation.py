@@ -126,7 +126,7 @@ async def test_the_token_stays_out_of_metrics_and_health(site: Site, active: Act
         url = base.replace("ws", "http", 1)
         async with httpx.AsyncClient(base_url=url) as http:
             with_token = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}"}
-            async with asyncio.timeout(30):  # the publishers are asked first
+            async with asyncio.timeout(60):  # the publishers are asked first
                 health = await http.get("/_health/ping", headers=with_token)
                 while health.json() != {"health": "OK"}:
                     health = await http.get("/_health/ping", headers=with_token)

@@ -141,7 +141,7 @@ async def test_a_peer_that_vanishes_leaves_nothing_behind(
                 if number % 2:
                     await gone.status()
                 gone.socket.transport.abort()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             tally = shared.transport.tally
             while tally.known or tally.unknown or len(asyncio.all_tasks()) > before:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)

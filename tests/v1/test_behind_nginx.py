@@ -89,7 +89,7 @@ async def test_live_logs_are_read_at_the_controllers_address(
     before = metrics.log_folder.labels("answered")._value.get()
     wsproxy = "http://127.0.0.1:9" if away else site.http_url
     async with controller(site, wsproxy, tmp_path) as http:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 listing = await http.request("PROPFIND", folder, headers=token)
                 assert listing.status_code == 207

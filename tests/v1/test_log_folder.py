@@ -36,7 +36,7 @@ COMPARED = (
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """It comes to be so."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             if await condition():
                 return

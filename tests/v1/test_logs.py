@@ -381,7 +381,7 @@ async def test_what_was_streamed_of_a_dead_node_is_kept(
         await client.until("log")
         cluster.logs.kill_node(container.uuid)
         await cluster.cancel(container)
-        end = await client.until("end", within=30, container=container.uuid, state="Cancelled")
+        end = await client.until("end", within=60, container=container.uuid, state="Cancelled")
         assert end["confirmed"] is False
     async with connect(alice) as late:
         await late.subscribe("a", log={"uuid": request.uuid})

@@ -232,7 +232,7 @@ async def test_a_silent_client_is_closed(
     async with connect(alice) as client:
         frames = []
         with pytest.raises(ConnectionClosed):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while True:
                     frames.append(await client.socket.recv())
         assert '{"ping":{}}' in frames

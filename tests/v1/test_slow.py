@@ -59,7 +59,7 @@ async def test_a_peer_that_does_not_read_catches_up_later(
             await fast.until_content(container.uuid, "stdout.txt", content)
         assert metrics.log_lags._value.get() > lags
         await cluster.finish(container)
-        await slow.until("end", within=40, request=request.uuid)
+        await slow.until("end", within=60, request=request.uuid)
         assert slow.logs.content(container.uuid, "stdout.txt") == content
         assert not slow.of("gap")
 

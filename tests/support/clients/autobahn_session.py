@@ -19,7 +19,7 @@ from autobahn.wamp.types import Challenge, CloseDetails, ComponentConfig, Sessio
 
 from sandbox.model.actors import Actor
 
-WITHIN = 30.0
+WITHIN = 60.0
 
 
 class Session(ApplicationSession):  # type: ignore[misc]

@@ -19,7 +19,7 @@ from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 
 
-async def until(condition: Callable[[], object], what: str, within: float = 30.0) -> float:
+async def until(condition: Callable[[], object], what: str, within: float = 60) -> float:
     """Wait until the condition holds; the seconds it took. Fails with `what`."""
     started = time.monotonic()
     while not condition():
@@ -71,7 +71,7 @@ async def lets_in(stack: Stack, token: str) -> bool:
         return False
 
 
-async def lets_in_at_last(stack: Stack, token: str, within: float = 30.0) -> bool:
+async def lets_in_at_last(stack: Stack, token: str, within: float = 60) -> bool:
     """Log in again until it succeeds, as clients do: a login that could not be decided within the
     callout's budget is refused like a wrong one."""
     with contextlib.suppress(TimeoutError):

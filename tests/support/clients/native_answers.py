@@ -122,7 +122,7 @@ async def all_events(nats: Nats, **request: Any) -> list[dict[str, Any]]:
     return [event async for page in pages(nats, **request) for event in page.events]
 
 
-async def eventually(look: Callable[[], Any], within: float = 30.0) -> Any:
+async def eventually(look: Callable[[], Any], within: float = 60) -> Any:
     """What the coroutine function gives as soon as it is true."""
     async with asyncio.timeout(within):
         while True:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from websockets.frames import Frame, Opcode
 
-WITHIN = 30.0
+WITHIN = 60.0
 
 
 def frame(opcode: int, data: bytes = b"", *, fin: bool = True, rsv: int = 0) -> bytes:

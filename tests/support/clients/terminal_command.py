@@ -21,7 +21,7 @@ from pathlib import Path
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from sandbox.model.actors import Actor
 
-WITHIN = 30.0
+WITHIN = 60.0
 """Seconds that an event may take on a busy machine."""
 
 Json = dict[str, Any]

@@ -23,7 +23,7 @@ from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1.messages import SUBPROTOCOL
 from sandbox.model.actors import Actor
 
-WITHIN = 30.0
+WITHIN = 60.0
 """Seconds that something may take on a busy machine."""
 
 Json = dict[str, Any]

@@ -19,7 +19,7 @@ from websockets.typing import Subprotocol
 
 from sandbox.model.actors import Actor
 
-WITHIN = 30.0
+WITHIN = 60.0
 HELLO = [1, "arvados", {"roles": {"subscriber": {}, "caller": {}}, "authmethods": ["ticket"]}]
 
 

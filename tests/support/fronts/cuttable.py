@@ -139,5 +139,5 @@ async def before(host: str, port: int, *, buffer: int | None = None) -> AsyncIte
         proxy.end()
         server.close()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await server.wait_closed()

@@ -165,7 +165,7 @@ async def pooling(dsn: str, *, renames: bool) -> AsyncIterator[int]:
     pooler, ready = _Pooler(dsn, renames=renames), asyncio.Event()
     running = asyncio.create_task(pooler.run(ready))
     try:
-        await asyncio.wait_for(ready.wait(), 30)
+        await asyncio.wait_for(ready.wait(), 60)
         async with _listening(pooler.serve) as own:
             yield own
     finally:

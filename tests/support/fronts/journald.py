@@ -39,7 +39,7 @@ class Journald:
     async def start(self) -> None:
         """Return when it answers; NotStarted if it has ended instead."""
         self._process = await asyncio.create_subprocess_exec(_DAEMON, self.name)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not await self._answers():
                 if self._process.returncode is not None:
                     raise NotStarted(f"systemd-journald ended with {self._process.returncode}")

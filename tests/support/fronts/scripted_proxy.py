@@ -28,7 +28,7 @@ class Peer:
 
     async def heard(self) -> Any:
         """The next message of the client, which has to come soon."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return json.loads(await self._socket.recv())
 
     async def say(self, **message: Any) -> None:
@@ -64,7 +64,7 @@ class Peer:
 
     async def until_gone(self) -> None:
         """Wait until the client has left."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             with contextlib.suppress(ConnectionClosed):
                 while True:
                     await self._socket.recv()
@@ -79,7 +79,7 @@ class Proxy:
         self.handshakes = 0
         self._peers: asyncio.Queue[Peer] = asyncio.Queue()
 
-    async def next(self, within: float = 30.0) -> Peer:
+    async def next(self, within: float = 60) -> Peer:
         """The next client that connects."""
         async with asyncio.timeout(within):
             return await self._peers.get()

@@ -152,7 +152,7 @@ class World:
         self._clients.append(client)
         return client
 
-    async def refusal(self, within: float = 30.0) -> str:
+    async def refusal(self, within: float = 60) -> str:
         """The server's next word about something that was not allowed."""
         async with asyncio.timeout(within):
             return await self.refusals.get()

@@ -38,7 +38,7 @@ PROCESS_SECONDS = 60.0
 QUICK = Scans(near_every=0.2, middle_every=0.5, wide_every=1.0)
 
 
-async def until(condition: Callable[[], Awaitable[bool]], what: str, within: float = 30.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], what: str, within: float = 60) -> None:
     """Wait until the condition holds; fail with `what` when it does not in time."""
     deadline = time.monotonic() + within
     while not await condition():
@@ -91,7 +91,7 @@ class EventWorld:
     async def count(self) -> int:
         """How many events the stream has."""
         # A question that was on its way when the server was killed is lost: ask again.
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(Unavailable):
                     info = await self.nats.stream_info(streams.EVENTS)
@@ -99,7 +99,7 @@ class EventWorld:
                 await asyncio.sleep(0.1)
         return info["state"]["messages"] if info else 0
 
-    async def until_stored(self, rows: Sequence[RawRow], within: float = 30.0) -> None:
+    async def until_stored(self, rows: Sequence[RawRow], within: float = 60) -> None:
         """Wait until the stream has all of these rows."""
         wanted = {row.uuid for row in rows}
 

@@ -233,7 +233,7 @@ class World:
     async def _has_end(self, container_uuid: str) -> bool:
         return await self.nats.last(streams.LOGS, subjects.log(container_uuid, "end")) is not None
 
-    async def until_stored(self, job: Job, file: str, *, within: float = 30.0) -> None:
+    async def until_stored(self, job: Job, file: str, *, within: float = 60) -> None:
         """Wait until the stream holds all that a job has written to a file."""
 
         async def stored() -> bool:
@@ -258,7 +258,7 @@ def joined(chunks: list[Chunk]) -> dict[str, bytes]:
 
 
 async def until(
-    condition: Callable[[], Awaitable[bool]], *, within: float = 30.0, every: float = 0.02
+    condition: Callable[[], Awaitable[bool]], *, within: float = 60, every: float = 0.02
 ) -> None:
     """Ask until the answer is yes; TimeoutError when it takes too long."""
     async with asyncio.timeout(within):

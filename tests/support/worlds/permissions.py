@@ -38,7 +38,7 @@ SLOW = permissions.Options(round=3600, sweep=3600)
 FAST = permissions.Options(round=0.3, sweep=0.2)
 
 
-async def eventually(condition: Callable[[], object], what: str, within: float = 30.0) -> None:
+async def eventually(condition: Callable[[], object], what: str, within: float = 60) -> None:
     """Wait until the condition holds; fail with `what` when it does not in time."""
     deadline = time.monotonic() + within
     while not condition():
@@ -104,7 +104,7 @@ class PermissionWorld:
             tasks = [asyncio.create_task(part) for part in work]
             try:
                 if leads:
-                    await asyncio.wait_for(ready.wait(), 30)
+                    await asyncio.wait_for(ready.wait(), 60)
                 yield
                 for task in tasks:
                     assert not task.done(), task

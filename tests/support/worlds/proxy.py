@@ -13,7 +13,7 @@ from tests.support.worlds import site as sites
 from tests.support.worlds.site import Site
 from wsproxy.services import Services
 
-WITHIN = 30.0
+WITHIN = 60.0
 
 
 @contextlib.asynccontextmanager

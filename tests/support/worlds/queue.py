@@ -110,9 +110,7 @@ async def world(
         yield QueueWorld(server, database, cluster, nats, reading, keys_folder, alice)
 
 
-async def eventually(
-    look: Callable[[], Awaitable[object]], what: str, within: float = 30.0
-) -> None:
+async def eventually(look: Callable[[], Awaitable[object]], what: str, within: float = 60) -> None:
     """Return as soon as `look` is true."""
     try:
         async with asyncio.timeout(within):

@@ -102,7 +102,7 @@ async def publishing(
                     )
                 )
             )
-            await asyncio.wait_for(grants_lead.wait(), 20)
+            await asyncio.wait_for(grants_lead.wait(), 60)
         yield
 
 
@@ -134,7 +134,7 @@ async def serving(
         ready.set()
 
     async with background(wsproxy.serve(chosen, sock, started)):
-        await asyncio.wait_for(ready.wait(), 20)
+        await asyncio.wait_for(ready.wait(), 60)
         yield f"ws://{host}:{port}"
 
 

@@ -26,7 +26,8 @@ from tests.support.clients.native_answers import trusted
 async def beside(sandbox: Sandbox, **environment: str) -> AsyncIterator[Stack]:
     """Publishers, callout service and proxy."""
     # Makes the docker image that everybody can read, which later would widen every login.
-    await sandbox.cluster.container_request("first", owner=await sandbox.cluster.user("somebody"))
+    somebody = await sandbox.cluster.user("somebody")
+    await sandbox.cluster.container_request("first", owner=somebody, state="Uncommitted")
     async with services.beside(sandbox, **environment) as running:
         yield running
 

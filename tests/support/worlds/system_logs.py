@@ -53,7 +53,7 @@ class World:
         """The records, as soon as they are as they should be."""
         found: list[SystemLogRecord] = []
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while True:
                     with contextlib.suppress(Unavailable):
                         found = await self.records()

@@ -38,7 +38,7 @@ async def test_a_stream_lost_as_it_is_made_is_made_again() -> None:
     keeping = asyncio.create_task(
         kept.keep(cast(Nats, server), {"name": "KEPT"}, attempts, worked.put)
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await worked.get() == "2"
     keeping.cancel()
     await asyncio.wait([keeping])

@@ -69,7 +69,7 @@ async def shown(
         if subscription.ended:
             handle.finish(None)
 
-    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         feeding = tasks.create_task(feed())
         await Show(wanted, printer, notes).run(handle)
         feeding.cancel()
@@ -123,7 +123,7 @@ async def test_without_following_it_ends_though_lines_go_on_coming() -> None:
     handle = SubscriptionHandle("1", LogSubscription(C1), _nothing)
     await handle.put(CaughtUp("1"))
     writing = asyncio.create_task(write(handle))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await Show(LogSelection(C1), Copy(screen.write), notes).run(handle)
     writing.cancel()
     assert bytes(screen.printed).startswith(b"line\n")
