@@ -41,6 +41,7 @@ from wsproxy.native_api.logs import NativeLogs
 from wsproxy.native_api.objects import NativeObjects
 from wsproxy.native_api.requests import NativeApi
 from wsproxy.objects.hub import ObjectHubs
+from wsproxy.page import site
 from wsproxy.services import Events, Services, Transport
 from wsproxy.settings import Settings
 from wsproxy.transport import gc_tuning
@@ -52,6 +53,7 @@ from wsproxy.v0.connection import MAX_MESSAGE
 
 _NATS, _LIFE = "nats", "wsproxy"
 _START_SECONDS = 5.0
+_ORIGINS_SECONDS = 2.0
 """How long connections wait at the start for the event stream before they are sent away."""
 
 SERVER_OPTIONS: dict[str, Any] = {
@@ -87,7 +89,7 @@ def services(
         send_timeout=settings.send_timeout,
         silent_seconds=settings.silent_seconds,
         max_age=settings.max_age,
-        allowed_origins=frozenset(origin.lower() for origin in settings.allowed_origins),
+        allowed_origins={origin.lower() for origin in settings.allowed_origins},
     )
     metrics.queue_cap.set(settings.queue_budget)
     return Services(
@@ -156,7 +158,11 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
                 shared.transport.send_buffers.watch(cut=_count_cut, queued=metrics.queue_len.set),
             )
         ]
+        learning = tasks.create_task(site.learn_origins(arvados, shared.transport.allowed_origins))
+        background.append(learning)
         try:
+            # Pages come once; where Arvados does not answer, nobody is let in anyway.
+            await asyncio.wait([learning], timeout=_ORIGINS_SECONDS)
             yield shared
         finally:
             for task in background:

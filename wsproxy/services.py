@@ -48,7 +48,7 @@ class Transport:
     """How long a peer whose machine answers may leave pings unanswered, over v0 and WAMP."""
     max_age: float = 0.0
     """Seconds after which a v1 connection is to come back, give or take a fifth; 0: never."""
-    allowed_origins: frozenset[str] = field(default=frozenset({"*"}))
+    allowed_origins: set[str] = field(default_factory=lambda: {"*"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,10 +32,10 @@ class Settings(NatsSettings, ArvadosSettings, OpsSettings):
     unanswered: browsers freeze pages that nobody looks at, and Workbench does not come back by
     itself once it is cut."""
 
-    allowed_origins: CommaSeparated = ("*",)
-    """Origins of pages that may connect (`https://workbench.example`), or `*`; those of Workbench
-    where Arvados' config.yml is read. arvados-ws has no such check; tokens are never in cookies, so
-    `*` lets a foreign page do nothing it could not."""
+    allowed_origins: CommaSeparated = ()
+    """Origins of pages that may connect (`https://workbench.example`), or `*`; by default those of
+    Workbench, as Arvados tells them, or all where it tells none. arvados-ws has no such check;
+    tokens are never in cookies, so `*` lets a foreign page do nothing it could not."""
 
     max_connections: NonNegativeInt = 20_000
     """Sockets of this process with a token that Arvados accepts; 0 for no limit."""

@@ -9,7 +9,7 @@ comes before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -70,16 +70,24 @@ def _host(cluster: ClusterConfig) -> str | None:
     return parts.netloc if parts.scheme == "https" else f"{parts.scheme}://{parts.netloc}"
 
 
+WORKBENCHES = ("Workbench2", "Workbench1")
+
+
 def _workbench(cluster: ClusterConfig) -> tuple[str, ...] | None:
-    """The origins of Arvados' own pages, as browsers send them."""
+    urls = (cluster.text(f"Services.{name}.ExternalURL") for name in WORKBENCHES)
+    return origins(urls) or None
+
+
+def origins(urls: Iterable[str]) -> tuple[str, ...]:
+    """Of Arvados' own pages at these addresses, as browsers send them."""
     found = []
-    for path in ("Services.Workbench2.ExternalURL", "Services.Workbench1.ExternalURL"):
-        parts = urlsplit(cluster.text(path))
+    for url in urls:
+        parts = urlsplit(url)
         if parts.scheme and parts.hostname:
             default = {"https": 443, "http": 80}.get(parts.scheme)
             host = parts.netloc.lower().removesuffix(f":{default}")
             found.append(f"{parts.scheme}://{host}")
-    return tuple(dict.fromkeys(found)) or None
+    return tuple(dict.fromkeys(found))
 
 
 def _database(cluster: ClusterConfig) -> str | None:

@@ -32,8 +32,10 @@ _ROWS_BEFORE_3_1 = """
 SELECT t.uuid, t.user_id, t.scopes, CASE WHEN t.foreign_one THEN NULL ELSE t.expires_at END
          AS expires_at, CASE WHEN t.foreign_one THEN t.expires_at END AS refreshes_at
 FROM (SELECT uuid, user_id, scopes, expires_at,
-             left(uuid, 5) <> (SELECT left(max(uuid), 5) FROM groups
-                               WHERE uuid LIKE '_____-j7d0g-000000000000000') AS foreign_one
+             left(uuid, 5) <> (SELECT left(uuid, 5) FROM groups
+                               WHERE uuid LIKE '_____-j7d0g-000000000000000'
+                                 AND owner_uuid = left(uuid, 5) || '-tpzed-000000000000000'
+                               ORDER BY created_at, uuid LIMIT 1) AS foreign_one
       FROM api_client_authorizations) AS t
 """
 _LIVES = f"""

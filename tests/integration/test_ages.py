@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +38,7 @@ from sandbox.api.app import ApiApp
 from sandbox.cluster import open_cluster
 from sandbox.model.config import ClusterConfig
 from sandbox.postgres import Database, PostgresServer
+from sandbox.raw_rows import utc_now
 from tests.support.worlds.permissions import eventually
 from wsproxy.settings import Settings as ProxySettings
 
@@ -246,6 +248,34 @@ async def test_queries_follow_an_upgrade_and_a_downgrade(
         assert await times() == (True, True)
         await execute(database.dsn, f"ALTER TABLE {column} DROP COLUMN refreshes_at")
         assert await times() == (False, True)
+    await postgres_server.drop(database)
+
+
+async def test_the_group_that_a_database_began_with_says_whose_it_is(
+    postgres_server: PostgresServer,
+) -> None:
+    """Before 3.1: tokens of this cluster end, whatever was named like its first group later."""
+    database = await postgres_server.clone(age="3.0")
+    config = ClusterConfig(cluster_id="aaaaa", release="3.0")
+    async with (
+        open_cluster(database.dsn, config) as cluster,
+        postgres.connect(database.reader_dsn) as pool,
+    ):
+        end = utc_now() + timedelta(hours=1)
+        here = await cluster.token(await cluster.user("here"), expires_at=end)
+        own = str(here.token_uuid)
+        abroad = await cluster.foreign_token(await cluster.user("abroad"), lives=3600)
+        await execute(
+            database.dsn,
+            "INSERT INTO groups SELECT (jsonb_populate_record(g, jsonb_build_object('id', 9999999,"
+            " 'uuid', 'zzzzz' || right(uuid, 22), 'owner_uuid', 'zzzzz' || right(owner_uuid, 22),"
+            " 'created_at', now()))).* FROM groups AS g WHERE uuid = 'aaaaa-j7d0g-000000000000000'",
+        )
+        found = {
+            state.token_uuid: (state.expires_at is not None, state.refreshes_at is not None)
+            for state in (await TokenQuery(pool).live([own, str(abroad.token_uuid)])).tokens
+        }
+        assert found == {own: (True, False), str(abroad.token_uuid): (False, True)}
     await postgres_server.drop(database)
 
 

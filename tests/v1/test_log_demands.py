@@ -10,6 +10,8 @@ the way stand with the tests of that part.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 from typing import Any
 
 import httpx
@@ -244,6 +246,23 @@ async def test_pages_of_foreign_origins_read_no_logs(
             http.stream("GET", path, headers=headers) as answer,
         ):
             assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_pages_of_workbench_may_connect_as_arvados_tells(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is set and no configuration file is read, it is asked (S16)."""
+    config = dataclasses.replace(site.cluster.config, workbench_url="https://WB.example:443/")
+    monkeypatch.setattr(site.cluster, "config", config)
+    async with sites.serving(sites.settings(site)) as base:
+        for origin, let_in in (("https://wb.example", True), ("https://evil.example", False)):
+            with contextlib.nullcontext() if let_in else pytest.raises(InvalidStatus):
+                async with connect_raw(
+                    f"{base}/v1/stream",
+                    subprotocols=[Subprotocol(SUBPROTOCOL)],
+                    additional_headers={"Origin": origin},
+                ):
+                    pass
 
 
 async def test_the_token_is_not_taken_from_an_address(

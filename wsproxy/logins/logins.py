@@ -122,6 +122,7 @@ class Logins:
         self._due: dict[Principal, int] = {}
         self._wake = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
+        self._stale: set[Login] = set()
         self._asking: set[Login] = set()
         router.before_batch.append(self._hold_for)
 
@@ -299,16 +300,22 @@ class Logins:
             self._end(token_uuid, reason)
             return
         for login in tuple(self._by_token.get(token_uuid, ())):
+            self._stale.add(login)
             if login not in self._asking:
                 self._asking.add(login)
                 self._tasks.create_task(self._ask_again(login))
 
     async def _ask_again(self, login: Login) -> None:
+        """Once more for what is told meanwhile: the answer under way may be older."""
         try:
-            if reason := await self._identities.gone(login.token, login.identity):
-                self._end(login.identity.token_uuid, reason)
+            while login in self._stale:
+                self._stale.discard(login)
+                if reason := await self._identities.gone(login.token, login.identity):
+                    self._end(login.identity.token_uuid, reason)
+                    return
         finally:
             self._asking.discard(login)
+            self._stale.discard(login)
 
     def _end(self, token_uuid: str, reason: str) -> None:
         self._identities.forget(token_uuid)

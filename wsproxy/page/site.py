@@ -12,9 +12,11 @@ from typing import Any
 from urllib.parse import urlencode, urljoin
 
 from arvados_nats.arvados.client import Arvados
-from arvados_nats.errors import Unavailable
+from arvados_nats.arvados.config_source import WORKBENCHES, origins
+from arvados_nats.errors import ArvadosNatsError, Unavailable
 
 _SITE_SECONDS = 60.0
+_RETRY_SECONDS = 1.0
 
 
 class Site:
@@ -51,6 +53,18 @@ def site_of(config: Mapping[str, Any]) -> dict[str, str]:
         login = f"{scheme}://{host}/login?{urlencode({'remote': cluster})}"
     workbench = _url(services.get("Workbench2"))
     return {"cluster": cluster, "controller": controller, "login": login, "workbench": workbench}
+
+
+async def learn_origins(arvados: Arvados, allowed: set[str]) -> None:
+    """Allow the pages that Arvados has itself, or any where it names none."""
+    while not allowed:
+        try:
+            services = (await arvados.exported_config()).get("Services") or {}
+        except ArvadosNatsError:
+            await asyncio.sleep(_RETRY_SECONDS)
+        else:
+            urls = (_url(services.get(name)) for name in WORKBENCHES)
+            allowed.update(origins(urls) or ["*"])
 
 
 def _url(service: Any) -> str:

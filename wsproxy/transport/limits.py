@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -168,7 +168,7 @@ class Pace:
         return max(0.0, -self._left / self._rate)
 
 
-def origin_allowed(origin: str | None, host: str | None, allowed: frozenset[str]) -> bool:
+def origin_allowed(origin: str | None, host: str | None, allowed: Collection[str]) -> bool:
     """Whether a page of `origin` may open a socket here.
 
     Programs send no Origin. `allowed` holds origins (`https://wb.example`), compared as wholes, or

@@ -79,7 +79,7 @@ def test_what_arvados_was_told_is_kept_to(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_pages_of_workbench_may_connect_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where Arvados says which they are; where it does not, all may, as with arvados-ws (S16)."""
+    """Where the file says which they are; where it does not, Arvados is asked (S16)."""
     monkeypatch.setenv("ARVADOS_NATS_ARVADOS_CLUSTER", "xurid")
     expected = ("https://workbench2.xurid.example.com", "http://wb1.xurid.example.com:8080")
     assert process.load(ProxySettings).allowed_origins == expected
@@ -87,7 +87,7 @@ def test_pages_of_workbench_may_connect_and_no_others(monkeypatch: pytest.Monkey
     assert process.load(ProxySettings).allowed_origins == ("https://other.example",)
     monkeypatch.delenv("ARVADOS_NATS_ALLOWED_ORIGINS")
     monkeypatch.setenv("ARVADOS_NATS_ARVADOS_CLUSTER", "yurid")
-    assert process.load(ProxySettings).allowed_origins == ("*",)
+    assert process.load(ProxySettings).allowed_origins == ()
 
 
 def test_files_and_the_environment_come_before_it(
