@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,8 +17,9 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from sandbox.model.actors import Actor
+from sandbox.sandbox import MANAGEMENT_TOKEN
 from sandbox.stack import Stack
-from tests.support.fronts import tcp_line, workbench
+from tests.support.fronts import nginx, tcp_line, workbench
 from tests.support.fronts.tcp_line import TcpLine
 from tests.support.fronts.workbench import Workbench
 
@@ -199,3 +202,44 @@ async def test_the_script_is_kept_and_asked_for_again(stack: Stack) -> None:
         again = await http.get("/workbench.js", headers={"if-none-match": script.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
         assert (await http.post("/workbench.js")).status_code == 405
+
+
+async def test_the_lines_of_nginx_are_enough(
+    stack: Stack, desk: Desk, front: Workbench, tmp_path: Path
+) -> None:
+    """In Workbench's site they bring the script, in the controller's the log panel's bytes: live,
+    over the end, and as they are in Keep; most of them from wsproxy."""
+    for folder in ("workbench", "controller"):
+        (tmp_path / folder).mkdir()
+    cluster = stack.sandbox.cluster
+    request = await cluster.container_request("job", owner=desk.user)
+    container = await cluster.run(request)
+    await cluster.write_log(container, "stdout.txt", b"one\n")
+    await cluster.checkpoint(container)
+    websocket, page = f"ws://{desk.line.address}/websocket", f"processes/{request.uuid}"
+    async with (
+        nginx.before_workbench(front.url, stack.page_url, websocket, tmp_path / "workbench") as url,
+        nginx.before_controller(
+            stack.sandbox.api.url, stack.page_url, tmp_path / "controller"
+        ) as api,
+    ):
+        tab = await desk.browser.new_page()
+        told = {"websocket": websocket, "api": api, "token": desk.user.token}
+        await tab.goto(Workbench(url).page(page, **told))
+        await expect(tab.locator(LINK)).to_have_count(1)
+        await desk.shown(tab, "seen.logs['stdout.txt'] === 'one\\n'")
+        await cluster.write_log(container, "stdout.txt", "zwölf\n".encode())
+        await desk.shown(tab, "seen.logs['stdout.txt'] === 'one\\nzwölf\\n'")
+        assert await answered_by(stack) > 0
+        await cluster.write_log(container, "stdout.txt", b"last\n")
+        await cluster.finish(container)
+        await desk.shown(tab, "seen.logs['stdout.txt'] === 'one\\nzwölf\\nlast\\n'")
+
+
+async def answered_by(stack: Stack) -> float:
+    """Questions for log folders that wsproxy has answered itself."""
+    token = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}"}
+    async with httpx.AsyncClient(base_url=stack.page_url, headers=token) as http:
+        text = (await http.get("/metrics")).text
+    found = re.search(r'log_folder_requests_total\{outcome="answered"\} ([\d.]+)', text)
+    return float(found[1]) if found else 0.0

@@ -6,14 +6,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from arvados_nats.admin.init import machine
 from arvados_nats.client import stream
 from arvados_nats.errors import ConfigError
 from sandbox.cluster import Cluster
@@ -60,21 +57,6 @@ async def test_a_proxy_that_strips_upgrade_is_named(
                 await anext(reading)
 
 
-@contextlib.asynccontextmanager
-async def controller(site: Site, wsproxy: str, folder: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """The controller's address, with our lines in its nginx."""
-    beside = (
-        f"upstream arvados-nats-wsproxy {{ server {wsproxy.rpartition('/')[2]}; }}"
-        f" upstream controller {{ server {site.api.url.rpartition('/')[2]}; }}"
-    )
-    inside = machine.text("controller-logs.conf")
-    async with (
-        nginx.in_front(site.api.url, folder, beside=beside, inside=inside) as url,
-        httpx.AsyncClient(base_url=url, timeout=30) as http,
-    ):
-        yield http
-
-
 @pytest.mark.parametrize("away", [False, True])
 async def test_live_logs_are_read_at_the_controllers_address(
     site: Site, cluster: Cluster, alice: Actor, bob: Actor, tmp_path: Path, away: bool
@@ -88,7 +70,10 @@ async def test_live_logs_are_read_at_the_controllers_address(
     token = {"Authorization": f"Bearer {alice.token}"}
     before = metrics.log_folder.labels("answered")._value.get()
     wsproxy = "http://127.0.0.1:9" if away else site.http_url
-    async with controller(site, wsproxy, tmp_path) as http:
+    async with (
+        nginx.before_controller(site.api.url, wsproxy, tmp_path) as url,
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+    ):
         async with asyncio.timeout(60):
             while True:
                 listing = await http.request("PROPFIND", folder, headers=token)

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from arvados_nats.admin.init import machine
 from sandbox import child, ports
 
 _CONF = """
@@ -51,6 +52,30 @@ async def in_front(
         yield url
     finally:
         await running.stop(signal.SIGTERM)
+
+
+@contextlib.asynccontextmanager
+async def before_controller(controller: str, wsproxy: str, folder: Path) -> AsyncIterator[str]:
+    """The controller's address, with our lines for live logs in its nginx."""
+    beside = (
+        f"upstream arvados-nats-wsproxy {{ server {wsproxy.rpartition('/')[2]}; }}"
+        f" upstream controller {{ server {controller.rpartition('/')[2]}; }}"
+    )
+    inside = machine.text("controller-logs.conf")
+    async with in_front(controller, folder, beside=beside, inside=inside) as url:
+        yield url
+
+
+@contextlib.asynccontextmanager
+async def before_workbench(
+    workbench: str, wsproxy: str, websocket: str, folder: Path
+) -> AsyncIterator[str]:
+    """Workbench's address, with our lines for the script in its nginx."""
+    beside = f"upstream arvados-nats-wsproxy {{ server {wsproxy.rpartition('/')[2]}; }}"
+    named = machine.text("workbench.conf")
+    inside = named.replace("wss://ws.xurid.example.com/websocket", websocket)
+    async with in_front(workbench, folder, beside=beside, inside=inside) as url:
+        yield url
 
 
 async def _answers(http: httpx.AsyncClient) -> bool:
