@@ -10,6 +10,7 @@ frame, which has waited longest. `calls_per_second` at Arvados' API with one vie
 line waits for the next poll. `replay`: one viewer reads a log of `--replay-mb` from its beginning,
 which only Arvados has any more, and what wsproxy grows by meanwhile; `replay_stored`: one of
 `--stored-mb` that is in the stream. `exact`: count and SHA-256 of what came are those of the log.
+`find`: a line in the middle of the same, looked for at the server.
 """
 
 from __future__ import annotations
@@ -253,6 +254,33 @@ class _Bench:
             "proxy_growth_mib": (most - before) / 2**20,
         }
 
+    async def find(self, megabytes: int) -> Figures:
+        """A line in the middle of a log that only Arvados has, looked for at the server."""
+        source = NumberedLines(megabytes * 10_000, _WIDTH)
+        request, container = await self.container("find")
+        cluster = self.made.sandbox.cluster
+        cluster.logs.put(container.uuid, FILE, source)
+        await cluster.finish(container)
+        query = {"container": container.uuid, "file": FILE, "request": request.uuid}
+        query |= {"text": f"{source.lines // 2:010d}", "from": "0", "to": str(source.size)}
+        headers = {"Authorization": f"Bearer {self.tokens[0]}"}
+        cpu, began, found, at = processes.cpu_seconds(self.proxy), time.monotonic(), 0.0, 0
+        async with httpx.AsyncClient(base_url=self.services.page_url, timeout=60) as client:
+            url = "/v1/search"
+            async with client.stream("GET", url, params=query, headers=headers) as answer:
+                async for line in answer.aiter_lines():
+                    step = json.loads(line)
+                    at = step["at"]
+                    if step["count"] and not found:
+                        found = time.monotonic() - began
+        seconds = time.monotonic() - began
+        return {
+            "exact": float(at == source.size and found > 0),
+            "seconds_to_the_line": found,
+            "mb_per_second": source.size / 1e6 / seconds,
+            "proxy_cpu_s": processes.cpu_seconds(self.proxy) - cpu,
+        }
+
     async def _until_stored(self, container: Record) -> None:
         """Wait until all of its log and its end are in the stream."""
         sandbox = self.made.sandbox
@@ -278,18 +306,19 @@ def _sha256(source: NumberedLines) -> str:
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
-    report: dict[str, Any] = {"bench": "logs", "viewers": options.logins, "rate": options.rate}
+    report: dict[str, Any] = {"bench": "logs", "viewers": options.viewers, "rate": options.rate}
     async with AsyncExitStack() as exits:
         made = await exits.enter_async_context(world.world(options.users, 0))
         services = await exits.enter_async_context(stack.beside(made.sandbox))
         bench = _Bench(made, services, options)
         parts: dict[str, Callable[[], Awaitable[Figures]]] = {
             "tailed_one": lambda: bench.live(1, False),
-            "tailed": lambda: bench.live(options.logins, False),
-            "pushed": lambda: bench.live(options.logins, True),
+            "tailed": lambda: bench.live(options.viewers, False),
+            "pushed": lambda: bench.live(options.viewers, True),
             "polled": lambda: bench.polled(options.pollers),
             "replay": lambda: bench.replay(options.replay_mb, False),
             "replay_stored": lambda: bench.replay(options.stored_mb, True),
+            "find": lambda: bench.find(options.replay_mb),
         }
         for name, work in parts.items():
             if name in options.only.split(","):
@@ -311,5 +340,7 @@ def main(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--pollers", type=int, default=100)
     parser.add_argument("--replay-mb", type=int, default=1000)
     parser.add_argument("--stored-mb", type=int, default=200)
-    parser.add_argument("--only", default="tailed_one,tailed,pushed,polled,replay,replay_stored")
+    parser.add_argument(
+        "--only", default="tailed_one,tailed,pushed,polled,replay,replay_stored,find"
+    )
     return asyncio.run(measure(parser.parse_args(arguments)))

@@ -80,7 +80,9 @@ class NumberedLines:
         if start >= stop:
             return b""
         first, last = start // self.width, (stop - 1) // self.width
-        text = b"".join(self.line(number) for number in range(first, last + 1))
+        # One format for all of them: a log of a gigabyte is read at the pace of a disk.
+        lines = (b"%010d " + b"." * (self.width - 12) + b"\n") * (last + 1 - first)
+        text = lines % tuple(range(first, last + 1))
         return text[start - first * self.width : stop - first * self.width]
 
 

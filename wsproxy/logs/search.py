@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from arvados_nats.errors import BadInput
 from wsproxy.logs.saved import Access, SavedLogs
@@ -21,11 +23,13 @@ LONGEST_TEXT = 1000
 MOST_FOUND = 10_000
 """Lines that are told; more are counted."""
 _RANGE = 4 * 1024 * 1024
+_AHEAD = 2
+"""Ranges that are asked for while one is looked through."""
 _SLICE = 512 * 1024
 """Bytes that are looked through before others have their turn."""
 _LONGEST_LINE = 1024 * 1024
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]+Z")
-_SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\))")
+_SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +73,33 @@ class Scan:
             end = len(data)
         self._rest = data[end:]
         offset, self._offset = self._offset, self._offset + end
-        for start in sorted(self._lines(data[:end])):
+        for start in self._lines(data[:end]):
             stamp = _STAMP.match(data, start)
             yield Found(offset + start, stamp[0].decode() if stamp else "")
 
-    def _lines(self, data: bytes) -> set[int]:
+    def _lines(self, data: bytes) -> Iterator[int]:
+        """Where lines begin that have the text. All bytes are looked through at once; lines are
+        taken apart only where there is something."""
         lower = data.lower()
-        found = {start for start, _ in _lines_with(lower, self._text)}
-        for start, stop in _lines_with(lower, b"\x1b"):
-            if self._text in _SEQUENCE.sub(b"", lower[start:stop]):
-                found.add(start)
-        return found
+        if b"\x1b" not in lower:
+            yield from _lines_with(lower, self._text)
+            return
+        bare = _SEQUENCE.sub(b"", lower)
+        if self._text not in bare and self._text not in lower:
+            return
+        at = 0
+        for line, shown in zip(lower.split(b"\n"), bare.split(b"\n"), strict=True):
+            if self._text in shown or self._text in line:
+                yield at
+            at += len(line) + 1
 
 
-def _lines_with(data: bytes, text: bytes) -> Iterator[tuple[int, int]]:
+def _lines_with(data: bytes, text: bytes) -> Iterator[int]:
     at = data.find(text)
     while at >= 0:
-        start = data.rfind(b"\n", 0, at) + 1
+        yield data.rfind(b"\n", 0, at) + 1
         stop = data.find(b"\n", at)
-        stop = len(data) if stop < 0 else stop
-        yield start, stop
-        at = data.find(text, stop)
+        at = data.find(text, stop) if stop >= 0 else -1
 
 
 async def search(
@@ -98,13 +108,14 @@ async def search(
     """How far it has looked, and what it found since: again and again, to the end of the range or
     of the file."""
     scan, at = Scan(sought.text, sought.start), sought.start
-    ahead = _read(saved, sought, at, access)
+    starts = iter(range(sought.start, sought.stop, _RANGE))
+    ahead = deque(_read(saved, sought, start, access) for start in islice(starts, _AHEAD))
     try:
-        while at < sought.stop:
-            data = await ahead
+        while ahead:
+            data = await ahead.popleft()
             at += len(data)
-            ended = not data or at >= sought.stop
-            ahead = _read(saved, sought, sought.stop if ended else at, access)
+            ended = len(data) < _RANGE or at >= sought.stop
+            ahead.extend(_read(saved, sought, start, access) for start in islice(starts, 1))
             for begin in range(0, max(1, len(data)), _SLICE):
                 last = ended and begin + _SLICE >= len(data)
                 found = list(scan.add(data[begin : begin + _SLICE], last=last))
@@ -113,16 +124,12 @@ async def search(
             if ended:
                 return
     finally:
-        ahead.cancel()
+        for task in ahead:
+            task.cancel()
+        await asyncio.gather(*ahead, return_exceptions=True)
 
 
 def _read(saved: SavedLogs, sought: Sought, at: int, access: Access) -> asyncio.Task[bytes]:
-    """One range while the one before is looked through."""
+    """One range while those before are looked through."""
     stop = min(sought.stop, at + _RANGE)
-
-    async def read() -> bytes:
-        if at >= stop:
-            return b""
-        return await saved.read(sought.container, sought.file, at, stop, access)
-
-    return asyncio.create_task(read())
+    return asyncio.create_task(saved.read(sought.container, sought.file, at, stop, access))
