@@ -133,6 +133,16 @@ class Arvados:
         """The part of Arvados' configuration that it shows to everybody, without a token."""
         return await self._public(f"{_API}/config")
 
+    async def login_refusal(self, return_to: str) -> str:
+        """Why a browser would not be led back there after a login; empty if it would."""
+        with self._calling("public"):
+            answer = await self._client.get("/login", params={"return_to": return_to})
+        if answer.status_code < 400 or "TrustedClients" not in answer.text:
+            return ""
+        with contextlib.suppress(ValueError, LookupError, TypeError):
+            return str(answer.json()["errors"][0])
+        return "it is not one of Login.TrustedClients"
+
     async def cluster_id(self) -> str:
         """The five characters that this cluster's own uuids begin with."""
         found = (await self.exported_config()).get("ClusterID")

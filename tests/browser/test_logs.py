@@ -30,6 +30,11 @@ async def test_a_gigabyte_is_read_by_range(page: Page, stack: Stack, user: Actor
     await open_page(page, stack, request.uuid, user, f"&file=stdout.txt&offset={offset}")
     wanted = source.line(offset // 100).decode().rstrip("\n")
     await expect(page.locator("#log .picked")).to_have_text(wanted)
+    await page.locator("#sought").fill(f"{400_000:010d}")
+    await page.locator("#sought").press("Enter")  # found before all is looked through
+    await expect(page.locator("#log .picked")).to_contain_text("0000400000")
+    await open_page(page, stack, request.uuid, user, f"&file=stdout.txt&offset={offset}")
+    await expect(page.locator("#log .picked")).to_have_text(wanted)
     top = offset // 100
     for _ in range(4):
         top = await scroll_up(page, top)

@@ -1,46 +1,247 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures in docs/pictures: ARVADOS_NATS_PICTURES=docs/pictures makes them anew."""
+"""Pictures of every state of the page, in three sizes, light and dark.
+
+ARVADOS_NATS_PICTURES=<folder> makes them all, to be looked at; without it two are taken, to see
+that they can be. What docs/pictures holds comes into a folder `docs` of it.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from playwright.async_api import Page, expect
+import pytest
+from playwright.async_api import Browser, Page, expect
 
+from sandbox.model.actors import Actor
+from sandbox.model.records import Record
 from sandbox.stack import Stack
-from tests.browser.test_page import open_page
 
+FOLDER = os.environ.get("ARVADOS_NATS_PICTURES")
+SIZES = {"wide": (1440, 900), "middle": (1024, 768), "phone": (390, 844)}
+THEMES = ("light", "dark")
 _STAMP = "2026-11-30T01:{:02d}:{:02d}.000000000Z "
+_OPEN = "#opener"
 
 
-async def test_a_failed_process_and_the_list(page: Page, stack: Stack, tmp_path: Path) -> None:
-    """Taken where they are wanted, and else to see that they can be."""
-    folder = Path(os.environ.get("ARVADOS_NATS_PICTURES") or tmp_path)
+@dataclass(frozen=True, slots=True)
+class Sights:
+    """What there is to be seen."""
+
+    user: Actor
+    project: Record
+    failed: Record
+    running: Record
+    queued: Record
+    held: Record
+    empty: Record
+    long: Record
+
+
+def _lines(minute: int, texts: list[str]) -> bytes:
+    stamped = (f"{_STAMP.format(minute + n // 60, n % 60)}{text}\n" for n, text in enumerate(texts))
+    return "".join(stamped).encode()
+
+
+def _statistics() -> bytes:
+    made = ""
+    for n in range(60):
+        stamp = _STAMP.format(n, 10)
+        used = 300_000_000 + n * 9_000_000
+        made += (
+            f"{stamp}mem 0 cache 0 swap 1 pgmajfault {used} rss\n"
+            f"{stamp}cpu 90.0 user 4.0 sys 4.00 cpus -- interval 10.0000 seconds"
+            f" {20 + n % 7}.5 user 1.2 sys\n"
+            f"{stamp}net:keep0 9 tx 9 rx -- interval 10.0000 seconds {n * 900} tx {n * 90000} rx\n"
+            f"{stamp}statfs 9000000000 available {used * 2} used 20000000000 total\n"
+        )
+    return made.encode()
+
+
+async def _running(stack: Stack, user: Actor, project: Record) -> Record:
+    cluster = stack.sandbox.cluster
+    request = await cluster.container_request(
+        "align-reads", owner=project, by=user, runtime_constraints={"ram": 2**30, "vcpus": 4}
+    )
+    container = await cluster.run(request)
+    steps = [f"sample {n:04d} \x1b[32mok\x1b[0m, {n * 7 % 100} % mapped" for n in range(60)]
+    await cluster.write_log(container, "stdout.txt", _lines(2, steps))
+    await cluster.write_log(container, "stderr.txt", _lines(3, ["WARNING: low coverage in chr7"]))
+    await cluster.write_log(container, "crunchstat.txt", _statistics())
+    await cluster.progress(container, 0.42, activity="aligning chromosome 7")
+    return request
+
+
+async def _failed(stack: Stack, user: Actor, project: Record) -> Record:
+    cluster = stack.sandbox.cluster
+    request = await cluster.container_request(
+        "call-variants", owner=project, by=user, container_count_max=2
+    )
+    first = await cluster.run(request)
+    await cluster.cancel(first)
+    container = await cluster.run(request)
+    steps = [f"sample {n:04d} \x1b[32mok\x1b[0m" for n in range(900)]
+    await cluster.write_log(container, "stdout.txt", _lines(0, steps))
+    said = ["WARNING: disk nearly full", "\x1b[31mERROR\x1b[0m: cannot write /out/variants.vcf"]
+    await cluster.write_log(container, "stderr.txt", _lines(15, said))
+    await cluster.progress(
+        container, 0.9, error="The container ran out of disk", errorDetail="/out has 0 bytes left"
+    )
+    await cluster.finish(container, exit_code=1)
+    return request
+
+
+@pytest.fixture(scope="module")
+async def sights(stack: Stack) -> Sights:
+    """A project of somebody who has processes of every kind."""
     cluster = stack.sandbox.cluster
     user = await cluster.user("photographer")
-    for name in ("align-reads", "qc-report"):
-        await cluster.run(await cluster.container_request(name, owner=user))
-    request = await cluster.container_request("call-variants", owner=user)
-    container = await cluster.run(request)
-    lines = [
-        f"{_STAMP.format(n // 60, n % 60)}sample {n:04d} \x1b[32mok\x1b[0m" for n in range(900)
-    ]
-    await cluster.write_log(container, "stdout.txt", "\n".join(lines).encode() + b"\n")
-    said = "WARNING: disk nearly full", "\x1b[31mERROR\x1b[0m: cannot write /out/variants.vcf"
-    errors = "".join(f"{_STAMP.format(14, 50 + n * 10)}{text}\n" for n, text in enumerate(said))
-    await cluster.write_log(container, "stderr.txt", errors.encode())
-    await cluster.progress(container, error="The container ran out of disk")
-    await cluster.finish(container, exit_code=1)
-    await page.set_viewport_size({"width": 1200, "height": 560})
-    await open_page(page, stack, request.uuid, user, "")
+    project = await cluster.project("Genome study", owner=user)
+    request = cluster.container_request
+    failed = await _failed(stack, user, project)
+    empty = await request("qc-report", owner=project, by=user)
+    await cluster.run(empty)
+    long = await request("merge-bam", owner=user)
+    merging = await cluster.run(long)
+    text = "".join(f"record {n:06d} {'.' * 80}\n" for n in range(40_000))
+    await cluster.write_log(merging, "stdout.txt", text.encode())
+    running = await _running(stack, user, project)
+    queued = await request("index-reference", owner=user)
+    held = await request("archive", owner=user, priority=0)
+    return Sights(user, project, failed, running, queued, held, empty, long)
+
+
+Show = Callable[[Page, Sights], Awaitable[None]]
+
+
+async def _login(page: Page, sights: Sights) -> None:
+    await expect(page.locator("#enter")).to_be_visible()
+
+
+async def _refused(page: Page, sights: Sights) -> None:
+    await page.locator("#enter").click()
+    await expect(page.locator("#refused")).to_contain_text("TrustedClients")
+
+
+async def _list(page: Page, sights: Sights) -> None:
+    await expect(page.locator("#overview .last").first).to_be_visible()
+
+
+async def _project(page: Page, sights: Sights) -> None:
+    await expect(page.get_by_role("row")).to_have_count(4)
+
+
+async def _failure(page: Page, sights: Sights) -> None:
     await expect(page.locator("#log")).to_contain_text("variants.vcf")
     await expect(page.locator("#verdict")).to_contain_text("Failed")
     await expect(page.locator("#line")).to_contain_text("complete")
-    await page.screenshot(path=folder / "process.png")
-    await page.set_viewport_size({"width": 1200, "height": 320})
-    await page.locator("#home").click()
-    await expect(page.get_by_role("row")).to_have_count(4)
-    await page.screenshot(path=folder / "processes.png")
+
+
+async def _run(page: Page, sights: Sights) -> None:
+    await expect(page.locator("#log")).to_contain_text("sample 0059")
+
+
+async def _plots(page: Page, sights: Sights) -> None:
+    await _run(page, sights)
+    await page.keyboard.press("p")
+    await expect(page.locator("#plots canvas").nth(3)).to_be_visible()
+    await page.locator("#plots summary").click()
+
+
+async def _found(page: Page, sights: Sights) -> None:
+    await expect(page.locator("#count")).to_have_text("2,000 lines, showing 190 kB of 3.8 MB")
+    await page.locator("#sought").fill("record 0200")
+    await expect(page.locator("#hits")).to_contain_text("100 lines")
+    await page.locator("#sought").press("Enter")
+    await expect(page.locator("#log .picked")).to_contain_text("record 020000")
+
+
+async def _keys(page: Page, sights: Sights) -> None:
+    await page.locator("#log .cm-content").focus()
+    await page.keyboard.press("?")
+    await expect(page.locator("#keys")).to_be_visible()
+
+
+async def _state(page: Page, sights: Sights) -> None:
+    await expect(page.locator("#verdict b")).to_be_visible()
+    await expect(page.locator("#count")).not_to_contain_text("loading")
+
+
+async def _menu(page: Page, sights: Sights) -> None:
+    await page.locator(_OPEN).click()
+
+
+VIEWS: dict[str, tuple[str | None, Show]] = {
+    "login": (None, _login),
+    "login-refused": (None, _refused),
+    "processes": ("", _list),
+    "project": ("project", _project),
+    "failed": ("failed", _failure),
+    "running": ("running", _run),
+    "plots": ("running", _plots),
+    "found": ("long", _found),
+    "keys": ("running", _keys),
+    "queued": ("queued", _state),
+    "on-hold": ("held", _state),
+    "nothing-yet": ("empty", _state),
+    "menu": ("queued", _menu),
+}
+SEEN = {"failed", "processes"}
+"""What is looked at in each run of the tests."""
+DOCS = {
+    "failed-middle-light": "process",
+    "plots-middle-light": "plots",
+    "processes-middle-light": "processes",
+    "failed-phone-dark": "phone",
+}
+"""Those in docs/pictures, and their names there."""
+
+
+@pytest.fixture
+async def tab(
+    browser: Browser, request: pytest.FixtureRequest
+) -> AsyncIterator[tuple[Page, str, str]]:
+    """A tab in a size and a theme."""
+    size, theme = request.param
+    width, height = SIZES[size]
+    context = await browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=theme, ignore_https_errors=True
+    )
+    yield await context.new_page(), size, theme
+    await context.close()
+
+
+@pytest.mark.parametrize(
+    "tab",
+    [(size, theme) for size in SIZES for theme in THEMES] if FOLDER else [("phone", "dark")],
+    indirect=True,
+    ids="-".join,
+)
+async def test_every_state_has_its_picture(
+    tab: tuple[Page, str, str], stack: Stack, sights: Sights, tmp_path: Path
+) -> None:
+    """Nothing is wider than the screen, and on a phone the header leaves the log most of it."""
+    page, size, theme = tab
+    for name, (which, show) in VIEWS.items():
+        if not FOLDER and name not in SEEN:
+            continue
+        uuid = getattr(sights, which).uuid if which else ""
+        token = "" if which is None else f"&token={sights.user.token}"
+        await page.goto("about:blank")
+        await page.goto(f"{stack.page_url}/#request={uuid}{token}")
+        await show(page, sights)
+        folder, picture = Path(FOLDER or tmp_path), f"{name}-{size}-{theme}"
+        await page.screenshot(path=folder / f"{picture}.png")
+        if picture in DOCS:
+            (folder / "docs").mkdir(exist_ok=True)
+            shutil.copy(folder / f"{picture}.png", folder / "docs" / f"{DOCS[picture]}.png")
+        wide = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, f"{name} is wider than the screen"
+        if size == "phone" and name == "failed":
+            header = await page.evaluate("document.querySelector('header').offsetHeight")
+            assert header < 0.15 * SIZES[size][1]

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, Page, expect
@@ -13,8 +15,11 @@ from playwright.async_api import Browser, Page, expect
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 from tests.browser.test_page import running_request, user
+from tests.support.fronts import nginx
 
 __all__ = ["user"]  # the fixture
+
+GUIDE = Path(__file__).parents[2] / "docs/page.md"
 
 
 @pytest.fixture
@@ -51,13 +56,38 @@ async def test_a_click_logs_in_and_another_one_out(tab: Page, stack: Stack, user
     assert expired
 
 
-async def test_workbenchs_own_token_is_taken(tab: Page, stack: Stack, user: Actor) -> None:
-    """Where the page is served below Workbench's origin nobody logs in twice."""
+async def test_who_would_not_be_led_back_is_told_why(tab: Page, stack: Stack, user: Actor) -> None:
+    """Before the browser is sent to where it would stay."""
+    url = stack.page_url.replace("127.0.0.1", "localhost")
+    await tab.goto(f"{url}/")
+    await tab.get_by_role("button", name="Log in at Arvados").click()
+    told = tab.get_by_role("alert")
+    await expect(told).to_contain_text(f"add {url} to Login.TrustedClients")
+    assert tab.url == f"{url}/"
+
+
+async def test_below_workbench_nobody_logs_in_twice(
+    tab: Page, stack: Stack, user: Actor, tmp_path: Path
+) -> None:
+    """With the nginx of docs/page.md in front the page takes Workbench's token, works below its
+    prefix, plots and finds there, and the bookmark leads from a process to its log."""
+    guide = GUIDE.read_text(encoding="utf-8")
+    location = "".join(re.findall(r"```nginx\n(.*?)```", guide, re.DOTALL))
+    bookmark = re.findall(r"`javascript:(.*?)`", guide)[0]
+    inside = location.replace("http://127.0.0.1:8000", stack.page_url) + (
+        'location /processes/ { default_type text/html; return 200 "<title>Workbench</title>"; }'
+    )
     request, _ = await running_request(stack, user, "hello\n")
-    await tab.goto(stack.page_url)
-    await tab.evaluate("token => localStorage.setItem('apiToken', token)", user.token)
-    await tab.goto(f"{stack.page_url}/?from=workbench#request={request.uuid}")
-    await expect(tab.locator("#log")).to_contain_text("hello")
+    async with nginx.in_front(stack.page_url, tmp_path, inside=inside) as workbench:
+        await tab.goto(f"{workbench}/processes/{request.uuid}")
+        await tab.evaluate("token => localStorage.setItem('apiToken', token)", user.token)
+        await tab.evaluate(bookmark)
+        await expect(tab.locator("#log")).to_contain_text("hello")
+        assert tab.url == f"{workbench}/live/#request={request.uuid}"
+        await tab.locator("#sought").fill("hello")
+        await expect(tab.locator("#hits")).to_have_text("1 line")
+        await tab.locator("#home").click()
+        await expect(tab.get_by_role("link", name="watched").first).to_be_visible()
 
 
 async def test_the_list_of_processes_is_live(page: Page, stack: Stack) -> None:
@@ -69,6 +99,11 @@ async def test_the_list_of_processes_is_live(page: Page, stack: Stack) -> None:
     await page.goto(f"{stack.page_url}/#token={user.token}")
     row = page.get_by_role("row").filter(has_text="watched")
     await expect(row).to_contain_text("Running")
+    await expect(row.locator(".last")).to_have_text("hello")
+    await cluster.write_log(container, "stderr.txt", b"2026-11-30T01:02:03Z \x1b[31mnow\x1b[0m\n")
+    await expect(row.locator(".last")).to_have_text("now")
+    await cluster.progress(container, 0.25)
+    await expect(row.get_by_role("progressbar")).to_have_attribute("value", "0.25")
     assert user.token not in page.url
     await cluster.container_request("another", owner=user)
     await expect(page.get_by_role("row").filter(has_text="another")).to_contain_text("Queued")
@@ -84,11 +119,20 @@ async def test_the_list_of_processes_is_live(page: Page, stack: Stack) -> None:
 
 
 async def test_a_project_has_its_list(page: Page, stack: Stack, user: Actor) -> None:
-    """A link to a project shows the processes in it, not the undefined state of a group."""
+    """A link to a project shows the processes in it and below it, each with its owner, by which
+    they are chosen."""
     cluster = stack.sandbox.cluster
     project = await cluster.project("Genome study", owner=user)
+    below = await cluster.project("Chromosome 7", owner=project, by=user)
     await cluster.container_request("inside", owner=project, by=user)
+    await cluster.container_request("deep", owner=below, by=user)
     await cluster.container_request("outside", owner=user)
     await page.goto(f"{stack.page_url}/#request={project.uuid}&token={user.token}")
     await expect(page.get_by_role("row").filter(has_text="inside")).to_be_visible()
     await expect(page.get_by_role("row").filter(has_text="outside")).to_have_count(0)
+    await expect(page.get_by_role("heading")).to_contain_text("Processes in Genome study")
+    deep = page.get_by_role("row").filter(has_text="deep")
+    await expect(deep.get_by_role("link", name="Chromosome 7")).to_be_visible()
+    await page.get_by_role("combobox", name="Owner").select_option("Genome study")
+    await expect(deep).to_have_count(0)
+    await expect(page.get_by_role("row").filter(has_text="inside")).to_be_visible()

@@ -110,10 +110,6 @@ async def asks(site: Site, cluster: Cluster, alice: Actor) -> list[Ask]:
     made.append(replace(found, status=503, server="without Arvados"))
     hidden = query.replace(container.uuid, HIDDEN.format("dz642"))
     made.append(replace(found, status=404, query=hidden))
-    had = Ask("/v1/attempts", 200, token=alice.token, query=f"?request={request.uuid}")
-    made += [had, replace(had, status=400, query=""), replace(had, status=401, token=None)]
-    made.append(replace(had, status=503, server="without Arvados"))
-    made.append(replace(had, status=404, query=f"?request={HIDDEN.format('xvhdp')}"))
     listed = Ask("/v1/processes", 200, token=alice.token)
     made += await _live_asks(cluster, alice)
     return [*made, listed, replace(listed, status=503, server="without Arvados"), *_other_asks()]
@@ -152,6 +148,7 @@ def _other_asks() -> Iterator[Ask]:
     yield Ask("/", 200)
     yield Ask("/workbench.js", 200)
     yield Ask("/v1/site", 200)
+    yield Ask("/v1/site", 400, query="?return_to=x")
     yield Ask("/v1/site", 503, server="without Arvados")
     yield Ask("/v1/processes", 401)
     for file in ("arvados-events.js", *(path.name for path in STATIC.glob("*.css"))):

@@ -27,7 +27,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     kind: (*_TIMES.split(), *names.split())
     for kind, names in {
         "container": "state priority exit_code progress output log locked_by_uuid lock_count"
-        " started_at finished_at runtime_status cost",
+        " started_at finished_at runtime_status runtime_constraints cost",
         "container_request": "name state priority container_uuid container_count"
         " requesting_container_uuid log_uuid output_uuid cumulative_cost",
         "collection": f"name portable_data_hash version current_version_uuid {_TRASH}",

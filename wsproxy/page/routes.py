@@ -14,10 +14,8 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from arvados_nats.arvados.tokens import Token
-from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from arvados_nats.protocol_v1.messages import NOT_READABLE
-from wsproxy.objects import history as object_history
 from wsproxy.page.processes import Processes
 from wsproxy.page.search import Search
 from wsproxy.page.site import Site
@@ -69,16 +67,16 @@ def add_routes(http: FastAPI, services: Services) -> None:
     site, processes = Site(services.arvados), Processes(services.arvados)
     search = Search(services.arvados)
 
-    async def about() -> Response:
+    async def about(return_to: str = "") -> Response:
         """Which cluster this is, and where to log in."""
         try:
-            return JSONResponse(await site.get(), headers={**_SAFE, **_ANYBODY})
+            return JSONResponse(await site.get(return_to), headers={**_SAFE, **_ANYBODY})
         except ArvadosNatsError as error:
             return _refusal(error, 503)
 
     async def listed(token: Token, query: Mapping[str, str]) -> Response:
         """The newest processes."""
-        return JSONResponse({"items": await processes.newest(token, query)}, headers=_PRIVATE)
+        return JSONResponse(await processes.newest(token, query), headers=_PRIVATE)
 
     async def searched(token: Token, query: Mapping[str, str]) -> Response:
         """Lines of a log file with a text in them."""
@@ -86,20 +84,9 @@ def add_routes(http: FastAPI, services: Services) -> None:
         headers = {**_SAFE, "cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
         return StreamingResponse(steps, media_type="application/x-ndjson", headers=headers)
 
-    async def attempts(token: Token, query: Mapping[str, str]) -> Response:
-        """The containers that a request has had, and which attempt each was."""
-        uuid = query.get("request", "")
-        kind = subjects.kind_of(uuid)
-        if kind is None or kind.name != "container_request":
-            raise BadInput("request says which container request")
-        await services.arvados.record(token, uuid, select=["uuid"])
-        found = await object_history.attempts(services.nats, uuid)
-        return JSONResponse({"attempts": found}, headers=_PRIVATE)
-
     http.add_api_route("/v1/site", about, methods=["GET"])
     # Who may list nothing at all has no valid token.
     http.add_api_route("/v1/processes", _with_token(listed, refused=401), methods=["GET"])
-    http.add_api_route("/v1/attempts", _with_token(attempts), methods=["GET"])
     http.add_api_route("/v1/search", _with_token(searched), methods=["GET"])
     page = STATIC / "index.html"
     if page.exists():

@@ -9,14 +9,16 @@ import asyncio
 import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode, urljoin, urlsplit
 
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.config_source import WORKBENCHES, origins
-from arvados_nats.errors import ArvadosNatsError, Unavailable
+from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
 
 _SITE_SECONDS = 60.0
 _RETRY_SECONDS = 1.0
+_MOST_ORIGINS = 100
+_LONGEST = 2000
 
 
 class Site:
@@ -27,12 +29,27 @@ class Site:
         self._asking = asyncio.Lock()
         self._known: dict[str, str] | None = None
         self._until = 0.0
+        self._refusals: dict[str, str] = {}
+        """By the origin of a page."""
 
-    async def get(self) -> dict[str, str]:
-        """Where to log in, and where Workbench is."""
+    async def get(self, return_to: str = "") -> dict[str, str]:
+        """Where to log in, and where Workbench is; and why Arvados would not lead back there."""
+        site = await self._site()
+        if not return_to or not site["login"].startswith(site["controller"]):
+            return site  # another cluster's trusted clients are its own affair
+        origin = origin_of(return_to)
+        async with self._asking:
+            if origin not in self._refusals:
+                while len(self._refusals) >= _MOST_ORIGINS:
+                    del self._refusals[next(iter(self._refusals))]
+                self._refusals[origin] = await self._arvados.login_refusal(f"{origin}/")
+        return {**site, "refused": self._refusals[origin]}
+
+    async def _site(self) -> dict[str, str]:
         async with self._asking:
             if self._known is None or time.monotonic() > self._until:
                 self._known = site_of(await self._arvados.exported_config())
+                self._refusals.clear()
                 self._until = time.monotonic() + _SITE_SECONDS
             return self._known
 
@@ -65,6 +82,17 @@ async def learn_origins(arvados: Arvados, allowed: set[str]) -> None:
         else:
             urls = (_url(services.get(name)) for name in WORKBENCHES)
             allowed.update(origins(urls) or ["*"])
+
+
+def origin_of(address: str) -> str:
+    """The origin of a page's address, as `Login.TrustedClients` names it."""
+    try:
+        parts = urlsplit(address)
+        if parts.scheme in ("http", "https") and parts.hostname and len(address) < _LONGEST:
+            return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    except ValueError:
+        pass
+    raise BadInput("return_to is the address of a page")
 
 
 def _url(service: Any) -> str:

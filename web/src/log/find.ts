@@ -94,6 +94,8 @@ export class Find {
   private readonly control = new AbortController();
   private sorted = true;
   private told = 0;
+  private running = false;
+  private waiting: (() => void) | null = null;
 
   constructor(text: string, ranges: Ranges, changed: () => void) {
     this.text = text.toLowerCase();
@@ -103,6 +105,7 @@ export class Find {
 
   /** Look through what is loaded, and then through the rest. */
   async run(entries: readonly Entry[], files: Iterable<LogFile>): Promise<void> {
+    this.running = true;
     const holes = [...files].flatMap((file) => [...file.holes()].map(([from, to]) => ({ file, from, to })));
     const all = holes.reduce((sum, hole) => sum + hole.to - hole.from, 0);
     await this.loaded(entries.slice());
@@ -118,6 +121,8 @@ export class Find {
       done += to - from;
     }
     this.progress = "";
+    this.running = false;
+    this.waiting?.();
     this.changed();
   }
 
@@ -174,6 +179,13 @@ export class Find {
     if (this.matches.length >= MOST) return;
     this.matches.push(match);
     this.sorted = false;
+    this.waiting?.();
+  }
+
+  /** As `step`; where nothing has been found yet it is waited for. */
+  async next(step: number): Promise<Match | undefined> {
+    if (!this.matches.length && this.running) await new Promise<void>((resolve) => (this.waiting = resolve));
+    return this.step(step);
   }
 
   /** The next or former line that was found. */
@@ -194,6 +206,7 @@ export class Find {
 
   stop(): void {
     if (this.progress) this.stopped = true;
+    this.waiting?.();
     this.control.abort();
   }
 }

@@ -64,16 +64,6 @@ export class Ranges {
     return whole;
   }
 
-  /** The containers of a request, and which attempt each was; none if nobody can tell. */
-  async attempts(): Promise<[string, number][]> {
-    const url = new URL("v1/attempts", document.baseURI);
-    url.searchParams.set("request", this.uuid);
-    const answer = await fetch(url, { headers: { Authorization: `Bearer ${this.token()}` } }).catch(() => null);
-    if (!answer?.ok) return [];
-    const { attempts } = (await answer.json()) as { attempts: Record<string, number> };
-    return Object.entries(attempts);
-  }
-
   /** Find a text at the server; false if it does not search, true when all is told. */
   async search(
     file: LogFile, text: string, from: number, to: number, signal: AbortSignal, take: (step: Step) => void,

@@ -47,6 +47,8 @@ export class Attempt {
   readonly files = new Map<string, LogFile>();
   /** Its log has been asked for, or comes with that of the request. */
   read = false;
+  /** No more comes of it. */
+  over = false;
   word: Word;
 
   constructor(container: string | undefined, n: number) {
@@ -141,6 +143,7 @@ export class Logs {
       {
         onlog: (log) => this.received(log),
         onattempt: ({ n, container }) => this.begin(n, container),
+        onattempts: ({ containers }) => this.had(containers),
         ongap: (gap) => this.gap(gap),
         oncaughtup: () => void this.caughtUp(),
         onend: (end) => this.ended(end),
@@ -162,10 +165,9 @@ export class Logs {
     else this.told.listed();
   }
 
-  /** Attempts that were over before anybody looked. */
-  async askForFormer(): Promise<void> {
-    if (!this.uuid.includes("-xvhdp-")) return;
-    for (const [container, n] of await this.ranges.attempts()) {
+  /** Attempts that were over before anybody looked are among them. */
+  private had(containers: Record<string, number>): void {
+    for (const [container, n] of Object.entries(containers)) {
       if (!this.attempts.has(container)) this.attempts.set(container, new Attempt(container, n));
     }
     this.attempts = new Map([...this.attempts].sort(([, one], [, other]) => one.n - other.n));
@@ -291,7 +293,9 @@ export class Logs {
   }
 
   async findNext(step: number): Promise<void> {
-    const match = this.find?.step(step);
+    const { find } = this;
+    const match = await find?.next(step);
+    if (find !== this.find) return;
     this.told.found();
     if (match) await this.jump(match.file, match.offset);
   }
@@ -317,7 +321,6 @@ export class Logs {
     this.loading = false;
     this.told.counted();
     if (this.sought) this.search(this.sought);
-    void this.askForFormer();
     const { file, offset, to } = this.place;
     this.place = {};
     const found = file ? this.attempt.files.get(file) : undefined;
@@ -337,6 +340,7 @@ export class Logs {
       }
       return;
     }
+    attempt.over = true;
     const whose = attempt.n > 1 || this.attempts.size > 1 ? `Attempt ${attempt.n}` : "The log";
     attempt.word = end.confirmed
       ? { text: `${whose} is complete, as saved.`, bad: false }
@@ -458,8 +462,8 @@ export class Logs {
   }
 
   /** Save what is shown, byte for byte: a file as it is, several as a tar file. */
-  async save(): Promise<void> {
-    const files = this.filesOf(this.view);
+  async save(view: View = this.view): Promise<void> {
+    const files = this.filesOf(view);
     await this.long("saving", (progress, signal) => download(files, this.ranges, progress, signal));
   }
 

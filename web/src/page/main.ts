@@ -107,7 +107,7 @@ function open(given: URLSearchParams): void {
     welcome(uuid ? `To see ${uuid}, log in.` : "Log in to see your processes.");
     return;
   }
-  if (!uuid || uuid.includes("-j7d0g-")) {
+  if (!uuid || /-(?:j7d0g|tpzed)-/.test(uuid)) {
     find("overview").hidden = false;
     overview = new Overview(connection(), session.token, uuid ?? "", welcome);
     return;
@@ -125,6 +125,7 @@ function go(uuid: string): void {
 async function askSite(): Promise<void> {
   arvados = await session.site();
   for (const id of ["enter", "login"]) find(id).hidden = arvados === null;
+  watched?.redraw();
 }
 
 const help: Key = { key: "?", does: "this list", run: () => showKeys(keys) };
@@ -138,7 +139,13 @@ find("open").addEventListener("submit", (event) => {
   go(find<HTMLInputElement>("uuid").value.trim());
 });
 find("help").addEventListener("click", help.run);
-for (const id of ["enter", "login"]) find(id).addEventListener("click", () => arvados && session.logIn(arvados));
+for (const id of ["enter", "login"]) {
+  find(id).addEventListener("click", async () => {
+    const refused = await session.logIn();
+    find("refused").textContent = refused;
+    if (refused && find("empty").hidden) say({ text: refused, bad: true });
+  });
+}
 find("logout").addEventListener("click", () => session.logOut(arvados));
 addEventListener("hashchange", () => open(session.arrive()));
 connect(() => watched);

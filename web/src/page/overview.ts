@@ -6,6 +6,7 @@
 
 import type { ArvadosEvents, Subscription } from "arvados-events";
 import { find, make } from "./dom";
+import { inWorkbench } from "./session";
 import { span, verdict, type Mood, type Process } from "./state";
 
 /** Processes whose state is followed; a connection carries no more subscriptions than that. */
@@ -13,6 +14,14 @@ const FOLLOWED = 60;
 /** Milliseconds before the list is asked for again, however many processes begin meanwhile. */
 const AGAIN_MS = 1500;
 const NOTIFY = "notify";
+/** Running processes whose last line is shown. */
+const HEARD = 12;
+/** What comes live is drawn together. */
+const DRAW_MS = 250;
+// eslint-disable-next-line no-control-regex
+const ACTS = /\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|.)|[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/g;
+const STAMP = /^\d{4}-\d\d-\d\dT[\d:.]+Z /;
+const LONGEST = 200;
 
 interface Listed extends Process {
   created_at: string;
@@ -28,11 +37,18 @@ export class Overview {
   private readonly failed: (why: string) => void;
   private readonly processes = new Map<string, Listed>();
   private readonly followed = new Map<string, Subscription>();
+  private readonly heard = new Map<string, Subscription>();
+  private readonly lines = new Map<string, string>();
+  private owners: Record<string, string> = {};
   private readonly waited = new Set<string>();
   private timer: ReturnType<typeof setTimeout> | undefined;
   private readonly clock: ReturnType<typeof setInterval>;
   private name = "";
   private mood: Wanted = "";
+  private owner = "";
+  private drawing: ReturnType<typeof setTimeout> | undefined;
+  private readonly title = make("h1");
+  private readonly choice = make("select", { "aria-label": "Owner" });
   private readonly body = make("tbody");
   private readonly summary = make("p", { role: "status" });
   private closed = false;
@@ -43,17 +59,17 @@ export class Overview {
     this.project = project;
     this.failed = failed;
     find("overview").replaceChildren(
-      make("h1", {}, project ? `Processes of project ${project}` : "Processes"),
+      this.title,
       this.filters(),
       this.summary,
       make(
         "table",
         {},
-        make("thead", {}, make("tr", {}, ...["State", "Name", "Since", "Took", "Cost"].map(heading))),
+        make("thead", {}, make("tr", {}, ...["State", "Name", "Owner", "Since", "Took", "Cost"].map(heading))),
         this.body,
       ),
     );
-    document.title = "Processes";
+    this.heading();
     this.clock = setInterval(() => this.draw(), 5000);
     events.events(
       { onevent: () => this.later(), oncaughtup: () => this.later() },
@@ -76,10 +92,14 @@ export class Overview {
       this.mood = mood.value as Wanted;
       this.draw();
     });
+    this.choice.addEventListener("change", () => {
+      this.owner = this.choice.value;
+      this.draw();
+    });
     const notify = make("input", { type: "checkbox", checked: localStorage.getItem(NOTIFY) === "on" });
     notify.addEventListener("change", () => void this.askToNotify(notify));
     return make("form", { role: "search", "aria-label": "Processes", onsubmit: (event) => event.preventDefault() },
-      name, mood, make("label", {}, notify, " Tell me when one is over"));
+      name, mood, this.choice, make("label", {}, notify, " Tell me when one is over"));
   }
 
   private async askToNotify(box: HTMLInputElement): Promise<void> {
@@ -99,10 +119,11 @@ export class Overview {
     if (this.project) url.searchParams.set("project", this.project);
     try {
       const answer = await fetch(url, { headers: { Authorization: `Bearer ${this.token()}` } });
-      const told = (await answer.json()) as { items?: Listed[]; errors?: string[] };
+      const told = (await answer.json()) as { items?: Listed[]; owners?: Record<string, string>; errors?: string[] };
       if (this.closed) return;
       if (answer.status === 401) this.failed("The token is not valid, or not any more: log in again.");
       if (!told.items) throw new Error(told.errors?.join("; ") ?? answer.statusText);
+      this.owners = told.owners ?? {};
       this.take(told.items);
     } catch (error) {
       if (!this.closed) this.summary.textContent = `The list cannot be read now: ${error instanceof Error ? error.message : error}`;
@@ -114,7 +135,52 @@ export class Overview {
     for (const uuid of this.processes.keys()) if (!uuids.has(uuid)) this.processes.delete(uuid);
     for (const item of items) this.processes.set(item.uuid, { ...item, ...this.processes.get(item.uuid) });
     for (const { uuid } of items.filter(({ state }) => state !== "Final").slice(0, FOLLOWED)) this.follow(uuid);
+    this.heading();
+    this.offer();
+    this.listen();
     this.draw();
+  }
+
+  private heading(): void {
+    const name = this.owners[this.project] || this.project;
+    const text = this.project ? `Processes in ${name}` : "Processes";
+    document.title = text;
+    const there = inWorkbench(this.project);
+    this.title.replaceChildren(text, ...(there ? [" ", make("a", { href: there }, "in Workbench")] : []));
+  }
+
+  /** The owners of what is listed, to choose one. */
+  private offer(): void {
+    const owners = [...new Set([...this.processes.values()].map(({ owner_uuid }) => owner_uuid))];
+    const named = owners.map((uuid): [string, string] => [uuid, this.owners[uuid] || uuid]);
+    named.sort(([, one], [, other]) => one.localeCompare(other));
+    const options = [["", "any owner"] as [string, string], ...named];
+    this.choice.replaceChildren(
+      ...options.map(([value, text]) => make("option", { value, selected: value === this.owner }, text)),
+    );
+    this.choice.hidden = owners.length < 2;
+  }
+
+  /** The last line of each process that runs, of the newest ones. */
+  private listen(): void {
+    const runs = [...this.processes.values()].filter(({ container }) => container?.state === "Running");
+    runs.sort((one, other) => (one.created_at < other.created_at ? 1 : -1));
+    const wanted = new Set(runs.slice(0, HEARD).map(({ uuid }) => uuid));
+    for (const [uuid, subscription] of this.heard) {
+      if (wanted.has(uuid)) continue;
+      subscription.close();
+      this.heard.delete(uuid);
+    }
+    for (const uuid of wanted) {
+      if (this.heard.has(uuid)) continue;
+      const onlog = ({ text }: { text?: string }) => {
+        const last = text?.trimEnd().split("\n").at(-1)?.slice(-4 * LONGEST).replace(STAMP, "").replace(ACTS, "").trim();
+        if (!last) return;
+        this.lines.set(uuid, last.slice(0, LONGEST));
+        this.drawing ??= setTimeout(() => this.draw(), DRAW_MS);
+      };
+      this.heard.set(uuid, this.events.log(uuid, { onlog }, { tail: 1, files: ["stderr.txt", "stdout.txt"] }));
+    }
   }
 
   private follow(uuid: string): void {
@@ -129,6 +195,7 @@ export class Overview {
         this.processes.set(uuid, process);
         this.tellIfOver(process);
         if (process.state === "Final") over();
+        this.listen();
         this.draw();
       },
       onrevoked: () => {
@@ -151,12 +218,15 @@ export class Overview {
   }
 
   private draw(): void {
+    clearTimeout(this.drawing);
+    this.drawing = undefined;
     const now = Date.now();
     const all = [...this.processes.values()].sort((one, other) => (one.created_at < other.created_at ? 1 : -1));
     const shown = all.filter(
       (process) =>
         (process.name ?? process.uuid).toLowerCase().includes(this.name) &&
-        (!this.mood || verdict(process, now).mood === this.mood),
+        (!this.mood || verdict(process, now).mood === this.mood) &&
+        (!this.owner || process.owner_uuid === this.owner),
     );
     const count = (mood: Mood) => all.filter((process) => verdict(process, now).mood === mood).length;
     this.summary.textContent = all.length
@@ -164,27 +234,32 @@ export class Overview {
         (shown.length < all.length ? `; ${shown.length} shown` : "")
       : "There are no processes yet. Those that you or others start appear here.";
     const focused = (document.activeElement as HTMLAnchorElement | null)?.href;
-    this.body.replaceChildren(...shown.map((process) => row(process, now)));
+    this.body.replaceChildren(...shown.map((process) => row(process, now, this.owners[process.owner_uuid] ?? "", this.lines.get(process.uuid) ?? "")));
     if (focused) [...this.body.querySelectorAll("a")].find(({ href }) => href === focused)?.focus();
   }
 
   close(): void {
     this.closed = true;
     clearTimeout(this.timer);
+    clearTimeout(this.drawing);
     clearInterval(this.clock);
   }
 }
 
 function heading(text: string): HTMLElement {
-  return make("th", { scope: "col", class: ["Since", "Cost"].includes(text) ? "less" : "" }, text);
+  return make("th", { scope: "col", class: ["Owner", "Since", "Cost"].includes(text) ? "less" : "" }, text);
 }
 
-function row(process: Listed, now: number): HTMLElement {
+function row(process: Listed, now: number, owner: string, line: string): HTMLElement {
   const { mood, word, why } = verdict(process, now);
   const container = process.container;
-  const progress = container?.state === "Running" && container.progress
-    ? ` ${Math.round(container.progress * 100)} %`
-    : "";
+  const state = make("td", {}, make("b", { class: mood }, word));
+  if (container?.state === "Running" && container.progress) {
+    const share = `${Math.round(container.progress * 100)} %`;
+    state.append(" ", make("progress", { max: 1, value: container.progress, "aria-label": "Progress" }), ` ${share}`);
+  } else if (mood === "bad" || mood === "waiting") {
+    state.append(` ${why}`);
+  }
   const took = container?.started_at
     ? span((container.finished_at ? Date.parse(container.finished_at) : now) - Date.parse(container.started_at))
     : "";
@@ -193,11 +268,14 @@ function row(process: Listed, now: number): HTMLElement {
   const link = make("a", { href: `#${new URLSearchParams({ request: process.uuid })}` }, process.name || process.uuid);
   const name = make("td", {}, link);
   if (said) name.append(make("div", { class: status.error ? "bad" : "" }, String(said)));
+  if (line && mood === "running") name.append(make("div", { class: "last" }, line));
+  const home = make("a", { href: `#${new URLSearchParams({ request: process.owner_uuid })}` }, owner || process.owner_uuid);
   return make(
     "tr",
     {},
-    make("td", {}, make("b", { class: mood }, word), progress || (mood === "bad" || mood === "waiting" ? ` ${why}` : "")),
+    state,
     name,
+    make("td", { class: "less" }, home),
     make("td", { class: "less" }, new Date(process.created_at).toLocaleString()),
     make("td", {}, took),
     make("td", { class: "less" }, process.cumulative_cost ? process.cumulative_cost.toFixed(2) : ""),

@@ -10,7 +10,7 @@ import "uplot/dist/uPlot.min.css";
 import { size } from "../log/entries";
 import type { LogFile } from "../log/file";
 import { bytesOf, type Ranges } from "../log/ranges";
-import { Stats, type Series } from "../log/stats";
+import { Series, Stats } from "../log/stats";
 import { make } from "./dom";
 
 const DRAW_MS = 500;
@@ -26,36 +26,80 @@ interface Chart {
 
 const rate: Format = (value) => (value ? `${size(value)}/s` : "0");
 const amount: Format = (value) => (value ? size(value) : "0");
+const HOST = "node: ";
+const LIMIT = "memory limit";
+const both = (...names: string[]) => [...names, ...names.map((name) => `${HOST}${name}`)];
 const CHARTS: readonly Chart[] = [
-  { title: "CPU, cores", names: ["cpu"], format: (value) => value.toFixed(2) },
-  { title: "Memory", names: ["memory"], format: amount },
-  { title: "Network", names: ["network received", "network sent"], format: rate },
+  { title: "CPU, cores", names: both("cpu"), format: (value) => value.toFixed(2) },
+  { title: "Memory", names: ["memory", LIMIT, `${HOST}memory`], format: amount },
+  { title: "Network", names: both("network received", "network sent"), format: rate },
   { title: "Keep", names: ["keep received", "keep sent"], format: rate },
-  { title: "Disk traffic", names: ["disk read", "disk written"], format: rate },
-  { title: "Disk used", names: ["disk used"], format: amount },
+  { title: "Disk traffic", names: both("disk read", "disk written"), format: rate },
+  { title: "Disk used", names: both("disk used"), format: amount },
 ];
+
+/** Statistics of one file: all that there is, and what comes. */
+class Reader {
+  readonly stats: Stats;
+  readonly file: LogFile;
+  reading = true;
+  private readonly ranges: Ranges;
+  private reached = 0;
+  private rest = "";
+  private readonly decoder = new TextDecoder();
+
+  constructor(file: LogFile, ranges: Ranges) {
+    this.file = file;
+    this.ranges = ranges;
+    this.stats = new Stats(file.name === "hoststat.txt" ? HOST : "");
+  }
+
+  /** All that there is; what came meanwhile is read, too. */
+  async read(tell: (share: number) => void, signal: AbortSignal): Promise<void> {
+    this.reading = true;
+    while (this.reached < this.file.size && !signal.aborted) {
+      const { size: to } = this.file;
+      const before = this.reached;
+      await this.ranges.read(this.file, before, to, (data, _, next) => {
+        this.take(data, next);
+        tell(next / to);
+      }, signal);
+      if (this.reached === before) break;
+    }
+    this.reading = false;
+  }
+
+  /** What comes live; false if something before it is missing. */
+  heard(log: LogMessage): boolean {
+    if (log.offset === this.reached) this.take(log.text ?? log.bytes ?? "", log.next);
+    return log.next <= this.reached;
+  }
+
+  private take(data: string | Uint8Array, next: number): void {
+    const lines = (this.rest + this.decoder.decode(bytesOf(data), { stream: true })).split("\n");
+    this.rest = lines.pop() ?? "";
+    for (const line of lines) this.stats.add(line);
+    this.reached = next;
+  }
+}
 
 export class Plots {
   private readonly place: HTMLElement;
-  private readonly file: LogFile;
-  private readonly ranges: Ranges;
-  private readonly stats = new Stats();
+  private readonly readers: readonly Reader[];
+  private readonly limit: number;
   private readonly control = new AbortController();
-  private readonly drawn = new Map<Chart, uPlot>();
-  private readonly charts = make("div", { class: "charts" });
+  private readonly drawn = new Map<Chart, { plot: uPlot; series: number }>();
+  private readonly charts = make("div", { class: "charts", "aria-hidden": "true" });
   private readonly figures = make("tbody");
   private readonly progress = make("p", { role: "status" }, "reading …");
-  private reached = 0;
-  private reading = true;
-  private rest = "";
-  private readonly decoder = new TextDecoder();
   private timer: ReturnType<typeof setTimeout> | undefined;
   private readonly width = new ResizeObserver(() => this.resize());
 
-  constructor(place: HTMLElement, file: LogFile, ranges: Ranges) {
+  /** `limit`: bytes of memory that the container may use, 0 if nobody knows. */
+  constructor(place: HTMLElement, files: readonly LogFile[], ranges: Ranges, limit: number) {
     this.place = place;
-    this.file = file;
-    this.ranges = ranges;
+    this.limit = limit;
+    this.readers = files.map((file) => new Reader(file, ranges));
     const head = ["", "now", "mean", "most"].map((text) => make("th", { scope: "col" }, text));
     place.replaceChildren(
       this.progress,
@@ -69,43 +113,40 @@ export class Plots {
     );
     place.hidden = false;
     this.width.observe(place);
-    void this.read();
+    for (const reader of this.readers) void this.read(reader);
   }
 
-  /** All that there is; what came meanwhile is read, too. */
-  private async read(): Promise<void> {
-    this.reading = true;
+  private async read(reader: Reader): Promise<void> {
     try {
-      while (this.reached < this.file.size && !this.control.signal.aborted) {
-        const { size: to } = this.file;
-        const before = this.reached;
-        await this.ranges.read(this.file, before, to, (data, _, next) => {
-          this.take(data, next);
-          this.progress.textContent = `reading: ${Math.floor((100 * next) / to)} %`;
-        }, this.control.signal);
-        if (this.reached === before) break;
-      }
-      this.progress.textContent = this.stats.series.size ? "" : "There are no statistics yet.";
+      await reader.read((share) => {
+        this.progress.textContent = `reading ${reader.file.name}: ${Math.floor(100 * share)} %`;
+        this.later();
+      }, this.control.signal);
+      this.progress.textContent = this.readers.some(({ stats }) => stats.series.size) ? "" : "There are no statistics yet.";
     } catch (error) {
       this.progress.textContent = `The statistics cannot be read: ${error instanceof Error ? error.message : error}`;
     }
-    this.reading = false;
     this.later();
   }
 
   /** What comes live. */
   heard(log: LogMessage): void {
-    if (log.file !== this.file.name || log.container !== this.file.container || this.reading) return;
-    if (log.offset === this.reached) this.take(log.text ?? log.bytes ?? "", log.next);
-    else if (log.next > this.reached) void this.read();
+    const reader = this.readers.find(({ file }) => file.name === log.file && file.container === log.container);
+    if (!reader || reader.reading) return;
+    if (reader.heard(log)) this.later();
+    else void this.read(reader);
   }
 
-  private take(data: string | Uint8Array, next: number): void {
-    const lines = (this.rest + this.decoder.decode(bytesOf(data), { stream: true })).split("\n");
-    this.rest = lines.pop() ?? "";
-    for (const line of lines) this.stats.add(line);
-    this.reached = next;
-    this.later();
+  private series(name: string): Series | undefined {
+    if (name !== LIMIT) {
+      for (const { stats } of this.readers) if (stats.series.has(name)) return stats.series.get(name);
+      return undefined;
+    }
+    const memory = this.series("memory");
+    if (!this.limit || !memory) return undefined;
+    const found = new Series();
+    for (const time of memory.times) found.add(time, this.limit);
+    return found;
   }
 
   private later(): void {
@@ -116,27 +157,35 @@ export class Plots {
   }
 
   private draw(): void {
-    if (this.stats.series.size && !this.reading) this.progress.textContent = "";
+    if (this.control.signal.aborted) return;
+    const rows: HTMLElement[] = [];
     for (const chart of CHARTS) {
-      const found = chart.names.map((name) => this.stats.series.get(name)).filter((one) => one !== undefined);
+      const found = chart.names.flatMap((name) => {
+        const series = this.series(name);
+        return series ? [{ name, series }] : [];
+      });
+      rows.push(...found.map(({ name, series }) => row(name, series, chart.format)));
       const [first] = found;
-      if (!first || first.times.length < 2) continue;
-      const data = [first.times, ...found.map((series) => aligned(series, first.times))] as uPlot.AlignedData;
-      const plot = this.drawn.get(chart);
-      if (plot) plot.setData(data);
-      else this.drawn.set(chart, this.chart(chart, data));
+      if (!first || first.series.times.length < 2) continue;
+      const { times } = first.series;
+      const data = [times, ...found.map(({ series }) => aligned(series, times))] as uPlot.AlignedData;
+      const drawn = this.drawn.get(chart);
+      if (drawn?.series === found.length) {
+        drawn.plot.setData(data);
+        continue;
+      }
+      const plot = this.chart(chart, found.map(({ name }) => name), data);
+      if (drawn) drawn.plot.root.replaceWith(plot.root);
+      drawn?.plot.destroy();
+      this.drawn.set(chart, { plot, series: found.length });
     }
-    const rows = CHARTS.flatMap(({ names, format }) => names.flatMap((name) => {
-      const series = this.stats.series.get(name);
-      return series ? [row(name, series, format)] : [];
-    }));
     this.figures.replaceChildren(...rows);
   }
 
-  private chart({ title, names, format }: Chart, data: uPlot.AlignedData): uPlot {
+  private chart({ title, format }: Chart, names: readonly string[], data: uPlot.AlignedData): uPlot {
     const dark = matchMedia("(prefers-color-scheme: dark)").matches;
     const [text, grid] = dark ? ["#9198a1", "#2a313a"] : ["#59636e", "#e4e8ec"];
-    const colours = dark ? ["#6cb6ff", "#e3b341"] : ["#0b5cad", "#9a6700"];
+    const colours = dark ? ["#6cb6ff", "#e3b341", "#ff7b72", "#56d364"] : ["#0b5cad", "#9a6700", "#b42318", "#116329"];
     const axis = { stroke: text, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 } };
     return new uPlot(
       {
@@ -148,9 +197,11 @@ export class Plots {
         scales: { y: { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] } },
         series: [
           {},
-          ...names.slice(0, data.length - 1).map((label, index) => ({ label, stroke: colours[index], width: 1.5, points: { show: false } })),
+          ...names.map((label, index) => ({
+            label, stroke: colours[index], width: 1.5, points: { show: false }, dash: label === LIMIT ? [4, 4] : [],
+          })),
         ],
-        axes: [axis, { ...axis, size: 70, values: (_, values) => values.map((value) => format(value)) }],
+        axes: [{ ...axis, values: clock }, { ...axis, size: 70, values: (_, values) => values.map((value) => format(value)) }],
       },
       data,
       this.charts,
@@ -164,17 +215,30 @@ export class Plots {
   }
 
   private resize(): void {
-    for (const plot of this.drawn.values()) plot.setSize({ width: this.columnWidth(), height: HEIGHT });
+    for (const { plot } of this.drawn.values()) plot.setSize({ width: this.columnWidth(), height: HEIGHT });
   }
 
   close(): void {
     this.control.abort();
     clearTimeout(this.timer);
     this.width.disconnect();
-    for (const plot of this.drawn.values()) plot.destroy();
+    for (const { plot } of this.drawn.values()) plot.destroy();
     this.place.replaceChildren();
     this.place.hidden = true;
   }
+}
+
+/** Times of day, and the day where one begins. */
+function clock(_: uPlot, times: number[]): string[] {
+  let day = "";
+  return times.map((time) => {
+    const date = new Date(time * 1000);
+    const today = date.toLocaleDateString([], { day: "numeric", month: "short" });
+    const text = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
+    const shown = today === day ? text : `${text}\n${today}`;
+    day = today;
+    return shown;
+  });
 }
 
 /** Values at the times of another series. */

@@ -17,15 +17,30 @@ export interface Site {
   /** Where to log in, without what is asked for. */
   login: string;
   workbench: string;
+  /** Why Arvados would not lead back here after a login; "" if it would. */
+  refused?: string;
 }
 
-export async function site(): Promise<Site | null> {
+let known: Site | null = null;
+
+/** What wsproxy tells; null while it cannot. `login`: it shall say whether Arvados would lead back here. */
+export async function site(login = false): Promise<Site | null> {
+  const query = login ? `?${new URLSearchParams({ return_to: home() })}` : "";
   try {
-    const answer = await fetch("v1/site");
-    return answer.ok ? ((await answer.json()) as Site) : null;
+    const answer = await fetch(`v1/site${query}`);
+    known = answer.ok ? ((await answer.json()) as Site) : known;
   } catch {
-    return null;
+    // It is asked again by who logs in.
   }
+  return known;
+}
+
+const PATHS: Record<string, string> = { xvhdp: "processes", dz642: "processes", "4zz18": "collections", j7d0g: "projects" };
+
+/** Where Workbench shows an object; "" if nobody knows. */
+export function inWorkbench(uuid: string | null | undefined): string {
+  const path = PATHS[uuid?.split("-")[1] ?? ""];
+  return known?.workbench && uuid && path ? new URL(`/${path}/${uuid}`, known.workbench).href : "";
 }
 
 function stored(): string {
@@ -55,12 +70,19 @@ function home(): string {
   return `${location.origin}${location.pathname}`;
 }
 
-/** To Arvados, which sends the browser back with a token. */
-export function logIn(arvados: Site): void {
+/** To Arvados, which sends the browser back with a token; resolves with why it would not. */
+export async function logIn(): Promise<string> {
+  const arvados = await site(true);
+  if (!arvados) return "Arvados cannot be asked now; try again.";
+  if (arvados.refused) {
+    return `Arvados does not send anybody back to this page after a login (${arvados.refused}). Ask your administrator` +
+      ` to add ${location.origin} to Login.TrustedClients. Until then, paste a token by the menu “Open”.`;
+  }
   sessionStorage.setItem(WANTED, location.hash);
   const url = new URL(arvados.login);
   url.searchParams.set("return_to", home());
   location.assign(url.href);
+  return "";
 }
 
 /** Arvados forgets the token as well. */

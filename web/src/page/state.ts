@@ -5,6 +5,7 @@
 /** How a process is, as people ask: is it waiting, and why; how long; did it fail, and why. */
 
 import { make } from "./dom";
+import { inWorkbench } from "./session";
 
 export interface Container {
   uuid: string;
@@ -19,6 +20,7 @@ export interface Container {
   log?: string | null;
   cost?: number | null;
   runtime_status?: Record<string, unknown> | null;
+  runtime_constraints?: Record<string, unknown> | null;
 }
 
 /** A container request with its container, or a container alone. */
@@ -132,9 +134,14 @@ function facts(process: Process, now: number): HTMLElement[] {
   }
   const cost = process.cumulative_cost || container.cost;
   if (cost) found.push(fact("cost", money(cost)));
-  if (process.output_uuid) found.push(fact("output", process.output_uuid));
-  if (process.log_uuid) found.push(fact("saved log", process.log_uuid));
-  return found;
+  if ((process.container_count ?? 0) > 1) found.push(fact("attempts", String(process.container_count)));
+  const links = [
+    ["Workbench", inWorkbench(process.uuid)], ["Output", inWorkbench(process.output_uuid)],
+    ["Saved log", inWorkbench(process.log_uuid)],
+  ].flatMap(([name, href]) => (name && href ? [make("a", { class: "fact", href }, name)] : []));
+  if (!inWorkbench(process.output_uuid) && process.output_uuid) found.push(fact("output", process.output_uuid));
+  if (!inWorkbench(process.log_uuid) && process.log_uuid) found.push(fact("saved log", process.log_uuid));
+  return [...found, ...links];
 }
 
 /** What is shown of a process; drawn again as time goes by. */
@@ -159,7 +166,7 @@ export class State {
     if (this.process && ["running", "waiting"].includes(verdict(this.process, Date.now()).mood)) this.draw();
   }
 
-  private draw(): void {
+  draw(): void {
     const { process } = this;
     if (!process) return;
     const now = Date.now();

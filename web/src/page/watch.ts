@@ -13,7 +13,7 @@ import { find, make } from "./dom";
 import type { Key } from "./keys";
 import { Logs, type Place, type Word } from "./logs";
 import { Plots } from "./plots";
-import { State, type Process } from "./state";
+import { State, verdict, type Process, type Verdict } from "./state";
 
 const NEWS_MS = 3000;
 const SIZES = [10, 11, 12.5, 14, 16, 18];
@@ -28,6 +28,9 @@ export class Watch {
   private readonly token: () => string;
   private readonly say: (word: Word) => void;
   private plots: Plots | null = null;
+  private verdict: Verdict | null = null;
+  /** Bytes that the container may use. */
+  private memory = 0;
   private news = { count: 0, last: "", timer: undefined as ReturnType<typeof setTimeout> | undefined };
 
   constructor(uuid: string, events: ArvadosEvents, url: string, token: () => string, place: Place, say: (word: Word) => void) {
@@ -44,7 +47,7 @@ export class Watch {
     this.logs = new Logs(host, events, uuid, new Ranges(uuid, url, token), place, {
       say,
       listed: () => this.drawLists(),
-      followed: (following) => find("follow").setAttribute("aria-pressed", String(following)),
+      followed: () => this.drawFollow(),
       counted: () => this.drawCount(),
       linked: (picked) => history.replaceState(null, "", `#${this.address(picked)}`),
       found: () => this.drawFound(),
@@ -59,9 +62,16 @@ export class Watch {
 
   show(process: Process): void {
     this.state.show(process);
+    this.verdict = verdict(process, Date.now());
     const container = process.container ?? process;
+    this.memory = Number(container.runtime_constraints?.ram) || 0;
     this.logs.viewer.origin = container.started_at ?? container.created_at ?? "";
     this.drawCount();
+  }
+
+  /** Something that the state is shown with is known now. */
+  redraw(): void {
+    this.state.draw();
   }
 
   close(): void {
@@ -74,8 +84,10 @@ export class Watch {
   showPlots(shown = !this.plots): void {
     this.plots?.close();
     this.plots = null;
-    const file = this.logs.attempt.files.get("crunchstat.txt") ?? this.logs.attempt.files.get("hoststat.txt");
-    if (shown && file) this.plots = new Plots(find("plots"), file, new Ranges(this.uuid, this.url, this.token));
+    const { files } = this.logs.attempt;
+    const told = ["crunchstat.txt", "hoststat.txt"].flatMap((name) => files.get(name) ?? []);
+    const ranges = new Ranges(this.uuid, this.url, this.token);
+    if (shown && told.length) this.plots = new Plots(find("plots"), told, ranges, this.memory);
     else if (shown) this.say({ text: "There are no statistics of this container yet.", bad: false });
     find("plot").setAttribute("aria-pressed", String(this.plots !== null));
   }
@@ -138,10 +150,30 @@ export class Watch {
     const empty = !logs.loading && logs.viewer.sheet?.entries.length === 0;
     find("none").hidden = !empty;
     find("log").hidden = empty;
+    this.drawFollow();
     if (!empty) return;
     find("none").textContent = logs.least
       ? "No line here says that it is an error or a warning."
-      : "Nothing has been logged yet. Lines appear here as soon as the container writes them.";
+      : this.nothing();
+  }
+
+  /** Why there is no line, and what to wait for. */
+  private nothing(): string {
+    const { mood, word, why } = this.verdict ?? {};
+    if (word === "On hold") {
+      return "It is on hold: its priority is 0. Lines appear here once it has another priority in Workbench, and runs.";
+    }
+    if (mood === "waiting") return `It has not begun: ${word?.toLowerCase()}, ${why}. Lines appear here once it runs.`;
+    if (mood === "good" || mood === "bad") return "Nothing has been logged.";
+    return "Nothing has been logged yet. Lines appear here as soon as the container writes them.";
+  }
+
+  /** What is over is not followed: its end is gone to. */
+  private drawFollow(): void {
+    const { logs } = this;
+    const over = logs?.attempt.over ?? false;
+    find("follow").textContent = over ? "End" : "Follow";
+    find("follow").setAttribute("aria-pressed", String(!over && (logs?.viewer.following ?? true)));
   }
 
   private drawFound(): void {
@@ -274,6 +306,7 @@ export function connect(watched: () => Watch | undefined): void {
   on("plot", "click", (watch) => watch.showPlots());
   on("link", "click", (watch) => watch.copyLink());
   on("save", "click", ({ logs }) => logs.save());
+  on("saveall", "click", ({ logs }) => logs.save("all"));
   find("more").addEventListener("click", () => {
     const open = find("finder").classList.toggle("open");
     find("more").setAttribute("aria-expanded", String(open));
@@ -320,6 +353,7 @@ export function keysOf(watched: () => Watch | undefined): Key[] {
     key("p", "plots of what the container uses", (watch) => watch.showPlots()),
     key("l", "copy a link to the lines that are selected", (watch) => watch.copyLink()),
     key("d", "download what is shown", ({ logs }) => logs.save()),
+    key("D", "download all files, as a tar file", ({ logs }) => logs.save("all")),
     key("+", "larger text", (watch) => watch.resize(1)),
     key("-", "smaller text", (watch) => watch.resize(-1)),
     key("Escape", "stop what takes long", ({ logs }) => logs.stop()),
