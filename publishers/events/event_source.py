@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -54,8 +54,16 @@ class Scans:
 class EventSource:
     """Rows in order, from the beginning of the window; made anew whenever publishing begins."""
 
-    def __init__(self, database: Database, notified: Notified, past: Past, scans: Scans) -> None:
+    def __init__(
+        self,
+        database: Database,
+        notified: Notified,
+        past: Past,
+        scans: Scans,
+        clock: Callable[[], Awaitable[datetime]],
+    ) -> None:
         self._database = database
+        self._now = clock
         self._notified = notified
         self._past = past
         self._known = past.known
@@ -70,9 +78,9 @@ class EventSource:
         self._due["near"] = 0.0
         while True:
             # Commits are better ordered by NOTIFY: what it has named goes before what is found, and
-            # all that a scan up to the clock may find was named by now.
+            # what was committed before the session that hears told its clock was named by then.
             if due := self._is_due("near"):
-                self._clock = await log_rows.now(self._database)
+                self._clock = await self._now()
             async for rows in self._drain(len(self._notified)):
                 yield rows
             if due:
@@ -82,7 +90,7 @@ class EventSource:
 
     async def _missed(self) -> AsyncIterator[list[LogRow]]:
         """What came while nobody published."""
-        self._clock = await log_rows.now(self._database)
+        self._clock = await self._now()
         self._high = min(self._high, self._clock)
         if self._past.whole:
             known, counts = self._known.counts(), await self._count(self._known.floor)

@@ -80,20 +80,20 @@ class _Publisher:
             metrics.EVENTS_LEADING.set(1)
             try:
                 while True:
-                    await self._publish_until_overtaken(notified)
+                    await self._publish_until_overtaken(notified, session)
             finally:
                 metrics.EVENTS_LEADING.set(0)
 
-    async def _publish_until_overtaken(self, notified: Notified) -> None:
+    async def _publish_until_overtaken(self, notified: Notified, session: Session) -> None:
         try:
-            await self._publish(notified)
+            await self._publish(notified, session)
         except Overtaken as error:
             logger.warning(
                 "the stream has changed, reading it again",
                 extra={"action": "events.overtaken", "error": str(error)},
             )
 
-    async def _publish(self, notified: Notified) -> None:
+    async def _publish(self, notified: Notified, session: Session) -> None:
         """Publish what the stream lacks, then every row that comes."""
         nats, database, scans = self.nats, self.database, self.options.scans
         await streams.ensure(nats, streams.event_stream(self.options.limits))
@@ -108,7 +108,7 @@ class _Publisher:
             on_dropped=lambda message: self._pass_over(message.id, "too_large"),
         )
         verifier = Verifier(database)
-        source = EventSource(database, notified, past, scans)
+        source = EventSource(database, notified, past, scans, session.clock)
         reading = asyncio.create_task(past.read())
         try:
             async with aclosing(source.batches()) as batches:

@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -34,6 +35,7 @@ _HEARTBEAT = 4.0
 _IDLE = 10.0
 """A connection of the pool that was not used for so long is closed, so that none is found dead."""
 _RELEASE = 3.0
+_CLOCK = "SELECT clock_timestamp() AT TIME ZONE 'UTC'"
 
 Row = asyncpg.Record
 
@@ -61,6 +63,14 @@ class Session:
         with translate():
             async with self._turn:
                 await self._connection.add_listener(channel, lambda _c, _p, _n, text: heard(text))
+
+    async def clock(self) -> datetime:
+        """PostgreSQL's clock (UTC, no zone). Whatever was committed before has been heard by now:
+        the server sends what it has to notify before it answers."""
+        with translate():
+            async with self._turn:
+                moment: datetime = await self._connection.fetchval(_CLOCK, timeout=_HEARTBEAT)
+                return moment
 
     async def try_lock(self, key: int) -> bool:
         """Take the advisory lock, if nobody has it, for as long as the connection stands."""

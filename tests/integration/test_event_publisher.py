@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -35,6 +37,12 @@ async def scene(
     """A world of this test alone."""
     async with world(database, fresh_nats, keys_folder) as made:
         yield made
+
+
+_LEADS_IN = """
+SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
+AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 
 def _rows(count: int) -> list[RawRow]:
@@ -110,6 +118,28 @@ async def test_a_late_row_without_notify_is_found_by_the_scan(scene: EventWorld)
         await scene.insert(old, notify=False)
         await scene.until_stored([old])
     assert await scene.stored_uuids() == [recent.uuid, old.uuid]
+
+
+async def test_a_scan_does_not_overtake_what_notify_is_late_to_name(scene: EventWorld) -> None:
+    """The process of PostgreSQL that tells us of commits gets no time on a busy machine: a row that
+    was committed later, and that a scan finds, still comes behind one of eleven minutes ago."""
+    first, old, young = _rows(3)
+    old = RawRow(old.uuid, old.object_uuid, created_at=_minutes_ago(11))
+    young = RawRow(young.uuid, young.object_uuid, created_at=_minutes_ago(1 / 60))
+    options = publisher.Options(scans=Scans(near_every=0.1), fresh_start=timedelta(minutes=30))
+    async with scene.publishing(options):
+        await scene.insert(first)
+        await scene.until_stored([first])
+        held = await scene.admin.fetchval(_LEADS_IN)
+        os.kill(held, signal.SIGSTOP)
+        try:
+            await scene.insert(old)
+            await scene.insert(young)
+            await asyncio.sleep(1.5)  # some scans, if any
+        finally:
+            os.kill(held, signal.SIGCONT)
+        await scene.until_stored([old, young])
+    assert await scene.stored_uuids() == [first.uuid, old.uuid, young.uuid]
 
 
 async def test_what_notify_names_does_not_wait_for_a_scan(
