@@ -24,7 +24,7 @@ LOCK := .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-ver
 PAGE := wsproxy/static/index.html
 WEB := $(shell find web -name node_modules -prune -o -type f -print)
 
-.PHONY: demo test test-faults test-hostile test-ages test-newest test-k8s check bench chart web lock install clean
+.PHONY: demo test test-faults test-hostile test-ages test-newest test-k8s check bench chart web lock install clean dist test-dist
 
 demo: $(VENV)/.sandbox $(PAGE)
 	$(BIN)/arvados-nats demo $(DEMO_ARGS)
@@ -105,11 +105,19 @@ install: $(PAGE)
 	$(INSTALL) --require-hashes --no-build-isolation -r requirements/units.txt
 	$(INSTALL) --no-deps --no-build-isolation .
 
+# What a release consists of, in dist/; needs Go for the packager.
+dist: $(VENV)/.sandbox $(PAGE)
+	.ci/dist $(VENV)
+
+# The package into a bare Debian; needs mmdebstrap and root.
+test-dist: dist
+	.ci/test-dist
+
 # The page, built from TypeScript with the machine's Node.js or one that pip brings.
 web: $(PAGE)
 
 clean:
-	rm -rf web/node_modules wsproxy/static .venv .venv-newest .venv-image .venv-lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf dist web/node_modules wsproxy/static .venv .venv-newest .venv-image .venv-lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.sandbox: pyproject.toml
 	.ci/prepare venv $(PYTHON)

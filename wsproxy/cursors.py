@@ -52,15 +52,16 @@ _decoder: msgspec.msgpack.Decoder[Cursor] = msgspec.msgpack.Decoder(Cursor)
 
 
 class Codec:
-    """Writes and reads cursors with one key, of at least 16 bytes."""
+    """Writes cursors with one key, of at least 16 bytes; reads those of a former one, too."""
 
-    def __init__(self, key: bytes) -> None:
-        self._key = hashlib.blake2b(key, person=b"arvados-cursor", digest_size=32).digest()
+    def __init__(self, key: bytes, former: bytes | None = None) -> None:
+        self._key, *others = map(_sealing, filter(None, (key, former)))
+        self._keys = (self._key, *others)
 
     def encode(self, cursor: Cursor) -> str:
         """The cursor as URL-safe text."""
         body = bytes((_VERSION,)) + _encoder.encode(cursor)
-        return base64.urlsafe_b64encode(self._mac(body) + body).rstrip(b"=").decode()
+        return base64.urlsafe_b64encode(_mac(self._key, body) + body).rstrip(b"=").decode()
 
     def events(self, text: str) -> EventCursor:
         """The cursor of events in a text; BadInput if it is none of ours."""
@@ -82,11 +83,17 @@ class Codec:
                 raise ValueError("too long")
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
             mac, body = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
-            if not hmac.compare_digest(mac, self._mac(body)) or body[:1] != bytes((_VERSION,)):
+            known = [hmac.compare_digest(mac, _mac(key, body)) for key in self._keys]
+            if not any(known) or body[:1] != bytes((_VERSION,)):
                 raise ValueError("not ours")
             return _decoder.decode(body[1:])
         except (*MALFORMED, ValueError, binascii.Error) as error:
             raise BadInput("not a cursor of this cluster") from error
 
-    def _mac(self, body: bytes) -> bytes:
-        return hashlib.blake2b(body, key=self._key, digest_size=_MAC_BYTES).digest()
+
+def _sealing(key: bytes) -> bytes:
+    return hashlib.blake2b(key, person=b"arvados-cursor", digest_size=32).digest()
+
+
+def _mac(key: bytes, body: bytes) -> bytes:
+    return hashlib.blake2b(body, key=key, digest_size=_MAC_BYTES).digest()

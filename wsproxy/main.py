@@ -71,7 +71,7 @@ def services(
     source = EventSource(nats, router, health)
     grants = GrantsCache(nats)
     whereabouts = Whereabouts(nats, router, grants.now)
-    cursors = Codec(settings.seed("wsproxy").encode())
+    cursors = Codec(settings.seed("wsproxy").encode(), settings.former_seed("wsproxy"))
     places = RowPositions(nats, source.recent)
     logins = Logins(
         nats,

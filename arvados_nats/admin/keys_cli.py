@@ -100,8 +100,10 @@ def machine(host: str, folder: Path) -> None:
 def rotate(folder: Path, names: tuple[str, ...]) -> None:
     """Replace the keys NAMES in FOLDER by new ones.
 
-    The NATS servers and the services that use them must then be given the new configuration and be
-    restarted; connections that exist stay.
+    callout, callout-service, publisher, wsproxy and sys have a next key, which the servers know
+    already: restart the services, one after the other, then print nats.conf again, which from the
+    servers' next restart on shuts the former key out. The servers and the services must be told of
+    others together. Connections that exist stay.
     """
     for name in names:
         identities.load(folder, name)
@@ -112,7 +114,7 @@ def rotate(folder: Path, names: tuple[str, ...]) -> None:
 def _tell(folder: Path, changed: Iterable[str], word: str) -> None:
     changed = set(changed)
     for role, public in identities.load_all_public(folder).items():
-        click.echo(f"{word if role in changed else 'kept':8} {role:15} {public}")
+        click.echo(f"{word if role in changed else 'kept':8} {role:20} {public}")
 
 
 def _refuse_to_overwrite(folder: Path, names: Iterable[str]) -> None:

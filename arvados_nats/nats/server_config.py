@@ -147,10 +147,11 @@ configured users, so the callout writes both sides itself."""
 
 
 def accounts(public: Mapping[str, str], limits: AccountLimits) -> dict[str, Any]:
-    """The six accounts; `public` gives the public key of each identity."""
+    """The six accounts; `public` gives the public key of each identity, and next ones
+    (`service.keys.AHEAD`)."""
     return {
-        SYS: {"users": [{"nkey": public["sys"]}]},
-        AUTH: {"users": [{"nkey": public["callout"], "permissions": _callout_permissions()}]},
+        SYS: {"users": _users(public, "sys")},
+        AUTH: {"users": _users(public, "callout", permissions=_callout_permissions())},
         ARVADOS: {
             "jetstream": {
                 "max_mem": 0,
@@ -158,8 +159,11 @@ def accounts(public: Mapping[str, str], limits: AccountLimits) -> dict[str, Any]
                 "max_streams": limits.max_streams,
                 "max_consumers": limits.max_consumers,
             },
-            "users": [{"nkey": public[name]} for name in ("publisher", "wsproxy")]
-            + [{"nkey": public["callout-service"]}],
+            "users": [
+                user
+                for name in ("publisher", "wsproxy", "callout-service")
+                for user in _users(public, name)
+            ],
             "exports": [
                 {"stream": f"{subjects.LIVE}.>", "accounts": [USERS]},
                 {
@@ -177,7 +181,7 @@ def accounts(public: Mapping[str, str], limits: AccountLimits) -> dict[str, Any]
                 "max_subscriptions": limits.user_subscriptions,
                 "max_payload": Size(limits.sender_payload),
             },
-            "users": [{"nkey": public["system-logs"], "permissions": _system_log_permissions()}],
+            "users": _users(public, "system-logs", permissions=_system_log_permissions()),
             "imports": [{"service": {"account": ARVADOS, "subject": subject}} for subject in _SENT],
         },
         USERS: {
@@ -201,6 +205,15 @@ def accounts(public: Mapping[str, str], limits: AccountLimits) -> dict[str, Any]
             ],
         },
     }
+
+
+def _keys(public: Mapping[str, str], role: str) -> list[str]:
+    """The key of a role and, where one was made beforehand, the one that it has next."""
+    return [public[name] for name in (role, f"{role}.next") if name in public]
+
+
+def _users(public: Mapping[str, str], role: str, **more: Any) -> list[dict[str, Any]]:
+    return [{"nkey": key, **more} for key in _keys(public, role)]
 
 
 def _callout_permissions() -> dict[str, Any]:
@@ -230,7 +243,7 @@ def authorization(public: Mapping[str, str]) -> dict[str, Any]:
         "auth_callout": {
             "issuer": public["issuer"],
             "account": AUTH,
-            "auth_users": [public[name] for name in STATIC_USERS],
+            "auth_users": [key for name in STATIC_USERS for key in _keys(public, name)],
             "xkey": public["xkey"],
             "allowed_accounts": [USERS, REQUESTS],
         },

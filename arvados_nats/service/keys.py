@@ -59,6 +59,15 @@ SYS; the key that signs user JWTs, and the key that the servers seal callout req
 `routes` is no login: it is the password that the servers of a cluster show each other."""
 
 
+NEXT, FORMER = ".next", ".former"
+AHEAD = ("callout", "callout-service", "publisher", "wsproxy", "sys")
+"""Identities whose next key is made beforehand: the servers know it already when it is needed, so
+that nobody is refused while keys are replaced. The others are told to servers and services at once,
+or, like `system-logs`, are what further keys are made of."""
+_NEXT = tuple(f"{name}{NEXT}" for name in AHEAD)
+ALL = (*ROLES, *_NEXT)
+
+
 @dataclass(frozen=True, slots=True)
 class Seed:
     """A secret key. Its repr shows the public key; `text` and `raw` are the secret."""
@@ -143,7 +152,7 @@ def load(folder: Path, name: str) -> Seed:
         raise ConfigError(f"{path} cannot be read: {error.__class__.__name__}") from error
     except BadInput as error:
         raise ConfigError(f"{path}: {error}") from error
-    if seed.kind is not ROLES.get(name, seed.kind):
+    if seed.kind is not ROLES.get(name.removesuffix(NEXT), seed.kind):
         raise ConfigError(f"{path} holds a key of another kind than {name} needs")
     return seed
 
@@ -158,47 +167,69 @@ def load_public(folder: Path, name: str) -> str:
         raise ConfigError(f"{path} cannot be read: {error.__class__.__name__}") from error
     except BadInput as error:
         raise ConfigError(f"{path}: {error}") from error
-    if kind is not ROLES.get(name, kind):
+    if kind is not ROLES.get(name.removesuffix(NEXT), kind):
         raise ConfigError(f"{path} holds a key of another kind than {name} needs")
     return text
 
 
 def load_all_public(folder: Path) -> dict[str, str]:
-    """Role -> public key, of every role."""
-    return {name: load_public(folder, name) for name in ROLES}
+    """Role -> public key, of every role, and of every next key that there is."""
+    return {
+        name: load_public(folder, name)
+        for name in ALL
+        if name in ROLES or (folder / f"{name}.pub").exists()
+    }
 
 
 def missing(folder: Path) -> dict[str, Seed]:
     """New seeds for the roles that have none in a folder; nothing is written."""
-    return {
-        name: generate(kind) for name, kind in ROLES.items() if not (folder / f"{name}.nk").exists()
-    }
+    return {name: generate(_role(name)) for name in ALL if not (folder / f"{name}.nk").exists()}
 
 
 def ensure(folder: Path) -> list[str]:
     """Create what is missing, overwrite nothing; the names of the roles whose seed is new."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    created = [name for name in ROLES if not (folder / f"{name}.nk").exists()]
-    rotate(folder, created)
-    for name in ROLES:
+    made = missing(folder)
+    for name, seed in made.items():
+        _keep(folder, name, seed)
+    for name in ALL:
         if not (folder / f"{name}.pub").exists():
             _write(folder / f"{name}.pub", load(folder, name).public, 0o644)
-    return created
+    return [name for name in made if name in ROLES]
 
 
 def rotate(folder: Path, names: Iterable[str]) -> dict[str, Seed]:
-    """Replace these identities by new ones. Each file changes in one step or not at all."""
-    seeds = {name: generate(_role(name)) for name in names}
+    """Replace these identities. Each file changes in one step or not at all.
+
+    By their next key where there is one, which the servers know; another next one is made. The
+    former seed stays beside it: what was sealed with it can still be read.
+    """
+    seeds = {name: _following(folder, name) for name in names}
     for name, seed in seeds.items():
-        _write(folder / f"{name}.nk", seed.text, 0o600)
-        _write(folder / f"{name}.pub", seed.public, 0o644)
+        if name in AHEAD:
+            if (folder / f"{name}.nk").exists():
+                _write(folder / f"{name}{FORMER}.nk", load(folder, name).text, 0o600)
+            _keep(folder, f"{name}{NEXT}", generate(_role(name)))
+        _keep(folder, name, seed)
     return seeds
 
 
+def _following(folder: Path, name: str) -> Seed:
+    kind = _role(name)
+    there = name in AHEAD and (folder / f"{name}{NEXT}.nk").exists()
+    return load(folder, f"{name}{NEXT}") if there else generate(kind)
+
+
+def _keep(folder: Path, name: str, seed: Seed) -> None:
+    _write(folder / f"{name}.nk", seed.text, 0o600)
+    _write(folder / f"{name}.pub", seed.public, 0o644)
+
+
 def _role(name: str) -> Kind:
-    if name not in ROLES:
+    role = name.removesuffix(NEXT)
+    if role not in ROLES:
         raise ConfigError(f"{name} is no identity; there are {', '.join(ROLES)}")
-    return ROLES[name]
+    return ROLES[role]
 
 
 def _write(path: Path, text: str, mode: int) -> None:

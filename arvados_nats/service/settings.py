@@ -117,6 +117,13 @@ class NatsSettings(Block):
                 f" with: arvados-nats keys rotate {self.keys_dir} {name}"
             ) from error
 
+    def former_seed(self, name: str) -> bytes | None:
+        """The seed that an identity had before its keys were replaced, if it was kept."""
+        try:
+            return (self.keys_dir / f"{name}{keys.FORMER}.nk").read_bytes().strip() or None
+        except OSError:
+            return None
+
     @property
     def nats_servers(self) -> list[str]:
         return [server.strip() for server in self.nats_url.split(",") if server.strip()]

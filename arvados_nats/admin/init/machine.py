@@ -82,10 +82,8 @@ def files(
     ):
         yield File(path, f"{secret}\n", 0o600, (secret,))
     yield File(places.folder / "environment", _environment(answers))
-    public = {
-        name: seeds[name].public if name in seeds else keys.load(places.keys, name).public
-        for name in keys.ROLES
-    }
+    there = keys.load_all_public(places.keys) if len(seeds) < len(keys.ALL) else {}
+    public = {**there, **{name: seed.public for name, seed in seeds.items()}}
     server = server_config.Server("nats-1", store_dir=str(places.store))
     yield File(places.folder / "nats.conf", server_config.text(server, public), 0o600)
     if places.units:

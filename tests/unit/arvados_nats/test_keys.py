@@ -108,7 +108,7 @@ def test_ensure_makes_every_identity_once(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "keys"
     assert keys.ensure(folder) == list(keys.ROLES)
     before = {path.name: path.read_text() for path in folder.iterdir()}
-    assert set(before) == {f"{name}.{end}" for name in keys.ROLES for end in ("nk", "pub")}
+    assert set(before) == {f"{name}.{end}" for name in keys.ALL for end in ("nk", "pub")}
     assert keys.ensure(folder) == []
     assert {path.name: path.read_text() for path in folder.iterdir()} == before
 
@@ -145,6 +145,18 @@ def test_rotate_replaces_what_is_named_and_nothing_else(tmp_path: Path) -> None:
     assert {name for name in before if before[name] != after[name]} == {"xkey"}
     assert keys.load(tmp_path, "xkey") == made["xkey"]
     assert made["xkey"].kind is keys.Kind.CURVE
+
+
+def test_a_key_is_replaced_by_the_one_that_was_made_beforehand(tmp_path: Path) -> None:
+    """Servers know it already; another next one is there, and the former seed stays."""
+    keys.ensure(tmp_path)
+    former, following = keys.load(tmp_path, "wsproxy"), keys.load(tmp_path, "wsproxy.next")
+    keys.rotate(tmp_path, ["wsproxy"])
+    assert keys.load(tmp_path, "wsproxy") == following
+    assert keys.load_public(tmp_path, "wsproxy") == following.public
+    assert keys.load(tmp_path, "wsproxy.former") == former
+    assert keys.load(tmp_path, "wsproxy.next").public not in (former.public, following.public)
+    assert stat.S_IMODE((tmp_path / "wsproxy.former.nk").stat().st_mode) == 0o600
 
 
 def test_an_unknown_identity_is_a_config_error(tmp_path: Path) -> None:
