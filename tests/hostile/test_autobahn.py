@@ -1,7 +1,11 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The cases of the Autobahn testsuite, where it is installed (`pip install autobahntestsuite`)."""
+"""The cases of the Autobahn testsuite, where there is one: `WSTEST` names its program.
+
+Its release on PyPI does not start on Python 3, so `test_frames.py` has cases of ours: fragments,
+control frames, reserved bits and opcodes, close codes, UTF-8.
+"""
 
 from __future__ import annotations
 

@@ -38,6 +38,13 @@ class Connection(Protocol):
         """Say goodbye and close: the client is to connect again, elsewhere. Never waits."""
 
 
+class Served(Connection, Protocol):
+    """One that a door serves."""
+
+    def end(self) -> None:
+        """Free everything; the connection is over."""
+
+
 class Connections:
     """The open ones, and whether new ones are welcome."""
 
@@ -53,6 +60,19 @@ class Connections:
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(tuple(self._open))
+
+    @contextlib.contextmanager
+    def opened(self, connection: Served, version: str) -> Iterator[None]:
+        """It is one of them while the block runs, and frees everything after it."""
+        gauge = metrics.sockets.labels(version)
+        self.add(connection)
+        gauge.inc()
+        try:
+            yield
+        finally:
+            gauge.dec()
+            self.remove(connection)
+            connection.end()
 
     def add(self, connection: Connection) -> None:
         self._open.add(connection)

@@ -51,15 +51,8 @@ async def serve(services: Services, incoming: Incoming, place: Place) -> None:
     token = Token(incoming.query.get("api_token", ""))
     send_buffer = incoming.accept(services.transport.limits.pace)
     connection = ConnectionV0(services, incoming, send_buffer, place, token)
-    services.transport.connections.add(connection)
-    gauge = metrics.sockets.labels("0")
-    gauge.inc()
-    try:
+    with services.transport.connections.opened(connection, "0"):
         await connection.run()
-    finally:
-        gauge.dec()
-        services.transport.connections.remove(connection)
-        connection.end()
 
 
 class ConnectionV0:
@@ -104,7 +97,6 @@ class ConnectionV0:
                 await self.send_buffer.writable()
 
     def end(self) -> None:
-        """Free everything; the connection is over."""
         self._services.events.source.on_reset.discard(self._stream_reset)
         for task in self._tasks:
             task.cancel()

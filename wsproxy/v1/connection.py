@@ -51,15 +51,8 @@ async def serve(services: Services, incoming: Incoming, place: Place) -> None:
         send_buffer.gone()
         return
     connection = ConnectionV1(services, incoming, send_buffer, place)
-    services.transport.connections.add(connection)
-    gauge = metrics.sockets.labels("1")
-    gauge.inc()
-    try:
+    with services.transport.connections.opened(connection, "1"):
         await connection.run()
-    finally:
-        gauge.dec()
-        services.transport.connections.remove(connection)
-        connection.end()
 
 
 class ConnectionV1:
@@ -101,7 +94,6 @@ class ConnectionV1:
                 await self.send_buffer.writable()
 
     def end(self) -> None:
-        """Free everything; the connection is over."""
         self._stop_all()
         self._session.end()
         for task in self._tasks:

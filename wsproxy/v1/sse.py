@@ -22,7 +22,6 @@ from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1.requests import From, LogTarget
-from wsproxy import metrics
 from wsproxy.logins.logins import Login
 from wsproxy.logs.place import LogPlace
 from wsproxy.services import Services
@@ -86,10 +85,7 @@ class LogEvents:
         self._wire = SseWire(send, self._over.set)
         self.send_buffer = self._services.transport.send_buffers.open(self._wire)
         self._wire.attach(self.send_buffer)
-        self._services.transport.connections.add(self)
-        gauge = metrics.sockets.labels("sse")
-        gauge.inc()
-        try:
+        with self._services.transport.connections.opened(self, "sse"):
             await self._admit(token)
             await self._subscription.start()
             await self._wire.begin(200, _HEADERS + headers)
@@ -97,10 +93,6 @@ class LogEvents:
             self.spawn(self._until_gone(receive))
             await self._over.wait()
             await self._wire.finish()
-        finally:
-            gauge.dec()
-            self._services.transport.connections.remove(self)
-            self.end()
 
     async def _admit(self, token: Token) -> None:
         try:

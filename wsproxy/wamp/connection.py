@@ -56,15 +56,8 @@ async def serve(services: Services, incoming: Incoming, place: Place) -> None:
         send_buffer.gone()
         return
     connection = ConnectionWamp(services, incoming, send_buffer, place, revocable=revocable)
-    services.transport.connections.add(connection)
-    gauge = metrics.sockets.labels("wamp")
-    gauge.inc()
-    try:
+    with services.transport.connections.opened(connection, "wamp"):
         await connection.run()
-    finally:
-        gauge.dec()
-        services.transport.connections.remove(connection)
-        connection.end()
 
 
 class ConnectionWamp:
@@ -113,7 +106,6 @@ class ConnectionWamp:
                 await self.send_buffer.writable()
 
     def end(self) -> None:
-        """Free everything; the connection is over."""
         self._stop_all()
         self._session.end()
         for task in self._tasks:
