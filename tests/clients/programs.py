@@ -51,6 +51,19 @@ def _js(folder: Path) -> Sequence[str]:
     return [node, str(folder / "arvados_live.mjs")]
 
 
+def wamp(language: str, folder: Path) -> Sequence[str]:
+    """The same for a program that speaks WAMP with a library of others."""
+    if language == "go":
+        program = folder / "wamp"
+        run([_tool("go"), "build", "-trimpath", "-o", str(program), "."], HERE / "wamp_go")
+        return [str(program)]
+    node, npm = _tool("node"), _tool("npm")
+    for name in ("package.json", "package-lock.json", "arvados_wamp.js"):
+        shutil.copy(HERE / "wamp_js" / name, folder)
+    run([npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], folder)
+    return [node, str(folder / "arvados_wamp.js")]
+
+
 def _ruby() -> Sequence[str]:
     ruby = _tool("ruby")
     if subprocess.run([ruby, "-e", 'require "nats"'], capture_output=True, check=False).returncode:

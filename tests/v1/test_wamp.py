@@ -248,7 +248,7 @@ async def test_calls_are_those_of_native_clients(
     """The same messages and headers; more calls at once than there may be are refused."""
     made = await cluster.collection("one", owner=alice)
     async with joined(site, alice) as client:
-        _, _, _, _, who = await client.call("arvados.api.whoami")
+        _, _, _, _, who = await client.answer(48, {}, "arvados.api.whoami", None, None)
         assert (who["user_uuid"], who["is_admin"]) == (alice.uuid, False)
         _, _, _, _, found = await client.call(f"arvados.api.object.{made.uuid}")
         assert found["messages"][0]["json"]["uuid"] == made.uuid

@@ -69,20 +69,21 @@ class _Answer:
         self._services = services
         self._login = login
         self._call = call
+        self._args, self._kwargs = call.args or [], call.kwargs or {}
 
     async def result(self, topic: Topic | None) -> list[Any]:
         """Arguments and keyword arguments of the RESULT."""
-        name, call = self._call.procedure, self._call
+        name, kwargs = self._call.procedure, self._kwargs
         if name == HISTORY:
             return [[await self._history(topic)]]
-        if call.args:
+        if self._args:
             raise BadInput("send keyword arguments, which are those of a native client's request")
         if name == subjects.API_WHOAMI:
             return [[], self._whoami(await self._judge())]
         if name in self._services.answers.by_name:
-            return [[], _shown(await self._parts(name, {**call.kwargs, **_bounded(call.kwargs)}))]
+            return [[], _shown(await self._parts(name, {**kwargs, **_bounded(kwargs)}))]
         if name.startswith(OBJECT):
-            return [[], _shown(await self._parts(name, call.kwargs))]
+            return [[], _shown(await self._parts(name, kwargs))]
         raise _Unknown
 
     async def _judge(self) -> Judge:
@@ -116,7 +117,7 @@ class _Answer:
         target = topic.target
         if not isinstance(target, EventsTarget) or target.below:
             raise BadInput("this topic has no history here: see arvados.api.logs and .object")
-        asked = _asked(self._call)
+        asked = _asked(self._args, self._kwargs)
         created = self._services.events.source.created
         cursors = self._services.cursors
         begin = EventCursor(created, asked.after_publication)
@@ -154,10 +155,10 @@ class _History(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     after_publication: int = 0
 
 
-def _asked(call: Call) -> _History:
-    given = dict(call.kwargs)
-    if len(call.args) > 1:
-        given["limit"] = call.args[1]
+def _asked(args: list[Any], kwargs: dict[str, Any]) -> _History:
+    given = dict(kwargs)
+    if len(args) > 1:
+        given["limit"] = args[1]
     try:
         asked = msgspec.convert(given, _History)
     except msgspec.ValidationError as error:

@@ -128,13 +128,13 @@ class Unsubscribe(Struct, frozen=True, array_like=True, tag=int(Code.UNSUBSCRIBE
 
 
 class Call(Struct, frozen=True, array_like=True, tag=int(Code.CALL)):
-    """Ask for something."""
+    """Ask for something. nexus' client sends null for arguments that are not there."""
 
     request: Id
     options: dict[str, Any]
     procedure: Uri
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
+    args: list[Any] | None = None
+    kwargs: dict[str, Any] | None = None
 
 
 class Cancel(Struct, frozen=True, array_like=True, tag=int(Code.CANCEL)):

@@ -1,0 +1,90 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""autobahn-js and nexus' Go client, as they come, through all that can befall a WAMP session."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from sandbox.stack import Stack
+from tests.clients import programs
+from tests.clients.programs import Program, running
+from tests.support.clients.v1 import Logs
+
+
+@pytest.fixture(scope="module", params=["js", "go"])
+def command(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Sequence[str]:
+    try:
+        return programs.wamp(request.param, tmp_path_factory.mktemp(f"wamp_{request.param}"))
+    except programs.Missing as reason:
+        pytest.skip(f"{request.param}: {reason}")
+
+
+def told(program: Program, on: int, key: str) -> list[dict[str, Any]]:
+    """What was told of one topic under one name."""
+    lines = map(json.loads, program.lines)
+    return [line[key] for line in lines if line["on"] == on and key in line]
+
+
+async def test_a_library_of_wamp(stack: Stack, command: Sequence[str]) -> None:
+    """Joins, reads a running container's log from its beginning, hears events by prefix and an
+    object, loses one, comes back from a drain where it was, and leaves when its token dies."""
+    cluster = stack.sandbox.cluster
+    alice, bob = await cluster.user("alice"), await cluster.user("bob")
+    project, shared = await cluster.project(owner=alice), await cluster.project(owner=bob)
+    lent = await cluster.collection(owner=shared, by=bob)
+    await cluster.share(shared, alice, by=bob)
+    container = await cluster.run(await cluster.container_request(owner=project, by=alice))
+    log = "from the beginning é\n".encode()
+    await cluster.write_log(container, "stdout.txt", log)
+    topics = [
+        [f"arvados.log.{container.uuid}", {}],
+        [f"arvados.event.{project.uuid}.collection", {"match": "prefix"}],
+        [f"arvados.object.{lent.uuid}", {"get_retained": True}],
+        ["arvados.object.zzzzz-4zz18-000000000000000", {}],
+    ]
+    environment = {
+        "ARVADOS_WAMP_URL": f"{stack.page_url.replace('http', 'ws', 1)}/wamp",
+        "ARVADOS_API_TOKEN": alice.token,
+    }
+
+    def read(program: Program) -> bytes:
+        logs = Logs()
+        for body in told(program, 0, "log"):
+            logs.take(body)
+        return logs.content(container.uuid, "stdout.txt")
+
+    async with running(command, json.dumps(topics), environment=environment) as program:
+        await program.says(f"whoami {alice.uuid}", within=60)
+        await program.says("subscribed 2", within=60)
+        await program.until(
+            lambda: any("not_authorized" in line for line in program.said), "refused", within=90
+        )
+        if "js" in command[-1]:  # nexus' client drops what comes before its Subscribe has returned
+            await program.until(lambda: read(program) == log, "the log", within=60)
+            await cluster.write_log(container, "stdout.txt", b"live\n")
+            await program.until(lambda: read(program) == log + b"live\n", "live", within=60)
+            await program.until(lambda: bool(told(program, 2, "object")), "the object", within=60)
+        made = [(await cluster.collection(owner=project, by=alice)).uuid for _ in range(3)]
+        await program.until(lambda: len(told(program, 1, "event")) >= 3, "events", within=60)
+        await cluster.unshare(shared, alice, by=bob)
+        await program.until(lambda: bool(told(program, 2, "revoked")), "revoked", within=60)
+        await program.says("unsubscribed 2", within=60)
+
+        proxy = stack.services["wsproxy"]
+        await proxy.stop(60)
+        await program.says("left", within=60)
+        made += [(await cluster.collection(owner=project, by=alice)).uuid for _ in range(3)]
+        await proxy.start()
+        await program.says("joined", times=2, within=120)
+        await program.until(lambda: len(told(program, 1, "event")) >= 6, "resumed", within=60)
+        assert [event["object_uuid"] for event in told(program, 1, "event")] == made
+        await cluster.logout(alice)
+        assert await program.ends(within=60) == 3
