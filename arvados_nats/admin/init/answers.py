@@ -20,6 +20,7 @@ import click
 from pydantic import SecretStr
 
 from arvados_nats.admin.settings import Settings as SiteSettings
+from arvados_nats.arvados import config as arvados_config
 from arvados_nats.errors import ConfigError
 from arvados_nats.postgres import arvados_tables
 from arvados_nats.postgres import dsn as postgres_dsn
@@ -70,6 +71,15 @@ def read(known_dsn: str = "") -> Answers:
         ),
         more=dict(_more(settings)),
     )
+
+
+def cluster() -> str:
+    """The cluster's five characters: of Arvados' own file, or asked for."""
+    settings = process.load(lambda: Settings(secrets_dir=_NOWHERE))
+    if settings.arvados_config is None:
+        return settings.arvados_cluster or _ask("ARVADOS_NATS_ARVADOS_CLUSTER", "Cluster id")
+    clusters = arvados_config.read(settings.arvados_config)
+    return arvados_config.choose(clusters, settings.arvados_cluster).name
 
 
 def _more(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from arvados_nats.admin import unit_files
 from arvados_nats.admin.init import answers as asked
+from arvados_nats.admin.init import kubernetes as chart
 from arvados_nats.admin.init import machine, written
 from arvados_nats.admin.init.machine import Places, Site
-from arvados_nats.admin.init.written import Change, State
+from arvados_nats.admin.init.written import Change, File, State
 from arvados_nats.errors import ConfigError
 from arvados_nats.service import keys
 
@@ -22,7 +24,9 @@ _Folder = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("folder", type=_Folder, default=machine.FOLDER)
+@click.argument("folder", type=_Folder, required=False)
+@click.option("--kubernetes", is_flag=True, help="Values for the chart and Secrets instead.")
+@click.option("--namespace", default=chart.NAMESPACE, show_default=True, help="Of the chart.")
 @click.option("--host", metavar="NAME", help="Public name of wsproxy: also writes nginx.conf.")
 @click.option(
     "--certificate", nargs=2, metavar="CERT KEY", help="Of that name, where nginx finds them."
@@ -44,7 +48,9 @@ _Folder = click.Path(file_okay=False, path_type=Path)
 @click.option("--overwrite", is_flag=True, help="Also what a person changed; it stays as *.old.")
 @click.option("--yes", is_flag=True, help="Write without asking.")
 def init(
-    folder: Path,
+    folder: Path | None,
+    kubernetes: bool,
+    namespace: str,
     host: str | None,
     certificate: tuple[str, str] | None,
     units: Path,
@@ -54,22 +60,40 @@ def init(
 ) -> None:
     """Write all that this machine needs into FOLDER: keys, secrets, settings, units.
 
+    FOLDER is /etc/arvados-nats, or ./arvados-nats with --kubernetes.
+
     What a site is comes from Arvados' own file (`arvados-nats --arvados-config FILE init`), from
     the environment by the names of docs/settings.md, or is asked for. It can be run again: what
     changed is shown before it is written, and what a person changed is kept.
     """
+    if kubernetes:
+        _for_kubernetes(folder or chart.FOLDER, namespace, host, overwrite=overwrite, yes=yes)
+        return
+    folder = folder or machine.FOLDER
     places = Places(folder, _own_units(units), Path(sys.prefix) / "bin", store_dir)
     site = _site(host, certificate)
     known = places.dsn.read_text(encoding="utf-8").strip() if places.dsn.exists() else ""
     answers = asked.read(known)
-    seeds = keys.missing(places.keys)
-    files = machine.files(answers, seeds, places, site)
+    files = machine.files(answers, keys.missing(places.keys), places, site)
+    _write(folder, files, overwrite=overwrite, yes=yes)
+    click.echo(_next(answers.database, places))
+
+
+def _for_kubernetes(
+    folder: Path, namespace: str, host: str | None, *, overwrite: bool, yes: bool
+) -> None:
+    answers = asked.read(chart.dsn(folder))
+    files = chart.files(answers, folder, asked.cluster(), namespace, host)
+    _write(folder, files, overwrite=overwrite, yes=yes)
+    click.echo(chart.following(answers, folder, namespace))
+
+
+def _write(folder: Path, files: Iterator[File], *, overwrite: bool, yes: bool) -> None:
     wanted = written.changes(folder, files, overwrite=overwrite)
     _show(wanted)
     if not yes and not _confirmed(wanted):
         sys.exit(1)
     written.write(folder, wanted)
-    click.echo(_next(answers.database, places))
 
 
 def _own_units(folder: Path) -> Path | None:

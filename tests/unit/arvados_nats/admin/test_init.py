@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from arvados_nats.admin import unit_files
@@ -20,6 +22,7 @@ from arvados_nats.service import keys
 from publishers.settings import Settings as PublisherSettings
 
 SITE = Path(__file__).parents[2] / "site_config.yml"
+CHART = Path(__file__).parents[4] / "helm" / "arvados-nats"
 
 
 @pytest.fixture(autouse=True)
@@ -165,3 +168,31 @@ def test_the_same_database_as_our_role(url: str, expected: str) -> None:
 def test_the_role_is_quoted() -> None:
     """A password is text, whatever is in it."""
     assert "PASSWORD 'a''b'" in machine.role_sql("arvados_nats", "a'b")
+
+
+def test_the_chart_gets_values_that_it_has(tmp_path: Path) -> None:
+    """Each by a name of values.yaml; the Secrets that they name come with them, for their owner."""
+    answer = run(tmp_path, "--yes", "--kubernetes", "--host", "ws2.example.org")
+    assert answer.exit_code == 0, answer.output
+    assert "secretxurid" not in answer.output
+    folder = tmp_path / "etc"
+    values = yaml.safe_load((folder / "values.yaml").read_text())
+    known = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
+    for part, settings in values.items():
+        for name in settings:
+            assert name in known[part]
+        for name in settings.get("settings", {}):
+            assert name in schema[part]["properties"]["settings"]["properties"]
+    assert values["arvados"]["clusterID"] == "xurid"
+    assert values["wsproxy"]["externalURL"] == "wss://ws2.example.org/websocket"
+    secrets = {
+        each["metadata"]["name"]: each["stringData"]
+        for each in yaml.safe_load_all((folder / "secrets.yaml").read_text())
+    }
+    assert set(secrets) == {values[part]["existingSecret"] for part in ("arvados", "postgresql")}
+    assert dsn.options(secrets["arvados-postgresql"]["dsn"])["user"] == "arvados_nats"
+    assert stat.S_IMODE((folder / "secrets.yaml").stat().st_mode) == 0o600
+    before = (folder / "secrets.yaml").read_text()
+    run(tmp_path, "--yes", "--kubernetes", "--host", "ws2.example.org")
+    assert (folder / "secrets.yaml").read_text() == before
