@@ -130,9 +130,13 @@ async def _side(made: World, services: Stack, first: str, options: argparse.Name
         ]
         await _writing(write, options.rate, _WARM)
         tabs.seen.clear()
+        proxy = services.services["wsproxy"].process
+        pid = proxy.pid if proxy else 0
+        cpu = processes.cpu_seconds(pid)
         asked, came, began = tabs.asked, gateway(), time.monotonic()
         await _writing(write, options.rate, options.seconds)
         took, asked, came = time.monotonic() - began, tabs.asked - asked, gateway() - came
+        cpu = processes.cpu_seconds(pid) - cpu
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -143,6 +147,7 @@ async def _side(made: World, services: Stack, first: str, options: argparse.Name
         **figures.delays(late),
         "questions_per_second": asked / took,
         "gateway_per_second": came / took,
+        "proxy_cpu_ms_per_question": cpu / asked * 1000 if asked else 0.0,
         "left": tabs.left,
         "exact": float(not tabs.wrong),
     }

@@ -8,7 +8,8 @@
  * was missed follows. It closes when the page closes it, and when the server says that the token is dead.
  */
 
-const FIRST_PAUSE_MS = 500;
+const SHORTEST_PAUSE_MS = 100;
+const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 30_000;
 const GOOD_AFTER_MS = 65_000;
 /** The server sends something every minute; who has heard nothing for so long asks. */
@@ -35,10 +36,10 @@ export interface Told {
 
 type Native = typeof WebSocket;
 
-/** A time between half of a growing pause and all of it. */
+/** Some time of a growing pause, so that pages that lost one server do not come back in the same second. */
 export function pauseBefore(attempt: number, random = Math.random): number {
   const longest = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.min(attempt, 10));
-  return longest * (0.5 + random() / 2);
+  return Math.max(SHORTEST_PAUSE_MS, longest * random());
 }
 
 /** A command of the page, to be answered with all that came after a row. */
