@@ -13,8 +13,9 @@ TESTS ?= tests
 PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder $(if $(CI),--reruns 3)
 
 BIN := $(VENV)/bin
-# What the image would hold, installed anew for the tests of the chart's pods.
+# What the image would hold, for the tests of the chart's pods; installed anew where it is not that any more.
 IMAGE := .venv-image
+SHIPPED := $(shell sed -n 's/^!//p' .containerignore | grep -vx web | xargs -I{} find {} -type f -not -name '*.pyc')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 LOCK := .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
@@ -29,12 +30,11 @@ WEB := $(shell find web -name node_modules -prune -o -type f -print)
 demo: $(VENV)/.sandbox $(PAGE)
 	$(BIN)/arvados-nats demo $(DEMO_ARGS)
 
-test: $(VENV)/.test $(PAGE)
+test: $(VENV)/.test $(IMAGE)/.installed
 	.ci/web $(VENV) test
 	.ci/prepare browser
 	.ci/prepare helm
 	.ci/prepare promtool
-	.ci/image $(IMAGE) $(PYTHON)
 	$(if $(CI),$(if $(filter tests,$(TESTS)),PYTHON=$(PYTHON) .ci/newest $(MAKE)))
 	$(if $(filter tests,$(TESTS)),.ci/oldest $(VENV))
 	ARVADOS_NATS_IMAGE=$(IMAGE) $(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
@@ -68,10 +68,9 @@ bench: $(VENV)/.test $(PAGE)
 	$(if $(BENCH),$(BIN)/python -m bench $(BENCH),\
 		$(BIN)/python -m bench publish && $(BIN)/python -m bench latency)
 
-chart: $(VENV)/.test $(PAGE)
+chart: $(VENV)/.test $(IMAGE)/.installed
 	.ci/prepare helm
 	.ci/prepare promtool
-	.ci/image $(IMAGE) $(PYTHON)
 	ARVADOS_NATS_IMAGE=$(IMAGE) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/chart
 
 # The chart on a real Kubernetes API server, with admission and controllers; needs Go, and time to
@@ -132,6 +131,10 @@ $(VENV)/.test: $(VENV)/.sandbox
 
 $(VENV)/.check: $(VENV)/.test
 	$(PIP) --group check
+	touch $@
+
+$(IMAGE)/.installed: $(PAGE) $(SHIPPED) Containerfile .ci/image
+	.ci/image $(IMAGE) $(PYTHON)
 	touch $@
 
 $(PAGE): $(WEB) | $(VENV)/.sandbox

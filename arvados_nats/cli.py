@@ -55,7 +55,7 @@ ELSEWHERE = {
 GROUPS = {
     "Watching processes and changes": ("logs", "watch", "whoami"),
     "Trying it": ("demo",),
-    "For administrators": ("check", "config", "keys", "status"),
+    "For administrators": ("init", "doctor", "check", "config", "keys", "status"),
     "Services": ("authcallout", "publishers", "wsproxy"),
 }
 
