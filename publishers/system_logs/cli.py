@@ -10,6 +10,7 @@ nothing else; `arvados-nats keys machine` makes it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ from publishers.system_logs.journal import Journal
 from publishers.system_logs.pipe import PipeLines
 from publishers.system_logs.place import PlaceFile
 from publishers.system_logs.publisher import Sender, Source
+
+logger = logging.getLogger(__name__)
 
 IDENTITY = "system-logs"
 
@@ -100,6 +103,11 @@ def _login(settings: SystemLogSettings) -> tuple[str | None, str | None, str]:
     secret = settings.seed(IDENTITY)
     host = machine_keys.named(secret)
     if host is None:
+        logger.warning(
+            "this machine has the seed of all machines and can write as each of them: give it"
+            " a key of its own, `arvados-nats keys machine`",
+            extra={"action": "system_logs.shared_seed"},
+        )
         return secret, None, subjects.inbox_prefix(IDENTITY)
     if host != subjects.file_token(settings.system_log_host):
         raise ConfigError(

@@ -43,6 +43,15 @@ def write(journal: Journald, *messages: str, unit: str = "crunch-run.service") -
         journal.write(message.encode(), SYSLOG_IDENTIFIER="test", UNIT=unit, PRIORITY="4")
 
 
+async def test_a_machine_with_the_seed_of_all_says_so(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It goes on as it did, and is told of keys of its own."""
+    await world.piped(b'{"message": "shared"}\n')
+    assert [record.message for record in await world.records()] == ["shared"]
+    assert caplog.text.count("`arvados-nats keys machine`") == 1
+
+
 async def test_records_of_the_journal_are_stored_by_host_and_unit(
     world: World, journal: Journald
 ) -> None:
