@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
@@ -96,7 +96,7 @@ async def test_all_is_done_with_keys(page: Page, stack: Stack, user: Actor) -> N
     cluster = stack.sandbox.cluster
     user = await cluster.user("typist")
     text = "".join(f"line {n:04d}{' needle' if n % 1000 == 0 else ''}\n" for n in range(6000))
-    request, _ = await running_request(stack, user, text)
+    request, container = await running_request(stack, user, text)
     await cluster.write_log(request, "stderr.txt", b"ERROR: no\n")
     press = page.keyboard.press
     await page.goto(f"{stack.page_url}/#token={user.token}")
@@ -135,10 +135,80 @@ async def test_all_is_done_with_keys(page: Page, stack: Stack, user: Actor) -> N
     await press("End")
     await expect(log).to_contain_text("line 5999")
     await expect(page.locator("#follow")).to_have_attribute("aria-pressed", "true")
+    await press("N")
+    await expect(page.locator("#log .picked")).to_have_text("line 5000 needle")
+    await press("l")
+    await expect(page.locator("#line")).to_contain_text("link")
+    assert "offset=" in page.url
+    await press("f")
+    await expect(page.locator("#follow")).to_have_attribute("aria-pressed", "true")
+    await press("w")
+    await expect(page.locator("#wrap")).not_to_be_checked()
+    size = "getComputedStyle(document.querySelector('#log > div')).getPropertyValue('--log-size')"
+    before = await page.evaluate(size)
+    await press("+")
+    assert await page.evaluate(size) != before
+    await press("-")
+    assert await page.evaluate(size) == before
+    await press("p")
+    await expect(page.locator("#line")).to_contain_text("no statistics")
+    for key, name in (("d", "stdout.txt"), ("D", f"{container.uuid}-logs.tar")):
+        async with page.expect_download() as started:
+            await press(key)
+        assert (await started.value).suggested_filename == name
+    await press("[")
+    await expect(page.get_by_role("tab", name="stderr.txt")).to_have_attribute(
+        "aria-selected", "true"
+    )
     await press("?")
     await expect(page.locator("#keys")).to_contain_text("find in the whole log")
     await press("Escape")
     await expect(page.locator("#keys")).to_be_hidden()
+
+
+_NODE = (
+    "2026-11-30T01:00:0{}.000000000Z cpu 9 user 1 sys 8 cpus -- interval 10.0 seconds 70.0 user"
+    " 1.0 sys\n"
+)
+
+
+async def test_what_it_uses_is_a_table_too_and_workbench_a_link(
+    page: Page, stack: Stack, user: Actor
+) -> None:
+    """Memory against its limit and the node beside the container, for who cannot see the plots;
+    the process, its output and its saved log lead into Workbench."""
+    cluster = stack.sandbox.cluster
+    request = await cluster.container_request(
+        "measured", owner=user, runtime_constraints={"ram": 2**30, "vcpus": 4}
+    )
+    container = await cluster.run(request)
+    await cluster.write_log(container, "crunchstat.txt", _STATISTICS.encode())
+    await cluster.write_log(container, "hoststat.txt", "".join(map(_NODE.format, (1, 2))).encode())
+
+    async def with_workbench(route: Route) -> None:
+        answer = await route.fetch()
+        told = {**await answer.json(), "workbench": "https://wb.example/"}
+        await route.fulfill(response=answer, json=told)
+
+    await page.route("**/v1/site", with_workbench)
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.get_by_role("tab", name="hoststat.txt")).to_be_visible()
+    await page.locator("#plot").click()
+    await expect(page.locator("#plots canvas")).to_have_count(2)
+    await page.locator("#plots summary").click()
+    for name, most in (("memory", "59.0 MB"), ("memory limit", "1.1 GB"), ("node: cpu", "7.10")):
+        row = page.get_by_role("rowheader", name=name, exact=True).locator("xpath=..")
+        await expect(row.get_by_role("cell").last).to_have_text(most)
+    await cluster.finish(container)
+    reached = await cluster.reload(request)
+    places = {
+        "Workbench": f"processes/{request.uuid}",
+        "Output": f"collections/{reached['output_uuid']}",
+        "Saved log": f"collections/{reached['log_uuid']}",
+    }
+    for name, path in places.items():
+        link = page.get_by_role("link", name=name, exact=True)
+        await expect(link).to_have_attribute("href", f"https://wb.example/{path}")
 
 
 async def test_new_lines_are_told_in_few_words(page: Page, stack: Stack, user: Actor) -> None:

@@ -151,6 +151,7 @@ async def _plots(page: Page, sights: Sights) -> None:
     await page.keyboard.press("p")
     await expect(page.locator("#plots canvas").nth(3)).to_be_visible()
     await page.locator("#plots summary").click()
+    await page.evaluate("document.getElementById('plots').scrollTop = 0")
 
 
 async def _found(page: Page, sights: Sights) -> None:
