@@ -70,6 +70,7 @@ class ObjectHub:
             except Refused:
                 if own:
                     raise
+                await asyncio.sleep(0)  # what is over already is waited for without a turn
         return self.state
 
     def change(self, stored: StoredEvent) -> None:
