@@ -83,7 +83,7 @@ async def _write(stack: Stack, object_uuid: str, written: list[str], stop: async
     await connection.close()
 
 
-@pytest.mark.timeout(60 + 8 * SECONDS)
+@pytest.mark.timeout(240 + 8 * SECONDS)  # with the stack that it starts and ends
 async def test_an_upgrade_under_load_loses_and_doubles_nothing(stack: Stack) -> None:
     """Each socket is shown each row once; a token's end is seen on each release."""
     cluster = stack.sandbox.cluster
