@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 
 from arvados_nats import cli
 from arvados_nats.commands import logs, nats_login
+from arvados_nats.commands.log_lines.choice import moment
 from arvados_nats.commands.logs_cli import logs as logs_command
 from arvados_nats.commands.nats_login import Holder
 from arvados_nats.commands.watch_cli import watch as watch_group
@@ -83,3 +85,33 @@ def test_every_option_is_in_the_guide() -> None:
     }
     assert "--exit-code" in options
     assert sorted(option for option in options if f"`{option}`" not in guide) == []
+
+
+def test_every_command_has_its_group_in_the_help() -> None:
+    """What is new is shown, too, and once."""
+    named = [name for names in cli.GROUPS.values() for name in names]
+    assert sorted(named) == sorted(cli.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90s", "2026-01-31T11:58:30+00:00"),
+        ("1h30m", "2026-01-31T10:30:00+00:00"),
+        ("2d", "2026-01-29T12:00:00+00:00"),
+        ("2026-01-31T09:00:00+01:00", "2026-01-31T08:00:00+00:00"),
+        ("2026-01-31T09:00:00Z", "2026-01-31T09:00:00+00:00"),
+    ],
+)
+def test_a_time_is_one_of_the_day_or_so_long_ago(text: str, expected: str) -> None:
+    """As people say it, and as ISO 8601 has it."""
+    now = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    assert moment(text, now) == datetime.fromisoformat(expected)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "12", "h", "99999999999999d", "2026-13-01"])
+def test_what_is_no_time_is_told(text: str) -> None:
+    """As what is wrong with the option, not by a traceback."""
+    result = CliRunner().invoke(cli.main, ["logs", "--since", text, "x"])
+    assert result.exit_code == 2
+    assert "neither a time" in result.output
