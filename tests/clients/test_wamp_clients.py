@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
-from sandbox.stack import Stack
+from sandbox import ports
+from sandbox.stack import Service, Stack
 from tests.clients import programs
 from tests.clients.programs import Program, running
 from tests.support.clients.v1 import Logs
@@ -27,13 +28,27 @@ def command(
         pytest.skip(f"{request.param}: {reason}")
 
 
+@pytest.fixture
+async def proxy(stack: Stack) -> AsyncIterator[tuple[Service, str]]:
+    """A replica that is this test's to stop, and where it listens."""
+    port = next(ports.candidates())
+    listen = f"127.0.0.1:{port}"
+    replica = stack.add("wsproxy of WAMP", ["wsproxy"], ARVADOS_NATS_LISTEN=listen)
+    del stack.services[replica.name]
+    await replica.start()
+    yield replica, f"ws://{listen}/wamp"
+    await replica.stop()
+
+
 def told(program: Program, on: int, key: str) -> list[dict[str, Any]]:
     """What was told of one topic under one name."""
     lines = map(json.loads, program.lines)
     return [line[key] for line in lines if line["on"] == on and key in line]
 
 
-async def test_a_library_of_wamp(stack: Stack, command: Sequence[str]) -> None:
+async def test_a_library_of_wamp(
+    stack: Stack, proxy: tuple[Service, str], command: Sequence[str]
+) -> None:
     """Joins, reads a running container's log from its beginning, hears events by prefix and an
     object, loses one, comes back from a drain where it was, and leaves when its token dies."""
     cluster = stack.sandbox.cluster
@@ -51,7 +66,7 @@ async def test_a_library_of_wamp(stack: Stack, command: Sequence[str]) -> None:
         ["arvados.object.zzzzz-4zz18-000000000000000", {}],
     ]
     environment = {
-        "ARVADOS_WAMP_URL": f"{stack.page_url.replace('http', 'ws', 1)}/wamp",
+        "ARVADOS_WAMP_URL": proxy[1],
         "ARVADOS_API_TOKEN": alice.token,
     }
 
@@ -78,11 +93,10 @@ async def test_a_library_of_wamp(stack: Stack, command: Sequence[str]) -> None:
         await program.until(lambda: bool(told(program, 2, "revoked")), "revoked", within=60)
         await program.says("unsubscribed 2", within=60)
 
-        proxy = stack.services["wsproxy"]
-        await proxy.stop(60)
+        await proxy[0].stop(60)
         await program.says("left", within=60)
         made += [(await cluster.collection(owner=project, by=alice)).uuid for _ in range(3)]
-        await proxy.start()
+        await proxy[0].start()
         await program.says("joined", times=2, within=120)
         await program.until(lambda: len(told(program, 1, "event")) >= 6, "resumed", within=60)
         assert [event["object_uuid"] for event in told(program, 1, "event")] == made

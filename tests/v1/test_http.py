@@ -35,7 +35,7 @@ REQUESTS = "/arvados/v1/container_requests/{uuid}/log_events"
 FOLDER = "/arvados/v1/container_requests/{uuid}/log/{path}"
 CONTAINERS = "/arvados/v1/containers/{uuid}/log_events"
 GUARDED = ("/_health/ping", "/_health/db", "/metrics")
-PLAIN = ("/websocket", "/v1/stream", "/arvados/v1/events.ws")
+PLAIN = ("/websocket", "/v1/stream", "/wamp", "/arvados/v1/events.ws")
 HIDDEN = "zzzzz-{}-000000000000001"
 
 

@@ -96,7 +96,7 @@ async def test_lines_as_they_are_written_and_an_end(
         assert events.answer.status_code == 200
         assert events.answer.headers["content-type"].startswith("text/event-stream")
         assert events.answer.headers["x-accel-buffering"] == "no"
-        assert events.answer.headers["cache-control"] == "no-store"
+        assert events.answer.headers["cache-control"] == "no-store, no-transform"
         await events.until("log")
         await cluster.write_log(container, "stdout.txt", b"later\n")
         await events.until("log")
@@ -108,6 +108,9 @@ async def test_lines_as_they_are_written_and_an_end(
         done = events.last_id
     async with opened(site, request.uuid, alice, last=done) as events:
         assert events.answer.status_code == 204
+    for name in ("last_event_id", "lastEventId"):
+        async with opened(site, request.uuid, alice, f"?{name}={done}") as events:
+            assert events.answer.status_code == 204
 
 
 async def test_any_event_id_resumes_exactly(site: Site, cluster: Cluster, alice: Actor) -> None:

@@ -8,7 +8,7 @@ token in the Authorization header. Each event's data is one message of protocol 
 of all files, so that `Last-Event-ID` resumes exactly. The hub underneath is the one of v1.
 After the last `end` the id says so, and a client that comes back with it gets 204, which ends the
 reconnecting of an EventSource. Works with `curl -N`; `X-Accel-Buffering: no` keeps nginx from
-holding it back.
+holding it back, `no-transform` keeps proxies from compressing it, which holds it back as well.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RETRY = b"retry: 1000\n\n"
 _ID = "log"
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store"),
+    (b"cache-control", b"no-store, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
 

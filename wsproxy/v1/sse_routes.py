@@ -59,7 +59,9 @@ def _answer(services: Services, request: Request, uuid: str, kind: str) -> Respo
     if named is None or named.name != kind:
         return _error(404, NOT_READABLE, cross)
     try:
-        last = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
+        query = request.query_params
+        resumed = query.get("last_event_id") or query.get("lastEventId")  # the latter by polyfills
+        last = request.headers.get("last-event-id") or resumed
         target, done = target_of(services, uuid, request.query_params, last)
     except BadInput as error:
         return _error(400, str(error), cross)
