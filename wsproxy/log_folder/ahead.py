@@ -13,8 +13,8 @@ from collections import OrderedDict
 MOST_OF_A_FILE = 256 * 1024
 MOST = 32 * 1024 * 1024
 
-Key = tuple[str, str]
-"""Container and file."""
+Key = tuple[str, str, int]
+"""Container, file, and which life of the file."""
 
 
 class Ahead:

@@ -45,10 +45,12 @@ class Folder:
         self._request = request
         self._hub: LogHub = services.logs.open(container, watching=False)
         self._flights = SingleFlight[Form, Listing]("log folder")
-        self._reads = SingleFlight[tuple[str, int], None]("log folder bytes")
+        self._reads = SingleFlight[tuple[str, LogPlace], None]("log folder bytes")
         self._listings: dict[Form, tuple[Listing, float]] = {}
         self._usual = _USUAL
         self._sizes: dict[str, int] = {}
+        self._epochs: dict[str, int] = {}
+        """Which life of each file it was when the newest listing was asked for."""
         self._shrunk: set[str] = set()
 
     def close(self) -> None:
@@ -75,20 +77,27 @@ class Folder:
 
     async def read(self, access: Access, name: str, start: int, stop: int) -> bytes:
         """These bytes, all of them; Unavailable if they do not fit together."""
-        file = self._hub.files.get(name)
-        place = LogPlace(file.frontier.epoch, file.frontier.edge) if file else LogPlace(0, 0)
-        if name in self._shrunk or stop - max(start, place.offset) > MOST_OF_A_FILE:
+        place, file = self._frontier(name), self._hub.files.get(name)
+        if (
+            name in self._shrunk
+            or place.epoch != self._epochs.get(name, 0)
+            or stop - max(start, place.offset) > MOST_OF_A_FILE
+        ):
             raise Unavailable("the stream does not have all of this")
         if file is not None and (recent := file.frontier.recent.read(start, stop)):
             return recent
-        found = await self._stored(
-            access, name, start, LogPlace(place.epoch, min(place.offset, stop))
-        )
+        goal = LogPlace(place.epoch, min(place.offset, stop))
+        found = await self._stored(access, name, start, goal)
         while start + len(found) < stop:
-            found += await self._newer(access, name, start + len(found))
-        if name in self._shrunk:
+            found += await self._newer(access, name, LogPlace(place.epoch, start + len(found)))
+        if name in self._shrunk or self._frontier(name).epoch != place.epoch:
             raise Unavailable("the file began anew")
         return bytes(found[: stop - start])
+
+    def _frontier(self, name: str) -> LogPlace:
+        """How far the stream has a file."""
+        file = self._hub.files.get(name)
+        return LogPlace(file.frontier.epoch, file.frontier.edge) if file else LogPlace(0, 0)
 
     async def _stored(self, access: Access, name: str, start: int, goal: LogPlace) -> bytearray:
         """What the stream has, and what has left it; the readers of v1 share these reads."""
@@ -102,22 +111,27 @@ class Folder:
             found += step.data
         return found[start - first : max(start, goal.offset) - first]
 
-    async def _newer(self, access: Access, name: str, at: int) -> bytes:
+    async def _newer(self, access: Access, name: str, at: LogPlace) -> bytes:
         """Bytes that were not stored yet when this began."""
-        key = (self.container, name)
-        if not (held := self._ahead.read(key, at)):
+        key = (self.container, name, at.epoch)
+        if not (held := self._ahead.read(key, at.offset)):
             await self._reads.ask((name, at), lambda: self._fetch(access, name, at))
-            held = self._ahead.read(key, at)
+            held = self._ahead.read(key, at.offset)
         if not held:
             raise Unavailable("the file has less than was listed")
         return held
 
-    async def _fetch(self, access: Access, name: str, at: int) -> None:
-        stop = min(self._sizes.get(name, 0), at + MOST_OF_A_FILE)
+    async def _fetch(self, access: Access, name: str, at: LogPlace) -> None:
+        listed = self._sizes.get(name, 0)
+        stop = min(listed, at.offset + MOST_OF_A_FILE)
         found = await self._services.arvados.log_range(
-            access.token, self._request, self.container, name, at, stop - 1
+            access.token, self._request, self.container, name, at.offset, stop - 1
         )
-        self._ahead.put((self.container, name), at, found.data[: stop - at])
+        if found.size is None or found.size < listed:
+            self._shrunk.add(name)
+        else:
+            key = (self.container, name, at.epoch)
+            self._ahead.put(key, at.offset, found.data[: stop - at.offset])
 
     async def _live(self) -> None:
         try:
@@ -143,17 +157,20 @@ class Folder:
 
     async def _ask(self, access: Access, form: Form) -> Listing:
         asked_at = asyncio.get_running_loop().time()
-        had = {name: file.frontier.edge for name, file in self._hub.files.items()} | self._sizes
+        epochs = {name: file.frontier.epoch for name, file in self._hub.files.items()}
+        had = dict(self._sizes)
+        for name, file in self._hub.files.items():
+            had[name] = max(file.frontier.edge, had.get(name, 0))
         found = await self._services.arvados.log_listing(
             access.token, self._request, self.container, form
         )
         if len(found.body) > MOST_LISTED:
             raise Unavailable("there are too many files")
         self._listings[form] = (found, asked_at)
+        self._epochs |= epochs
         for name, entry in found.files.items():
             if entry.size < had.get(name, 0):
                 # What was read of it before is not what it holds now.
                 self._shrunk.add(name)
-                self._ahead.drop((self.container, name))
             self._sizes[name] = entry.size
         return found

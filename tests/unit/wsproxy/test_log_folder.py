@@ -46,24 +46,28 @@ def test_what_is_held_is_the_files(put: list[tuple[int, int]]) -> None:
     """However pieces come, what is read at a place are the bytes of the file there."""
     content, held = bytes(range(200)), Ahead()
     for at, size in put:
-        held.put(("c", "f"), at, content[at : at + size])
-        assert held.read(("c", "f"), at) == content[at : at + len(held.read(("c", "f"), at))] != b""
+        held.put(("c", "f", 0), at, content[at : at + size])
+        assert (
+            held.read(("c", "f", 0), at)
+            == content[at : at + len(held.read(("c", "f", 0), at))]
+            != b""
+        )
         for start in range(140):
-            found = held.read(("c", "f"), start)
+            found = held.read(("c", "f", 0), start)
             assert found == content[start : start + len(found)]
 
 
 def test_what_is_held_is_bounded() -> None:
     """Of a file its last bytes, of all files those that were used last."""
     held = Ahead()
-    held.put(("c", "f"), 0, bytes(2 * ahead.MOST_OF_A_FILE))
-    assert held.read(("c", "f"), 0) == b""
-    assert len(held.read(("c", "f"), ahead.MOST_OF_A_FILE)) == ahead.MOST_OF_A_FILE
+    held.put(("c", "f", 0), 0, bytes(2 * ahead.MOST_OF_A_FILE))
+    assert held.read(("c", "f", 0), 0) == b""
+    assert len(held.read(("c", "f", 0), ahead.MOST_OF_A_FILE)) == ahead.MOST_OF_A_FILE
     most = ahead.MOST // ahead.MOST_OF_A_FILE
     for number in range(most):
-        held.put(("c", str(number)), 0, bytes(ahead.MOST_OF_A_FILE))
-    assert held.read(("c", "f"), ahead.MOST_OF_A_FILE) == b""
-    assert held.read(("c", "0"), 0) != b""
+        held.put(("c", str(number), 0), 0, bytes(ahead.MOST_OF_A_FILE))
+    assert held.read(("c", "f", 0), ahead.MOST_OF_A_FILE) == b""
+    assert held.read(("c", "0", 0), 0) != b""
 
 
 def test_a_listing_says_what_headers_say() -> None:
