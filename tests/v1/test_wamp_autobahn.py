@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
+import sys
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -138,6 +142,33 @@ async def test_a_revoked_subscription_costs_no_other(
         await session.until(lambda: bool(session.messages(mine, "event")))
         assert session.messages(mine, "event")[0]["object_uuid"] == own_.uuid
         await subscription.unsubscribe()
+
+
+async def test_the_lines_of_the_page_print_a_log(
+    site: Site, cluster: Cluster, alice: Actor
+) -> None:
+    """docs/wamp.md's program in Python, with another address."""
+    page = (Path(__file__).parents[2] / "docs" / "wamp.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    program = program.replace("wss://ws.example.com", base(site))
+    container = await cluster.run(await cluster.container_request(owner=alice))
+    await cluster.write_log(container, "stdout.txt", b"as the page says\n")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-u",
+        "-c",
+        program,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "ARVADOS_API_TOKEN": alice.token, "CONTAINER": container.uuid},
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            while b"as the page says" not in (line := await process.stdout.readline()):
+                assert line, "it has ended"
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def test_a_drain_is_a_goodbye(site: Site, alice: Actor) -> None:
