@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.chart.rendered import CHART, EXAMPLES, ROOT, Helm
+from tests.support.chart.rendered import CHART, COMPONENTS, EXAMPLES, ROOT, Helm
 
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
@@ -60,6 +60,12 @@ def test_settings_in_values_are_those_of_the_services() -> None:
         ("nkeys.mode=values", "mode"),
         ("natsclient.url=x", "natsclient"),
         ("image.digest=latest", "digest"),
+        # What the API server wants as text, and would refuse in mid-upgrade.
+        ("wsproxy.podAnnotations.scrape=true", "podAnnotations"),
+        ("publishers.podLabels.tier=1", "podLabels"),
+        ("authcallout.nodeSelector.disk=true", "nodeSelector"),
+        ("wsproxy.service.annotations.timeout=60", "annotations"),
+        ("commonLabels.cost=7", "commonLabels"),
     ],
 )
 def test_a_wrong_value_is_refused_and_named(either_helm: Helm, wrong: str, told: str) -> None:
@@ -90,6 +96,19 @@ def test_what_does_not_fit_is_refused_with_what_to_do(
 ) -> None:
     """Combinations that a schema cannot know."""
     assert told in either_helm.refusal(example, sets)
+
+
+def test_the_policy_lets_out_to_where_nats_is(helm: Helm) -> None:
+    """One home for the port: the addresses of the servers."""
+    servers = "natsClient.url=nats://a:5222\\,nats://b:5223\\,nats://c"
+    found = helm.template("external-nats", "networkPolicy.enabled=true", servers)
+    names = {f"r-arvados-nats-{component}" for component in COMPONENTS}
+    policies = [one for one in found.objects if one["kind"] == "NetworkPolicy"]
+    ours = [policy for policy in policies if policy["metadata"]["name"] in names]
+    assert len(ours) == len(names)
+    for policy in ours:
+        ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+        assert {5222, 5223, 4222} <= ports
 
 
 def test_global_values_of_others_are_borne(either_helm: Helm) -> None:

@@ -26,6 +26,7 @@ _ANSWER_SECONDS = 1.5
 """The servers say no by themselves after 2 s: that is no answer."""
 _SERVER = "systemctl restart arvados-nats-server"
 _MENDS = {
+    "NATS": f"{_SERVER}; journalctl -u arvados-nats-server -n 20",
     "publishers": "systemctl restart arvados-nats-publishers",
     "clock of NATS": "timedatectl set-ntp true, here and on the NATS servers",
     "storage": "lower ARVADOS_NATS_*_MAX_BYTES or raise max_file_store; after a full disk"

@@ -75,10 +75,10 @@ def doctor(
 async def _tried(found: list[Service], units: Iterable[Path], url: str | None) -> list[Finding]:
     """What comes of using all that the services were given."""
     by_name = {service.name: service for service in found}
-    server = unit_files.find(services.unit_name(files.SERVER), units)
+    server = services.unit(files.SERVER, units)
     findings: list[Finding] = []
     for name in (*KINDS, files.SERVER):
-        if unit := unit_files.find(services.unit_name(name), units):
+        if unit := services.unit(name, units):
             findings += running.of_systemd(unit)
     looks: list[Awaitable[list[Finding]]] = [broker.server(server)] if server else []
     for service in found:

@@ -13,9 +13,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from arvados_nats.admin import unit_files
 from arvados_nats.admin.doctor.finding import Finding, ok, skipped, wrong
-from arvados_nats.admin.doctor.services import KINDS, Service, unit_name, variables
+from arvados_nats.admin.doctor.services import KINDS, Service, unit, variables
 from arvados_nats.admin.unit_files import Unit
 from arvados_nats.contract import streams
 from arvados_nats.errors import said
@@ -28,16 +27,14 @@ _INIT = "arvados-nats init"
 def look(services: list[Service], folders: Iterable[Path], credentials: Path) -> Iterator[Finding]:
     """All of it; `credentials` is where systemd shows running services their secrets."""
     folders = tuple(folders)
-    units = [unit_files.find(unit_name(name), folders) for name in (*KINDS, SERVER)]
-    for unit in filter(None, units):
-        yield from _misspelled(unit)
-        yield from _open_to_others(unit)
-        yield from _stale(unit, credentials)
-        yield from _program(unit)
+    for found in filter(None, (unit(name, folders) for name in (*KINDS, SERVER))):
+        yield from _misspelled(found)
+        yield from _open_to_others(found)
+        yield from _stale(found, credentials)
+        yield from _program(found)
     for service in services:
         yield from _unset(service)
-    server = unit_files.find(unit_name(SERVER), folders)
-    if server:
+    if server := unit(SERVER, folders):
         yield from _server_keys(server, services)
 
 

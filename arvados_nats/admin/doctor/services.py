@@ -47,7 +47,7 @@ KINDS: Mapping[str, Kind] = {
     "system-logs": Kind("publishers.system_logs.cli:SystemLogSettings", ("system-logs",)),
 }
 _OPTIONAL = {"system-logs"}
-"""Not on every machine."""
+"""On the machines where somebody has enabled it, wherever a package has laid its unit."""
 
 
 @dataclass(slots=True)
@@ -74,6 +74,15 @@ def unit_name(service: str) -> str:
     return f"arvados-nats-{service}.service"
 
 
+def unit(service: str, folders: Iterable[Path]) -> Unit | None:
+    """The unit of a service that is meant to run here."""
+    folders, name = tuple(folders), unit_name(service)
+    wanted = (folder / "multi-user.target.wants" / name for folder in folders)
+    if service in _OPTIONAL and not any(path.is_symlink() for path in wanted):
+        return None
+    return unit_files.find(name, folders)
+
+
 def find(folders: Iterable[Path], shown: Callable[[], Path]) -> tuple[list[Service], list[Finding]]:
     """The services there are, and what is wrong with how they are told what they are told.
 
@@ -81,23 +90,23 @@ def find(folders: Iterable[Path], shown: Callable[[], Path]) -> tuple[list[Servi
     """
     services, findings = [], []
     folders = tuple(folders)
-    units = {name: unit_files.find(unit_name(name), folders) for name in KINDS}
+    units = {name: unit(name, folders) for name in KINDS}
     if not any(units.values()):
         return _of_this_process()
-    for name, unit in units.items():
-        if unit is None:
+    for name, found in units.items():
+        if found is None:
             if name not in _OPTIONAL:
                 findings.append(skipped(name, f"{unit_name(name)} is not on this machine"))
             continue
         try:
-            environment = unit_files.with_credentials(unit, shown())
+            environment = unit_files.with_credentials(found, shown())
             settings = _load(name, environment)
         except FileNotFoundError as error:
             findings.append(wrong(name, f"systemd does not start it: {error}", _INIT, here=True))
         except ConfigError as error:
             findings.append(wrong(name, str(error), _mend(error), here=True))
         else:
-            services.append(Service(name, settings, unit))
+            services.append(Service(name, settings, found))
             findings.append(ok(f"{name}: settings"))
     return services, findings
 

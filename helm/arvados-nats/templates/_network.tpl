@@ -15,7 +15,22 @@ SPDX-License-Identifier: Apache-2.0
     - podSelector:
         matchLabels: {app.kubernetes.io/component: nats, app.kubernetes.io/instance: {{ .Release.Name }}}
 {{- else -}}
-- ports: [{port: {{ .Values.natsClient.port }}, protocol: TCP}]
+{{- $urls := splitList "," .Values.natsClient.url }}
+- ports:
+    {{- if .Values.natsClient.port }}
+    - {port: {{ .Values.natsClient.port }}, protocol: TCP}
+    {{- else }}
+    {{- range $port := include "arvados-nats.ports" $urls | splitList " " | uniq }}
+    - {port: {{ $port }}, protocol: TCP}
+    {{- end }}
+    {{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Ports of NATS servers' addresses, separated by blanks. */ -}}
+{{- define "arvados-nats.ports" -}}
+{{- range $index, $url := . }}{{ if $index }} {{ end }}
+{{- regexFind "[0-9]+$" (regexFind ":[0-9]+$" (trim $url)) | default "4222" }}
 {{- end }}
 {{- end }}
 
