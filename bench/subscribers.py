@@ -76,6 +76,8 @@ class Ours:
     version: str = "v1"
     name: str = "ours"
     owner: str = ""
+    objects: int = 0
+    """Events are about so many objects in turn; 0: each is about one of its own."""
     above: str = ""
     published: array[float] = field(default_factory=lambda: array("d"))
     """When each event was published; the first has id 1."""
@@ -128,7 +130,7 @@ class Ours:
     async def _publish_one(self, size: int) -> asyncio.Future[object]:
         self.published.append(time.monotonic())
         number = len(self.published)
-        uuid = f"zzzzz-4zz18-{number:015d}"
+        uuid = f"zzzzz-4zz18-{number % self.objects if self.objects else number:015d}"
         event = Event(
             id=number,
             uuid=f"zzzzz-57u5n-{number:015d}",

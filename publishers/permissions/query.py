@@ -60,27 +60,36 @@ CROSS JOIN LATERAL (
 WHERE own.perm_level >= 1 AND (own.traverse_owned OR kinds.first <> 'tpzed')
 GROUP BY asked.uuid, own.perm_level, own.traverse_owned
 """
-_AT_GROUPS = """
-WITH acting(user_uuid, tail_uuid, level) AS (
-    SELECT uuid, uuid, 3 FROM unnest($1::varchar[]) AS asked(uuid)
-    UNION ALL
-    SELECT reached.user_uuid, reached.target_uuid, reached.perm_level
-    FROM (SELECT DISTINCT tail_uuid FROM links
-          WHERE link_class = 'permission' AND tail_uuid LIKE '_____-j7d0g-%') AS tails
+_LEVEL = "CASE links.name WHEN 'can_manage' THEN 3 WHEN 'can_write' THEN 2 ELSE 1 END"
+_LEADS = """links.link_class = 'permission' AND links.head_uuid LIKE '_____-j7d0g-%'
+          AND links.name IN ('can_read', 'can_login', 'can_write', 'can_manage')"""
+_AT_GROUPS = f"""
+WITH tails AS (
+    SELECT DISTINCT tail_uuid FROM links
+    WHERE link_class = 'permission' AND tail_uuid LIKE '_____-j7d0g-%'
+), given AS (
+    -- A role's links once, not for each of its members: one with everybody leads to everybody.
+    SELECT reached.user_uuid, head_uuid, least(reached.perm_level, link_level) AS level
+    FROM tails
+    CROSS JOIN LATERAL (
+        SELECT array_agg(head_uuid) AS heads, array_agg({_LEVEL}) AS levels FROM links
+        WHERE links.tail_uuid = tails.tail_uuid AND {_LEADS}
+    ) AS there
     JOIN materialized_permissions AS reached ON reached.target_uuid = tails.tail_uuid
+    CROSS JOIN LATERAL unnest(there.heads, there.levels) AS link(head_uuid, link_level)
     WHERE reached.user_uuid = ANY($1::varchar[]) AND reached.perm_level >= 1
+    UNION ALL
+    SELECT asked.uuid, links.head_uuid, {_LEVEL}
+    FROM unnest($1::varchar[]) AS asked(uuid)
+    JOIN links ON links.tail_uuid = asked.uuid AND {_LEADS}
 ), held AS (
-    SELECT acting.user_uuid, own.target_uuid, bool_or(own.traverse_owned) AS traverse_owned,
-           max(least(acting.level, own.perm_level, CASE links.name
-               WHEN 'can_manage' THEN 3 WHEN 'can_write' THEN 2 ELSE 1 END)) AS perm_level
-    FROM acting
-    JOIN links ON links.tail_uuid = acting.tail_uuid AND links.link_class = 'permission'
-      AND links.name IN ('can_read', 'can_login', 'can_write', 'can_manage')
-      AND links.head_uuid LIKE '_____-j7d0g-%'
+    SELECT given.user_uuid, own.target_uuid, bool_or(own.traverse_owned) AS traverse_owned,
+           max(least(given.level, own.perm_level)) AS perm_level
+    FROM given
     JOIN materialized_permissions AS own
-      ON own.user_uuid = acting.user_uuid AND own.target_uuid = links.head_uuid
+      ON own.user_uuid = given.user_uuid AND own.target_uuid = given.head_uuid
     WHERE own.perm_level >= 1
-    GROUP BY acting.user_uuid, own.target_uuid
+    GROUP BY given.user_uuid, own.target_uuid
     UNION ALL
     -- A row that no link explains and no row above: Arvados forgot to take it away, and goes by it.
     SELECT own.user_uuid, own.target_uuid, own.traverse_owned, own.perm_level

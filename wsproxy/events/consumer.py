@@ -6,7 +6,7 @@
 The stream is the overflow queue. A consumer whose connection is full leaves the live readers, waits
 for room, reads on from its place at its own pace, and joins live again in the loop turn in which it
 has reached the last dispatched event: nothing is lost, nothing comes twice, and nobody else waits.
-A replay is the same thing begun at an older place; what only the stream has is read by few at once
+A replay is the same thing begun at an older place; what is not at hand is read by few at once
 (`replays`).
 """
 
@@ -167,14 +167,16 @@ class EventConsumer:
     async def _page(self) -> Sequence[StoredEvent]:
         """The next events; moves over runs of sequences that the stream does not have."""
         while True:
+            if self._engine.recent.is_at_hand(self.position):
+                self._turn.give_up()
+            else:
+                await self._turn.take()
             recent = self._engine.recent.after(self.position, _PAGE)
             if recent is not None:
-                self._turn.give_up()
                 if not recent:
                     self.position = max(self.position, self._engine.position)
                 return recent
             place = self.position
-            await self._turn.take()
             try:
                 block = await self._engine.history.after(place, self._engine.position)
             except Unavailable as error:

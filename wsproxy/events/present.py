@@ -31,8 +31,22 @@ FRESH_SECONDS = 5.0
 _MOST_KEPT = 20_000
 _AT_ONCE = 300
 """Objects in one question."""
-_DECIDES_OTHERS = (*events.GRAPH_KINDS, "container_request", "collection")
-"""Kinds whose objects stand in the facts of others."""
+_PLAIN = ("collection", "container_request")
+"""Kinds in whose facts no object stands but those that are in the graph; theirs stand in those of
+others, as of links, workflows and containers."""
+
+
+class _Asking:
+    """What came while a question was under way."""
+
+    def __init__(self) -> None:
+        self.everything = False
+        self.mixed = False
+        self.uuids: set[str] = set()
+
+    def spoils(self, uuid: str) -> bool:
+        """Whether the answer about this object may be older than an event."""
+        return self.everything or uuid in self.uuids or (self.mixed and not _is_plain(uuid))
 
 
 class Present:
@@ -40,16 +54,25 @@ class Present:
 
     def __init__(self, nats: Nats) -> None:
         self._nats = nats
-        self._known: dict[str, tuple[float, ObjectFacts | None]] = {}
-        self._changes = 0
+        self._plain: dict[str, tuple[float, ObjectFacts | None]] = {}
+        self._mixed: dict[str, tuple[float, ObjectFacts | None]] = {}
+        self._asking: set[_Asking] = set()
 
     def seen(self, stored: StoredEvent) -> None:
         """Forget what an event may have changed."""
-        self._changes += 1
-        if stored.kind is not None and stored.kind.name in _DECIDES_OTHERS:
-            self._known.clear()
-        else:
-            self._known.pop(stored.event.object_uuid or "", None)
+        kind, uuid = stored.kind.name if stored.kind else "", stored.event.object_uuid or ""
+        everything = kind in events.GRAPH_KINDS
+        mixed = everything or kind in _PLAIN
+        for asking in self._asking:
+            asking.everything |= everything
+            asking.mixed |= mixed
+            asking.uuids.add(uuid)
+        if everything:
+            self._plain.clear()
+        if mixed:
+            self._mixed.clear()
+        self._plain.pop(uuid, None)
+        self._mixed.pop(uuid, None)
 
     async def of(self, page: Sequence[StoredEvent]) -> list[StoredEvent]:
         """The events with the facts of now. Raises Unavailable."""
@@ -61,23 +84,30 @@ class Present:
         found = {
             uuid: known[1]
             for uuid in uuids
-            if (known := self._known.get(uuid)) and now - known[0] < FRESH_SECONDS
+            if (known := self._kept(uuid).get(uuid)) and now - known[0] < FRESH_SECONDS
         }
         missing = [uuid for uuid in uuids if uuid not in found]
         for start in range(0, len(missing), _AT_ONCE):
-            asked = missing[start : start + _AT_ONCE]
-            changes = self._changes
-            answer = await self._ask(asked)
+            asking = _Asking()
+            self._asking.add(asking)
+            try:
+                answer = await self._ask(missing[start : start + _AT_ONCE])
+            finally:
+                self._asking.discard(asking)
             found |= answer
-            if changes == self._changes:
-                self._keep(answer)
+            self._keep({uuid: facts for uuid, facts in answer.items() if not asking.spoils(uuid)})
         return found
 
+    def _kept(self, uuid: str) -> dict[str, tuple[float, ObjectFacts | None]]:
+        return self._plain if _is_plain(uuid) else self._mixed
+
     def _keep(self, answer: dict[str, ObjectFacts | None]) -> None:
-        if len(self._known) + len(answer) > _MOST_KEPT:
-            self._known.clear()
+        if len(self._plain) + len(self._mixed) + len(answer) > _MOST_KEPT:
+            self._plain.clear()
+            self._mixed.clear()
         now = time.monotonic()
-        self._known |= {uuid: (now, facts) for uuid, facts in answer.items()}
+        for uuid, facts in answer.items():
+            self._kept(uuid)[uuid] = now, facts
 
     async def _ask(self, uuids: list[str]) -> dict[str, ObjectFacts | None]:
         found: dict[str, ObjectFacts | None] = {}
@@ -128,6 +158,11 @@ class Present:
                 continue
             found[uuid] = max(found.get(uuid, (0, "")), (message.sequence, owner))
         return {uuid: owner for uuid, (_, owner) in found.items()}
+
+
+def _is_plain(uuid: str) -> bool:
+    kind = subjects.kind_of(uuid)
+    return kind is not None and kind.name in _PLAIN
 
 
 def _asked_about(stored: StoredEvent) -> str | None:

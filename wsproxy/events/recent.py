@@ -12,7 +12,7 @@ older events are read from the stream (`history`).
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from itertools import islice
 from operator import attrgetter, itemgetter
@@ -40,6 +40,7 @@ class Recent:
         self._older: list[tuple[int, bytes]] = []
         self._start = 0
         self._newest: deque[StoredEvent] = deque()
+        self._again: OrderedDict[int, StoredEvent] = OrderedDict()
         self._rows: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -50,6 +51,7 @@ class Recent:
         self.begins = begins
         self._older, self._start, self._bytes = [], 0, 0
         self._newest.clear()
+        self._again.clear()
         self._rows = {}
 
     def add(self, stored: StoredEvent) -> None:
@@ -81,6 +83,19 @@ class Recent:
             del self._older[: self._start]
             self._start = 0
 
+    def is_at_hand(self, sequence: int) -> bool:
+        """Whether what follows `sequence` costs nothing but to be shown."""
+        return sequence + 1 >= (self._newest[0].sequence if self._newest else self.begins)
+
+    def _decoded(self, sequence: int, payload: bytes) -> StoredEvent:
+        """Those who read the past go together: what one of them needs is decoded for all."""
+        stored = self._again.get(sequence)
+        if stored is None:
+            stored = self._again[sequence] = stored_event.decode(sequence, payload)
+            if len(self._again) > _DECODED:
+                self._again.popitem(last=False)
+        return stored
+
     def note(self, row_id: int, sequence: int) -> None:
         """Remember where a log row stands."""
         self._rows[row_id] = sequence
@@ -96,7 +111,7 @@ class Recent:
         if sequence + 1 < self.begins:
             return None
         first = bisect_right(self._older, sequence, lo=self._start, key=itemgetter(0))
-        found = [stored_event.decode(*kept) for kept in self._older[first : first + limit]]
+        found = [self._decoded(*kept) for kept in self._older[first : first + limit]]
         if len(found) < limit:
             begin = bisect_right(self._newest, sequence, key=_sequence)
             found += islice(self._newest, begin, begin + limit - len(found))

@@ -16,7 +16,7 @@ from wsproxy import metrics
 
 AT_ONCE = 4
 """More would make each slower, and have no more of the stream in common."""
-_PATIENCE = 1.0
+_PATIENCE = 0.1
 """Seconds that a place is kept for somebody who does not take what they were given."""
 
 
