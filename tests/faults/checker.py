@@ -143,7 +143,13 @@ class _History:
     def _read(self, step: Step) -> None:
         place = (step.reader, step.stream)
         spans = self._open.get(place, [])
-        if not any(begin <= step.t <= end + self._bounds.revoked for begin, end in spans):
+        written = self._written[step.stream].get(step.n, step.t)
+        # What was written while they might read it can be held up by a fault, like all else.
+        held = self._bounds.late
+        if not any(
+            begin <= step.t <= end + (held if written <= end else self._bounds.revoked)
+            for begin, end in spans
+        ):
             self._note("leaked", step)
         if step.n in self._since_gap[place]:
             self._doubled.append(step)

@@ -94,6 +94,16 @@ PLANTED: dict[str, tuple[list[Step], dict[str, int]]] = {
         ],
         {"leaked": 1},
     ),
+    "held up, and written before it was taken away": (
+        [
+            *good(1, 5),
+            Step(0.0, "permit", "s", reader="guest"),
+            Step(3.5, "revoke", "s", reader="guest"),
+            Step(9.0, "read", "s", 2, reader="guest"),
+            Step(9.1, "read", "s", 3, reader="guest"),
+        ],
+        {"leaked": 1},
+    ),
     "on its way when it was taken away": (
         [s for s in good(1, 5) if s.n < 4 or s.do != "read"]
         + [Step(5.0, "revoke", "s", reader="r0")],

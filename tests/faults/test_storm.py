@@ -5,7 +5,8 @@
 
 Short by default: each fault once. `ARVADOS_NATS_FAULTS_MINUTES` goes on after that for so long with
 faults by chance; `ARVADOS_NATS_FAULTS_NAMED` takes those alone whose names hold it;
-`ARVADOS_NATS_FAULTS_TABLE` names a file for the table (docs/reliability.md).
+`ARVADOS_NATS_FAULTS_TABLE` names a file for the table (docs/reliability.md), beside which the
+history of each fault that was not good is kept.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _QUIET, _AFTER = 30.0, 45.0
 
 
 _MINUTES = float(os.environ.get("ARVADOS_NATS_FAULTS_MINUTES", "0"))
+_TABLE = os.environ.get("ARVADOS_NATS_FAULTS_TABLE")
 _NAMED = os.environ.get("ARVADOS_NATS_FAULTS_NAMED", "")
 
 
@@ -44,7 +46,11 @@ async def _one(storm: Storm, name: str) -> Verdict:
     history = checker.read(storm.history())
     last = max(step.t for step in history if step.do == "end")
     wanted = [s for s in history if s.do != "write" or s.t <= last + 1]
-    return checker.check(wanted, Bounds(late=_AFTER))
+    verdict = checker.check(wanted, Bounds(late=_AFTER))
+    if _TABLE and not verdict.good:
+        kept = Path(f"{_TABLE}.{name.replace(' ', '-')}.jsonl")
+        await asyncio.to_thread(kept.write_bytes, b"\n".join(storm.history()))
+    return verdict
 
 
 def _added(to: Verdict, more: Verdict) -> Verdict:
@@ -70,7 +76,7 @@ async def test_nothing_is_lost_whatever_fails(keys_folder: Path, tmp_path: Path)
             found[name] = _added(found[name], verdict) if name in found else verdict
     table = checker.table(found)
     print(table)  # noqa: T201  (what the run was for)
-    if path := os.environ.get("ARVADOS_NATS_FAULTS_TABLE"):
-        await asyncio.to_thread(Path(path).write_text, table)
+    if _TABLE:
+        await asyncio.to_thread(Path(_TABLE).write_text, table)
     bad = {name: verdict.examples for name, verdict in found.items() if not verdict.good}
     assert not bad, f"{table}\n{bad}"
