@@ -69,7 +69,7 @@ async def test_a_row_is_nobody_special(stack: Stack, peer: str, end: str, user: 
             whoami = json.loads((await asking.nats.request(subjects.API_WHOAMI)).data)
             assert (whoami["account"], whoami["user_uuid"]) == (accounts.USERS, mallory.uuid)
             await client.listen(f"{subjects.STORED}.>")
-            await cluster.collection(f"not for {token_uuid}", owner=cluster.root)
+            await cluster.collection(owner=cluster.root)
             assert (await ask(asking.nats, EVENTS)).error == {}
             assert client.heard == []
         async with trusted(stack) as nats:

@@ -232,4 +232,5 @@ async def test_without_nats_it_waits_and_says_so(site: Site, tmp_path: Path) -> 
             await socket_.subscribe()
     finally:
         await process.stop(signal.SIGTERM)
+        await site.server.restart()  # also where it did not come so far
     assert process.exit_code == 0
