@@ -20,9 +20,16 @@ from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys, machine_keys
 from publishers.system_logs import cli as system_logs_cli
 from publishers.system_logs.cli import SystemLogSettings
+from sandbox.model.records import random_name
 from sandbox.stack import Stack
 
-HOST, OTHER = "node1.example.com", "node2.example.com"
+
+def hosts() -> tuple[str, str]:
+    """Two machines that no other test has."""
+    one, other = (f"{random_name(8)}.example.com" for _ in range(2))
+    return one, other
+
+
 SYSLOG = subjects.SYSTEM_LOGS
 
 
@@ -34,7 +41,7 @@ def key(stack: Stack, host: str) -> str:
     return made.output.strip()
 
 
-def settings(stack: Stack, folder: Path, key: str, host: str = HOST) -> SystemLogSettings:
+def settings(stack: Stack, folder: Path, key: str, host: str) -> SystemLogSettings:
     """A machine with a key."""
     (folder / "keys").mkdir(parents=True)
     (folder / "keys" / "system-logs.nk").write_text(f"{key}\n")
@@ -68,20 +75,22 @@ async def test_a_machine_sends_with_a_key_of_its_own(
     stack: Stack, nats: Nats, tmp_path: Path
 ) -> None:
     """Each record once, over restarts and a lost place, though it reads nothing but its last."""
-    chosen = settings(stack, tmp_path, key(stack, HOST))
+    host, _ = hosts()
+    chosen = settings(stack, tmp_path, key(stack, host), host)
     await piped(chosen, b'{"message": "one"}\n{"message": "two", "unit": "u"}\n')
     await piped(chosen, b'{"message": "three"}\n')
-    assert await said(nats, HOST) == ["one", "two", "three"]
+    assert await said(nats, host) == ["one", "two", "three"]
 
 
 async def test_a_machine_writes_and_reads_as_itself_alone(
     stack: Stack, nats: Nats, tmp_path: Path
 ) -> None:
     """Not another's subjects, records, last record, nor any stream; its own last it may."""
-    for host in (HOST, OTHER):
+    host, other = hosts()
+    for machine_name in (host, other):
         record = b'{"at":"","host":"x","unit":"u","priority":6,"message":"secret"}'
-        await (await nats.publish_stored(subjects.system_log(host, "u"), record, {}))
-    token = subjects.file_token(HOST)
+        await (await nats.publish_stored(subjects.system_log(machine_name, "u"), record, {}))
+    token = subjects.file_token(host)
     heard: list[str] = []
 
     async def hear(message: Message) -> None:
@@ -90,11 +99,11 @@ async def test_a_machine_writes_and_reads_as_itself_alone(
     async with nats_client.connect(
         [stack.sandbox.nats.url],
         name="machine",
-        token=key(stack, HOST),
+        token=key(stack, host),
         inbox_prefix=subjects.inbox_prefix(f"system-logs-{token}"),
         timeout=10,
     ) as machine:
-        last = await machine.last(streams.SYSTEM_LOGS, subjects.system_logs_of(HOST))
+        last = await machine.last(streams.SYSTEM_LOGS, subjects.system_logs_of(host))
         assert last is not None and last.data == record
         for pattern in (f"{SYSLOG}.>", subjects.stored(f"{SYSLOG}.>"), "_INBOX_system-logs.>"):
             await machine.subscribe(pattern, hear)
@@ -102,27 +111,28 @@ async def test_a_machine_writes_and_reads_as_itself_alone(
         for call, body in (
             (get, b'{"seq":1}'),
             (get, b'{"last_by_subj":"arvados.syslog.>"}'),
-            (f"{get}.{subjects.system_logs_of(OTHER)}", b""),
+            (f"{get}.{subjects.system_logs_of(other)}", b""),
             (f"{get}.{SYSLOG}.>", b""),
             (f"{get}.{SYSLOG}.*.u", b""),
             (f"$JS.API.STREAM.INFO.{streams.SYSTEM_LOGS}", b""),
-            (subjects.system_log(OTHER, "u"), b"forged"),
+            (subjects.system_log(other, "u"), b"forged"),
             (subjects.log("zzzzz-dz642-000000000000000", "x"), b"forged"),
         ):
             with pytest.raises(Unavailable):
                 await machine.request(call, body, timeout=0.2)
-    assert heard == [] and await said(nats, OTHER) == ["secret"]
+    assert heard == [] and await said(nats, other) == ["secret"]
 
 
 @pytest.mark.parametrize("kind", ["another's proof", "another seed", "no proof", "a container"])
 async def test_a_forged_key_lets_nobody_in(stack: Stack, kind: str) -> None:
     """A name proves nothing without the seed."""
-    own, name = key(stack, HOST), subjects.file_token(OTHER)
+    host, other = hosts()
+    own, name = key(stack, host), subjects.file_token(other)
     forged = {
         "another's proof": f"machine/{name}/{own.rpartition('/')[2]}",
-        "another seed": machine_keys.make(keys.generate(keys.Kind.USER), HOST),
+        "another seed": machine_keys.make(keys.generate(keys.Kind.USER), host),
         "no proof": f"machine/{name}/",
-        "a container": own.replace("node1", "*"),
+        "a container": own.replace(host.partition(".")[0], "*"),
     }[kind]
     with pytest.raises(Refused):
         async with nats_client.connect(
@@ -133,15 +143,16 @@ async def test_a_forged_key_lets_nobody_in(stack: Stack, kind: str) -> None:
 
 async def test_a_key_of_another_machine_is_told_at_the_start(stack: Stack, tmp_path: Path) -> None:
     """It would be refused for each record."""
-    with pytest.raises(ConfigError, match="is that of node2_example_com"):
-        await piped(settings(stack, tmp_path, key(stack, OTHER)), b"")
+    host, other = hosts()
+    with pytest.raises(ConfigError, match=f"is that of {subjects.file_token(other)}"):
+        await piped(settings(stack, tmp_path, key(stack, other), host), b"")
 
 
 async def test_no_machine_uses_up_the_ids_of_another(
     stack: Stack, nats: Nats, tmp_path: Path
 ) -> None:
     """Whatever ids the other has sent before: the place, its digest, those that were seen."""
-    host = "node3.example.com"
+    host, other = hosts()
     chosen = settings(stack, tmp_path, key(stack, host), host)
     await piped(chosen, b'{"message": "one"}\n')
     first = await nats.last(streams.SYSTEM_LOGS, subjects.system_logs_of(host))
@@ -149,7 +160,7 @@ async def test_no_machine_uses_up_the_ids_of_another(
     place = first.headers["Arvados-Cursor"]
     pipe, _, end = place.partition(":")
     for id in (place, first.headers["Nats-Msg-Id"], f"{pipe}:{2 * int(end)}"):
-        used_up = subjects.system_log(OTHER, "u")
+        used_up = subjects.system_log(other, "u")
         await (await nats.publish_stored(used_up, b"x", {"Nats-Msg-Id": id}))
     await piped(chosen, b'{"message": "two"}\n')
     assert await said(nats, host) == ["one", "two"]
