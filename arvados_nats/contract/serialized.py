@@ -9,6 +9,8 @@ without aliases, which make gigabytes of a few lines.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from datetime import datetime
 from typing import Any
 
@@ -43,6 +45,24 @@ def from_yaml(text: str | bytes) -> Any:
         return yaml.load(text, Loader=yaml.CSafeLoader)
     except _NOT_YAML as error:
         raise BadInput("neither JSON nor YAML") from error
+
+
+def mapping(text: str) -> Any:
+    """What a column of a mapping holds: JSON, or YAML in old rows, as `plain`; {} if it is empty.
+    BadInput for what is neither, or too long."""
+    if not text:
+        return {}
+    for load in (json.loads, _yaml_mapping) if len(text) <= MAX_YAML_BYTES else ():
+        with contextlib.suppress(ValueError, RecursionError, BadInput):
+            return plain(load(text))
+    raise BadInput("neither JSON nor YAML that is short enough")
+
+
+def _yaml_mapping(text: str) -> dict[Any, Any]:
+    loaded = from_yaml(text)
+    if not isinstance(loaded, dict):
+        raise BadInput("not a mapping")
+    return loaded
 
 
 def plain(value: Any) -> Any:

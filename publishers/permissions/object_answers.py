@@ -10,13 +10,14 @@ was moved.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, NoReturn
 
 import msgspec
 
-from arvados_nats.contract import subjects
+from arvados_nats.contract import serialized, subjects
 from arvados_nats.contract.serialized import timestamp
 from arvados_nats.errors import MALFORMED, ArvadosNatsError, BadInput
 from arvados_nats.nats import responder
@@ -105,12 +106,20 @@ async def read_object(database: Database, uuid: str) -> Snapshot:
 def _as_api(record: Record) -> dict[str, Any]:
     """Attributes with values as Arvados' API writes them."""
     return {
-        name: f"{value.isoformat(timespec='microseconds')}000Z"
-        if isinstance(value, datetime)
-        else value
+        name: _value(name, value)
         for name, value in record.items()
         if name not in ("requests", "xmin")
     }
+
+
+def _value(name: str, value: Any) -> Any:
+    if isinstance(value, datetime):
+        return f"{value.isoformat(timespec='microseconds')}000Z"
+    if name == "runtime_constraints":
+        with contextlib.suppress(BadInput):
+            return serialized.mapping(value or "")
+        return None
+    return value
 
 
 async def _places(database: Database, asked: str) -> bytes:

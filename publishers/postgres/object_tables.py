@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from arvados_nats.contract.serialized import MAX_YAML_BYTES
 from arvados_nats.contract.subjects import kind_of
 from arvados_nats.postgres.arvados_tables import COLLECTION_UUID
 from publishers.postgres.database import Database, Row
@@ -39,9 +40,10 @@ raw SQL that logs nothing (docs/facts/arvados.md 0.1)."""
 
 _COMMON = ("uuid", "owner_uuid", "created_at", "modified_at")
 _EXTRA = {
-    "container": """ARRAY(
+    "container": f"""ARRAY(
         SELECT ARRAY[request.uuid, request.owner_uuid] FROM container_requests AS request
-        WHERE request.container_uuid = object.uuid ORDER BY request.uuid) AS requests""",
+        WHERE request.container_uuid = object.uuid ORDER BY request.uuid) AS requests,
+        left(object.runtime_constraints, {MAX_YAML_BYTES + 1}) AS runtime_constraints""",
     "user": "redirect_to_user_uuid",
     "workflow": """coalesce(linked.owner_uuid, '') AS collection_owner_uuid,
         linked.trash_at AS collection_trash_at""",

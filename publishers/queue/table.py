@@ -10,8 +10,6 @@ without a log row or a new `modified_at`, such as a priority (docs/facts/arvados
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -19,7 +17,7 @@ from typing import Any
 
 from arvados_nats.contract import queue_entries, serialized
 from arvados_nats.contract.queue_entries import STATES, QueueEntry
-from arvados_nats.contract.serialized import plain, timestamp
+from arvados_nats.contract.serialized import MAX_YAML_BYTES, timestamp
 from arvados_nats.errors import BadInput
 from publishers.postgres.database import Database, Row
 from publishers.queue import metrics
@@ -32,10 +30,8 @@ _COLUMNS = (
 ).split()
 _LISTED = ", ".join(_COLUMNS)
 _SERIALIZED = ("scheduling_parameters", "runtime_constraints")
-_MAX_SERIALIZED = 64 * 1024
-"""Characters of a serialized column; the entry fits the bucket's max_msg_size."""
 _BOUNDED = ", ".join(
-    f"left({name}, {_MAX_SERIALIZED + 1}) AS {name}" if name in _SERIALIZED else name
+    f"left({name}, {MAX_YAML_BYTES + 1}) AS {name}" if name in _SERIALIZED else name
     for name in _COLUMNS
 )
 _STATES = ", ".join(f"'{state}'" for state in STATES)
@@ -86,24 +82,14 @@ def _time(moment: datetime | None) -> str | None:
 
 
 def _decoded(uuid: str, text: str | None) -> Any:
-    """A serialized column: JSON, or YAML in old rows. What is neither is shown as it is, and as
-    null what is too large: a user chooses it."""
-    if not text:
-        return {}
-    fits = len(text) <= _MAX_SERIALIZED
-    for load in (json.loads, _mapping) if fits else ():
-        with contextlib.suppress(ValueError, RecursionError, BadInput):
-            return plain(load(text))
-    metrics.UNREADABLE.inc()
-    logger.warning(
-        "column of a container cannot be read",
-        extra={"action": "queue.unreadable", "container_uuid": uuid},
-    )
-    return text if fits else None
-
-
-def _mapping(text: str) -> dict[Any, Any]:
-    loaded = serialized.from_yaml(text)
-    if not isinstance(loaded, dict):
-        raise BadInput("not a mapping")
-    return loaded
+    """A serialized column. What cannot be read is shown as it is, and as null what is too large: a
+    user chooses it."""
+    try:
+        return serialized.mapping(text or "")
+    except BadInput:
+        metrics.UNREADABLE.inc()
+        logger.warning(
+            "column of a container cannot be read",
+            extra={"action": "queue.unreadable", "container_uuid": uuid},
+        )
+        return text if text and len(text) <= MAX_YAML_BYTES else None
