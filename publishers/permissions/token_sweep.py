@@ -127,12 +127,16 @@ class TokenSweep:
         gone = (before.keys() | asked) - now.keys()
         left = await self._query.left(gone) if gone else set()
         ended = [TokenGone(uuid, "expired" if uuid in left else "deleted") for uuid in gone]
-        both = () if before is now else before.keys() & now.keys()
+        if before is now:
+            return ended
+        both = before.keys() & now.keys()
         ended += [TokenGone(u, "changed") for u in both if before[u][:2] != now[u][:2]]
+        # Who asked may have been answered before it became stale.
+        told = {u: before[u].stale_since for u in both} | dict.fromkeys(asked - before.keys())
         return ended + [
             TokenGone(u, TOKEN_STALE)
-            for u in both
-            if now[u].stale_since not in (None, before[u].stale_since)
+            for u in told.keys() & now.keys()
+            if now[u].stale_since not in (None, told[u])
         ]
 
     async def _tell_untold(self) -> None:

@@ -67,17 +67,23 @@ class Session:
     async def clock(self) -> datetime:
         """PostgreSQL's clock (UTC, no zone). Whatever was committed before has been heard by now:
         the server sends what it has to notify before it answers."""
-        with translate():
-            async with self._turn:
-                moment: datetime = await self._connection.fetchval(_CLOCK, timeout=_HEARTBEAT)
-                return moment
+        moment: datetime = await self._ask(_CLOCK)
+        return moment
 
     async def try_lock(self, key: int) -> bool:
         """Take the advisory lock, if nobody has it, for as long as the connection stands."""
+        return bool(await self._ask("SELECT pg_try_advisory_lock($1::bigint)", key))
+
+    async def _ask(self, sql: str, *arguments: Any) -> Any:
+        """One value; whoever says nothing in time is taken for gone."""
         with translate():
             async with self._turn:
-                ask = "SELECT pg_try_advisory_lock($1::bigint)"
-                return bool(await self._connection.fetchval(ask, key, timeout=_HEARTBEAT))
+                try:
+                    return await self._connection.fetchval(sql, *arguments, timeout=_HEARTBEAT)
+                except TimeoutError:
+                    self._on_silent()
+                    self._connection.terminate()
+                    raise
 
     @asynccontextmanager
     async def guard(self) -> AsyncIterator[None]:
@@ -117,12 +123,8 @@ class Session:
         while True:
             await asyncio.sleep(_HEARTBEAT)
             try:
-                with translate():
-                    async with self._turn:
-                        await self._connection.execute("SELECT 1", timeout=_HEARTBEAT)
-            except Unavailable as error:
-                if isinstance(error.__cause__, TimeoutError):
-                    self._on_silent()
+                await self._ask("SELECT 1")
+            except Unavailable:
                 self._connection.terminate()
                 self.end()
                 return

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Dialog, Page, expect
 
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
@@ -88,6 +88,26 @@ async def test_below_workbench_nobody_logs_in_twice(
         await expect(tab.locator("#hits")).to_have_text("1 line")
         await tab.locator("#home").click()
         await expect(tab.get_by_role("link", name="watched").first).to_be_visible()
+
+
+@pytest.mark.parametrize("agrees", [False, True])
+async def test_a_link_replaces_a_login_only_if_one_agrees(
+    page: Page, stack: Stack, user: Actor, agrees: bool
+) -> None:
+    """Whoever sends a link cannot log somebody in as themselves unseen (S15)."""
+    other = await stack.sandbox.cluster.user("other")
+    asked: list[str] = []
+
+    async def answer(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        await (dialog.accept() if agrees else dialog.dismiss())
+
+    page.on("dialog", answer)
+    await page.goto(f"{stack.page_url}/#token={user.token}")
+    await page.goto(f"{stack.page_url}/?api_token={other.token}")
+    await expect(page).to_have_url(f"{stack.page_url}/")
+    kept = await page.evaluate("sessionStorage.getItem('token')")
+    assert (kept, len(asked)) == (other.token if agrees else user.token, 1)
 
 
 async def test_the_list_of_processes_is_live(page: Page, stack: Stack) -> None:

@@ -257,7 +257,7 @@ async def test_whatever_stands_in_a_stream_its_readers_go_on(
         "owner": victims.owner.uuid,
     }
     for tokens, reply, headers, body in messages:
-        subject = ".".join(tokens).format_map(names) if "{" in tokens[0] else ".".join(tokens)
+        subject = ".".join((tokens[0].format_map(names), *tokens[1:]))
         whole = body[0] * body[1] if isinstance(body, tuple) else body
         payload = data.draw(_altered(honest)) if whole == b"event" else whole
         sent = re.sub(rb"[ \t\r\n]", b"_", subject.encode("utf-8", "surrogatepass"))

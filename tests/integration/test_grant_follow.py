@@ -392,7 +392,7 @@ async def test_dead_tokens_reach_their_follower(here: PermissionWorld) -> None:
             await eventually(lambda: gone, "the notice arrives")
         await here.cluster.logout(second)
         async with here.publishing(FAST):
-            await eventually(lambda: len(gone) == 2, "the lost one is asked for")
+            await eventually(lambda: len(dict(gone)) == 2, "the lost one is asked for")
             live = await tokens_watch.live(here.reader, [str(kept.token_uuid)])
 
     assert {uuid for uuid, _ in gone} == {first.token_uuid, second.token_uuid}

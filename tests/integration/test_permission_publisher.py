@@ -418,6 +418,29 @@ async def test_a_token_that_lived_between_two_looks_is_told_if_it_was_asked_abou
     assert {gone.token_uuid for gone in here.gone} == told
 
 
+async def test_a_token_that_became_stale_between_two_looks_is_told(here: PermissionWorld) -> None:
+    """Who asked heard that it is fresh, and every look that saw it saw it stale."""
+    cluster = here.cluster
+    user = await cluster.user("abroad")
+    witness = await cluster.token(user)
+    async with here.publishing(with_events=False):
+        foreign = await cluster.foreign_token(user, lives=3600)
+        assert await tokens_watch.live(here.reader, [str(foreign.token_uuid)])
+        await cluster.pool.execute(
+            "UPDATE api_client_authorizations SET refreshes_at = clock_timestamp() AT TIME ZONE"
+            " 'UTC' WHERE uuid = $1",
+            foreign.token_uuid,
+        )
+        await cluster.logout(witness)
+        await here.nats.publish(f"{subjects.STORED_EVENTS}.api_client_authorization.x.update")
+        await eventually(lambda: len(here.gone) > 1, "a look was taken, and all is told")
+
+    assert {(gone.token_uuid, gone.reason) for gone in here.gone} == {
+        (witness.token_uuid, "expired"),
+        (foreign.token_uuid, "stale"),
+    }
+
+
 async def test_whoever_leads_has_heard_what_another_replica_was_asked(
     here: PermissionWorld,
 ) -> None:

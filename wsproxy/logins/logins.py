@@ -171,6 +171,7 @@ class Logins:
             self._router.remove(principal)
             principal.end()
             del self._readers[principal.key]
+            self._due.pop(principal, None)
 
     def sessions_of(self, user_uuid: str) -> int:
         """How many sessions a user has open, over all their tokens."""

@@ -99,13 +99,23 @@ export function logOut(arvados: Site | null): void {
   location.assign(url.href);
 }
 
+const ANOTHERS =
+  "This link logs you in as whoever made it, in place of your own login in this tab. Use it only if you trust the link.";
+
+/** Whether a token in the address is to be used: it came by a login that began here, or replaces none. */
+function accepted(text: string, query: URLSearchParams): boolean {
+  const before = token();
+  const begun = query.has("api_token") && sessionStorage.getItem(WANTED) !== null;
+  return begun || !before || before === text || confirm(ANOTHERS);
+}
+
 /** Take the token out of the address, where Arvados or a link has put it, and what was wanted back in. */
 export function arrive(): URLSearchParams {
   const query = new URLSearchParams(location.search);
   const given = new URLSearchParams(location.hash.slice(1));
   const text = query.get("api_token") ?? given.get(TOKEN);
   if (text === null) return given;
-  keep(text);
+  if (accepted(text, query)) keep(text);
   given.delete(TOKEN);
   const wanted = query.has("api_token") ? (sessionStorage.getItem(WANTED) ?? "") : `#${given}`;
   sessionStorage.removeItem(WANTED);
