@@ -59,7 +59,8 @@ class Lifetimes:
 
 @dataclass(slots=True)
 class _Answer:
-    outcome: Identity | Refused
+    outcome: Identity | str
+    """Who it is, or why there is nobody: no error, which would keep all that its raising saw."""
     at: float = field(default_factory=time.monotonic)
 
     @property
@@ -139,7 +140,7 @@ class Identities:
                 del self._answers[digest]
 
     def _fresh(self, answer: _Answer) -> bool:
-        if isinstance(answer.outcome, Refused):
+        if isinstance(answer.outcome, str):
             return answer.age < self._lifetimes.refused
         expires = answer.outcome.expires_at
         now = time.time()  # noqa: TID251  (spares a question; the rule looks at the end itself)
@@ -174,7 +175,7 @@ class Identities:
                 if isinstance(error, OutOfScope)
                 else f"Arvados does not know the token, or it has expired ({error})"
             )
-            self._remember(token, refusal)
+            self._remember(token, str(refusal))
             raise refusal from error
         # A token that was reported gone while we asked may not enter by the older answer.
         if generation == self._generation:
@@ -233,7 +234,7 @@ class Identities:
             container_uuid=container_uuid,
         )
 
-    def _remember(self, token: Token, outcome: Identity | Refused) -> None:
+    def _remember(self, token: Token, outcome: Identity | str) -> None:
         good = isinstance(outcome, Identity)
         of_kind, other = (
             (self._answers, self._refusals) if good else (self._refusals, self._answers)
@@ -248,4 +249,4 @@ class Identities:
 def _outcome(answer: _Answer) -> Identity:
     if isinstance(answer.outcome, Identity):
         return answer.outcome
-    raise Refused(str(answer.outcome))
+    raise Refused(answer.outcome)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -82,6 +83,14 @@ async def test_arvados_is_not_asked_about_invented_tokens(site: Site, alice: Act
                 await identities.of(Token(token), HERE)
         assert site.backend.faults.count(_CURRENT) == before + 3
         assert (await identities.of(Token(alice.token), HERE)).user_uuid == alice.uuid
+
+
+async def test_a_refusal_is_remembered_without_what_its_raising_saw(site: Site) -> None:
+    """Ten thousand of them, each with an answer of Arvados and its buffers, took 120 MiB."""
+    async with asking(site) as identities:
+        await guess(identities, 1)
+        (remembered,) = identities._refusals.values()
+        assert not [one for one in gc.get_referents(remembered) if isinstance(one, Exception)]
 
 
 async def test_a_known_token_comes_in_whatever_its_address_did(
