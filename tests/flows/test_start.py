@@ -19,8 +19,10 @@ from arvados_nats.permission_client.grants_cache import GrantsCache
 from sandbox import child
 from sandbox.sandbox import MANAGEMENT_TOKEN
 from sandbox.stack import Service, Stack
+from tests.support.clients.native import lets_in, lets_in_at_last
 from tests.support.clients.native_answers import trusted
 
+_LOOK_UP = "GET /arvados/v1/api_client_authorizations/current"
 _WELL = {"health": "OK"}
 
 
@@ -97,3 +99,16 @@ async def test_no_service_is_well_before_a_publisher_has_answered(stack: Stack) 
     await publishers.start()
     for service in others:
         await _says(service, "OK")
+
+
+async def test_the_callout_is_not_well_while_no_login_can_succeed(stack: Stack) -> None:
+    """A controller tells its configuration by itself when the API server behind it is down: what
+    counts is that no question about a token is answered (V15)."""
+    callout = stack.services["authcallout"]
+    newcomer = await stack.sandbox.cluster.user("newcomer")
+    with stack.sandbox.backend.faults.failing(_LOOK_UP, 503):
+        for _ in range(3):
+            assert not await lets_in(stack, newcomer.token)
+        await _says(callout, "see whether the controller and the API server behind it work")
+    assert await lets_in_at_last(stack, newcomer.token)
+    await _says(callout, "OK")
