@@ -124,3 +124,16 @@ def test_ours_are_never_empty() -> None:
     for kind in (errors.Refused, errors.Unavailable, errors.BadInput, errors.ConfigError):
         for message in (None, "", "  \n"):
             assert str(kind(message)).strip()
+
+
+def test_no_library_recommends_a_page_in_our_texts() -> None:
+    """httpx adds one to each status, on a line of its own (V10)."""
+    answer = httpx.Response(404, request=httpx.Request("GET", "https://arvados.test/config"))
+    with pytest.raises(errors.Unavailable) as raised, arvados_client._translate():
+        answer.raise_for_status()
+    cause = raised.value.__cause__
+    assert cause is not None
+    assert "https://developer.mozilla.org/" in str(cause)
+    for told in (said(cause), str(raised.value)):
+        assert "404 Not Found" in told
+        assert "developer.mozilla.org" not in told
