@@ -41,6 +41,21 @@ def test_no_test_imports_another_folder_of_tests() -> None:
     assert strangers == []
 
 
+def test_no_test_changes_a_library_for_everybody() -> None:
+    """`asyncio.sleep` that does not wait stops the servers that other tests share, and eats memory:
+    replace the name of the module where it is used, not what the module holds."""
+    changing = [
+        f"{_name(path)}: {found}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for found in re.findall(
+            r'setattr\(\s*"[\w.]+\.(?:asyncio|time|random|os|socket|signal)\.\w+"'
+            r"|setattr\(\s*(?:asyncio|time|random|os|socket|signal),",
+            path.read_text("utf-8"),
+        )
+    ]
+    assert not changing
+
+
 def test_a_folder_holds_at_most_twenty_modules() -> None:
     """More than that is no longer read as a map."""
     folders = {path.parent for path in MODULES if path.parts[-2] not in ("sandbox", "model", "api")}

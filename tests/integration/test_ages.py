@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import asyncpg
@@ -392,7 +393,7 @@ async def test_a_part_that_fails_right_after_it_began_tries_ever_more_slowly(
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("publishers.retry.asyncio.sleep", pause)
+    monkeypatch.setattr("publishers.retry.asyncio", SimpleNamespace(sleep=pause))
     attempts = Attempts(Health(), "events")
     for _ in range(10):
         attempts.succeeded()
