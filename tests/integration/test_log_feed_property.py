@@ -206,7 +206,7 @@ async def reading(nats_server: NatsServer, keys_folder: Path) -> AsyncIterator[N
 
 @given(steps=_steps)
 @settings(
-    max_examples=30,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
