@@ -98,7 +98,7 @@ def _http() -> list[Bounds]:
             f"{door.WAITING:,} connections",
             f"{door.HEAD_SECONDS:.0f} s",
             head,
-            "400, 414, 431; dropped, the longest waiting first",
+            "400, 414, 431; dropped, the longest waiting of the network with most",
         ),
         Bounds(
             "anybody",

@@ -29,6 +29,7 @@ from arvados_nats.arvados.tokens import Token
 from arvados_nats.arvados.turns import Turns
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
+from arvados_nats.peers import network
 from arvados_nats.permission_client.own_tokens import OwnToken, OwnTokens
 from arvados_nats.permissions.object_facts import timestamp
 from arvados_nats.permissions.rule import Identity
@@ -152,6 +153,7 @@ class Identities:
     async def _ask_in_turn(self, token: Token, address: str | None) -> Identity:
         if address is None:
             return await self._ask(token)
+        address = network(address)
         few = self._turns.taken() if self._limit.exhausted(address) else contextlib.nullcontext()
         async with few:
             try:

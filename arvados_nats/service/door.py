@@ -4,8 +4,8 @@
 """The door of an HTTP server: who comes in says what they want, in time, and takes the answer.
 
 uvicorn waits for the head of a request for ever, and for a peer that does not read. Here a
-connection has a time for each; while it has sent no whole request it holds one of few places, which
-the one that waits longest loses to the next. A door stands before uvicorn's own protocol and knows
+connection has a time for each; while it has sent no whole request it holds one of few places
+(`peers`). A door stands before uvicorn's own protocol and knows
 nothing of it but that it is an `asyncio.Protocol`: the application, which runs in the context in
 which the request came, tells its door what happens.
 """
@@ -19,6 +19,8 @@ from contextvars import ContextVar
 from typing import Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from arvados_nats.peers import FewPlaces
 
 HEAD_BYTES = 16 * 1024
 """Of a request's head."""
@@ -36,8 +38,7 @@ class Doors:
     """The doors of one server; `open` is what uvicorn takes for a class of protocols."""
 
     def __init__(self, most: int = WAITING) -> None:
-        self._most = most
-        self._waiting: dict[Door, None] = {}
+        self._waiting = FewPlaces[Door](most)
 
     def open(self, **given: Any) -> Door:
         """A door for a new connection, before a protocol made of what uvicorn gives."""
@@ -45,13 +46,13 @@ class Doors:
 
     def waits(self, door: Door) -> None:
         """It has sent no whole request yet; somebody has to go where there are too many."""
-        self._waiting[door] = None
-        if len(self._waiting) > self._most:
-            next(iter(self._waiting)).shut()
+        loser = self._waiting.take(door, door.address)
+        if loser is not None:
+            loser.shut()
 
     def goes_on(self, door: Door) -> None:
         """It waits no more."""
-        self._waiting.pop(door, None)
+        self._waiting.leave(door)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -64,10 +65,13 @@ class Door(asyncio.Protocol):
         self._doors = doors
         self._inner = inner
         self._transport: asyncio.Transport
+        self.address = ""
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0] if isinstance(peer, tuple) else ""
         self._wait()
         self._inner.connection_made(transport)
 

@@ -23,6 +23,7 @@ from arvados_nats.arvados.tokens import Token
 from arvados_nats.arvados.turns import Turns
 from arvados_nats.errors import Refused, Unavailable
 from arvados_nats.nats import client as nats_client
+from arvados_nats.peers import network
 from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.permissions.request_info import Holder
 from arvados_nats.permissions.rule import Identity
@@ -65,6 +66,15 @@ async def test_only_what_arvados_was_asked_counts(site: Site) -> None:
             await guess(identities, number)
         assert identities._limit.exhausted(HERE)
         assert not identities._limit.exhausted("192.0.2.8")
+
+
+async def test_a_machine_has_one_allowance(site: Site) -> None:
+    """Whichever address of its network each guess comes from."""
+    async with asking(site) as identities:
+        for number in range(3):
+            await guess(identities, number, f"2001:db8::{number}")
+        assert identities._limit.exhausted(network("2001:db8::ffff"))
+        assert not identities._limit.exhausted(network("2001:db8:0:1::1"))
 
 
 async def test_arvados_is_not_asked_about_invented_tokens(site: Site, alice: Actor) -> None:

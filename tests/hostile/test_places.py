@@ -64,6 +64,18 @@ async def test_the_unknown_give_way_to_each_other_and_to_the_known(
             await guests[5].recv()
 
 
+async def test_a_flood_of_guests_leaves_others_their_time(site: Site, alice: Actor) -> None:
+    """Who opens sockets without end loses their own; who comes from elsewhere can still log in."""
+    async with (
+        own(site, max_unknown_connections=3) as (base, _),
+        contextlib.AsyncExitStack() as stack,
+        connect_raw(f"{base}/v1/stream", local_addr=("127.0.0.2", 0)) as socket,
+    ):
+        for _ in range(10):
+            await stack.enter_async_context(connect_raw(f"{base}/v1/stream"))
+        await clients.Client(socket).authenticate(alice)
+
+
 @pytest.mark.parametrize("query", ["", "?api_token=nonsense"])
 async def test_who_stays_unknown_has_to_go(
     site: Site, alice: Actor, query: str, monkeypatch: pytest.MonkeyPatch
@@ -176,6 +188,23 @@ async def test_half_sent_requests_have_few_places() -> None:
         async with httpx.AsyncClient() as http:
             assert (await http.get(f"http://127.0.0.1:{port}/")).status_code == 200
         for _, writer in lines:
+            writer.close()
+
+
+async def test_a_flood_of_half_requests_leaves_others_their_places() -> None:
+    """Who floods loses their own first; another address has all its time."""
+    async with served(http=door.Doors(5).open) as port:
+        slow, other = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+        other.write(b"GET / HTTP/1.1\r\n")
+        flood = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+        for reader, _ in flood[:15]:
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(WITHIN):
+                    assert await reader.read() == b""
+        other.write(b"Host: x\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(WITHIN):
+            assert (await slow.read()).startswith(b"HTTP/1.1 200")
+        for writer in (other, *(writer for _, writer in flood)):
             writer.close()
 
 

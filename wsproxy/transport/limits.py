@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from arvados_nats.errors import Refused
+from arvados_nats.peers import FewPlaces, network
 
 UNKNOWN_SECONDS = 60.0
 """Time in which it must turn out whose a connection is, where the protocol has none of its own."""
@@ -58,11 +59,12 @@ def _nothing() -> None:
 class Place:
     """One connection's, from the handshake on; `evict` is called when it is lost to another."""
 
-    __slots__ = ("_tally", "address", "evict")
+    __slots__ = ("_tally", "address", "evict", "network")
 
-    def __init__(self, tally: Tally, address: str) -> None:
+    def __init__(self, tally: Tally, address: str, network: str) -> None:
         self._tally = tally
         self.address = address
+        self.network = network
         self.evict: Callable[[], None] = _nothing
 
     def settle(self) -> None:
@@ -102,26 +104,26 @@ class Tally:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.known: set[Place] = set()
-        self.unknown: dict[Place, None] = {}
+        self.unknown = FewPlaces[Place](limits.unknown)
         self.by_address: Counter[str] = Counter()
 
     def enter(self, address: str) -> Place:
-        """A place for a new connection, at the cost of the unknown one that came first.
+        """A place for a new connection, maybe at the cost of one of whom nothing is known.
 
         TooMany if there is none for it.
         """
         limits = self._limits
         if self._full:
             raise TooMany("too many connections")
-        if self.by_address[address] >= limits.connections_per_address > 0:
+        peer = network(address)
+        if self.by_address[peer] >= limits.connections_per_address > 0:
             raise TooMany("too many connections from this address")
-        place = Place(self, address)
-        self.unknown[place] = None
-        self.by_address[address] += 1
-        if len(self.unknown) > limits.unknown:
-            first = next(iter(self.unknown))
-            self.leave(first)
-            first.evict()
+        place = Place(self, address, peer)
+        self.by_address[peer] += 1
+        loser = self.unknown.take(place, address)
+        if loser is not None:
+            self._count_out(loser)
+            loser.evict()
         return place
 
     @property
@@ -134,18 +136,20 @@ class Tally:
             return
         if self._full:
             raise TooMany("too many connections")
-        del self.unknown[place]
+        self.unknown.leave(place)
         self.known.add(place)
 
     def leave(self, place: Place) -> None:
         """Count a connection out; may be called again."""
-        if place not in self.known and place not in self.unknown:
-            return
-        self.known.discard(place)
-        self.unknown.pop(place, None)
-        self.by_address[place.address] -= 1
-        if not self.by_address[place.address]:
-            del self.by_address[place.address]
+        if place in self.known or place in self.unknown:
+            self.known.discard(place)
+            self.unknown.leave(place)
+            self._count_out(place)
+
+    def _count_out(self, place: Place) -> None:
+        self.by_address[place.network] -= 1
+        if not self.by_address[place.network]:
+            del self.by_address[place.network]
 
 
 class Pace:

@@ -78,6 +78,24 @@ def test_the_unknown_one_that_came_first_makes_room() -> None:
     assert last in tally.unknown
 
 
+def test_a_flood_from_one_address_takes_no_place_from_another() -> None:
+    """However many come: of the network with most places somebody has to go."""
+    tally = Tally(Limits(unknown=4))
+    guest = tally.enter("192.0.2.1")
+    for number in range(100):
+        tally.enter(f"2001:db8::{number:x}")
+    assert guest in tally.unknown
+    assert tally.by_address == {"192.0.2.1": 1, "2001:db8::/64": 3}
+
+
+def test_a_machine_has_one_allowance() -> None:
+    """Of connections, whichever of its addresses they come from."""
+    tally = Tally(Limits(connections_per_address=1))
+    tally.enter("2001:db8::1")
+    with pytest.raises(TooMany, match="from this address"):
+        tally.enter("2001:db8::2")
+
+
 def test_zero_is_no_bound() -> None:
     """Of connections of any kind that are known."""
     tally = Tally(Limits(connections=0, connections_per_address=0))
