@@ -22,7 +22,7 @@ _FAILURES = 3
 
 
 class LoginHealth:
-    """`outcome` is told of each login."""
+    """`outcome` is told of each login that somebody had to be asked about."""
 
     def __init__(self, health: Health) -> None:
         self._health = health

@@ -22,9 +22,10 @@ from arvados_nats.service import keys, ops, publisher_health
 from arvados_nats.service.arvados_health import ArvadosHealth
 from arvados_nats.service.ops import STARTING, Health
 from authcallout import whoami
-from authcallout.callout import Callout, Desk, LoginLimits
+from authcallout.callout import Callout, LoginLimits
 from authcallout.callout_response import Admission
 from authcallout.connections import Connection, Connections
+from authcallout.desk import Desk
 from authcallout.login_health import LoginHealth
 from authcallout.nkey_jwt import Signer
 from authcallout.revocation import Revocation

@@ -21,8 +21,9 @@ import httpx
 
 from arvados_nats.admin import clocks
 from arvados_nats.admin.check_config import websocket_faults
-from arvados_nats.admin.check_connections import FALSE_TOKEN, Findings, Note
+from arvados_nats.admin.check_connections import Findings, Note
 from arvados_nats.arvados import client as arvados_client
+from arvados_nats.arvados.tokens import NOBODY
 from arvados_nats.errors import said
 from arvados_nats.postgres import arvados_tables
 
@@ -81,7 +82,7 @@ def _faults(config: Mapping[str, Any]) -> str | None:
 
 
 async def _api_server(client: httpx.AsyncClient) -> str | None:
-    answer = await client.get(_CURRENT, headers={"Authorization": f"Bearer {FALSE_TOKEN}"})
+    answer = await client.get(_CURRENT, headers={"Authorization": f"Bearer {NOBODY.secret}"})
     if answer.status_code == httpx.codes.UNAUTHORIZED:
         return None
     return (

@@ -24,6 +24,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
 from arvados_nats.admin import clocks
+from arvados_nats.arvados.tokens import NOBODY
 from arvados_nats.contract import streams
 from arvados_nats.errors import ArvadosNatsError, ConfigError, Unavailable, said
 from arvados_nats.nats import client as nats_client
@@ -35,7 +36,6 @@ _WITHIN_SECONDS = 10.0
 _CLOCK = "clock of NATS"
 _PROTOCOL = Subprotocol("arvados.events.v1.json")
 _TOKEN_INVALID = 4501
-FALSE_TOKEN = "v2/zzzzz-gj3su-" + "0" * 15 + "/" + "0" * 40
 
 Findings = dict[str, str | None]
 """What was looked at -> what is wrong with it, or None; a `Note` is nothing wrong."""
@@ -142,7 +142,7 @@ async def _false_token(url: str, trusted: ssl.SSLContext | None) -> str | None:
 async def _try_token(url: str, trusted: ssl.SSLContext | None) -> tuple[bool, int | None]:
     """Whether a false token is welcomed, and the code that the connection is closed with."""
     async with connect(url, subprotocols=[_PROTOCOL], ssl=trusted) as socket:
-        await socket.send(json.dumps({"auth": {"token": FALSE_TOKEN}}))
+        await socket.send(json.dumps({"auth": {"token": NOBODY.secret}}))
         with contextlib.suppress(ConnectionClosed):
             async for text in socket:
                 if "hello" in json.loads(text):

@@ -23,7 +23,7 @@ from urllib.parse import quote
 import httpx
 
 from arvados_nats.arvados.log_folder import Form, Listing, entries
-from arvados_nats.arvados.tokens import Token
+from arvados_nats.arvados.tokens import NOBODY, Token
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable, said
 
@@ -128,6 +128,12 @@ class Arvados:
     async def current_container(self, token: Token) -> dict[str, Any]:
         """The container whose own token this is; NotFound if it is none's."""
         return await self.get(token, "containers/current")
+
+    async def refuse_nobody(self) -> None:
+        """Ask about a token that nobody has, which takes the API server, not its controller alone;
+        Unavailable if it does not answer."""
+        with contextlib.suppress(Refused):
+            await self.current_user(NOBODY)
 
     async def exported_config(self) -> dict[str, Any]:
         """The part of Arvados' configuration that it shows to everybody, without a token."""

@@ -61,3 +61,7 @@ class Token:
     def digest(self) -> bytes:
         """What stands for the token in caches and indexes."""
         return hashlib.blake2b(self.secret.encode(), digest_size=16).digest()
+
+
+NOBODY = Token("v2/zzzzz-gj3su-" + "0" * 15 + "/" + "0" * 40)
+"""No cluster has this token."""

@@ -16,6 +16,7 @@ import pytest
 from arvados_nats.contract import subjects
 from arvados_nats.permission_client import grants_messages, object_messages, tokens_watch
 from arvados_nats.permission_client.grants_cache import GrantsCache
+from authcallout.callout import PROBE
 from sandbox import child
 from sandbox.sandbox import MANAGEMENT_TOKEN
 from sandbox.stack import Service, Stack
@@ -23,6 +24,7 @@ from tests.support.clients.native import lets_in, lets_in_at_last
 from tests.support.clients.native_answers import trusted
 
 _LOOK_UP = "GET /arvados/v1/api_client_authorizations/current"
+_CURRENT_USER = "GET /arvados/v1/users/current"
 _WELL = {"health": "OK"}
 
 
@@ -101,14 +103,28 @@ async def test_no_service_is_well_before_a_publisher_has_answered(stack: Stack) 
         await _says(service, "OK")
 
 
-async def test_the_callout_is_not_well_while_no_login_can_succeed(stack: Stack) -> None:
-    """A controller tells its configuration by itself when the API server behind it is down: what
-    counts is that no question about a token is answered (V15)."""
+async def test_no_service_is_well_while_the_api_server_does_not_answer(stack: Stack) -> None:
+    """A controller tells its configuration by itself when the API server behind it is down; so who
+    asks for nothing but that is well, while nobody could log in (V15)."""
+    newcomer = await stack.sandbox.cluster.user("newcomer")
+    services = [stack.services[name] for name in ("authcallout", "wsproxy", "publishers")]
+    with stack.sandbox.backend.faults.failing(_CURRENT_USER, 503):
+        for service in services:
+            await _says(service, "see whether the controller and the API server behind it work")
+    assert await lets_in_at_last(stack, newcomer.token)
+    for service in services:
+        await _says(service, "OK")
+
+
+async def test_the_callout_is_not_well_while_no_question_of_a_login_is_answered(
+    stack: Stack,
+) -> None:
+    """Whoever is refused without a question, such as the probe of health, says nothing of it."""
     callout = stack.services["authcallout"]
     newcomer = await stack.sandbox.cluster.user("newcomer")
     with stack.sandbox.backend.faults.failing(_LOOK_UP, 503):
-        for _ in range(3):
-            assert not await lets_in(stack, newcomer.token)
-        await _says(callout, "see whether the controller and the API server behind it work")
+        for token in (newcomer.token, newcomer.token, PROBE, "no token", newcomer.token):
+            assert not await lets_in(stack, token)
+        await _says(callout, "the last 3 were not decided")
     assert await lets_in_at_last(stack, newcomer.token)
     await _says(callout, "OK")

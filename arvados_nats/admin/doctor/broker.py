@@ -17,6 +17,7 @@ from arvados_nats.admin import check_connections, check_streams
 from arvados_nats.admin.doctor.finding import Finding, of_check, ok, skipped, wrong
 from arvados_nats.admin.doctor.services import Service
 from arvados_nats.admin.unit_files import Unit
+from arvados_nats.arvados.tokens import NOBODY
 from arvados_nats.errors import ArvadosNatsError, Disagreement, Refused, said
 from arvados_nats.nats import client as nats_client
 from arvados_nats.service import keys
@@ -89,7 +90,7 @@ async def login_way(service: Service) -> Finding:
     try:
         async with nats_client.connect(
             settings.nats_servers, name="arvados-nats doctor",
-            token=check_connections.FALSE_TOKEN,
+            token=NOBODY.secret,
             ca_file=settings.nats_ca_file, timeout=_WITHIN_SECONDS,
         ):  # fmt: skip
             text = "NATS lets everybody in: is auth_callout configured?"

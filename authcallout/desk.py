@@ -1,0 +1,130 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Where the NATS servers' questions about logins wait for their turn, and are answered.
+
+One task a request, at most `LoginLimits.at_once` of them and fewer while they are slow (`pace`);
+others wait, the newest goes first, and one that has waited for longer than its client does is
+dropped unopened (`waiting`).
+Where Arvados or the database cannot be asked in time, nothing is answered (`Unavailable`,
+`BadInput`): the server's own time limit refuses the login, and nobody learns from it (style: refuse
+against abort). Clients give up after 2 s, so we do before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
+from arvados_nats.nats.client import Message, Nats
+from arvados_nats.service import tracing
+from authcallout import callout_request, metrics
+from authcallout.callout import Callout
+from authcallout.pace import Pace
+from authcallout.waiting import Waiting
+from authcallout.xkey import Envelope
+
+logger = logging.getLogger(__name__)
+
+SUBJECT = "$SYS.REQ.USER.AUTH"
+QUEUE = "authcallout"
+
+_WAITING = 4
+"""So many wait for each that is decided at the same time, at most."""
+
+Outcome = Callable[[ArvadosNatsError | None], None]
+"""Called when a login was decided (None) that somebody had to be asked about, and when one was not,
+with the reason."""
+
+
+class Desk:
+    """Where the servers' questions wait for their turn; `serve` until cancelled."""
+
+    def __init__(
+        self, auth: Nats, callout: Callout, envelope: Envelope, outcome: Outcome, *, at_once: int
+    ) -> None:
+        self._auth = auth
+        self._callout = callout
+        self._envelope = envelope
+        self._outcome = outcome
+        self._pace = Pace(at_once, callout.budget)
+        self._waiting = Waiting[Message](callout.budget, _WAITING * at_once)
+        self._turn = asyncio.Event()
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def serve(self, ready: Callable[[], None]) -> None:
+        """Answer requests of the callout account."""
+        await self._auth.subscribe(SUBJECT, self._receive, queue=QUEUE)
+        await self._auth.flush()
+        ready()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._dispatch())
+                tasks.create_task(self._auth.until_closed())
+        finally:
+            for task in self._under_way:
+                task.cancel()
+
+    async def _receive(self, message: Message) -> None:
+        self._drop(self._waiting.add(asyncio.get_running_loop().time(), message))
+        self._turn.set()
+
+    def _drop(self, count: int) -> None:
+        if count:
+            metrics.logins.labels("late").inc(count)
+            self._outcome(Unavailable("more logins come than can be decided in time"))
+
+    async def _dispatch(self) -> None:
+        """Begin with the newest, one in each turn of the loop, so that new ones are heard of."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._turn.wait()
+            self._drop(self._waiting.forget_late(loop.time()))
+            if not self._waiting or len(self._under_way) >= self._pace.at_once:
+                self._turn.clear()
+                continue
+            arrived, message = self._waiting.newest()
+            task = asyncio.create_task(self._handle(message, arrived))
+            self._under_way.add(task)
+            task.add_done_callback(self._done)
+            metrics.under_way.set(len(self._under_way))
+            await asyncio.sleep(0)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._turn.set()
+
+    async def _handle(self, message: Message, arrived: float) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with tracing.span("login decided"):
+            decided = await self._decide(message, arrived)
+        took = loop.time() - began
+        self._pace.took(loop.time(), took, len(self._under_way), decided=decided)
+
+    async def _decide(self, message: Message, arrived: float) -> bool:
+        """Whether it could be."""
+        loop = asyncio.get_running_loop()
+        try:
+            server_xkey = message.headers.get("Nats-Server-Xkey", "")
+            if not server_xkey:
+                raise BadInput("the callout request is not sealed; set xkey in auth_callout")
+            request = callout_request.parse(self._envelope.open(message.data, server_xkey))
+            known = self._callout.at_once(request)
+            answer = known or await self._callout.answer(request, arrived)
+            await self._auth.publish(message.reply, self._envelope.seal(answer, server_xkey))
+            if known is None:  # The others say nothing of whom we have to ask.
+                self._outcome(None)
+            return True
+        except ArvadosNatsError as error:
+            metrics.logins.labels("dropped").inc()
+            tracing.note(outcome="dropped")
+            self._outcome(error)
+            logger.warning(
+                "login not decided", extra={"action": "callout.dropped", "reason": str(error)}
+            )
+            return False
+        finally:
+            metrics.seconds.observe(loop.time() - arrived)
