@@ -23,7 +23,9 @@ from authcallout import admissions, connections
 from authcallout.settings import Settings as CalloutSettings
 from wsproxy.log_folder import ahead, folder, readers
 from wsproxy.log_folder import routes as log_folder
+from wsproxy.logs import search as log_search
 from wsproxy.native_api import answers, reply
+from wsproxy.page import processes, search, site
 from wsproxy.settings import Settings
 from wsproxy.transport import fragments, inbound, limits, send_buffer, websocket
 from wsproxy.v0 import connection as v0
@@ -106,10 +108,10 @@ def _http() -> list[Bounds]:
             "none is read",
             "as above",
             "-",
-            "-",
+            f"{door.ANSWERING:,} connections",
             f"{door.ANSWER_SECONDS:.0f} s to read the answer",
             _size(send_buffer.HIGH_WATER),
-            "dropped",
+            "dropped, the longest there of the network with most",
         ),
         Bounds(
             "no token, or a refused one",
@@ -146,6 +148,19 @@ def _http() -> list[Bounds]:
             f"{_size(log_folder.MOST_BYTES)} an answer; {_size(ahead.MOST_OF_A_FILE)} of a file,"
             f" {_size(ahead.MOST)} in all; a listing of {_size(folder.MOST_LISTED)}",
             "421: the controller is asked",
+        ),
+        Bounds(
+            "anybody",
+            "lists and finds of the page",
+            "none",
+            head,
+            guesses,
+            f"{processes.CALLS_OF_USER} lists of one user, {processes.CALLS} in all, the others"
+            f" wait; {search.SEARCHES_OF_USER} finds of one user, {search.SEARCHES} in all;"
+            f" {site.MOST_ORIGINS} addresses of pages a minute",
+            f"{door.ANSWER_SECONDS:.0f} s to read each part of the answer",
+            f"{processes.MOST_PROCESSES} processes; 3 x {_size(log_search.RANGE)} of a log",
+            "401, 503",
         ),
     ]
 

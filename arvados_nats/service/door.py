@@ -30,6 +30,8 @@ ANSWER_SECONDS = 60.0
 """Time in which a peer has its answer, unless that `stays`."""
 WAITING = 1000
 """Connections of one server that have sent no whole request."""
+ANSWERING = 2000
+"""Those that have, and wait for their answer or are taking it."""
 
 _door: ContextVar[Door | None] = ContextVar("door", default=None)
 
@@ -37,8 +39,9 @@ _door: ContextVar[Door | None] = ContextVar("door", default=None)
 class Doors:
     """The doors of one server; `open` is what uvicorn takes for a class of protocols."""
 
-    def __init__(self, most: int = WAITING) -> None:
-        self._waiting = FewPlaces[Door](most)
+    def __init__(self, waiting: int = WAITING, answering: int = ANSWERING) -> None:
+        self._waiting = FewPlaces[Door](waiting)
+        self._answering = FewPlaces[Door](answering)
 
     def open(self, **given: Any) -> Door:
         """A door for a new connection, before a protocol made of what uvicorn gives."""
@@ -46,13 +49,22 @@ class Doors:
 
     def waits(self, door: Door) -> None:
         """It has sent no whole request yet; somebody has to go where there are too many."""
-        loser = self._waiting.take(door, door.address)
+        self._move(door, self._answering, self._waiting)
+
+    def answers(self, door: Door) -> None:
+        """It has; somebody has to go where too many are being answered."""
+        self._move(door, self._waiting, self._answering)
+
+    def leaves(self, door: Door) -> None:
+        """It has gone, or is no HTTP any more."""
+        self._waiting.leave(door)
+        self._answering.leave(door)
+
+    def _move(self, door: Door, before: FewPlaces[Door], now: FewPlaces[Door]) -> None:
+        before.leave(door)
+        loser = now.take(door, door.address)
         if loser is not None:
             loser.shut()
-
-    def goes_on(self, door: Door) -> None:
-        """It waits no more."""
-        self._waiting.leave(door)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -102,12 +114,16 @@ class Door(asyncio.Protocol):
 
     def leave(self) -> None:
         """Whatever becomes of the connection is no business of the door any more."""
-        self._doors.goes_on(self)
+        self._doors.leaves(self)
         self._within(None)
 
     def answer(self) -> None:
         """A whole request has come."""
-        self._doors.goes_on(self)
+        self._doors.answers(self)
+        self._within(ANSWER_SECONDS)
+
+    def goes_on(self) -> None:
+        """A part of the answer was taken: the next one has a time of its own."""
         self._within(ANSWER_SECONDS)
 
     def answered(self) -> None:
@@ -137,6 +153,13 @@ def answering() -> Iterator[None]:
     finally:
         if door is not None:
             door.answered()
+
+
+def goes_on() -> None:
+    """The peer takes a long answer, part by part."""
+    door = _door.get()
+    if door is not None:
+        door.goes_on()
 
 
 def stays() -> None:

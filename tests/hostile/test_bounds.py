@@ -34,6 +34,7 @@ from tests.support.worlds.site import Site
 from tools import make_bounds
 from wsproxy.log_folder.routes import MOST_BYTES
 from wsproxy.native_api import answers as native_answers
+from wsproxy.page import site as page_site
 from wsproxy.transport.fragments import MAX_FRAGMENTS
 from wsproxy.transport.limits import Limits
 from wsproxy.v0 import connection as v0
@@ -44,6 +45,7 @@ from wsproxy.wamp import session as wamp
 from wsproxy.wamp.calls import MAX_BYTES
 from wsproxy.wamp.connection import CALLS
 
+_CURRENT = "GET /arvados/v1/api_client_authorizations/current"
 WITHIN = 60.0
 SUBSCRIBE = '{"method": "subscribe"}'
 
@@ -124,6 +126,26 @@ async def sse_nobody(world: World) -> None:
     async with own(world.site) as (base, _):
         assert (await log_events(base, "")).status_code == 401
         assert (await log_events(base, "nonsense")).status_code in (401, 503)
+
+
+async def page(world: World) -> None:
+    """A refused token costs one question however often it comes; of too many pages nothing is
+    said."""
+    lists = "GET /arvados/v1/container_requests"
+    arvados = world.site.backend.faults
+    async with own(world.site) as (base, _):
+        async with httpx.AsyncClient(base_url=base.replace("ws", "http", 1)) as http:
+            before = arvados.count(_CURRENT), arvados.count(lists)
+            for path in ("/v1/processes", "/v1/search") * 10:
+                refused = await http.get(path, headers={"Authorization": "Bearer guess"})
+                assert refused.status_code == 401
+            assert (arvados.count(_CURRENT), arvados.count(lists)) == (before[0] + 1, before[1])
+            for number in range(page_site.MOST_ORIGINS):
+                told = await http.get(f"/v1/site?return_to=https://page{number}.example/")
+                assert told.json()["refused"]
+            told = await http.get("/v1/site?return_to=https://another.example/")
+            assert told.status_code == 200
+            assert "refused" not in told.json()
 
 
 async def sse_user(world: World) -> None:
@@ -349,6 +371,7 @@ WALKS: dict[tuple[str, str], Walk] = {
     (NOBODY, "server-sent events"): sse_nobody,
     (USER, "server-sent events"): sse_user,
     ("anybody", "log folder"): log_folder,
+    ("anybody", "lists and finds of the page"): page,
     (NOBODY, "v0"): v0_nobody,
     (USER, "v0"): v0_user,
     (NOBODY, "v1"): v1_nobody,

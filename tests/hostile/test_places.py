@@ -101,11 +101,11 @@ async def hang_up(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextlib.asynccontextmanager
-async def served(**options: Any) -> AsyncIterator[int]:
-    """That application behind the door; its port."""
+async def served(app: Any = hang_up, **options: Any) -> AsyncIterator[int]:
+    """An application behind the door; its port."""
     sock = http_server.listen("127.0.0.1:0")
     port = sock.getsockname()[1]
-    async with background(http_server.serve(hang_up, sock, **options)):
+    async with background(http_server.serve(app, sock, **options)):
         yield port
 
 
@@ -206,6 +206,53 @@ async def test_a_flood_of_half_requests_leaves_others_their_places() -> None:
             assert (await slow.read()).startswith(b"HTTP/1.1 200")
         for writer in (other, *(writer for _, writer in flood)):
             writer.close()
+
+
+async def test_a_flood_of_requests_leaves_others_their_answers() -> None:
+    """Connections that are being answered have places, too: a flood loses its own."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        asked.set()
+        await answer.wait()
+        await hang_up(scope, receive, send)
+
+    async with served(slow, http=door.Doors(answering=5).open) as port:
+        request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        mine, other = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+        other.write(request)
+        await asyncio.wait_for(asked.wait(), WITHIN)
+        flood = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+        for _, writer in flood:
+            writer.write(request)
+        async with asyncio.timeout(WITHIN):
+            dropped = 0
+            for reading in asyncio.as_completed([reader.read() for reader, _ in flood]):
+                with contextlib.suppress(ConnectionError):
+                    assert await reading == b""
+                dropped += 1
+                if dropped == 16:
+                    answer.set()
+                    break
+            assert (await mine.read()).startswith(b"HTTP/1.1 200")
+        for writer in (other, *(writer for _, writer in flood)):
+            writer.close()
+
+
+async def test_a_long_answer_that_is_taken_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part has a time of its own, as long as the peer takes them."""
+    monkeypatch.setattr(door, "ANSWER_SECONDS", 0.5)
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(12):
+            await asyncio.sleep(0.1)
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            door.goes_on()
+        await send({"type": "http.response.body", "body": b""})
+
+    async with served(slow) as port, httpx.AsyncClient(timeout=WITHIN) as http:
+        assert (await http.get(f"http://127.0.0.1:{port}/")).text == "x" * 12
 
 
 async def test_an_answer_is_read_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

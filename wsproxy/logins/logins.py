@@ -126,6 +126,10 @@ class Logins:
         self._asking: set[Login] = set()
         router.before_batch.append(self._hold_for)
 
+    async def whose(self, token: Token, address: str) -> Identity:
+        """Who asks one question with this token, from this address; errors as of `admit`."""
+        return await self._identities.of(token, address)
+
     async def admit(self, token: Token, session: Session) -> Login:
         """The viewer of a token, again for a session that renews or repeats it.
 

@@ -22,7 +22,7 @@ from wsproxy.logs.saved import Access, SavedLogs
 LONGEST_TEXT = 1000
 MOST_FOUND = 10_000
 """Lines that are told; more are counted."""
-_RANGE = 4 * 1024 * 1024
+RANGE = 4 * 1024 * 1024
 _AHEAD = 2
 """Ranges that are asked for while one is looked through."""
 _SLICE = 512 * 1024
@@ -108,13 +108,13 @@ async def search(
     """How far it has looked, and what it found since: again and again, to the end of the range or
     of the file."""
     scan, at = Scan(sought.text, sought.start), sought.start
-    starts = iter(range(sought.start, sought.stop, _RANGE))
+    starts = iter(range(sought.start, sought.stop, RANGE))
     ahead = deque(_read(saved, sought, start, access) for start in islice(starts, _AHEAD))
     try:
         while ahead:
             data = await ahead.popleft()
             at += len(data)
-            ended = len(data) < _RANGE or at >= sought.stop
+            ended = len(data) < RANGE or at >= sought.stop
             ahead.extend(_read(saved, sought, start, access) for start in islice(starts, 1))
             for begin in range(0, max(1, len(data)), _SLICE):
                 last = ended and begin + _SLICE >= len(data)
@@ -131,5 +131,5 @@ async def search(
 
 def _read(saved: SavedLogs, sought: Sought, at: int, access: Access) -> asyncio.Task[bytes]:
     """One range while those before are looked through."""
-    stop = min(sought.stop, at + _RANGE)
+    stop = min(sought.stop, at + RANGE)
     return asyncio.create_task(saved.read(sought.container, sought.file, at, stop, access))

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,11 +12,13 @@ from typing import Any
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import Refused
+from wsproxy.page.fair import Fair
 
-_MOST_PROCESSES = 100
+MOST_PROCESSES = 100
 _MOST_PROJECTS = 300
-_CALLS = 8
+CALLS = 8
 """Lists that are asked of Arvados at a time."""
+CALLS_OF_USER = 4
 _REQUEST = (
     "uuid name state priority container_uuid container_count created_at modified_at owner_uuid"
     " output_uuid log_uuid cumulative_cost"
@@ -36,14 +37,14 @@ class Processes:
 
     def __init__(self, arvados: Arvados) -> None:
         self._arvados = arvados
-        self._calls = asyncio.Semaphore(_CALLS)
+        self._fair = Fair(CALLS, CALLS_OF_USER)
 
-    async def newest(self, token: Token, query: Mapping[str, str]) -> dict[str, Any]:
+    async def newest(self, token: Token, user: str, query: Mapping[str, str]) -> dict[str, Any]:
         """Those that nobody else's process asked for, each with its container; and the names of
         their owners. `project`: those in it, and in all projects below it."""
         filters: list[list[Any]] = [["requesting_container_uuid", "=", None]]
         owners: dict[str, str] = {}
-        async with self._calls:
+        async with self._fair.turn(user):
             if project := query.get("project"):
                 owners = await self._below(token, project)
                 filters.append(["owner_uuid", "in", list(owners)])
@@ -92,7 +93,7 @@ class Processes:
         resource: str,
         filters: list[list[Any]],
         select: list[str],
-        limit: int = _MOST_PROCESSES,
+        limit: int = MOST_PROCESSES,
     ) -> list[dict[str, Any]]:
         answer = await self._arvados.get(
             token,

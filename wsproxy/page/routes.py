@@ -16,6 +16,7 @@ from starlette.types import Scope
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from arvados_nats.protocol_v1.messages import NOT_READABLE
+from wsproxy.logins.logins import Logins
 from wsproxy.page.processes import Processes
 from wsproxy.page.search import Search
 from wsproxy.page.site import Site
@@ -59,7 +60,8 @@ class PublicFiles(StaticFiles):
         return answer
 
 
-Act = Callable[[Token, Mapping[str, str]], Awaitable[Response]]
+Act = Callable[[Token, str, Mapping[str, str]], Awaitable[Response]]
+"""With a token and the uuid of its user, what the query asks for."""
 
 
 def add_routes(http: FastAPI, services: Services) -> None:
@@ -74,20 +76,19 @@ def add_routes(http: FastAPI, services: Services) -> None:
         except ArvadosNatsError as error:
             return _refusal(error, 503)
 
-    async def listed(token: Token, query: Mapping[str, str]) -> Response:
+    async def listed(token: Token, user: str, query: Mapping[str, str]) -> Response:
         """The newest processes."""
-        return JSONResponse(await processes.newest(token, query), headers=_PRIVATE)
+        return JSONResponse(await processes.newest(token, user, query), headers=_PRIVATE)
 
-    async def searched(token: Token, query: Mapping[str, str]) -> Response:
+    async def searched(token: Token, user: str, query: Mapping[str, str]) -> Response:
         """Lines of a log file with a text in them."""
-        steps = await search.steps(token, query)
+        steps = await search.steps(token, user, query)
         headers = {**_SAFE, "cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
         return StreamingResponse(steps, media_type="application/x-ndjson", headers=headers)
 
     http.add_api_route("/v1/site", about, methods=["GET"])
-    # Who may list nothing at all has no valid token.
-    http.add_api_route("/v1/processes", _with_token(listed, refused=401), methods=["GET"])
-    http.add_api_route("/v1/search", _with_token(searched), methods=["GET"])
+    for path, act in (("/v1/processes", listed), ("/v1/search", searched)):
+        http.add_api_route(path, _with_token(services.logins, act), methods=["GET"])
     page = STATIC / "index.html"
     if page.exists():
         http.add_api_route("/", lambda: FileResponse(page, headers=_PAGE), include_in_schema=False)
@@ -103,17 +104,22 @@ def add_routes(http: FastAPI, services: Services) -> None:
     http.mount("/static", files, name="static")
 
 
-def _with_token(act: Act, refused: int = 404) -> Callable[[Request], Awaitable[Response]]:
+def _with_token(logins: Logins, act: Act) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         scheme, _, secret = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() not in ("bearer", "oauth2") or not secret.strip():
             told = Refused("send the token as: Authorization: Bearer <token>")
             return _refusal(told, 401)
+        token, address = Token(secret.strip()), request.client.host if request.client else ""
         try:
-            return await act(Token(secret.strip()), request.query_params)
+            user = (await logins.whose(token, address)).user_uuid
         except ArvadosNatsError as error:
-            told = Refused(NOT_READABLE) if refused == 404 else Refused("the token is not valid")
-            return _refusal(told if isinstance(error, Refused) else error, refused)
+            invalid = isinstance(error, Refused)
+            return _refusal(Refused("the token is not valid") if invalid else error, 401)
+        try:
+            return await act(token, user, request.query_params)
+        except ArvadosNatsError as error:
+            return _refusal(Refused(NOT_READABLE) if isinstance(error, Refused) else error, 404)
 
     return answer
 

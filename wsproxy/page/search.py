@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 
@@ -13,12 +12,15 @@ from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
+from arvados_nats.service import door
 from wsproxy.logs import search as log_search
 from wsproxy.logs.saved import Access, SavedLogs
 from wsproxy.logs.search import MOST_FOUND, Sought
+from wsproxy.page.fair import Fair
 
-_SEARCHES = 4
+SEARCHES = 8
 """Logs that are searched at a time; each costs Arvados and this process as much as a download."""
+SEARCHES_OF_USER = 2
 
 
 class Search:
@@ -26,27 +28,30 @@ class Search:
 
     def __init__(self, arvados: Arvados) -> None:
         self._saved = SavedLogs(arvados)
-        self._running = asyncio.Semaphore(_SEARCHES)
+        self._fair = Fair(SEARCHES, SEARCHES_OF_USER)
 
-    async def steps(self, token: Token, query: Mapping[str, str]) -> AsyncIterator[bytes]:
+    async def steps(
+        self, token: Token, user: str, query: Mapping[str, str]
+    ) -> AsyncIterator[bytes]:
         """What to send, once Arvados has let the token read the first bytes."""
         sought, access = _asked(query), Access(token, query.get("request"))
-        if self._running.locked():
-            raise Unavailable("others are searching; come again")
+        if self._fair.full(user):
+            raise Unavailable("too many searches are under way; come again")
         await self._saved.read(
             sought.container, sought.file, sought.start, sought.start + 1, access
         )
-        return self._steps(sought, access)
+        return self._steps(user, sought, access)
 
-    async def _steps(self, sought: Sought, access: Access) -> AsyncIterator[bytes]:
+    async def _steps(self, user: str, sought: Sought, access: Access) -> AsyncIterator[bytes]:
         count, told = 0, 0
-        async with self._running:
+        async with self._fair.turn(user):
             try:
                 async for at, found in log_search.search(self._saved, sought, access):
                     count += len(found)
                     lines = [[line.offset, line.stamp] for line in found[: MOST_FOUND - told]]
                     told += len(lines)
                     yield _json({"at": at, "count": count, "lines": lines})
+                    door.goes_on()
             except ArvadosNatsError as error:
                 yield _json({"error": str(error)})
 

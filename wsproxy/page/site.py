@@ -14,10 +14,12 @@ from urllib.parse import urlencode, urljoin, urlsplit
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.config_source import WORKBENCHES, origins
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
+from arvados_nats.single_flight import SingleFlight
 
 _SITE_SECONDS = 60.0
 _RETRY_SECONDS = 1.0
-_MOST_ORIGINS = 100
+MOST_ORIGINS = 100
+"""Pages about which Arvados is asked in that time, since anybody may ask; of others it is not."""
 _LONGEST = 2000
 
 
@@ -29,27 +31,30 @@ class Site:
         self._asking = asyncio.Lock()
         self._known: dict[str, str] | None = None
         self._until = 0.0
-        self._refusals: dict[str, str] = {}
-        """By the origin of a page."""
+        self._refusals: dict[str, str | None] = {}
+        """By the origin of a page; None while Arvados has not told."""
+        self._trying = SingleFlight[str, str]("login refusal")
 
     async def get(self, return_to: str = "") -> dict[str, str]:
         """Where to log in, and where Workbench is; and why Arvados would not lead back there."""
         site = await self._site()
         if not return_to or not site["login"].startswith(site["controller"]):
             return site  # another cluster's trusted clients are its own affair
-        origin = origin_of(return_to)
-        async with self._asking:
-            if origin not in self._refusals:
-                while len(self._refusals) >= _MOST_ORIGINS:
-                    del self._refusals[next(iter(self._refusals))]
-                self._refusals[origin] = await self._arvados.login_refusal(f"{origin}/")
-        return {**site, "refused": self._refusals[origin]}
+        origin, refusals = origin_of(return_to), self._refusals
+        if origin not in refusals and len(refusals) >= MOST_ORIGINS:
+            return site
+        refused = refusals.setdefault(origin, None)
+        if refused is None:
+            refused = refusals[origin] = await self._trying.ask(
+                origin, lambda: self._arvados.login_refusal(f"{origin}/")
+            )
+        return {**site, "refused": refused}
 
     async def _site(self) -> dict[str, str]:
         async with self._asking:
             if self._known is None or time.monotonic() > self._until:
                 self._known = site_of(await self._arvados.exported_config())
-                self._refusals.clear()
+                self._refusals = {}
                 self._until = time.monotonic() + _SITE_SECONDS
             return self._known
 
