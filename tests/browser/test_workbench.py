@@ -159,15 +159,27 @@ async def test_what_a_container_says_is_seen_at_its_process(desk: Desk) -> None:
 
 
 async def test_what_moves_out_of_reach_is_seen_to_have_gone(desk: Desk) -> None:
-    """The row that takes the object away makes the page look, and there is nothing any more."""
+    """The row that takes the object away makes the page look, and there is nothing any more. Where
+    a share is withdrawn no row of the object comes, and only with the script does the page look."""
     cluster = desk.stack.sandbox.cluster
     owner = await cluster.user(f"owner {next(_numbers)}")
     shared, private = await cluster.project(owner=owner), await cluster.project(owner=owner)
     await cluster.share(shared, desk.user)
-    made = await cluster.collection("open", owner=shared, by=owner)
-    tab = await desk.open(f"collections/{made.uuid}")
-    await cluster.move(made, private, by=owner)
-    await desk.shown(tab, "seen.missing")
+    one = await cluster.collection("open", owner=shared, by=owner)
+    other = await cluster.collection("open too", owner=shared, by=owner)
+    tab, plain = [
+        await desk.open(f"collections/{one.uuid}", script=script) for script in (True, False)
+    ]
+    unshared, deaf = [
+        await desk.open(f"collections/{other.uuid}", script=script) for script in (True, False)
+    ]
+    await cluster.move(one, private, by=owner)
+    for each in (tab, plain):
+        await desk.shown(each, "seen.missing")
+    assert not await unshared.evaluate("seen.missing")
+    await cluster.unshare(shared, desk.user)
+    await desk.shown(unshared, "seen.missing")
+    assert not await deaf.evaluate("seen.missing")
 
 
 async def test_other_sockets_and_pages_are_left_alone(desk: Desk) -> None:

@@ -4,7 +4,7 @@
 
 import { expect, test } from "vitest";
 import { placeOf, tokenOf } from "../src/workbench/place";
-import { question, Requests, shownAt } from "../src/workbench/requests";
+import { again, narrows, question, Requests, shownAt } from "../src/workbench/requests";
 import { after, pauseBefore } from "../src/workbench/socket";
 
 const REQUEST = "zzzzz-xvhdp-000000000000001";
@@ -103,4 +103,46 @@ test("where no page shows requests nothing is asked", async () => {
   requests.event({ object_kind: "arvados#container", object_uuid: CONTAINER });
   requests.event({ object_kind: "arvados#collection", object_uuid: PROJECT });
   await settled();
+});
+
+test("a page looks again at what Workbench reads its rows for", () => {
+  const told = (path: string) => JSON.parse(again(path) ?? "null");
+  expect(told(`/collections/${PROJECT}`)).toMatchObject({ object_kind: "arvados#collection", object_uuid: PROJECT });
+  expect(told(`/processes/${REQUEST}`)).toMatchObject({ object_kind: "arvados#containerRequest", object_uuid: REQUEST });
+  expect(told(`/projects/${PROJECT}`)).toMatchObject({
+    object_kind: "arvados#containerRequest",
+    object_owner_uuid: PROJECT,
+    properties: { new_attributes: {} },
+  });
+  expect(told("/all_processes")).toMatchObject({ object_kind: "arvados#containerRequest" });
+  for (const path of ["/", "/trash", `/users/${PROJECT}`]) expect(told(path)).toBeNull();
+});
+
+const owned = (owner_uuid: string, is_trashed = false) => ({ owner_uuid, is_trashed });
+test.each([
+  ["a share withdrawn", "link", "delete", {}, true],
+  ["a share changed", "link", "update", { old_attributes: {}, new_attributes: {} }, true],
+  ["a share made", "link", "create", {}, false],
+  ["a project moved", "group", "update", { old_attributes: owned("a"), new_attributes: owned("b") }, true],
+  ["a project gone", "group", "update", { old_attributes: owned("a"), new_attributes: {} }, true],
+  ["a project trashed", "group", "update", { old_attributes: owned("a"), new_attributes: owned("a", true) }, true],
+  ["a project deleted", "group", "delete", null, true],
+  ["a project renamed", "group", "update", { old_attributes: owned("a"), new_attributes: owned("a") }, false],
+  ["a collection", "collection", "delete", {}, false],
+])("%s", (_, kind, event_type, properties, expected) => {
+  expect(narrows({ object_kind: `arvados#${kind}`, event_type, properties })).toBe(expected);
+});
+
+test("many rows that may take something away make the page look seldom", async () => {
+  const told: string[] = [];
+  const requests = new Requests(
+    () => Promise.reject(new Error("asked")),
+    (frame) => told.push(frame),
+    () => `/collections/${PROJECT}`,
+  );
+  for (let n = 0; n < 100; n += 1) requests.event({ object_kind: "arvados#link", event_type: "delete" });
+  await settled();
+  requests.event({ object_kind: "arvados#link", event_type: "delete" });
+  await settled();
+  expect(told).toHaveLength(1);
 });

@@ -11,7 +11,7 @@
 
 import { linkTo, Sign } from "./notice";
 import { type Place, placeOf, tokenOf } from "./place";
-import { Requests, shownAt, update } from "./requests";
+import { Requests } from "./requests";
 import { ReturningSocket } from "./socket";
 
 const MARK = Symbol.for("arvados-nats-workbench");
@@ -42,10 +42,7 @@ function returning(Native: typeof WebSocket, place: Place, url: string, token: s
   const socket = new ReturningSocket(Native, url, {
     live: (yes, over) => sign.live(yes, over),
     event: (frame) => requests.event(frame),
-    missed: () => {
-      const shown = shownAt(location.pathname);
-      if (shown) socket.hand(update(shown.page, { uuid: shown.uuid }));
-    },
+    missed: () => requests.again(),
   });
   return socket as unknown as WebSocket;
 }

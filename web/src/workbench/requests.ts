@@ -41,6 +41,26 @@ export function update(page: string, item: Fields): string {
   });
 }
 
+/**
+ * The row that makes a page look again, whatever it shows. A project's page looks when a request of the
+ * project changes, All Processes when any does, the others at their own object.
+ */
+export function again(path: string): string | null {
+  const shown = shownAt(path);
+  if (!shown) return path === "/all_processes" ? update("processes", {}) : null;
+  if (shown.page === "projects") return update("processes", { owner_uuid: shown.uuid });
+  return update(shown.page, { uuid: shown.uuid });
+}
+
+/** Whether more than the row's own object may be out of reach by it: a share is withdrawn, a project moved. */
+export function narrows(frame: Fields): boolean {
+  if (frame.object_kind === "arvados#link") return frame.event_type === "delete" || frame.event_type === "update";
+  if (frame.object_kind !== "arvados#group") return false;
+  const [was, is] = ["old_attributes", "new_attributes"].map((age) => (frame.properties as Fields | null)?.[age] ?? {});
+  const differs = (name: string) => (was as Fields)[name] !== (is as Fields)[name];
+  return frame.event_type === "delete" || (frame.event_type === "update" && ["owner_uuid", "is_trashed"].some(differs));
+}
+
 /** What is asked about a page: of a process' page its request, of a project's those in it. */
 export function question(shown: { page: string; uuid: string }, containers: string[]): Fields {
   const process = shown.page === "processes";
@@ -54,6 +74,8 @@ export class Requests {
   private known: { request: string; container: unknown } | null = null;
   private timer: ReturnType<typeof setTimeout> | undefined;
   private failures = 0;
+  private lookedAt = -Infinity;
+  private looking: ReturnType<typeof setTimeout> | undefined;
   private readonly ask: (question: Fields) => Promise<Fields[]>;
   private readonly hand: (frame: string) => void;
   private readonly path: () => string;
@@ -72,6 +94,7 @@ export class Requests {
   event(frame: Fields): void {
     const uuid = frame.object_uuid;
     if (uuid === this.known?.request) this.known = null;
+    if (narrows(frame)) this.again();
     if (frame.object_kind !== "arvados#container" || typeof uuid !== "string") return;
     const shown = shownAt(this.path());
     if (!shown || shown.page === "collections") return;
@@ -81,6 +104,16 @@ export class Requests {
     }
     if (this.waiting.size < MOST) this.waiting.add(uuid);
     if (this.timer === undefined) this.later(0);
+  }
+
+  /** Let the page look again, seldom. */
+  again(): void {
+    this.looking ??= setTimeout(() => {
+      this.looking = undefined;
+      this.lookedAt = Date.now();
+      const frame = again(this.path());
+      if (frame) this.hand(frame);
+    }, Math.max(0, this.lookedAt + PAUSE_MS - Date.now()));
   }
 
   private later(pause: number): void {
