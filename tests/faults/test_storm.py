@@ -47,7 +47,7 @@ async def _one(storm: Storm, name: str) -> Verdict:
     last = max(step.t for step in history if step.do == "end")
     wanted = [s for s in history if s.do != "write" or s.t <= last + 1]
     verdict = checker.check(wanted, Bounds(late=_AFTER))
-    if _TABLE and not verdict.good:
+    if _TABLE and (verdict.told or not verdict.good):
         kept = Path(f"{_TABLE}.{name.replace(' ', '-')}.jsonl")
         await asyncio.to_thread(kept.write_bytes, b"\n".join(storm.history()))
     return verdict

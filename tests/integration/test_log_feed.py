@@ -22,7 +22,7 @@ from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from tests.support.log_readers import chunks, join, publish
+from tests.support.log_readers import LossyHub, chunks, join, publish
 from tests.support.worlds import logs as log_world
 from tests.support.worlds.site import background
 from wsproxy.logs.consumer import Selection
@@ -209,6 +209,32 @@ async def test_a_place_that_is_not_there_yet_is_waited_for(
     await peer.received.until(lambda: peer.received.of("log"))
     assert peer.received.first["stdout.txt", 0] == 10
     assert peer.received.content("stdout.txt") == b"kl"
+
+
+async def test_bytes_that_were_not_heard_come_without_more_of_their_file(
+    nats: Nats, world: log_world.World, access: Access
+) -> None:
+    """Though another file of the container was heard after them."""
+    job = await world.job()
+    await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"one\n"]))
+    async with arvados_client.connect(world.api.url) as arvados:
+        stored, saved = StoredLogs(nats), SavedLogs(arvados)
+        hub = LossyHub(job.uuid, nats, stored, saved, LogHistory(stored, saved))
+        async with background(hub.run()):
+            peer = join(hub, access=access)
+            await peer.received.until_told("caught_up")
+            hub.deaf = True
+            await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"two\n"], offset=4))
+            async with asyncio.timeout(60):
+                while not hub.lost:  # noqa: ASYNC110  (looked at from outside)
+                    await asyncio.sleep(0.01)
+            hub.deaf = False
+            await publish(world.nats, *chunks(job.uuid, "stderr.txt", [b"oh\n"]))
+            await peer.received.until_at("stderr.txt", 3)
+            hub.check_now.set()
+            await peer.received.until_at("stdout.txt", 8)
+            peer.reader.stop()
+    assert not peer.received.of("gap") and not peer.received.of("error")
 
 
 async def test_a_slow_reader_goes_back_to_history_and_holds_nobody_up(

@@ -14,34 +14,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.contract import streams
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd, FileEnd
 from arvados_nats.nats import client as nats_client
-from arvados_nats.nats.client import Message, Nats
+from arvados_nats.nats.client import Nats
 from arvados_nats.service import keys
 from sandbox.nats_server import NatsServer
-from tests.support.log_readers import Peer, Received, join, publish
+from tests.support.log_readers import LossyHub, Peer, Received, join, publish
 from wsproxy.logs.consumer import Selection
 from wsproxy.logs.history import LogHistory
-from wsproxy.logs.hub import LogHub
 from wsproxy.logs.saved import SavedLogs
 from wsproxy.logs.stored import StoredLogs
 
 FILES = ("stdout.txt", "stderr.txt")
-
-
-class LossyHub(LogHub):
-    """Live messages are lost while `deaf`, as they are when a connection is away."""
-
-    deaf = False
-
-    async def _take(self, message: Message) -> None:
-        if not self.deaf:
-            await super()._take(message)
 
 
 @dataclass
@@ -204,6 +193,15 @@ async def reading(nats_server: NatsServer, keys_folder: Path) -> AsyncIterator[N
         yield nats
 
 
+# The reader names an epoch that another process has heard of and this one has not.
+@example(
+    steps=[
+        Write(FILES[0], [b"1"], [], lost=False, anew=True),
+        Write(FILES[0], [b"2"], [], lost=True, anew=True),
+        Write(FILES[1], [b"3"], [], lost=False, anew=True),
+        Come(0, None),
+    ]
+)
 @given(steps=_steps)
 @settings(
     max_examples=60,

@@ -20,6 +20,7 @@ import msgspec
 
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
+from arvados_nats.nats.client import Message as NatsMessage
 from arvados_nats.nats.client import Nats
 from wsproxy.logs.consumer import LogConsumer, Selection
 from wsproxy.logs.hub import LogHub
@@ -28,6 +29,19 @@ from wsproxy.transport.frames import Message
 from wsproxy.transport.send_buffer import HIGH_WATER, SendBuffer, SendBuffers
 
 TOKEN = Token("nobody")
+
+
+class LossyHub(LogHub):
+    """Live messages are lost while `deaf`, as they are when a connection is away."""
+
+    deaf = False
+    lost = 0
+
+    async def _take(self, message: NatsMessage) -> None:
+        if self.deaf:
+            self.lost += 1
+        else:
+            await super()._take(message)
 
 
 class MemoryWire:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.protocol_v1.messages import CaughtUp, End, Error, Gap, ServerMessage, encode
 from wsproxy.logs import tail as log_tail
-from wsproxy.logs.history import Step, Stretch
+from wsproxy.logs.history import LATE_PAUSES, Step, Stretch
 from wsproxy.logs.hub import LogHub
 from wsproxy.logs.live_file import LogFile
 from wsproxy.logs.pieces import Hole, NewEpoch, Piece
@@ -79,6 +79,8 @@ class LogConsumer:
         self._ahead: set[str] = set()
         self._tails: dict[str, LogPlace] = {}
         """Where the last lines begin, of each file there was and no place was named for."""
+        self._looked: set[str] = set()
+        """Files of which the stream itself was asked whether it has more than was heard."""
         self._begun = False
         self._caught_up = False
         self._stopped = False
@@ -241,6 +243,8 @@ class LogConsumer:
         if place == goal:
             del self._behind[name]
             file.live.append(self)
+        elif place > goal and name not in self._looked:
+            await self._look(file, place)
         elif place.epoch > goal.epoch and file.frontier.sequence:
             # A place in another life of the stream, which cannot be compared.
             self._tell_gap(name, Hole(place, None, _LOST))
@@ -254,6 +258,16 @@ class LogConsumer:
                 step = await self._read(file, place, goal)
             if not self._stopped and self._hub.files.get(name) is file:
                 self._take(name, place, step)
+
+    async def _look(self, file: LogFile, place: LogPlace) -> None:
+        """Learn whether the stream has come to a place of which nothing was heard live."""
+        await self._hub.look()
+        for pause in LATE_PAUSES:
+            if place.epoch <= file.place.epoch:
+                break
+            await asyncio.sleep(pause)
+            await self._hub.look()
+        self._looked.add(file.name)
 
     async def _read(self, file: LogFile, place: LogPlace, goal: LogPlace) -> Step:
         wanted = Stretch(self._hub.container, file.name, place, goal, live=self._hub.end is None)

@@ -34,7 +34,7 @@ _SAVED_BYTES = 512 * 1024
 _HOLE_SECONDS = 30.0
 _HOLES = 1_000
 """Holes that are remembered: the latest, since readers choose how many there are."""
-_LATE_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4)
+LATE_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Seconds to wait for a replica of the stream that has not yet what was already sent live."""
 
 Step = Piece | Hole | NewEpoch
@@ -140,7 +140,7 @@ class LogHistory:
 
     async def _look(self, wanted: Stretch, access: Access) -> Step:
         found = await self._from_stream(wanted)
-        for pause in _LATE_PAUSES if wanted.live else ():
+        for pause in LATE_PAUSES if wanted.live else ():
             if isinstance(found, Piece) or found.after is not After.DRY:
                 break
             await asyncio.sleep(pause)

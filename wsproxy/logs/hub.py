@@ -80,7 +80,9 @@ class LogHub:
         self._stored = stored
         self._saved = saved
         self._early: list[Message] | None = []
-        self._sequence = 0
+        self._looked = 0
+        """The stream was read up to this sequence; what was heard after it may not be all."""
+        self._looking = asyncio.Lock()
         self._asking = asyncio.Lock()
         self._listing: dict[str, int] | None = None
         self._asked_at = self._heard_at = float("-inf")
@@ -108,7 +110,7 @@ class LogHub:
 
     async def _begin_anew(self) -> None:
         """Follow the files in the stream that there is now; consumers go on at their bytes."""
-        self._stream_lost, self._early, self._sequence = False, [], 0
+        self._stream_lost, self._early, self._looked = False, [], 0
         for file in self.files.values():
             file.flush()
         for consumer in tuple(self.consumers):
@@ -143,9 +145,9 @@ class LogHub:
                     extra={"action": "log_feed.begin", "error": str(error)},
                 )
                 await asyncio.sleep(_RETRY_SECONDS)
-        self._sequence = max((sequence for sequence, _ in starts), default=0)
+        self._looked = max((sequence for sequence, _ in starts), default=0)
         ends = [(sequence, end) for sequence, end in starts if isinstance(end, ContainerEnd)]
-        end_at = ends[0][0] if ends else self._sequence
+        end_at = ends[0][0] if ends else self._looked
         for sequence, parsed in starts:
             if isinstance(parsed, Chunk) and sequence <= end_at:
                 self._file(parsed.file).frontier.begin(parsed, sequence)
@@ -190,7 +192,6 @@ class LogHub:
             previous = int(message.headers["Nats-Last-Sequence"])
         except (KeyError, ValueError) as error:
             raise BadInput("a stored message without its sequence") from error
-        self._sequence = max(self._sequence, sequence)
         if isinstance(parsed, ContainerEnd):
             self._finish(parsed)
         else:
@@ -226,13 +227,7 @@ class LogHub:
 
     async def _check(self) -> None:
         """See to it that nothing was missed, and that an end nobody announced is found."""
-        if await self._stored.newer(self.container, self._sequence):
-            for sequence, parsed in await self._stored.last(self.container):
-                self._sequence = max(self._sequence, sequence)
-                if isinstance(parsed, Chunk):
-                    self._accept(parsed, sequence, None)
-                else:
-                    self._finish(parsed)
+        await self.look()
         loop = asyncio.get_running_loop()
         if self.end is not None or loop.time() - self._heard_at < _QUIET_SECONDS:
             return
@@ -241,6 +236,26 @@ class LogHub:
             with contextlib.suppress(Refused):
                 await self.settle(consumer.access)
                 return
+
+    async def look(self) -> None:
+        """Take from the stream what was not heard.
+
+        Raises Unavailable when it cannot be read.
+        """
+        async with self._looking:
+            if self.end is not None or not await self._stored.newer(self.container, self._looked):
+                return
+            files, last = self.files, await self._stored.last(self.container)
+            await self._nats.flush()  # what is merely on its way is heard before
+            await asyncio.sleep(0)
+            if self.files is not files:
+                return  # of another stream by now
+            self._looked = max((sequence for sequence, _ in last), default=self._looked)
+            for sequence, parsed in last:
+                if isinstance(parsed, Chunk):
+                    self._accept(parsed, sequence, None)
+                else:
+                    self._finish(parsed)
 
     async def listed(self, access: Access) -> Mapping[str, int]:
         """Sizes of the files at Arvados when they were asked for first, which is once.
