@@ -3,14 +3,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """All that wsproxy answers over HTTP, and which protocol a WebSocket speaks.
 
-FastAPI answers plain requests; WebSockets go past it, since a router and a stack of middleware per
-connection cost more memory than the session itself.
+Starlette answers plain requests; WebSockets go past it, since a router and a stack of middleware
+per connection cost more memory than the session itself.
 """
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import PlainTextResponse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
 from arvados_nats.service import http_server, ops
 from arvados_nats.service.ops import Health
@@ -36,10 +37,10 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 class App:
-    """The ASGI application: `http` is the FastAPI part, for further routes."""
+    """The ASGI application: `http` is the part of plain requests, for further routes."""
 
     def __init__(self, services: Services, health: Health, management_token: str | None) -> None:
-        self.http = http_server.application()
+        self.http = Starlette()
         self._sockets = Sockets(services, PROTOCOLS)
         ops.add_routes(self.http, health, management_token, HEALTH_CHECKS)
         sse_routes.add_routes(self.http, services)
@@ -55,10 +56,10 @@ class App:
             await self.http(scope, receive, send)
 
 
-def _refuse_plain_requests(http: FastAPI) -> None:
+def _refuse_plain_requests(http: Starlette) -> None:
     def no_websocket(_: Request) -> Response:
         """What arvados-ws says, and what the installation guide tells people to look for."""
         return PlainTextResponse("not websocket protocol\n", 400)
 
     for path in PROTOCOLS:
-        http.add_api_route(path, no_websocket, methods=["GET", "HEAD"], include_in_schema=False)
+        http_server.add_route(http, path, no_websocket, "GET", "HEAD")

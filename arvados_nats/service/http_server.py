@@ -13,11 +13,12 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from arvados_nats.errors import ConfigError, Disagreement, said
 from arvados_nats.service import door
@@ -34,19 +35,11 @@ class _Server(uvicorn.Server):
         yield
 
 
-def application() -> FastAPI:
-    """An application without pages about itself, which tells no telemetry of its requests.
-
-    FastAPI by itself hands the query string to whatever OpenTelemetry provider a process has, and
-    clients of arvados-ws have their token in there. Versions without telemetry ignore the option.
-    """
-    silent: Any = {
-        "tracing": False,
-        "metrics": False,
-        "logs": False,
-        "auto_configure": False,
-    }
-    return FastAPI(openapi_url=None, telemetry=silent)
+def add_route(app: Starlette, path: str, endpoint: Callable[..., Any], *methods: str) -> None:
+    """Answer these methods of `path` and no others: Starlette takes HEAD for GET, streams too."""
+    route = Route(path, endpoint, methods=methods)
+    route.methods = set(methods)
+    app.routes.append(route)
 
 
 def listen(address: str, *, shared: bool = False) -> socket.socket:

@@ -20,9 +20,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from arvados_nats.errors import said
 from arvados_nats.service import http_server
@@ -99,7 +100,10 @@ def _refusal(request: Request, management_token: str | None) -> Response | None:
 
 
 def add_routes(
-    app: FastAPI, health: Health, management_token: str | None, checks: tuple[str, ...] = ("ping",)
+    app: Starlette,
+    health: Health,
+    management_token: str | None,
+    checks: tuple[str, ...] = ("ping",),
 ) -> None:
     """Serve health, as `/_health/<check>`, and metrics on `app`, behind the management token."""
 
@@ -118,24 +122,24 @@ def add_routes(
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
     for check in checks:
-        app.add_api_route(f"/_health/{check}", guarded(ping), include_in_schema=False)
-    app.add_api_route("/metrics", guarded(metrics), include_in_schema=False)
+        http_server.add_route(app, f"/_health/{check}", guarded(ping), "GET")
+    http_server.add_route(app, "/metrics", guarded(metrics), "GET")
 
 
-def _add_probes(app: FastAPI, health: Health) -> None:
-    async def live() -> Response:
+def _add_probes(app: Starlette, health: Health) -> None:
+    async def live(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    async def ready() -> Response:
+    async def ready(_: Request) -> Response:
         return PlainTextResponse("ok\n") if health.ready else PlainTextResponse("not ready\n", 503)
 
-    app.add_api_route("/livez", live)
-    app.add_api_route("/readyz", ready)
+    http_server.add_route(app, "/livez", live, "GET")
+    http_server.add_route(app, "/readyz", ready, "GET")
 
 
 async def serve(address: str, health: Health, management_token: str | None) -> None:
     """Serve health and metrics on an address of their own until cancelled."""
-    app = http_server.application()
+    app = Starlette()
     add_routes(app, health, management_token)
     _add_probes(app, health)
     await http_server.serve(app, http_server.listen(address))

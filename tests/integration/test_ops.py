@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from arvados_nats.errors import ConfigError
 from arvados_nats.service import http_server, ops
@@ -23,7 +23,7 @@ from sandbox import ports
 
 @asynccontextmanager
 async def served(health: Health, token: str | None) -> AsyncIterator[httpx.AsyncClient]:
-    app = FastAPI()
+    app = Starlette()
     ops.add_routes(app, health, token)
     sock = http_server.listen("127.0.0.1:0")
     port = sock.getsockname()[1]

@@ -133,33 +133,33 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SILENCE = """
-from fastapi import FastAPI
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 import asyncio, httpx
-from arvados_nats.service import http_server
+from starlette.applications import Starlette
+from arvados_nats.service import ops
 
 spans = InMemorySpanExporter()
 provider = TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(spans))
 trace.set_tracer_provider(provider)
 
-async def ask(app):
-    app.add_api_route("/websocket", lambda: "not websocket protocol")
+async def ask():
+    app = Starlette()
+    ops.add_routes(app, ops.Health(), None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
-        assert (await client.get("/websocket?api_token=secret")).status_code == 200
+        assert (await client.get("/metrics?api_token=secret")).status_code == 404
 
-asyncio.run(ask(http_server.application()))
+asyncio.run(ask())
 assert not spans.get_finished_spans()
-asyncio.run(ask(FastAPI()))
-print(len(spans.get_finished_spans()))
+trace.get_tracer("x").start_span("y").end()
+assert spans.get_finished_spans()
 """
 
 
 def test_requests_are_told_to_nobody() -> None:
-    """FastAPI left alone hands out the query string, which may hold a token."""
+    """No library hands out the query string, which may hold a token."""
     done = subprocess.run([sys.executable, "-c", SILENCE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 0

@@ -14,13 +14,15 @@ import asyncio
 from collections.abc import Mapping
 from urllib.parse import unquote
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from arvados_nats.arvados.log_folder import Entry, Form
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError
+from arvados_nats.service.http_server import add_route
 from wsproxy import metrics
 from wsproxy.log_folder import ranges
 from wsproxy.log_folder.ranges import Part
@@ -46,13 +48,14 @@ _DEPTHS = (None, "0", "1", "infinity")
 _CONDITIONS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range")
 
 
-def add_routes(http: FastAPI, services: Services) -> None:
+def add_routes(http: Starlette, services: Services) -> None:
     """Serve log folders below container requests."""
     readers, room = Readers(services), asyncio.Semaphore(AT_ONCE)
 
-    async def log_folder(request: Request, uuid: str, path: str) -> Response:
+    async def log_folder(request: Request) -> Response:
         """A container's log folder, or one file of it."""
-        asked = _understood(services, request, uuid, path)
+        uuid = request.path_params["uuid"]
+        asked = _understood(services, request, uuid, request.path_params["path"])
         answer = None
         if asked is not None and not room.locked():
             token, container, rest = asked
@@ -61,7 +64,7 @@ def add_routes(http: FastAPI, services: Services) -> None:
         metrics.log_folder.labels("left" if answer is None else "answered").inc()
         return answer or _left()
 
-    http.add_api_route(PATH, log_folder, methods=list(METHODS), include_in_schema=False)
+    add_route(http, PATH, log_folder, *METHODS)
 
 
 def _left() -> Response:

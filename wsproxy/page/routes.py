@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
-from fastapi.staticfiles import StaticFiles
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from arvados_nats.protocol_v1.messages import NOT_READABLE
+from arvados_nats.service.http_server import add_route
 from wsproxy.logins.logins import Logins
 from wsproxy.page.processes import Processes
 from wsproxy.page.search import Search
@@ -64,15 +66,16 @@ Act = Callable[[Token, str, Mapping[str, str]], Awaitable[Response]]
 """With a token and the uuid of its user, what the query asks for."""
 
 
-def add_routes(http: FastAPI, services: Services) -> None:
+def add_routes(http: Starlette, services: Services) -> None:
     """Serve the page, its files, and what it asks for."""
     site, processes = Site(services.arvados), Processes(services.arvados)
     search = Search(services.arvados)
 
-    async def about(return_to: str = "") -> Response:
+    async def about(request: Request) -> Response:
         """Which cluster this is, and where to log in."""
         try:
-            return JSONResponse(await site.get(return_to), headers={**_SAFE, **_ANYBODY})
+            told = await site.get(request.query_params.get("return_to", ""))
+            return JSONResponse(told, headers={**_SAFE, **_ANYBODY})
         except ArvadosNatsError as error:
             return _refusal(error, 503)
 
@@ -86,12 +89,12 @@ def add_routes(http: FastAPI, services: Services) -> None:
         headers = {**_SAFE, "cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
         return StreamingResponse(steps, media_type="application/x-ndjson", headers=headers)
 
-    http.add_api_route("/v1/site", about, methods=["GET"])
+    add_route(http, "/v1/site", about, "GET")
     for path, act in (("/v1/processes", listed), ("/v1/search", searched)):
-        http.add_api_route(path, _with_token(services.logins, act), methods=["GET"])
+        add_route(http, path, _with_token(services.logins, act), "GET")
     page = STATIC / "index.html"
     if page.exists():
-        http.add_api_route("/", lambda: FileResponse(page, headers=_PAGE), include_in_schema=False)
+        add_route(http, "/", lambda _: FileResponse(page, headers=_PAGE), "GET")
     files = PublicFiles(directory=STATIC, check_dir=False)
 
     async def workbench(request: Request) -> Response:
@@ -100,7 +103,7 @@ def add_routes(http: FastAPI, services: Services) -> None:
         answer.headers.update(_WORKBENCH)
         return answer
 
-    http.add_api_route("/workbench.js", workbench, methods=["GET"], include_in_schema=False)
+    add_route(http, "/workbench.js", workbench, "GET")
     http.mount("/static", files, name="static")
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from arvados_nats.arvados.tokens import Token
@@ -17,6 +18,7 @@ from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.protocol_v1.messages import NOT_READABLE
 from arvados_nats.service import door
+from arvados_nats.service.http_server import add_route
 from wsproxy import metrics
 from wsproxy.services import Services
 from wsproxy.transport.limits import TooMany, origin_allowed
@@ -30,22 +32,22 @@ _ALLOWED = {
 }
 
 
-def add_routes(http: FastAPI, services: Services) -> None:
+def add_routes(http: Starlette, services: Services) -> None:
     """Serve `log_events` below container requests and containers."""
 
-    async def preflight(request: Request, uuid: str) -> Response:
+    async def preflight(request: Request) -> Response:
         return Response(None, 204, {**_ALLOWED, **_cross_origin(services, request)})
 
     for path, kind in _KINDS.items():
         route = f"/arvados/v1/{path}/{{uuid}}/log_events"
-        http.add_api_route(route, _events(services, kind), methods=["GET"])
-        http.add_api_route(route, preflight, methods=["OPTIONS"], include_in_schema=False)
+        add_route(http, route, _events(services, kind), "GET")
+        add_route(http, route, preflight, "OPTIONS")
 
 
-def _events(services: Services, kind: str) -> Callable[[Request, str], Awaitable[Response]]:
-    async def log_events(request: Request, uuid: str) -> Response:
+def _events(services: Services, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    async def log_events(request: Request) -> Response:
         """Log files of a container (request) as server-sent events."""
-        return _answer(services, request, uuid, kind)
+        return _answer(services, request, request.path_params["uuid"], kind)
 
     return log_events
 
