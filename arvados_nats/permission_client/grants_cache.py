@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncGenerator, Collection, Coroutine, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -68,6 +68,14 @@ class _Entry:
             del self.untold[0]
 
 
+class _Told(NamedTuple):
+    """A change that was told: from when on, and to which version."""
+
+    generation: int
+    version: str
+    moment: float
+
+
 class GrantsCache:
     """Answers `of(user)`; one for a process."""
 
@@ -76,7 +84,7 @@ class GrantsCache:
         self.refresh = refresh
         self._stale = stale
         self._entries: dict[str, _Entry] = {}
-        self._outdated: dict[str, tuple[int, float]] = {}
+        self._outdated: dict[str, _Told] = {}
         self._waiting: dict[str, asyncio.Future[Grants]] = {}
         self._asking: set[asyncio.Task[None]] = set()
         self._epoch = time.time() - time.monotonic()  # noqa: TID251  (until the first answer)
@@ -110,11 +118,19 @@ class GrantsCache:
         entry = self._entries.get(user_uuid)
         return entry.grants if entry else None
 
-    def forget(self, user_uuid: str, generation: int) -> None:
-        """Use no answer about the user that is older than `generation`."""
+    def forget(self, user_uuid: str, generation: int, version: str = "") -> None:
+        """Use no answer about the user that is older than `generation`, and another `version`."""
         entry = self._entries.get(user_uuid)
-        if entry is None or entry.grants.generation < generation:
-            self._outdated[user_uuid] = (generation, time.monotonic())
+        if entry is not None and entry.grants.generation >= generation:
+            return
+        if entry is not None and entry.version == version:
+            self._confirm(user_uuid, generation)
+        else:
+            self._outdated[user_uuid] = _Told(generation, version, time.monotonic())
+
+    def is_outdated(self, user_uuid: str) -> bool:
+        """Whether a change was told that no answer has in it yet."""
+        return user_uuid in self._outdated
 
     async def renew(self, users: Iterable[str]) -> None:
         """Ask about these users now, whatever is known. Unavailable if nobody can say."""
@@ -202,7 +218,7 @@ class GrantsCache:
         # Answers cross by moments only; later, the database has gone back (a failover).
         if overtaken and entry is not None and entry.age < _CROSSING:
             return
-        if self._is_outdated(user, grants.generation):
+        if self._is_outdated(user, grants.generation, version):
             return
         self._outdated.pop(user, None)
         if entry is None:
@@ -211,13 +227,15 @@ class GrantsCache:
             entry.replace(grants)
             entry.version, entry.checked = version, time.monotonic()
 
-    def _is_outdated(self, user: str, generation: int) -> bool:
-        wanted, since = self._outdated.get(user, (0, 0.0))
-        return generation < wanted and time.monotonic() - since < _CROSSING
+    def _is_outdated(self, user: str, generation: int, version: str) -> bool:
+        told = self._outdated.get(user)
+        if told is None or told.version == version:
+            return False
+        return generation < told.generation and time.monotonic() - told.moment < _CROSSING
 
     def _confirm(self, user: str, generation: int) -> None:
         entry = self._entries.get(user)
-        if entry is None or self._is_outdated(user, generation):
+        if entry is None or self._is_outdated(user, generation, entry.version):
             return
         self._outdated.pop(user, None)
         entry.checked = time.monotonic()

@@ -83,6 +83,7 @@ class GrantsChanged(msgspec.Struct, frozen=True):
     """Told when what a user may read has changed; ask for the grants that hold now.
 
     `lost` and `gained` are a summary for logs, cut to `MAX_LISTED`; `cause` says what was noticed.
+    Whoever has `version` already need not ask.
     """
 
     user_uuid: str
@@ -91,6 +92,7 @@ class GrantsChanged(msgspec.Struct, frozen=True):
     narrows: bool
     lost: tuple[str, ...] = ()
     gained: tuple[str, ...] = ()
+    version: str = ""
 
 
 MAX_LISTED = 100
@@ -189,6 +191,23 @@ def question(payload: bytes) -> GrantsQuestion:
         return _questions.decode(payload)
     except MALFORMED as error:
         raise BadInput(f"not a question about grants: {error}") from error
+
+
+class _Told(msgspec.Struct):
+    generation: int
+    version: str = ""
+
+
+_told = msgspec.json.Decoder(_Told)
+
+
+def told(payload: bytes) -> tuple[int, str]:
+    """From when on a change holds, and the version that holds then; BadInput if it is no change."""
+    try:
+        found = _told.decode(payload)
+    except MALFORMED as error:
+        raise BadInput(f"not a change of grants: {error}") from error
+    return found.generation, found.version
 
 
 def answered(payload: bytes) -> GrantsAnswered:

@@ -18,11 +18,10 @@ from collections.abc import Awaitable, Callable, Collection
 from itertools import islice
 from typing import NoReturn
 
-import msgspec
-
 from arvados_nats.contract import subjects
-from arvados_nats.errors import MALFORMED, BadInput, Unavailable
+from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.nats.client import Message, Nats
+from arvados_nats.permission_client import grants_messages
 from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.permissions.grants import Grants
@@ -51,7 +50,7 @@ async def follow(
 
     async def changed(message: Message) -> None:
         user_uuid = message.subject.rpartition(".")[2]
-        grants_cache.forget(user_uuid, _generation(message.data))
+        grants_cache.forget(user_uuid, *grants_messages.told(message.data))
         if user_uuid in in_use():
             due.add(user_uuid)
             wake.set()
@@ -102,14 +101,3 @@ async def _renew(grants_cache: GrantsCache, users: list[str], moved: Moved) -> b
         if change := grants_cache.take_change(user):
             await moved(change, grants_cache.held(user) or Grants(user))
     return True
-
-
-class _Numbered(msgspec.Struct):
-    generation: int
-
-
-def _generation(payload: bytes) -> int:
-    try:
-        return msgspec.json.decode(payload, type=_Numbered).generation
-    except MALFORMED as error:
-        raise BadInput(f"not a change of grants: {error}") from error

@@ -152,6 +152,8 @@ class GrantsLeader:
             self._generation = reading.generation
             metrics.READS.inc(len(batch))
             await self._tell(self._watch.take(reading, cause))
+            # Answers that replicas gave meanwhile are these.
+            self._due.difference_update(user for user in batch if self._watch.settled(user))
 
     async def _tell(self, changes: Iterable[GrantsChanged]) -> None:
         for change in changes:

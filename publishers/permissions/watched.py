@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from arvados_nats.permission_client.grants_messages import MAX_LISTED, GrantsAnswered, GrantsChanged
-from arvados_nats.permissions.grant_subjects import Change, compare
+from arvados_nats.permissions.grant_subjects import compare
 from arvados_nats.permissions.grants import Grants
 from publishers.permissions.query import Reading
 
@@ -31,6 +31,8 @@ class Watched:
 
     version: str
     generation: int
+    noted: int = 0
+    """The latest answer that a replica gave."""
     grants: Grants | None = None
     sources: frozenset[str] = frozenset()
     asked: float = field(default_factory=time.monotonic)
@@ -61,6 +63,7 @@ class Watch:
                 watched = self._users[user] = Watched(version, note.generation)
                 unsure.add(user)
             watched.asked = self._clock()
+            watched.noted = max(watched.noted, note.generation)
             if watched.version != version:
                 # Of two readers one holds the earlier: somebody must be told.
                 watched.version = ""
@@ -91,7 +94,7 @@ class Watch:
                 continue
             version = reading.versions[user]
             if version != watched.version:
-                yield self._told(user, watched, grants, cause)
+                yield self._told(user, watched, grants, cause, version)
             watched.version, watched.generation = version, grants.generation
             watched.grants = grants
             watched.sources = reading.sources.get(user, frozenset())
@@ -99,28 +102,33 @@ class Watch:
     def renumber(self) -> None:
         """The database has gone back in time, as after a failover: any reading is newer now."""
         for watched in self._users.values():
-            watched.generation = 0
+            watched.generation = watched.noted = 0
 
-    def _told(self, user: str, watched: Watched, grants: Grants, cause: str) -> GrantsChanged:
+    def settled(self, user: str) -> bool:
+        """Whether what was last read is what readers hold, or were told of since."""
+        watched = self._users.get(user)
+        return watched is None or (watched.version != "" and watched.noted <= watched.generation)
+
+    def _told(
+        self, user: str, watched: Watched, grants: Grants, cause: str, version: str
+    ) -> GrantsChanged:
         if watched.grants is None or not watched.version:
             # Somebody holds a version that differs in ways not known here.
-            return GrantsChanged(user, grants.generation, cause, narrows=True)
-        return _summary(user, compare(watched.grants, grants), cause)
+            return GrantsChanged(user, grants.generation, cause, narrows=True, version=version)
+        change = compare(watched.grants, grants)
+        return GrantsChanged(
+            user,
+            change.generation,
+            cause,
+            change.narrows,
+            change.lost[:MAX_LISTED],
+            change.gained[:MAX_LISTED],
+            version,
+        )
 
 
 def _concerns(grants: Grants, near: set[str], touched: Collection[str]) -> bool:
     return grants.user_uuid in near or any(uuid in grants.targets for uuid in touched)
-
-
-def _summary(user: str, change: Change, cause: str) -> GrantsChanged:
-    return GrantsChanged(
-        user,
-        change.generation,
-        cause,
-        change.narrows,
-        change.lost[:MAX_LISTED],
-        change.gained[:MAX_LISTED],
-    )
 
 
 def batches(users: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -194,6 +194,31 @@ async def test_what_is_known_serves_while_nobody_answers(here: PermissionWorld) 
         await patient.of(alice.uuid)
 
 
+async def test_what_is_told_and_known_already_is_not_asked_again(here: PermissionWorld) -> None:
+    """A reader asks with the event, before the publisher has told; another version is asked for."""
+    alice = "zzzzz-tpzed-0000000000alice"
+    answer = GrantsAnswer(5, 0.0, True, [user_grants(alice, Grants(alice), "new")], [])
+    asked: list[Message] = []
+
+    async def reply(message: Message) -> None:
+        asked.append(message)
+        here.grants_cache.forget(alice, 7, "new")  # told while the answer is on its way
+        for headers, piece in grants_messages.parts(answer):
+            await here.nats.publish(message.reply, piece, headers=headers)
+
+    subscription = await here.nats.subscribe(subjects.GRANTS_GET, reply)
+    await here.nats.flush()
+    first = await here.grants_cache.of(alice)
+    here.grants_cache.forget(alice, 9, "new")
+    again = await here.grants_cache.of(alice)
+    await subscription.unsubscribe()
+
+    assert len(asked) == 1
+    assert again.targets is first.targets and again.generation == 9
+    here.grants_cache.forget(alice, 10, "newer")
+    assert here.grants_cache.is_outdated(alice)
+
+
 async def test_a_database_that_went_back_is_believed(
     here: PermissionWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -260,6 +260,18 @@ async def test_on_hold_events_wait_and_are_judged_by_the_new_grants(
     assert other.sequences == [1, 2]
 
 
+async def test_what_waited_is_written_together(router: Router, connect: Connect) -> None:
+    """Hundreds of readers are released at once; each gets one piece, in order."""
+    principal, inbox = connect("a", {PROJECT: DIRECT | OWNED})
+    router.hold(principal)
+    router.dispatch([made(1), made(2)])
+    router.dispatch([made(3)])
+    router.regrant(principal, Grants("a", targets={PROJECT: DIRECT | OWNED}))
+    await until(lambda: len(inbox.sequences) == 3)
+    assert inbox.sequences == [1, 2, 3]
+    assert len(inbox.batches) == 1
+
+
 async def test_asking_keeps_the_order_of_one_and_holds_up_nobody_else(
     router: Router, connect: Connect, arvados: Arvados
 ) -> None:

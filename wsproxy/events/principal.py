@@ -35,6 +35,9 @@ MAX_WAITING = 2000
 """Events that may wait behind a question; with more, the reader's consumers go back to the
 stream."""
 
+_TOGETHER = 100
+"""Events that are written at once, of those that waited."""
+
 PrincipalKey = tuple[str, tuple[str, ...], bool]
 
 _YES, _NO = Decision.YES, Decision.NO
@@ -95,6 +98,10 @@ class Principal:
     def ask_arvados(self) -> bool:
         """Whether Arvados is asked about each object: nobody tells the grants, nor is about to."""
         return self.grants is None and not self.holding
+
+    def goes_by(self, grants: Grants) -> bool:
+        """Whether events are judged by these, or what confirmed them."""
+        return self.grants is not None and self.grants.targets is grants.targets
 
     def hold(self, sequence: int = 0) -> None:
         """Judge nothing until as many are released: new grants are on their way.
@@ -236,16 +243,28 @@ class Principal:
             while self._waiting:
                 stored, _ = self._waiting[0]
                 allowed = await self.judge(stored)
-                if not self._waiting or self._waiting[0][0] is not stored:
-                    continue
-                _, sinks = self._waiting.popleft()
-                if shown := self.shown(stored, allowed=allowed):
-                    batch = Batch((shown,))
-                    for sink in tuple(sinks):
-                        sink.deliver(batch)
+                if self._waiting and self._waiting[0][0] is stored:
+                    self._deliver_waiting(allowed=allowed)
+                    await asyncio.sleep(0)  # other readers do not wait for two thousand events
         finally:
             self._working = None
             self.busy = self.holding
+
+    def _deliver_waiting(self, *, allowed: bool) -> None:
+        """The first of what waits, and with it, in one write, what needs no further question."""
+        stored, sinks = self._waiting.popleft()
+        events = [self.shown(stored, allowed=allowed)]
+        while self._waiting and self._waiting[0][1] is sinks and len(events) < _TOGETHER:
+            stored, _ = self._waiting[0]
+            verdict = self.judge_now(stored)
+            if verdict is None:
+                break
+            self._waiting.popleft()
+            events.append(self.shown(stored, allowed=verdict))
+        if seen := [shown for shown in events if shown is not None]:
+            batch = Batch(seen)
+            for sink in tuple(sinks):
+                sink.deliver(batch)
 
     def end(self) -> None:
         """Nobody reads any more."""

@@ -21,14 +21,12 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Protocol
 
-import msgspec
-
 from arvados_nats.arvados.identities import Identities
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
-from arvados_nats.errors import MALFORMED, BadInput, Unavailable
+from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.nats.client import Message, Nats
-from arvados_nats.permission_client import tokens_watch
+from arvados_nats.permission_client import grants_messages, tokens_watch
 from arvados_nats.permission_client.grants_cache import STALE, GrantsCache
 from arvados_nats.permission_client.grants_messages import TOKEN_STALE
 from arvados_nats.permissions.grant_subjects import Change
@@ -120,6 +118,10 @@ class Logins:
         self._readers: dict[PrincipalKey, Principal] = {}
         self._by_user: dict[str, set[Login]] = {}
         self._due: dict[Principal, int] = {}
+        self._asked: dict[Principal, int] = {}
+        """Who were due, while the answer is on its way."""
+        self._told_meanwhile: set[Principal] = set()
+        """Those of them of whom a change was told since: the answer may be from before it."""
         self._wake = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
         self._stale: set[Login] = set()
@@ -225,13 +227,15 @@ class Logins:
 
     async def _grants_changed(self, message: Message) -> None:
         user_uuid = message.subject.rpartition(".")[2]
-        try:
-            generation = msgspec.json.decode(message.data, type=_Numbered).generation
-        except MALFORMED as error:
-            raise BadInput("not a change of grants") from error
-        self._grants_cache.forget(user_uuid, generation)
+        self._grants_cache.forget(user_uuid, *grants_messages.told(message.data))
+        known = None
+        if not self._grants_cache.is_outdated(user_uuid):
+            known = self._grants_cache.held(user_uuid)
         for principal in {login.principal for login in self._by_user.get(user_uuid, ())}:
-            self._renew_soon(principal)
+            if principal in self._asked and principal.holding:
+                self._told_meanwhile.add(principal)
+            elif known is None or not principal.goes_by(known):
+                self._renew_soon(principal)
 
     async def _publisher_started(self, _: Message) -> None:
         """What a change that it saw end did is told; everybody else is asked about meanwhile."""
@@ -246,9 +250,13 @@ class Logins:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            due = self._next_due()
+            due = self._asked = self._next_due()
             users = {principal.user_uuid for principal in due}
             known = await self._renewed(users)
+            told, self._asked, self._told_meanwhile = self._told_meanwhile, {}, set()
+            for principal in told:
+                if self._grants_cache.is_outdated(principal.user_uuid):
+                    self._renew_soon(principal)
             for principal, holds in due.items():
                 self._regrant(principal, holds, known=known)
             for user in users if known else ():
@@ -362,7 +370,3 @@ def _remove(index: dict[str, set[Login]], key: str, login: Login) -> None:
     logins.discard(login)
     if not logins:
         index.pop(key, None)
-
-
-class _Numbered(msgspec.Struct):
-    generation: int

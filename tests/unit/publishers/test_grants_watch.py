@@ -68,6 +68,20 @@ def test_a_change_between_the_answer_and_the_first_reading_is_told() -> None:
     ]
 
 
+def test_an_answer_that_was_read_here_as_well_is_not_read_once_more() -> None:
+    """Of two that cross: who is sure now, and who is not."""
+    watch = watching(reading(1, MINE))
+    less = Grants(ME, False, True, {ME: READS})
+    assert watch.answered(note(reading(5, less))) == {ME}
+
+    (older,) = watch.take(reading(4, less), "event")
+    assert not watch.settled(ME)
+    assert list(watch.take(reading(6, less), "event")) == []
+
+    assert watch.settled(ME) and watch.settled(STRANGER)
+    assert older.version == grants_messages.grants_version(less)
+
+
 def test_a_difference_is_told_once() -> None:
     """With what was lost; the same reading again tells nothing."""
     watch = watching(reading(1, MINE))

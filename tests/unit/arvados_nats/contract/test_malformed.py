@@ -16,7 +16,6 @@ from arvados_nats.contract import events, log_chunks, queue_entries, subjects, s
 from arvados_nats.errors import BadInput
 from arvados_nats.permission_client import (
     grants_messages,
-    grants_watch,
     object_messages,
     run_messages,
     tokens_watch,
@@ -40,7 +39,7 @@ PAYLOADS = {
 READERS: dict[str, Callable[[bytes], object]] = {
     "event": events.decode,
     "properties": lambda data: events.kept_properties(data, "collection"),
-    "change of grants": grants_watch._generation,
+    "change of grants": grants_messages.told,
     "question about grants": grants_messages.question,
     "note about an answer": grants_messages.answered,
     "end of a container": lambda data: log_chunks.parse(subjects.log(CONTAINER, "end"), {}, data),
