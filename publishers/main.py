@@ -78,13 +78,15 @@ async def _permissions(shared: Shared) -> None:
 
 
 async def _container_logs(shared: Shared) -> None:
-    """Logs of running containers, from the controller to the stream ARVADOS_LOGS."""
+    """Logs of running containers, from the controller to the stream ARVADOS_LOGS, which is there
+    for what is pushed in any case."""
     settings = shared.settings
+    options = settings.log_options
+    keep_stream = functools.partial(container_logs.keep_stream, shared.nats, shared.health, options)
     token = Token(settings.log_token.get_secret_value())
     if not token.secret:
         logger.warning("container logs are not read", extra={"action": "logs.no_token"})
-        shared.health.well("container logs")
-        return
+        await keep_stream()
     watched = ArvadosHealth(shared.health)
     async with (
         arvados_client.connect(
@@ -98,9 +100,10 @@ async def _container_logs(shared: Shared) -> None:
         asyncio.TaskGroup() as tasks,
     ):
         tasks.create_task(watched.probe(arvados))
+        pushed = tasks.create_task(keep_stream())
         await served.until_served(arvados, shared.health)
+        pushed.cancel()
         source = LogSource(arvados, token, shared.health, calls=settings.log_calls)
-        options = settings.log_options
         await container_logs.run(shared.nats, shared.database, source, shared.health, options)
 
 

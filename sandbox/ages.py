@@ -15,7 +15,7 @@ from typing import NamedTuple
 from arvados_nats.postgres import arvados_tables
 from sandbox import schema
 
-AGES = ("2.6", "2.7", "3.0", "3.1", "3.2")
+AGES = ("2.5", "2.6", "2.7", "3.0", "3.1", "3.2")
 NEWEST = AGES[-1]
 
 
@@ -35,6 +35,19 @@ _ADDED = (
     _Added("containers", "published_ports", "3.2"),
     _Added("workflows", "collection_uuid", "3.2"),
 )
+_WIDER_IDS = "2.6"
+"""Since then the id of a row is a bigint."""
+_IDS = {
+    "api_client_authorizations": ("id", "api_client_id", "user_id"),
+    "collections": ("id",),
+    "container_requests": ("id",),
+    "containers": ("id",),
+    "groups": ("id",),
+    "links": ("id",),
+    "logs": ("id",),
+    "users": ("id",),
+    "workflows": ("id",),
+}
 NEWER_COLUMNS = frozenset(added.column for added in _ADDED)
 """Columns that some release lacks."""
 
@@ -44,10 +57,14 @@ def to_older(age: str) -> Iterator[str]:
     for added in _ADDED:
         if age < added.since:
             yield f"ALTER TABLE {added.table} DROP COLUMN {added.column}"
+    if age < _WIDER_IDS:
+        yield from _ids("integer")
 
 
 def to_newer(before: str, age: str) -> Iterator[str]:
     """What `db:migrate` does to these tables, and the GRANT that the release notes ask for."""
+    if before < _WIDER_IDS <= age:
+        yield from _ids("bigint")
     for added in _ADDED:
         if before < added.since <= age:
             yield from schema.add_column(added.table, added.column)
@@ -55,3 +72,9 @@ def to_newer(before: str, age: str) -> Iterator[str]:
         for column in table.newer:
             if before < column.since <= age:
                 yield f"GRANT SELECT ({column.name}) ON {table.name} TO {schema.READER}"
+
+
+def _ids(kind: str) -> Iterator[str]:
+    for table, columns in _IDS.items():
+        changes = ", ".join(f"ALTER COLUMN {column} TYPE {kind}" for column in columns)
+        yield f"ALTER TABLE {table} {changes}"

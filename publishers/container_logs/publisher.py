@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from arvados_nats.contract import streams
 from arvados_nats.nats.client import Nats
@@ -52,6 +53,16 @@ async def run(
         await _publish(nats, database, source, attempts, options, created)
 
     await kept.keep(nats, streams.log_stream(options.limits), attempts, publish)
+
+
+async def keep_stream(nats: Nats, health: Health, options: Options) -> NoReturn:
+    """Have the stream for what containers push, where no log is read."""
+    attempts = Attempts(health, "container logs")
+
+    async def be_there(_: str) -> None:
+        attempts.succeeded()
+
+    await kept.keep(nats, streams.log_stream(options.limits), attempts, be_there)
 
 
 async def _publish(

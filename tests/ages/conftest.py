@@ -15,7 +15,7 @@ from sandbox.sandbox import Sandbox
 from sandbox.stack import Stack
 from tests.support.worlds import aged
 
-AGES = ("2.7", "3.0", "3.1", "3.2")
+AGES = ("2.5", "2.7", "3.0", "3.1", "3.2")
 _OUTCOMES: dict[tuple[str, str], str] = {}
 
 

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import http.client
 import json
 import sys
@@ -13,7 +15,7 @@ import sys
 import httpx
 import pytest
 
-from arvados_nats.contract import subjects
+from arvados_nats.contract import streams, subjects
 from arvados_nats.permission_client import grants_messages, object_messages, tokens_watch
 from arvados_nats.permission_client.grants_cache import GrantsCache
 from authcallout.callout import PROBE
@@ -128,3 +130,21 @@ async def test_the_callout_is_not_well_while_no_question_of_a_login_is_answered(
         await _says(callout, "the last 3 were not decided")
     assert await lets_in_at_last(stack, newcomer.token)
     await _says(callout, "OK")
+
+
+async def test_pushed_logs_need_no_token_for_the_log_api(stack: Stack) -> None:
+    """Without one no log is read; the stream is there for what containers send themselves."""
+    publishers = stack.services["publishers"]
+    without = dict(publishers.environment, ARVADOS_NATS_LOG_TOKEN="")
+    await publishers.stop()
+    try:
+        async with trusted(stack) as nats, contextlib.AsyncExitStack() as exits:
+            await nats.js_api(f"STREAM.DELETE.{streams.LOGS}")
+            silent = dataclasses.replace(publishers, environment=without)
+            exits.push_async_callback(silent.stop)
+            await silent.start()
+            async with asyncio.timeout(60):
+                while not await streams.created(nats, streams.LOGS):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+    finally:
+        await publishers.start()

@@ -46,7 +46,14 @@ from wsproxy.settings import Settings as ProxySettings
 RECORDED: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "golden" / "schemas.json").read_text(encoding="utf-8")
 )
-AGES = {"2.6": "2.6.3", "2.7": "2.7.4", "3.0": "3.0.0", "3.1": "3.1.2", "3.2": "3.2.1"}
+AGES = {
+    "2.5": "2.5.0",
+    "2.6": "2.6.3",
+    "2.7": "2.7.4",
+    "3.0": "3.0.0",
+    "3.1": "3.1.2",
+    "3.2": "3.2.1",
+}
 _COLUMNS = """
 SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type FROM pg_attribute AS a
 WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped
