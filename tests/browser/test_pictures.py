@@ -41,6 +41,10 @@ class Sights:
     held: Record
     empty: Record
     long: Record
+    done: Record
+    cancelled: Record
+    many: Record
+    hidden: Record
 
 
 def _lines(minute: int, texts: list[str]) -> bytes:
@@ -96,6 +100,28 @@ async def _failed(stack: Stack, user: Actor, project: Record) -> Record:
     return request
 
 
+async def _done(stack: Stack, user: Actor) -> Record:
+    """It took some time, cost something, and left a line that is very long."""
+    cluster = stack.sandbox.cluster
+    request = await cluster.container_request("annotate", owner=user, by=user)
+    container = await cluster.run(request)
+    said = ["began", "x" * 300_000, "all done"]
+    await cluster.write_log(container, "stderr.txt", _lines(1, said))
+    await cluster.finish(container)
+    return request
+
+
+async def _many(stack: Stack, user: Actor) -> Record:
+    cluster = stack.sandbox.cluster
+    name = "a workflow step with a name that is rather long, as those of subworkflows are"
+    request = await cluster.container_request(name, owner=user, by=user)
+    container = await cluster.run(request)
+    names = ("stderr", "stdout", "crunch-run", "crunchstat", "hoststat", "arv-mount", "node-info")
+    for n, name in enumerate((*names, "keepstore", "usage_report")):
+        await cluster.write_log(container, f"{name}.txt", _lines(n, [f"line {n}" for n in range(9)]))
+    return request
+
+
 @pytest.fixture(scope="module")
 async def sights(stack: Stack) -> Sights:
     """A project of somebody who has processes of every kind."""
@@ -113,7 +139,14 @@ async def sights(stack: Stack) -> Sights:
     running = await _running(stack, user, project)
     queued = await request("index-reference", owner=user)
     held = await request("archive", owner=user, priority=0)
-    return Sights(user, project, failed, running, queued, held, empty, long)
+    done = await _done(stack, user)
+    cancelled = await request("too-large", owner=user, by=user, container_count_max=1)
+    await cluster.cancel(await cluster.run(cancelled))
+    many = await _many(stack, user)
+    hidden = await request("somebody else's", owner=await cluster.user("other"))
+    return Sights(
+        user, project, failed, running, queued, held, empty, long, done, cancelled, many, hidden
+    )
 
 
 Show = Callable[[Page, Sights], Awaitable[None]]
@@ -177,6 +210,42 @@ async def _menu(page: Page, sights: Sights) -> None:
     await page.locator(_OPEN).click()
 
 
+async def _errors(page: Page, sights: Sights) -> None:
+    """Nothing that is loaded is an error: what is not loaded is a row."""
+    await expect(page.locator("#count")).to_have_text("2,000 lines, showing 190 kB of 3.8 MB")
+    await page.locator("#log .cm-content").focus()
+    await page.keyboard.press("e")
+    await expect(page.locator("#log .hole").first).to_be_visible()
+
+
+async def _times(page: Page, sights: Sights) -> None:
+    await _run(page, sights)
+    await page.locator("#log .cm-content").focus()
+    for _ in range(3):
+        await page.keyboard.press("t")
+
+
+async def _tools(page: Page, sights: Sights) -> None:
+    await _run(page, sights)
+    if await page.locator("#more").is_visible():
+        await page.locator("#more").click()
+    await expect(page.locator("#saveall")).to_be_visible()
+
+
+async def _missing(page: Page, sights: Sights) -> None:
+    await expect(page.locator("#why")).not_to_be_empty()
+
+
+async def _complete(page: Page, sights: Sights) -> None:
+    await expect(page.locator("#log")).to_contain_text("all done")
+    await expect(page.locator("#line")).to_contain_text("complete")
+
+
+async def _table(page: Page, sights: Sights) -> None:
+    await _plots(page, sights)
+    await page.evaluate("document.getElementById('plots').scrollTop = 1e6")
+
+
 VIEWS: dict[str, tuple[str | None, Show]] = {
     "login": (None, _login),
     "login-refused": (None, _refused),
@@ -191,6 +260,14 @@ VIEWS: dict[str, tuple[str | None, Show]] = {
     "on-hold": ("held", _state),
     "nothing-yet": ("empty", _state),
     "menu": ("queued", _menu),
+    "done": ("done", _complete),
+    "cancelled": ("cancelled", _state),
+    "many": ("many", _state),
+    "errors": ("long", _errors),
+    "times": ("running", _times),
+    "tools": ("running", _tools),
+    "table": ("running", _table),
+    "missing": ("hidden", _missing),
 }
 SEEN = {"failed", "processes"}
 """What is looked at in each run of the tests."""
@@ -226,7 +303,8 @@ async def tab(
 async def test_every_state_has_its_picture(
     tab: tuple[Page, str, str], stack: Stack, sights: Sights, tmp_path: Path
 ) -> None:
-    """Nothing is wider than the screen, and on a phone the header leaves the log most of it."""
+    """Nothing is wider than the screen, and on a phone less than 15 % of it is above a log, also
+    where the state says an error and what it wrote last."""
     page, size, theme = tab
     for name, (which, show) in VIEWS.items():
         if not FOLDER and name not in SEEN:
@@ -244,5 +322,5 @@ async def test_every_state_has_its_picture(
         wide = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0, f"{name} is wider than the screen"
         if size == "phone" and name == "failed":
-            header = await page.evaluate("document.querySelector('header').offsetHeight")
-            assert header < 0.15 * SIZES[size][1]
+            top = await page.evaluate("document.querySelector('#log').getBoundingClientRect().top")
+            assert top < 0.15 * SIZES[size][1]

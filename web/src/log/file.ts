@@ -71,6 +71,12 @@ export class LogFile {
     return this.live !== null || this.stretches.length === 0;
   }
 
+  /** The last lines in which something stands, if the end is loaded. */
+  lastLines(count: number): string[] {
+    const lines = this.atEnd ? (this.stretches.at(-1)?.entries.slice(-4 * count) ?? []) : [];
+    return lines.map(({ text }) => text.trimEnd()).filter(Boolean).slice(-count);
+  }
+
   get lastKey(): string {
     return this.stretches.at(-1)?.entries.at(-1)?.key ?? "";
   }

@@ -22,7 +22,7 @@ const BATCH_MS = 120;
 /** Lines that are held of a file that is not shown. */
 const ASIDE = 50_000;
 /** What people look for first, in the order in which it is offered. */
-const MAIN = ["stderr.txt", "stdout.txt", "crunch-run.txt"];
+export const MAIN = ["stderr.txt", "stdout.txt", "crunch-run.txt"];
 
 /** Which files are shown: `main`, `all`, or the name of one. */
 export type View = string;
@@ -215,6 +215,11 @@ export class Logs {
     if (view !== "main") return all.filter((file) => file.name === view);
     const main = all.filter((file) => MAIN.includes(file.name));
     return main.length ? main : all;
+  }
+
+  /** A file of the attempt that the state is of. */
+  newestFile(name: string): LogFile | undefined {
+    return (this.newest ?? this.attempt).files.get(name);
   }
 
   show(view: View): void {

@@ -89,11 +89,21 @@ function watch(uuid: string, place: Place): void {
   line.object(uuid, {
     onobject: ({ record }) => watched?.show(record as unknown as Process),
     onerror: (error) => {
-      say({ text: error.message, bad: !error.temporary });
-      if (!error.temporary) welcome(`${uuid}: ${error.message}`);
+      if (error.temporary) say({ text: error.message, bad: false });
+      else welcome(`${uuid}: ${error.message}`);
     },
     onrevoked: ({ reason }) => say({ text: `No longer readable: ${reason}`, bad: true }),
   });
+}
+
+/** Who is logged in is offered to log out, and nothing else. */
+function drawLogin(): void {
+  const logged = session.token() !== "";
+  const by = logged && !session.own() ? " by Workbench" : "";
+  find("who").textContent = logged ? `You are logged in${by}.` : "You are not logged in.";
+  find("logout").hidden = !logged;
+  find("login").hidden = logged || arvados === null;
+  find("enter").hidden = arvados === null;
 }
 
 /** Show what the address names. */
@@ -102,7 +112,7 @@ function open(given: URLSearchParams): void {
   const uuid = given.get("request");
   if (uuid) find<HTMLInputElement>("uuid").value = uuid;
   find<HTMLInputElement>("token").value = session.own() ? session.token() : "";
-  find("logout").hidden = !session.token();
+  drawLogin();
   if (!session.token()) {
     welcome(uuid ? `To see ${uuid}, log in.` : "Log in to see your processes.");
     return;
@@ -124,7 +134,7 @@ function go(uuid: string): void {
 
 async function askSite(): Promise<void> {
   arvados = await session.site();
-  for (const id of ["enter", "login"]) find(id).hidden = arvados === null;
+  drawLogin();
   watched?.redraw();
 }
 

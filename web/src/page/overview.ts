@@ -5,7 +5,8 @@
 /** The list of one's processes, live: how each is, for how long, what it costs; from here to its log. */
 
 import type { ArvadosEvents, Subscription } from "arvados-events";
-import { find, make } from "./dom";
+import { find, make, renew } from "./dom";
+import { Notice, wishToBeTold } from "./notice";
 import { inWorkbench } from "./session";
 import { span, verdict, type Mood, type Process } from "./state";
 
@@ -13,7 +14,6 @@ import { span, verdict, type Mood, type Process } from "./state";
 const FOLLOWED = 60;
 /** Milliseconds before the list is asked for again, however many processes begin meanwhile. */
 const AGAIN_MS = 1500;
-const NOTIFY = "notify";
 /** Running processes whose last line is shown. */
 const HEARD = 12;
 /** What comes live is drawn together. */
@@ -40,7 +40,7 @@ export class Overview {
   private readonly heard = new Map<string, Subscription>();
   private readonly lines = new Map<string, string>();
   private owners: Record<string, string> = {};
-  private readonly waited = new Set<string>();
+  private readonly notice = new Notice();
   private timer: ReturnType<typeof setTimeout> | undefined;
   private readonly clock: ReturnType<typeof setInterval>;
   private name = "";
@@ -96,15 +96,10 @@ export class Overview {
       this.owner = this.choice.value;
       this.draw();
     });
-    const notify = make("input", { type: "checkbox", checked: localStorage.getItem(NOTIFY) === "on" });
-    notify.addEventListener("change", () => void this.askToNotify(notify));
+    const notify = make("input", { type: "checkbox" });
+    wishToBeTold(notify);
     return make("form", { role: "search", "aria-label": "Processes", onsubmit: (event) => event.preventDefault() },
       name, mood, this.choice, make("label", {}, notify, " Tell me when one is over"));
-  }
-
-  private async askToNotify(box: HTMLInputElement): Promise<void> {
-    if (box.checked && (await Notification.requestPermission()) !== "granted") box.checked = false;
-    localStorage.setItem(NOTIFY, box.checked ? "on" : "off");
   }
 
   private later(): void {
@@ -155,9 +150,7 @@ export class Overview {
     const named = owners.map((uuid): [string, string] => [uuid, this.owners[uuid] || uuid]);
     named.sort(([, one], [, other]) => one.localeCompare(other));
     const options = [["", "any owner"] as [string, string], ...named];
-    this.choice.replaceChildren(
-      ...options.map(([value, text]) => make("option", { value, selected: value === this.owner }, text)),
-    );
+    renew(this.choice, options.map(([value, text]) => make("option", { value, selected: value === this.owner }, text)));
     this.choice.hidden = owners.length < 2;
   }
 
@@ -193,7 +186,7 @@ export class Overview {
       onobject: ({ record }) => {
         const process = { ...this.processes.get(uuid), ...record } as unknown as Listed;
         this.processes.set(uuid, process);
-        this.tellIfOver(process);
+        this.notice.look(process);
         if (process.state === "Final") over();
         this.listen();
         this.draw();
@@ -204,17 +197,6 @@ export class Overview {
       },
     });
     this.followed.set(uuid, subscription);
-  }
-
-  private tellIfOver(process: Listed): void {
-    const { mood, word } = verdict(process, Date.now());
-    if (mood === "running" || mood === "waiting") {
-      this.waited.add(process.uuid);
-    } else if (this.waited.delete(process.uuid) && localStorage.getItem(NOTIFY) === "on") {
-      if ("Notification" in window && Notification.permission === "granted") {
-        new Notification(`${word}: ${process.name ?? process.uuid}`);
-      }
-    }
   }
 
   private draw(): void {
@@ -233,9 +215,8 @@ export class Overview {
       ? `${count("running")} running, ${count("waiting")} waiting, ${count("bad")} failed, ${count("good")} done` +
         (shown.length < all.length ? `; ${shown.length} shown` : "")
       : "There are no processes yet. Those that you or others start appear here.";
-    const focused = (document.activeElement as HTMLAnchorElement | null)?.href;
-    this.body.replaceChildren(...shown.map((process) => row(process, now, this.owners[process.owner_uuid] ?? "", this.lines.get(process.uuid) ?? "")));
-    if (focused) [...this.body.querySelectorAll("a")].find(({ href }) => href === focused)?.focus();
+    const { owners, lines } = this;
+    renew(this.body, shown.map((one) => row(one, now, owners[one.owner_uuid] ?? "", lines.get(one.uuid) ?? "")));
   }
 
   close(): void {
@@ -272,7 +253,7 @@ function row(process: Listed, now: number, owner: string, line: string): HTMLEle
   const home = make("a", { href: `#${new URLSearchParams({ request: process.owner_uuid })}` }, owner || process.owner_uuid);
   return make(
     "tr",
-    {},
+    { "data-key": process.uuid },
     state,
     name,
     make("td", { class: "less" }, home),

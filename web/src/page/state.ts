@@ -4,7 +4,8 @@
 
 /** How a process is, as people ask: is it waiting, and why; how long; did it fail, and why. */
 
-import { make } from "./dom";
+import { size } from "../log/entries";
+import { make, renew } from "./dom";
 import { inWorkbench } from "./session";
 
 export interface Container {
@@ -95,6 +96,9 @@ function ofContainer(container: Container, process: Process, now: number): Verdi
 
 const text = (value: unknown) => (typeof value === "string" ? value.trim() : "");
 
+/** On a phone the log needs the room. */
+const narrow = matchMedia("(max-width: 700px)");
+
 /** Error, warning and activity as the container tells them, each with its detail. */
 function told(process: Process): HTMLElement[] {
   const status = (process.container ?? process).runtime_status ?? {};
@@ -103,19 +107,39 @@ function told(process: Process): HTMLElement[] {
     const [what, detail] = [text(status[name]), text(status[`${name}Detail`])];
     if (!what && !detail) continue;
     const line = make("p", {}, make("b", {}, `${label}: `), what || detail);
-    const box = make("div", { class: `told ${name}` }, line);
+    const box = make("div", { class: `told ${name}`, "data-key": name }, line);
     if (what && detail) {
-      const shown = make("details", { open: name === "error" && detail.length < 2000 });
-      shown.append(make("summary", {}, "Detail"), make("pre", { tabindex: 0 }, detail));
-      box.append(shown);
+      box.append(folded("Detail", detail, name === "error" && detail.length < 2000));
     }
     found.push(box);
   }
   return found;
 }
 
+function folded(title: string, text: string, open: boolean): HTMLElement {
+  const shown = make("details", { open: open && !narrow.matches });
+  shown.append(make("summary", {}, title), make("pre", { tabindex: 0, "aria-label": title }, text));
+  return shown;
+}
+
 function fact(name: string, value: string): HTMLElement {
-  return make("div", { class: "fact" }, make("span", {}, name), value);
+  return make("div", { class: "fact", "data-key": name }, make("span", {}, name), value);
+}
+
+/** What a node must have for it: often that is why it waits. */
+function needs(process: Process): HTMLElement[] {
+  const wanted = process.container?.runtime_constraints ?? process.runtime_constraints ?? {};
+  const [cores, memory] = [Number(wanted.vcpus) || 0, (Number(wanted.ram) || 0) + (Number(wanted.keep_cache_ram) || 0)];
+  const parts = [cores && `${cores} ${cores === 1 ? "core" : "cores"}`, memory && `${size(memory)} of memory`];
+  const told = parts.filter(Boolean).join(", ");
+  return told ? [fact("needs", told)] : [];
+}
+
+/** A time of today without the day. */
+function moment(time: string): string {
+  const date = new Date(time);
+  const today = date.toDateString() === new Date().toDateString();
+  return today ? date.toLocaleTimeString() : date.toLocaleString();
 }
 
 const money = (cost: number) => cost.toLocaleString("en", { maximumFractionDigits: cost < 1 ? 4 : 2 });
@@ -126,11 +150,15 @@ function facts(process: Process, now: number): HTMLElement[] {
   if (container.started_at) {
     found.push(fact("waited", between(container.created_at, container.started_at, now)));
     found.push(fact("ran", between(container.started_at, container.finished_at, now)));
+    found.push(fact("began", moment(container.started_at)));
+    if (container.finished_at) found.push(fact("ended", moment(container.finished_at)));
+  } else if (container.state === "Queued" || container.state === "Locked" || container.state === "Committed") {
+    found.push(...needs(process));
   }
   if (container.state === "Running" && container.progress) {
     const bar = make("progress", { max: 1, value: container.progress, "aria-label": "Progress" });
     const share = `${Math.round(container.progress * 100)} %`;
-    found.push(make("div", { class: "fact" }, make("span", {}, "progress"), bar, ` ${share}`));
+    found.push(make("div", { class: "fact", "data-key": "progress" }, make("span", {}, "progress"), bar, ` ${share}`));
   }
   const cost = process.cumulative_cost || container.cost;
   if (cost) found.push(fact("cost", money(cost)));
@@ -138,7 +166,7 @@ function facts(process: Process, now: number): HTMLElement[] {
   const links = [
     ["Workbench", inWorkbench(process.uuid)], ["Output", inWorkbench(process.output_uuid)],
     ["Saved log", inWorkbench(process.log_uuid)],
-  ].flatMap(([name, href]) => (name && href ? [make("a", { class: "fact", href }, name)] : []));
+  ].flatMap(([name, href]) => (name && href ? [make("a", { class: "fact", "data-key": name, href }, name)] : []));
   if (!inWorkbench(process.output_uuid) && process.output_uuid) found.push(fact("output", process.output_uuid));
   if (!inWorkbench(process.log_uuid) && process.log_uuid) found.push(fact("saved log", process.log_uuid));
   return [...found, ...links];
@@ -149,6 +177,7 @@ export class State {
   private readonly heading: HTMLElement;
   private readonly place: HTMLElement;
   private process: Process | null = null;
+  private lastLines: readonly string[] = [];
   private readonly clock: ReturnType<typeof setInterval>;
 
   constructor(heading: HTMLElement, place: HTMLElement) {
@@ -159,6 +188,13 @@ export class State {
 
   show(process: Process): void {
     this.process = process;
+    this.draw();
+  }
+
+  /** What it wrote last to stderr: often why it failed. */
+  wrote(lines: readonly string[]): void {
+    if (lines.join("\n") === this.lastLines.join("\n")) return;
+    this.lastLines = lines;
     this.draw();
   }
 
@@ -173,15 +209,16 @@ export class State {
     const { mood, word, why } = verdict(process, now);
     const name = process.name || process.uuid;
     document.title = `${word}: ${name}`;
-    const opened = [...this.place.querySelectorAll("details")].map((one) => one.open);
-    this.heading.replaceChildren(
+    renew(this.heading, [
       make("h1", { title: name }, name),
       make("div", { id: "verdict" }, make("b", { class: `mood ${mood}` }, word), why && ` ${why}`),
-    );
-    this.place.replaceChildren(make("div", { class: "facts" }, ...facts(process, now)), ...told(process));
-    for (const [index, one] of [...this.place.querySelectorAll("details")].entries()) {
-      one.open = opened[index] ?? one.open;
+    ]);
+    const blocks = [make("div", { class: "facts" }, ...facts(process, now)), ...told(process)];
+    if (mood === "bad" && this.lastLines.length) {
+      const last = folded("Last lines of stderr.txt", this.lastLines.join("\n"), true);
+      blocks.push(make("div", { class: "told error", "data-key": "stderr" }, last));
     }
+    renew(this.place, blocks);
   }
 
   close(): void {

@@ -9,13 +9,16 @@ import { size, type Entry } from "../log/entries";
 import { Ranges } from "../log/ranges";
 import type { Times } from "../view/gutters";
 import type { Picked } from "../view/viewer";
-import { find, make } from "./dom";
+import { find, make, renew } from "./dom";
 import type { Key } from "./keys";
-import { Logs, type Place, type Word } from "./logs";
+import { Logs, MAIN, type Place, type Word } from "./logs";
+import { Notice, wishToBeTold } from "./notice";
 import { Plots } from "./plots";
 import { State, verdict, type Process, type Verdict } from "./state";
 
 const NEWS_MS = 3000;
+/** What is shown of stderr where the state says that it failed. */
+const LAST_LINES = 5;
 const SIZES = [10, 11, 12.5, 14, 16, 18];
 const SIZE = "log-size";
 const TIMES: readonly Times[] = ["off", "relative", "local", "utc"];
@@ -23,6 +26,7 @@ const TIMES: readonly Times[] = ["off", "relative", "local", "utc"];
 export class Watch {
   readonly logs: Logs;
   private readonly state: State;
+  private readonly notice = new Notice();
   private readonly uuid: string;
   private readonly url: string;
   private readonly token: () => string;
@@ -31,6 +35,8 @@ export class Watch {
   private verdict: Verdict | null = null;
   /** Bytes that the container may use. */
   private memory = 0;
+  /** What takes long, besides finding. */
+  private working = "";
   private news = { count: 0, last: "", timer: undefined as ReturnType<typeof setTimeout> | undefined };
 
   constructor(uuid: string, events: ArvadosEvents, url: string, token: () => string, place: Place, say: (word: Word) => void) {
@@ -39,7 +45,7 @@ export class Watch {
     this.token = token;
     this.say = say;
     find("heading").replaceChildren();
-    find("state").replaceChildren();
+    for (const id of ["state", "files"]) find(id).replaceChildren();
     this.state = new State(find("heading"), find("state"));
     const host = make("div");
     find("log").replaceChildren(host);
@@ -53,7 +59,10 @@ export class Watch {
       found: () => this.drawFound(),
       arrived: (entries) => this.announce(entries),
       heard: (log) => this.plots?.heard(log),
-      busy: (what) => this.drawBusy(what),
+      busy: (what) => {
+        this.working = what;
+        this.drawBusy();
+      },
     });
     find<HTMLSelectElement>("times").value = this.logs.viewer.times;
     find<HTMLSelectElement>("least").value = "0";
@@ -63,6 +72,8 @@ export class Watch {
   show(process: Process): void {
     this.state.show(process);
     this.verdict = verdict(process, Date.now());
+    this.notice.look(process);
+    find("telling").hidden = !["waiting", "running"].includes(this.verdict.mood);
     const container = process.container ?? process;
     this.memory = Number(container.runtime_constraints?.ram) || 0;
     this.logs.viewer.origin = container.started_at ?? container.created_at ?? "";
@@ -114,6 +125,7 @@ export class Watch {
         role: "tab",
         "aria-selected": String(selected),
         "aria-controls": "log",
+        "data-key": view,
         tabindex: selected ? 0 : -1,
         onclick: () => this.showView(view),
       },
@@ -129,16 +141,20 @@ export class Watch {
   private drawLists(): void {
     const { logs } = this;
     if (!logs) return;
-    const names = [...logs.attempt.files.keys()].sort();
+    const names = [...logs.attempt.files.keys()].sort((one, other) => rank(one) - rank(other) || (one < other ? -1 : 1));
     const tabs = [this.tab("Main logs", "main"), this.tab("All files", "all")];
     tabs.push(...names.map((name) => this.tab(name, name)));
     const focused = document.activeElement?.getAttribute("role") === "tab";
-    find("files").replaceChildren(...tabs);
-    if (focused) find("files").querySelector<HTMLElement>("[aria-selected=true]")?.focus();
+    renew(find("files"), tabs);
+    const selected = find("files").querySelector<HTMLElement>("[aria-selected=true]");
+    if (focused) selected?.focus();
+    selected?.scrollIntoView({ block: "nearest", inline: "nearest" });
     const attempts = [...logs.attempts.values()];
     find("attempts").hidden = attempts.length < 2;
     const options = attempts.map(({ n }) => make("option", { value: n, selected: n === logs.attempt.n }, `${n}`));
-    find("attempts").querySelector("select")?.replaceChildren(...options);
+    const choice = find("attempts").querySelector("select");
+    if (choice) renew(choice, options);
+    if (choice) choice.value = String(logs.attempt.n);
   }
 
   private drawCount(): void {
@@ -146,11 +162,14 @@ export class Watch {
     if (!logs) return;
     const { lines, loaded, size: all } = logs.counts;
     const part = loaded < all ? `showing ${size(loaded)} of ${size(all)}` : size(all);
-    find("count").textContent = logs.loading ? "loading …" : `${lines.toLocaleString("en")} lines, ${part}`;
-    const empty = !logs.loading && logs.viewer.sheet?.entries.length === 0;
+    const entries = logs.viewer.sheet?.entries ?? [];
+    const bad = logs.least ? `${lineCount(entries).toLocaleString("en")} of ` : "";
+    find("count").textContent = logs.loading ? "loading …" : `${bad}${lines.toLocaleString("en")} lines, ${part}`;
+    const empty = !logs.loading && entries.length === 0;
     find("none").hidden = !empty;
     find("log").hidden = empty;
     this.drawFollow();
+    this.state.wrote(logs.newestFile("stderr.txt")?.lastLines(LAST_LINES) ?? []);
     if (!empty) return;
     find("none").textContent = logs.least
       ? "No line here says that it is an error or a warning."
@@ -159,11 +178,11 @@ export class Watch {
 
   /** Why there is no line, and what to wait for. */
   private nothing(): string {
-    const { mood, word, why } = this.verdict ?? {};
+    const { mood, word } = this.verdict ?? {};
     if (word === "On hold") {
       return "It is on hold: its priority is 0. Lines appear here once it has another priority in Workbench, and runs.";
     }
-    if (mood === "waiting") return `It has not begun: ${word?.toLowerCase()}, ${why}. Lines appear here once it runs.`;
+    if (mood === "waiting") return `It has not begun: ${word?.toLowerCase()}. Lines appear here once it runs.`;
     if (mood === "good" || mood === "bad") return "Nothing has been logged.";
     return "Nothing has been logged yet. Lines appear here as soon as the container writes them.";
   }
@@ -186,10 +205,12 @@ export class Watch {
       const found = at < 0 ? lines : `${(at + 1).toLocaleString("en")} of ${lines}`;
       find("hits").textContent = stopped ? `${found} in the part that was searched` : found;
     }
-    this.drawBusy(search?.progress ? `searching: ${search.progress}` : "");
+    this.drawBusy();
   }
 
-  private drawBusy(what: string): void {
+  private drawBusy(): void {
+    const progress = this.logs?.find?.progress;
+    const what = this.working || (progress ? `searching: ${progress}` : "");
     find("busy").textContent = what;
     find("stop").hidden = !what;
   }
@@ -216,10 +237,13 @@ export class Watch {
     const link = new URL(location.href);
     link.hash = this.address(picked).toString();
     history.replaceState(null, "", link.hash);
-    await navigator.clipboard?.writeText(link.href).then(
-      () => this.say({ text: picked ? "The link to these lines is copied." : "The link is copied.", bad: false }),
-      () => this.say({ text: "The link is in the address bar.", bad: false }),
-    );
+    try {
+      // There is no clipboard where the page comes by http.
+      await navigator.clipboard.writeText(link.href);
+      this.say({ text: picked ? "The link to these lines is copied." : "The link is copied.", bad: false });
+    } catch {
+      this.say({ text: "The link is in the address bar.", bad: false });
+    }
   }
 
   setTimes(times: Times): void {
@@ -259,6 +283,14 @@ export class Watch {
     setSize(find("log").firstElementChild as HTMLElement);
     this.logs.viewer.view.requestMeasure();
   }
+}
+
+const lineCount = (entries: readonly Entry[]) => entries.reduce((sum, { kind }) => sum + Number(kind === "line"), 0);
+
+/** Main logs come before others. */
+function rank(name: string): number {
+  const at = MAIN.indexOf(name);
+  return at < 0 ? MAIN.length : at;
 }
 
 function setSize(host: HTMLElement): void {
@@ -307,6 +339,7 @@ export function connect(watched: () => Watch | undefined): void {
   on("link", "click", (watch) => watch.copyLink());
   on("save", "click", ({ logs }) => logs.save());
   on("saveall", "click", ({ logs }) => logs.save("all"));
+  wishToBeTold(find<HTMLInputElement>("tell"));
   find("more").addEventListener("click", () => {
     const open = find("finder").classList.toggle("open");
     find("more").setAttribute("aria-expanded", String(open));

@@ -37,8 +37,13 @@ class Label extends GutterMarker {
   }
 }
 
+/** Files that stand beside each other differ; `name-error` is stderr's. */
+const HUES: Record<string, number> = { stdout: 3, "crunch-run": 5, crunchstat: 4, hoststat: 1, "arv-mount": 2 };
+
 /** The same file has the same colour in every run. */
 function hue(name: string): number {
+  const known = HUES[name];
+  if (known !== undefined) return known;
   let sum = 0;
   for (const character of name) sum += character.charCodeAt(0);
   return sum % 6;
@@ -54,6 +59,7 @@ export function timeText(stamp: string, times: Times, origin: string): string {
   if (times === "local") {
     return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
   }
+  if (!origin) return "";
   const seconds = Math.round((date.getTime() - Date.parse(`${origin.slice(0, 19)}Z`)) / 1000);
   const sign = seconds < 0 ? "-" : "";
   const whole = Math.abs(seconds);
