@@ -31,7 +31,8 @@ _SHOWS = """
 
 
 class Reads:
-    """Calls of Arvados' API for objects; the log publisher's reading of logs is its own work."""
+    """Calls of Arvados' API for objects; reading logs is the log publisher's own work, and services
+    read the configuration by the clock."""
 
     def __init__(self, stack: Stack) -> None:
         self._calls = stack.sandbox.backend.faults.calls
@@ -39,7 +40,8 @@ class Reads:
 
     @property
     def now(self) -> Counter[str]:
-        return Counter({name: n for name, n in self._calls.items() if not name.endswith("/log")})
+        others = ("/log", "/config")
+        return Counter({name: n for name, n in self._calls.items() if not name.endswith(others)})
 
     @property
     def since(self) -> Counter[str]:

@@ -117,8 +117,9 @@ async def _many(stack: Stack, user: Actor) -> Record:
     request = await cluster.container_request(name, owner=user, by=user)
     container = await cluster.run(request)
     names = ("stderr", "stdout", "crunch-run", "crunchstat", "hoststat", "arv-mount", "node-info")
+    lines = [f"line {n}" for n in range(9)]
     for n, name in enumerate((*names, "keepstore", "usage_report")):
-        await cluster.write_log(container, f"{name}.txt", _lines(n, [f"line {n}" for n in range(9)]))
+        await cluster.write_log(container, f"{name}.txt", _lines(n, lines))
     return request
 
 
