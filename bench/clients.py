@@ -13,10 +13,11 @@ import asyncio
 import gc
 import multiprocessing
 from array import array
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -36,19 +37,31 @@ class Tally:
     last: float
 
 
-class Clients:
-    """The near end. Clients are numbered from 0 in the order in which they were opened."""
+class Far:
+    """The near end of a process."""
 
     def __init__(self, pipe: Connection, pid: int) -> None:
         self._pipe = pipe
         self._lock = asyncio.Lock()
         self.pid = pid
-        self.count = 0
 
-    async def _tell(self, verb: str, *arguments: Any) -> Any:
+    async def tell(self, verb: str, *arguments: Any) -> Any:
+        """Have it done; what it answers."""
         async with self._lock:
             self._pipe.send((verb, arguments))
             return await asyncio.to_thread(self._pipe.recv)
+
+
+class Clients(Far):
+    """The near end. Clients are numbered from 0 in the order in which they were opened."""
+
+    def __init__(self, pipe: Connection, pid: int) -> None:
+        super().__init__(pipe, pid)
+        self.count = 0
+
+    async def trust(self, authority: Path) -> None:
+        """Connect by TLS from now on, to whom this authority knows."""
+        await self.tell("trust", str(authority))
 
     async def open(
         self,
@@ -61,7 +74,7 @@ class Clients:
 
         ConnectionError if the server refused any.
         """
-        took: array[float] = await self._tell("open", address, list(paths), at_once, protocol)
+        took: array[float] = await self.tell("open", address, list(paths), at_once, protocol)
         self.count += len(paths)
         if refused := sum(seconds < 0 for seconds in took):
             raise ConnectionError(f"{refused} of {len(paths)} handshakes were refused")
@@ -71,27 +84,27 @@ class Clients:
         self, address: Address, hellos: Sequence[bytes], at_once: int = _AT_ONCE
     ) -> array[float]:
         """A NATS client for each hello; seconds that each login took, negative if refused."""
-        took: array[float] = await self._tell("login", address, list(hellos), at_once)
+        took: array[float] = await self.tell("login", address, list(hellos), at_once)
         self.count += len(hellos)
         return took
 
     async def again(self, address: Address, at_once: int) -> array[float]:
         """Connect those that were cut until all are in; the moments at which they were."""
-        moments: array[float] = await self._tell("again", address, at_once)
+        moments: array[float] = await self.tell("again", address, at_once)
         return moments
 
     async def send(self, texts: Sequence[bytes], numbers: Iterable[int] | None = None) -> None:
         """Send texts from these WebSockets, or from all."""
         chosen = range(self.count) if numbers is None else list(numbers)
-        await self._tell("send", list(texts), chosen)
+        await self.tell("send", list(texts), chosen)
 
     async def pause(self, numbers: Iterable[int]) -> None:
         """These clients read no more."""
-        await self._tell("pause", list(numbers))
+        await self.tell("pause", list(numbers))
 
     async def take(self, pattern: bytes = b"") -> Heard:
         """Frames that came since the last time."""
-        heard: Heard = await self._tell("take", pattern)
+        heard: Heard = await self.tell("take", pattern)
         return heard
 
     async def tally(
@@ -100,21 +113,21 @@ class Clients:
         """Count frames by what each has once, until there are so many or the time is over."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
-        found, size, last = await self._tell("tally", marker)
+        found, size, last = await self.tell("tally", marker)
         while found < frames and loop.time() < deadline:
             await asyncio.sleep(_GLANCE_SECONDS)
-            more, bytes_, moment = await self._tell("tally", marker)
+            more, bytes_, moment = await self.tell("tally", marker)
             found, size, last = found + more, size + bytes_, moment or last
         return found, Tally(size, last)
 
     async def closed(self) -> array[float]:
         """When each client's connection ended; 0 while it lives."""
-        moments: array[float] = await self._tell("closed")
+        moments: array[float] = await self.tell("closed")
         return moments
 
     async def close(self) -> None:
         """Drop all connections; the process can open new ones."""
-        await self._tell("close")
+        await self.tell("close")
         self.count = 0
 
     async def until(self, frames: int, pattern: bytes = b"", within: float = 30.0) -> Heard:
@@ -135,31 +148,38 @@ class Clients:
 @asynccontextmanager
 async def clients() -> AsyncIterator[Clients]:
     """A process that holds clients; they and it go with the block."""
+    async with process(Crowd) as (pipe, pid):
+        yield Clients(pipe, pid)
+
+
+@asynccontextmanager
+async def process(make: Callable[[], object]) -> AsyncIterator[tuple[Connection, int]]:
+    """A process that does what it is told over a pipe by what is made in it; its id."""
     context = multiprocessing.get_context("spawn")
     near, far = context.Pipe()
-    process = context.Process(target=serve, args=(far,), daemon=True)
-    process.start()
+    started = context.Process(target=serve, args=(far, make), daemon=True)
+    started.start()
     far.close()
     try:
-        yield Clients(near, process.pid or 0)
+        yield near, started.pid or 0
     finally:
         near.close()
-        await asyncio.to_thread(process.join, 10)
-        process.kill()
+        await asyncio.to_thread(started.join, 10)
+        started.kill()
 
 
-def serve(pipe: Connection) -> None:
+def serve(pipe: Connection, make: Callable[[], object]) -> None:
     """The far end: obey until the pipe is closed."""
     gc.disable()  # it would go through all that was heard, and be measured as delay
-    uvloop.run(_serve(pipe))
+    uvloop.run(_serve(pipe, make))
 
 
-async def _serve(pipe: Connection) -> None:
-    crowd = Crowd()
+async def _serve(pipe: Connection, make: Callable[[], object]) -> None:
+    made = make()
     while True:
         try:
             verb, arguments = await asyncio.to_thread(pipe.recv)
         except EOFError:
             return
-        answer = getattr(crowd, verb)(*arguments)
+        answer = getattr(made, verb)(*arguments)
         pipe.send(await answer if asyncio.iscoroutine(answer) else answer)

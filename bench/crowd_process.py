@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import time
 from array import array
 from collections.abc import Callable, Iterable, Sequence
@@ -44,6 +45,11 @@ class Crowd:
     def __init__(self) -> None:
         self.clients: list[Client] = []
         self.chunks: list[tuple[float, int, bytes]] = []
+        self._tls: ssl.SSLContext | None = None
+
+    def trust(self, authority: str) -> None:
+        """Connect by TLS from now on."""
+        self._tls = ssl.create_default_context(cafile=authority)
 
     def hear(self, moment: float, number: int, data: bytes) -> None:
         self.chunks.append((moment, number, data))
@@ -75,7 +81,7 @@ class Crowd:
         async def one(client: Client) -> None:
             while True:
                 async with gate:
-                    if await _connected(address, client) >= 0:
+                    if await _connected(address, client, self._tls) >= 0:
                         moments.append(time.monotonic())
                         return
                 await asyncio.sleep(pause)
@@ -94,7 +100,7 @@ class Crowd:
 
         async def one(client: Client) -> float:
             async with gate:
-                return await _connected(address, client)
+                return await _connected(address, client, self._tls)
 
         return array("d", await asyncio.gather(*map(one, clients)))
 
@@ -171,12 +177,13 @@ class Crowd:
         return heard
 
 
-async def _connected(address: Address, client: Client) -> float:
+async def _connected(address: Address, client: Client, tls: ssl.SSLContext | None) -> float:
     """Seconds it took; -1 if the server did not want it."""
     began = time.monotonic()
     host, port = address
     try:
-        await asyncio.get_running_loop().create_connection(lambda: client, host, port, family=2)
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: client, host, port, family=2, ssl=tls)
         await client.opened()
     except OSError:
         return -1.0

@@ -37,9 +37,8 @@ from sandbox import stack
 PEERS = ("arvados-ws", "centrifugo", "nexus")
 _BATCH = 8
 _FRAME = b'"msgID":'
-_SINGLES = 100
-_BURSTS = 20
-_BURST = 64
+TIMES = (("single", 100, 1), ("burst", 20, 64))
+"""How often, and how many publications at once."""
 
 
 async def _saturate(side: Side, target: Target, seconds: float, window: int) -> Figures:
@@ -107,10 +106,10 @@ async def _for_everybody(made: World) -> Target:
     return target
 
 
-async def _published(fan: Fan, readers: int, size: int) -> Figures:
+async def published(fan: Fan, readers: int, size: int) -> Figures:
     """Single publications, then bursts."""
     found: Figures = {}
-    for name, times, each in (("single", _SINGLES, 1), ("burst", _BURSTS, _BURST)):
+    for name, times, each in TIMES:
         await fan.keep_alive()
         server, everything = _cpu(fan)
         began = time.monotonic()
@@ -166,9 +165,9 @@ async def _publications(options: argparse.Namespace) -> dict[str, Any]:
         size = options.bytes
         rounds: dict[str, list[Figures]] = {"ours": [], options.peer: []}
         for number in range(options.rounds + 1):
-            found = await _published(ours, options.sockets, options.content)
+            found = await published(ours, options.sockets, options.content)
             size += round(found["single_frame_bytes"] - await _frame_size(theirs, size))
-            other = await _published(theirs, options.sockets, size)
+            other = await published(theirs, options.sockets, size)
             print(_short("ours", found))
             print(_short(options.peer, other))
             if number:

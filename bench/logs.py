@@ -26,6 +26,7 @@ import time
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -49,13 +50,13 @@ FILE = "stdout.txt"
 _WIDTH = 100
 _TICK = 0.01
 _POLL = 2.0
-_OFFSET = rb'"offset":(\d+)'
+OFFSET = rb'"offset":(\d+)'
 _LONG_AGO = "UPDATE containers SET finished_at = finished_at - interval '3 h' WHERE uuid = $1"
 _MARKER = b'{"log":{"container"'
 Write = Callable[[bytes], Awaitable[None]]
 
 
-async def _write(write: Write, first: int, rate: float, seconds: float) -> array[float]:
+async def write_lines(write: Write, first: int, rate: float, seconds: float) -> array[float]:
     """Write numbered lines at a rate; when each was written."""
     lines, written = NumberedLines(10**9, _WIDTH), array("d")
     began = time.monotonic()
@@ -70,7 +71,7 @@ async def _write(write: Write, first: int, rate: float, seconds: float) -> array
     return written
 
 
-def _delays(heard: Heard, first: int, written: array[float]) -> list[float]:
+def delays_of(heard: Heard, first: int, written: array[float]) -> list[float]:
     found = []
     for moment, offset in zip(heard.times, heard.numbers, strict=True):
         line = offset // _WIDTH - first
@@ -79,7 +80,7 @@ def _delays(heard: Heard, first: int, written: array[float]) -> list[float]:
     return found
 
 
-async def _watch(
+async def watch(
     clients: Clients, services: Stack, request: Record, logins: int, tokens: list[str]
 ) -> None:
     await subscribers.open_v1(
@@ -91,7 +92,7 @@ async def _watch(
     )
 
 
-class _Bench:
+class Bench:
     def __init__(self, made: World, services: Stack, options: argparse.Namespace) -> None:
         self.made = made
         self.services = services
@@ -99,6 +100,8 @@ class _Bench:
         process = services.services["wsproxy"].process
         self.proxy = process.pid if process else 0
         self.tokens = [user.token for user in made.users]
+        self.authority: Path | None = None
+        """Of the TLS in front of the proxy, if there is any."""
 
     async def container(self, name: str) -> tuple[Record, Record]:
         """A request that all users can read, and its running container."""
@@ -116,6 +119,8 @@ class _Bench:
         options = self.options
         async with AsyncExitStack() as exits:
             clients = await exits.enter_async_context(crowds.clients())
+            if self.authority:
+                await clients.trust(self.authority)
             push = None
             if pushed:
                 push = await exits.enter_async_context(self.pushing(container))
@@ -126,22 +131,22 @@ class _Bench:
                     push.write(data)
 
             await write(NumberedLines(1, _WIDTH).line(0))
-            await _watch(clients, self.services, request, logins, self.tokens)
+            await watch(clients, self.services, request, logins, self.tokens)
             await clients.tally(_MARKER, logins)
-            warm = await _write(write, 1, options.rate, 3.0)
+            warm = await write_lines(write, 1, options.rate, 3.0)
             await clients.take()
             first = 1 + len(warm)
             faults.reset()
             cpu, began = processes.cpu_seconds(self.proxy), time.monotonic()
-            written = await _write(write, first, options.rate, options.seconds)
+            written = await write_lines(write, first, options.rate, options.seconds)
             elapsed = time.monotonic() - began
             calls, used = faults.count(), processes.cpu_seconds(self.proxy) - cpu
             await asyncio.sleep(2)
-            heard = await clients.take(_OFFSET)
+            heard = await clients.take(OFFSET)
             await clients.close()
         await self.made.sandbox.cluster.finish(container)
         return {
-            **figures.delays(_delays(heard, first, written)),
+            **figures.delays(delays_of(heard, first, written)),
             "frames": len(heard.times),
             "proxy_cpu_percent": used / elapsed * 100,
             "calls_per_second": calls / elapsed,
@@ -205,7 +210,7 @@ class _Bench:
             tasks = [asyncio.create_task(poll(api, number)) for number in range(pollers)]
             sandbox.backend.faults.reset()
             began = time.monotonic()
-            written = await _write(write, 1, options.rate, options.seconds)
+            written = await write_lines(write, 1, options.rate, options.seconds)
             calls = sandbox.backend.faults.count() / (time.monotonic() - began)
             for task in tasks:
                 task.cancel()
@@ -228,7 +233,7 @@ class _Bench:
         cluster.logs.put(container.uuid, FILE, source)
         await cluster.finish(container)
         if stored:
-            await self._until_stored(container)
+            await self.until_stored(container)
         else:
             await self.made.sandbox.backend.rows(_LONG_AGO, container.uuid)
             await publishers.start()
@@ -281,7 +286,7 @@ class _Bench:
             "proxy_cpu_s": processes.cpu_seconds(self.proxy) - cpu,
         }
 
-    async def _until_stored(self, container: Record) -> None:
+    async def until_stored(self, container: Record) -> None:
         """Wait until all of its log and its end are in the stream."""
         sandbox = self.made.sandbox
         seed = sandbox.seed("publisher")
@@ -310,7 +315,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     async with AsyncExitStack() as exits:
         made = await exits.enter_async_context(world.world(options.users, 0))
         services = await exits.enter_async_context(stack.beside(made.sandbox))
-        bench = _Bench(made, services, options)
+        bench = Bench(made, services, options)
         parts: dict[str, Callable[[], Awaitable[Figures]]] = {
             "tailed_one": lambda: bench.live(1, False),
             "tailed": lambda: bench.live(options.viewers, False),

@@ -43,7 +43,7 @@ _SPREAD = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
-class _World:
+class World:
     server: nats_server.NatsServer
     database: postgres.Database
     keys: Path
@@ -77,7 +77,7 @@ class _World:
 
 
 @asynccontextmanager
-async def _world() -> AsyncIterator[_World]:
+async def world() -> AsyncIterator[World]:
     with tempfile.TemporaryDirectory(prefix="arvados-nats-bench-") as name:
         folder = Path(name)
         keys.ensure(folder)
@@ -90,7 +90,7 @@ async def _world() -> AsyncIterator[_World]:
             database = await database_server.clone()
             writer = await asyncpg.connect(database.dsn)
             objects = await _create_objects(writer)
-            yield _World(server, database, folder, nats, writer, objects)
+            yield World(server, database, folder, nats, writer, objects)
             await writer.close()
 
 
@@ -133,7 +133,7 @@ def _record(uuid: str, state: str | None) -> dict[str, Any]:
     }
 
 
-async def _until_stored(world: _World, count: int) -> float:
+async def _until_stored(world: World, count: int) -> float:
     """Wait until the stream has so many messages; the moment it was seen."""
     while True:
         if await world.stored() >= count:
@@ -141,7 +141,7 @@ async def _until_stored(world: _World, count: int) -> float:
         await asyncio.sleep(0.01)
 
 
-async def _backlog(world: _World, folder: Path, count: int) -> dict[str, float]:
+async def backlog(world: World, folder: Path, count: int) -> dict[str, float]:
     """Rows of the last five minutes wait; the time from the first one stored to the last."""
     start = raw_rows.utc_now() - _SPREAD
     step = _SPREAD / count
@@ -166,7 +166,7 @@ async def _backlog(world: _World, folder: Path, count: int) -> dict[str, float]:
     }
 
 
-async def _sustained(world: _World, folder: Path, count: int) -> dict[str, float]:
+async def _sustained(world: World, folder: Path, count: int) -> dict[str, float]:
     """Rows are inserted in small transactions, each notified, while the publisher runs."""
     publisher = world.start_publisher(folder)
     already = await world.stored()
@@ -208,7 +208,7 @@ class _Arrivals:
         return sorted((self.moments[uuid] - then) * 1000 for uuid, then in committed.items())
 
 
-async def _latency(world: _World, folder: Path, count: int, rate: float) -> dict[str, float]:
+async def _latency(world: World, folder: Path, count: int, rate: float) -> dict[str, float]:
     """Single rows at `rate` a second: from the return of COMMIT to the message in our hands."""
     publisher = world.start_publisher(folder, "live")
     branches = {"stored": subjects.STORED_EVENTS, "live": subjects.LIVE}
@@ -235,7 +235,7 @@ async def _latency(world: _World, folder: Path, count: int, rate: float) -> dict
     return figures
 
 
-async def _until_live(world: _World, live: _Arrivals) -> None:
+async def _until_live(world: World, live: _Arrivals) -> None:
     """Insert rows until one is shown: both parts are at work."""
     while not live.moments:
         await raw_rows.insert(world.writer, world.rows(1))
@@ -245,11 +245,11 @@ async def _until_live(world: _World, live: _Arrivals) -> None:
 async def measure(rows: int, latency_rows: int, rate: float) -> dict[str, Any]:
     """All figures."""
     figures: dict[str, Any] = {"bench": "publish"}
-    async with _world() as world:
+    async with world() as made:
         for part in (
-            _backlog(world, world.keys, rows),
-            _sustained(world, world.keys, rows),
-            _latency(world, world.keys, latency_rows, rate),
+            backlog(made, made.keys, rows),
+            _sustained(made, made.keys, rows),
+            _latency(made, made.keys, latency_rows, rate),
         ):
             found = await part
             for name, value in found.items():

@@ -63,12 +63,9 @@ async def read(url: str, token: str, request: str, file: str) -> dict[str, float
             elif frame.ping is not None:
                 await line.send('{"pong":{}}')
             elif frame.end is not None and frame.end.request:
+                seconds = time.monotonic() - began
                 break
-    return {
-        "bytes": place,
-        "sha256": whole.hexdigest(),
-        "seconds": time.monotonic() - began,
-    }
+    return {"bytes": place, "sha256": whole.hexdigest(), "seconds": seconds}
 
 
 if __name__ == "__main__":
