@@ -21,7 +21,7 @@ import nats.aio.subscription
 import nats.errors
 from nats.nuid import NUID
 
-from arvados_nats.errors import ArvadosNatsError
+from arvados_nats.errors import ArvadosNatsError, Unavailable
 from arvados_nats.nats import acks as nats_acks
 from arvados_nats.nats import history as nats_history
 from arvados_nats.nats import inbox as nats_inbox
@@ -34,9 +34,11 @@ REQUEST_TIMEOUT = 5.0
 _AGAIN = 0.5
 """Seconds after which JetStream is asked once more: a server says nothing at all about a stream
 that is being made, or has no leader just now (docs/facts/nats.md)."""
-_REPEATABLE = ("INFO", "STREAM.INFO.", "STREAM.CREATE.", "STREAM.UPDATE.")
+_REPEATABLE = ("INFO", "STREAM.INFO.", "STREAM.CREATE.", "STREAM.UPDATE.", "STREAM.MSG.GET.")
 """What may be asked twice: nothing more comes of it."""
-_STREAM_NOT_FOUND = 10059
+_STREAM_NOT_FOUND, _NO_MESSAGE_FOUND = 10059, 10037
+_LATE_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4)
+"""Seconds to wait for a copy of a stream that lacks what its leader has."""
 
 
 class JetStream:
@@ -130,16 +132,21 @@ class JetStream:
         *,
         first: int = 1,
         since: str | None = None,
+        until: int | None = None,
         batch: int = 1000,
         max_bytes: int = nats_history.BATCH_BYTES,
     ) -> AsyncIterator[StoredMessage]:
         """Stored messages of `subject` (wildcards allowed) in order, until none is left now.
 
         From sequence `first`, or from the time `since` (RFC 3339). Read in pages of at most `batch`
-        messages and `max_bytes` bytes.
+        messages and `max_bytes` bytes. With `first` and `until`: up to there nothing is missing,
+        however late a copy of the stream is (`whole_page`).
         """
+        page = functools.partial(self.page, stream)
+        if until is not None:
+            page = functools.partial(self.whole_page, stream, until=until)
         return nats_history.read(
-            functools.partial(self.page, stream),
+            page,
             {"start_time": since} if since else {"seq": first},
             {"next_by_subj": subject, "batch": batch, "max_bytes": max_bytes},
         )
@@ -161,6 +168,34 @@ class JetStream:
                     if stored is None:
                         return page, nats_history.pending(headers)
                     page.append(stored)
+
+    async def whole_page(self, stream: str, body: dict[str, Any], until: int) -> nats_history.Page:
+        """A page (`seq`, `next_by_subj`) that lacks nothing which the stream has up to `until`.
+
+        Any server with a copy of the stream answers a direct get, and a copy may be late; that
+        something is not there is its leader's word alone. Raises Unavailable where it stays late.
+        """
+        for pause in (*_LATE_PAUSES, 0.0):
+            messages, left = await self.page(stream, body)
+            reached = messages[-1].sequence if messages else body["seq"] - 1
+            if left or reached >= until:
+                return messages, left
+            following = await self._next_of_leader(stream, body["next_by_subj"], reached + 1)
+            if following is None or following > until:
+                return messages, left
+            await asyncio.sleep(pause)
+        raise Unavailable(f"a copy of the stream {stream} is behind its leader")
+
+    async def _next_of_leader(self, stream: str, subject: str, first: int) -> int | None:
+        """Sequence of the first message from `first` on, by the word of the stream's leader."""
+        question = {"seq": first, "next_by_subj": subject}
+        try:
+            found = await self.js_api(f"STREAM.MSG.GET.{stream}", question)
+        except JetStreamError as error:
+            if error.code == _NO_MESSAGE_FOUND:
+                return None
+            raise
+        return int(found["message"]["seq"])
 
     async def _ask(
         self,

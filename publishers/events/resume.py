@@ -153,7 +153,7 @@ class Past:
         while after < end:
             question = {"seq": after, "next_by_subj": ALL_EVENTS}
             limits = {"batch": _BLOCK, "max_bytes": BATCH_BYTES}
-            page, left = await self._nats.page(streams.EVENTS, question | limits)
+            page, left = await self._nats.whole_page(streams.EVENTS, question | limits, end - 1)
             found += [stored for stored in page if stored.sequence < end]
             after = page[-1].sequence + 1 if page and left else end
         self._reached = begin

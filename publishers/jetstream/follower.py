@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 
 from arvados_nats.contract import subjects
 from arvados_nats.nats.client import Message, Nats
-from arvados_nats.nats.history import StoredMessage, parse
+from arvados_nats.nats.history import BATCH_BYTES, StoredMessage, parse
 
 _KEPT_BYTES = 32 * 1024 * 1024
 _PAGE = 500
@@ -82,16 +82,13 @@ class StreamFollower:
         return end
 
     async def _read(self, last: int, end: int) -> AsyncIterator[list[StoredMessage]]:
-        if end == last:
-            return
-        page: list[StoredMessage] = []
-        async for message in self._nats.history(self._stream, self._pattern, first=last + 1):
-            page.append(message)
-            if len(page) == _PAGE:
+        limits = {"next_by_subj": self._pattern, "batch": _PAGE, "max_bytes": BATCH_BYTES}
+        while last < end:
+            question = limits | {"seq": last + 1}
+            page, left = await self._nats.whole_page(self._stream, question, end)
+            if page:
                 yield page
-                page = []
-        if page:
-            yield page
+            last = page[-1].sequence if page and left else end
 
 
 def _continues(heard: list[StoredMessage], last: int) -> bool:

@@ -184,7 +184,8 @@ class StreamWriter:
         if end < self._last:
             raise Overtaken(f"the stream {self._stream} has lost what was stored")
         subject = info["config"]["subjects"][0]
-        async for stored in self._nats.history(self._stream, subject, first=self._last + 1):
+        begin = self._last + 1
+        async for stored in self._nats.history(self._stream, subject, first=begin, until=end):
             if not self._unsent or stored.headers.get(MSG_ID) != self._unsent[0].id:
                 raise Overtaken(f"another publisher writes to the stream {self._stream}")
             self._unsent.popleft()

@@ -185,7 +185,8 @@ class Queue:
         last: int = info["state"]["last_seq"] if info else 0
         self._writer = StreamWriter(self._nats, streams.QUEUE, last, health=self._health)
         held: dict[str, bytes] = {}
-        async for message in self._nats.history(streams.QUEUE, f"{subjects.QUEUE}.>"):
+        pattern = f"{subjects.QUEUE}.>"
+        async for message in self._nats.history(streams.QUEUE, pattern, until=last):
             if "KV-Operation" not in message.headers:
                 held[queue_entries.key(message.subject)] = message.data
         found = await queue_table.read(self._database, await queue_table.digests(self._database))

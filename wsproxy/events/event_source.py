@@ -243,15 +243,9 @@ class EventSource:
         self, last: int, handle: Callable[[list[Arrival]], Awaitable[None]]
     ) -> None:
         while self._position < last:
-            messages, _ = await self._nats.page(
-                streams.EVENTS,
-                {
-                    "seq": self._position + 1,
-                    "next_by_subj": _ALL,
-                    "batch": _BATCH,
-                    "max_bytes": BATCH_BYTES,
-                },
-            )
+            question = {"seq": self._position + 1, "next_by_subj": _ALL}
+            limits = {"batch": _BATCH, "max_bytes": BATCH_BYTES}
+            messages, _ = await self._nats.whole_page(streams.EVENTS, question | limits, last)
             await handle([(m.sequence, m.data) for m in messages if m.sequence <= last])
             # What the stream does not have any more is passed over.
             if not messages or messages[-1].sequence > last:

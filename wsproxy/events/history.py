@@ -56,17 +56,17 @@ class History:
 
         `known` is the last sequence the process has dispatched. Raises Unavailable.
         """
-        number = sequence // _BLOCK
-        block = await self._block(number, complete=(number + 1) * _BLOCK <= known)
+        block = await self._block(sequence // _BLOCK, known)
         events = tuple(e for e in block.events if sequence < e.sequence <= known)
         return Block(events, min(block.next_sequence, known + 1))
 
-    async def _block(self, number: int, *, complete: bool) -> Block:
-        if not complete:
-            return await self._read(number)
+    async def _block(self, number: int, known: int) -> Block:
+        last = (number + 1) * _BLOCK
+        if known < last:  # not complete
+            return await self._read(number, known)
         reading = self._blocks.get(number)
         if reading is None or (reading.done() and (reading.cancelled() or reading.exception())):
-            reading = asyncio.ensure_future(self._read(number))
+            reading = asyncio.ensure_future(self._read(number, last))
             self._blocks[number] = reading
             while len(self._blocks) > self._keep:
                 self._blocks.popitem(last=False)
@@ -74,14 +74,16 @@ class History:
             self._blocks.move_to_end(number)
         return await asyncio.shield(reading)
 
-    async def _read(self, number: int) -> Block:
+    async def _read(self, number: int, until: int) -> Block:
         metrics.blocks.inc()
         last = (number + 1) * _BLOCK
         following = number * _BLOCK + 1
         found: list[StoredEvent] = []
         while following <= last:
             with tracing.span("stream read", stream=streams.EVENTS, first=following):
-                messages, left = await self._nats.page(streams.EVENTS, _page(following))
+                messages, left = await self._nats.whole_page(
+                    streams.EVENTS, _page(following), until
+                )
             for message in messages:
                 if message.sequence % _TURN == 0:
                     await asyncio.sleep(0)

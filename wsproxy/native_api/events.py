@@ -128,7 +128,8 @@ class NativeEvents:
     ) -> tuple[Sequence[StoredEvent], int]:
         """A part of the stream itself, and the place that it reaches, at most `stop`."""
         body = {"next_by_subj": page.pattern, "seq": place + 1, "batch": count}
-        messages, left = await self._nats.page(streams.EVENTS, {**body, "max_bytes": BATCH_BYTES})
+        limits = {"max_bytes": BATCH_BYTES}
+        messages, left = await self._nats.whole_page(streams.EVENTS, body | limits, stop)
         found = []
         for message in messages:
             with contextlib.suppress(BadInput):

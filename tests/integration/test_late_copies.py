@@ -1,0 +1,156 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A copy of a stream that is late answers direct gets, too: nobody takes its silence for the end.
+
+A replica is late for a moment after each write, and for long after it stood still; a mirror that
+somebody made answers beside the stream by itself. Here it is a mirror that takes one subject.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from arvados_nats.contract import events, streams, subjects
+from arvados_nats.contract.events import Event
+from arvados_nats.errors import Unavailable
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Handler, Message, Nats, Subscription
+from arvados_nats.service import keys
+from arvados_nats.service.ops import Health
+from publishers.events import resume
+from publishers.jetstream.follower import follow
+from publishers.jetstream.writer import Outgoing, StreamWriter
+from sandbox.nats_server import NatsServer
+from tests.support.made_events import made
+from tests.support.worlds.site import background
+from wsproxy.events.event_source import EventSource
+from wsproxy.events.history import History
+from wsproxy.events.router import Router
+
+_COUNT = 41
+_ALL = list(range(1, _COUNT + 1))
+_TRIES = 12
+"""Half of the questions go to the copy that is late."""
+
+
+def _event(row_id: int) -> Event:
+    return made(row_id, f"zzzzz-4zz18-{row_id:015d}").event
+
+
+def _message(row_id: int) -> Outgoing:
+    event = _event(row_id)
+    subject = subjects.event(event.object_uuid, event.event_type)
+    return Outgoing(subject, event.uuid, events.encode(event))
+
+
+async def _store(nats: Nats, row_id: int) -> None:
+    message = _message(row_id)
+    await (await nats.publish_stored(message.subject, message.payload, {"Nats-Msg-Id": message.id}))
+
+
+@pytest.fixture
+async def nats(fresh_nats: NatsServer, keys_folder: Path) -> AsyncIterator[Nats]:
+    """A connection to a server with events, and a copy that has the first of them alone."""
+    seed = keys.load(keys_folder, "publisher").text
+    async with nats_client.connect([fresh_nats.url], name="test", seed=seed) as connection:
+        await streams.ensure(connection, streams.event_stream())
+        await _store(connection, 1)
+        copy = {"name": "LATE", "storage": "file", "max_bytes": 1 << 20, "mirror_direct": True}
+        first = {"name": streams.EVENTS, "filter_subject": _message(1).subject}
+        await connection.js_api("STREAM.CREATE.LATE", {**copy, "mirror": first})
+        await _store(connection, 2)
+        async with asyncio.timeout(60):
+            late = functools.partial(connection.next, streams.EVENTS, f"{subjects.EVENTS}.>", 2)
+            while await late() is not None:  # noqa: ASYNC110  (the server tells nobody)
+                await asyncio.sleep(0.01)
+        yield connection
+
+
+async def _of_history(nats: Nats) -> list[int]:
+    block = await History(nats).after(0, _COUNT)
+    assert block.next_sequence == _COUNT + 1
+    return [stored.sequence for stored in block.events]
+
+
+async def _of_pages(nats: Nats) -> list[int]:
+    pattern = f"{subjects.EVENTS}.>"
+    found = nats.history(streams.EVENTS, pattern, until=_COUNT, batch=10)
+    return [stored.sequence async for stored in found]
+
+
+async def _of_follower(nats: Nats) -> list[int]:
+    found: list[int] = []
+    async with follow(nats, streams.EVENTS, subjects.EVENTS) as follower:
+        async for batch in follower.batches(0):
+            found += [message.sequence for message in batch]
+            if found[-1] == _COUNT:
+                break
+            follower.connection_changed(True)  # nothing more comes by itself
+    return found
+
+
+async def _of_resume(nats: Nats) -> list[int]:
+    past = await resume.from_stream(nats, timedelta(minutes=35), datetime.now(UTC))
+    return [
+        row_id
+        for row_id, event in ((row_id, _event(row_id)) for row_id in _ALL)
+        if past.known.has(event.uuid, datetime.fromisoformat(event.created_at).replace(tzinfo=None))
+    ]
+
+
+async def _of_writer(nats: Nats) -> list[int]:
+    """One that has lost all acknowledgements leaves out what was stored."""
+    writer = StreamWriter(nats, streams.EVENTS, 0, health=Health())
+    writer._unsent.extend(map(_message, _ALL))
+    await writer._skip_stored()
+    return _ALL[: _COUNT - len(writer._unsent)]
+
+
+@pytest.mark.parametrize(
+    "read", [_of_history, _of_pages, _of_follower, _of_resume, _of_writer], ids=lambda f: f.__name__
+)
+async def test_nothing_is_missing(nats: Nats, read: Callable[[Nats], Awaitable[list[int]]]) -> None:
+    """Whoever reads up to a place has all up to there, or is told that it cannot be had now."""
+    for row_id in _ALL[2:]:
+        await _store(nats, row_id)
+    whole = 0
+    for _ in range(_TRIES):
+        with contextlib.suppress(Unavailable):
+            assert await read(nats) == _ALL
+            whole += 1
+    assert whole
+
+
+async def test_no_event_is_passed_over(
+    nats: Nats, fresh_nats: NatsServer, keys_folder: Path
+) -> None:
+    """Those that were not heard live come from the stream, however late a copy is."""
+    seed = keys.load(keys_folder, "wsproxy").text
+    async with nats_client.connect([fresh_nats.url], name="lossy", seed=seed) as other:
+        subscribe = other.subscribe
+
+        async def lossy(subject: str, handler: Handler, *, queue: str = "") -> Subscription:
+            async def some(message: Message) -> None:
+                if int(message.headers["Nats-Sequence"]) % 2:
+                    await handler(message)
+
+            return await subscribe(subject, some, queue=queue)
+
+        other.subscribe = lossy  # type: ignore[method-assign]
+        source = EventSource(other, Router(), Health())
+        seen: list[int] = []
+        source.router.before_dispatch.append(lambda stored: seen.append(stored.sequence))
+        async with background(source.run()):
+            await asyncio.wait_for(source.ready.wait(), 60)
+            for row_id in _ALL[2:]:
+                await _store(nats, row_id)
+            await asyncio.wait_for(source.reached(_COUNT), 60)
+    assert seen == _ALL[2:]
