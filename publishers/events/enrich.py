@@ -104,6 +104,17 @@ def _related(rows: Iterable[LogRow], records: Records) -> Iterable[str]:
     for row in rows:
         if _is_gone(row, records) and row.object_owner_uuid:
             yield row.object_owner_uuid
+        if head := _former_head(row, records):
+            yield head
+
+
+def _former_head(row: LogRow, records: Records) -> str | None:
+    """What a link that is gone led to: whoever manages it could read the link."""
+    if row.kind != "link" or not _is_gone(row, records):
+        return None
+    old = (row.properties or {}).get("old_attributes")
+    head = old.get("head_uuid") if isinstance(old, dict) else None
+    return head if isinstance(head, str) and is_uuid(head) else None
 
 
 def _is_gone(row: LogRow, records: Records) -> bool:
@@ -114,6 +125,8 @@ def _event(row: LogRow, records: Records, verified: Verified | None = None) -> E
     record = records.get(row.object_uuid or "")
     subject_uuid = row.object_owner_uuid if _is_gone(row, records) else row.object_uuid
     facts = _facts(records.get(subject_uuid or ""), records)
+    if (head := records.get(_former_head(row, records) or "")) is not None:
+        facts["head_owner_uuid"] = head["owner_uuid"]
     kind = KIND_OF_NAME.get(row.kind)
     verdict, properties = verified or (None, row.properties or {})
     return Event(

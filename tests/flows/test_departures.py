@@ -82,7 +82,19 @@ async def project_unshared(scene: Scene, before: Callable[[], Awaitable[None]]) 
     return str(link)
 
 
-LOSSES = [collection_moved, request_moved, project_moved, project_unshared]
+async def unshared_with_another(scene: Scene, before: Callable[[], Awaitable[None]]) -> str:
+    """Whoever manages a project could read the links to what is in it."""
+    cluster = scene.stack.sandbox.cluster
+    another = await cluster.user("departing other")
+    inner = await cluster.project(owner=scene.shared, by=scene.owner)
+    await cluster.share(scene.shared, scene.friend, "can_manage")
+    link = await cluster.share(inner, another)
+    await before()
+    await cluster.unshare(inner, another)
+    return link.uuid
+
+
+LOSSES = [collection_moved, request_moved, project_moved, project_unshared, unshared_with_another]
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -136,6 +136,32 @@ async def test_sharing_shows_what_comes_and_unsharing_hides_it(
         await socket.silent()
 
 
+@pytest.mark.ours("an answer that arvados-ws does not know")
+async def test_who_asks_is_told_that_they_may_read_less(site: Site, active: Actor) -> None:
+    """Also where no row says so that they could read: one role is taken out of another."""
+    cluster = site.cluster
+    member = await cluster.user(f"member {active.uuid}")
+    inner = await cluster.role(f"inner {member.uuid}", member)
+    outer = await cluster.role(f"outer {member.uuid}", inner)
+    project = await cluster.project("of a role", owner=active)
+    await cluster.share(project, outer)
+    seen = await cluster.collection("in it", owner=project, by=active)
+    await settled(site.websocket_url, site.api.url, member)
+    async with (
+        client(site.websocket_url, member.token) as asks,
+        client(site.websocket_url, member.token) as plain,
+    ):
+        await asks.send({"method": "subscribe", "narrowed": True})
+        assert await asks.status() == 200
+        await plain.subscribe()
+        await cluster.update(seen, {"name": "seen"}, active)
+        for socket in (asks, plain):
+            await socket.event_about(seen.uuid)
+        await cluster.unshare(outer, inner)
+        assert await asks.receive() == {"narrowed": True}
+        await plain.silent()
+
+
 async def test_a_new_project_is_seen_with_all_that_is_made_in_it_at_once(
     site: Site, active: Actor
 ) -> None:

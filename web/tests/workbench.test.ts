@@ -48,8 +48,9 @@ test("the cluster's socket is known by its whole address", () => {
 });
 
 test("a subscription goes on after the last row", () => {
-  expect(after('{"method":"subscribe"}', null)).toBe('{"method":"subscribe"}');
-  expect(JSON.parse(after('{"method":"subscribe"}', 7))).toEqual({ method: "subscribe", last_log_id: 7 });
+  const asked = { method: "subscribe", narrowed: true };
+  expect(JSON.parse(after('{"method":"subscribe"}', null))).toEqual(asked);
+  expect(JSON.parse(after('{"method":"subscribe"}', 7))).toEqual({ ...asked, last_log_id: 7 });
 });
 
 test("pauses grow to half a minute, and no two clients have the same", () => {
@@ -120,9 +121,6 @@ test("a page looks again at what Workbench reads its rows for", () => {
 
 const owned = (owner_uuid: string, is_trashed = false) => ({ owner_uuid, is_trashed });
 test.each([
-  ["a share withdrawn", "link", "delete", {}, true],
-  ["a share changed", "link", "update", { old_attributes: {}, new_attributes: {} }, true],
-  ["a share made", "link", "create", {}, false],
   ["a project moved", "group", "update", { old_attributes: owned("a"), new_attributes: owned("b") }, true],
   ["a project gone", "group", "update", { old_attributes: owned("a"), new_attributes: {} }, true],
   ["a project trashed", "group", "update", { old_attributes: owned("a"), new_attributes: owned("a", true) }, true],
@@ -140,9 +138,9 @@ test("many rows that may take something away make the page look seldom", async (
     (frame) => told.push(frame),
     () => `/collections/${PROJECT}`,
   );
-  for (let n = 0; n < 100; n += 1) requests.event({ object_kind: "arvados#link", event_type: "delete" });
+  for (let n = 0; n < 100; n += 1) requests.event({ object_kind: "arvados#group", event_type: "delete" });
   await settled();
-  requests.event({ object_kind: "arvados#link", event_type: "delete" });
+  requests.event({ object_kind: "arvados#group", event_type: "delete" });
   await settled();
   expect(told).toHaveLength(1);
 });

@@ -27,7 +27,9 @@ def _departure(stored: StoredEvent) -> StoredEvent | None:
     try:
         was = {**event.properties["old_attributes"], "uuid": event.object_uuid}
         known = stored.facts.places if stored.facts else ()
-        facts = msgspec.structs.replace(object_facts.facts_of(was), places=known)
+        head_owner = stored.event.facts.get("head_owner_uuid")
+        facts = object_facts.facts_of(was, head_owner_uuid=head_owner)
+        facts = msgspec.structs.replace(facts, places=known)
         left = stored.judged_by(facts)
     except BadInput:
         return None

@@ -206,7 +206,9 @@ class ConnectionV0:
         self._cut(CloseCode.TOKEN_INVALID, f"token {reason}", "token")
 
     def narrowed(self, change: Change) -> None:
-        """v0 has no word for it."""
+        """v0 has no word for it but to those who ask for one."""
+        if self._session.wants_narrowed:
+            self.send_buffer.write(messages_v0.NARROWED)
 
     # Events.
 

@@ -31,6 +31,7 @@ from wsproxy.transport.frames import Message, head
 
 OK = Message(b'{"status":200}')
 BAD = Message(b'{"status":400}')
+NARROWED = Message(b'{"narrowed":true}')
 IDLE = Message(b"{}")
 
 _INT64 = 2**63
@@ -101,6 +102,8 @@ class Subscribe:
     """The filters let nothing through that was created before."""
     weight: int = field(default=0, compare=False)
     """Bytes of the command it came in: what is kept of it may take some times as much."""
+    narrowed: bool = field(default=False, compare=False)
+    """It wants to be told when less can be read than before."""
 
     def matches(self, event: Event) -> bool:
         return all(test(event) for test in self.tests)
@@ -143,7 +146,8 @@ def _command(data: str | bytes) -> Subscribe | Unsubscribe:
     if method == "subscribe":
         tests = tuple(test for f in filters or () if (test := _test(f)) is not None)
         since = max((t for f in filters or () if (t := _since(f))), default=None)
-        return Subscribe(_digest(filters), tests, last_log_id, since, len(data))
+        narrowed = values.get("narrowed") is True
+        return Subscribe(_digest(filters), tests, last_log_id, since, len(data), narrowed)
     if method == "unsubscribe":
         return Unsubscribe(_digest(filters))
     raise BadInput("unknown method")

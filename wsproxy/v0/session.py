@@ -63,6 +63,11 @@ class SessionV0:
         """The oldest place from which a subscription that is awake wants events."""
         return min((s.after for s in self._subscriptions if s.after != ASLEEP), default=None)
 
+    @property
+    def wants_narrowed(self) -> bool:
+        """Whether the client asked to be told when it may read less."""
+        return any(subscription.wanted.narrowed for subscription in self._subscriptions)
+
     def subscribe(self, wanted: Subscribe, position: int) -> Subscription | None:
         """Add a subscription; `position` is the last event now. None beyond the limits."""
         kept = sum(self._weights())

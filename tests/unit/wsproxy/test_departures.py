@@ -51,6 +51,15 @@ def test_a_share_that_is_withdrawn_is_lost_by_its_tail() -> None:
     assert (left.facts.kind, left.facts.tail_uuid) == ("link", user)
 
 
+def test_a_share_that_is_withdrawn_is_lost_by_who_manages_its_head() -> None:
+    """Though it belongs to nobody they know: the owner of the head says who manages it."""
+    old = {**OLD, "link_class": "permission", "tail_uuid": ELSEWHERE, "head_uuid": COLLECTION}
+    facts = {"head_owner_uuid": PROJECT, "places": [Place(PROJECT), Place(ELSEWHERE)]}
+    left = change(old, uuid=LINK, event_type="delete", facts=facts)
+    assert left.facts.head_owner_uuid == PROJECT
+    assert set(left.keys) >= {COLLECTION, PROJECT}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "fields"),
     [

@@ -42,6 +42,7 @@ function returning(Native: typeof WebSocket, place: Place, url: string, token: s
   const socket = new ReturningSocket(Native, url, {
     live: (yes, over) => sign.live(yes, over),
     event: (frame) => requests.event(frame),
+    narrowed: () => requests.again(),
     missed: () => requests.again(),
   });
   return socket as unknown as WebSocket;

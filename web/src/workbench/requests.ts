@@ -52,9 +52,8 @@ export function again(path: string): string | null {
   return update(shown.page, { uuid: shown.uuid });
 }
 
-/** Whether more than the row's own object may be out of reach by it: a share is withdrawn, a project moved. */
+/** Whether more than the row's own object may be out of reach by it: a project was moved, or trashed. */
 export function narrows(frame: Fields): boolean {
-  if (frame.object_kind === "arvados#link") return frame.event_type === "delete" || frame.event_type === "update";
   if (frame.object_kind !== "arvados#group") return false;
   const [was, is] = ["old_attributes", "new_attributes"].map((age) => (frame.properties as Fields | null)?.[age] ?? {});
   const differs = (name: string) => (was as Fields)[name] !== (is as Fields)[name];

@@ -30,6 +30,8 @@ export interface Told {
   live(yes: boolean, over: boolean): void;
   /** An event has come. */
   event(frame: Record<string, unknown>): void;
+  /** The token's user may read less than before. */
+  narrowed(): void;
   /** The line was lost before any row came, so nobody knows what was missed. */
   missed(): void;
 }
@@ -42,9 +44,9 @@ export function pauseBefore(attempt: number, random = Math.random): number {
   return Math.max(SHORTEST_PAUSE_MS, longest * random());
 }
 
-/** A command of the page, to be answered with all that came after a row. */
+/** A command of the page, to be answered with all that came after a row, and to be told of access that is lost. */
 export function after(command: string, row: number | null): string {
-  return row === null ? command : JSON.stringify({ ...JSON.parse(command), last_log_id: row });
+  return JSON.stringify({ ...JSON.parse(command), narrowed: true, ...(row !== null && { last_log_id: row }) });
 }
 
 export class ReturningSocket extends EventTarget {
@@ -98,7 +100,8 @@ export class ReturningSocket extends EventTarget {
   send(data: string | ArrayBufferLike | Blob | ArrayBufferView): void {
     if (typeof data === "string" && this.commands.length < MOST_COMMANDS && subscribes(data)) {
       this.commands.push(data);
-      if (this.line?.readyState !== this.Native.OPEN) return; // it is sent when the line is there
+      if (this.line?.readyState === this.Native.OPEN) this.line.send(after(data, null));
+      return; // or it is sent when the line is there
     }
     this.line?.send(data as string);
   }
@@ -142,7 +145,8 @@ export class ReturningSocket extends EventTarget {
       this.good();
       if (Number.isSafeInteger(frame.id)) this.lastRow = frame.id as number;
     }
-    this.hand(event.data);
+    if (frame?.narrowed === true) this.told.narrowed();
+    else this.hand(event.data);
     if (frame?.event_type !== undefined) this.told.event(frame);
   }
 
