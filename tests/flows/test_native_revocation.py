@@ -54,6 +54,35 @@ async def test_what_is_taken_is_not_heard(stack: Stack, name: str) -> None:
         assert given.cuts or client.cuts == cuts
 
 
+async def test_what_others_do_below_cuts_nobody(stack: Stack) -> None:
+    """A lab makes, moves and trashes projects all day; who can read them all hears of it, on the
+    connection that they had (V11). Somebody to whom one is given last is cut, as all would be."""
+    cluster = stack.sandbox.cluster
+    reader, other = await cluster.user("reads"), await cluster.user("gains")
+    owner = await cluster.user("lab")
+    tree = await cluster.project("tree", owner=owner)
+    await cluster.share(tree, reader)
+    home = await cluster.project("home", owner=tree, by=owner)
+    async with connected(stack, reader) as client, connected(stack, other) as gaining:
+        await _subscribe(client, tree.uuid)
+        cuts, gained = client.cuts, gaining.cuts
+        project = await cluster.project("made", owner=tree, by=owner)
+        inner = await cluster.project("inner", owner=project, by=owner)
+        await cluster.update(project, {"name": "renamed"}, owner)
+        await cluster.move(inner, home, by=owner)
+        await cluster.update(project, {"frozen_by_uuid": cluster.root.uuid}, cluster.root)
+        await cluster.update(project, {"frozen_by_uuid": None}, cluster.root)
+        await cluster.trash(project, owner)
+        await cluster.untrash(project, owner)
+        await cluster.delete(project.uuid, owner)
+        await cluster.role("a role")
+        for made in (project, inner):
+            await until(lambda: client.heard_of(made.uuid), "it is heard of")  # noqa: B023
+        await cluster.share(home, other)
+        await until(lambda: gaining.cuts > gained, "who was given something is cut")
+        assert client.cuts == cuts
+
+
 async def test_what_is_given_is_heard(stack: Stack) -> None:
     """A project that is shared later: the client comes back with a wider list by itself."""
     cluster = stack.sandbox.cluster
