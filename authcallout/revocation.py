@@ -70,7 +70,13 @@ class Revocation:
 
     async def watch(self, nats: Nats, ready: Callable[[], None]) -> None:
         """Keep connections to what their holders may have, until cancelled."""
-        users, tokens = self._connections.users, self._connections.tokens
+        users = self._connections.users
+
+        def tokens() -> dict[str, Identity | None]:
+            connected = self._connections.tokens()
+            known = self._identities.usable() | self._tokens.known(connected)
+            return dict.fromkeys(connected) | known
+
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(
@@ -113,6 +119,8 @@ class Revocation:
         if reason == TOKEN_STALE:
             if login := self._tokens.login(token_uuid):
                 self._later(0, lambda: self._ask_again(*login))
+            else:
+                self._identities.forget(token_uuid)
             return
         self._identities.forget(token_uuid)
         self._tokens.forget(token_uuid)

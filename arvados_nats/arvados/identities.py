@@ -90,6 +90,8 @@ class Identities:
         self._limit = RefusalLimit(of_address)
         self._turns = Turns(TURNS)
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
+        self._digests: dict[str, set[bytes]] = {}
+        """Of the tokens in `_answers`, by uuid."""
         self._refusals: OrderedDict[bytes, _Answer] = OrderedDict()
         self._asking = SingleFlight[bytes, Identity]("identity")
         self._generation = 0
@@ -133,12 +135,31 @@ class Identities:
                 return None if same else "changed"
         return None
 
+    def usable(self) -> dict[str, Identity]:
+        """Who may come in by what is remembered, by the uuid of their token, whose end must be
+        heard."""
+        found: dict[str, Identity] = {}
+        for answer in reversed(self._answers.values()):
+            if answer.age > self._lifetimes.stale:
+                break
+            identity = _outcome(answer)
+            found[identity.token_uuid] = identity
+        return found
+
     def forget(self, token_uuid: str) -> None:
         """Drop what is known of a token, also what is being asked right now."""
         self._generation += 1
-        for digest, answer in list(self._answers.items()):
-            if isinstance(answer.outcome, Identity) and answer.outcome.token_uuid == token_uuid:
-                del self._answers[digest]
+        for digest in tuple(self._digests.get(token_uuid, ())):
+            self._drop(digest)
+
+    def _drop(self, digest: bytes) -> None:
+        answer = self._answers.pop(digest, None)
+        if answer is None:
+            return
+        token_uuid = _outcome(answer).token_uuid
+        self._digests[token_uuid].discard(digest)
+        if not self._digests[token_uuid]:
+            del self._digests[token_uuid]
 
     def _fresh(self, answer: _Answer) -> bool:
         if isinstance(answer.outcome, str):
@@ -237,15 +258,17 @@ class Identities:
         )
 
     def _remember(self, token: Token, outcome: Identity | str) -> None:
-        good = isinstance(outcome, Identity)
-        of_kind, other = (
-            (self._answers, self._refusals) if good else (self._refusals, self._answers)
-        )
-        other.pop(token.digest, None)
-        of_kind[token.digest] = _Answer(outcome)
-        of_kind.move_to_end(token.digest)
-        while len(of_kind) > (self._remembered if good else REFUSALS):
-            of_kind.popitem(last=False)
+        self._drop(token.digest)
+        self._refusals.pop(token.digest, None)
+        if isinstance(outcome, Identity):
+            self._answers[token.digest] = _Answer(outcome)
+            self._digests.setdefault(outcome.token_uuid, set()).add(token.digest)
+            while len(self._answers) > self._remembered:
+                self._drop(next(iter(self._answers)))
+        else:
+            self._refusals[token.digest] = _Answer(outcome)
+            while len(self._refusals) > REFUSALS:
+                self._refusals.popitem(last=False)
 
 
 def _outcome(answer: _Answer) -> Identity:

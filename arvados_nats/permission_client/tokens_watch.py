@@ -5,8 +5,9 @@
 
 The sibling of `grant_follow` for tokens: a notice on `arvados.tokens.gone.<token>` acts at once; at
 intervals, when a publisher takes over and when the connection is back, all tokens in use are asked
-about. So is each token soon after it came into use: it may be dead since it was let in, and what is
-asked about the publisher knows of, however briefly the token has lived. Tokens that are no rows of
+about. So is each token soon after it came into use: it may be dead or changed since it was let in,
+and what is asked about the publisher watches, however briefly it has lived. A second question finds
+what changed after the first answer and before the publisher looked. Tokens that are no rows of
 the database are left out (`own_tokens`).
 """
 
@@ -16,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import NoReturn
 
 import msgspec
@@ -32,6 +33,7 @@ from arvados_nats.permission_client.grants_messages import (
     TokenState,
 )
 from arvados_nats.permission_client.own_tokens import OwnTokens
+from arvados_nats.permissions.rule import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +53,13 @@ answer to a question does."""
 async def follow(
     nats: Nats,
     own: OwnTokens,
-    in_use: Callable[[], Collection[str]],
+    in_use: Callable[[], Mapping[str, Identity | None]],
     gone: Gone,
     *,
     refresh: float = REFRESH,
 ) -> NoReturn:
-    """Run until cancelled. `in_use` gives the uuids of the tokens to ask about."""
+    """Run until cancelled. `in_use` gives the tokens to ask about by uuid, and as whose and with
+    which scopes they are used, if known: one that the database tells otherwise is told `stale`."""
     wake = asyncio.Event()
 
     async def told(message: Message) -> None:
@@ -72,14 +75,17 @@ async def follow(
     nats.on_change(connection_changed)
     await nats.subscribe(f"{subjects.TOKENS_GONE}.*", told)
     await nats.subscribe(subjects.GRANTS_STARTED, started)
-    asked: set[str] = set()
+    once: set[str] = set()
+    settled: set[str] = set()
     next_round = 0.0
     while True:
-        using = set(in_use())
+        using = in_use()
         if time.monotonic() >= next_round:
-            asked, next_round = set(), time.monotonic() + refresh
-        answered = await _check(nats, own, using - asked, gone)
-        asked = using if answered else asked & using
+            once, settled, next_round = {*using}, set(), time.monotonic() + refresh
+        due = using.keys() - settled
+        answered = await _check(nats, own, {uuid: using[uuid] for uuid in due}, gone)
+        if answered:
+            once, settled = due, (settled | (due & once)) & using.keys()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(NEW if answered else RETRY):
                 await wake.wait()
@@ -114,7 +120,9 @@ async def _ask(nats: Nats, token_uuids: Iterable[str]) -> tuple[dict[str, TokenS
     return found, stale
 
 
-async def _check(nats: Nats, own: OwnTokens, tokens: Collection[str], gone: Gone) -> bool:
+async def _check(
+    nats: Nats, own: OwnTokens, tokens: Mapping[str, Identity | None], gone: Gone
+) -> bool:
     """Whether there was an answer; acts on it."""
     asked: list[str] = []
     try:
@@ -129,9 +137,13 @@ async def _check(nats: Nats, own: OwnTokens, tokens: Collection[str], gone: Gone
     for token in asked:
         if token not in found:
             await gone(token, "expired")
-        elif token in stale:
+        elif token in stale or _differs(found[token], tokens[token]):
             await gone(token, TOKEN_STALE)
     return True
+
+
+def _differs(state: TokenState, used: Identity | None) -> bool:
+    return used is not None and (state.user_uuid, state.scopes) != (used.user_uuid, used.scopes)
 
 
 def _reason(payload: bytes) -> str:

@@ -105,4 +105,4 @@ async def _answer_tokens(nats: Nats, query: TokenQuery, message: Message) -> Non
         raise BadInput(f"not a list of tokens: {error}") from error
     if len(asked) > MAX_ASKED:
         raise BadInput(f"more than {MAX_ASKED} tokens in one question")
-    await nats.publish(message.reply, grants_messages.encode(await query.live(asked)))
+    await nats.publish(message.reply, grants_messages.encode(await query.states(asked)))

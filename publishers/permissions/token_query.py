@@ -1,7 +1,8 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Arvados' tokens, never their secrets: which live, and digests that tell whether any changed.
+"""Arvados' tokens, never their secrets: which of some live, and digests that tell whether any of
+them changed. No query reads a token that nobody named: a site may have a million.
 
 By the database's clock a token lives while `expires_at` is null or to come. `refreshes_at` is when
 Arvados asks the cluster or the identity provider that a token came from once more: the token lives
@@ -52,14 +53,14 @@ SELECT extract(epoch FROM statement_timestamp())::float8 AS now,
          expires_at,
          refreshes_at + CASE WHEN {_STALE} THEN interval '{{grace}} s' ELSE '0' END
        )))::float8 AS next_end
-FROM ({{rows}}) AS a WHERE {_LIVES}
+FROM ({{rows}}) AS a WHERE a.uuid = ANY($1::varchar[]) AND {_LIVES}
 """
-_ALL = f"""
+_LIVE = f"""
 SELECT uuid, user_id, coalesce(scopes, '') AS scopes, {_STALE_SINCE} AS stale_since,
        concat_ws(' ', count(*) OVER (), sum({_HASH}) OVER ()) AS digest
-FROM ({{rows}}) AS a WHERE {_LIVES}
+FROM ({{rows}}) AS a WHERE a.uuid = ANY($1::varchar[]) AND {_LIVES}
 """
-_SOME = f"""
+_STATES = f"""
 SELECT a.uuid, u.uuid AS user_uuid, coalesce(a.scopes, '') AS scopes,
        extract(epoch FROM a.expires_at)::float8 AS expires_at,
        extract(epoch FROM a.refreshes_at)::float8 AS refreshes_at
@@ -80,8 +81,8 @@ class LiveToken(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """All live tokens in one text; `next_end` is when the first of them ends or becomes stale, if
-    any does."""
+    """The live ones among some tokens in one text; `next_end` is when the first of them ends or
+    becomes stale, if any does."""
 
     now: float
     digest: str
@@ -95,23 +96,23 @@ class TokenQuery:
         self._database = database
         self._grace = grace
 
-    async def digest(self) -> Digest:
-        """Whether anything is different from last time, without fetching any token."""
-        row = (await self._database.fetch(await self._sql(_DIGEST)))[0]
+    async def digest(self, uuids: Iterable[str]) -> Digest:
+        """Whether anything about these is different from last time, without fetching any."""
+        row = (await self._database.fetch(await self._sql(_DIGEST), sorted(uuids)))[0]
         return Digest(row["now"], row["digest"], row["next_end"])
 
-    async def all_live(self) -> tuple[dict[str, LiveToken], str]:
-        """Every live token by uuid, and the digest of all.
+    async def alive(self, uuids: Iterable[str]) -> tuple[dict[str, LiveToken], str]:
+        """The live ones among these tokens by uuid, and the digest of them.
 
         In one statement: a token that lived between two would be in the one and not in the other.
         """
-        rows = await self._database.fetch(await self._sql(_ALL))
+        rows = await self._database.fetch(await self._sql(_LIVE), sorted(uuids))
         digest = rows[0]["digest"] if rows else "0"
         return {uuid: LiveToken(*token) for uuid, *token, _ in rows}, digest
 
-    async def live(self, uuids: Iterable[str]) -> TokensAnswer:
-        """The live ones among these tokens."""
-        rows = await self._database.fetch(await self._sql(_SOME), sorted(set(uuids)))
+    async def states(self, uuids: Iterable[str]) -> TokensAnswer:
+        """What is told of the live ones among these tokens."""
+        rows = await self._database.fetch(await self._sql(_STATES), sorted(set(uuids)))
         now: float = await self._database.fetch_value(_CLOCK)
         tokens = [
             TokenState(uuid, user_uuid, scopes_of(scopes), expires_at, refreshes_at)

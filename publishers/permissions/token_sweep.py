@@ -4,15 +4,16 @@
 """Tell which tokens are gone: logout and expiry leave no log row (docs/facts/arvados.md 1,
 Revocations).
 
-Every replica looks every few seconds, at the moment when the next token ends, and when an event of
-a token comes; the one that leads tells. Whoever takes over tells once more what it saw end just
+Every replica hears which tokens are asked about: whoever lets a token in asks soon afterwards, and
+again at intervals (`tokens_watch`). Those are the ones in use, and no others are looked at. Every
+replica looks every few seconds, at the moment when the next of them ends, and when an event of one
+comes; the one that leads tells. Whoever takes over tells once more what it saw end just
 before, since the one that led may not have. A token that has another user or other scopes than
 before is told gone as well: its holder comes back and is asked about anew. One that became `stale`
 (`token_query`) is told as such: whoever serves its holder asks Arvados once.
 
-A token may be made and logged out of between two looks. So every replica also hears which tokens
-are asked about (`token_follow` asks about each that comes into use), and the next look finds them
-alive, and so remembers them, or tells that they are gone.
+A token may be made and logged out of between two looks: the look after the question finds it alive,
+and so remembers it, or tells that it is gone.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import grants_messages
 from arvados_nats.permission_client.grants_messages import TOKEN_STALE, TokenGone
 from publishers.permissions import metrics
+from publishers.permissions.answers import MAX_ASKED
 from publishers.permissions.token_query import LiveToken, TokenQuery
 from publishers.retry import Attempts
 
@@ -39,14 +41,20 @@ logger = logging.getLogger(__name__)
 
 SWEEP = 3.0
 """Seconds between two looks."""
-_AT_LEAST = 0.1
+UNASKED = 300.0
+"""Seconds after which a token that nobody asks about is not in use any more: a few rounds of those
+who ask, and as long as `identities.Lifetimes.stale`."""
+_REST = 2.0
+"""Rest after a look, as a multiple of the time it took: a flood of events costs a bounded part of
+the database's time."""
+_LONGEST_REST = 2.0
 _REMEMBERED = 30.0
 """Seconds for which a replica that does not lead remembers what it saw end."""
 _TOKEN_EVENTS = f"{subjects.STORED_EVENTS}.api_client_authorization.>"
 
 
 class TokenSweep:
-    """Remembers the live tokens between two looks."""
+    """Remembers the live tokens in use between two looks."""
 
     def __init__(self, nats: Nats, query: TokenQuery, *, every: float = SWEEP) -> None:
         self._nats = nats
@@ -56,22 +64,31 @@ class TokenSweep:
         self._live: dict[str, LiveToken] | None = None
         self._digest = ""
         self._asked: set[str] = set()
+        """Since the last look."""
+        self._asked_at: dict[str, float] = {}
         self._leading = False
         self._untold: list[tuple[float, TokenGone]] = []
+
+    @property
+    def watched(self) -> frozenset[str]:
+        """The tokens that lived and were in use at the last look."""
+        return frozenset(self._live or ())
 
     async def run(self, attempts: Attempts) -> NoReturn:
         """Look until cancelled; while the database is away, try again."""
         await self._nats.subscribe(_TOKEN_EVENTS, self._token_event)
         await self._nats.subscribe(subjects.TOKENS_GET, self._question)
+        loop = asyncio.get_running_loop()
         while True:
-            pause = 0.0
+            pause, started = 0.0, loop.time()
             try:
                 pause = await self._look()
                 attempts.succeeded()
             except ArvadosNatsError as error:
                 await attempts.failed(error)
+            await asyncio.sleep(min((loop.time() - started) * _REST, _LONGEST_REST))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(pause, _AT_LEAST)):
+                async with asyncio.timeout(pause):
                     await self._wake.wait()
             self._wake.clear()
 
@@ -87,28 +104,35 @@ class TokenSweep:
         finally:
             self._leading = False
 
-    async def _token_event(self, _: Message) -> None:
-        self._wake.set()
+    async def _token_event(self, message: Message) -> None:
+        if message.subject.split(".")[4] in self._asked_at:
+            self._wake.set()
 
     async def _question(self, message: Message) -> None:
         try:
-            self._asked.update(msgspec.json.decode(message.data, type=list[str]))
+            asked = msgspec.json.decode(message.data, type=list[str])
         except MALFORMED as error:
             raise BadInput(f"not a list of tokens: {error}") from error
+        if len(asked) > MAX_ASKED:
+            raise BadInput(f"more than {MAX_ASKED} tokens in one question")
+        self._asked.update(asked)
+        if not self._asked_at.keys() >= set(asked):
+            self._wake.set()
+        self._asked_at |= dict.fromkeys(asked, asyncio.get_running_loop().time())
 
     async def _look(self) -> float:
         """Note what is gone; the seconds until the next look."""
+        now = asyncio.get_running_loop().time()
         asked = frozenset(self._asked)  # what is asked from now on may be younger than the answer
-        seen = await self._query.digest()
+        before = self._in_use(now - UNASKED)
+        watched = before.keys() | asked
+        seen = await self._query.digest(watched)
         metrics.SWEEPS.inc()
-        before = self._live
-        if before is None or seen.digest != self._digest:
-            live, digest = await self._query.all_live()
+        if seen.digest != self._digest or asked - before.keys():
+            live, digest = await self._query.alive(watched)
         else:
             live, digest = before, self._digest
-        now = asyncio.get_running_loop().time()
-        # A first look has nothing to compare with; readers ask about their tokens themselves.
-        gone = await self._difference(before or {}, live, asked)
+        gone = await self._difference(before, live, asked)
         self._untold += [(now, told) for told in gone]
         self._live, self._digest = live, digest
         self._asked -= asked
@@ -117,6 +141,12 @@ class TokenSweep:
         if seen.next_end is None:
             return self._every
         return min(max(seen.next_end - seen.now, 0), self._every)
+
+    def _in_use(self, since: float) -> dict[str, LiveToken]:
+        """Those that somebody has asked about since then; the others are forgotten."""
+        self._asked_at = {uuid: at for uuid, at in self._asked_at.items() if at >= since}
+        live = self._live or {}
+        return {uuid: token for uuid, token in live.items() if uuid in self._asked_at}
 
     async def _difference(
         self,

@@ -215,16 +215,16 @@ async def test_a_statement_that_is_refused_says_what_it_lacks(database: Database
     that passes, no end."""
     async with postgres.connect(database.reader_dsn) as pool:
         query = TokenQuery(pool)
-        await query.digest()
+        await query.digest([])
         await execute(
             database.dsn, "REVOKE SELECT (scopes) ON api_client_authorizations FROM arvados_nats"
         )
         with pytest.raises(Unavailable, match=r"api_client_authorizations.scopes .*run GRANT"):
-            await query.digest()
+            await query.digest([])
         await execute(
             database.dsn, "GRANT SELECT (scopes) ON api_client_authorizations TO arvados_nats"
         )
-        await query.digest()
+        await query.digest([])
 
 
 async def test_queries_follow_an_upgrade_and_a_downgrade(
@@ -243,7 +243,7 @@ async def test_queries_follow_an_upgrade_and_a_downgrade(
         uuid = str(user.token_uuid)
 
         async def times() -> tuple[bool, bool]:
-            (state,) = (await query.live([uuid])).tokens
+            (state,) = (await query.states([uuid])).tokens
             return state.expires_at is not None, state.refreshes_at is not None
 
         assert await times() == (False, True)
@@ -281,7 +281,7 @@ async def test_the_group_that_a_database_began_with_says_whose_it_is(
         )
         found = {
             state.token_uuid: (state.expires_at is not None, state.refreshes_at is not None)
-            for state in (await TokenQuery(pool).live([own, str(abroad.token_uuid)])).tokens
+            for state in (await TokenQuery(pool).states([own, str(abroad.token_uuid)])).tokens
         }
         assert found == {own: (True, False), str(abroad.token_uuid): (False, True)}
     await postgres_server.drop(database)
@@ -293,12 +293,12 @@ async def test_what_an_upgrade_brings_is_not_overlooked_for_want_of_a_grant(
     """A column that is there and not readable is complained of: it is not taken for missing."""
     database = await postgres_server.clone(age="3.0")
     async with postgres.connect(database.reader_dsn) as pool:
-        await TokenQuery(pool).digest()
+        await TokenQuery(pool).digest([])
         add = "ALTER TABLE api_client_authorizations ADD COLUMN refreshes_at timestamp"
         await execute(database.dsn, add)
         assert (await pool.columns.found(fresh=0)).has(REFRESHES_AT)
         with pytest.raises(Unavailable, match=r"refreshes_at is not granted .*run GRANT"):
-            await TokenQuery(pool).digest()
+            await TokenQuery(pool).digest([])
     await postgres_server.drop(database)
 
 

@@ -32,6 +32,7 @@ from arvados_nats.permission_client.grants_messages import (
 )
 from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.permissions.grants import DIRECT, OWNED, Grants
+from arvados_nats.permissions.rule import Identity
 from sandbox.model.actors import Actor
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
@@ -403,13 +404,15 @@ async def test_dead_tokens_reach_their_follower(here: PermissionWorld) -> None:
     """By the notice, or by asking when it was lost; tokens that are no rows are never told."""
     alice = await here.cluster.user("alice")
     first, second, kept = [await here.cluster.token(alice) for _ in range(3)]
-    mine = {str(actor.token_uuid) for actor in (first, second, kept)}
-    mine |= {here.cluster.config.root_token_uuid, here.cluster.config.anonymous_token_uuid}
+    mine: dict[str, Identity | None]
+    mine = dict.fromkeys(str(actor.token_uuid) for actor in (first, second, kept))
+    mine[here.cluster.config.root_token_uuid] = None
+    mine[here.cluster.config.anonymous_token_uuid] = None
     gone: list[tuple[str, str]] = []
 
     async def ended(token_uuid: str, reason: str) -> None:
         gone.append((token_uuid, reason))
-        mine.discard(token_uuid)
+        mine.pop(token_uuid, None)
 
     async with running(tokens_watch.follow(here.reader, here.own, lambda: mine, ended)):
         async with here.publishing(FAST):
@@ -427,12 +430,12 @@ async def test_dead_tokens_reach_their_follower(here: PermissionWorld) -> None:
 async def test_a_token_is_asked_about_soon_after_it_came_into_use(here: PermissionWorld) -> None:
     """It died before the question and no notice was told of it: the answer ends it."""
     alice = await here.cluster.user("alice")
-    mine: set[str] = set()
+    mine: dict[str, Identity | None] = {}
     gone: list[str] = []
 
     async def ended(token_uuid: str, _: str) -> None:
         gone.append(token_uuid)
-        mine.discard(token_uuid)
+        mine.pop(token_uuid, None)
 
     async with (
         here.publishing(SLOW),
@@ -441,8 +444,39 @@ async def test_a_token_is_asked_about_soon_after_it_came_into_use(here: Permissi
         brief, kept = [await here.cluster.token(alice) for _ in range(2)]
         await here.watch(alice)
         await here.cluster.logout(brief)
-        mine |= {str(brief.token_uuid), str(kept.token_uuid)}
+        mine |= {str(brief.token_uuid): None, str(kept.token_uuid): None}
         await eventually(lambda: gone, "it is asked about")
 
     assert gone == [brief.token_uuid]
-    assert mine == {kept.token_uuid}
+    assert mine.keys() == {kept.token_uuid}
+
+
+@pytest.mark.parametrize("used", ["as it is", "by another user", "with other scopes"])
+async def test_a_token_that_is_not_what_it_was_let_in_as_is_asked_about(
+    here: PermissionWorld, used: str
+) -> None:
+    """What changed before the publisher looked for the first time, no notice tells; nor does it
+    say for sure that a change was one, so Arvados is asked."""
+    alice, bob = await here.cluster.user("alice"), await here.cluster.user("bob")
+    token, dead = await here.cluster.token(alice), await here.cluster.token(alice)
+    await here.cluster.logout(dead)
+    uuid = str(token.token_uuid)
+    identity = {
+        "as it is": Identity(uuid, alice.uuid),
+        "by another user": Identity(uuid, bob.uuid),
+        "with other scopes": Identity(uuid, alice.uuid, scopes=("GET /",)),
+    }[used]
+    told: list[tuple[str, str]] = []
+
+    async def ended(token_uuid: str, reason: str) -> None:
+        told.append((token_uuid, reason))
+
+    using = {uuid: identity, str(dead.token_uuid): None}
+    async with (
+        here.publishing(SLOW),
+        running(tokens_watch.follow(here.reader, here.own, lambda: using, ended)),
+    ):
+        await eventually(lambda: len(told) > 1, "all is told, or asked about twice")
+
+    expected = {(str(dead.token_uuid), "expired")}
+    assert set(told) == expected | (set() if used == "as it is" else {(uuid, "stale")})

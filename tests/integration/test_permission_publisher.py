@@ -14,7 +14,6 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from arvados_nats.contract import subjects
 from arvados_nats.permission_client import tokens_watch
 from arvados_nats.permissions.grants import DIRECT, OWNED
 from sandbox.cluster import Cluster
@@ -23,7 +22,14 @@ from sandbox.model.config import ClusterConfig
 from sandbox.model.records import Record
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database, PostgresServer
-from tests.support.worlds.permissions import FAST, PermissionWorld, eventually, uuids, world
+from tests.support.worlds.permissions import (
+    FAST,
+    PermissionWorld,
+    event_of,
+    eventually,
+    uuids,
+    world,
+)
 
 
 @pytest.fixture
@@ -325,6 +331,7 @@ async def test_dead_tokens_are_told(here: PermissionWorld) -> None:
     logged_out, deleted, kept = [await cluster.token(alice) for _ in range(3)]
     expiring = await cluster.token(alice, expires_at=soon)
     async with here.publishing(FAST):
+        await here.use(logged_out, deleted, kept, expiring)
         await cluster.logout(logged_out)
         assert deleted.token_uuid
         await cluster.delete(deleted.token_uuid, cluster.root)
@@ -342,8 +349,9 @@ async def test_a_token_ends_at_its_time_and_not_at_the_next_sweep(here: Permissi
     """The moment is known in advance; the sweep would come an hour later."""
     alice = await here.cluster.user("alice")
     at = datetime.now(UTC) + timedelta(seconds=1)
-    await here.cluster.token(alice, expires_at=at.replace(tzinfo=None))
+    token = await here.cluster.token(alice, expires_at=at.replace(tzinfo=None))
     async with here.publishing():
+        await here.use(token)
         await eventually(lambda: here.gone, "the token is told gone")
         late = datetime.now(UTC) - at
 
@@ -369,6 +377,7 @@ async def test_another_clusters_token_is_stale_before_it_is_gone(
             foreign = await here.cluster.foreign_token(user, lives=1.0)
             soon = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=1)
             own = await here.cluster.token(user, expires_at=soon)
+            await here.use(foreign, own)
             await eventually(lambda: len(here.gone) >= 2, "the end and the staleness are told")
             assert {(told.token_uuid, told.reason) for told in here.gone} == {
                 (own.token_uuid, "expired"),
@@ -387,6 +396,7 @@ async def test_an_event_of_a_token_makes_the_sweep_look(here: PermissionWorld) -
     narrowed = await here.cluster.token(alice)
     async with here.publishing():
         assert extra.token_uuid and narrowed.token_uuid
+        await here.use(extra, narrowed)
         await here.cluster.delete(extra.token_uuid, alice)
         await here.cluster.update(narrowed.token_uuid, {"scopes": ["GET /"]}, alice)
         await eventually(lambda: len(here.gone) >= 2, "both are told")
@@ -406,12 +416,13 @@ async def test_a_token_that_lived_between_two_looks_is_told_if_it_was_asked_abou
     alice = await cluster.user("alice")
     witness = await cluster.token(alice)
     async with here.publishing(with_events=False):
+        await here.use(witness)
         brief = await cluster.token(alice)
         if asked:
-            assert await tokens_watch.live(here.reader, [str(brief.token_uuid)])
+            await here.ask(brief)
         await cluster.logout(brief)
         await cluster.logout(witness)
-        await here.nats.publish(f"{subjects.STORED_EVENTS}.api_client_authorization.x.update")
+        await here.nats.publish(event_of(witness))
         await eventually(lambda: len(here.gone) > asked, "a look was taken, and all is told")
 
     told = {brief.token_uuid, witness.token_uuid} if asked else {witness.token_uuid}
@@ -425,14 +436,15 @@ async def test_a_token_that_became_stale_between_two_looks_is_told(here: Permiss
     witness = await cluster.token(user)
     async with here.publishing(with_events=False):
         foreign = await cluster.foreign_token(user, lives=3600)
-        assert await tokens_watch.live(here.reader, [str(foreign.token_uuid)])
+        await here.use(witness)
+        await here.ask(foreign)
         await cluster.pool.execute(
             "UPDATE api_client_authorizations SET refreshes_at = clock_timestamp() AT TIME ZONE"
             " 'UTC' WHERE uuid = $1",
             foreign.token_uuid,
         )
         await cluster.logout(witness)
-        await here.nats.publish(f"{subjects.STORED_EVENTS}.api_client_authorization.x.update")
+        await here.nats.publish(event_of(witness))
         await eventually(lambda: len(here.gone) > 1, "a look was taken, and all is told")
 
     assert {(gone.token_uuid, gone.reason) for gone in here.gone} == {
@@ -454,7 +466,7 @@ async def test_whoever_leads_has_heard_what_another_replica_was_asked(
         for _ in range(6):
             token = await here.cluster.token(alice)
             brief.append(str(token.token_uuid))
-            assert await tokens_watch.live(here.reader, brief[-1:])
+            await here.ask(token)
             await here.cluster.logout(token)
         await eventually(lambda: len(here.gone) >= len(brief), "all are told gone")
 
@@ -470,6 +482,7 @@ async def test_a_containers_token_ends_with_it(here: PermissionWorld) -> None:
     async with here.publishing():
         container = await here.cluster.run(request)
         locked = await here.cluster.reload(container)
+        await here.use(locked["auth_uuid"])
         await here.watch(alice)
         assert here.gone == []
         await here.cluster.finish(request)
@@ -482,6 +495,7 @@ async def test_deactivating_a_user_ends_his_tokens(here: PermissionWorld) -> Non
     """unsetup deletes the tokens too."""
     made = await scene(here.cluster)
     async with here.publishing():
+        await here.use(*made.everybody)
         await here.watch(*made.everybody)
         await here.cluster.deactivate(made.bob)
         await eventually(lambda: here.gone, "the token is told gone")

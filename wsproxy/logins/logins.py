@@ -218,9 +218,7 @@ class Logins:
         self._nats.on_change(self._connection_changed)
         async with self._tasks as tasks:
             tasks.create_task(
-                tokens_watch.follow(
-                    self._nats, self._identities.own, self._by_token.keys, self._gone
-                )
+                tokens_watch.follow(self._nats, self._identities.own, self._tokens, self._gone)
             )
             tasks.create_task(self._renewing())
             tasks.create_task(self._rounds())
@@ -308,11 +306,18 @@ class Logins:
 
     # Tokens.
 
+    def _tokens(self) -> dict[str, Identity]:
+        connected = {login.identity.token_uuid: login.identity for login in self._logins.values()}
+        return self._identities.usable() | connected
+
     async def _gone(self, token_uuid: str, reason: str) -> None:
         if reason != TOKEN_STALE:
             self._end(token_uuid, reason)
             return
-        for login in tuple(self._by_token.get(token_uuid, ())):
+        logins = tuple(self._by_token.get(token_uuid, ()))
+        if not logins:
+            self._identities.forget(token_uuid)
+        for login in logins:
             self._stale.add(login)
             if login not in self._asking:
                 self._asking.add(login)

@@ -17,6 +17,7 @@ import msgspec
 from arvados_nats.contract import subjects
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
+from arvados_nats.permission_client import tokens_watch
 from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permission_client.grants_messages import GrantsChanged, TokenGone
 from arvados_nats.permission_client.own_tokens import OwnTokens
@@ -121,6 +122,24 @@ class PermissionWorld:
         await self.settled()
         return found
 
+    async def ask(self, *holders: Actor | str) -> None:
+        """Ask about these tokens, as a service does for those that it has let in."""
+        named = [one if isinstance(one, str) else str(one.token_uuid) for one in holders]
+        await tokens_watch.live(self.reader, named)
+
+    async def use(self, *holders: Actor | str) -> None:
+        """Ask about these tokens, and wait for the look that finds them."""
+        witness = await self.cluster.token(self.canary)
+        await self.ask(*holders, witness)
+        await self.cluster.logout(witness)
+        await self.nats.publish(event_of(witness))
+
+        def told() -> bool:
+            return any(gone.token_uuid == witness.token_uuid for gone in self.gone)
+
+        await eventually(told, "the witness is told gone")
+        self.gone = [gone for gone in self.gone if gone.token_uuid != witness.token_uuid]
+
     async def settled(self) -> None:
         """Everything that was done before has been told: a later change is."""
         self._settled += 1
@@ -148,6 +167,11 @@ class PermissionWorld:
 
     def _told_about(self, user: Actor) -> list[GrantsChanged]:
         return [change for change in self.changed if change.user_uuid == user.uuid]
+
+
+def event_of(holder: Actor) -> str:
+    """The subject of an event of a token, which makes the sweep look."""
+    return f"{subjects.STORED_EVENTS}.api_client_authorization.{holder.token_uuid}.update"
 
 
 def uuids(users: Iterable[Actor]) -> set[str]:
