@@ -10,6 +10,7 @@ untouched state asks for `database`, a clone of its own, or `fresh_nats`, a serv
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -27,6 +28,10 @@ from tests.support.worlds.shared_site import site
 from tests.support.worlds.stacks import container, nats, own_stack, shared_stack, stack
 
 __all__ = ["container", "nats", "own_stack", "shared_stack", "site", "stack"]
+
+# Where nothing compiled is kept, each of some 300 processes would compile all of ours by itself.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A busy machine is no failure, and CI fails for what was changed, not for what was drawn.
 hypothesis.settings.register_profile(
