@@ -101,6 +101,11 @@ class Notes:
         self._terminal = sys.stderr.isatty()
         self._progress = False
 
+    @property
+    def seen(self) -> bool:
+        """Whether anybody sees progress."""
+        return self._terminal
+
     def tell(self, text: str) -> None:
         """A line that stays."""
         self.clear()

@@ -54,7 +54,8 @@ class Show:
         self._wanted = wanted
         self._printer = printer
         self._notes = notes
-        self._received = 0
+        self.received = 0
+        """Bytes."""
         self._done = False
         """All has come of the attempt that is wanted."""
         self._over_at: float | None = None
@@ -83,7 +84,7 @@ class Show:
         finally:
             self._notes.clear()
             self._printer.end()
-        if not self._received:
+        if not self.received:
             self._notes.tell("nothing has been logged" + (" yet" if not handle.done else ""))
 
     def _left(self) -> float | None:
@@ -106,10 +107,7 @@ class Show:
             self._over_at = None
         match message:
             case Log():
-                self._received += len(message.data)
-                self._tell_former(message.container)
-                self._printer.add(message.container, message.file, message.data)
-                self._tell_progress()
+                self._take_log(message)
             case Subscribed():
                 self._printer.behind()
             case CaughtUp():
@@ -125,6 +123,14 @@ class Show:
                 self._take_end(message)
             case Error(temporary=True):
                 self._notes.tell(f"{message.message}; trying again")
+
+    def _take_log(self, log: Log) -> None:
+        if not self.received:
+            self._notes.clear()
+        self.received += len(log.data)
+        self._tell_former(log.container)
+        self._printer.add(log.container, log.file, log.data)
+        self._tell_progress()
 
     def _of_another(self, message: ServerMessage) -> bool:
         """Whether this is about another attempt than the one that is wanted."""
@@ -165,7 +171,7 @@ class Show:
 
     def _tell_progress(self) -> None:
         if not self._live and time.monotonic() - self._began > _PROGRESS_SECONDS:
-            self._notes.progress(f"reading the log … {self._received / 1e6:.1f} MB")
+            self._notes.progress(f"reading the log … {self.received / 1e6:.1f} MB")
 
 
 def _gap(gap: Gap) -> str:

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.client.stream import Stream
-from arvados_nats.commands import logs, processes, proxy_connection
+from arvados_nats.commands import logs, processes, proxy_connection, waiting
 from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.commands.command import Notes
 from arvados_nats.commands.log_lines.printers import Printer
@@ -84,10 +85,29 @@ class Run:
             handle = await events.log(
                 wanted.uuid, files=wanted.files or None, tail=wanted.tail, container=wanted.only
             )
-            await Show(wanted, self.printer(label), self.notes).run(handle)
+            show = Show(wanted, self.printer(label), self.notes)
+            async with self._waiting(events, process.uuid, show, label):
+                await show.run(handle)
             await handle.close()
         except Refused as error:
             raise proxy_connection.about(process.uuid, error) from error.__cause__
+
+    @asynccontextmanager
+    async def _waiting(
+        self, events: Stream, uuid: str, show: Show, label: str
+    ) -> AsyncIterator[None]:
+        """Say why nothing comes yet, of what is followed alone on a terminal."""
+        if not self.wanted.follow or label or not self.notes.seen:
+            yield
+            return
+        telling = asyncio.create_task(
+            waiting.tell(events, uuid, self.notes, lambda: show.received > 0)
+        )
+        try:
+            yield
+        finally:
+            telling.cancel()
+            await asyncio.wait([telling])
 
     async def _container(self, events: Stream, request: str) -> str:
         """The container of the attempt that is wanted."""

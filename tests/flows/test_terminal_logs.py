@@ -95,6 +95,26 @@ async def _write_in_pieces(stack: Stack, container: Record) -> None:
         await asyncio.sleep(0.01)
 
 
+async def test_a_terminal_says_why_nothing_comes_yet(
+    stack: Stack, alice: Actor, env: dict[str, str]
+) -> None:
+    """As the state changes, in a line that is gone when the log begins."""
+    request = await stack.sandbox.cluster.container_request("later", owner=alice)
+    command = started("logs", "-f", request.uuid, env=env, terminal=True, notes_too=True)
+    async with command as following:
+        await following.shows(b"queued for ")
+        await following.shows(b", priority 500")
+        container = await stack.sandbox.cluster.run(request)
+        await following.shows(b"running for ")
+        write(stack, container, "stdout.txt", line(1, "at last"))
+        await following.shows(b"at last")
+        await stack.sandbox.cluster.finish(container)
+        assert await following.end() == 0
+    *_, last = bytes(following.out).rpartition(b"\x1b[K")
+    assert b"at last" in last
+    assert b"running" not in last
+
+
 async def test_files_are_merged_by_time(stack: Stack, alice: Actor, env: dict[str, str]) -> None:
     """A traceback stays whole (docs/facts/arvados-demand.md W5), and order is that of time."""
     _, container = await running(stack, alice)

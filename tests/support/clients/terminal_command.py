@@ -86,9 +86,10 @@ def _as_in_a_terminal() -> None:
 
 @contextlib.asynccontextmanager
 async def started(
-    *arguments: str, env: dict[str, str], terminal: bool = False
+    *arguments: str, env: dict[str, str], terminal: bool = False, notes_too: bool = False
 ) -> AsyncIterator[Command]:
-    """`arvados-nats` with these arguments; killed at the end if it still runs."""
+    """`arvados-nats` with these arguments; killed at the end if it still runs. `notes_too`: what it
+    says on standard error comes in the terminal as well, and so in `out`."""
     master, output = pty.openpty() if terminal else (-1, asyncio.subprocess.PIPE)
     if terminal:
         fcntl.ioctl(output, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
@@ -96,13 +97,13 @@ async def started(
         *(sys.executable, "-m", "arvados_nats", *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=output,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=output if notes_too else asyncio.subprocess.PIPE,
         env=env,
         preexec_fn=_as_in_a_terminal,
     )
     command = Command(process)
-    assert process.stderr is not None
-    command.readers.append(asyncio.create_task(command.read(process.stderr, command.err)))
+    if process.stderr is not None:
+        command.readers.append(asyncio.create_task(command.read(process.stderr, command.err)))
     async with contextlib.AsyncExitStack() as exits:
         stdout = process.stdout
         if terminal:

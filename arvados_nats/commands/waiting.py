@@ -1,0 +1,75 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Why nothing comes yet: the state of a process in a line that goes when its log begins.
+
+Followed in a terminal, a log can be silent for hours, since its process waits for a node.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from arvados_nats.client.stream import Stream
+from arvados_nats.commands.command import Notes
+from arvados_nats.errors import Refused
+from arvados_nats.protocol_v1.messages import Object
+
+_STEP = 1.0
+
+
+async def tell(events: Stream, uuid: str, notes: Notes, came: Callable[[], bool]) -> None:
+    """Keep the line up to date until something came."""
+    handle = await events.object(uuid)
+    record: Mapping[str, Any] = {}
+    try:
+        while not came() and not handle.done:
+            message = await handle.get(_STEP)
+            if isinstance(message, Object):
+                record = message.record
+            if record and not came():
+                now = time.time()  # noqa: TID251 (said to a person, decides nothing)
+                notes.progress(words(record, now))
+    except Refused:
+        return  # the log is refused with the same words
+    finally:
+        await handle.close()
+
+
+def words(record: Mapping[str, Any], now: float) -> str:
+    """Of a container or a container request: what it waits for, and since when."""
+    request = "container_uuid" in record
+    if request and record.get("state") == "Uncommitted":
+        return "a draft: it has not been committed"
+    if record.get("state") in ("Final", "Complete", "Cancelled"):
+        return ""
+    container = (record.get("container") or {}) if request else record
+    if 0 in (record.get("priority"), container.get("priority")):
+        return "on hold: its priority is 0"
+    state = container.get("state")
+    wanted = record.get("priority")
+    priority = f", priority {wanted}" if request and isinstance(wanted, int) else ""
+    waited, ran = (_span(container.get(name), now) for name in ("created_at", "started_at"))
+    match state:
+        case "Queued":
+            return f"queued{waited}{priority}"
+        case "Locked":
+            return f"a node is being prepared{waited}"
+        case "Running":
+            return f"running{ran}, nothing has been logged yet"
+    return "waiting for a container" if request else ""
+
+
+def _span(since: object, now: float) -> str:
+    try:
+        began = datetime.fromisoformat(str(since)).timestamp()
+    except ValueError:
+        return ""
+    minutes, seconds = divmod(max(0, int(now - began)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f" for {hours} h {minutes} min"
+    return f" for {minutes} min {seconds} s" if minutes else f" for {seconds} s"
