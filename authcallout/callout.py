@@ -21,7 +21,6 @@ from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permissions.grant_subjects import OVERFLOW
 from arvados_nats.permissions.rule import Identity
 from arvados_nats.service import machine_keys, tracing
-from arvados_nats.service.keys import Seed
 from authcallout import callout_response, metrics
 from authcallout.admissions import MAX_PATTERNS, admission, machine
 from authcallout.callout_request import CalloutRequest
@@ -48,44 +47,42 @@ class LoginLimits:
 
 class Callout:
     """Decides logins. `admitted` is told of each connection that is let in, and with what; `room`
-    says whether there is any for one more of the same; `machines` is the seed of their keys."""
+    says whether there is any for one more of the same."""
 
     def __init__(
         self,
         identities: Identities,
         grants: GrantsCache,
-        signer: Signer,
         *,
         limits: LoginLimits,
         admitted: Callable[[Connection, Token, Identity, Admission], None],
         room: Callable[[Identity], Awaitable[bool]],
-        machines: Seed | None = None,
+        made_for_a_machine: Callable[[str], bool],
     ) -> None:
         self._identities = identities
         self._grants = grants
-        self._signer = signer
         self._limits = limits
         self._admitted = admitted
         self._room = room
-        self._machines = machines
+        self._made_for_a_machine = made_for_a_machine
 
     @property
     def budget(self) -> float:
         """Seconds from a question's arrival to its answer; later nobody waits for it."""
         return self._limits.budget
 
-    def at_once(self, request: CalloutRequest) -> bytes | None:
+    def at_once(self, request: CalloutRequest, signer: Signer) -> bytes | None:
         """The signed answer to a request that nobody need be asked about; None for any other."""
         if request.token.secret == PROBE:
-            return callout_response.refuse(request, "this is no token but a probe", self._signer)
+            return callout_response.refuse(request, "this is no token but a probe", signer)
         try:
             self._check_client(request)
             host = machine_keys.named(request.token.secret)
-            return self._answer_machine(request, host) if host else None
+            return self._answer_machine(request, host, signer) if host else None
         except Refused as error:
-            return self._refuse(request, error)
+            return self._refuse(request, error, signer)
 
-    async def answer(self, request: CalloutRequest, arrived: float) -> bytes:
+    async def answer(self, request: CalloutRequest, arrived: float, signer: Signer) -> bytes:
         """The signed answer to a request that came then; Unavailable if there is none in time."""
         try:
             async with asyncio.timeout_at(arrived + self._limits.budget):
@@ -95,7 +92,7 @@ class Callout:
                     grants = await self._grants.of(identity.user_uuid)
             found = admission(identity, grants, asks=request.asks, limit=self._limits.patterns)
         except Refused as error:
-            return self._refuse(request, error)
+            return self._refuse(request, error, signer)
         except TimeoutError as error:
             raise Unavailable("no decision about the login in time") from error
         connection = Connection(request.server_id, request.cid)
@@ -104,14 +101,14 @@ class Callout:
         if found.left_out:
             _note_overflow(identity, found)
         tracing.note(outcome="admitted", user_uuid=identity.user_uuid)
-        return callout_response.admit(request, found, self._signer, until=identity.expires_at)
+        return callout_response.admit(request, found, signer, until=identity.expires_at)
 
-    def _answer_machine(self, request: CalloutRequest, host: str) -> bytes:
+    def _answer_machine(self, request: CalloutRequest, host: str, signer: Signer) -> bytes:
         """Let a machine in that has a key of its own; neither Arvados nor the grants are asked."""
-        if self._machines is None or not machine_keys.is_of(self._machines, request.token.secret):
+        if not self._made_for_a_machine(request.token.secret):
             raise Refused("the key of a machine was not made from the seed `system-logs` of here")
         metrics.logins.labels("admitted").inc()
-        return callout_response.admit(request, machine(host), self._signer, until=None)
+        return callout_response.admit(request, machine(host), signer, until=None)
 
     async def _identify(self, request: CalloutRequest) -> Identity:
         identity = await self._identities.of(request.token, request.host)
@@ -128,7 +125,7 @@ class Callout:
         if not request.token.usable:
             raise Refused("the token has characters that no Arvados token has")
 
-    def _refuse(self, request: CalloutRequest, error: Refused) -> bytes:
+    def _refuse(self, request: CalloutRequest, error: Refused, signer: Signer) -> bytes:
         metrics.logins.labels("refused").inc()
         tracing.note(outcome="refused")
         logger.info(
@@ -141,7 +138,7 @@ class Callout:
                 "cid": request.cid,
             },
         )
-        return callout_response.refuse(request, str(error), self._signer)
+        return callout_response.refuse(request, str(error), signer)
 
 
 def _note_overflow(identity: Identity, found: Admission) -> None:

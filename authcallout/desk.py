@@ -22,9 +22,9 @@ from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import tracing
 from authcallout import callout_request, metrics
 from authcallout.callout import Callout
+from authcallout.keyring import Keyring
 from authcallout.pace import Pace
 from authcallout.waiting import Waiting
-from authcallout.xkey import Envelope
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +43,11 @@ class Desk:
     """Where the servers' questions wait for their turn; `serve` until cancelled."""
 
     def __init__(
-        self, auth: Nats, callout: Callout, envelope: Envelope, outcome: Outcome, *, at_once: int
+        self, auth: Nats, callout: Callout, keyring: Keyring, outcome: Outcome, *, at_once: int
     ) -> None:
         self._auth = auth
         self._callout = callout
-        self._envelope = envelope
+        self._keyring = keyring
         self._outcome = outcome
         self._pace = Pace(at_once, callout.budget)
         self._waiting = Waiting[Message](callout.budget, _WAITING * at_once)
@@ -111,10 +111,11 @@ class Desk:
             server_xkey = message.headers.get("Nats-Server-Xkey", "")
             if not server_xkey:
                 raise BadInput("the callout request is not sealed; set xkey in auth_callout")
-            request = callout_request.parse(self._envelope.open(message.data, server_xkey))
-            known = self._callout.at_once(request)
-            answer = known or await self._callout.answer(request, arrived)
-            await self._auth.publish(message.reply, self._envelope.seal(answer, server_xkey))
+            opened, pair = self._keyring.open(message.data, server_xkey)
+            request = callout_request.parse(opened)
+            known = self._callout.at_once(request, pair.signer)
+            answer = known or await self._callout.answer(request, arrived, pair.signer)
+            await self._auth.publish(message.reply, pair.envelope.seal(answer, server_xkey))
             if known is None:  # The others say nothing of whom we have to ask.
                 self._outcome(None)
             return True

@@ -18,7 +18,7 @@ from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.permissions.request_info import holder
 from arvados_nats.permissions.rule import Identity
-from arvados_nats.service import keys, ops, publisher_health
+from arvados_nats.service import ops, publisher_health
 from arvados_nats.service.arvados_health import ArvadosHealth
 from arvados_nats.service.ops import STARTING, Health
 from authcallout import whoami
@@ -26,12 +26,11 @@ from authcallout.callout import Callout, LoginLimits
 from authcallout.callout_response import Admission
 from authcallout.connections import Connection, Connections
 from authcallout.desk import Desk
+from authcallout.keyring import Keyring
 from authcallout.login_health import LoginHealth
-from authcallout.nkey_jwt import Signer
 from authcallout.revocation import Revocation
 from authcallout.settings import Settings
 from authcallout.token_cache import TokenCache
-from authcallout.xkey import Envelope
 
 _PARTS = ("callouts", "connections", "revocation")
 
@@ -50,6 +49,7 @@ async def main(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, health: Health) -> None:
+    keyring = Keyring(settings.keys_dir)
     servers, watched, logins = settings.nats_servers, ArvadosHealth(health), LoginHealth(health)
     async with (
         _connected(settings, "authcallout", "callout") as auth,
@@ -81,15 +81,13 @@ async def _serve(settings: Settings, health: Health) -> None:
         decider = Callout(
             identities,
             grants,
-            Signer(keys.load(settings.keys_dir, "issuer")),
             limits=LoginLimits(budget=settings.callout_budget, patterns=limit),
             admitted=admitted,
             room=partial(connections.room, per_user=settings.max_connections_per_user),
-            machines=settings.machines_seed,
+            made_for_a_machine=keyring.made_for_a_machine,
         )
-        envelope = Envelope(keys.load(settings.keys_dir, "xkey"))
         at_once = settings.callout_at_once
-        desk = Desk(auth, decider, envelope, logins.outcome, at_once=at_once)
+        desk = Desk(auth, decider, keyring, logins.outcome, at_once=at_once)
         revocation = Revocation(connections, identities, grants, tokens, limit=limit, gains=gains)
 
         async def complete() -> None:
@@ -110,7 +108,10 @@ async def _serve(settings: Settings, health: Health) -> None:
 
 def _connected(settings: Settings, name: str, seed: str) -> AbstractAsyncContextManager[Nats]:
     return nats_client.connect(
-        settings.nats_servers, name=name, seed=settings.seed(seed), ca_file=settings.nats_ca_file
+        settings.nats_servers,
+        name=name,
+        seed=settings.living_seed(seed),
+        ca_file=settings.nats_ca_file,
     )
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from pydantic import NonNegativeInt
 
-from arvados_nats.service import keys
-from arvados_nats.service.keys import Seed
 from arvados_nats.service.settings import ArvadosSettings, NatsSettings, OpsSettings
 from authcallout.admissions import MAX_PATTERNS
 from authcallout.revocation import GAINS
@@ -36,9 +34,3 @@ class Settings(NatsSettings, ArvadosSettings, OpsSettings):
 
     arvados_calls: int = 2
     """Questions to Arvados that are under way at once; see ARVADOS_NATS_LOG_CALLS."""
-
-    @property
-    def machines_seed(self) -> Seed | None:
-        """What the keys of machines are made from, if it is here."""
-        there = (self.keys_dir / "system-logs.nk").exists()
-        return keys.load(self.keys_dir, "system-logs") if there else None

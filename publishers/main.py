@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from arvados_nats.arvados import client as arvados_client
-from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import streams, subjects
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
@@ -83,8 +82,7 @@ async def _container_logs(shared: Shared) -> None:
     settings = shared.settings
     options = settings.log_options
     keep_stream = functools.partial(container_logs.keep_stream, shared.nats, shared.health, options)
-    token = Token(settings.log_token.get_secret_value())
-    if not token.secret:
+    if not settings.admin_token().secret:
         logger.warning("container logs are not read", extra={"action": "logs.no_token"})
         await keep_stream()
     watched = ArvadosHealth(shared.health)
@@ -103,7 +101,7 @@ async def _container_logs(shared: Shared) -> None:
         pushed = tasks.create_task(keep_stream())
         await served.until_served(arvados, shared.health)
         pushed.cancel()
-        source = LogSource(arvados, token, shared.health, calls=settings.log_calls)
+        source = LogSource(arvados, settings.admin_token, shared.health, calls=settings.log_calls)
         await container_logs.run(shared.nats, shared.database, source, shared.health, options)
 
 
@@ -147,15 +145,12 @@ async def main(settings: Settings, parts: Iterable[str] = tuple(PARTS)) -> None:
     health, parts = Health(), tuple(parts)
     for name in parts:
         health.starting(_words(name))
-    token = settings.management_token
     async with (
         asyncio.TaskGroup() as early,
-        postgres.connect(
-            settings.postgres_dsn.get_secret_value(), size=settings.postgres_pool
-        ) as database,
+        postgres.connect(settings.dsn, size=settings.postgres_pool) as database,
     ):
         serving = early.create_task(
-            ops.serve(settings.ops_listen, health, token.get_secret_value() if token else None)
+            ops.serve(settings.ops_listen, health, settings.management_secret)
         )
         standing = Standing(health)
         try:
@@ -172,7 +167,7 @@ async def _run(
     name: str, settings: Settings, database: Database, health: Health, standing: Standing
 ) -> None:
     """One part, with a connection of its own, until that is ended for good."""
-    client, seed = f"arvados-nats publishers {name}", settings.seed("publisher")
+    client, seed = f"arvados-nats publishers {name}", settings.living_seed("publisher")
     with standing.of(name) as follow:
         async with (
             nats_client.connect(

@@ -39,7 +39,7 @@ PROTOCOLS: dict[str, Protocol] = {
 class App:
     """The ASGI application: `http` is the part of plain requests, for further routes."""
 
-    def __init__(self, services: Services, health: Health, management_token: str | None) -> None:
+    def __init__(self, services: Services, health: Health, management_token: ops.Secret) -> None:
         self.http = Starlette()
         self._sockets = Sockets(services, PROTOCOLS)
         ops.add_routes(self.http, health, management_token, HEALTH_CHECKS)

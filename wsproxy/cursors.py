@@ -52,16 +52,20 @@ _decoder: msgspec.msgpack.Decoder[Cursor] = msgspec.msgpack.Decoder(Cursor)
 
 
 class Codec:
-    """Writes cursors with one key, of at least 16 bytes; reads those of a former one, too."""
+    """Writes cursors with one key, of at least 16 bytes; reads those of others, too: of the key
+    before it, and of the next one, which another replica may have taken up already."""
 
-    def __init__(self, key: bytes, former: bytes | None = None) -> None:
-        self._key, *others = map(_sealing, filter(None, (key, former)))
-        self._keys = (self._key, *others)
+    def __init__(self, key: bytes, *others: bytes) -> None:
+        self.renew(key, *others)
+
+    def renew(self, key: bytes, *others: bytes) -> None:
+        """Go on with these."""
+        self._keys = tuple(map(_sealing, (key, *others)))
 
     def encode(self, cursor: Cursor) -> str:
         """The cursor as URL-safe text."""
         body = bytes((_VERSION,)) + _encoder.encode(cursor)
-        return base64.urlsafe_b64encode(_mac(self._key, body) + body).rstrip(b"=").decode()
+        return base64.urlsafe_b64encode(_mac(self._keys[0], body) + body).rstrip(b"=").decode()
 
     def events(self, text: str) -> EventCursor:
         """The cursor of events in a text; BadInput if it is none of ours."""

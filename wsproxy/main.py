@@ -10,11 +10,12 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.identities import Identities
+from arvados_nats.errors import ConfigError
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client.grants_cache import GrantsCache
@@ -53,6 +54,7 @@ from wsproxy.v0.connection import MAX_MESSAGE
 
 _NATS, _LIFE = "nats", "wsproxy"
 _START_SECONDS = 5.0
+_SEED_SECONDS = 2.0
 _ORIGINS_SECONDS = 2.0
 """How long connections wait at the start for the event stream before they are sent away."""
 
@@ -63,6 +65,18 @@ SERVER_OPTIONS: dict[str, Any] = {
 """What uvicorn must be told for `websocket_protocol`."""
 
 
+def cursor_keys(settings: Settings) -> list[bytes]:
+    """What cursors are sealed with, and what else they may have been sealed with."""
+    return [settings.seed("wsproxy").encode(), *settings.seeds_beside("wsproxy")]
+
+
+async def _follow_seed(settings: Settings, cursors: Codec) -> NoReturn:
+    while True:
+        await asyncio.sleep(_SEED_SECONDS)
+        with contextlib.suppress(ConfigError):  # whoever logs in to NATS with it says so
+            cursors.renew(*cursor_keys(settings))
+
+
 def services(
     settings: Settings, nats: Nats, arvados: Arvados, own: OwnTokens, health: Health
 ) -> Services:
@@ -71,7 +85,7 @@ def services(
     source = EventSource(nats, router, health)
     grants = GrantsCache(nats)
     whereabouts = Whereabouts(nats, router, grants.now)
-    cursors = Codec(settings.seed("wsproxy").encode(), settings.former_seed("wsproxy"))
+    cursors = Codec(*cursor_keys(settings))
     places = RowPositions(nats, source.recent)
     logins = Logins(
         nats,
@@ -128,7 +142,7 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
         nats_client.connect(
             settings.nats_servers,
             name="wsproxy",
-            seed=settings.seed("wsproxy"),
+            seed=settings.living_seed("wsproxy"),
             ca_file=settings.nats_ca_file,
         ) as nats,
         arvados_client.connect(
@@ -154,6 +168,7 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
                 shared.logs.run(),
                 NativeApi(nats, own, shared.grants, shared.answers).serve(),
                 publisher_health.probe(nats, health),
+                _follow_seed(settings, shared.cursors),
                 shared.transport.connections.run(),
                 shared.transport.send_buffers.watch(cut=_count_cut, queued=metrics.queue_len.set),
             )

@@ -19,7 +19,6 @@ from arvados_nats.admin import clocks
 from arvados_nats.admin.check_connections import Findings, Note
 from arvados_nats.errors import ArvadosNatsError, ConfigError
 from arvados_nats.postgres import arvados_tables
-from arvados_nats.postgres import dsn as postgres_dsn
 from arvados_nats.postgres import primary as postgres_primary
 from arvados_nats.postgres.arvados_tables import Found
 from arvados_nats.postgres.errors import NO_POOLER, translate
@@ -34,7 +33,7 @@ async def check(dsn: str) -> Findings:
     found: Findings = {"PostgreSQL": None}
     try:
         with translate():
-            found |= await _look(Hosts(postgres_dsn.to_url(dsn)))
+            found |= await _look(Hosts(dsn))
     except ArvadosNatsError as error:
         found["PostgreSQL"] = str(error)
     return found

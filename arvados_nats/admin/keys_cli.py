@@ -8,9 +8,13 @@ Seeds go to files that their owner alone can read; they are printed only with `-
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -20,6 +24,8 @@ from arvados_nats.errors import ConfigError
 from arvados_nats.service import keys as identities
 
 _Folder = click.Path(file_okay=False, path_type=Path)
+_FolderOrSecret = click.Path(file_okay=False, allow_dash=True, path_type=Path)
+_PIPE = Path("-")
 
 DEFAULT_FOLDER = Path("/etc/arvados-nats/keys")
 
@@ -95,26 +101,78 @@ def machine(host: str, folder: Path) -> None:
 
 
 @keys.command()
-@click.argument("folder", type=_Folder)
+@click.argument("folder", type=_FolderOrSecret)
 @click.argument("names", nargs=-1, required=True, type=click.Choice(list(identities.ROLES)))
 def rotate(folder: Path, names: tuple[str, ...]) -> None:
-    """Replace the keys NAMES in FOLDER by new ones.
+    """Replace the keys NAMES in FOLDER by new ones; FOLDER may be - for a Secret in a pipe:
 
-    callout, callout-service, publisher, wsproxy and sys have a next key, which the servers know
-    already: restart the services, one after the other, then print nats.conf again, which from the
-    servers' next restart on shuts the former key out. The servers and the services must be told of
-    others together. Connections that exist stay.
+    kubectl get secret NAME -o json | arvados-nats keys rotate - NAMES | kubectl replace -f -
+
+    The services take up what their files say by themselves, on machines of your own after
+    `systemctl reload`, and go on knowing the former keys until `keys forget`. Then print nats.conf
+    again, which from the servers' next restart on shuts the former keys out. issuer and xkey are
+    replaced together. Connections that exist stay.
     """
-    for name in names:
-        identities.load(folder, name)
-    identities.rotate(folder, names)
-    _tell(folder, names, "replaced")
+    with _opened(folder) as place:
+        for name in names:
+            identities.load(place, name)
+        replaced = identities.rotate(place, names)
+        _tell(place, replaced, "replaced", err=place != folder)
 
 
-def _tell(folder: Path, changed: Iterable[str], word: str) -> None:
+@keys.command()
+@click.argument("folder", type=_FolderOrSecret, default=DEFAULT_FOLDER)
+def forget(folder: Path) -> None:
+    """Delete the former seeds in FOLDER, when no server and no cursor is of them any more.
+
+    FOLDER may be - for a Secret in a pipe, as with `keys rotate`.
+    """
+    with _opened(folder) as place:
+        gone = identities.forget(place)
+        click.echo("\n".join(gone) or "there were none", err=place != folder)
+
+
+@keys.command()
+@click.argument("unit")
+@click.option("--units", multiple=True, type=_Folder, help="Folders of units, if not systemd's.")
+@click.option("--credentials", type=_Folder, help="Instead of /run/credentials.")
+def show(unit: str, units: tuple[Path, ...], credentials: Path | None) -> None:
+    """Show a running UNIT its secrets as they are now; what `systemctl reload` does of ours."""
+    from arvados_nats.admin import credentials as shown
+    from arvados_nats.admin import unit_files
+
+    place = credentials or unit_files.CREDENTIALS
+    changed = shown.show(unit, units or unit_files.FOLDERS, place)
+    click.echo("\n".join(f"changed {name}" for name in changed) or "nothing has changed")
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[Path]:
+    """The folder, or one with what the Secret in standard input holds, which is then printed."""
+    if folder != _PIPE:
+        yield folder
+        return
+    try:
+        secret = json.load(sys.stdin)
+        entries = {name: base64.b64decode(value) for name, value in secret["data"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError("standard input is not the JSON of a Secret") from error
+    with tempfile.TemporaryDirectory() as made:
+        place = Path(made)
+        for name, content in entries.items():
+            if name.endswith((".nk", ".pub")) and "/" not in name:
+                (place / name).write_bytes(content)
+        theirs = {name: entries[name] for name in entries if not (place / name).exists()}
+        yield place
+        left = {path.name: path.read_bytes() for path in sorted(place.iterdir())} | theirs
+    secret["data"] = {name: base64.b64encode(left[name]).decode() for name in left}
+    click.echo(json.dumps(secret))
+
+
+def _tell(folder: Path, changed: Iterable[str], word: str, *, err: bool = False) -> None:
     changed = set(changed)
     for role, public in identities.load_all_public(folder).items():
-        click.echo(f"{word if role in changed else 'kept':8} {role:20} {public}")
+        click.echo(f"{word if role in changed else 'kept':8} {role:20} {public}", err=err)
 
 
 def _refuse_to_overwrite(folder: Path, names: Iterable[str]) -> None:

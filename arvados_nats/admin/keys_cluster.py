@@ -61,7 +61,8 @@ def missing(entries: Mapping[str, str]) -> dict[str, str]:
     cannot be read: it is somebody's, and is not replaced.
     """
     new: dict[str, str] = {}
-    for role, kind in keys.ROLES.items():
+    for role in keys.ALL:
+        kind = keys.ROLES[role.removesuffix(keys.NEXT)]
         text = entries.get(f"{role}.nk")
         try:
             seed = keys.generate(kind) if text is None else keys.parse_seed(text)

@@ -68,12 +68,11 @@ async def look(servers: list[str], seed: str, dsn: str, *, ca_file: str | None =
     """Ask both."""
     from arvados_nats.contract import events, streams, subjects
     from arvados_nats.nats import client as nats_client
-    from arvados_nats.postgres import dsn as postgres_dsn
     from arvados_nats.postgres import primary
     from arvados_nats.postgres.errors import translate
 
     with translate():
-        connection = await primary.Hosts(postgres_dsn.to_url(dsn)).connect()
+        connection = await primary.Hosts(dsn).connect()
         try:
             newest = await connection.fetchval(_NEWEST)
         finally:

@@ -9,6 +9,7 @@ know: `doctor` sees what the services see, and a test starts the units as they a
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ class Unit:
 
     name: str
     program: list[str] = field(default_factory=list)
+    reload: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     environment_files: list[tuple[Path, bool]] = field(default_factory=list)
     """Each with whether it may be missing."""
@@ -68,11 +70,16 @@ class Unit:
 def find(name: str, folders: Iterable[Path] = FOLDERS) -> Unit | None:
     """The unit `name` with its drop-ins, from the first folder that has it."""
     folders = tuple(folders)
-    for folder in folders:
-        if (path := folder / name).is_file():
-            texts = [path, *_drop_ins(name, folders)]
+    for folder, written in itertools.product(folders, dict.fromkeys((name, _template(name)))):
+        if (path := folder / written).is_file():
+            texts = [path, *_drop_ins(written, folders)]
             return parse(name, (text.read_text(encoding="utf-8") for text in texts))
     return None
+
+
+def _template(name: str) -> str:
+    """`wsproxy@.service` of `wsproxy@3.service`."""
+    return re.sub(r"@.*\.service$", "@.service", name)
 
 
 def _drop_ins(name: str, folders: tuple[Path, ...]) -> list[Path]:
@@ -89,11 +96,16 @@ def _drop_ins(name: str, folders: tuple[Path, ...]) -> list[Path]:
 def parse(name: str, texts: Iterable[str]) -> Unit:
     """The unit of these texts, the later ones said on top; `BadInput` for what is not known."""
     unit = Unit(name)
+    instance = name.partition("@")[2].removesuffix(".service")
     for text in texts:
         for section, key, value in _assignments(text):
             if section == "Service":
-                _apply(unit, key, value.replace("%n", name).replace("%d", unit.shown))
+                _apply(unit, key, _specified(value, name, instance, unit.shown))
     return unit
+
+
+def _specified(value: str, name: str, instance: str, shown: str) -> str:
+    return value.replace("%n", name).replace("%i", instance).replace("%d", shown)
 
 
 def _assignments(text: str) -> Iterator[tuple[str, str, str]]:
@@ -115,6 +127,8 @@ def _apply(unit: Unit, key: str, value: str) -> None:
     match key:
         case "ExecStart":
             unit.program = value.split()
+        case "ExecReload":
+            unit.reload = value.removeprefix("+").split()
         case "Environment":
             unit.environment |= dict(_pairs(value))
         case "EnvironmentFile":

@@ -36,6 +36,8 @@ from arvados_nats.nats.jetstream import REQUEST_TIMEOUT, JetStream
 logger = logging.getLogger(__name__)
 
 Handler = Callable[["Message"], Awaitable[None]]
+Secret = str | Callable[[], str] | None
+"""A secret, or what gives it as it is now; asked at each login, so also when a server came back."""
 
 _OUTGOING_BYTES = 64 * 1024 * 1024
 _PING = b"PING\r\n"
@@ -176,8 +178,8 @@ async def connect(
     servers: list[str],
     *,
     name: str,
-    seed: str | None = None,
-    token: str | None = None,
+    seed: Secret = None,
+    token: Secret = None,
     asks: bool = False,
     inbox_prefix: str = "_INBOX",
     timeout: float | None = None,
@@ -193,14 +195,18 @@ async def connect(
     `streams.MIN_SERVER_VERSION`.
     """
     refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    key = _public_key(seed) if seed else None
     last: list[str] = []
 
     async def failed(error: Exception) -> None:
         last[:] = [said(error)]
         logger.warning(
             "NATS reports a failure",
-            extra={"action": "nats.error", "client": name, "key": key, "error": str(error)},
+            extra={
+                "action": "nats.error",
+                "client": name,
+                "key": _public_key(seed),
+                "error": str(error),
+            },
         )
         if "authorization" in str(error).lower() and not refused.done():
             refused.set_result(None)
@@ -219,11 +225,11 @@ async def connect(
     options |= _credentials(seed, token, asks)
     if ca_file:
         options["tls"] = ssl.create_default_context(cafile=ca_file)
-    entering = asyncio.ensure_future(_enter(options, inbox_prefix))
+    entering = asyncio.ensure_future(_enter(options, inbox_prefix, seed))
     await asyncio.wait((entering, refused), timeout=timeout, return_when="FIRST_COMPLETED")
     try:
         if not entering.done():
-            raise _not_let_in(", ".join(servers), last, key, refused=refused.done())
+            raise _not_let_in(", ".join(servers), last, _public_key(seed), refused=refused.done())
         yield await entering
     finally:
         refused.cancel()
@@ -232,12 +238,15 @@ async def connect(
             await (await entering)._close()
 
 
-def _public_key(seed: str) -> str:
+def _public_key(seed: Secret) -> str | None:
     """By which the server knows who has the seed; it is no secret."""
     import nkeys
 
+    text = seed() if callable(seed) else seed
+    if not text:
+        return None
     try:
-        return str(nkeys.from_seed(seed.encode()).public_key.decode())
+        return str(nkeys.from_seed(text.encode()).public_key.decode())
     except nkeys.NkeysError:
         return "of no seed"
 
@@ -256,18 +265,18 @@ def _not_let_in(
     )
 
 
-def _credentials(seed: str | None, token: str | None, asks: bool) -> dict[str, str]:
-    if seed:
-        return {"nkeys_seed_str": seed}
+def _credentials(seed: Secret, token: Secret, asks: bool) -> dict[str, Any]:
+    if seed:  # nats_wire.Client asks for it again before each login
+        return {"nkeys_seed_str": seed() if callable(seed) else seed}
     if token and asks:
         return {"user": accounts.ASKING_USER, "password": token}
     return {"token": token} if token else {}
 
 
-async def _enter(options: dict[str, Any], inbox_prefix: str) -> Nats:
+async def _enter(options: dict[str, Any], inbox_prefix: str, seed: Secret) -> Nats:
     """Connect until a server has let us in."""
     while True:
-        client, standing = nats_wire.Client(), Standing()
+        client, standing = nats_wire.Client(seed if callable(seed) else None), Standing()
         connection = Nats(client, inbox_prefix, standing)
         try:
             with translated():

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import Callable
 from typing import Any
 
 import nats.aio.client
@@ -38,6 +39,10 @@ class Client(nats.aio.client.Client):
     """A connection that one message cannot end, and that stays closed once it is."""
 
     _ended = False
+
+    def __init__(self, seed: Callable[[], str] | None = None) -> None:
+        super().__init__()
+        self._seed = seed
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         self._ended = self._ended or status == self.CLOSED
@@ -74,6 +79,9 @@ class Client(nats.aio.client.Client):
         server = self._current_server
         if server and server.uri.scheme == "tls" and not self._server_info.get("tls_required"):
             raise nats.errors.Error("the server does not speak TLS")
+        if self._seed and (seed := self._seed()) != self._nkeys_seed_str:
+            self._nkeys_seed_str = seed
+            self._setup_nkeys_connect()
         return super()._connect_command()
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:

@@ -20,12 +20,13 @@ import logging
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
-from arvados_nats.errors import Disagreement, said
+from arvados_nats.errors import ConfigError, Disagreement, said
 from arvados_nats.postgres import dsn as postgres_dsn
 from arvados_nats.postgres.dsn import SystemTrust
 from arvados_nats.postgres.errors import DOWN, NO_POOLER
@@ -60,16 +61,34 @@ _SET_WHAT_IT_KNOWS = """
 
 
 class Hosts:
-    """The hosts that a URL names; the one that answered last is asked first."""
+    """The hosts that a connection string names; the one that answered last is asked first.
 
-    def __init__(self, url: str) -> None:
-        self._urls = postgres_dsn.one_by_one(url)
+    Given a function, it is asked for each connection: passwords change.
+    """
+
+    def __init__(self, dsn: str | Callable[[], str]) -> None:
+        self._ask = dsn if callable(dsn) else lambda: dsn
+        self._dsn = self._ask()
+        self._urls = postgres_dsn.one_by_one(postgres_dsn.to_url(self._dsn))
+
+    def _follow(self) -> None:
+        if (now := self._ask()) == self._dsn:
+            return
+        self._dsn = now
+        try:
+            self._urls = postgres_dsn.one_by_one(postgres_dsn.to_url(now))
+        except ConfigError as error:
+            logger.warning(
+                "the new connection string is none; the former one stays",
+                extra={"action": "postgres.dsn", "error": str(error)},
+            )
 
     async def connect(self, *, stays: bool = False, **options: Any) -> asyncpg.Connection:
         """One connection, to the first that gives one; `stays`: see `SILENT_SESSION`.
 
         Each has a time of its own: a machine that is gone drops what is sent to it.
         """
+        self._follow()
         failure: BaseException | None = None
         for url in tuple(self._urls):
             try:
@@ -82,8 +101,7 @@ class Hosts:
                 )
                 failure = error
             else:
-                self._urls.remove(url)
-                self._urls.insert(0, url)
+                self._urls.sort(key=lambda other: other != url)
                 return connection
         assert failure is not None
         raise failure

@@ -60,10 +60,12 @@ SYS; the key that signs user JWTs, and the key that the servers seal callout req
 
 
 NEXT, FORMER = ".next", ".former"
+BESIDE = (NEXT, FORMER)
 AHEAD = ("callout", "callout-service", "publisher", "wsproxy", "sys")
 """Identities whose next key is made beforehand: the servers know it already when it is needed, so
 that nobody is refused while keys are replaced. The others are told to servers and services at once,
 or, like `system-logs`, are what further keys are made of."""
+_PAIR = {"issuer", "xkey"}
 _NEXT = tuple(f"{name}{NEXT}" for name in AHEAD)
 ALL = (*ROLES, *_NEXT)
 
@@ -152,7 +154,7 @@ def load(folder: Path, name: str) -> Seed:
         raise ConfigError(f"{path} cannot be read: {error.__class__.__name__}") from error
     except BadInput as error:
         raise ConfigError(f"{path}: {error}") from error
-    if seed.kind is not ROLES.get(name.removesuffix(NEXT), seed.kind):
+    if seed.kind is not ROLES.get(name.partition(".")[0], seed.kind):
         raise ConfigError(f"{path} holds a key of another kind than {name} needs")
     return seed
 
@@ -202,16 +204,32 @@ def rotate(folder: Path, names: Iterable[str]) -> dict[str, Seed]:
     """Replace these identities. Each file changes in one step or not at all.
 
     By their next key where there is one, which the servers know; another next one is made. The
-    former seed stays beside it: what was sealed with it can still be read.
+    former seed stays beside it: what was sealed with it can still be read, and servers that know no
+    other are still answered. `issuer` and `xkey` go together: a server shows by the one which of
+    the other it believes.
     """
-    seeds = {name: _following(folder, name) for name in names}
+    seeds = {name: _following(folder, name) for name in _ordered(set(names))}
+    for name in seeds:
+        if name != "routes" and (folder / f"{name}.nk").exists():
+            _write(folder / f"{name}{FORMER}.nk", load(folder, name).text, 0o600)
     for name, seed in seeds.items():
         if name in AHEAD:
-            if (folder / f"{name}.nk").exists():
-                _write(folder / f"{name}{FORMER}.nk", load(folder, name).text, 0o600)
             _keep(folder, f"{name}{NEXT}", generate(_role(name)))
         _keep(folder, name, seed)
     return seeds
+
+
+def _ordered(names: set[str]) -> list[str]:
+    """`xkey` before `issuer`: who reads in between opens with the former pair."""
+    return sorted(names | _PAIR if names & _PAIR else names, reverse=True)
+
+
+def forget(folder: Path) -> list[str]:
+    """Delete the former seeds; their names."""
+    gone = sorted(folder.glob(f"*{FORMER}.nk"))
+    for path in gone:
+        path.unlink()
+    return [path.name.removesuffix(".nk") for path in gone]
 
 
 def _following(folder: Path, name: str) -> Seed:

@@ -88,6 +88,10 @@ class Health:
         return "; ".join(told) or None
 
 
+Secret = Callable[[], str | None]
+"""Gives the ManagementToken as it is now."""
+
+
 def _refusal(request: Request, management_token: str | None) -> Response | None:
     if not management_token:
         return JSONResponse({"errors": ["not found"]}, 404)
@@ -102,14 +106,14 @@ def _refusal(request: Request, management_token: str | None) -> Response | None:
 def add_routes(
     app: Starlette,
     health: Health,
-    management_token: str | None,
+    management_token: Secret,
     checks: tuple[str, ...] = ("ping",),
 ) -> None:
     """Serve health, as `/_health/<check>`, and metrics on `app`, behind the management token."""
 
     def guarded(answer: Callable[[], Response]) -> Callable[[Request], Response]:
         def serve(request: Request) -> Response:
-            return _refusal(request, management_token) or answer()
+            return _refusal(request, management_token()) or answer()
 
         return serve
 
@@ -137,7 +141,7 @@ def _add_probes(app: Starlette, health: Health) -> None:
     http_server.add_route(app, "/readyz", ready, "GET")
 
 
-async def serve(address: str, health: Health, management_token: str | None) -> None:
+async def serve(address: str, health: Health, management_token: Secret) -> None:
     """Serve health and metrics on an address of their own until cancelled."""
     app = Starlette()
     add_routes(app, health, management_token)

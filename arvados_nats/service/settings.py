@@ -10,10 +10,12 @@ a service's `main` sees Settings; everything below it gets plain values.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic import AliasChoices, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -24,8 +26,10 @@ from pydantic_settings import (
 )
 
 from arvados_nats.arvados.config_source import ArvadosConfigSource
-from arvados_nats.errors import BadInput, ConfigError
-from arvados_nats.service import keys, machine_keys
+from arvados_nats.errors import ArvadosNatsError, BadInput, ConfigError
+from arvados_nats.service import files, keys, machine_keys
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_SECRETS_DIR = Path("/etc/arvados-nats/secrets")
 
@@ -62,6 +66,45 @@ class Block(BaseSettings):
 
     arvados_cluster: str = ""
     """Which of the clusters in that file; needed where there are several."""
+
+    _given: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _latest: Any = PrivateAttr(None)
+    _read: object = PrivateAttr(None)
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._given, self._latest = given, self
+        self._read = files.state(self._sources)
+
+    @property
+    def _sources(self) -> list[Path]:
+        return [self.secrets_dir, *([self.arvados_config] if self.arvados_config else [])]
+
+    def current(self) -> Self:
+        """These settings as their files say them now; as before while those cannot be read.
+
+        For secrets, which are replaced while we run. Whoever asks for another setting gets what the
+        process started with.
+        """
+        if (state := files.state(self._sources)) != self._read:
+            self._read = state
+            try:
+                self._latest = type(self)(**self._given)
+                logger.info("secrets were read again", extra={"action": "settings.read"})
+            except (ValidationError, ArvadosNatsError) as error:
+                self._tell_unreadable(error)
+        latest: Self = self._latest
+        return latest
+
+    def _tell_unreadable(self, error: Exception) -> None:
+        if isinstance(error, ValidationError):  # its text would show the values
+            named = ", ".join(str(item["loc"][0]) for item in error.errors(include_input=False))
+        else:
+            named = str(error)
+        logger.warning(
+            "secrets cannot be read again; the former ones stay",
+            extra={"action": "settings.unreadable", "error": named},
+        )
 
     @classmethod
     def settings_customise_sources(
@@ -117,12 +160,28 @@ class NatsSettings(Block):
                 f" with: arvados-nats keys rotate {self.keys_dir} {name}"
             ) from error
 
-    def former_seed(self, name: str) -> bytes | None:
-        """The seed that an identity had before its keys were replaced, if it was kept."""
-        try:
-            return (self.keys_dir / f"{name}{keys.FORMER}.nk").read_bytes().strip() or None
-        except OSError:
-            return None
+    def living_seed(self, name: str) -> Callable[[], str]:
+        """`seed`, to be asked for again and again: a file that cannot be read changes nothing."""
+        last = self.seed(name)
+
+        def read() -> str:
+            nonlocal last
+            try:
+                last = self.seed(name)
+            except ConfigError as error:
+                logger.warning(
+                    "a seed cannot be read again; the former one stays",
+                    extra={"action": "settings.unreadable", "error": str(error)},
+                )
+            return last
+
+        return read
+
+    def seeds_beside(self, name: str) -> list[bytes]:
+        """The next seed of an identity, and the one it had before its keys were replaced; where
+        they are shown to us."""
+        beside = (files.read(self.keys_dir / f"{name}{which}.nk") for which in keys.BESIDE)
+        return [text for text in beside if text]
 
     @property
     def nats_servers(self) -> list[str]:
@@ -164,6 +223,10 @@ class PostgresSettings(Block):
     postgres_dsn: SecretStr = SecretStr("")
     """libpq connection string or URL of a read-only role (docs/install.md says which grants)."""
 
+    def dsn(self) -> str:
+        """The connection string as it is now."""
+        return self.current().postgres_dsn.get_secret_value()
+
 
 class OpsSettings(Block):
     """Health and metrics."""
@@ -184,9 +247,10 @@ class OpsSettings(Block):
     traces_share: float = Field(0.1, ge=0, le=1)
     """Share of rows, logins and replays that are traced, from 0 to 1."""
 
-    @property
     def management_secret(self) -> str | None:
-        return self.management_token.get_secret_value() if self.management_token else None
+        """The ManagementToken as it is now."""
+        token = self.current().management_token
+        return token.get_secret_value() if token else None
 
 
 def _words(value: object) -> object:

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from pydantic import Field, SecretStr
 
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import streams
 from arvados_nats.service.settings import Block
 from publishers.container_logs.pace import Pace
@@ -62,6 +63,10 @@ class LogSettings(Block):
 
     logs_replicas: int = Field(1, ge=1, le=5)
     """On how many NATS servers each chunk is kept: 3 in a cluster."""
+
+    def admin_token(self) -> Token:
+        """The token as it is now."""
+        return Token(self.current().log_token.get_secret_value())
 
     @property
     def log_options(self) -> Options:

@@ -34,9 +34,11 @@ _FAILURES_IN_A_ROW = 20
 
 
 class LogSource:
-    """The log API as `token` sees it, with at most `calls` calls at a time."""
+    """The log API as `token()` sees it, with at most `calls` calls at a time."""
 
-    def __init__(self, arvados: Arvados, token: Token, health: Health, *, calls: int) -> None:
+    def __init__(
+        self, arvados: Arvados, token: Callable[[], Token], health: Health, *, calls: int
+    ) -> None:
         self._arvados = arvados
         self._token = token
         self._health = health
@@ -56,7 +58,9 @@ class LogSource:
         """
         if container.request_uuid is None:
             return {}
-        ask = partial(self._arvados.log_sizes, self._token, container.request_uuid, container.uuid)
+        ask = partial(
+            self._arvados.log_sizes, self._token(), container.request_uuid, container.uuid
+        )
         try:
             return await self._in_turn(container, "sizes", ask)
         except NotFound:
@@ -66,7 +70,9 @@ class LogSource:
         """Bytes `first` to `last`, both included, or fewer; none if the file is not there."""
         if container.request_uuid is None:
             return b""
-        ask = partial(self._arvados.log_range, self._token, container.request_uuid, container.uuid)
+        ask = partial(
+            self._arvados.log_range, self._token(), container.request_uuid, container.uuid
+        )
         return (await self._in_turn(container, "read", partial(ask, file, first, last))).data
 
     async def _in_turn(self, container: Container, call: str, ask: Callable[[], Awaitable[T]]) -> T:

@@ -21,7 +21,6 @@ from typing import Any
 import asyncpg
 
 from arvados_nats.errors import Unavailable
-from arvados_nats.postgres import dsn as postgres_dsn
 from arvados_nats.postgres import primary as postgres_primary
 from arvados_nats.postgres.errors import DOWN, MISSING, translate
 from arvados_nats.postgres.primary import STATEMENT_TIMEOUT, Hosts
@@ -228,12 +227,13 @@ class Database:
 
 
 @asynccontextmanager
-async def connect(dsn: str, *, size: int = 4) -> AsyncIterator[Database]:
+async def connect(dsn: str | Callable[[], str], *, size: int = 4) -> AsyncIterator[Database]:
     """A pool of at most `size` connections, made when they are needed: PostgreSQL may be down now.
 
-    `dsn` is a URL or a libpq connection string; ConfigError if it is neither.
+    `dsn` is a URL or a libpq connection string, or gives one for each connection; ConfigError if
+    it is neither.
     """
-    hosts, made = Hosts(postgres_dsn.to_url(dsn)), set[asyncpg.Connection]()
+    hosts, made = Hosts(dsn), set[asyncpg.Connection]()
 
     async def make(*_: Any, **options: Any) -> asyncpg.Connection:
         connection = await hosts.connect(**options)

@@ -23,6 +23,7 @@ from pydantic import Field
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ConfigError
 from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Secret
 from arvados_nats.service import machine_keys, ops, process
 from arvados_nats.service.ops import Health
 from arvados_nats.service.settings import NatsSettings, OpsSettings
@@ -98,10 +99,10 @@ async def send(settings: SystemLogSettings, *, piped: bool = False, source: int 
         serving.cancel()
 
 
-def _login(settings: SystemLogSettings) -> tuple[str | None, str | None, str]:
+def _login(settings: SystemLogSettings) -> tuple[Secret, Secret, str]:
     """Seed or token, and inbox: with the machine's own key, or what all keys are made from."""
-    secret = settings.seed(IDENTITY)
-    host = machine_keys.named(secret)
+    secret = settings.living_seed(IDENTITY)
+    host = machine_keys.named(secret())
     if host is None:
         logger.warning(
             "this machine has the seed of all machines and can write as each of them: give it"

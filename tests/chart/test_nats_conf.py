@@ -37,6 +37,11 @@ VARIABLES = {
     "sys": "SYS_USER",
     "issuer": "CALLOUT_ISSUER",
     "xkey": "CALLOUT_XKEY",
+    "callout.next": "CALLOUT_NEXT_USER",
+    "callout-service.next": "CALLOUT_SERVICE_NEXT_USER",
+    "publisher.next": "PUBLISHER_NEXT_USER",
+    "wsproxy.next": "WSPROXY_NEXT_USER",
+    "sys.next": "SYS_NEXT_USER",
 }
 PASSWORD = "CLUSTER_PASSWORD"
 NATS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())["nats"]

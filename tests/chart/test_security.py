@@ -12,10 +12,20 @@ import pytest
 from arvados_nats.service import keys
 from tests.support.chart.rendered import EXAMPLES, Helm, Object, Pod, Rendered
 
+_SOCKETS = {"wsproxy", "wsproxy.next", "wsproxy.former"}
+_FORMERS = {"xkey.former", "issuer.former", "system-logs.former"}
 SEEDS = {
-    "authcallout": {"callout", "callout-service", "sys", "issuer", "xkey", "system-logs"},
+    "authcallout": {
+        "callout",
+        "callout-service",
+        "sys",
+        "issuer",
+        "xkey",
+        "system-logs",
+        *_FORMERS,
+    },
     "publishers": {"publisher"},
-    "wsproxy": {"wsproxy"},
+    "wsproxy": _SOCKETS,
     "test": {"wsproxy"},
     "keys": set[str](),
 }
@@ -160,7 +170,8 @@ def _secret_entries(rendered: Rendered) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_every_key_that_is_mounted_is_one_that_is_made(helm: Helm, example: str) -> None:
     """`keys ensure` writes these and no others; the rest are named in the values."""
-    made = {f"{role}.{end}" for role in keys.ROLES for end in ("nk", "pub")}
+    former = {f"{role}{keys.FORMER}" for role in keys.ROLES}
+    made = {f"{role}.{end}" for role in {*keys.ALL, *former} for end in ("nk", "pub")}
     for secret, key in _secret_entries(helm.template(example)):
         if "nkeys" in secret:
             assert key in made
@@ -182,7 +193,8 @@ def test_a_pod_holds_only_the_seeds_it_logs_in_with(helm: Helm) -> None:
                 item["path"].removesuffix(".nk")
                 for volume in pod.spec["volumes"]
                 if volume["name"] == "keys"
-                for item in volume["secret"]["items"]
+                for source in volume.get("projected", {}).get("sources") or [volume]
+                for item in source["secret"]["items"]
             }
             assert held == SEEDS[component]
         else:
@@ -218,7 +230,7 @@ def test_secrets_are_mounted_under_the_names_of_settings(helm: Helm) -> None:
             item["path"]
             for volume in helm.template("full").pod(component).spec["volumes"]
             if volume["name"] == "secrets"
-            for source in volume["projected"]["sources"]
+            for source in volume.get("projected", {}).get("sources") or [volume]
             for item in source["secret"]["items"]
         }
         for component in ("authcallout", "publishers", "wsproxy")

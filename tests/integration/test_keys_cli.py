@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import stat
 import subprocess
@@ -172,3 +174,23 @@ def test_without_keys_the_file_that_is_missing_is_named(tmp_path: Path) -> None:
     result = run("config", "nats-server", "--keys", tmp_path)
     assert result.exit_code == 2
     assert "callout.pub" in result.output
+
+
+def test_keys_of_a_secret_are_replaced_in_a_pipe(tmp_path: Path) -> None:
+    """As `kubectl get` gives it and `kubectl replace` takes it; what is not ours stays."""
+    keys.ensure(tmp_path)
+    entries = {path.name: path.read_bytes() for path in tmp_path.iterdir()} | {"note": b"theirs"}
+    data = {name: base64.b64encode(content).decode() for name, content in entries.items()}
+    secret = {"kind": "Secret", "metadata": {"resourceVersion": "7"}, "data": data}
+    done = CliRunner().invoke(main, ["keys", "rotate", "-", "publisher"], input=json.dumps(secret))
+    assert done.exit_code == 0, done.output
+    new = json.loads(done.stdout)
+    left = {name: base64.b64decode(value).strip() for name, value in new["data"].items()}
+    assert new["metadata"] == {"resourceVersion": "7"}
+    assert left["publisher.nk"] == entries["publisher.next.nk"].strip()
+    assert left["publisher.former.nk"] == entries["publisher.nk"].strip()
+    assert (left["note"], left["sys.nk"]) == (b"theirs", entries["sys.nk"].strip())
+    done = CliRunner().invoke(main, ["keys", "forget", "-"], input=done.stdout)
+    assert "publisher.former.nk" not in json.loads(done.stdout)["data"]
+    done = CliRunner().invoke(main, ["keys", "rotate", "-", "publisher"], input="{}")
+    assert done.exit_code == 2

@@ -122,7 +122,7 @@ async def tailer(world: World, job: Job) -> AsyncIterator[LogTailer]:
             return found[0] if found else None
 
         around = Surroundings(
-            source=LogSource(arvados, token, Health(), calls=4),
+            source=LogSource(arvados, lambda: token, Health(), calls=4),
             look=look,
             watched=lambda _: True,
             tailed=lambda: 1,

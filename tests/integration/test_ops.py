@@ -24,7 +24,7 @@ from sandbox import ports
 @asynccontextmanager
 async def served(health: Health, token: str | None) -> AsyncIterator[httpx.AsyncClient]:
     app = Starlette()
-    ops.add_routes(app, health, token)
+    ops.add_routes(app, health, lambda: token)
     sock = http_server.listen("127.0.0.1:0")
     port = sock.getsockname()[1]
     server = asyncio.create_task(http_server.serve(app, sock))
@@ -87,7 +87,7 @@ async def test_probes_tell_the_start_and_the_drain_and_nothing_else() -> None:
     """No token is asked for; a failing dependency gets no process restarted or set aside."""
     address = f"127.0.0.1:{next(ports.candidates())}"
     health = Health({"nats": ops.STARTING})
-    serving = asyncio.create_task(ops.serve(address, health, "x"))
+    serving = asyncio.create_task(ops.serve(address, health, lambda: "x"))
     try:
         async with httpx.AsyncClient(
             base_url=f"http://{address}", transport=httpx.AsyncHTTPTransport(retries=5)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats.postgres import dsn
 from arvados_nats.postgres.errors import DOWN
 from arvados_nats.postgres.primary import Hosts
 from sandbox import tls
@@ -56,7 +55,7 @@ async def test_no_home_is_needed(
     """The authorities of the machine are asked; they refuse whom they do not know."""
     port, came = seen
     monkeypatch.setenv("HOME", "/nonexistent")
-    hosts = Hosts(dsn.to_url(f"host=127.0.0.1 port={port} user=reader dbname=x {more}"))
+    hosts = Hosts(f"host=127.0.0.1 port={port} user=reader dbname=x {more}")
     with pytest.raises(ssl.SSLCertVerificationError):
         await hosts.connect()
     assert came == []

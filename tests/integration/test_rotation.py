@@ -1,89 +1,313 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Keys are replaced while rows are written and sockets open: nothing is lost, nobody refused."""
+"""Every secret is replaced while rows are written and sockets open, by the commands of the page.
+
+Nothing is lost, nobody refused, and no service started anew.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import os
+import re
+import secrets
+import shlex
+from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import asyncpg
+import httpx
 import pytest
+from click.testing import CliRunner
 
 from arvados_nats import client
-from arvados_nats.errors import Refused
+from arvados_nats.cli import main
+from arvados_nats.errors import ArvadosNatsError, Refused
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats import server_config
-from arvados_nats.protocol_v1.messages import Event
+from arvados_nats.postgres import dsn
+from arvados_nats.protocol_v1.messages import Event, Log
 from arvados_nats.service import keys
-from sandbox import nats_server
+from sandbox import nats_server, schema
+from sandbox import sandbox as sandboxes
+from sandbox.model.actors import Actor
 from sandbox.nats_server import NatsServer
-from sandbox.sandbox import Sandbox
+from sandbox.postgres import PostgresServer
+from sandbox.sandbox import MANAGEMENT_TOKEN
 from tests.support.worlds import machine as machines
 from tests.support.worlds.machine import SERVICES, Machine
 
 WITHIN = 100.0
+PAGE = Path(__file__).parents[2] / "docs" / "operate.md"
+ROWS, SOCKETS = (int(number) for number in os.environ.get("ROTATION", "20x10").split("x"))
+"""Rows a second, and sockets that hear of each: `ROTATION=100x200` takes a machine for itself."""
+
+
+def commands() -> list[str]:
+    """Those of the page's chapter for machines, in their order."""
+    chapter = PAGE.read_text(encoding="utf-8").partition("\n## Replacing secrets")[2]
+    machine = chapter.partition("### In Kubernetes")[0]
+    blocks = re.findall(r"```sh\n(.*?)```", machine, re.DOTALL)
+    return [line for block in blocks for line in block.strip().splitlines()]
+
+
+@dataclass(slots=True)
+class Site:
+    """A machine with all services, and three NATS servers with the same keys."""
+
+    machine: Machine
+    servers: list[NatsServer]
+    role: str
+    made: list[str] = field(default_factory=list)
+    heard: Counter[str] = field(default_factory=Counter)
+    logins: Counter[str] = field(default_factory=Counter)
+    reasons: list[str] = field(default_factory=list)
+    management: str = MANAGEMENT_TOKEN
+    admin: Actor | None = None
+    """Whose token reads the container logs."""
+
+    @property
+    def keys(self) -> Path:
+        return self.machine.folder / "keys"
+
+    @property
+    def stream_url(self) -> str:
+        return f"ws://127.0.0.1:{self.machine.ports['sockets']}/v1/stream"
+
+    async def execute(self, statement: str) -> None:
+        """As PostgreSQL's superuser."""
+        connection = await asyncpg.connect(self.machine.sandbox.database.dsn)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    async def restart_servers(self) -> None:
+        """One after the other, each with what its nats.conf would now say."""
+        public = keys.load_all_public(self.keys)
+        for number, server in enumerate(self.servers):
+            await server.stop()
+            told = NatsServer(server.folder, server.config, public)
+            await told.start()
+            await told.healthy()
+            self.servers[number] = told
 
 
 @pytest.fixture
-async def machine(sandbox: Sandbox) -> AsyncIterator[Machine]:
-    """All three services, started by their units."""
-    async with machines.beside(sandbox) as made:
+async def site(postgres_server: PostgresServer, tmp_path: Path) -> AsyncIterator[Site]:
+    """All three services, started by their units; nothing of it is anybody else's."""
+    keys_folder = tmp_path / "keys"
+    keys.ensure(keys_folder)
+    async with (
+        nats_server.run_cluster(keys_folder) as servers,
+        sandboxes.on(postgres_server, servers[0], keys_folder, tmp_path / "tls") as sandbox,
+        machines.beside(sandbox) as machine,
+    ):
+        role = f"rotating_{secrets.token_hex(4)}"
+        made = Site(machine, servers, role)
+        await made.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'first' IN ROLE {schema.READER}")
+        _write_login(made, "first")
+        await _new_token(made, "ARVADOS_NATS_LOG_TOKEN")
+        assert made.admin is not None
+        machine.secret("LOG_TOKEN").write_text(made.admin.token + "\n")
+        kept = "".join(
+            f"ARVADOS_NATS_{name}_REPLICAS=3\nARVADOS_NATS_{name}_MAX_BYTES={64 << 20}\n"
+            for name in ("EVENTS", "LOGS", "SYSTEM_LOGS")
+        )
+        text = machine.environment_file.read_text()
+        urls = ",".join(server.url for server in servers)
+        machine.environment_file.write_text(text.replace(servers[0].url, urls) + kept)
         for service in SERVICES:
-            await made.start(service)
-        yield made
-
-
-async def test_nothing_is_lost_and_nobody_refused(machine: Machine) -> None:
-    """Each service is started anew with its next key while projects are made and heard of."""
-    made: list[str] = []
-    heard: set[str] = set()
-    all_heard, stopping = asyncio.Event(), asyncio.Event()
-    root = machine.sandbox.cluster.root
-
-    async def write() -> None:
-        while not stopping.is_set():
-            made.append((await machine.sandbox.cluster.project(owner=root)).uuid)
-            await asyncio.sleep(0.02)
-
-    async def listen(listening: asyncio.Event) -> None:
-        url = f"ws://127.0.0.1:{machine.ports['sockets']}/v1/stream"
-        async with client.connect(url, lambda: root.token) as stream:
-            events = await stream.events(event_types=["create"], begin="oldest")
-            listening.set()
-            async for message in events:
-                if isinstance(message, Event):
-                    heard.add(message.object_uuid or "")
-                if stopping.is_set() and heard >= set(made):
-                    all_heard.set()
-
-    listening = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        listener = tasks.create_task(listen(listening))
-        await listening.wait()
-        writer = tasks.create_task(write())
-        keys.rotate(machine.folder / "keys", keys.AHEAD)
-        for service in SERVICES:
-            await machine.stop(service)
             await machine.start(service)
+        try:
+            yield made
+        finally:
+            for service in SERVICES:
+                await machine.stop(service)
+            await made.execute(f"DROP ROLE {role}")
+
+
+def _write_login(site: Site, password: str) -> None:
+    known = dsn.to_url(site.machine.sandbox.database.reader_dsn)
+    site.machine.secret("POSTGRES_DSN").write_text(dsn.as_role(known, site.role, password) + "\n")
+
+
+async def test_nothing_is_lost_and_nobody_refused(site: Site) -> None:
+    """By the page's own commands, all secrets twice: the second time begins with replaced ones."""
+    processes = {name: process.pid for name, process in site.machine.running.items()}
+    stopping = asyncio.Event()
+    listening = [asyncio.Event() for _ in range(SOCKETS)]
+    async with asyncio.TaskGroup() as tasks:
+        busy = [tasks.create_task(_listen(site, event)) for event in listening]
+        for event in listening:
+            await event.wait()
+        busy.append(tasks.create_task(_log_in(site, stopping)))
+        writer = tasks.create_task(_write(site, stopping))
+        for number in (1, 2):
+            for line in commands():
+                await _run(site, line, f"password{number}")
+        await _new_tokens_count(site)
+        await _log_arrives(site)
         stopping.set()
         await writer
-        await machine.sandbox.cluster.project(owner=root)  # one more, after which to look
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WITHIN):
-                await all_heard.wait()
-        listener.cancel()
-    assert set(made) - heard == set()
-    assert len(made) > 10
-    for service in SERVICES:
-        lines = map(json.loads, (machine.place / f"{service}.log").read_text().splitlines())
-        # The callout service also knocks as nobody, with no key, to see whether it is heard.
-        assert [
-            line for line in lines if line.get("action") == "nats.error" and line.get("key")
-        ] == []
+                while min(site.heard[uuid] for uuid in site.made) < SOCKETS:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+        for task in busy:
+            task.cancel()
+    assert {uuid: site.heard[uuid] for uuid in site.made if site.heard[uuid] != SOCKETS} == {}
+    assert site.logins["refused"] == 0, site.reasons
+    assert site.logins["let in"] > 1
+    assert {name: process.pid for name, process in site.machine.running.items()} == processes
+    assert _keys_refused(site) == []
+    told = f"{len(site.made)} rows, {sum(site.heard.values())} frames, {dict(site.logins)}"
+    print(told)  # noqa: T201 (the figures of a full run, shown by -s)
+
+
+async def _write(site: Site, stopping: asyncio.Event) -> None:
+    cluster = site.machine.sandbox.cluster
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    while not stopping.is_set():
+        site.made.append((await cluster.project(owner=cluster.root)).uuid)
+        due = max(due + 1 / ROWS, loop.time() - 1)
+        await asyncio.sleep(due - loop.time())
+
+
+async def _listen(site: Site, listening: asyncio.Event) -> None:
+    token = site.machine.sandbox.cluster.root.token
+    async with client.connect(site.stream_url, lambda: token) as stream:
+        events = await stream.events(event_types=["create"], begin="oldest")
+        listening.set()
+        async for message in events:
+            if isinstance(message, Event):
+                site.heard[message.object_uuid or ""] += 1
+
+
+async def _log_in(site: Site, stopping: asyncio.Event) -> None:
+    """People who come, one after the other, at NATS and by a socket.
+
+    Where a server restarts, the one callout service of this machine moves to another; who comes to
+    NATS in that very moment is refused by the server, and tries again.
+    """
+    cluster = site.machine.sandbox.cluster
+    person = await cluster.user(f"comer{secrets.token_hex(4)}")
+    while not stopping.is_set():
+        try:
+            async with client.connect(site.stream_url, lambda: person.token) as stream:
+                await stream.events(begin="now")
+            if not await _let_in_by_nats(site, person):
+                site.logins["moments"] += 1
+                await asyncio.sleep(1)
+                if not await _let_in_by_nats(site, person):
+                    raise Refused("NATS says no twice")
+            site.logins["let in"] += 1
+        except ArvadosNatsError as error:
+            site.logins["refused"] += 1
+            site.reasons.append(str(error))
+        await asyncio.sleep(0.05)
+
+
+async def _let_in_by_nats(site: Site, person: Actor) -> bool:
+    servers = [server.url for server in site.servers]
+    with contextlib.suppress(Refused):
+        async with nats_client.connect(servers, name="t", token=person.token, timeout=20):
+            return True
+    return False
+
+
+async def _run(site: Site, line: str, password: str) -> None:
+    """One line of the page; what a shell cannot do here is stood in for."""
+    words = shlex.split(line, comments=True)
+    match words:
+        case ["arvados-nats", "keys", *_]:
+            folder = str(site.machine.folder)
+            done = CliRunner().invoke(
+                main, [word.replace("/etc/arvados-nats", folder) for word in words[1:]]
+            )
+            assert done.exit_code == 0, done.output
+        case ["arvados-nats", "init"]:
+            pass  # nats.conf is the sandbox' own: `restart_servers` prints it
+        case ["systemctl", "reload", *units]:
+            for unit in units:
+                await site.machine.reload(unit.removeprefix("arvados-nats-"))
+        case ["systemctl", "restart", "arvados-nats-server"]:
+            await site.restart_servers()
+        case ["install", "-m", "600", "new.dsn", to]:
+            _write_login(site, password)
+            assert to.endswith("ARVADOS_NATS_POSTGRES_DSN")
+        case ["install", "-m", "600", source, to]:
+            path = site.machine.secret(Path(to).name.removeprefix("ARVADOS_NATS_"))
+            assert path.exists(), source
+            path.write_text(await _new_token(site, path.name) + "\n")
+        case ["runuser", "-u", "postgres", "--", "psql", *_, statement]:
+            assert statement.startswith("ALTER ROLE arvados_nats PASSWORD")
+            await site.execute(f"ALTER ROLE {site.role} PASSWORD '{password}'")
+            await site.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                f" WHERE usename = '{site.role}'"
+            )
+        case _:
+            raise AssertionError(f"the page says what this test cannot do: {line}")
+
+
+async def _new_token(site: Site, name: str) -> str:
+    """Another one; the former admin's ends at once."""
+    if name.endswith("MANAGEMENT_TOKEN"):
+        site.management = secrets.token_hex(16)
+        return site.management
+    cluster = site.machine.sandbox.cluster
+    former, site.admin = site.admin, await cluster.user(f"a{secrets.token_hex(4)}", admin=True)
+    if former:
+        await cluster.pool.execute(
+            "DELETE FROM api_client_authorizations WHERE uuid = $1", former.token_uuid
+        )
+    return site.admin.token
+
+
+async def _new_tokens_count(site: Site) -> None:
+    """All services know the new ManagementToken, none the former one."""
+    for token, status in ((site.management, 200), (MANAGEMENT_TOKEN, 403)):
+        headers = {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(headers=headers) as http:
+            for service in SERVICES:
+                url = f"http://127.0.0.1:{site.machine.ports[service]}/_health/ping"
+                assert (await http.get(url)).status_code == status
+
+
+async def _log_arrives(site: Site) -> None:
+    """Read with the new token, from a container that begins now."""
+    cluster = site.machine.sandbox.cluster
+    request = await cluster.container_request("logs", owner=cluster.root)
+    container = await cluster.run(request)
+    await cluster.write_log(container, "stdout.txt", b"read with the new token\n")
+    async with (
+        asyncio.timeout(WITHIN),
+        client.connect(site.stream_url, lambda: cluster.root.token) as stream,
+    ):
+        async for message in await stream.log(container.uuid):
+            if isinstance(message, Log) and b"new token" in message.data:
+                return
+
+
+def _keys_refused(site: Site) -> list[dict[str, object]]:
+    """The callout service also knocks as nobody, with no key, to see whether it is heard."""
+    return [
+        line
+        for service in SERVICES
+        for line in map(
+            json.loads, (site.machine.place / f"{service}.log").read_text().splitlines()
+        )
+        if line.get("action") == "nats.error"
+        and line.get("key")
+        and "uthorization" in str(line.get("error"))
+    ]
 
 
 async def test_a_former_key_is_shut_out_by_the_next_restart(tmp_path: Path) -> None:

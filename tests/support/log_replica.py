@@ -52,7 +52,7 @@ async def publish(place: Place, health: Health) -> None:
         arvados_client.connect(place.api_url, keep_idle=60) as arvados,
         postgres.connect(place.dsn) as database,
     ):
-        source = LogSource(arvados, Token(place.token), health, calls=8)
+        source = LogSource(arvados, lambda: Token(place.token), health, calls=8)
         pace = Pace(
             fast=place.fast,
             slow=place.slow,

@@ -59,8 +59,8 @@ def test_a_unit_is_shown_its_own_secrets_only(unit: Path) -> None:
     for name, path in shown.items():
         folder = "keys" if name.endswith(".nk") else "secrets"
         assert path == f"/etc/arvados-nats/{folder}/{name}"
-        assert name in SECRETS or name.removesuffix(".nk").removesuffix(keys.FORMER) in keys.ROLES
-    empty = {name for name in shown if not name.endswith(".nk") or keys.FORMER in name}
+        assert name in SECRETS or name.partition(".")[0] in keys.ROLES
+    empty = {name for name in shown if not name.endswith(".nk") or name.count(".") > 1}
     assert values(unit, "SetCredential") == [f"{name}:\\n" for name in shown if name in empty]
     told = dict(entry.split("=") for entry in values(unit, "Environment"))
     assert told["ARVADOS_NATS_KEYS_DIR"] == "/run/credentials/%n"
@@ -74,7 +74,7 @@ def test_every_seed_of_a_service_is_shown_to_one_unit() -> None:
         entry.partition(".nk:")[0]
         for unit in SERVICES
         for entry in values(unit, "LoadCredential")
-        if ".nk:" in entry and keys.FORMER not in entry
+        if ".nk:" in entry and not any(f"{which}.nk:" in entry for which in keys.BESIDE)
     ]
     servers = {server_config.ROUTES}  # in their configuration
     assert sorted(shown) == sorted([*(keys.ROLES.keys() - servers), "system-logs"])

@@ -37,14 +37,14 @@ def test_secrets_are_read_from_files_named_like_the_variables(secrets: Path) -> 
     assert settings.secrets_dir == secrets
     assert settings.log_token.get_secret_value() == "v2/token/secret"
     assert settings.postgres_dsn.get_secret_value() == DSN
-    assert settings.management_secret == "managed"
+    assert settings.management_secret() == "managed"
 
 
 def test_a_variable_comes_before_its_file(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever starts a process by hand can say otherwise."""
     monkeypatch.setenv("ARVADOS_NATS_MANAGEMENT_TOKEN", "mine")
     assert (secrets / "ARVADOS_NATS_MANAGEMENT_TOKEN").exists()
-    assert ProxySettings().management_secret == "mine"
+    assert ProxySettings().management_secret() == "mine"
 
 
 def test_a_folder_that_is_not_there_is_no_fault(
@@ -52,7 +52,7 @@ def test_a_folder_that_is_not_there_is_no_fault(
 ) -> None:
     """Most machines have none."""
     monkeypatch.setenv("ARVADOS_NATS_SECRETS_DIR", str(tmp_path / "absent"))
-    assert ProxySettings().management_secret is None
+    assert ProxySettings().management_secret() is None
 
 
 def test_no_secret_is_shown(secrets: Path) -> None:

@@ -223,7 +223,7 @@ async def test_nothing_is_served_that_is_not_described(site: Site) -> None:
     """Each route of the program is a path of the document."""
     seen: list[Services] = []
     async with sites.serving(sites.settings(site), seen.append):
-        routes = App(seen[0], Health(), None).http.routes
+        routes = App(seen[0], Health(), lambda: None).http.routes
     served = set()
     for route in routes:
         if isinstance(route, Mount):

@@ -69,7 +69,7 @@ async def health(service: Service) -> list[Finding]:
     if port == "0":
         return [skipped(part, "set ARVADOS_NATS_OPS_LISTEN to a port")]
     address = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
-    headers = {"Authorization": f"Bearer {settings.management_secret or ''}"}
+    headers = {"Authorization": f"Bearer {settings.management_secret() or ''}"}
     try:
         async with httpx.AsyncClient(
             base_url=f"http://{address}:{port}", timeout=_WITHIN_SECONDS, headers=headers

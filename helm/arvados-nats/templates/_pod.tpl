@@ -12,6 +12,15 @@ SPDX-License-Identifier: Apache-2.0
 {{- index $seeds . | join " " }}
 {{- end }}
 
+{{- /* Seeds beside them while keys are replaced: the next one, and what was before. */ -}}
+{{- define "arvados-nats.seedsBeside" -}}
+{{- $seeds := dict
+  "authcallout" (list "xkey.former" "issuer.former" "system-logs.former")
+  "publishers" list
+  "wsproxy" (list "wsproxy.next" "wsproxy.former") -}}
+{{- index $seeds . | join " " }}
+{{- end }}
+
 {{- /* A setting as text: Helm makes numbers of values.yaml floats, and prints 1e+06. */ -}}
 {{- define "arvados-nats.text" -}}
 {{- if and (kindIs "float64" .) (eq (floor .) .) -}}
@@ -91,12 +100,23 @@ SPDX-License-Identifier: Apache-2.0
 - name: tmp
   emptyDir: {sizeLimit: 64Mi}
 - name: keys
-  secret:
-    secretName: {{ include "arvados-nats.nkeysSecret" .root }}
+  projected:
     defaultMode: 0440
-    items:
-      {{- range splitList " " (include "arvados-nats.seeds" .component) }}
-      - {key: {{ . }}.nk, path: {{ . }}.nk}
+    sources:
+      - secret:
+          name: {{ include "arvados-nats.nkeysSecret" .root }}
+          items:
+            {{- range splitList " " (include "arvados-nats.seeds" .component) }}
+            - {key: {{ . }}.nk, path: {{ . }}.nk}
+            {{- end }}
+      {{- with include "arvados-nats.seedsBeside" .component }}
+      - secret:
+          name: {{ include "arvados-nats.nkeysSecret" $.root }}
+          optional: true
+          items:
+            {{- range splitList " " . }}
+            - {key: {{ . }}.nk, path: {{ . }}.nk}
+            {{- end }}
       {{- end }}
 - name: secrets
   projected:

@@ -91,6 +91,15 @@ class Machine:
         if process := self.running.pop(service, None):
             await process.stop(signal.SIGTERM, 15)
 
+    async def reload(self, service: str) -> str:
+        """What `systemctl reload` runs of a unit."""
+        unit = unit_files.find(f"arvados-nats-{service}.service", [self.units])
+        assert unit is not None
+        words = [*unit.reload[1:], "--units", self.units, "--credentials", self.credentials]
+        answer = await asyncio.to_thread(CliRunner().invoke, main, [str(word) for word in words])
+        assert answer.exit_code == 0, answer.output
+        return answer.output
+
     async def doctor(self, *more: str) -> Result:
         """What `arvados-nats doctor` says of it."""
         words = ["doctor", "--units", str(self.units), "--credentials", str(self.credentials)]

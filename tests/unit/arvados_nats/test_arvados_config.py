@@ -99,7 +99,7 @@ def test_services_take_what_arvados_has_already(config: Path) -> None:
         "host='localhost' port='5432' dbname='arvados' user='arvados' password='x:y'"
     )
     assert publishers.log_token.get_secret_value() == ROOT_TOKEN
-    assert publishers.management_secret == "managementtokenthatmustneverbeprinted"
+    assert publishers.management_secret() == "managementtokenthatmustneverbeprinted"
     assert publishers.role_groups_visible_to_all is False
     assert process.load(ProxySettings).send_timeout == 90
     assert "mustneverbeprinted" not in repr(publishers)
@@ -112,7 +112,7 @@ def test_the_environment_comes_first(config: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("ARVADOS_NATS_POSTGRES_DSN", "host=x")
     found = process.load(PublisherSettings)
     assert found.arvados_url == "https://elsewhere.example.com"
-    assert found.management_secret == "other"
+    assert found.management_secret() == "other"
     assert found.postgres_dsn.get_secret_value() == "host=x"
 
 

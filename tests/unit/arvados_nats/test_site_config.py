@@ -54,7 +54,7 @@ def test_every_service_finds_its_part(
         assert "secret" not in repr(found).replace("secrets_dir", "")
     publishers = process.load(PublisherSettings)
     assert publishers.log_token.get_secret_value().startswith(f"secret{name}roottoken")
-    assert str(publishers.management_secret).startswith(f"secret{name}management")
+    assert str(publishers.management_secret()).startswith(f"secret{name}management")
 
 
 def test_the_database_is_found_as_libpq_writes_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_files_and_the_environment_come_before_it(
     found = process.load(PublisherSettings)
     assert found.postgres_dsn.get_secret_value() == "host=from-a-file"
     assert found.log_token.get_secret_value() == "from the environment"
-    assert str(found.management_secret).startswith("secretxurid")
+    assert str(found.management_secret()).startswith("secretxurid")
 
 
 @pytest.mark.parametrize("name", ["", "zurid"])

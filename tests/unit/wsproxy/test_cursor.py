@@ -76,11 +76,11 @@ def test_a_cursor_of_another_cluster_is_refused() -> None:
 def test_a_cursor_outlives_the_key_that_sealed_it() -> None:
     """Once: what the key before the former one has sealed is nobody's."""
     cursor = EventCursor("now", 7)
-    replaced = Codec(b"new seed of wsproxy", former=b"seed of wsproxy")
+    replaced = Codec(b"new seed of wsproxy", b"seed of wsproxy")
     assert replaced.events(CODEC.encode(cursor)) == cursor
     assert replaced.encode(cursor) == Codec(b"new seed of wsproxy").encode(cursor)
     with pytest.raises(BadInput):
-        Codec(b"newer seed", former=b"new seed of wsproxy").events(CODEC.encode(cursor))
+        Codec(b"newer seed", b"new seed of wsproxy").events(CODEC.encode(cursor))
 
 
 def test_kinds_are_not_mixed_up() -> None:
