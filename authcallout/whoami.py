@@ -13,8 +13,9 @@ from typing import NoReturn
 
 import msgspec
 
-from arvados_nats.contract import subjects
-from arvados_nats.errors import ArvadosNatsError, Refused
+from arvados_nats.contract import answers, subjects
+from arvados_nats.contract.answers import Whoami
+from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from arvados_nats.nats import responder
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client.grants_cache import GrantsCache
@@ -26,44 +27,20 @@ from authcallout.token_cache import TokenCache
 QUEUE = "authcallout"
 
 
-class Whoami(msgspec.Struct, frozen=True):
-    """The answer. `account` and `subscribe` are for the connection that listens; with `overflow`
-    its `subscriptions` are too many for a login, and `advice` says what to do."""
-
-    user_uuid: str
-    token_uuid: str
-    account: str
-    is_admin: bool
-    is_active: bool
-    inbox_prefix: str
-    subscribe: tuple[str, ...]
-    subscriptions: int
-    overflow: bool
-    advice: str = ""
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """Why there is no answer."""
-
-    error: str
-    code: str
-    temporary: bool
-
-
 async def answer(nats: Nats, grants: GrantsCache, tokens: TokenCache, limit: int) -> NoReturn:
     """Answer requests until cancelled."""
 
     async def reply(message: Message) -> None:
         try:
+            if message.data.strip() not in (b"", b"{}"):
+                raise BadInput("whoami takes no fields: send nothing")
             found = await _whoami(message, grants, tokens, limit)
         except ArvadosNatsError as error:
-            temporary = not isinstance(error, Refused)
-            refusal = Refusal(str(error), "unavailable" if temporary else "not_readable", temporary)
-            headers = {subjects.ANSWER_ERROR: refusal.code}
-            await nats.publish(message.reply, msgspec.json.encode(refusal), headers=headers)
+            refusal = answers.failure(error)
+            await nats.publish(message.reply, refusal.data, headers=refusal.headers)
         else:
             await nats.publish(message.reply, msgspec.json.encode(found))
-            await nats.publish(message.reply, headers={subjects.ANSWER_END: "end"})
+            await nats.publish(message.reply, headers={answers.END: "end"})
 
     await responder.answer(nats, {subjects.API_WHOAMI: reply}, queue=QUEUE)
 

@@ -133,14 +133,11 @@ class Stream:
         return await self._add(ObjectSubscription(uuid, etag))
 
     async def events(self, *, cursor: str | None = None, **filters: Any) -> SubscriptionHandle:
-        """Changes of objects; a connection carries one of these.
+        """Changes of objects.
 
         `owners`, `objects`, `kinds` and `event_types` are lists, `below` stands for the projects
         below the owners too; `begin` is "now" or "oldest".
         """
-        subscriptions = (handle.subscription for handle in self._handles.values())
-        if any(isinstance(one, EventsSubscription) for one in subscriptions):
-            raise BadInput("a connection carries one subscription to events")
         return await self._add(EventsSubscription(EventsTarget(**filters), cursor))
 
     async def _add(self, subscription: Subscription) -> SubscriptionHandle:
@@ -270,8 +267,7 @@ class Stream:
             await self._subscribe(line, handle)
 
     async def _dispatch(self, message: ServerMessage) -> None:
-        id = getattr(message, "id", None) if not isinstance(message, messages_v1.Event) else None
-        if id is not None:
+        if id := _subscription(message):
             handle = self._handles.get(id)
             if handle is not None:
                 await self._hand_over(handle, message)
@@ -317,6 +313,13 @@ class Stream:
     async def _say(self, line: ClientConnection, message: ClientMessage) -> None:
         with contextlib.suppress(ConnectionClosed):  # whoever receives learns of it
             await line.send(requests_v1.encode(message))
+
+
+def _subscription(message: ServerMessage) -> str | None:
+    """The id of the one subscription that a message is for; that of an event is its row's."""
+    if isinstance(message, messages_v1.Event | messages_v1.Gone):
+        return message.subscription or None
+    return getattr(message, "id", None) or None
 
 
 def _over(message: ServerMessage) -> Exception | None:

@@ -51,7 +51,6 @@ LOG_INTEREST = "arvados.interest.logs"
 LOG_TAILERS = "arvados.publishers.logs"
 """Container log publishers announce themselves here: `arvados.publishers.logs.<replica>`."""
 
-ANSWER_END, ANSWER_ERROR = "Arvados-End", "Arvados-Error"
 """Headers of the last message of every answer to a request below `arvados.api`."""
 API_WHOAMI = "arvados.api.whoami"
 API_EVENTS = "arvados.api.events"

@@ -5,9 +5,10 @@
 
 Pure; spoken by `wsproxy`, understood by `terminal`. One JSON object per frame, with one key that
 names its type; what is not known is ignored, since a server may be newer than its client. Messages
-that are the same for every reader (`log`, `object`, `event`, `end` of a file or container) carry no
-subscription id and no number of the connection, so that one encoded frame serves all. What a client
-says is in `requests_v1`. docs/asyncapi.yaml describes the same types; a test holds the two equal.
+of logs and states (`log`, `object`, `end` of a file or container) carry no subscription id, and
+none has a number of the connection, so that one encoded frame serves all; events are encoded once
+for each id that subscriptions have. What a client says is in `requests_v1`. docs/asyncapi.yaml
+describes the same types; a test holds the two equal.
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ class Hello(Struct, frozen=True):
 
 class Subscribed(Struct, frozen=True):
     """The subscription is active: all that happens from now on is sent or told."""
+
+    id: str
+
+
+class Unsubscribed(Struct, frozen=True):
+    """The answer to `unsubscribe`: nothing more of the subscription follows, and its id is free."""
 
     id: str
 
@@ -100,10 +107,10 @@ class Object(Struct, frozen=True):
 
 
 class Event(Struct, frozen=True):
-    """One change of one object; `cursor` resumes after it.
+    """One change of one object; `cursor` resumes after it, `id` is that of the row.
 
-    `verified`: true: Arvados' own word; false: posted by a user, contradicts the database; null:
-    not known.
+    `subscription`: the id of the one that it is told to. `verified`: true: Arvados' own word;
+    false: posted by a user, contradicts the database; null: not known.
     """
 
     id: int
@@ -117,6 +124,7 @@ class Event(Struct, frozen=True):
     verified: bool | None
     properties: dict[str, Any]
     cursor: str
+    subscription: str | UnsetType = UNSET
 
 
 class Gone(Struct, frozen=True):
@@ -128,6 +136,7 @@ class Gone(Struct, frozen=True):
     uuid: str
     object_kind: str
     cursor: str
+    subscription: str | UnsetType = UNSET
 
 
 class CaughtUp(Struct, frozen=True):
@@ -222,6 +231,7 @@ class Goodbye(Struct, frozen=True):
 ServerMessage = (
     Hello
     | Subscribed
+    | Unsubscribed
     | Error
     | Log
     | Object
@@ -241,6 +251,7 @@ ServerMessage = (
 SERVER_KEYS: dict[str, type[Struct]] = {
     "hello": Hello,
     "subscribed": Subscribed,
+    "unsubscribed": Unsubscribed,
     "error": Error,
     "log": Log,
     "object": Object,
@@ -271,6 +282,11 @@ def key(message: ServerMessage) -> str:
 def encode(message: ServerMessage) -> bytes:
     """The payload of a frame."""
     return _encoder.encode({_KEY_OF[type(message)]: message})
+
+
+def told_to(id: str, text: bytes) -> bytes:
+    """The payload of an `event` or `gone` with the id of the subscription that it is told to."""
+    return b'%b,"subscription":%b}}' % (text[:-2], _encoder.encode(id))
 
 
 def body(message: ServerMessage) -> bytes:

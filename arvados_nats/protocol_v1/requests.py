@@ -4,7 +4,8 @@
 """What a client of protocol v1 says, subprotocol `arvados.events.v1.json`.
 
 Pure; spoken by `terminal`, understood by `wsproxy`. One JSON object per frame, with one key that
-names its type; unknown keys are ignored. What the server says is in `messages_v1`.
+names its type. A field that is not known is refused by its name: a misspelled one would otherwise
+be a request for something else. What the server says is in `messages_v1`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Words = Annotated[list[Text], Meta(max_length=1000)]
 Offset = Annotated[int, Meta(ge=0, le=2**53)]
 
 
-class Auth(Struct, frozen=True):
+class Auth(Struct, frozen=True, forbid_unknown_fields=True):
     """First message of a session, and again at any time to renew."""
 
     token: Annotated[str, Meta(max_length=8192)]
@@ -31,14 +32,14 @@ class Auth(Struct, frozen=True):
         return "Auth(***)"
 
 
-class From(Struct, frozen=True, omit_defaults=True):
+class From(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A place in one log file; without `epoch`, in the file as it is now."""
 
     offset: Offset
     epoch: Offset | None = None
 
 
-class LogTarget(Struct, frozen=True, omit_defaults=True):
+class LogTarget(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Log files of a container, or of a container request and all its attempts.
 
     `files`: names, all if absent. Where to begin: `from` holds a place per file, and files it does
@@ -57,14 +58,14 @@ class LogTarget(Struct, frozen=True, omit_defaults=True):
     former: Annotated[dict[Text, dict[Text, From]], Meta(max_length=10)] | None = None
 
 
-class ObjectTarget(Struct, frozen=True, omit_defaults=True):
+class ObjectTarget(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The state of one object; nothing is sent while it still has this `etag`."""
 
     uuid: Text
     etag: Text | None = None
 
 
-class EventsTarget(Struct, frozen=True, omit_defaults=True):
+class EventsTarget(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Changes of objects. Lists are alternatives; different lists must all match.
 
     `owners` matches the owner of the object, or of a container's requests, and with `below` also
@@ -82,7 +83,7 @@ class EventsTarget(Struct, frozen=True, omit_defaults=True):
     begin: Literal["now", "oldest"] = "now"
 
 
-class Subscribe(Struct, frozen=True, omit_defaults=True):
+class Subscribe(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Begin a subscription; `id` is the client's choice. Exactly one target."""
 
     id: Id
@@ -110,17 +111,17 @@ class Subscribe(Struct, frozen=True, omit_defaults=True):
         return named[0]
 
 
-class Unsubscribe(Struct, frozen=True):
+class Unsubscribe(Struct, frozen=True, forbid_unknown_fields=True):
     """End a subscription."""
 
     id: Id
 
 
-class Pong(Struct, frozen=True):
+class Pong(Struct, frozen=True, forbid_unknown_fields=True):
     """Answer to `ping`."""
 
 
-class _ClientMessage(Struct, frozen=True):
+class _ClientMessage(Struct, frozen=True, forbid_unknown_fields=True):
     auth: Auth | None = None
     subscribe: Subscribe | None = None
     unsubscribe: Unsubscribe | None = None
@@ -157,6 +158,22 @@ def decode(frame: str | bytes) -> ClientMessage:
     if len(messages) != 1:
         raise BadInput("a message has exactly one of auth, subscribe, unsubscribe and pong")
     return messages[0]
+
+
+class _Named(Struct, frozen=True):
+    id: Id
+
+
+class _Naming(Struct, frozen=True):
+    subscribe: _Named
+
+
+def id_in(frame: str | bytes) -> str | None:
+    """Which subscription a frame is about that is no message."""
+    try:
+        return msgspec.json.decode(frame, type=_Naming).subscribe.id
+    except MALFORMED:
+        return None
 
 
 def _safe(error: Exception) -> str:

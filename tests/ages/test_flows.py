@@ -20,6 +20,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from arvados_nats.contract import answers as answer_headers
 from arvados_nats.contract import subjects
 from arvados_nats.contract.subjects import kind_of
 from sandbox import demo_check
@@ -288,7 +289,7 @@ async def test_native(stack: Stack) -> None:
         subject = f"{subjects.API_OBJECT}.{made.uuid}"
         assert json.loads((await client.nats.request(subject)).data)["name"] == "heard"
         refused = await other.nats.request(subject)
-        assert refused.headers[subjects.ANSWER_ERROR] == "not_readable"
+        assert refused.headers[answer_headers.ERROR] == "not_readable"
         asked = json.dumps({"begin": "oldest", "objects": [made.uuid]}).encode()
         answers = [a async for a in client.nats.request_all(subjects.API_EVENTS, asked)]
         assert json.loads(answers[0].data)["object_uuid"] == made.uuid

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from arvados_nats.contract import subjects
+from arvados_nats.contract import answers as answer_headers
 from arvados_nats.errors import Refused, Unavailable
 from arvados_nats.nats import client as nats_client
 from authcallout.admissions import USER_INFO
@@ -158,8 +158,22 @@ async def test_whoami_ends_as_every_answer_does(stack: Stack, alice: Actor) -> N
     async with connected(stack, alice, asks=True) as client:
         answers = [answer async for answer in client.nats.request_all("arvados.api.whoami")]
     assert json.loads(answers[0].data)["user_uuid"] == alice.uuid
-    assert subjects.ANSWER_END in answers[-1].headers
+    assert answer_headers.END in answers[-1].headers
     assert answers[-1].data == b""
+
+
+@pytest.mark.parametrize("what", ["whoami", "events", "logs", "object.zzzzz-4zz18-000000000000000"])
+async def test_what_no_request_knows_is_refused_by_name(
+    stack: Stack, alice: Actor, what: str
+) -> None:
+    """Whoever gives the answer, an error has the same fields (C1, C6)."""
+    async with connected(stack, alice, asks=True) as client:
+        answer = await client.nats.request(f"arvados.api.{what}", b'{"tial": 3}')
+    assert answer.headers[answer_headers.ERROR] == "bad_request"
+    failure = json.loads(answer.data)
+    assert set(failure) == {"error", "code", "temporary"}
+    assert (failure["code"], failure["temporary"]) == ("bad_request", False)
+    assert "tial" in failure["error"] or "no fields" in failure["error"]
 
 
 async def test_who_has_more_shares_than_a_login_carries_is_told(stack: Stack, alice: Actor) -> None:

@@ -13,7 +13,7 @@ import httpx
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from arvados_nats.contract import subjects
+from arvados_nats.contract import answers, subjects
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 from tests.support.clients.native import connected, until
@@ -97,7 +97,7 @@ async def test_a_linked_workflow_goes_where_its_collection_goes(stack: Stack) ->
         connected(stack, of_collection, asks=True) as other,
     ):
         answer = await one.nats.request(f"{subjects.API_OBJECT}.{workflow.uuid}")
-        assert answer.headers[subjects.ANSWER_ERROR] == "not_readable"
+        assert answer.headers[answers.ERROR] == "not_readable"
         answer = await other.nats.request(f"{subjects.API_OBJECT}.{workflow.uuid}")
         assert json.loads(answer.data)["collection_uuid"] == collection.uuid
     assert await _status(stack, of_project, workflow.uuid) == 404

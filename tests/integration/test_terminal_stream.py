@@ -18,7 +18,7 @@ from arvados_nats.client import stream
 from arvados_nats.client.errors import TokenRefused
 from arvados_nats.client.stream import Connected, State, Stream, Waiting
 from arvados_nats.client.subscription_handle import SubscriptionHandle
-from arvados_nats.errors import BadInput, ConfigError, Refused, Unavailable
+from arvados_nats.errors import ConfigError, Refused, Unavailable
 from arvados_nats.protocol_v1.messages import (
     CaughtUp,
     Event,
@@ -339,36 +339,39 @@ async def test_closed_reading_holds_up_nobody(proxy: Proxy) -> None:
 
 
 async def test_events_resume_by_cursor(proxy: Proxy) -> None:
-    """And a second subscription to events is refused here, as a connection carries one."""
+    """Each subscription by its own, and hears what names it and nothing else."""
     async with connected(proxy) as events:
         handle = await events.events(kinds=["container"])
-        with pytest.raises(BadInput):
-            await events.events()
         peer = await begun(proxy, handle)
-        await peer.say(subscribed={"id": handle.id})
-        await peer.say(
-            event={
-                "id": 1,
-                "uuid": "l",
-                "event_type": "update",
-                "event_at": None,
-                "created_at": "t",
-                "object_uuid": C1,
-                "object_kind": "arvados#container",
-                "object_owner_uuid": None,
-                "verified": True,
-                "properties": {},
-                "cursor": "c1",
-            }
-        )
+        other = await events.events()
+        assert await peer.heard() == {"subscribe": {"id": other.id, "events": {}}}
+        for one in (handle, other):
+            await peer.say(subscribed={"id": one.id})
+        event = {
+            "id": 1,
+            "uuid": "l",
+            "event_type": "update",
+            "event_at": None,
+            "created_at": "t",
+            "object_uuid": C1,
+            "object_kind": "arvados#container",
+            "object_owner_uuid": None,
+            "verified": True,
+            "properties": {},
+        }
+        await peer.say(event={**event, "cursor": "c1", "subscription": handle.id})
+        await peer.say(event={**event, "cursor": "c7", "subscription": other.id})
+        await peer.say(event={**event, "cursor": "c9", "subscription": "of a former one"})
         await peer.say(caught_up={"id": handle.id, "cursor": "c2"})
         kinds = [type(await soon(handle)) for _ in range(3)]
         assert kinds == [Subscribed, Event, CaughtUp]
+        assert [type(await soon(other)) for _ in range(2)] == [Subscribed, Event]
         peer.abort()
         peer = await proxy.next()
         await peer.welcome()
         wanted = {"kinds": ["container"], "cursor": "c2"}
         assert await peer.heard() == {"subscribe": {"id": handle.id, "events": wanted}}
+        assert await peer.heard() == {"subscribe": {"id": other.id, "events": {"cursor": "c7"}}}
 
 
 async def test_token_that_can_not_be_had_is_raised(proxy: Proxy) -> None:

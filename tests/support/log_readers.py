@@ -47,8 +47,6 @@ class LossyHub(LogHub):
 class MemoryWire:
     """A peer that takes what it is given, or nothing while it is stalled."""
 
-    joins = False
-
     def __init__(self, take: Callable[[bytes], None]) -> None:
         self.send_buffer: SendBuffer | None = None
         self.stalled = False

@@ -28,6 +28,7 @@ FIELDS = {
     "verified",
     "properties",
     "cursor",
+    "subscription",
 }
 
 
@@ -39,7 +40,7 @@ async def test_an_event_says_what_changed_and_not_who_may_see_it(
         await client.subscribe("a", events={"kinds": ["collection"], "owners": [alice.uuid]})
         made = await cluster.collection("new", owner=alice)
         event = await client.until("event")
-        assert set(event) == FIELDS
+        assert set(event) == FIELDS | {"subscription"}
         assert (event["object_uuid"], event["event_type"]) == (made.uuid, "create")
         assert event["verified"] is True
         assert event["properties"]["new_attributes"]["name"] == "new"
@@ -158,13 +159,22 @@ async def test_a_made_up_cursor_is_refused(connect: Connect, alice: Actor, chang
 async def test_two_subscriptions_see_the_same_event_once_each(
     connect: Connect, cluster: Cluster, alice: Actor
 ) -> None:
-    """Frames carry no subscription: a client tells its subscriptions apart by what it asked."""
-    async with connect(alice) as client:
-        await client.subscribe("a", events={"kinds": ["collection"]})
-        await client.subscribe("b", events={"kinds": ["workflow"]})
-        await client.send("unsubscribe", {"id": "b"})
+    """Each event says to which it is told, and after `unsubscribed` none comes any more (RT26)."""
+    async with connect(alice) as client, connect(alice) as other:
+        await client.subscribe('"a"', events={"kinds": ["collection"]})
+        await client.subscribe("b", events={})
+        await other.subscribe("b", events={})
         made = await cluster.collection("c", owner=alice)
-        assert (await client.until("event"))["object_uuid"] == made.uuid
+        told = [await client.until("event") for _ in range(2)]
+        assert {(one["subscription"], one["object_uuid"]) for one in told} == {
+            ('"a"', made.uuid),
+            ("b", made.uuid),
+        }
+        assert (await other.until("event"))["subscription"] == "b"
+        await client.send("unsubscribe", {"id": "b"})
+        await client.until("unsubscribed", id="b")
+        again = await cluster.collection("d", owner=alice)
+        assert (await client.until("event"))["object_uuid"] == again.uuid
         await client.silence()
 
 

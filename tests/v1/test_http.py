@@ -95,6 +95,7 @@ async def asks(site: Site, cluster: Cluster, alice: Actor) -> list[Ask]:
             Ask(path, 204, token=token, values=here, last=events.last_id),
             Ask(path, 204, "options", values=here),
             Ask(path, 400, token=token, values=here, query="?tail=many"),
+            Ask(path, 400, token=token, values=here, query="?tial=3"),
             Ask(path, 401, values=here),
             Ask(path, 404, token=token, values={"uuid": other}),
             Ask(path, 429, token=token, values=here, server="of one session"),
@@ -112,6 +113,10 @@ async def asks(site: Site, cluster: Cluster, alice: Actor) -> list[Ask]:
     made.append(replace(found, status=404, query=hidden))
     listed = Ask("/v1/processes", 200, token=alice.token)
     made += await _live_asks(cluster, alice)
+    made += [
+        replace(asked, status=400, query=f"{asked.query or '?'}&tial=3")
+        for asked in (found, listed)
+    ]
     return [*made, listed, replace(listed, status=503, server="without Arvados"), *_other_asks()]
 
 

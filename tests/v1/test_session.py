@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 
 import pytest
 from websockets.asyncio.client import connect as connect_raw
@@ -96,13 +95,14 @@ async def test_what_makes_no_sense_is_an_error_and_nothing_more(
         await client.subscribe("next", events={})
 
 
-async def test_unknown_keys_are_ignored(connect: Connect, alice: Actor) -> None:
-    """A newer client may say more."""
+async def test_unknown_fields_are_refused_by_name(connect: Connect, alice: Actor) -> None:
+    """And the error says of which subscription, which does not begin (C6)."""
     async with connect(alice) as client:
-        await client.socket.send(
-            json.dumps({"new": 1, "subscribe": {"id": "a", "events": {"later": 1}, "more": {}}})
-        )
-        assert (await client.expect("subscribed"))["id"] == "a"
+        await client.send("subscribe", {"id": "a", "events": {"tial": 3}})
+        error = await client.expect("error")
+        assert (error["code"], error["id"], error["temporary"]) == ("bad_message", "a", False)
+        assert "tial" in error["message"]
+        await client.subscribe("a", events={})
 
 
 async def test_ids_are_the_clients_and_used_once_at_a_time(connect: Connect, alice: Actor) -> None:
@@ -112,6 +112,7 @@ async def test_ids_are_the_clients_and_used_once_at_a_time(connect: Connect, ali
         await client.send("subscribe", {"id": "a", "events": {}})
         await client.until("error", code="id_in_use", id="a")
         await client.send("unsubscribe", {"id": "a"})
+        await client.until("unsubscribed", id="a")
         await client.send("unsubscribe", {"id": "a"})
         await client.until("error", code="no_such_id", id="a")
         await client.subscribe("a", events={})

@@ -22,7 +22,7 @@ export interface ObjectMessage {
   cursor: string;
 }
 
-/** One change of one object. `verified`: the row agreed with the database. */
+/** One change of one object. `verified`: Arvados' own word; false: it contradicts the database; null: not known. */
 export interface EventMessage {
   id: number;
   uuid: string;
@@ -32,8 +32,15 @@ export interface EventMessage {
   object_uuid: string | null;
   object_kind: string;
   object_owner_uuid: string | null;
-  verified: boolean;
+  verified: boolean | null;
   properties: Record<string, unknown>;
+  cursor: string;
+}
+
+/** An object that was moved out of reach, unshared or deleted. */
+export interface GoneMessage {
+  uuid: string;
+  object_kind: string;
   cursor: string;
 }
 
@@ -92,6 +99,7 @@ interface CommonHandlers {
   oncaughtup?(message: { cursor?: string }, subscription: Subscription): void;
   /** Many read the past now; it goes on when its turn comes. */
   onqueued?(message: { ahead: number }, subscription: Subscription): void;
+  /** Without this handler the console is told. */
   onerror?(message: ErrorMessage, subscription: Subscription): void;
   onrevoked?(message: { reason: string }, subscription: Subscription): void;
 }
@@ -144,11 +152,12 @@ export class ArvadosEvents {
     handlers: CommonHandlers & { onobject?(message: ObjectMessage): void },
     options?: { etag?: string },
   ): Subscription;
-  /** A connection carries one of these. */
   events(
     handlers: CommonHandlers & {
-      onevent?(message: EventMessage): void;
-      ongap?(message: GapMessage): void;
+      onevent?(message: EventMessage, subscription: Subscription): void;
+      /** An object that may not be read any more. */
+      ongone?(message: GoneMessage, subscription: Subscription): void;
+      ongap?(message: GapMessage, subscription: Subscription): void;
     },
     options?: EventsOptions,
   ): Subscription;

@@ -56,7 +56,9 @@ class Subscription {
   }
 
   tell(name, body) {
-    this.handlers[`on${name}`]?.(body, this);
+    const handler = this.handlers[`on${name}`];
+    if (handler) handler(body, this);
+    else if (name === "error" || name === "revoked") console.warn(`arvados-events: ${name}`, body);
   }
 
   /** A frame that names this subscription. */
@@ -64,6 +66,7 @@ class Subscription {
     if (type === "caught_up") this.live = true;
     this.tell(type === "caught_up" ? "caughtup" : type, body);
     if (type === "revoked" || (type === "error" && !body.temporary)) this.connection.drop(this);
+    else if (type === "error") this.connection.again(this);
   }
 }
 
@@ -84,8 +87,8 @@ class LogSubscription extends Subscription {
   }
 
   request() {
-    const { files, tail, from } = this.options;
-    const log = { uuid: this.uuid, ...(files ? { files } : {}) };
+    // What is not known goes along: the server refuses it by its name.
+    const { tail, from, container, ...log } = { ...this.options, uuid: this.uuid };
     // Files that were not seen yet would otherwise begin at their first byte.
     if (tail !== undefined && !this.caughtUp) log.tail = tail;
     if (this.places.size) log.from = Object.fromEntries(this.places);
@@ -150,11 +153,12 @@ class ObjectSubscription extends Subscription {
   constructor(connection, id, handlers, uuid, options) {
     super(connection, id, handlers);
     this.uuid = uuid;
+    this.options = options;
     this.etag = options.etag;
   }
 
   request() {
-    return { object: { uuid: this.uuid, ...(this.etag ? { etag: this.etag } : {}) } };
+    return { object: { ...this.options, uuid: this.uuid, ...(this.etag ? { etag: this.etag } : {}) } };
   }
 
   shared(type, body) {
@@ -168,25 +172,20 @@ class EventsSubscription extends Subscription {
   constructor(connection, id, handlers, options) {
     super(connection, id, handlers);
     this.options = { ...options };
-    /** Events name no subscription: those before the server's answer are of one that was closed. */
-    this.begun = false;
   }
 
   request() {
-    this.begun = false;
     return { events: this.options };
   }
 
   named(type, body) {
-    if (type === "subscribed") this.begun = true;
     if (body.cursor) this.resumeAfter(body.cursor);
     super.named(type, body);
   }
 
+  /** A server of an earlier release does not say to which subscription an event is told. */
   shared(type, body) {
-    if (type !== "event" || !this.begun) return;
-    this.resumeAfter(body.cursor);
-    this.tell("event", body);
+    if (type === "event") this.named(type, body);
   }
 
   resumeAfter(cursor) {
@@ -225,13 +224,8 @@ export class ArvadosEvents {
     return this.add((id) => new ObjectSubscription(this, id, handlers, uuid, options));
   }
 
-  /** Changes of objects, as the filters in `options` say. A connection carries one of these. */
+  /** Changes of objects, as the filters in `options` say. */
   events(handlers, options = {}) {
-    for (const other of this.subscriptions.values()) {
-      if (other instanceof EventsSubscription) {
-        throw new Error("a connection carries one events subscription: close the other first");
-      }
-    }
     return this.add((id) => new EventsSubscription(this, id, handlers, options));
   }
 
@@ -264,6 +258,13 @@ export class ArvadosEvents {
     if (this.subscriptions.delete(subscription.id) && this.open) {
       this.send({ unsubscribe: { id: subscription.id } });
     }
+  }
+
+  /** The server could not begin a subscription just now. */
+  again(subscription) {
+    const { socket } = this;
+    const still = () => this.open && this.socket === socket && this.subscriptions.has(subscription.id);
+    setTimeout(() => still() && this.subscribe(subscription), 500 + backoff(2));
   }
 
   subscribe(subscription) {
@@ -318,6 +319,7 @@ export class ArvadosEvents {
     else if (type === "ping") this.send({ pong: {} });
     else if (type === "goodbye") this.pause = body.reconnect_after_ms;
     // The id of an event is that of its row.
+    else if (body.subscription !== undefined) this.subscriptions.get(body.subscription)?.named(type, body);
     else if (body.id !== undefined && type !== "event") this.subscriptions.get(body.id)?.named(type, body);
     else for (const one of [...this.subscriptions.values()]) one.shared(type, body);
   }

@@ -38,8 +38,8 @@ class Filters:
         """Whether nothing is left out."""
 
     def form(self, of_client: Hashable) -> Hashable:
-        """Equal for those who want the same events, in equal forms; None where they share none."""
-        if of_client is None or self.everything:
+        """Equal for those who want the same events, in equal forms."""
+        if self.everything:
             return of_client
         return of_client, self._wanted, self._below
 

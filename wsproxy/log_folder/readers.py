@@ -33,7 +33,7 @@ _COMMITTED = "Committed"
 class _NoWire:
     """What a reader's connection sends by itself: nothing. Its end is the reader's."""
 
-    joins, unsent = True, 0
+    unsent = 0
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader

@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from arvados_nats.contract import subjects
+from arvados_nats.contract.answers import Busy, Part
 from arvados_nats.errors import BadInput
 from wsproxy.native_api.events import NativeEvents
 from wsproxy.native_api.logs import NativeLogs
 from wsproxy.native_api.objects import NativeObjects
-from wsproxy.native_api.reply import Answer, Busy, GetJudge, Part
+from wsproxy.native_api.reply import Answer, GetJudge
 
 _AT_ONCE = 8
 """Answers that are made at once, each at most `native_reply.MAX_BYTES`; the others wait."""

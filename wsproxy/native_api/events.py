@@ -20,7 +20,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from arvados_nats.contract import events, streams, subjects
+from arvados_nats.contract import answers, events, streams, subjects
+from arvados_nats.contract.answers import Part
 from arvados_nats.contract.events import Event
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.nats.client import Nats
@@ -35,7 +36,7 @@ from wsproxy.events.filters import ANEW, GONE, Filters
 from wsproxy.events.principal import decide_event
 from wsproxy.events.stored_event import StoredEvent
 from wsproxy.native_api import reply as native_reply
-from wsproxy.native_api.reply import DEFAULT_BYTES, GetJudge, Part
+from wsproxy.native_api.reply import DEFAULT_BYTES, GetJudge
 
 MAX_EVENTS = 1000
 _EXAMINED = 20_000
@@ -79,7 +80,7 @@ class NativeEvents:
         gap, place = _begin(asked, cursor, created, first, last)
         judge = await get_judge()  # refuses a dead token before anything else is read
         if gap:
-            yield Part(headers={native_reply.GAP: gap})
+            yield Part(headers={answers.GAP: gap})
         async for run, reached in self._runs(place, last, page):
             if run:
                 run = await self._source.present.of(run)
@@ -89,7 +90,7 @@ class NativeEvents:
                     break
                 if part := page.part(stored, judge):
                     place_after = self._cursor(created, stored.sequence)
-                    part.headers[native_reply.CURSOR] = place_after
+                    part.headers[answers.CURSOR] = place_after
                     yield part
                 place = stored.sequence
             if page.full:
@@ -97,9 +98,9 @@ class NativeEvents:
             place = reached
         yield Part(
             headers={
-                native_reply.END: self._cursor(created, place),
-                native_reply.MORE: native_reply.flag(place < last),
-                native_reply.SEQUENCE: str(place),
+                answers.END: self._cursor(created, place),
+                answers.MORE: native_reply.flag(place < last),
+                answers.SEQUENCE: str(place),
             }
         )
 
@@ -201,7 +202,7 @@ class _Page:
         data = _encode(stored.event, pairs)
         self._events_left -= 1
         self._bytes_left -= len(data)
-        return Part(data, {native_reply.SEQUENCE: str(stored.sequence)})
+        return Part(data, {answers.SEQUENCE: str(stored.sequence)})
 
 
 def _encode(event: Event, pairs: list[tuple[str, str]]) -> bytes:

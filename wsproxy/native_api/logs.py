@@ -19,7 +19,8 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Meta
 
-from arvados_nats.contract import log_chunks, subjects
+from arvados_nats.contract import answers, log_chunks, subjects
+from arvados_nats.contract.answers import Part
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import BadInput
 from arvados_nats.nats.client import Nats
@@ -34,7 +35,7 @@ from wsproxy.logs.place import LogPlace
 from wsproxy.logs.saved import ContainerState
 from wsproxy.logs.stored import StoredLogs
 from wsproxy.native_api import reply as native_reply
-from wsproxy.native_api.reply import DEFAULT_BYTES, GetJudge, Part
+from wsproxy.native_api.reply import DEFAULT_BYTES, GetJudge
 from wsproxy.objects import history as object_history
 
 FILE, OFFSET, EPOCH = "Arvados-File", "Arvados-Offset", "Arvados-Epoch"
@@ -282,7 +283,7 @@ class _Reading:
         border = "" if to is None else str(to)
         return Part(
             headers={
-                native_reply.GAP: f"{place.offset}-{border}",
+                answers.GAP: f"{place.offset}-{border}",
                 FILE: self.file,
                 EPOCH: str(place.epoch),
                 **self.log.path(self.file),
@@ -318,8 +319,8 @@ def _listing(log: _Log) -> bytes:
 def _end(log: _Log, file: dict[str, str], place: LogPlace, *, more: bool, ended: bool) -> Part:
     return Part(
         headers={
-            native_reply.END: str(place.offset),
-            native_reply.MORE: native_reply.flag(more),
+            answers.END: str(place.offset),
+            answers.MORE: native_reply.flag(more),
             ENDED: native_reply.flag(ended),
             EPOCH: str(place.epoch),
             **file,

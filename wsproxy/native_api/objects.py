@@ -17,7 +17,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from arvados_nats.contract import subjects
+from arvados_nats.contract import answers, subjects
+from arvados_nats.contract.answers import Part
 from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client import object_messages
 from arvados_nats.permission_client.object_messages import Snapshot
@@ -28,7 +29,7 @@ from wsproxy.events.event_source import EventSource
 from wsproxy.native_api import reply as native_reply
 from wsproxy.native_api.events import extent
 from wsproxy.native_api.logs import LIVE
-from wsproxy.native_api.reply import GetJudge, Part
+from wsproxy.native_api.reply import GetJudge
 from wsproxy.objects import state as object_state
 
 ETAG = "Arvados-Etag"
@@ -63,9 +64,9 @@ class NativeObjects:
             yield Part(msgspec.json.encode(record), {ETAG: etag})
         yield Part(
             headers={
-                native_reply.END: self._cursors.encode(EventCursor(created, place)),
-                native_reply.MORE: native_reply.flag(False),
-                native_reply.SEQUENCE: str(place),
+                answers.END: self._cursors.encode(EventCursor(created, place)),
+                answers.MORE: native_reply.flag(False),
+                answers.SEQUENCE: str(place),
                 ETAG: etag,
                 **_live(snapshot, judge),
             }

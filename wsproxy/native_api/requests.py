@@ -17,7 +17,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import NoReturn, cast
 
-from arvados_nats.contract import subjects
+from arvados_nats.contract import answers, subjects
+from arvados_nats.contract.answers import Busy, Part
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.nats import responder
 from arvados_nats.nats.client import Message, Nats
@@ -29,9 +30,7 @@ from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.request_info import Holder
 from arvados_nats.permissions.rule import Identity
 from wsproxy import metrics
-from wsproxy.native_api import reply as native_reply
 from wsproxy.native_api.answers import OBJECT, SECONDS, Answers
-from wsproxy.native_api.reply import Busy, Part
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +78,7 @@ class NativeApi:
             async with self._answers.turn(sender.user_uuid):
                 return await self._answer(message, sender)
         except (BadInput, Refused, Busy) as error:
-            return await self._send(message.reply, native_reply.failure(error))
+            return await self._send(message.reply, answers.failure(error))
 
     async def _answer(self, message: Message, sender: Holder) -> str:
         async def judge() -> Judge:
@@ -93,11 +92,11 @@ class NativeApi:
                     async for part in answer:
                         outcome = await self._send(message.reply, part)
         except ArvadosNatsError as error:
-            outcome = await self._send(message.reply, native_reply.failure(error))
+            outcome = await self._send(message.reply, answers.failure(error))
             _note(message, sender, error)
         except TimeoutError:
             late = Unavailable("the answer takes too long")
-            outcome = await self._send(message.reply, native_reply.failure(late))
+            outcome = await self._send(message.reply, answers.failure(late))
         # The next answer begins when the server has this one, so little waits here.
         await self._nats.flush()
         return outcome
@@ -105,7 +104,7 @@ class NativeApi:
     async def _send(self, reply: str, part: Part) -> str:
         await self._nats.publish(reply, part.data, headers=part.headers)
         metrics.native_bytes.inc(len(part.data))
-        return native_reply.code(part)
+        return answers.code(part)
 
     async def _judge(self, sender: Holder) -> Judge:
         """What the sender's token may read now. Refused if it is dead."""

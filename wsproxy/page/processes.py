@@ -13,6 +13,7 @@ from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import Refused
 from wsproxy.page.fair import Fair
+from wsproxy.transport import query as query_fields
 
 MOST_PROCESSES = 100
 _MOST_PROJECTS = 300
@@ -42,6 +43,7 @@ class Processes:
     async def newest(self, token: Token, user: str, query: Mapping[str, str]) -> dict[str, Any]:
         """Those that nobody else's process asked for, each with its container; and the names of
         their owners. `project`: those in it, and in all projects below it."""
+        query_fields.only(query, "project", "name")
         filters: list[list[Any]] = [["requesting_container_uuid", "=", None]]
         owners: dict[str, str] = {}
         async with self._fair.turn(user):

@@ -17,6 +17,7 @@ from wsproxy.logs import search as log_search
 from wsproxy.logs.saved import Access, SavedLogs
 from wsproxy.logs.search import MOST_FOUND, Sought
 from wsproxy.page.fair import Fair
+from wsproxy.transport import query as query_fields
 
 SEARCHES = 8
 """Logs that are searched at a time; each costs Arvados and this process as much as a download."""
@@ -61,6 +62,7 @@ def _json(value: object) -> bytes:
 
 
 def _asked(query: Mapping[str, str]) -> Sought:
+    query_fields.only(query, "request", "container", "file", "text", "from", "to")
     try:
         start, stop = int(query.get("from", "")), int(query.get("to", ""))
     except ValueError:

@@ -39,7 +39,7 @@ class EventSubscription:
         self._caught_up = False
         self._stopped = False
         self._send_buffer = client.send_buffer
-        self._form = self._filters.form(client.form)
+        self._form = self._filters.form(client.form(id))
         """What all subscriptions with the same bytes for the same events have in common."""
 
     async def start(self) -> None:
@@ -104,7 +104,7 @@ class EventSubscription:
 
     def _accept(self, batch: Batch) -> None:
         send_buffer, form = self._send_buffer, self._form
-        if form is not None and not (self._filters.by_request and batch.shows_requests):
+        if not (self._filters.by_request and batch.shows_requests):
             made = batch.made.get(form)
             if made is None:
                 wanted = [stored for stored in batch.events if self._wants(stored)]
@@ -123,7 +123,7 @@ class EventSubscription:
         return self._filters.everything or self._filters.match(stored, self._shown(stored))
 
     def _encoded(self, stored: StoredEvent) -> bytes:
-        return self._client.encode(stored, self._message(stored))
+        return self._client.encode(stored, self._message(stored), self._id)
 
     def _message(self, stored: StoredEvent) -> Message:
         if stored.v1 is None:

@@ -53,12 +53,11 @@ class Client(Protocol):
 class EventClient(Client, Protocol):
     """A connection to which events can go in bytes that it shares with others."""
 
-    @property
-    def form(self) -> Hashable:
-        """Equal for all to whom the same events go as the same bytes; None: not even joined."""
+    def form(self, id: str) -> Hashable:
+        """Equal for all subscriptions to which the same events go as the same bytes."""
 
-    def encode(self, stored: StoredEvent, message: Message) -> bytes:
-        """An event in the form of this connection; `message`: in protocol v1."""
+    def encode(self, stored: StoredEvent, message: Message, id: str) -> bytes:
+        """An event for a subscription in the form of this connection; `message`: in protocol v1."""
 
 
 class Subscription(Protocol):

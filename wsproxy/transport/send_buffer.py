@@ -36,9 +36,6 @@ CLOSE_SECONDS = 10.0
 class Wire(Protocol):
     """What carries the bytes of a send buffer."""
 
-    joins: bool
-    """Whether encoded messages, one after the other, are one piece as good as several."""
-
     @property
     def unsent(self) -> int:
         """Bytes handed over and not yet taken by the kernel."""

@@ -19,8 +19,6 @@ from wsproxy.transport.send_buffer import HIGH_WATER, SendBuffer
 class SseWire:
     """To a `SendBuffer`, a `Wire`. Nothing is sent before `begin`; `ended` is called at its end."""
 
-    joins = True
-
     def __init__(self, send: Send, ended: Callable[[], None]) -> None:
         self._send = send
         self._ended = ended

@@ -84,8 +84,6 @@ class _ServerState(Protocol):
 class Socket(asyncio.Protocol):
     """One WebSocket; to a `SendBuffer` it is a `Wire`."""
 
-    joins = True
-
     def __init__(
         self, config: _Config, server_state: _ServerState, app_state: dict[str, Any]
     ) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Hashable
 from typing import Any
 
 from arvados_nats.arvados.tokens import Token
@@ -30,10 +30,10 @@ from wsproxy.subscriptions.object_subscription import ObjectSubscription
 from wsproxy.subscriptions.subscription import Subscription
 from wsproxy.transport import failures
 from wsproxy.transport.close_codes import CloseCode
-from wsproxy.transport.frames import Message
+from wsproxy.transport.frames import Message, text_frame
 from wsproxy.transport.incoming import Incoming
 from wsproxy.transport.limits import Place, TooMany
-from wsproxy.transport.send_buffer import SendBuffer, Wire
+from wsproxy.transport.send_buffer import SendBuffer
 from wsproxy.v1.session import Admit, Begin, Bounds, Close, Say, SessionV1, Step, Stop
 
 logger = logging.getLogger(__name__)
@@ -197,13 +197,11 @@ class ConnectionV1:
     def send(self, message: Message) -> None:
         self.send_buffer.write(message)
 
-    @property
-    def form(self) -> type[Wire] | None:
-        wire = self.send_buffer.wire
-        return type(wire) if wire.joins else None
+    def form(self, id: str) -> Hashable:
+        return id
 
-    def encode(self, stored: StoredEvent, message: Message) -> bytes:
-        return self.send_buffer.wire.encode(message)
+    def encode(self, stored: StoredEvent, message: Message, id: str) -> bytes:
+        return message.form(id, lambda text: text_frame(messages_v1.told_to(id, text)))
 
     def tell(self, message: messages_v1.ServerMessage) -> None:
         self.send_buffer.write(Message(encode(message)))

@@ -99,7 +99,7 @@ class SessionV1:
                 raise BadInput("messages are text frames")
             message = requests.decode(frame)
         except BadInput as error:
-            return [_error("bad_message", str(error))]
+            return [_error("bad_message", str(error), requests.id_in(frame))]
         match message:
             case Auth(token=token):
                 self._asking = True
@@ -111,7 +111,9 @@ class SessionV1:
             case Subscribe():
                 return [self._subscribe(message, len(frame))]
             case Unsubscribe(id=id):
-                return [Stop(id) if self.forget(id) else _error("no_such_id", _NO_SUCH_ID, id)]
+                if not self.forget(id):
+                    return [_error("no_such_id", _NO_SUCH_ID, id)]
+                return [Stop(id), Say(messages.Unsubscribed(id))]
 
     def _subscribe(self, message: Subscribe, weight: int) -> Step:
         kept = weight + sum(self._weights.values())

@@ -27,6 +27,7 @@ from wsproxy.logs.place import LogPlace
 from wsproxy.services import Services
 from wsproxy.subscriptions.log_subscription import LogSubscription
 from wsproxy.transport import failures
+from wsproxy.transport import query as query_fields
 from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Receive, Send
 from wsproxy.transport.limits import UNKNOWN_SECONDS, Place, TooMany
@@ -37,6 +38,7 @@ HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": still here\n\n"
 RETRY = b"retry: 1000\n\n"
 _ID = "log"
+_QUERY = ("files", "tail", "from", "last_event_id", "lastEventId")
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store, no-transform"),
@@ -181,6 +183,7 @@ def target_of(
     `files` are names separated by commas, `tail` a number of lines, `from` a place
     (`stdout.txt:4711`, several separated by commas). BadInput names what makes no sense.
     """
+    query_fields.only(query, *_QUERY)
     files = query["files"].split(",") if query.get("files") else None
     if last_event_id:
         cursor = services.cursors.log(last_event_id)

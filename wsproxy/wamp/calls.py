@@ -18,18 +18,17 @@ from typing import Any, cast
 
 import msgspec
 
-from arvados_nats.contract import events, subjects
+from arvados_nats.contract import answers, events, subjects
+from arvados_nats.contract.answers import Part
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.protocol_v1.messages import NOT_READABLE
 from arvados_nats.protocol_v1.requests import EventsTarget
 from wsproxy.cursors import EventCursor
 from wsproxy.logins.logins import Login
-from wsproxy.native_api import reply
 from wsproxy.native_api.answers import OBJECT, SECONDS
 from wsproxy.native_api.events import MAX_EVENTS
 from wsproxy.native_api.logs import OFFSET
-from wsproxy.native_api.reply import Part
 from wsproxy.services import Services
 from wsproxy.subscriptions.event_subscription import event_of
 from wsproxy.wamp import messages
@@ -79,6 +78,8 @@ class _Answer:
         if self._args:
             raise BadInput("send keyword arguments, which are those of a native client's request")
         if name == subjects.API_WHOAMI:
+            if kwargs:
+                raise BadInput("whoami takes no arguments")
             return [[], self._whoami(await self._judge())]
         if name in self._services.answers.by_name:
             return [[], _shown(await self._parts(name, {**kwargs, **_bounded(kwargs)}))]
@@ -131,7 +132,7 @@ class _Answer:
             "max_bytes": MAX_BYTES,
         }
         parts = await self._parts(subjects.API_EVENTS, request)
-        if any(reply.GAP in part.headers for part in parts) and asked.after_publication:
+        if any(answers.GAP in part.headers for part in parts) and asked.after_publication:
             raise Unavailable("events after this publication are not kept any more")
         told = [part for part in parts if part.data]
         return [self._told(topic, part) for part in told]
@@ -141,10 +142,10 @@ class _Answer:
         return {
             "timestamp": event.created_at,
             "subscription": topic.id,
-            "publication": int(part.headers[reply.SEQUENCE]),
+            "publication": int(part.headers[answers.SEQUENCE]),
             "details": msgspec.Raw(topic.details(event)),
             "args": [],
-            "kwargs": {"event": event_of(event, part.headers[reply.CURSOR])},
+            "kwargs": {"event": event_of(event, part.headers[answers.CURSOR])},
         }
 
 

@@ -53,7 +53,6 @@ class Subscriber:
         self._topic = topic
         self._request = request
         self._retained = topic.retained
-        self.form = topic.id
 
     @property
     def login(self) -> Login:
@@ -62,7 +61,10 @@ class Subscriber:
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._connection.spawn(work)
 
-    def encode(self, stored: StoredEvent, message: Message) -> bytes:
+    def form(self, id: str) -> int:
+        return self._topic.id
+
+    def encode(self, stored: StoredEvent, message: Message, id: str) -> bytes:
         details = self._topic.details(stored.event)
         event = messages.event(self._topic.id, stored.sequence, details, message.text)
         return text_frame(event)

@@ -12,61 +12,24 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import msgspec
-from msgspec import Meta, Struct
 
 from arvados_nats.contract import subjects
 from arvados_nats.contract.events import Event
 from arvados_nats.errors import MALFORMED, BadInput
-from arvados_nats.protocol_v1.requests import (
-    EventsTarget,
-    From,
-    LogTarget,
-    ObjectTarget,
-    Target,
-    Text,
-    Words,
-)
+from arvados_nats.protocol_v1.requests import EventsTarget, LogTarget, ObjectTarget, Target
 from wsproxy.wamp.messages import Subscribe
 
 EVENT = "arvados.event"
 _LOG = ("arvados", "log")
 _OBJECT = ("arvados", "object")
-_WORDS = ("owner", "kind", "type")
 
 
 class BadTopic(BadInput):
     """There is no such topic."""
-
-
-class LogOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """As of a v1 `log` subscription."""
-
-    files: Annotated[list[Text], Meta(max_length=100)] | None = None
-    from_: Annotated[dict[Text, From], Meta(max_length=100)] | None = msgspec.field(
-        default=None, name="from"
-    )
-    tail: Annotated[int, Meta(ge=0, le=10_000)] | None = None
-    container: Text | None = None
-    former: Annotated[dict[Text, dict[Text, From]], Meta(max_length=10)] | None = None
-
-
-class ObjectOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """As of a v1 `object` subscription."""
-
-    etag: Text | None = None
-
-
-class EventOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """As of a v1 `events` subscription; owners, kinds and types stand in the topic."""
-
-    cursor: Annotated[str, Meta(max_length=256)] | None = None
-    begin: Literal["now", "oldest"] = "now"
-    below: bool = False
-    objects: Words | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +64,16 @@ def topic_of(message: Subscribe) -> Topic:
     number = _id(match, uri)
     if words[:2] == ("arvados", "event"):
         found = _event_words(words[2:], match)
-        target = _events(found, given)
+        owners, kinds, types = ([word] if word else None for word in found)
+        target = _target(EventsTarget, given, owners=owners, kinds=kinds, event_types=types)
         pattern = None if match == "exact" else found
         return Topic(number, uri, target, False, pattern)
     if match == "exact" and len(words) == 3 and subjects.is_uuid(words[2]):
         if words[:2] == _LOG:
-            log = _read(given, LogOptions)
-            places = (log.files, log.from_, log.tail, log.container, log.former)
-            return Topic(number, uri, LogTarget(words[2], *places), False)
+            return Topic(number, uri, _target(LogTarget, given, uuid=words[2]), False)
         if words[:2] == _OBJECT:
-            etag = _read(given, ObjectOptions).etag
-            return Topic(number, uri, ObjectTarget(words[2], etag), options.get_retained)
+            state = _target(ObjectTarget, given, uuid=words[2])
+            return Topic(number, uri, state, options.get_retained)
     raise BadTopic(
         "topics are arvados.log.<uuid>, arvados.object.<uuid>, arvados.event.<owner>.<kind>.<type>"
     )
@@ -132,22 +94,6 @@ def _event_words(words: tuple[str, ...], match: str) -> tuple[str | None, str | 
     return owner or None, kind or None, typed or None
 
 
-def _events(
-    words: tuple[str | None, str | None, str | None], given: dict[str, Any]
-) -> EventsTarget:
-    options = _read(given, EventOptions)
-    owners, kinds, types = ([word] if word else None for word in words)
-    return EventsTarget(
-        owners=owners,
-        below=options.below,
-        objects=options.objects,
-        kinds=kinds,
-        event_types=types,
-        cursor=options.cursor,
-        begin=options.begin,
-    )
-
-
 def _query(text: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(unquote(text, errors="strict"), type=dict[str, Any])
@@ -155,12 +101,15 @@ def _query(text: str) -> dict[str, Any]:
         raise BadInput("behind ? in a topic stands JSON, percent-encoded") from error
 
 
-_T = TypeVar("_T", LogOptions, ObjectOptions, EventOptions)
+_T = TypeVar("_T", LogTarget, ObjectTarget, EventsTarget)
 
 
-def _read(given: dict[str, Any], kind: type[_T]) -> _T:
+def _target(kind: type[_T], given: dict[str, Any], **named: Any) -> _T:
+    """What the topic names, and where to begin as of a v1 subscription to the same."""
+    if twice := sorted(named.keys() & given.keys()):
+        raise BadInput(f"x_arvados: {twice[0]} stands in the topic")
     try:
-        return msgspec.convert(given, kind)
+        return msgspec.convert({**given, **named}, kind)
     except msgspec.ValidationError as error:
         raise BadInput(f"x_arvados: {error}") from error
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
+from arvados_nats.contract import answers
+from arvados_nats.contract.answers import Busy
 from arvados_nats.errors import BadInput, Refused, Unavailable
 from arvados_nats.permissions.grants import OWNED, Grants
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import Identity
 from tests.support.made_events import COLLECTION, PROJECT, USER, made
 from wsproxy.cursors import EventCursor
-from wsproxy.native_api import reply as native_reply
 from wsproxy.native_api.events import EventsRequest, _begin, _Page, pattern
-from wsproxy.native_api.reply import Busy
 
 REQUEST = "zzzzz-xvhdp-request00000000"
 CONTAINER = "zzzzz-dz642-container000000"
@@ -137,9 +137,9 @@ def test_where_a_page_begins(begin: Any, cursor: Any, gap: bool, place: int) -> 
 )
 def test_errors_say_what_to_do_and_no_more(error: Any, code: str, temporary: bool) -> None:
     """What is down is nobody's business outside."""
-    part = native_reply.failure(error)
+    part = answers.failure(error)
     found = json.loads(part.data)
     assert part.headers == {"Arvados-Error": code}
     assert (found["code"], found["temporary"]) == (code, temporary)
     assert "secret" not in found["error"]
-    assert native_reply.code(part) == code
+    assert answers.code(part) == code

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from arvados_nats.contract.answers import Part
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd, FileEnd
 from wsproxy.logs.pieces import Found, StreamPage, join
 from wsproxy.logs.place import LogPlace
 from wsproxy.native_api.logs import _Log, _Reading
-from wsproxy.native_api.reply import Part
 
 CONTAINER = "zzzzz-dz642-000000000000001"
 REQUEST = "zzzzz-xvhdp-000000000000001"

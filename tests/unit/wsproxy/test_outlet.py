@@ -23,8 +23,6 @@ from wsproxy.transport.send_buffer import (
 class Pipe:
     """A wire whose other end takes what it is told to take."""
 
-    joins = True
-
     def __init__(self) -> None:
         self.writes: list[bytes] = []
         self.unsent = 0

@@ -78,7 +78,10 @@ def test_a_subscription_has_a_name_of_its_own() -> None:
     one = ready()
     assert codes(one.received(subscribe())) == [Begin("a", EventsTarget())]
     assert codes(one.received(subscribe())) == ["id_in_use"]
-    assert one.received(frame("unsubscribe", id="a")) == [Stop("a")]
+    assert one.received(frame("unsubscribe", id="a")) == [
+        Stop("a"),
+        Say(messages.Unsubscribed("a")),
+    ]
     assert codes(one.received(frame("unsubscribe", id="a"))) == ["no_such_id"]
     for over in (
         lambda: one.failed("a", Refused("no")),

@@ -1,0 +1,4 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What a right client does: frames of each protocol, and who plays them to any client."""
