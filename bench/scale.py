@@ -13,7 +13,8 @@ projects are made in 3 s (`ten`).
 is done several times; `other`: the rows that have nothing to do with it, and `ratio_other_p99`
 against `none`; `cpu` of each service, and `more_cpu_s` of all than with `none`, for each time;
 `nats_kib`: what NATS took in and gave out more than with `none`.
-`fill_s`: until all sockets of a proxy that was just started get live rows.
+`fill_s`: until all sockets of a proxy that was just started get live rows. `logins`: then each of
+the users logs in at NATS with a pattern of the tree; `logins_refused` of them could not.
 `--growth`: the same at ten times the projects, and the ratios of delay and CPU of one project.
 `--peer arvados-ws`: the same acts with its sockets, on the same database, after ours.
 """
@@ -32,8 +33,9 @@ from typing import Any
 
 import httpx
 
+from bench import clients as crowds
 from bench import cluster as world
-from bench import command, compared, figures, processes
+from bench import command, compared, figures, native, processes
 from bench.cluster import World
 from bench.compared import ROW_ID, Side
 from bench.crowd_process import Heard
@@ -48,6 +50,13 @@ _TIMES = 8
 """Projects that are made, or moves, in one act, each alone."""
 _WITHIN = 60.0
 _ROW_OF = "SELECT id FROM logs WHERE object_uuid = $1 ORDER BY id DESC LIMIT 1"
+
+_GROWTH = {
+    "delay": "project_last_p50_ms",
+    "cpu": "project_cpu_s",
+    "fill": "fill_s",
+    "logins": "logins_per_second",
+}
 
 Done = tuple[str, float]
 """An object whose last row everybody must hear of, and when it was committed."""
@@ -205,6 +214,25 @@ async def _filled(made: World, side: Side, users: int, exits: AsyncExitStack) ->
     return time.monotonic() - began
 
 
+async def _logins(made: World, tree: Tree, users: int) -> Figures:
+    """Native logins of all users, whose tokens the callout does not know yet."""
+    host, _, port = made.sandbox.nats.url.rpartition("//")[2].rpartition(":")
+    hellos = [
+        native.login(user.token, [f"arvados.live.{tree.top.uuid}.>"]) for user in made.users[:users]
+    ]
+    async with crowds.clients() as natives:
+        began = time.monotonic()
+        took = await natives.login((host, int(port)), hellos)
+        seconds = time.monotonic() - began
+        await natives.close()
+    admitted = [one for one in took if one >= 0]
+    return {
+        "logins_refused": len(took) - len(admitted),
+        "logins_per_second": len(admitted) / seconds,
+        **figures.delays(admitted, "logins_"),
+    }
+
+
 async def measure(users: int, projects: int, *, peer: bool = False) -> dict[str, Any]:
     """All figures of one size."""
     async with AsyncExitStack() as exits:
@@ -216,6 +244,7 @@ async def measure(users: int, projects: int, *, peer: bool = False) -> dict[str,
         pids["nats"] = made.sandbox.nats.pid
         leaving = made.users[users:]
         found: dict[str, Any] = {"fill_s": await _filled(made, side, users, exits)}
+        found |= await _logins(made, tree, users)
         found |= await _acts(Scene(made, tree, side, pids, leaving))
         stack.require(services)
         if peer:
@@ -254,7 +283,7 @@ def main(arguments: list[str]) -> dict[str, Any]:
     if options.growth:
         small = asyncio.run(measure(options.users, options.projects // 10))
         report |= {f"small_{name}": value for name, value in small.items()}
-        for ratio, name in (("delay", "project_last_p50_ms"), ("cpu", "project_cpu_s")):
+        for ratio, name in _GROWTH.items():
             report[f"ratio_growth_{ratio}"] = figures.ratio(report[name], small[name])
     report["load"] = processes.load()
     for line in figures.lines(report):

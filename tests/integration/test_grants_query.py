@@ -15,10 +15,11 @@ import msgspec
 import pytest
 
 from arvados_nats.admin.permission_recording import PLAIN, WITH_TRASH, Recording, World
+from arvados_nats.permissions.grant_subjects import subscriptions
 from arvados_nats.permissions.grants import MANAGES_OWNED
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.object_facts import ObjectFacts, timestamp
-from arvados_nats.permissions.rule import Decision
+from arvados_nats.permissions.rule import Decision, Identity
 from publishers.permissions.query import GrantsQuery
 from publishers.permissions.token_query import TokenQuery
 from publishers.postgres import database as postgres
@@ -231,6 +232,36 @@ async def test_what_is_below_a_share_is_not_read(
     assert not {inner.uuid, theirs.uuid, alice.uuid, carol.uuid} & grants.targets.keys()
     assert grants.targets[tree.uuid] & MANAGES_OWNED
     assert not grants.targets[mine.uuid] & MANAGES_OWNED
+
+
+_A_TREE = """
+WITH made AS (
+    INSERT INTO groups
+      (uuid, owner_uuid, name, group_class, created_at, updated_at, modified_at)
+    SELECT $3 || lpad(n::text, 10, '0'), $1, n::text, 'project', now(), now(), now()
+    FROM generate_series(1, 100000) AS n
+    RETURNING uuid
+)
+INSERT INTO materialized_permissions SELECT $2, uuid, 1, true FROM made
+"""
+
+
+async def test_a_tree_of_a_hundred_thousand_projects_is_a_handful_of_patterns(
+    database: Database, reader: postgres.Database, writer: asyncpg.Connection
+) -> None:
+    """Somebody who can read them through one share: at most twenty, whatever the number."""
+    query = GrantsQuery(reader, role_groups_visible=True)
+    async with open_cluster(database.dsn) as cluster:
+        alice, bob = await cluster.user("alice"), await cluster.user("bob")
+        tree = await cluster.project("tree", owner=alice)
+        await cluster.share(tree, bob)
+        unique = f"zzzzz-j7d0g-{bob.uuid[-5:]}"
+        await writer.execute(_A_TREE, tree.uuid, bob.uuid, unique)
+        grants = (await query.read([bob.uuid])).grants[bob.uuid]
+    found = subscriptions(Identity("zzzzz-gj3su-00000000000mine", bob.uuid), grants, 8000)
+
+    assert f"arvados.live.{tree.uuid}.>" in found.patterns
+    assert len(found.patterns) <= 20
 
 
 async def test_a_row_that_arvados_forgot_is_read(

@@ -11,8 +11,9 @@ scope, `scope["extensions"]["arvados.socket"]`, and talks to it alone (`incoming
 
 A peer has one pong at a time to fetch, the newest (RFC 6455 5.5.3).
 
-websockets logs headers and frames at DEBUG (docs/facts/realtime.md 0.7). It gets no query string to
-see: it is cut off the request before, and kept in `Socket.query`.
+uvicorn has parsed the request, and says it again in one piece: here it is only taken apart, and
+websockets answers what of it is a handshake. It logs headers and frames at DEBUG
+(docs/facts/realtime.md 0.7), and gets no query string to see: that is kept in `Socket.query`.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from http import HTTPStatus
 from typing import Any, Protocol, cast
 
 from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHeader
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from arvados_nats.service import door
@@ -66,6 +69,10 @@ logger = logging.getLogger(__name__)
 _silent = logging.getLogger(f"{__name__}.silent")
 _silent.disabled = True
 
+_handshake = ServerProtocol(logger=_silent)
+"""Answers all handshakes; it keeps the last that failed, and no other."""
+_OF_HANDSHAKES = ("connection", "upgrade", "origin", "sec-websocket-")
+
 
 class _Config(Protocol):
     """What is used of uvicorn's configuration."""
@@ -90,13 +97,15 @@ class Socket(asyncio.Protocol):
         self._app = config.loaded_app
         self._server = server_state
         self._loop = asyncio.get_running_loop()
-        self.conn = ServerProtocol(max_size=config.ws_max_size, logger=_silent)
+        self.conn = ServerProtocol(state=State.OPEN, max_size=config.ws_max_size, logger=_silent)
+        """Of what comes after the handshake."""
         self.transport: asyncio.Transport
         self.query: dict[str, str] = {}
         self.send_buffer: SendBuffer | None = None
         self.heard_at = self._loop.time()
         """Loop time at which the peer last sent anything."""
         self.inbound = Inbound(self._hear, self._waits)
+        self._asked = False
         self._response: Response | None = None
         self._open = False
         """Between the handshake and the first word of a goodbye."""
@@ -127,7 +136,11 @@ class Socket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self._loop.time()
-        self.inbound.take(data)
+        if self._asked:
+            self.inbound.take(data)
+        else:
+            self._asked = True
+            self._ask(data)
 
     def pause_writing(self) -> None:
         self._full = True
@@ -164,9 +177,7 @@ class Socket(asyncio.Protocol):
         units = 0
         try:
             for event in self.conn.events_received():
-                if isinstance(event, Request):
-                    self._asked(event)
-                elif isinstance(event, Frame):
+                if isinstance(event, Frame):
                     units += cost(event)
                     self._frame(event)
         except BadFrames as error:
@@ -211,31 +222,40 @@ class Socket(asyncio.Protocol):
 
     # The handshake.
 
-    def _asked(self, request: Request) -> None:
-        path, _, query = request.path.partition("?")
+    def _ask(self, head: bytes) -> None:
+        line, *fields = head.decode("latin-1").rstrip("\r\n").split("\r\n")
+        method, target, _ = line.split(" ")
+        path, _, query = target.partition("?")
         self.query = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
-        request.path = path
-        response = self.conn.accept(request)
+        headers = [(name.lower(), value) for name, _, value in (f.partition(": ") for f in fields)]
+        if method != "GET":
+            self.refuse(HTTPStatus.METHOD_NOT_ALLOWED, "a handshake is a GET\n")
+            return
+        of_handshake = [field for field in headers if field[0].startswith(_OF_HANDSHAKES)]
+        try:
+            response = _handshake.accept(Request(path, Headers(of_handshake)))
+        except InvalidHeader as error:
+            self.refuse(HTTPStatus.BAD_REQUEST, f"{error}\n")
+            return
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._respond(response)
             return
         self._response = response
-        task = self._loop.create_task(self._serve(self._scope(request)))
+        task = self._loop.create_task(self._serve(self._scope(path, headers)))
         self._server.tasks.add(task)
         task.add_done_callback(self._server.tasks.discard)
 
-    def _scope(self, request: Request) -> dict[str, Any]:
+    def _scope(self, path: str, headers: Sequence[tuple[str, str]]) -> dict[str, Any]:
         address = self.transport.get_extra_info("peername")
-        offered = ",".join(request.headers.get_all("Sec-WebSocket-Protocol"))
+        offered = ",".join(value for name, value in headers if name == "sec-websocket-protocol")
         return {
             "type": "websocket",
             "scheme": "ws" if self._file is not None else "wss",
             "client": tuple(address[:2]) if isinstance(address, tuple) else None,
-            "path": urllib.parse.unquote(request.path),
+            "path": urllib.parse.unquote(path),
             "query_string": b"",
             "headers": [
-                (name.lower().encode("ascii"), value.encode("latin-1", "replace"))
-                for name, value in request.headers.raw_items()
+                (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers
             ],
             "subprotocols": [word.strip() for word in offered.split(",") if word.strip()],
             "extensions": {EXTENSION: self},
@@ -259,8 +279,7 @@ class Socket(asyncio.Protocol):
             return
         if subprotocol is not None:
             response.headers["Sec-WebSocket-Protocol"] = subprotocol
-        self.conn.send_response(response)
-        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.write(response.serialize())
         self._open = True
         self.inbound.pace = pace
         self.inbound.go_on()
@@ -279,8 +298,7 @@ class Socket(asyncio.Protocol):
 
     def _respond(self, response: Response) -> None:
         self._response = None
-        self.conn.send_response(response)
-        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.write(response.serialize())
         self._close_transport()
 
     # The application's side.
