@@ -48,9 +48,10 @@ test-newest:
 test-ages: $(VENV)/.test $(PAGE)
 	$(BIN)/python -m pytest tests/ages tests/integration/test_ages.py
 
-# Everything fails once, in some five minutes; MINUTES=60 goes on with faults by chance.
+# Everything fails once, in some five minutes; MINUTES=60 goes on with faults by chance. TABLE names a file for the
+# table, which grows with each round, and beside which the histories of bad rounds are kept.
 test-faults: $(VENV)/.test
-	ARVADOS_NATS_FAULTS_MINUTES=$(or $(MINUTES),0) $(BIN)/python -m pytest -s -m 'storm or not storm' tests/faults
+	ARVADOS_NATS_FAULTS_MINUTES=$(or $(MINUTES),0) ARVADOS_NATS_FAULTS_TABLE=$(TABLE) $(BIN)/python -m pytest -s -m 'storm or not storm' tests/faults
 
 # Handfuls of hostile messages to every stream, with all services at work; 40 a minute.
 test-hostile: $(VENV)/.test

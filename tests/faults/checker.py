@@ -57,13 +57,16 @@ class Verdict:
     leaked: int = 0
     late: int = 0
     told: int = 0
+    failed: int = 0
+    """Faults that could not be carried out."""
     recovery: float = 0.0
     examples: list[str] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
         """Nothing is missing, came twice, out of turn, late, or to somebody who may not have it."""
-        return not (self.lost or self.doubled or self.reordered or self.leaked or self.late)
+        bad = self.lost or self.doubled or self.reordered or self.leaked or self.late
+        return not (bad or self.failed)
 
 
 def read(lines: Iterable[str | bytes]) -> list[Step]:

@@ -34,9 +34,18 @@ async def _killed(storm: Storm, name: str) -> None:
 async def _stopped(storm: Storm, name: str) -> None:
     process = storm.stack.services[name].process
     assert process is not None
-    os.kill(process.pid, signal.SIGSTOP)
+    await _stood_still(process.pid)
+
+
+async def _stood_still(pid: int) -> None:
+    os.kill(pid, signal.SIGSTOP)
     await asyncio.sleep(5)
-    os.kill(process.pid, signal.SIGCONT)
+    os.kill(pid, signal.SIGCONT)
+
+
+async def _nats_stopped(storm: Storm) -> None:
+    """It answers for its streams as soon as it goes on, and lacks what came meanwhile."""
+    await _stood_still(random.choice(storm.servers).pid)
 
 
 async def _nats_killed(storm: Storm) -> None:
@@ -163,6 +172,7 @@ FAULTS: dict[str, Callable[[Storm], Awaitable[None]]] = {
     "wsproxy stopped for 5 s": lambda s: _stopped(s, "wsproxy-2"),
     "authcallout killed": lambda s: _killed(s, "authcallout"),
     "a NATS server killed": _nats_killed,
+    "a NATS server stopped for 5 s": _nats_stopped,
     "stream leaders step down": _step_down,
     "store of one NATS server lost": lambda s: _lose(s.servers[2:]),
     "store of all NATS servers lost": lambda s: _lose(s.servers),

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats.server_config import AccountLimits
 from sandbox import nats_server, ports, postgres
 from sandbox import sandbox as whole_sandbox
@@ -135,6 +136,18 @@ class Storm:
             await self.sandbox.cluster.write_log(self.container, FILE, _LINE % n)
             self.note("write", stream=LOG, n=n)
             await asyncio.sleep(_EVERY)
+
+    async def mend(self) -> None:
+        """Start what a fault that failed half-way has left behind."""
+        self.database_lines[0].refusing = False
+        for server in self.servers:
+            with contextlib.suppress(ArvadosNatsError):
+                await server.restart()
+                await server.healthy()
+        for service in self.stack.services.values():
+            if service.process is None or not service.process.running:
+                with contextlib.suppress(ArvadosNatsError):
+                    await service.start()
 
     async def reading(self, within: float) -> bool:
         """Whether everybody who may has soon read something of each stream."""
