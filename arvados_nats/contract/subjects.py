@@ -48,6 +48,8 @@ RUNS_GET = "arvados.runs.get"
 """Inside ARVADOS: containers and their requests as the database has them now (`runs_wire`)."""
 LOG_INTEREST = "arvados.interest.logs"
 """Readers announce here that somebody watches a container: `arvados.interest.logs.<container>`."""
+LOG_INTEREST_ASKED = "arvados.interest.asked"
+"""A publisher of logs that has just begun asks here what is watched, so that it is told at once."""
 LOG_TAILERS = "arvados.publishers.logs"
 """Container log publishers announce themselves here: `arvados.publishers.logs.<replica>`."""
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which replica reads the log of which container.
 
-Replicas announce themselves on NATS every second. Each container belongs to the live replica with
+Replicas announce themselves on NATS twice a second. Each container belongs to the live replica with
 the highest hash of the two names (rendezvous hashing): all replicas find the same one without
 talking about it, and one that comes or goes moves only its own share. Views differ for a moment
 when the membership changes; then two replicas may read the same log, and fencing
@@ -26,8 +26,8 @@ from publishers.container_logs import metrics as log_metrics
 
 logger = logging.getLogger(__name__)
 
-ANNOUNCE_SECONDS = 1.0
-EXPIRE_SECONDS = 3.5
+ANNOUNCE_SECONDS = 0.5
+EXPIRE_SECONDS = 2.0
 _SETTLE_SECONDS = 0.3
 _HERE, _LEAVING = b"here", b"leaving"
 

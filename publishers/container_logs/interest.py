@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which containers somebody watches now.
 
-Whoever shows a log publishes an empty message on `arvados.interest.logs.<container>` at once and
-then about every 10 s while it goes on; the interest ends 30 s after the last of them. Nothing
-depends on it but the pace of the tailers: who announces nothing gets the log all the same, later.
+Whoever shows a log publishes an empty message on `arvados.interest.logs.<container>` at once, then
+about every 10 s while it goes on, and when a publisher that has just begun asks; the interest ends
+30 s after the last of them. Nothing depends on it but the pace of the tailers: who announces
+nothing gets the log all the same, later.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ async def listen(nats: Nats, interest: Interest) -> None:
 
     subscription = await nats.subscribe(subjects.log_interest("*"), heard)
     try:
+        await nats.publish(subjects.LOG_INTEREST_ASKED)
         while True:
             interest.sweep()
             await asyncio.sleep(ANNOUNCE_SECONDS / 2)

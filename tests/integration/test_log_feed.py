@@ -20,6 +20,8 @@ from arvados_nats.contract.log_chunks import ContainerEnd, FileEnd
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys
+from publishers.container_logs import interest as log_interest
+from publishers.container_logs.interest import Interest
 from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
 from tests.support.log_readers import LossyHub, chunks, join, publish
@@ -427,6 +429,28 @@ async def test_interest_is_announced_while_somebody_reads(
     hubs.open(job.uuid)
     async with asyncio.timeout(60):
         await heard.wait()
+
+
+async def test_a_publisher_that_has_just_begun_hears_at_once_what_is_watched(
+    hubs: LogHubs, world: log_world.World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks; else it would look seldom until the next announcement, long after a take-over."""
+    monkeypatch.setattr("wsproxy.logs.hubs.INTEREST_SECONDS", 3600.0)
+    job = await world.job()
+    announced = asyncio.Event()
+
+    async def hear(_: Message) -> None:
+        announced.set()
+
+    subscription = await world.nats.subscribe(subjects.log_interest(job.uuid), hear)
+    await world.nats.flush()
+    hubs.open(job.uuid)
+    await asyncio.wait_for(announced.wait(), 60)
+    await subscription.unsubscribe()
+    begun, interest = asyncio.Event(), Interest()
+    interest.on_begin(lambda uuid: begun.set() if uuid == job.uuid else None)
+    async with background(log_interest.listen(world.nats, interest)):
+        await asyncio.wait_for(begun.wait(), 60)
 
 
 async def test_reads_are_shared_by_all_readers_of_a_container(

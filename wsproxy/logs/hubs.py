@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hubs of all containers whose logs somebody reads, from the first reader to the last.
 
-While a container is watched its interest is announced every 10 s, so that the container log
-publisher looks often.
+While a container is watched its interest is announced every 10 s, and when a publisher asks, so
+that the container log publisher looks often.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import Counter
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import Unavailable
-from arvados_nats.nats.client import Nats
+from arvados_nats.nats.client import Message, Nats
 from wsproxy import metrics
 from wsproxy.logs.history import LogHistory
 from wsproxy.logs.hub import LogHub
@@ -51,6 +51,7 @@ class LogHubs:
         self._nats.on_change(self._connection_changed)
         async with asyncio.TaskGroup() as self._tasks:
             self._tasks.create_task(self._watch_the_stream())
+            await self._nats.subscribe(subjects.LOG_INTEREST_ASKED, self._asked)
             while True:
                 self._announce_now.clear()
                 await self._announce()
@@ -107,6 +108,9 @@ class LogHubs:
             _, task = self._hubs.pop(container)
             metrics.log_hubs.set(len(self._hubs))
             task.cancel()
+
+    async def _asked(self, _: Message) -> None:
+        self._announce_now.set()
 
     async def _announce(self) -> None:
         for container, (hub, _) in tuple(self._hubs.items()):
