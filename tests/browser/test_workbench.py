@@ -1,14 +1,21 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""A page that reads as Workbench does, with workbench.js in it and without."""
+"""A page that reads as Workbench does, with workbench.js in it and without.
+
+What it took until the page showed each thing is printed as a table (`pytest -s`);
+WORKBENCH_CUT_SECONDS=10 keeps the line cut, and wsproxy away, for as long.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import os
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +32,23 @@ from tests.support.fronts.workbench import Workbench
 
 SIGN, LINK = "#arvados-nats-sign", "#arvados-nats-log"
 SOON, NEVER_MS = 60_000, 3_000
+CUT_SECONDS = float(os.environ.get("WORKBENCH_CUT_SECONDS", "0"))
 _numbers = itertools.count(1)
+
+Pair = tuple[Page, Page]
+
+
+@dataclass(slots=True)
+class Times:
+    """Seconds until the page with the script, and the one without, showed each thing."""
+
+    rows: list[tuple[str, float, float | None]] = field(default_factory=list)
+
+    def table(self) -> str:
+        lines = [f"{'':<48}{'with':>8}{'without':>10}"]
+        for what, ours, plain in self.rows:
+            lines.append(f"{what:<48}{ours:8.2f}{'never' if plain is None else f'{plain:.2f}':>10}")
+        return "\n".join(lines)
 
 
 @dataclass(slots=True)
@@ -37,6 +60,7 @@ class Desk:
     workbench: Workbench
     browser: BrowserContext
     user: Actor
+    times: Times
 
     async def open(self, path: str, *, script: bool = True) -> Page:
         """A page that has subscribed."""
@@ -59,9 +83,26 @@ class Desk:
         await tab.wait_for_function("() => seen.sockets === 1 && seen.shown", timeout=SOON)
         return tab
 
-    async def shown(self, tab: Page, condition: str) -> None:
-        """What the page shows comes to be so."""
+    async def shown(self, tab: Page, condition: str) -> float:
+        """What the page shows comes to be so; seconds until then."""
+        begun = time.monotonic()
         await tab.wait_for_function(f"() => {condition}", timeout=SOON)
+        return time.monotonic() - begun
+
+    async def both(self, tabs: Pair, condition: str, what: str) -> None:
+        """It comes to be so on the page with the script and on the one without."""
+        ours, plain = await asyncio.gather(*(self.shown(tab, condition) for tab in tabs))
+        self.times.rows.append((what, ours, plain))
+
+    async def only(self, tabs: Pair, condition: str, what: str) -> None:
+        """It comes to be so on the page with the script, and not on the one without."""
+        took = await self.shown(tabs[0], condition)
+        assert not await tabs[1].evaluate(f"Boolean({condition})")
+        self.times.rows.append((what, took, None))
+
+    async def pair(self, path: str) -> Pair:
+        """A page with the script, and one without."""
+        return await self.open(path), await self.open(path, script=False)
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +111,21 @@ def front() -> Iterator[Workbench]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def times() -> Iterator[Times]:
+    kept = Times()
+    yield kept
+    print(f"\n{kept.table()}")  # noqa: T201  (what it was measured for)
+
+
 @pytest.fixture
-async def desk(stack: Stack, browser: Browser, front: Workbench) -> AsyncIterator[Desk]:
+async def desk(
+    stack: Stack, browser: Browser, front: Workbench, times: Times
+) -> AsyncIterator[Desk]:
     user = await stack.sandbox.cluster.user(f"workbench {next(_numbers)}")
     context = await browser.new_context(ignore_https_errors=True)
     async with tcp_line.to(stack.proxy_port) as line:
-        yield Desk(stack, line, front, context, user)
+        yield Desk(stack, line, front, context, user, times)
         for tab in context.pages:
             assert await tab.evaluate("seen.errors") == []
         await context.close()
@@ -89,19 +139,18 @@ async def test_a_cut_line_comes_back_with_what_was_missed(desk: Desk) -> None:
     """With the script the change made meanwhile is shown, and a sign stood as long as the line was
     cut. Without it the page is deaf from then on, and shows nothing of that."""
     made = await desk.stack.sandbox.cluster.collection("first", owner=desk.user)
-    path = f"collections/{made.uuid}"
-    tab, plain = await desk.open(path), await desk.open(path, script=False)
+    tab, plain = tabs = await desk.pair(f"collections/{made.uuid}")
     assert await tab.evaluate("seen.genuine && socket.readyState === WebSocket.OPEN")
     await renamed(desk, made, "second")
-    for each in (tab, plain):
-        await desk.shown(each, "seen.shown.name === 'second'")
+    await desk.both(tabs, "seen.shown.name === 'second'", "renamed")
     await expect(tab.locator(SIGN)).to_have_count(0)
     desk.line.cut()
     await expect(tab.locator(SIGN)).to_contain_text("connecting again", timeout=SOON)
     assert await tab.evaluate("socket.readyState === WebSocket.CONNECTING")
     await renamed(desk, made, "third")
+    await asyncio.sleep(CUT_SECONDS)
     desk.line.mend()
-    await desk.shown(tab, "seen.shown.name === 'third'")
+    await desk.only(tabs, "seen.shown.name === 'third'", "path cut and mended")
     await expect(tab.locator(SIGN)).to_have_count(0)
     assert await tab.evaluate("[seen.sockets, seen.closed]") == [1, []]
     assert await plain.evaluate("[seen.shown.name, seen.closed]") == ["second", [1006]]
@@ -110,25 +159,28 @@ async def test_a_cut_line_comes_back_with_what_was_missed(desk: Desk) -> None:
 async def test_a_restart_before_any_row_is_caught_up_too(desk: Desk) -> None:
     """No row came that the subscription could name: the page is told to look at what it shows."""
     made = await desk.stack.sandbox.cluster.collection("first", owner=desk.user)
-    tab = await desk.open(f"collections/{made.uuid}")
+    tabs = await desk.pair(f"collections/{made.uuid}")
     proxy = desk.stack.services["wsproxy"]
     await proxy.kill()
     await renamed(desk, made, "second")
+    await asyncio.sleep(CUT_SECONDS)
     await proxy.start()
-    await desk.shown(tab, "seen.shown.name === 'second'")
+    await desk.only(tabs, "seen.shown.name === 'second'", "wsproxy restarted")
     await renamed(desk, made, "third")
-    await desk.shown(tab, "seen.shown.name === 'third'")
+    await desk.only(tabs, "seen.shown.name === 'third'", "renamed after that")
 
 
 async def test_a_dead_token_ends_it(desk: Desk) -> None:
-    """The page's socket closes, the sign says so, and nobody knocks again."""
+    """The page's socket closes, the sign says so, and nobody knocks again. Without the script the
+    page shows nothing of that."""
     cluster = desk.stack.sandbox.cluster
     made = await cluster.collection("first", owner=desk.user)
-    tab = await desk.open(f"collections/{made.uuid}")
+    tab, plain = tabs = await desk.pair(f"collections/{made.uuid}")
     await cluster.logout(desk.user)
-    await desk.shown(tab, "seen.closed.length === 1")
-    await expect(tab.locator(SIGN)).to_contain_text("load the page again", timeout=SOON)
+    sign = f"document.querySelector('{SIGN}')?.textContent.includes('load the page again')"
+    await desk.only(tabs, sign, "token deleted")
     assert await tab.evaluate("[seen.closed, socket.readyState]") == [[4501], 3]
+    await desk.shown(plain, "seen.closed.length")
     connections = desk.line.connections
     await tab.wait_for_timeout(NEVER_MS)
     assert desk.line.connections == connections
@@ -140,22 +192,23 @@ async def test_what_a_container_says_is_seen_at_its_process(desk: Desk) -> None:
     cluster = desk.stack.sandbox.cluster
     request = await cluster.container_request("job", owner=desk.user, container_count_max=3)
     first = await cluster.run(request)
-    path = f"processes/{request.uuid}"
-    tab, plain = await desk.open(path), await desk.open(path, script=False)
+    tab, _ = tabs = await desk.pair(f"processes/{request.uuid}")
     link = await tab.locator(LINK).get_attribute("href")
     assert link == f"http://{desk.line.address}/#request={request.uuid}"
     for text in ("out of memory soon", "out of memory now"):
         await cluster.progress(first, warning=text)
-        await desk.shown(tab, f"seen.shown.container.runtime_status.warning === '{text}'")
-    assert await plain.evaluate("seen.shown.container.runtime_status.warning ?? null") is None
+        warned = f"seen.shown.container.runtime_status.warning === '{text}'"
+        await desk.only(tabs, warned, "container warned")
     await cluster.cancel(first, "node died")
-    await desk.shown(tab, f"seen.shown.request.container_uuid !== '{first.uuid}'")
+    retried = f"seen.shown.request.container_uuid !== '{first.uuid}'"
+    await desk.both(tabs, retried, "container cancelled, to be tried again")
     second = await cluster.run(request)
-    await desk.shown(tab, "seen.shown.container.state === 'Running'")
+    await desk.only(tabs, "seen.shown.container.state === 'Running'", "next attempt runs")
     await cluster.progress(second, warning="again")
-    await desk.shown(tab, "seen.shown.container.runtime_status.warning === 'again'")
+    warned = "seen.shown.container.runtime_status.warning === 'again'"
+    await desk.only(tabs, warned, "next attempt warned")
     await cluster.finish(second)
-    await desk.shown(tab, "seen.shown.container.state === 'Complete'")
+    await desk.both(tabs, "seen.shown.container.state === 'Complete'", "complete")
 
 
 async def test_what_moves_out_of_reach_is_seen_to_have_gone(desk: Desk) -> None:
@@ -167,19 +220,13 @@ async def test_what_moves_out_of_reach_is_seen_to_have_gone(desk: Desk) -> None:
     await cluster.share(shared, desk.user)
     one = await cluster.collection("open", owner=shared, by=owner)
     other = await cluster.collection("open too", owner=shared, by=owner)
-    tab, plain = [
-        await desk.open(f"collections/{one.uuid}", script=script) for script in (True, False)
-    ]
-    unshared, deaf = [
-        await desk.open(f"collections/{other.uuid}", script=script) for script in (True, False)
-    ]
+    moved = await desk.pair(f"collections/{one.uuid}")
+    unshared = await desk.pair(f"collections/{other.uuid}")
     await cluster.move(one, private, by=owner)
-    for each in (tab, plain):
-        await desk.shown(each, "seen.missing")
-    assert not await unshared.evaluate("seen.missing")
+    await desk.both(moved, "seen.missing", "collection moved out of reach")
+    assert not await unshared[0].evaluate("seen.missing")
     await cluster.unshare(shared, desk.user)
-    await desk.shown(unshared, "seen.missing")
-    assert not await deaf.evaluate("seen.missing")
+    await desk.only(unshared, "seen.missing", "project of a collection unshared")
 
 
 async def test_other_sockets_and_pages_are_left_alone(desk: Desk) -> None:

@@ -2,7 +2,8 @@
 //
 // SPDX-License-Identifier: Apache-2.0
 
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
+import { Sign } from "../src/workbench/notice";
 import { placeOf, tokenOf } from "../src/workbench/place";
 import { again, narrows, question, Requests, shownAt } from "../src/workbench/requests";
 import { after, pauseBefore } from "../src/workbench/socket";
@@ -143,4 +144,28 @@ test("many rows that may take something away make the page look seldom", async (
   requests.event({ object_kind: "arvados#group", event_type: "delete" });
   await settled();
   expect(told).toHaveLength(1);
+});
+
+test("the sign comes after a moment, however often another attempt fails meanwhile", () => {
+  vi.useFakeTimers();
+  try {
+    const shown: unknown[] = [];
+    const createElement = () => ({ style: {}, setAttribute: () => {}, remove: () => shown.pop() });
+    const body = { append: (box: unknown) => shown.push(box) };
+    const sign = new Sign({ createElement, body } as unknown as Document);
+    for (let n = 0; n < 5; n += 1) {
+      sign.live(false, false);
+      vi.advanceTimersByTime(500);
+    }
+    expect(shown).toHaveLength(1);
+    sign.live(true, false);
+    expect(shown).toHaveLength(0);
+    sign.live(false, false);
+    vi.advanceTimersByTime(500);
+    sign.live(true, false);
+    vi.advanceTimersByTime(10_000);
+    expect(shown).toHaveLength(0);
+  } finally {
+    vi.useRealTimers();
+  }
 });

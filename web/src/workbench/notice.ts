@@ -29,10 +29,14 @@ export class Sign {
   }
 
   live(yes: boolean, over: boolean): void {
+    if (!yes && !over) {
+      this.timer ??= setTimeout(() => this.show("No live updates: connecting again …"), PATIENCE_MS);
+      return;
+    }
     clearTimeout(this.timer);
+    this.timer = undefined;
     if (yes) this.hide();
-    else if (over) this.show("No live updates any more: load the page again");
-    else this.timer = setTimeout(() => this.show("No live updates: connecting again …"), PATIENCE_MS);
+    else this.show("No live updates any more: load the page again");
   }
 
   private hide(): void {
