@@ -41,6 +41,10 @@ OF_ADDRESS = Allowance(burst=500, per_second=20)
 """Tokens of one address that Arvados may refuse before its questions have few turns."""
 TURNS = 8
 """Questions under way for all addresses beyond their allowance."""
+OF_TOKEN = Allowance(burst=5, per_second=0.2)
+"""Wrong secrets with the uuid of one token, before those who bring it wait like all others."""
+LOOKS = 8
+"""Looks for their tokens in the database, which are quick."""
 REFUSALS = 10_000
 """Refusals that are remembered: they push out no answer about a good token."""
 
@@ -89,6 +93,8 @@ class Identities:
         self._remembered = remembered
         self._limit = RefusalLimit(of_address)
         self._turns = Turns(TURNS)
+        self._looks = Turns(LOOKS)
+        self._guesses = RefusalLimit(OF_TOKEN)
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
         self._digests: dict[str, set[bytes]] = {}
         """Of the tokens in `_answers`, by uuid."""
@@ -172,51 +178,58 @@ class Identities:
         return await self._asking.ask(token.digest, lambda: self._ask_in_turn(token, address))
 
     async def _ask_in_turn(self, token: Token, address: str | None) -> Identity:
-        if address is None:
-            return await self._ask(token)
-        address = network(address)
-        few = self._turns.taken() if self._limit.exhausted(address) else contextlib.nullcontext()
-        async with few:
-            try:
-                return await self._ask(token)
-            except Refused:
-                self._limit.count(address)
-                raise
+        """Without an address for a token whose answer is old."""
+        key = address and network(address)
+        crowded = key is not None and self._limit.exhausted(key)
+        try:
+            # Arvados answers some ten questions a second for each of its processes, and each must
+            # not be held up by the many who make tokens up.
+            async with self._looks.taken() if crowded else contextlib.nullcontext():
+                here = await self._is_here(token)
+            if here is False:
+                raise self._refused(token, "no such token")
+            first = key is None or bool(here and not self._guesses.exhausted(token.uuid))
+            async with self._turns.taken() if crowded and not first else contextlib.nullcontext():
+                return await self._ask(token, first=first)
+        except Refused:
+            if key is not None:
+                self._limit.count(key)
+                if here:
+                    self._guesses.count(token.uuid)
+            raise
 
-    async def _ask(self, token: Token) -> Identity:
+    async def _ask(self, token: Token, *, first: bool) -> Identity:
         generation = self._generation
         try:
-            if await self._is_invented(token):
-                raise Refused("no such token")
-            async with self._calls.taken():
+            async with self._calls.taken(first=first):
                 record = await self._arvados.current_token(token)
                 container = await self._own_container(token)
             identity = await self._identity(record, container)
         except (Refused, BadInput) as error:
-            refusal = Refused(
-                "Arvados older than 2.7 tells nothing about a scoped token"
-                if isinstance(error, OutOfScope)
-                else f"Arvados does not know the token, or it has expired ({error})"
-            )
-            self._remember(token, str(refusal))
-            raise refusal from error
+            raise self._refused(token, error) from error
         # A token that was reported gone while we asked may not enter by the older answer.
         if generation == self._generation:
             self._remember(token, identity)
         return identity
 
-    async def _is_invented(self, token: Token) -> bool:
-        """Whether no token here has the uuid that this one names; then Arvados is not asked.
+    def _refused(self, token: Token, why: object) -> Refused:
+        """The refusal, which is remembered."""
+        refusal = Refused(
+            "Arvados older than 2.7 tells nothing about a scoped token"
+            if isinstance(why, OutOfScope)
+            else f"Arvados does not know the token, or it has expired ({why})"
+        )
+        self._remember(token, str(refusal))
+        return refusal
 
-        It answers some ten questions a second for each of its processes, and each must not be held
-        up by the many who make tokens up.
-        """
+    async def _is_here(self, token: Token) -> bool | None:
+        """Whether a token here has the uuid that this one names; None where nobody can say."""
         if token.uuid is None:
-            return False
+            return None
         try:
-            return await self.own.is_nobodys(token.uuid)
+            return await self.own.has(token.uuid)
         except ArvadosNatsError:
-            return False  # nobody can say: Arvados will
+            return None
 
     async def _end(self, token_uuid: str, expires_at: object) -> float | None:
         """When the token ends by itself; only that of one with an end needs to be looked at."""

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""A few at once, and of those who wait the newest is next.
+"""A few at once; of those who wait the newest is next, and whoever goes `first` before the others.
 
 Whoever asks about a login gives up after a second or two: in a flood the oldest would be asked in
 vain, and nobody be answered in time.
@@ -27,24 +27,30 @@ class Turns:
         self._width = width
         self._under_way = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._first: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many have no turn yet."""
+        return len(self._first) + len(self._waiting)
 
     @contextlib.asynccontextmanager
-    async def taken(self) -> AsyncIterator[None]:
+    async def taken(self, *, first: bool = False) -> AsyncIterator[None]:
         """While it is one's turn; Unavailable where too many are newer."""
-        await self._turn()
+        await self._turn(self._first if first else self._waiting)
         try:
             yield
         finally:
             self._next()
 
-    async def _turn(self) -> None:
+    async def _turn(self, waiting: deque[asyncio.Future[None]]) -> None:
         if self._under_way < self._width:
             self._under_way += 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        if len(self._waiting) > WAITING:
-            oldest = self._waiting.popleft()
+        waiting.append(turn)
+        if len(waiting) > WAITING:
+            oldest = waiting.popleft()
             if not oldest.done():
                 oldest.set_exception(Unavailable("too many questions are waiting: try again"))
         try:
@@ -55,8 +61,8 @@ class Turns:
             raise
 
     def _next(self) -> None:
-        while self._waiting:
-            turn = self._waiting.pop()
+        while waiting := self._first or self._waiting:
+            turn = waiting.pop()
             if not turn.done():
                 turn.set_result(None)
                 return

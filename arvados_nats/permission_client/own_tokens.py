@@ -48,11 +48,11 @@ class OwnTokens:
             return None
         return token
 
-    async def is_nobodys(self, token_uuid: str) -> bool:
-        """Whether the uuid names this cluster, whose database has no such token."""
-        if await self.is_foreign(token_uuid) or await self.of_uuid(token_uuid) is not None:
-            return False
-        return not await self._has_row(token_uuid)
+    async def has(self, token_uuid: str) -> bool | None:
+        """Whether this cluster has a token of this uuid; None for one that names another."""
+        if await self.is_foreign(token_uuid):
+            return None
+        return await self.of_uuid(token_uuid) is not None or await self._has_row(token_uuid)
 
     async def is_foreign(self, token_uuid: str) -> bool:
         """Whether the token is another cluster's."""

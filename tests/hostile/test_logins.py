@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados import turns as turns_module
-from arvados_nats.arvados.identities import Identities, Lifetimes
+from arvados_nats.arvados.identities import OF_TOKEN, Identities, Lifetimes
 from arvados_nats.arvados.refusal_limit import Allowance
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.arvados.turns import Turns
@@ -33,6 +34,7 @@ from authcallout.admissions import CONTAINER
 from authcallout.connections import Connection, Connections
 from sandbox.model.actors import Actor
 from tests.support.clients import v1 as clients
+from tests.support.clients.native import until
 from tests.support.worlds.proxy import own
 from tests.support.worlds.site import Site
 from wsproxy.transport.close_codes import CloseCode
@@ -114,11 +116,13 @@ async def test_a_known_token_comes_in_whatever_its_address_did(
         for number in range(3):
             await guess(identities, number)
         again = await site.cluster.token(alice)
+        bare = again.token.split("/")[2]
         with pytest.raises(Unavailable):
-            await identities.of(Token(again.token), HERE)
+            await identities.of(Token(bare), HERE)
         for _ in range(3):
             assert (await identities.of(Token(alice.token), HERE)).user_uuid == alice.uuid
-        assert (await identities.of(Token(again.token), "192.0.2.8")).user_uuid == alice.uuid
+        assert (await identities.of(Token(bare), "192.0.2.8")).user_uuid == alice.uuid
+        assert (await identities.of(Token(bare), HERE)).user_uuid == alice.uuid
         assert (await identities.of(Token(again.token), HERE)).user_uuid == alice.uuid
 
 
@@ -131,6 +135,44 @@ async def test_a_new_token_gets_its_turn_among_the_bad_ones(site: Site, alice: A
         await asyncio.sleep(0)
         assert (await identities.of(Token(alice.token), HERE)).user_uuid == alice.uuid
         await asyncio.gather(*flood)
+
+
+async def test_a_token_of_this_cluster_goes_before_a_flood_of_invented_ones(
+    site: Site, alice: Actor
+) -> None:
+    """The newest go first, so a flood that goes on is always before who came earlier; but its
+    tokens, unlike a good one, have no uuid that the database knows."""
+    fresh = Token((await site.cluster.token(alice)).token)
+    async with asking(site, calls=1) as identities:
+        for number in range(3):
+            await guess(identities, f"{fresh.uuid}-{number}")
+        with site.backend.faults.hanging(_CURRENT):
+            before = site.backend.faults.count(_CURRENT)
+            flood = [asyncio.create_task(guess(identities, f"{fresh.uuid}-first"))]
+            await until(lambda: site.backend.faults.count(_CURRENT) > before, "one is asked about")
+            good = asyncio.create_task(identities.of(fresh, HERE))
+            await until(lambda: identities._calls.waiting, "the good one waits")
+            flood += [
+                asyncio.create_task(guess(identities, f"{fresh.uuid}-then{number}"))
+                for number in range(100)
+            ]
+            await asyncio.sleep(0)
+        assert (await good).user_uuid == alice.uuid
+        assert site.backend.faults.count(_CURRENT) <= before + 4
+        await asyncio.gather(*flood)
+
+
+async def test_wrong_secrets_for_one_token_go_first_a_few_times(site: Site, alice: Actor) -> None:
+    """Uuids are no secrets: who knows one waits like the others after that, and its holder too."""
+    fresh = Token((await site.cluster.token(alice)).token)
+    async with asking(site) as identities:
+        for number in itertools.count():
+            if identities._guesses.exhausted(fresh.uuid):
+                break
+            with pytest.raises(Refused):
+                await identities.of(Token(f"v2/{fresh.uuid}/wrong{number}"), HERE)
+        assert number >= OF_TOKEN.burst
+        assert (await identities.of(fresh, HERE)).user_uuid == alice.uuid
 
 
 async def test_of_those_who_wait_the_newest_is_next(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +195,7 @@ async def test_of_those_who_wait_the_newest_is_next(monkeypatch: pytest.MonkeyPa
     ends = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(end) for end in ends[1:3]] == [Unavailable, Unavailable]
     assert order == [0, 5, 3]
-    assert (turns._under_way, len(turns._waiting)) == (0, 0)
+    assert (turns._under_way, turns.waiting) == (0, 0)
 
 
 async def test_bad_tokens_push_no_good_one_out(

@@ -16,7 +16,11 @@ from collections.abc import Callable
 from wsproxy.transport.limits import Pace
 
 SLICE_BYTES = 4096
-"""Read in one turn of the loop: at most 683 frames, some milliseconds."""
+"""Read in one turn of the loop."""
+DENSE_BYTES = 512
+"""The same of a peer whose frames are tiny, as far as is known: at most 86 frames."""
+_TINY = 64
+"""Bytes of a frame, with what it counts for (`Pace`)."""
 LINGER_BYTES = 1024 * 1024
 """Taken and dropped of a peer after the connection has failed."""
 
@@ -24,14 +28,25 @@ LINGER_BYTES = 1024 * 1024
 class Inbound:
     """`hear` takes a slice and says what it cost; nothing is read while somebody `waits`."""
 
-    __slots__ = ("_hear", "_lingers", "_loop", "_next", "_slices", "_transport", "_waits", "pace")
+    __slots__ = (
+        "_hear",
+        "_lingers",
+        "_loop",
+        "_next",
+        "_size",
+        "_transport",
+        "_unread",
+        "_waits",
+        "pace",
+    )
 
     def __init__(self, hear: Callable[[bytes], int], waits: Callable[[], bool]) -> None:
         self._hear = hear
         self._waits = waits
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._slices: deque[bytes] = deque()
+        self._unread: deque[memoryview] = deque()
+        self._size = DENSE_BYTES
         self._next: asyncio.Handle | None = None
         self._lingers = 0
         self.pace: Pace | None = None
@@ -45,8 +60,7 @@ class Inbound:
         if self._lingers:
             self._drop(len(data))
             return
-        starts = range(0, len(data), SLICE_BYTES)
-        self._slices.extend(data[start : start + SLICE_BYTES] for start in starts)
+        self._unread.append(memoryview(data))
         if self._next is None:
             self._look()
 
@@ -58,14 +72,14 @@ class Inbound:
     def linger(self) -> None:
         """Drop what still comes: of a connection closed with that unread, no word would arrive."""
         self._lingers = LINGER_BYTES
-        unread = sum(map(len, self._slices))
-        self._slices.clear()
+        unread = sum(map(len, self._unread))
+        self._unread.clear()
         self._drop(unread)
 
     def end(self) -> None:
         """The connection is no more."""
         self._transport = None
-        self._slices.clear()
+        self._unread.clear()
         if self._next is not None:
             self._next.cancel()
 
@@ -76,9 +90,15 @@ class Inbound:
 
     def _look(self) -> None:
         self._next = None
-        if not self._slices:
+        if not self._unread:
             return
-        units = self._hear(self._slices.popleft())
+        piece = self._unread.popleft()
+        if len(piece) > self._size:
+            self._unread.appendleft(piece[self._size :])
+            piece = piece[: self._size]
+        units = self._hear(bytes(piece))
+        if units:
+            self._size = DENSE_BYTES if units * _TINY > len(piece) else SLICE_BYTES
         self._arrange(self.pace.wait(self._loop.time(), units) if self.pace and units else 0.0)
 
     def _arrange(self, pause: float) -> None:
@@ -89,7 +109,7 @@ class Inbound:
         waits = self._waits()
         if pause:
             self._next = self._loop.call_later(pause, self._rested)
-        elif self._slices and not waits:
+        elif self._unread and not waits:
             self._next = self._loop.call_soon(self._look)
         reads = not waits and self._next is None
         if reads != transport.is_reading():
