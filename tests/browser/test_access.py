@@ -91,6 +91,41 @@ async def test_axe_finds_nothing(themed: Page, stack: Stack, user: Actor) -> Non
     assert await faults(themed) == []
 
 
+async def test_axe_finds_nothing_where_there_is_no_log(
+    themed: Page, stack: Stack, user: Actor
+) -> None:
+    """What waits, with the menu open, which goes with Escape; what failed, with its last lines, and
+    on a phone with the tools open; what nobody may read."""
+    cluster = stack.sandbox.cluster
+    queued = await cluster.container_request("queued", owner=user)
+    await open_page(themed, stack, queued.uuid, user)
+    await expect(themed.locator("#none")).to_contain_text("queued")
+    await themed.get_by_text("Open", exact=True).click()
+    who = themed.locator("#who")
+    await expect(who).to_have_text("You are logged in.")
+    assert await faults(themed) == []
+    await themed.keyboard.press("Escape")
+    await expect(who).to_be_hidden()
+    await expect(themed.locator("#opener summary")).to_be_focused()
+    await themed.keyboard.press("Enter")
+    await expect(who).to_be_visible()
+    failed, container = await running_request(stack, user)
+    await cluster.write_log(container, "stderr.txt", b"ERROR: no space left\n")
+    await cluster.finish(container, exit_code=1)
+    await open_page(themed, stack, failed.uuid, user)
+    await expect(themed.get_by_label("Last lines of stderr.txt")).to_be_visible()
+    assert await faults(themed) == []
+    await themed.set_viewport_size({"width": 390, "height": 844})
+    await themed.locator("#more").click()
+    await expect(themed.locator("#state .facts")).to_be_visible()
+    assert await faults(themed) == []
+    secret = await cluster.container_request("secret", owner=await cluster.user("other"))
+    await open_page(themed, stack, secret.uuid, user)
+    await expect(themed.locator("#why")).to_contain_text("may not be read")
+    await expect(themed.locator("#line")).to_be_empty()
+    assert await faults(themed) == []
+
+
 async def test_all_is_done_with_keys(page: Page, stack: Stack, user: Actor) -> None:
     """No mouse: from the list to a log, through it, found, filtered, timed, and back."""
     cluster = stack.sandbox.cluster
@@ -105,7 +140,7 @@ async def test_all_is_done_with_keys(page: Page, stack: Stack, user: Actor) -> N
     log = page.locator("#log")
     await expect(log).to_contain_text("line 5999")
     await press("/")
-    await page.keyboard.type("needle")
+    await page.keyboard.insert_text("needle")  # at once: nothing is counted for a part of it
     await expect(page.locator("#hits")).to_contain_text("6 lines")
     await press("Enter")
     await expect(page.locator("#log .picked")).to_have_text("line 0000 needle")

@@ -31,6 +31,23 @@ async def test_seven_long_files_are_opened_at_once(page: Page, stack: Stack, use
     assert await page.locator("#log .cm-line").count() < 200
 
 
+async def test_no_click_is_lost_while_lines_come(page: Page, stack: Stack, user: Actor) -> None:
+    """Each of six clicks on a line names it in the address, and nothing moves below the pointer."""
+    cluster = stack.sandbox.cluster
+    request, _ = await running_request(stack, user, "".join(f"line {n}\n" for n in range(500)))
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#count")).to_contain_text("500 lines")
+    await page.locator("#log .cm-content").press("PageUp")  # reads, and does not follow
+    for n in range(6):
+        many = "".join(f"more {n} {m}\n" for m in range(300))
+        await cluster.write_log(request, "stdout.txt", many.encode())
+        line = page.locator("#log .cm-line").nth(10 + n)
+        text = await line.inner_text()
+        await line.click()
+        await expect(page.locator("#log .picked")).to_have_text(text)
+        assert "offset=" in page.url
+
+
 async def test_a_selection_survives_lines_by_the_thousand(
     page: Page, stack: Stack, user: Actor
 ) -> None:

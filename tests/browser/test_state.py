@@ -109,3 +109,32 @@ async def test_a_link_is_told_without_a_clipboard(page: Page, stack: Stack, user
     await expect(page.locator("#log")).to_contain_text("hello")
     await page.get_by_role("button", name="Copy link").click()
     await expect(page.locator("#line")).to_have_text("The link is in the address bar.")
+
+
+async def test_what_is_over_is_not_followed(page: Page, stack: Stack, user: Actor) -> None:
+    """The end says once whether all is there, Follow becomes End, and no progress is shown; the
+    next attempt is followed."""
+    cluster = stack.sandbox.cluster
+    request = await cluster.container_request("over", owner=user, container_count_max=2)
+    first = await cluster.run(request)
+    await cluster.progress(first, 0.5)
+    await cluster.write_log(first, "stdout.txt", b"hello\n")
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log")).to_contain_text("hello")
+    await expect(page.get_by_role("progressbar")).to_have_attribute("value", "0.5")
+    await cluster.cancel(first)
+    second = await cluster.run(request)
+    await cluster.write_log(second, "stdout.txt", b"again\n")
+    await expect(page.locator("#log")).to_contain_text("again")
+    follow = page.locator("#follow")
+    await expect(follow).to_have_text("Follow")
+    await cluster.finish(second)
+    await expect(page.locator("#line")).to_have_text("Attempt 2 is complete, as saved.")
+    await expect(follow).to_have_text("End")
+    await expect(follow).to_have_attribute("aria-pressed", "false")
+    await expect(page.get_by_role("progressbar")).to_have_count(0)
+    await expect(page.locator("#telling")).to_be_hidden()
+    await page.locator("#attempts select").select_option("1")
+    await expect(page.locator("#line")).to_have_text(
+        "Attempt 1 has ended; no saved log confirms that this is all of it."
+    )

@@ -22,6 +22,7 @@ import { Watch, connect, keysOf } from "./watch";
 let events: ArvadosEvents | undefined;
 let watched: Watch | undefined;
 let overview: Overview | undefined;
+const opener = find<HTMLDetailsElement>("opener");
 let arvados: session.Site | null = null;
 
 function streamUrl(): string {
@@ -85,12 +86,16 @@ function welcome(why: string): void {
 function watch(uuid: string, place: Place): void {
   find("watching").hidden = false;
   const line = connection();
-  watched = new Watch(uuid, line, streamUrl(), session.token, place, say);
+  const unlessRefused = (word: Word) => void (find("empty").hidden && say(word));
+  watched = new Watch(uuid, line, streamUrl(), session.token, place, unlessRefused);
   line.object(uuid, {
     onobject: ({ record }) => watched?.show(record as unknown as Process),
     onerror: (error) => {
       if (error.temporary) say({ text: error.message, bad: false });
-      else welcome(`${uuid}: ${error.message}`);
+      else {
+        say({ text: "", bad: false });
+        welcome(`${uuid}: ${error.message}`);
+      }
     },
     onrevoked: ({ reason }) => say({ text: `No longer readable: ${reason}`, bad: true }),
   });
@@ -109,6 +114,7 @@ function drawLogin(): void {
 /** Show what the address names. */
 function open(given: URLSearchParams): void {
   leave();
+  opener.open = false;
   const uuid = given.get("request");
   if (uuid) find<HTMLInputElement>("uuid").value = uuid;
   find<HTMLInputElement>("token").value = session.own() ? session.token() : "";
@@ -145,8 +151,16 @@ find("open").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = find<HTMLInputElement>("token").value.trim();
   if (text) session.keep(text);
-  find<HTMLDetailsElement>("opener").open = false;
   go(find<HTMLInputElement>("uuid").value.trim());
+});
+document.addEventListener("pointerdown", ({ target }) => {
+  if (!opener.contains(target as Node)) opener.open = false;
+});
+opener.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || !opener.open) return;
+  event.stopPropagation();
+  opener.open = false;
+  opener.querySelector("summary")?.focus();
 });
 find("help").addEventListener("click", help.run);
 for (const id of ["enter", "login"]) {
