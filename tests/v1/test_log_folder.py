@@ -240,6 +240,44 @@ async def test_a_thousand_ranges_while_it_grows_ends_and_is_kept(site: Site, ali
         await panel.until_left()
 
 
+async def test_the_client_of_arvados_follows_a_log_as_at_the_controller(panel: Panel) -> None:
+    """`arvados-client logs -f` asks for the size by the range -0 and then from where it stands:
+    every byte once, and what is left to the controller it asks there."""
+    written, got = bytearray(), bytearray()
+
+    async def part(asked: str) -> httpx.Response:
+        answer = await panel.ask("/stderr.txt", range=f"bytes={asked}")
+        if answer.status_code == LEFT:
+            answer = await panel.ask("/stderr.txt", http=panel.theirs, range=f"bytes={asked}")
+        assert answer.status_code in (200, 206)
+        return answer
+
+    async def look() -> None:
+        told = (await part("-0")).headers["content-range"]
+        if int(told.rpartition("/")[2]) > len(got):
+            got.extend((await part(f"{len(got)}-")).content)
+
+    async def write(line: bytes) -> None:
+        await panel.write("stderr.txt", line)
+        written.extend(line)
+
+    async def caught_up() -> bool:
+        await look()
+        assert written.startswith(got)
+        return got == written
+
+    await write(b"0\n")
+    await panel.until_answered()
+    for number in range(1, 30):
+        await write(f"line {number} é\n".encode())
+        await look()
+    await until(caught_up)
+    await write(b"last\n")
+    await panel.site.cluster.finish(panel.container)
+    await panel.until_left()
+    await until(caught_up)
+
+
 async def test_a_file_that_shrinks_is_never_mixed(panel: Panel) -> None:
     """What was read of it before is not what it holds now: left to the controller, or read anew."""
     old, new = b"0123456789\n", b"abc\n"
