@@ -13,6 +13,7 @@ and a replica that was thought dead can neither double nor skip a byte; the one 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 from arvados_nats.contract import log_chunks, streams, subjects
@@ -92,6 +93,7 @@ class LogWriter:
             log_metrics.RETRIES.inc()
             if await self._is_stored(chunk):
                 break
+            await self._until_led()
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST_DELAY)
         log_metrics.CHUNKS.inc()
@@ -114,6 +116,14 @@ class LogWriter:
             return False
         log_metrics.FENCED.inc()
         raise Fenced(last)
+
+    async def _until_led(self) -> None:
+        """Wait while the stream has no leader: whatever is sent then is tried for seconds in vain."""
+        while True:
+            with contextlib.suppress(Unavailable):
+                await streams.created(self._nats, streams.LOGS)
+                return
+            await asyncio.sleep(_FIRST_DELAY)
 
     async def _require_same_stream(self) -> None:
         """Unavailable, until the part has begun anew, where the stream has lost what it had."""
@@ -169,6 +179,7 @@ class LogWriter:
                     return
             except Unavailable:
                 pass
+            await self._until_led()
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST_DELAY)
 
