@@ -16,7 +16,7 @@ import click
 
 from arvados_nats.admin.keys_cli import DEFAULT_FOLDER
 from arvados_nats.errors import ConfigError
-from arvados_nats.nats import server_config
+from arvados_nats.nats import leaf_config, server_config
 from arvados_nats.nats.addresses import is_loopback
 from arvados_nats.service import keys
 
@@ -76,6 +76,7 @@ def config() -> None:
 @click.option("--copies", type=int, help="Servers that keep each stream.  [3 in a cluster]")
 @click.option("--websocket", metavar="HOST:PORT", help="Also serve native clients over WebSocket.")
 @click.option("--origin", "origins", multiple=True, help="A web page that may use --websocket.")
+@click.option("--leafs", metavar="HOST:PORT", help="Also take leaf nodes, of `config nats-leaf`.")
 def nats_server(folder: Path, store: int, copies: int | None, monitor: str, **options: Any) -> None:
     """Print nats.conf for one NATS server with the accounts of this product.
 
@@ -100,6 +101,38 @@ def nats_server(folder: Path, store: int, copies: int | None, monitor: str, **op
                 err=True,
             )
     click.echo(server_config.text(server, public, limits), nl=False)
+
+
+@config.command("nats-leaf")
+@click.argument("hubs", nargs=-1, required=True, metavar="URL...")
+@click.option(
+    "--keys",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=DEFAULT_FOLDER,
+    show_default=True,
+    help="Folder with wsproxy's key and seed; no other is needed there.",
+)
+@click.option("--name", default="leaf-1", show_default=True, help="Name of this server.")
+@click.option("--listen", default="127.0.0.1:4222", show_default=True, metavar="HOST:PORT")
+@click.option("--authority", help="PEM file, if a private one signed the servers' certificates.")
+def nats_leaf(
+    hubs: tuple[str, ...], folder: Path, name: str, listen: str, authority: str | None
+) -> None:
+    """Print nats.conf for a leaf node beside a wsproxy that is far from the NATS servers.
+
+    URL says where those take leaf nodes (`config nats-server --leafs`), such as tls://nats-1:7422.
+    The text holds wsproxy's seed: let the server alone read the file.
+    """
+    seed = keys.load(folder, "wsproxy").text
+    known = {
+        name: keys.load_public(folder, name)
+        for name in ("wsproxy", f"wsproxy{keys.NEXT}")
+        if (folder / f"{name}.pub").exists()
+    }
+    leaf = leaf_config.Leaf(name, hubs, seed, listen, authority)
+    settings = leaf_config.settings(leaf, known, server_config.AccountLimits().payload)
+    click.echo(server_config.printed(settings), nl=False)
 
 
 def _warnings(server: server_config.Server) -> Iterator[str]:

@@ -104,6 +104,9 @@ class WebSocket:
     tls: Tls | None = None
 
 
+DOMAIN = "arvados"
+"""What the servers that keep the streams are called, so that a leaf node asks them."""
+
 MONITOR = "127.0.0.1:8222"
 
 
@@ -119,6 +122,8 @@ class Server:
     tls: Tls | None = None
     cluster: Routes | None = None
     websocket: WebSocket | None = None
+    leafs: str | None = None
+    """Where it takes leaf nodes (`leaf_config`); they speak TLS if clients do."""
     log_file: str | None = None
     ports_file_dir: str | None = None
     sync_always: bool = True
@@ -207,13 +212,13 @@ def accounts(public: Mapping[str, str], limits: AccountLimits) -> dict[str, Any]
     }
 
 
-def _keys(public: Mapping[str, str], role: str) -> list[str]:
+def known_keys(public: Mapping[str, str], role: str) -> list[str]:
     """The key of a role and, where one was made beforehand, the one that it has next."""
     return [public[name] for name in (role, f"{role}.next") if name in public]
 
 
 def _users(public: Mapping[str, str], role: str, **more: Any) -> list[dict[str, Any]]:
-    return [{"nkey": key, **more} for key in _keys(public, role)]
+    return [{"nkey": key, **more} for key in known_keys(public, role)]
 
 
 def _callout_permissions() -> dict[str, Any]:
@@ -243,7 +248,7 @@ def authorization(public: Mapping[str, str]) -> dict[str, Any]:
         "auth_callout": {
             "issuer": public["issuer"],
             "account": AUTH,
-            "auth_users": [key for name in STATIC_USERS for key in _keys(public, name)],
+            "auth_users": [key for name in STATIC_USERS for key in known_keys(public, name)],
             "xkey": public["xkey"],
             "allowed_accounts": [USERS, REQUESTS],
         },
@@ -259,6 +264,7 @@ def settings(server: Server, public: Mapping[str, str], limits: AccountLimits) -
         "tls": _tls(server.tls),
         "cluster": _cluster(server.cluster),
         "websocket": _websocket(server.websocket),
+        "leafnodes": _leafs(server.leafs, public, _tls(server.tls)),
     }
     return {
         "server_name": server.name,
@@ -268,6 +274,7 @@ def settings(server: Server, public: Mapping[str, str], limits: AccountLimits) -
         "system_account": SYS,
         "jetstream": {
             "store_dir": server.store_dir,
+            **({"domain": DOMAIN} if server.leafs else {}),
             "max_memory_store": 0,
             "max_file_store": Size(limits.store),
             **({"sync_interval": "always"} if server.sync_always else {}),
@@ -301,6 +308,20 @@ def _cluster(cluster: Routes | None) -> dict[str, Any] | None:
     }
 
 
+def _leafs(
+    address: str | None, public: Mapping[str, str], tls: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """Where a server takes leaf nodes, which see what a wsproxy does."""
+    if address is None:
+        return None
+    return {
+        "listen": address,
+        "no_advertise": True,
+        "authorization": {"nkey": public["wsproxy"], "account": ARVADOS},
+        **({"tls": tls} if tls else {}),
+    }
+
+
 def _websocket(websocket: WebSocket | None) -> dict[str, Any] | None:
     if websocket is None:
         return None
@@ -318,10 +339,12 @@ def _websocket(websocket: WebSocket | None) -> dict[str, Any] | None:
 
 def text(server: Server, public: Mapping[str, str], limits: AccountLimits | None = None) -> str:
     """nats.conf of one server. It holds no secret but the password of a cluster's routes."""
-    return "".join(
-        f"{key}: {_value(value, 0)}\n"
-        for key, value in settings(server, public, limits or AccountLimits()).items()
-    )
+    return printed(settings(server, public, limits or AccountLimits()))
+
+
+def printed(settings: Mapping[str, Any]) -> str:
+    """Plain values in the language of nats.conf."""
+    return "".join(f"{key}: {_value(value, 0)}\n" for key, value in settings.items())
 
 
 def _value(value: Any, depth: int) -> str:

@@ -33,6 +33,8 @@ REPLICAS = {
 async def second(stack: Stack, tmp_path: Path) -> AsyncIterator[Stack]:
     """All services again, with keys and three NATS servers of their own, filled from Arvados."""
     keys.ensure(tmp_path / "keys")
+    former = keys.load(stack.sandbox.keys_folder, "wsproxy").text
+    (tmp_path / "keys" / "wsproxy.former.nk").write_text(former)
     async with nats_server.run_cluster(tmp_path / "keys") as servers:
         beside = dataclasses.replace(stack.sandbox, nats=servers[0], keys_folder=tmp_path / "keys")
         async with services.beside(
@@ -52,8 +54,9 @@ async def test_both_have_every_event(stack: Stack, second: Stack) -> None:
     cluster = stack.sandbox.cluster
     made = [(await cluster.project(owner=cluster.root)).uuid]
     async with asyncio.timeout(WITHIN):
-        for installation in (stack, second):
-            await _heard(installation, set(made))
+        cursor = await _heard(stack, set(made))
+        await _heard(second, set(made))
+        assert await _heard(second, set(made), cursor=cursor)  # begins anew
         made.append((await cluster.project(owner=cluster.root)).uuid)
         for installation in (second, stack):
             await _heard(installation, set(made))
@@ -66,16 +69,17 @@ async def test_both_have_every_event(stack: Stack, second: Stack) -> None:
     assert info["config"]["num_replicas"] == 3
 
 
-async def _heard(installation: Stack, wanted: set[str]) -> None:
-    """Both live and from the oldest that is kept."""
+async def _heard(installation: Stack, wanted: set[str], cursor: str | None = None) -> str:
+    """Both live and from the oldest that is kept, or a cursor; where one is then."""
     token = installation.sandbox.cluster.root.token
     async with client.connect(installation.stream_url, lambda: token) as stream:
         missing = set(wanted)
-        async for message in await stream.events(begin="oldest"):
+        async for message in await stream.events(cursor=cursor, begin="oldest"):
             if isinstance(message, Event):
                 missing.discard(message.object_uuid or "")
-            if not missing:
-                return
+                if not missing:
+                    return message.cursor
+    raise AssertionError("the events ended")
 
 
 async def _ids(installation: Stack, last: str) -> set[int]:
