@@ -118,7 +118,7 @@ class LogWriter:
         raise Fenced(last)
 
     async def _until_led(self) -> None:
-        """Wait while the stream has no leader: whatever is sent then is tried for seconds in vain."""
+        """Wait while the stream has no leader: what is sent then waits for seconds in vain."""
         while True:
             with contextlib.suppress(Unavailable):
                 await streams.created(self._nats, streams.LOGS)
