@@ -112,7 +112,7 @@ class NatsServer:
         await child.ready(self._running(), self._is_healthy, _START_SECONDS)
 
     async def _is_healthy(self) -> bool:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
             answer = await client.get(f"http://{self.config.monitor}/healthz")
         return answer.is_success
 

@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -19,6 +16,7 @@ from sandbox import raw_rows
 from sandbox.model.actors import Actor
 from sandbox.raw_rows import RawRow
 from sandbox.stack import Stack
+from tests.support.fronts import tcp_line
 
 _OPEN = """
 async ({url, tokens}) => {
@@ -33,61 +31,6 @@ async ({url, tokens}) => {
 """
 _DEAD_AFTER = 70.0
 """Seconds: more than 2.5 times `ping_seconds`."""
-
-
-class Line:
-    """A TCP proxy. What is open when it freezes gets no byte more, and no end either."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._thawed = [asyncio.Event()]
-        self.connections = 0
-        self.url = ""
-
-    def freeze(self) -> None:
-        """Connections made later are sound."""
-        self._thawed.append(asyncio.Event())
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
-        self.connections += 1
-        age = len(self._thawed)
-        there, to = await asyncio.open_connection("127.0.0.1", self._port)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._pump(reader, to, age))
-            tasks.create_task(self._pump(there, writer, age))
-
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, age: int
-    ) -> None:
-        try:
-            while data := await reader.read(65536):
-                if age == len(self._thawed):
-                    writer.write(data)
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
-
-
-@asynccontextmanager
-async def line_to(stack: Stack) -> AsyncIterator[Line]:
-    """A line to the proxy."""
-    line = Line(stack.proxy_port)
-    tasks: set[asyncio.Task[None]] = set()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.create_task(line.serve(reader, writer)))
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    line.url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/stream"
-    try:
-        yield line
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def open_events(page: Page, stack: Stack, url: str, *tokens: str) -> None:
@@ -121,8 +64,8 @@ async def test_a_half_open_line_is_given_up(
     (docs/facts/arvados-demand.md A15)."""
     cluster = stack.sandbox.cluster
     await page.clock.install()
-    async with line_to(stack) as line:
-        await open_events(page, stack, line.url, user.token)
+    async with tcp_line.to(stack.proxy_port) as line:
+        await open_events(page, stack, f"ws://{line.address}/v1/stream", user.token)
         await page.wait_for_function("() => window.all?.live")
         first = await cluster.collection("first", owner=user)
         await until_seen(page, [first.uuid])
@@ -144,12 +87,12 @@ async def test_a_refused_token_is_tried_again_only_when_it_is_another(
     page: Page, stack: Stack, user: Actor
 ) -> None:
     """Closed with 4501: the callback is asked once more; a new token opens, the same one stops."""
-    async with line_to(stack) as line:
-        await open_events(page, stack, line.url, "bad", user.token)
+    async with tcp_line.to(stack.proxy_port) as line:
+        await open_events(page, stack, f"ws://{line.address}/v1/stream", "bad", user.token)
         await page.wait_for_function("() => window.all?.live")
         assert line.connections == 2
-    async with line_to(stack) as line:
-        await open_events(page, stack, line.url, "bad")
+    async with tcp_line.to(stack.proxy_port) as line:
+        await open_events(page, stack, f"ws://{line.address}/v1/stream", "bad")
         await page.wait_for_function("() => window.states.at(-1)?.[0] === 'stopped'")
         assert line.connections == 1
 

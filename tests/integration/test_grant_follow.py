@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -34,25 +33,13 @@ from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.permissions.grants import DIRECT, OWNED, Grants
 from arvados_nats.permissions.rule import Identity
 from sandbox.model.actors import Actor
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
 from tests.support.worlds.permissions import (
     FAST,
     SLOW,
     PermissionWorld,
     eventually,
     uuids,
-    world,
 )
-
-
-@pytest.fixture
-async def here(
-    database: Database, fresh_nats: NatsServer, keys_folder: Path
-) -> AsyncIterator[PermissionWorld]:
-    """A world of this test alone."""
-    async with world(database, fresh_nats, keys_folder) as made:
-        yield made
 
 
 @asynccontextmanager

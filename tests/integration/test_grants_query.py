@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,20 +26,6 @@ from publishers.postgres import database as postgres
 from publishers.postgres import places
 from sandbox.cluster import open_cluster
 from sandbox.postgres import Database
-
-
-@pytest.fixture
-async def writer(database: Database) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database.dsn)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def reader(database: Database) -> AsyncIterator[postgres.Database]:
-    """As the read-only role that a site gives us."""
-    async with postgres.connect(database.reader_dsn) as pool:
-        yield pool
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -17,27 +16,11 @@ from arvados_nats.contract.events import Event
 from publishers.live import audience as live_audience
 from publishers.live.audience import RequestsOfContainers, Shares, of_event, of_log
 from publishers.postgres import database as postgres
-from sandbox.postgres import Database
 from sandbox.raw_rows import new_uuid, utc_now
 
 CONTAINER, OTHER_CONTAINER = new_uuid("dz642"), new_uuid("dz642")
 ALICE, BOB = new_uuid("tpzed"), new_uuid("tpzed")
 REQUEST = new_uuid("xvhdp")
-
-
-@pytest.fixture
-async def writer(database: Database) -> AsyncIterator[asyncpg.Connection]:
-    """The owner of the tables."""
-    connection = await asyncpg.connect(database.dsn)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def reader(database: Database) -> AsyncIterator[postgres.Database]:
-    """The edge, as the publishers' own role."""
-    async with postgres.connect(database.reader_dsn) as opened:
-        yield opened
 
 
 async def _request(writer: asyncpg.Connection, uuid: str, owner: str, container: str) -> None:

@@ -5,27 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
 
 from publishers.container_logs import containers
 from publishers.container_logs.containers import Container
-from publishers.postgres import database as postgres
 from publishers.postgres.database import Database
-from sandbox import postgres as postgres_sandbox
 from sandbox.cluster import Cluster
 from sandbox.model.records import Record
 
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-async def reader(database: postgres_sandbox.Database) -> AsyncIterator[Database]:
-    """The publishers' own read-only role."""
-    async with postgres.connect(database.reader_dsn) as connected:
-        yield connected
 
 
 @pytest.fixture

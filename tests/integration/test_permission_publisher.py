@@ -6,7 +6,7 @@ and NATS."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from sandbox.model.actors import Actor
 from sandbox.model.config import ClusterConfig
 from sandbox.model.records import Record
 from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database, PostgresServer
+from sandbox.postgres import PostgresServer
 from tests.support.worlds.permissions import (
     FAST,
     PermissionWorld,
@@ -30,15 +30,6 @@ from tests.support.worlds.permissions import (
     uuids,
     world,
 )
-
-
-@pytest.fixture
-async def here(
-    database: Database, fresh_nats: NatsServer, keys_folder: Path
-) -> AsyncIterator[PermissionWorld]:
-    """A world of this test alone."""
-    async with world(database, fresh_nats, keys_folder) as made:
-        yield made
 
 
 @dataclass

@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import asyncpg
 import pytest
 
@@ -21,21 +18,10 @@ from authcallout.connections import Connection, Connections
 from authcallout.revocation import Revocation
 from authcallout.token_cache import TokenCache
 from sandbox.model.actors import Actor
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
-from tests.support.worlds.permissions import FAST, PermissionWorld, eventually, world
+from tests.support.worlds.permissions import FAST, PermissionWorld, eventually
 
 MANY = 1001
 """More than the publisher answers about at once."""
-
-
-@pytest.fixture
-async def here(
-    database: Database, fresh_nats: NatsServer, keys_folder: Path
-) -> AsyncIterator[PermissionWorld]:
-    """A world of this test alone."""
-    async with world(database, fresh_nats, keys_folder) as made:
-        yield made
 
 
 async def many_tokens(here: PermissionWorld, user: Actor, number: int) -> list[str]:

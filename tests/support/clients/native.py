@@ -83,14 +83,27 @@ async def lets_in_at_last(stack: Stack, token: str, within: float = 60) -> bool:
 
 
 @asynccontextmanager
-async def connected(stack: Stack, actor: Actor, *, asks: bool = False) -> AsyncIterator[Native]:
-    """Connect with the actor's token and private inbox, to listen or to ask."""
-    async with nats_client.connect(
-        [stack.sandbox.nats.url],
-        name="test",
-        token=actor.token,
-        asks=asks,
-        inbox_prefix=subjects.inbox_prefix(actor.token_uuid or actor.uuid),
-        timeout=5,
-    ) as nats:
+async def connected(
+    stack: Stack, actor: Actor, *, asks: bool = False, again: bool = True
+) -> AsyncIterator[Native]:
+    """Connect with the actor's token and private inbox, to listen or to ask; `again` while a login
+    is refused, which may mean that the busy callout could not decide about it in time."""
+    deadline = time.monotonic() + 60
+    async with contextlib.AsyncExitStack() as exits:
+        while True:
+            line = nats_client.connect(
+                [stack.sandbox.nats.url],
+                name="test",
+                token=actor.token,
+                asks=asks,
+                inbox_prefix=subjects.inbox_prefix(actor.token_uuid or actor.uuid),
+                timeout=5,
+            )
+            try:
+                nats = await exits.enter_async_context(line)
+                break
+            except (Refused, Unavailable):
+                if not again or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.2)
         yield Native(nats)

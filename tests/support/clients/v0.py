@@ -101,7 +101,10 @@ class Api:
 
     def __init__(self, url: str, token: str) -> None:
         self._client = httpx.AsyncClient(
-            base_url=f"{url}/arvados/v1", headers={"Authorization": f"Bearer {token}"}, timeout=30
+            base_url=f"{url}/arvados/v1",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=30,
+            verify=False,
         )
 
     async def close(self) -> None:

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""A TCP line to a server that can be cut: what is open ends, and nobody comes through."""
+"""A TCP line to a server that can be cut, so that nobody comes through, or freeze as it is."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class TcpLine:
         self._port = port
         self._whole = True
         self._ends: set[asyncio.StreamWriter] = set()
+        self._frozen: set[asyncio.StreamWriter] = set()
         self.connections = 0
         self.address = ""
 
@@ -26,6 +27,10 @@ class TcpLine:
         self._whole = False
         for end in self._ends:
             end.transport.abort()
+
+    def freeze(self) -> None:
+        """What is open gets no byte more, and no end either; who comes later is served."""
+        self._frozen |= self._ends
 
     def mend(self) -> None:
         """Let through who comes from now on."""
@@ -41,24 +46,25 @@ class TcpLine:
                 ends.add(to)
                 self._ends |= ends
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(_pump(reader, to))
-                    tasks.create_task(_pump(there, writer))
+                    tasks.create_task(self._pump(reader, to))
+                    tasks.create_task(self._pump(there, writer))
         except OSError:
             pass
         finally:
             self._ends -= ends
+            self._frozen -= ends
             for end in ends:
                 end.transport.abort()
                 with contextlib.suppress(OSError):
                     await end.wait_closed()
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if writer not in self._frozen:
+                    writer.write(data)
+                    await writer.drain()
+        writer.close()
 
 
 @asynccontextmanager

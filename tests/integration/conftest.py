@@ -1,0 +1,41 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A database by its owner and by the publishers' own role, and permissions published of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from publishers.postgres import database as postgres
+from sandbox.nats_server import NatsServer
+from sandbox.postgres import Database
+from tests.support.worlds.permissions import PermissionWorld, world
+
+
+@pytest.fixture
+async def writer(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    """The owner of the tables."""
+    connection = await asyncpg.connect(database.dsn)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def reader(database: Database) -> AsyncIterator[postgres.Database]:
+    """The edge, as the publishers' own role."""
+    async with postgres.connect(database.reader_dsn) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def here(
+    database: Database, fresh_nats: NatsServer, keys_folder: Path
+) -> AsyncIterator[PermissionWorld]:
+    """A world of this test alone."""
+    async with world(database, fresh_nats, keys_folder) as made:
+        yield made
