@@ -107,7 +107,8 @@ async def _full(servers: list[NatsServer]) -> None:
     await asyncio.sleep(5)
     for one in servers:
         await one.restart()
-        await one.healthy()
+    # None of them is well before a majority can write again.
+    await asyncio.gather(*(one.healthy() for one in servers))
 
 
 async def _failed_over(storm: Storm) -> None:

@@ -143,7 +143,7 @@ class Storm:
         for server in self.servers:
             with contextlib.suppress(ArvadosNatsError):
                 await server.restart()
-                await server.healthy()
+        await asyncio.gather(*(server.healthy() for server in self.servers), return_exceptions=True)
         for service in self.stack.services.values():
             if service.process is None or not service.process.running:
                 with contextlib.suppress(ArvadosNatsError):

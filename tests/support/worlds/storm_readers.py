@@ -117,7 +117,7 @@ class NativeReader:
     async def run(self) -> None:
         """Read until cancelled."""
         arvados_live.say = self._said
-        arvados_live.RECONCILE_SECONDS = 10.0
+        arvados_live.RECONCILE_SECONDS = 6.0
         events = arvados_live.Events(self._who.uuid)
         while True:
             connection = arvados_live.Connection(self._url, self._who.token)
