@@ -30,7 +30,7 @@ from tests.support.fronts import nginx, tcp_line, workbench
 from tests.support.fronts.tcp_line import TcpLine
 from tests.support.fronts.workbench import Workbench
 
-SIGN, LINK = "#arvados-nats-sign", "#arvados-nats-log"
+SIGN, LINK, GONE = "#arvados-nats-sign", "#arvados-nats-log", "#arvados-nats-gone"
 SOON, NEVER_MS = 60_000, 3_000
 CUT_SECONDS = float(os.environ.get("WORKBENCH_CUT_SECONDS", "0"))
 _numbers = itertools.count(1)
@@ -213,7 +213,8 @@ async def test_what_a_container_says_is_seen_at_its_process(desk: Desk) -> None:
 
 async def test_what_moves_out_of_reach_is_seen_to_have_gone(desk: Desk) -> None:
     """The row that takes the object away makes the page look, and there is nothing any more. Where
-    a share is withdrawn no row of the object comes, and only with the script does the page look."""
+    a share is withdrawn no row of the object comes, and only with the script does the page look.
+    Workbench itself goes on showing what is not there any more, so the script says it."""
     cluster = desk.stack.sandbox.cluster
     owner = await cluster.user(f"owner {next(_numbers)}")
     shared, private = await cluster.project(owner=owner), await cluster.project(owner=owner)
@@ -224,9 +225,12 @@ async def test_what_moves_out_of_reach_is_seen_to_have_gone(desk: Desk) -> None:
     unshared = await desk.pair(f"collections/{other.uuid}")
     await cluster.move(one, private, by=owner)
     await desk.both(moved, "seen.missing", "collection moved out of reach")
+    said = f"document.querySelector('{GONE}')"
+    await desk.only(moved, said, "and the page says that it cannot be read")
     assert not await unshared[0].evaluate("seen.missing")
     await cluster.unshare(shared, desk.user)
     await desk.only(unshared, "seen.missing", "project of a collection unshared")
+    await desk.only(unshared, said, "and the page says that it cannot be read")
 
 
 async def test_other_sockets_and_pages_are_left_alone(desk: Desk) -> None:

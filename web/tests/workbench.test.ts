@@ -3,7 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { expect, test, vi } from "vitest";
-import { Sign } from "../src/workbench/notice";
+import { Gone, Sign } from "../src/workbench/notice";
 import { placeOf, tokenOf } from "../src/workbench/place";
 import { again, narrows, question, Requests, shownAt } from "../src/workbench/requests";
 import { after, pauseBefore } from "../src/workbench/socket";
@@ -79,7 +79,7 @@ test("a process is asked about once, and told of its own container alone", async
     asked.push(what);
     return [{ uuid: REQUEST, owner_uuid: PROJECT, container_uuid: CONTAINER }];
   };
-  const requests = new Requests(ask, (frame) => told.push(frame), () => `/processes/${REQUEST}`);
+  const requests = new Requests(ask, (frame) => told.push(frame), () => {}, () => `/processes/${REQUEST}`);
   const row = (uuid: string) => requests.event({ object_kind: "arvados#container", object_uuid: uuid });
   row("zzzzz-dz642-other0000000000");
   row(CONTAINER);
@@ -100,6 +100,7 @@ test("where no page shows requests nothing is asked", async () => {
   const requests = new Requests(
     () => Promise.reject(new Error("asked")),
     () => expect.fail("told"),
+    () => expect.fail("checked"),
     () => "/all_processes",
   );
   requests.event({ object_kind: "arvados#container", object_uuid: CONTAINER });
@@ -129,14 +130,18 @@ test.each([
   ["a project renamed", "group", "update", { old_attributes: owned("a"), new_attributes: owned("a") }, false],
   ["a collection", "collection", "delete", {}, false],
 ])("%s", (_, kind, event_type, properties, expected) => {
-  expect(narrows({ object_kind: `arvados#${kind}`, event_type, properties })).toBe(expected);
+  const frame = { object_kind: `arvados#${kind}`, object_uuid: REQUEST, event_type, properties };
+  expect(narrows(frame, CONTAINER)).toBe(expected);
+  expect(narrows(frame, REQUEST)).toBe(expected || kind === "collection");
 });
 
 test("many rows that may take something away make the page look seldom", async () => {
   const told: string[] = [];
+  const checked: string[] = [];
   const requests = new Requests(
     () => Promise.reject(new Error("asked")),
     (frame) => told.push(frame),
+    (shown) => checked.push(shown.uuid),
     () => `/collections/${PROJECT}`,
   );
   for (let n = 0; n < 100; n += 1) requests.event({ object_kind: "arvados#group", event_type: "delete" });
@@ -144,6 +149,7 @@ test("many rows that may take something away make the page look seldom", async (
   requests.event({ object_kind: "arvados#group", event_type: "delete" });
   await settled();
   expect(told).toHaveLength(1);
+  expect(checked).toEqual([PROJECT]);
 });
 
 test("the sign comes after a moment, however often another attempt fails meanwhile", () => {
@@ -164,6 +170,30 @@ test("the sign comes after a moment, however often another attempt fails meanwhi
     vi.advanceTimersByTime(500);
     sign.live(true, false);
     vi.advanceTimersByTime(10_000);
+    expect(shown).toHaveLength(0);
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test("what cannot be read any more is said as long as the page shows it", () => {
+  vi.useFakeTimers();
+  try {
+    const shown: unknown[] = [];
+    const createElement = () => ({ style: {}, setAttribute: () => {}, remove: () => shown.pop() });
+    const document = { createElement, body: { append: (box: unknown) => shown.push(box) } } as unknown as Document;
+    let path = `/collections/${PROJECT}`;
+    const gone = new Gone(document, () => path);
+    gone.told(REQUEST, false);
+    expect(shown).toHaveLength(0);
+    gone.told(PROJECT, false);
+    gone.told(PROJECT, false);
+    expect(shown).toHaveLength(1);
+    gone.told(PROJECT, true);
+    expect(shown).toHaveLength(0);
+    gone.told(PROJECT, false);
+    path = "/";
+    vi.advanceTimersByTime(2_000);
     expect(shown).toHaveLength(0);
   } finally {
     vi.useRealTimers();

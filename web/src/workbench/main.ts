@@ -9,36 +9,49 @@
  * expected it does nothing.
  */
 
-import { linkTo, Sign } from "./notice";
+import { Gone, linkTo, Sign } from "./notice";
 import { type Place, placeOf, tokenOf } from "./place";
-import { Requests } from "./requests";
+import { Requests, type Shown, whereOf } from "./requests";
 import { ReturningSocket } from "./socket";
 
 const MARK = Symbol.for("arvados-nats-workbench");
 
 type Fields = Record<string, unknown>;
 
-/** Lists of container requests, as Arvados lets this token see them. */
-function asking(place: Place, token: string): (question: Fields) => Promise<Fields[]> {
+/** Answers of Arvados to this token. */
+function asking(place: Place, token: string): (path: string, question: Fields) => Promise<Response> {
   let controller: Promise<string> | null = null;
   const find = async () => ((await (await fetch(`${place.base}v1/site`)).json()) as { controller: string }).controller;
-  return async (question) => {
+  return async (path, question) => {
     controller ??= find();
     controller.catch(() => (controller = null));
-    const url = new URL("/arvados/v1/container_requests", await controller);
+    const url = new URL(`/arvados/v1/${path}`, await controller);
     for (const [name, value] of Object.entries(question)) {
       url.searchParams.set(name, typeof value === "string" ? value : JSON.stringify(value));
     }
-    const answer = await fetch(url, { headers: { Authorization: `Bearer ${token}` } });
-    if (!answer.ok) throw new Error(`Arvados answers ${answer.status}`);
-    const { items } = (await answer.json()) as { items?: Fields[] };
-    return Array.isArray(items) ? items : [];
+    return fetch(url, { headers: { Authorization: `Bearer ${token}` } });
   };
+}
+
+async function listed(answer: Response): Promise<Fields[]> {
+  if (!answer.ok) throw new Error(`Arvados answers ${answer.status}`);
+  const { items } = (await answer.json()) as { items?: Fields[] };
+  return Array.isArray(items) ? items : [];
 }
 
 function returning(Native: typeof WebSocket, place: Place, url: string, token: string): WebSocket {
   const sign = new Sign(document);
-  const requests = new Requests(asking(place, token), (frame) => socket.hand(frame));
+  const gone = new Gone(document);
+  const ask = asking(place, token);
+  const check = async (shown: Shown) => {
+    const { ok, status } = await ask(whereOf(shown), { select: ["uuid"], include_trash: "true" });
+    if (ok || status === 404 || status === 403) gone.told(shown.uuid, ok);
+  };
+  const requests = new Requests(
+    async (question) => listed(await ask("container_requests", question)),
+    (frame) => socket.hand(frame),
+    (shown) => void check(shown).catch(() => undefined),
+  );
   const socket = new ReturningSocket(Native, url, {
     live: (yes, over) => sign.live(yes, over),
     event: (frame) => requests.event(frame),

@@ -17,8 +17,14 @@ const UUID = "[0-9a-z]{5}-[0-9a-z]{5}-[0-9a-z]{15}";
 
 type Fields = Record<string, unknown>;
 
-/** The object that the page at a path shows, and what kind of page it is. */
-export function shownAt(path: string): { page: string; uuid: string } | null {
+/** An object, and what kind of page shows it. */
+export interface Shown {
+  page: string;
+  uuid: string;
+}
+
+/** What the page at a path shows. */
+export function shownAt(path: string): Shown | null {
   const found = new RegExp(`^/(processes|projects|collections)/(${UUID})(?:/|$)`).exec(path);
   return found ? { page: found[1] ?? "", uuid: found[2] ?? "" } : null;
 }
@@ -52,16 +58,25 @@ export function again(path: string): string | null {
   return update(shown.page, { uuid: shown.uuid });
 }
 
-/** Whether more than the row's own object may be out of reach by it: a project was moved, or trashed. */
-export function narrows(frame: Fields): boolean {
-  if (frame.object_kind !== "arvados#group") return false;
+/**
+ * Whether what a page shows may be out of reach by a row: its own that tells that it went, or one of a
+ * project that was moved, trashed or deleted.
+ */
+export function narrows(frame: Fields, uuid: string | undefined): boolean {
   const [was, is] = ["old_attributes", "new_attributes"].map((age) => (frame.properties as Fields | null)?.[age] ?? {});
   const differs = (name: string) => (was as Fields)[name] !== (is as Fields)[name];
+  if (frame.object_uuid !== uuid && frame.object_kind !== "arvados#group") return false;
   return frame.event_type === "delete" || (frame.event_type === "update" && ["owner_uuid", "is_trashed"].some(differs));
 }
 
+/** Where Arvados answers whether a shown object is there for a token; it shows what is in the trash. */
+export function whereOf(shown: Shown): string {
+  const resource = { processes: "container_requests", projects: "groups" }[shown.page] ?? shown.page;
+  return `${resource}/${shown.uuid}`;
+}
+
 /** What is asked about a page: of a process' page its request, of a project's those in it. */
-export function question(shown: { page: string; uuid: string }, containers: string[]): Fields {
+export function question(shown: Shown, containers: string[]): Fields {
   const process = shown.page === "processes";
   const filters: unknown[] = [[process ? "uuid" : "owner_uuid", "=", shown.uuid]];
   if (!process) filters.push(["container_uuid", "in", containers]);
@@ -77,15 +92,18 @@ export class Requests {
   private looking: ReturnType<typeof setTimeout> | undefined;
   private readonly ask: (question: Fields) => Promise<Fields[]>;
   private readonly hand: (frame: string) => void;
+  private readonly check: (shown: Shown) => void;
   private readonly path: () => string;
 
   constructor(
     ask: (question: Fields) => Promise<Fields[]>,
     hand: (frame: string) => void,
+    check: (shown: Shown) => void,
     path: () => string = () => location.pathname,
   ) {
     this.ask = ask;
     this.hand = hand;
+    this.check = check;
     this.path = path;
   }
 
@@ -93,7 +111,7 @@ export class Requests {
   event(frame: Fields): void {
     const uuid = frame.object_uuid;
     if (uuid === this.known?.request) this.known = null;
-    if (narrows(frame)) this.again();
+    if (narrows(frame, shownAt(this.path())?.uuid)) this.again();
     if (frame.object_kind !== "arvados#container" || typeof uuid !== "string") return;
     const shown = shownAt(this.path());
     if (!shown || shown.page === "collections") return;
@@ -110,8 +128,9 @@ export class Requests {
     this.looking ??= setTimeout(() => {
       this.looking = undefined;
       this.lookedAt = Date.now();
-      const frame = again(this.path());
+      const [frame, shown] = [again(this.path()), shownAt(this.path())];
       if (frame) this.hand(frame);
+      if (shown) this.check(shown);
     }, Math.max(0, this.lookedAt + PAUSE_MS - Date.now()));
   }
 
