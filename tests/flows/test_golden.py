@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -39,8 +40,9 @@ from tests.support.clients import late
 from tests.support.clients.native import connected, until
 from tests.support.golden_replay import Json, Replay
 
-EVERYBODY = 8
-"""At each eighth step everybody joins anew; at the others those whose rights it has changed."""
+EVERYBODY = int(os.environ.get("ARVADOS_NATS_GOLDEN_EVERYBODY", "8"))
+"""At each eighth step everybody joins anew; at the others those whose rights it has changed. The
+long form has 1."""
 SETTLED = 15.0
 """Seconds within which readers must hear exactly what they may; most take a fraction of one."""
 NATIVE_ROUNDS = 5
