@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,12 @@ def ready(language: str, folder: Path) -> Sequence[str]:
 
 def _go(folder: Path) -> Sequence[str]:
     program = folder / "live"
-    run([_tool("go"), "build", "-trimpath", "-o", str(program), "."], HERE / "go")
+    run([tool("go"), "build", "-trimpath", "-o", str(program), "."], HERE / "go")
     return [str(program)]
 
 
 def _js(folder: Path) -> Sequence[str]:
-    node, npm = _tool("node"), _tool("npm")
+    node, npm = tool("node"), tool("npm")
     for name in ("package.json", "package-lock.json", "arvados_live.mjs"):
         shutil.copy(HERE / "js" / name, folder)
     run([npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], folder)
@@ -55,9 +55,9 @@ def wamp(language: str, folder: Path) -> Sequence[str]:
     """The same for a program that speaks WAMP with a library of others."""
     if language == "go":
         program = folder / "wamp"
-        run([_tool("go"), "build", "-trimpath", "-o", str(program), "."], HERE / "wamp_go")
+        run([tool("go"), "build", "-trimpath", "-o", str(program), "."], HERE / "wamp_go")
         return [str(program)]
-    node, npm = _tool("node"), _tool("npm")
+    node, npm = tool("node"), tool("npm")
     for name in ("package.json", "package-lock.json", "arvados_wamp.js"):
         shutil.copy(HERE / "wamp_js" / name, folder)
     run([npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], folder)
@@ -65,13 +65,20 @@ def wamp(language: str, folder: Path) -> Sequence[str]:
 
 
 def _ruby() -> Sequence[str]:
-    ruby = _tool("ruby")
-    if subprocess.run([ruby, "-e", 'require "nats"'], capture_output=True, check=False).returncode:
+    ruby = tool("ruby")
+    if not has_nats_pure():
         raise Missing("nats-pure is not installed: gem install nats-pure")
     return [ruby, str(HERE / "ruby" / "arvados_live.rb")]
 
 
-def _tool(name: str) -> str:
+def has_nats_pure() -> bool:
+    """Whether Ruby has the library."""
+    asked = [tool("ruby"), "-e", 'require "nats"']
+    return not subprocess.run(asked, capture_output=True, check=False).returncode
+
+
+def tool(name: str) -> str:
+    """Where a program is; Missing if it is not."""
     found = shutil.which(name)
     if found is None:
         raise Missing(f"{name} is not installed")
@@ -156,6 +163,14 @@ class Program:
                     await self._news.wait()
         except TimeoutError:
             raise AssertionError(f"not within {within} s: {what}; it said {self.said}") from None
+
+    async def soon(self, condition: Callable[[], bool], within: float) -> bool:
+        """Whether the condition holds within so many seconds."""
+        try:
+            await self.until(condition, "", within)
+        except AssertionError:
+            return False
+        return True
 
     async def stop(self) -> None:
         if self.process.returncode is None:

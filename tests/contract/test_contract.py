@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,37 +15,29 @@ import pytest
 
 from arvados_nats.protocol_v1 import requests as requests_v1
 from tests.contract.play import TOKEN, Names, Script, lines, play
+from tests.support import node
 from tests.support.clients.v1 import as_described
 from wsproxy.wamp import messages as messages_wamp
 
 HERE = Path(__file__).parent
 FRAMES = sorted((HERE / "frames").glob("*.jsonl"))
-NODE = shutil.which("node")
 
 
 def clients() -> Iterator[Any]:
     """Each situation with each client of its protocol."""
     of: dict[str, dict[str, list[Any]]] = {
-        "v0": {"javascript": [NODE, *_websocket(), "v0_javascript.mjs"]},
+        "v0": {"javascript": [*node.command(), "v0_javascript.mjs"]},
         "v1": {
             "python": [sys.executable, "v1_python.py"],
-            "javascript": [NODE, *_websocket(), "v1_javascript.mjs"],
+            "javascript": [*node.command(), "v1_javascript.mjs"],
         },
         "wamp": {"autobahn": [sys.executable, "wamp_autobahn.py"]},
     }
     for path in FRAMES:
         for name, words in of[path.name.partition("-")[0]].items():
             command = [*words[:-1], str(HERE / str(words[-1]))]
-            mark = pytest.mark.skipif(words[0] is None, reason="no node on this machine")
+            mark = pytest.mark.skipif(len(words) == 1, reason="no node on this machine")
             yield pytest.param(path, command, id=f"{path.stem}-{name}", marks=mark)
-
-
-def _websocket() -> list[str]:
-    """Node.js has a WebSocket of its own from 22 on."""
-    if NODE is None:
-        return []
-    version = subprocess.run([NODE, "--version"], capture_output=True, text=True, check=True).stdout
-    return [] if int(version.lstrip("v").partition(".")[0]) >= 22 else ["--experimental-websocket"]
 
 
 @pytest.mark.parametrize(("frames", "command"), list(clients()))

@@ -7,6 +7,8 @@
 //	live events PROJECT_UUID       one JSON line for each change, each once
 //	live log CONTAINER_UUID FILE   the bytes of the file, each once
 //	live queue                     a dispatcher's decisions, with an administrator's token
+//	live dispatch COMMAND …        a dispatcher: runs the command with the uuid of each container
+//	                               that it locks, SLOTS at a time; ARVADOS_API is the address to ask
 //
 // Reads NATS_URL and ARVADOS_API_TOKEN. What happens to the connection is said on standard error.
 package main
@@ -45,7 +47,11 @@ func run(c *Connection, args []string) error {
 	case len(args) == 1 && args[0] == "queue":
 		queue := Queue{}
 		return queue.Follow(c, every, func(line []byte) { os.Stdout.Write(append(line, '\n')) })
+	case len(args) > 1 && args[0] == "dispatch":
+		slots, _ := strconv.Atoi(os.Getenv("SLOTS"))
+		dispatcher := Dispatcher{Command: args[1:], Slots: max(slots, 1)}
+		return dispatcher.Follow(c, os.Getenv("ARVADOS_API"), os.Getenv("ARVADOS_API_TOKEN"), every)
 	}
-	log.Fatal("usage: live events PROJECT_UUID | log CONTAINER_UUID FILE | queue")
+	log.Fatal("usage: live events PROJECT_UUID | log CONTAINER_UUID FILE | queue | dispatch COMMAND …")
 	return nil
 }

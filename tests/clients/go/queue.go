@@ -12,6 +12,7 @@ import (
 	"log"
 	"math/big"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -53,6 +54,8 @@ func (c Container) decision() string {
 
 // Queue is the dispatch queue as it is now, for an administrator's token.
 type Queue struct {
+	sync.Mutex
+	Changed    chan struct{} // told after each change, once the whole queue is here
 	containers map[string]Container
 	decided    map[string]string
 	next       string
@@ -61,7 +64,9 @@ type Queue struct {
 // Follow keeps the queue, and tells each decision when it becomes another. The bucket is watched;
 // it is also listed every `reconcile`, since a deletion is told for an hour only.
 func (q *Queue) Follow(c *Connection, reconcile time.Duration, tell func([]byte)) error {
+	q.Lock()
 	q.containers, q.decided = map[string]Container{}, map[string]string{}
+	q.Unlock()
 	for {
 		err := q.watch(c, reconcile, tell)
 		log.Print("* queue: ", err)
@@ -114,6 +119,10 @@ func (q *Queue) watch(c *Connection, reconcile time.Duration, tell func([]byte))
 			}
 			if whole {
 				q.sayNext()
+				select {
+				case q.Changed <- struct{}{}:
+				default:
+				}
 			}
 		case <-again:
 			if whole {
@@ -130,14 +139,18 @@ func (q *Queue) put(value []byte, tell func([]byte)) error {
 		return err
 	}
 	container.priority.SetString(container.Priority, 10)
+	q.Lock()
 	q.containers[container.UUID] = container
+	q.Unlock()
 	q.decide(container.UUID, container.decision(), tell)
 	return nil
 }
 
 func (q *Queue) remove(uuid string, tell func([]byte)) {
 	if _, known := q.containers[uuid]; known {
+		q.Lock()
 		delete(q.containers, uuid)
+		q.Unlock()
 		q.decide(uuid, "forget", tell)
 		delete(q.decided, uuid)
 	}
@@ -159,9 +172,24 @@ func (q *Queue) sayNext() {
 	}
 }
 
+// Of is the containers that a token has locked, by uuid.
+func (q *Queue) Of(token string) map[string]Container {
+	q.Lock()
+	defer q.Unlock()
+	found := map[string]Container{}
+	for uuid, container := range q.containers {
+		if container.LockedByUUID == token {
+			found[uuid] = container
+		}
+	}
+	return found
+}
+
 // Next is the queued containers that a dispatcher would lock next, the most urgent first.
 func (q *Queue) Next(limit int) []Container {
 	var waiting []Container
+	q.Lock()
+	defer q.Unlock()
 	for _, container := range q.containers {
 		if container.decision() == "lock" {
 			waiting = append(waiting, container)

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Logs through an nginx that nobody has told anything about us."""
+"""Logs through proxies that nobody has told anything about us: nginx and HAProxy."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from arvados_nats.client import stream
 from arvados_nats.errors import ConfigError
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
-from tests.support.fronts import nginx
+from tests.support.fronts import haproxy, nginx
 from tests.support.worlds.site import Site
 from tests.v1.test_sse import opened
 from wsproxy import metrics
 
 
+@pytest.mark.parametrize("proxy", ["nginx", "HAProxy that compresses"])
 async def test_lines_come_at_once_though_it_buffers(
-    site: Site, cluster: Cluster, alice: Actor, tmp_path: Path
+    site: Site, cluster: Cluster, alice: Actor, tmp_path: Path, proxy: str
 ) -> None:
     """Server-sent events pass, small as they are, while the container runs on
     (docs/facts/arvados-demand.md G22); no token stands in its log (G27)."""
     request = await cluster.container_request("job", owner=alice)
     container = await cluster.run(request)
+    front = (nginx if proxy == "nginx" else haproxy).in_front(site.http_url, tmp_path)
     async with (
-        nginx.in_front(site.http_url, tmp_path) as url,
+        front as url,
         opened(url, request.uuid, alice) as events,
     ):
         await events.until("caught_up")
@@ -39,6 +41,8 @@ async def test_lines_come_at_once_though_it_buffers(
         await cluster.finish(container)
         await events.rest()
         assert events.logs.content(container.uuid, "stdout.txt") == b"one\ntwo\nthree\n"
+    if proxy != "nginx":
+        return
     written = (tmp_path / "access.log").read_text()
     assert "log_events" in written
     assert alice.token.rpartition("/")[2] not in written
