@@ -10,8 +10,9 @@ about it are read too: at most so many, and what that leaves open is not known.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Any
@@ -36,6 +37,8 @@ from publishers.postgres.object_tables import Record
 
 _REMEMBERED = 20_000
 """Objects whose last state is kept, some 400 bytes each."""
+_TURN = 100
+"""Objects that are looked at in one turn of the loop: some milliseconds."""
 _LATE = 60.0
 """A row may come so long after younger ones about the same object."""
 
@@ -60,10 +63,12 @@ class Verifier:
                 if object_tables.can_read(row.kind):
                     about[row.object_uuid].append(row)
         own = {record["xmin"] for record in records.values()}
-        judged = {uuid: self._judge(named, records.get(uuid), own) for uuid, named in about.items()}
+        judged: dict[str, _Judged] = {}
+        async for uuid in _in_turns(about):
+            judged[uuid] = self._judge(about[uuid], records.get(uuid), own)
         if open_ones := {uuid: found.begin for uuid, found in judged.items() if found.is_open}:
             more, covered = await log_rows.about(self._database, open_ones)
-            for uuid in open_ones:
+            async for uuid in _in_turns(open_ones):
                 judged[uuid].look_again(more.get(uuid, ()), covered[uuid])
         proven = {xid for found in judged.values() for xid in found.proven}
         verified: dict[str, Verified] = {}
@@ -84,6 +89,14 @@ class Verifier:
             self._seen.move_to_end(uuid)
             if len(self._seen) > _REMEMBERED:
                 self._seen.popitem(last=False)
+
+
+async def _in_turns(uuids: Iterable[str]) -> AsyncIterator[str]:
+    """What else this process does, such as answers about grants, does not wait for 500 objects."""
+    for number, uuid in enumerate(uuids, 1):
+        yield uuid
+        if number % _TURN == 0:
+            await asyncio.sleep(0)
 
 
 class _Judged:
