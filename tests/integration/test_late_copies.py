@@ -34,6 +34,7 @@ from tests.support.worlds.site import background
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.history import History
 from wsproxy.events.router import Router
+from wsproxy.objects import history as object_history
 
 _COUNT = 41
 _ALL = list(range(1, _COUNT + 1))
@@ -63,15 +64,20 @@ async def nats(fresh_nats: NatsServer, keys_folder: Path) -> AsyncIterator[Nats]
     async with nats_client.connect([fresh_nats.url], name="test", seed=seed) as connection:
         await streams.ensure(connection, streams.event_stream())
         await _store(connection, 1)
-        copy = {"name": "LATE", "storage": "file", "max_bytes": 1 << 20, "mirror_direct": True}
-        first = {"name": streams.EVENTS, "filter_subject": _message(1).subject}
-        await connection.js_api("STREAM.CREATE.LATE", {**copy, "mirror": first})
+        await _copy(connection, "LATE", _message(1).subject)
         await _store(connection, 2)
         async with asyncio.timeout(60):
             late = functools.partial(connection.next, streams.EVENTS, f"{subjects.EVENTS}.>", 2)
             while await late() is not None:  # noqa: ASYNC110  (the server tells nobody)
                 await asyncio.sleep(0.01)
         yield connection
+
+
+async def _copy(nats: Nats, name: str, subject: str) -> None:
+    """A copy that takes one subject of what is stored by now, and answers for the stream."""
+    config = {"name": name, "storage": "file", "max_bytes": 1 << 20, "mirror_direct": True}
+    mirror = {"name": streams.EVENTS, "filter_subject": subject}
+    await nats.js_api(f"STREAM.CREATE.{name}", {**config, "mirror": mirror})
 
 
 async def _of_history(nats: Nats) -> list[int]:
@@ -154,3 +160,24 @@ async def test_no_event_is_passed_over(
                 await _store(nats, row_id)
             await asyncio.wait_for(source.reached(_COUNT), 60)
     assert seen == _ALL[2:]
+
+
+async def test_a_state_has_its_last_change(nats: Nats) -> None:
+    """A copy that has the creation alone does not keep a container queued for ever."""
+    container = "zzzzz-dz642-000000000000001"
+    for row_id, event_type, now in ((3, "create", "Queued"), (4, "update", "Running")):
+        event = made(
+            row_id, container, event_type=event_type, properties={"new_attributes": {"state": now}}
+        ).event
+        subject = subjects.event(container, event_type)
+        await (await nats.publish_stored(subject, events.encode(event), {}))
+        if event_type == "create":
+            await _copy(nats, "NEW", subject)
+    async with asyncio.timeout(60):
+        late = functools.partial(nats.next, streams.EVENTS, subjects.events_of(container), 4)
+        while await late() is not None:  # noqa: ASYNC110  (the server tells nobody)
+            await asyncio.sleep(0.01)
+    for _ in range(3 * _TRIES):
+        with contextlib.suppress(Unavailable):
+            found = await object_history.state(nats, container, 4)
+            assert found is not None and found["state"] == "Running"

@@ -17,10 +17,11 @@ from wsproxy.objects import state as object_state
 from wsproxy.objects.state import State
 
 
-async def state(nats: Nats, uuid: str) -> State | None:
-    """The state of an object, if the stream has all its changes from its creation on."""
+async def state(nats: Nats, uuid: str, until: int) -> State | None:
+    """The state of an object at a place in the stream, or later, if all its changes from its
+    creation on are there."""
     found: State | None = None
-    async for event in _changes(nats, uuid):
+    async for event in _changes(nats, uuid, until):
         if event.verified is None and event.event_type in CHANGES:
             return None
         if event.event_type == "create":
@@ -41,8 +42,8 @@ async def attempts(nats: Nats, request: str) -> dict[str, int]:
     return found
 
 
-async def _changes(nats: Nats, uuid: str) -> AsyncIterator[Event]:
-    async for message in nats.history(streams.EVENTS, subjects.events_of(uuid)):
+async def _changes(nats: Nats, uuid: str, until: int | None = None) -> AsyncIterator[Event]:
+    async for message in nats.history(streams.EVENTS, subjects.events_of(uuid), until=until):
         try:
             event = events.decode(message.data)
         except BadInput:

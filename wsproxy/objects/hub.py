@@ -93,7 +93,7 @@ class ObjectHub:
     async def _read(self, token: Token, from_stream: bool) -> None:
         place = self._source.position
         if from_stream:
-            self.state = await object_history.state(self._nats, self.uuid)
+            self.state = await object_history.state(self._nats, self.uuid, place)
         if self.state is not None:
             self.sequence = place
             return
