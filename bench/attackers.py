@@ -147,8 +147,9 @@ class Attack:
         """A container's chunk of 8 MiB, once a second."""
         async with _line(self._plan.nats) as (reader, writer):
             writer.write(native.login(self._plan.container_token, []))
-            while not (await reader.readline()).startswith(b"PONG"):
-                pass
+            while not (line := await reader.readline()).startswith(b"PONG"):
+                if not line:
+                    return
             subject = self._plan.container_subject.encode()
             writer.write(b"PUB %b %d\r\n" % (subject, 8 * MIB) + bytes(8 * MIB) + b"\r\n")
             self.done["chunks"] += 1

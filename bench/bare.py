@@ -32,7 +32,7 @@ from sandbox import child, ports
 
 SUBJECT = "bench"
 _HERE = "127.0.0.1"
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _HEAD_END = b"\r\n\r\n"
 _PIECE = 65536
 
@@ -139,7 +139,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 def _agreed(head: bytes, more: bytes = b"") -> bytes:
     """The answer to a WebSocket handshake."""
     key = re.search(rb"(?i)sec-websocket-key: ([^\r]+)", head)
-    digest = hashlib.sha1((key[1] if key else b"") + _GUID, usedforsecurity=False).digest()
+    digest = hashlib.sha1((key[1] if key else b"") + GUID, usedforsecurity=False).digest()
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: " + base64.b64encode(digest) + b"\r\n" + more + b"\r\n"

@@ -10,7 +10,11 @@ good token over and over, and `--logins` junk logins come to NATS from the addre
 alone once more. Delays are those of `bench slow`. Meanwhile each second one user logs in at NATS
 and one at the proxy, in turn with tokens that are known and new: `good_logins` is the share of them
 that was in within 2 s. `restarts` counts services whose process ended, and parts of the publishers
-that began anew. The attack itself takes a part of a 2-core machine, which weighs on the delays.
+that began anew.
+
+The attack itself takes a part of a 2-core machine, which weighs on the delays; so it is also aimed
+at a target of its own that does nothing (`bench.sink`) while the same sockets read: `ratio_floor`
+is that p99 against none, and `ratio_to_floor` ours against it. `cores_…` are parts of a core.
 """
 
 from __future__ import annotations
@@ -21,8 +25,8 @@ import json
 import sys
 import time
 from array import array
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
@@ -60,8 +64,24 @@ async def _plan(fan: Ours, services: Stack, logins_per_second: float) -> Plan:
 
 
 @asynccontextmanager
-async def _attack(plan: Plan, done: dict[str, Any]) -> AsyncIterator[None]:
-    """All attackers as long as the block; then `done` says what they did."""
+async def _sink(plan: Plan) -> AsyncIterator[Plan]:
+    """The same plan against a target that does nothing."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.sink", plan.container_token),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    host = f"127.0.0.1:{int(await process.stdout.readline())}"
+    try:
+        yield msgspec.structs.replace(plan, proxy=f"ws://{host}", nats=f"nats://{host}")
+    finally:
+        await process.communicate(b"")
+
+
+@asynccontextmanager
+async def _attack(plan: Plan, done: dict[str, Any]) -> AsyncIterator[int]:
+    """All attackers as long as the block, in this process; then `done` says what they did."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -72,7 +92,7 @@ async def _attack(plan: Plan, done: dict[str, Any]) -> AsyncIterator[None]:
     assert process.stdin is not None
     process.stdin.write(msgspec.json.encode(plan) + b"\n")
     try:
-        yield
+        yield process.pid
     finally:
         told, _ = await process.communicate(b"")
         done.update(json.loads(told or b"{}"))
@@ -145,6 +165,18 @@ def _pids(services: Stack) -> dict[str, int]:
     }
 
 
+@contextmanager
+def _cores(report: dict[str, Any], pids: Mapping[str, int]) -> Iterator[None]:
+    """What part of a core each process has meanwhile."""
+    before = {name: processes.cpu_seconds(pid) for name, pid in pids.items()}
+    began = time.monotonic()
+    yield
+    took = time.monotonic() - began
+    for name, pid in pids.items():
+        used = processes.cpu_seconds(pid) - before[name]
+        report[f"cores_{name}"] = round(used / took, 2)
+
+
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
     report: dict[str, Any] = {"bench": "hostile", "rate": options.rate, "load": processes.load()}
@@ -157,19 +189,27 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             memory[name] = processes.resident(pid)
         plan = await _plan(scene.fan, services, options.logins / options.seconds)
         good = _GoodLogins(scene.fan, services)
-        async with _attack(plan, done):
+        settle = min(options.settle, options.seconds / 2)
+        async with _attack(plan, done) as attackers:
             logins = asyncio.create_task(good.run())
-            settle = min(options.settle, options.seconds / 2)
-            beside = await slow.watch(scene, options.seconds, settle)
+            nats = services.sandbox.nats.pid
+            with _cores(report, {**pids, "nats": nats, "attackers": attackers}):
+                beside = await slow.watch(scene, options.seconds, settle)
             good.enough = True
             await logins
         for name, pid in pids.items():
             grown = (processes.resident(pid) - memory[name]) / 2**20
             report[f"{name}_rss_growth_mib"] = round(grown, 1)
         alone += await slow.watch(scene, options.alone)
+        async with _sink(plan) as elsewhere, _attack(elsewhere, {}) as attackers:
+            with _cores(report, {"floor_attackers": attackers}):
+                floor = await slow.watch(scene, options.alone + settle, settle)
         report["restarts"] = _ended(services, pids)
     report |= figures.medians(alone, "alone_") | figures.medians(beside, "hostile_")
+    report |= figures.medians(floor, "floor_")
     report["ratio_p99"] = figures.ratio(report["hostile_p99_ms"], report["alone_p99_ms"])
+    report["ratio_floor"] = figures.ratio(report["floor_p99_ms"], report["alone_p99_ms"])
+    report["ratio_to_floor"] = figures.ratio(report["hostile_p99_ms"], report["floor_p99_ms"])
     report["good_logins"] = sum(took <= GOOD_SECONDS for took in good.took) / len(good.took)
     report["good_logins_tried"] = len(good.took)
     report["good_logins_slowest_ms"] = round(max(good.took) * 1000, 1)
