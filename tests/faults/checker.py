@@ -37,11 +37,13 @@ class Step(msgspec.Struct, omit_defaults=True, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Seconds: how late a read may be, for how long after a revocation there may still be any, and
-    how soon after something came twice the reader has to be told."""
+    """Seconds: how late a read may be, for how long after a revocation there may still be any, how
+    long after a fault what was written before a revocation, and how soon after something came twice
+    the reader has to be told."""
 
     late: float = 30.0
     revoked: float = 5.0
+    held: float = 20.0
     told: float = 10.0
 
 
@@ -101,6 +103,7 @@ class _History:
         self._gaps: defaultdict[str, list[float]] = defaultdict(list)
         self._fault_at: float | None = None
         self._fault_until: float | None = None
+        self._under_way = False
         self._now = 0.0
 
     def take(self, step: Step) -> None:
@@ -121,9 +124,9 @@ class _History:
                 self._gap(step)
             case "begin":
                 self._fault_at = self._fault_at or step.t
-                self._fault_until = step.t
+                self._fault_until, self._under_way = step.t, True
             case "end":
-                self._fault_until = step.t
+                self._fault_until, self._under_way = step.t, False
 
     def _allow(self, step: Step) -> None:
         spans = self._open.setdefault((step.reader, step.stream), [])
@@ -147,12 +150,7 @@ class _History:
         place = (step.reader, step.stream)
         spans = self._open.get(place, [])
         written = self._written[step.stream].get(step.n, step.t)
-        # What was written while they might read it can be held up by a fault, like all else.
-        held = self._bounds.late
-        if not any(
-            begin <= step.t <= end + (held if written <= end else self._bounds.revoked)
-            for begin, end in spans
-        ):
+        if not any(begin <= step.t <= self._last_moment(end, written) for begin, end in spans):
             self._note("leaked", step)
         if step.n in self._since_gap[place]:
             self._doubled.append(step)
@@ -161,6 +159,17 @@ class _History:
         self._since_gap[place].add(step.n)
         self._last[place] = max(step.n, self._last.get(place, step.n))
         self._seen[place].setdefault(step.n, step.t)
+
+    def _last_moment(self, end: float, written: float) -> float:
+        """Until when something may be read by who was shut out at `end`: a fault can hold up what
+        was written before, like all else, but not for long after it is over."""
+        soon = end + self._bounds.revoked
+        if written > end or self._fault_until is None:
+            return soon
+        latest = end + self._bounds.late
+        if self._under_way:
+            return latest
+        return min(latest, max(soon, self._fault_until + self._bounds.held))
 
     def _note(self, what: str, step: Step) -> None:
         setattr(self._found, what, getattr(self._found, what) + 1)

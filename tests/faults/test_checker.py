@@ -27,7 +27,7 @@ def good(readers: int = 3, numbers: int = 50) -> list[Step]:
 
 def counts(steps: list[Step]) -> dict[str, int]:
     """What the checker says, without what is zero."""
-    verdict = check(sorted(steps, key=lambda step: step.t), Bounds(late=10, revoked=2))
+    verdict = check(sorted(steps, key=lambda step: step.t), Bounds(late=10, revoked=2, held=6))
     return {kind: n for kind in KINDS if (n := getattr(verdict, kind))}
 
 
@@ -98,9 +98,32 @@ PLANTED: dict[str, tuple[list[Step], dict[str, int]]] = {
         [
             *good(1, 5),
             Step(0.0, "permit", "s", reader="guest"),
+            Step(3.0, "begin", fault="f"),
             Step(3.5, "revoke", "s", reader="guest"),
+            Step(4.0, "end", fault="f"),
             Step(9.0, "read", "s", 2, reader="guest"),
             Step(9.1, "read", "s", 3, reader="guest"),
+        ],
+        {"leaked": 1},
+    ),
+    "held up by nothing, though written before it was taken away": (
+        [
+            *good(1, 5),
+            Step(0.0, "permit", "s", reader="guest"),
+            Step(3.5, "revoke", "s", reader="guest"),
+            Step(9.0, "read", "s", 2, reader="guest"),
+        ],
+        {"leaked": 1},
+    ),
+    "held up for longer than the fault explains": (
+        [
+            *good(1, 5),
+            Step(0.0, "permit", "s", reader="guest"),
+            Step(3.0, "begin", fault="f"),
+            Step(3.5, "revoke", "s", reader="guest"),
+            Step(4.0, "end", fault="f"),
+            Step(9.9, "read", "s", 1, reader="guest"),
+            Step(10.1, "read", "s", 2, reader="guest"),
         ],
         {"leaked": 1},
     ),

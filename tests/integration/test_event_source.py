@@ -181,6 +181,23 @@ async def test_a_stream_made_anew_begins_again(nats: Nats) -> None:
         await watch.until(lambda: watch.sequences[-1:] == [4])
 
 
+async def test_a_lost_stream_is_noticed_as_soon_as_it_is_made_anew(
+    nats: Nats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with the next look: until then its sequences could be taken for those of the old one."""
+    monkeypatch.setattr("wsproxy.events.event_source._CHECK_SECONDS", 3600.0)
+    await store(nats, *range(1, 11))
+    anew = asyncio.Event()
+    async with watched(nats) as watch:
+        watch.source.on_reset.add(anew.set)
+        await nats.js_api(f"STREAM.DELETE.{streams.EVENTS}")
+        watch.source._check_now.set()
+        await watch.until(lambda: not watch.source._check_now.is_set())
+        await streams.ensure(nats, streams.event_stream())
+        await store(nats, *range(1, 12))
+        await asyncio.wait_for(anew.wait(), 60)
+
+
 async def test_a_restart_in_the_middle_leaves_no_gap(nats: Nats, fresh_nats: NatsServer) -> None:
     """Events stored before, while and after it."""
     async with watched(nats) as watch:

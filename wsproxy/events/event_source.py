@@ -263,6 +263,7 @@ class EventSource:
             except Unavailable as error:
                 self._health.fault(_PART, error)
                 await asyncio.sleep(_RETRY_SECONDS)
+                self._check_now.set()  # a lost stream is another one as soon as it is there again
 
     async def _check_the_end(self) -> None:
         before = self._position
