@@ -6,7 +6,9 @@
 The watcher is the Go program of tests/clients/go, its decisions read from a pipe. `logged`: a
 container is locked and unlocked, so an event wakes the publisher. `unlogged`: a priority is written
 by raw SQL as Arvados does it, so only the look at all containers finds it, once a second. `list`:
-from the start of the watcher to its having the whole queue.
+from the start of the watcher to its having the whole queue. `dispatch`: from the start of the
+dispatcher, with 50 slots, to the first container that it has locked, and to the fiftieth;
+`dispatch_most_urgent`: they were the most urgent ones, in their order.
 What it does not show: a network, TLS, a database with other load.
 """
 
@@ -15,8 +17,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -40,6 +44,7 @@ FROM generate_series(1, $1::int) AS n
 """
 _PRIORITY = "UPDATE containers SET priority = $2 WHERE uuid = $1"
 _LOCKED = 10
+_SLOTS = 50
 
 
 class Decisions:
@@ -61,7 +66,7 @@ class Decisions:
 
     async def until(self, uuid: str, what: str) -> float:
         """The moment when it says so."""
-        async with asyncio.timeout(20), self._news:
+        async with asyncio.timeout(60), self._news:
             await self._news.wait_for(lambda: self._last.get(uuid) == what)
         return time.monotonic()
 
@@ -93,6 +98,42 @@ async def _watching(folder: Path, url: str, token: str) -> AsyncIterator[tuple[D
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+async def _dispatched(folder: Path, cluster: Cluster, url: str, api: str, token: str) -> Figures:
+    """Fifty containers locked and begun by the dispatcher, whose commands only wait."""
+    query = "SELECT uuid FROM containers WHERE state = 'Queued' ORDER BY priority DESC LIMIT $1"
+    urgent = [row["uuid"] for row in await cluster.pool.fetch(query, _SLOTS)]
+    environment = {
+        "NATS_URL": url,
+        "ARVADOS_API_TOKEN": token,
+        "ARVADOS_API": api,
+        "SLOTS": str(_SLOTS),
+        "PATH": "/usr/bin:/bin",
+    }
+    began, moments, locked = time.monotonic(), list[float](), list[str]()
+    process = await asyncio.create_subprocess_exec(
+        *(str(folder / "live"), "dispatch", "sh", "-c", "exec sleep 60"),
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+    )
+    assert process.stderr
+    try:
+        async with asyncio.timeout(60):
+            while len(locked) < _SLOTS:
+                word, _, uuid = (await process.stderr.readline()).decode().strip().partition(": ")
+                if word == "* start":
+                    locked.append(uuid)
+                    moments.append(time.monotonic() - began)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # the containers' processes, too
+        await process.wait()
+    return {
+        "dispatch_first_ms": round(moments[0] * 1000, 1),
+        "dispatch_fifty_ms": round(moments[-1] * 1000, 1),
+        "dispatch_most_urgent": float(locked == urgent),
+    }
 
 
 async def _measured(
@@ -145,7 +186,7 @@ async def _run(options: argparse.Namespace) -> dict[str, Any]:
             cluster = world.cluster
             await cluster.pool.execute(_WAITING, options.waiting)
             admin = await cluster.user("boss", admin=True)
-            await asyncio.sleep(3)
+            await asyncio.sleep(3 + options.waiting / 1000)
             listed, rounds = [], []
             for _ in range(options.rounds):
                 async with _watching(folder, world.nats.url, admin.token) as (decisions, seconds):
@@ -153,9 +194,12 @@ async def _run(options: argparse.Namespace) -> dict[str, Any]:
                     found = await _round(cluster, decisions, options.count)
                     rounds.append(found)
                     print(f"  {found}")
+            api, url = world.api.url, world.nats.url
+            dispatched = await _dispatched(folder, cluster, url, api, admin.token)
     return {
         "waiting": options.waiting,
         **figures.medians(listed),
+        **dispatched,
         **figures.medians([found["logged"] for found in rounds], "logged_"),
         **figures.medians([found["unlogged"] for found in rounds], "unlogged_"),
     }

@@ -121,6 +121,7 @@ async def test_by_priority_and_what_is_on_hold_waits(world: World) -> None:
     async with world.dispatcher() as program:
         await world.reaches(high, "Running")
         urgent = await world.wanted(999)
+        await program.says(f"next: {urgent['container_uuid']}", within=WITHIN)
         world.go(high)
         await world.reaches(urgent, "Running")
         assert ran(program) == uuids(high, urgent)

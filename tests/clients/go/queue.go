@@ -117,7 +117,7 @@ func (q *Queue) watch(c *Connection, reconcile time.Duration, tell func([]byte))
 			default:
 				q.remove(entry.Key(), tell)
 			}
-			if whole {
+			if whole && len(watcher.Updates()) == 0 { // of many changes at once, after the last
 				q.sayNext()
 				select {
 				case q.Changed <- struct{}{}:
