@@ -17,6 +17,7 @@ from sandbox import sandbox as sandboxes
 from sandbox.model.actors import Actor
 from tests.support.clients.v0 import Api, api, settled
 from tests.support.worlds import site as sites
+from tests.support.worlds.newcomers import Newcomers
 from tests.support.worlds.site import Site
 
 THEIRS = os.environ.get("V0_SERVER") == "arvados-ws"
@@ -51,28 +52,29 @@ def only_what_is_common(request: pytest.FixtureRequest) -> None:
         pytest.skip(reason.args[0])
 
 
-async def _user(site: Site, name: str, *, admin: bool = False) -> Actor:
-    """A new user, all events about whom are out already."""
-    made = await site.cluster.user(name, admin=admin)
-    return await settled(site.websocket_url, site.api.url, made)
+@pytest.fixture(scope="session")
+def newcomers(site: Site) -> Newcomers:
+    """Who makes the users of all tests."""
+    return Newcomers(site.cluster)
 
 
 @pytest.fixture
-async def active(site: Site) -> Actor:
+async def active(newcomers: Newcomers) -> Actor:
     """An active user whom no other test knows."""
-    return await _user(site, "active")
+    return await newcomers.one()
 
 
 @pytest.fixture
-async def spectator(site: Site) -> Actor:
+async def spectator(newcomers: Newcomers) -> Actor:
     """Another active user."""
-    return await _user(site, "spectator")
+    return await newcomers.one()
 
 
 @pytest.fixture
 async def admin(site: Site) -> Actor:
-    """An admin."""
-    return await _user(site, "admin", admin=True)
+    """An admin, all events about whom are out already."""
+    made = await site.cluster.user("admin", admin=True)
+    return await settled(site.websocket_url, site.api.url, made)
 
 
 @pytest.fixture

@@ -91,8 +91,9 @@ async def test_a_deleted_token_ends_its_connections(site: Site, active: Actor) -
         await lives.event()
 
 
-async def test_logout_ends_the_connections(site: Site, active: Actor) -> None:
+async def test_logout_ends_the_connections(site: Site) -> None:
     """Though it leaves no log row (docs/facts/arvados.md 1)."""
+    active = await settled(site.websocket_url, site.api.url, await site.cluster.user("leaver"))
     async with client(site.websocket_url, active.token) as socket:
         await socket.subscribe()
         await site.cluster.logout(active)

@@ -18,6 +18,7 @@ from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from tests.support import log_replica
 from tests.support.worlds import site as sites
+from tests.support.worlds.newcomers import Newcomers
 from tests.support.worlds.site import Site
 
 
@@ -59,13 +60,19 @@ def cluster(site: Site) -> Cluster:
     return site.cluster
 
 
+@pytest.fixture(scope="session")
+def newcomers(site: Site) -> Newcomers:
+    """Who makes the users of all tests."""
+    return Newcomers(site.cluster)
+
+
 @pytest.fixture
-async def alice(site: Site) -> Actor:
+async def alice(newcomers: Newcomers) -> Actor:
     """An active user whom no other test knows."""
-    return await site.cluster.user("alice")
+    return await newcomers.one()
 
 
 @pytest.fixture
-async def bob(site: Site) -> Actor:
+async def bob(newcomers: Newcomers) -> Actor:
     """Another active user."""
-    return await site.cluster.user("bob")
+    return await newcomers.one()
