@@ -10,10 +10,14 @@ fourth part `/<container uuid>` for a container's own token.
 from __future__ import annotations
 
 import hashlib
+import hmac
+import re
 from dataclasses import dataclass, field
 
 from arvados_nats.contract import subjects
+from arvados_nats.errors import BadInput
 
+_SALTED = re.compile(r"[0-9a-f]{40}")
 _MAX_LENGTH = 8192
 
 
@@ -56,6 +60,19 @@ class Token:
         parts = self.secret.split("/")
         kind = subjects.kind_of(parts[3]) if self.uuid and len(parts) == 4 else None
         return parts[3] if kind and kind.name == "container" else None
+
+    def salted(self, cluster: str) -> Token:
+        """What another cluster may see of it, which is good there alone (docs/facts/arvados.md 2);
+        a cluster's own token as it is. BadInput where nobody can tell whose it is."""
+        uuid, parts = self.uuid, self.secret.split("/")
+        if uuid is None:
+            raise BadInput(f"a token that names no cluster is of no use at {cluster}")
+        if uuid.startswith(cluster):
+            return self
+        if _SALTED.fullmatch(parts[2]):
+            raise BadInput(f"this token is for one cluster alone, and not for {cluster}")
+        secret = hmac.new(parts[2].encode(), cluster.encode(), hashlib.sha1).hexdigest()
+        return Token(f"v2/{uuid}/{secret}")
 
     @property
     def digest(self) -> bytes:

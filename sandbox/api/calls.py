@@ -33,6 +33,7 @@ class Backend:
     tables: Mapping[str, Table]
     management_token: str | None = None
     websocket_url: str | None = None
+    remote_hosts: dict[str, str] = field(default_factory=dict)
     login_token: str | None = None
     """Whom a login page would find: the token that `/login` leads back with."""
     trusted_clients: set[str] = field(default_factory=set)

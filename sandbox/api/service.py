@@ -26,7 +26,8 @@ WHERE uuid = $1"""
 async def discovery_document(call: Call) -> Form:
     """What methods and services there are."""
     backend = call.backend
-    return discovery.document(call.host, backend.cluster.config, backend.websocket_url)
+    known = discovery.document(call.host, backend.cluster.config, backend.websocket_url)
+    return known | {"remoteHosts": backend.remote_hosts}
 
 
 async def exported_config(call: Call) -> Form:
