@@ -16,6 +16,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from arvados_nats.arvados import client as arvados_client
@@ -114,24 +115,28 @@ async def stream_url(settings: ArvadosSettings, proxy: str | None) -> str:
     """Address of protocol v1: of the proxy that was named, or of the one that the cluster names."""
     if proxy:
         return at_stream(proxy)
-    try:
-        async with arvados_client.connect(
-            settings.url, ca_file=settings.ca_file, insecure=settings.insecure
-        ) as arvados:
-            document = await arvados.discovery()
-    except ArvadosNatsError as error:
-        trust = CERTIFICATES if "CERTIFICATE_VERIFY_FAILED" in str(error) else ""
-        raise Unavailable(
-            f"cannot ask Arvados at {settings.host} where its messages are: {error}{trust};"
-            " check ARVADOS_API_HOST, or name the proxy with --proxy"
-        ) from error
-    named = document.get("websocketUrl")
+    named = (await discovery(settings)).get("websocketUrl")
     if not named:
         raise ConfigError(
             f"the cluster at {settings.host} names no websocket server"
             " (Services.Websocket.ExternalURL); name the proxy with --proxy"
         )
     return at_stream(str(named))
+
+
+async def discovery(settings: ArvadosSettings) -> dict[str, Any]:
+    """What the cluster tells everybody of itself."""
+    try:
+        async with arvados_client.connect(
+            settings.url, ca_file=settings.ca_file, insecure=settings.insecure
+        ) as arvados:
+            return await arvados.discovery()
+    except ArvadosNatsError as error:
+        trust = CERTIFICATES if "CERTIFICATE_VERIFY_FAILED" in str(error) else ""
+        raise Unavailable(
+            f"cannot ask Arvados at {settings.host} where its messages are: {error}{trust};"
+            " check ARVADOS_API_HOST, or name the proxy with --proxy"
+        ) from error
 
 
 def at_stream(url: str) -> str:

@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from arvados_nats.arvados import client as arvados_client
-from arvados_nats.commands.arvados_settings import ArvadosSettings
+from arvados_nats.commands.arvados_settings import ArvadosSettings, discovery
 from arvados_nats.contract import subjects
 from arvados_nats.errors import BadInput, ConfigError
 
@@ -34,10 +33,7 @@ async def home(
     if len(clusters) > 1:
         raise BadInput(f"the objects are of several clusters: {', '.join(sorted(clusters))}")
     (cluster,) = clusters
-    async with arvados_client.connect(
-        settings.url, ca_file=settings.ca_file, insecure=settings.insecure
-    ) as arvados:
-        document = await arvados.discovery()
+    document = await discovery(settings)
     if document.get("uuidPrefix") == cluster:
         return settings
     return replace(settings, host=_host(document, cluster), token=settings.token.salted(cluster))
