@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -22,7 +22,8 @@ from urllib.parse import urlsplit, urlunsplit
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.client.errors import CERTIFICATES
-from arvados_nats.errors import ArvadosNatsError, ConfigError, Unavailable, said
+from arvados_nats.contract import subjects
+from arvados_nats.errors import ArvadosNatsError, BadInput, ConfigError, Unavailable, said
 
 _TRUE = frozenset({"1", "t", "true", "y", "yes"})
 _AUTHORITIES = (
@@ -31,6 +32,8 @@ _AUTHORITIES = (
     "/etc/pki/tls/certs/ca-bundle.crt",
 )
 """Where Arvados' tools look for certificates after SSL_CERT_FILE (sdk/python/arvados/util.py)."""
+
+_DNS = "arvadosapi.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,3 +150,35 @@ def at_stream(url: str) -> str:
         raise ConfigError(f"not the address of a WebSocket proxy: {url}")
     path = parts.path.rstrip("/").removesuffix("/websocket").removesuffix("/v1/stream")
     return urlunsplit((scheme, parts.netloc, f"{path}/v1/stream", "", ""))
+
+
+async def home(
+    settings: ArvadosSettings, proxy: str | None, words: Iterable[str]
+) -> ArvadosSettings:
+    """Where the objects among these words are, with the token that is good there.
+
+    The cluster that is set, where they are its own or no uuids, or where a proxy was named;
+    BadInput if they are of several.
+    """
+    clusters = {word[:5] for word in words if subjects.is_uuid(word)}
+    if not clusters or proxy:
+        return settings
+    if len(clusters) > 1:
+        raise BadInput(f"the objects are of several clusters: {', '.join(sorted(clusters))}")
+    (cluster,) = clusters
+    document = await discovery(settings)
+    if document.get("uuidPrefix") == cluster:
+        return settings
+    return replace(settings, host=_host(document, cluster), token=settings.token.salted(cluster))
+
+
+def _host(document: dict[str, Any], cluster: str) -> str:
+    hosts = document.get("remoteHosts")
+    if isinstance(hosts, dict) and isinstance(hosts.get(cluster), str) and hosts[cluster]:
+        return str(hosts[cluster])
+    if document.get("remoteHostsViaDNS"):
+        return f"{cluster}.{_DNS}"
+    raise ConfigError(
+        f"the cluster {cluster} is not known to {document.get('uuidPrefix')} (RemoteClusters):"
+        " set ARVADOS_API_HOST to its own host"
+    )

@@ -14,7 +14,7 @@ import msgspec
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.client import Arvados, NotFound
 from arvados_nats.client.stream import Stream
-from arvados_nats.commands import federation, logs_run, processes, proxy_connection
+from arvados_nats.commands import arvados_settings, logs_run, processes, proxy_connection
 from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.commands.command import Notes
 from arvados_nats.commands.processes import Process
@@ -37,7 +37,7 @@ class Listing:
 
     async def show(self, words: Sequence[str]) -> int:
         """Print attempts and files of these processes; without any, one's newest processes."""
-        settings = await federation.home(self.settings, self.proxy, words)
+        settings = await arvados_settings.home(self.settings, self.proxy, words)
         return await replace(self, settings=settings)._show_there(words)
 
     async def _show_there(self, words: Sequence[str]) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.client.stream import Stream
-from arvados_nats.commands import federation, logs, processes, proxy_connection, waiting
+from arvados_nats.commands import arvados_settings, logs, processes, proxy_connection, waiting
 from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.commands.command import Notes
 from arvados_nats.commands.log_lines.printers import Printer
@@ -40,7 +40,7 @@ class Run:
 
     async def show(self, words: Sequence[str]) -> int:
         """Print the logs of these processes, from the cluster that they are of; the exit code."""
-        settings = await federation.home(self.settings, self.proxy, words)
+        settings = await arvados_settings.home(self.settings, self.proxy, words)
         return await replace(self, settings=settings)._show_there(words)
 
     async def _show_there(self, words: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ import msgspec
 
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.client import NotFound
-from arvados_nats.commands import federation, proxy_connection, watch_text
+from arvados_nats.commands import arvados_settings, proxy_connection, watch_text
 from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.commands.command import Notes
 from arvados_nats.errors import Refused
@@ -41,7 +41,7 @@ class Watch:
 async def watch_object(watch: Watch, uuid: str) -> int:
     """Show the state of an object and each later one, until it is gone; then 1."""
     record: Mapping[str, Any] | None = None
-    settings = await federation.home(watch.settings, watch.proxy, [uuid])
+    settings = await arvados_settings.home(watch.settings, watch.proxy, [uuid])
     async with proxy_connection.connect(
         settings, watch.proxy, watch.notes, reconnect_timeout=None
     ) as events:
@@ -61,7 +61,7 @@ async def watch_events(watch: Watch, readable: str | None = None, **filters: Any
     """Show changes of objects, for ever; see `Stream.events` for the filters. Of what is not
     `readable` nothing would ever come."""
     places = (*filters.get("owners", ()), *filters.get("objects", ()))
-    settings = await federation.home(watch.settings, watch.proxy, places)
+    settings = await arvados_settings.home(watch.settings, watch.proxy, places)
     if readable:
         await _see(settings, readable)
     async with proxy_connection.connect(
