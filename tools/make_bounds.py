@@ -13,8 +13,6 @@ import sys
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from websockets import http11
-
 from arvados_nats.arvados import identities
 from arvados_nats.contract import log_chunks, streams
 from arvados_nats.nats import server_config
@@ -94,13 +92,12 @@ def _http() -> list[Bounds]:
             "anybody",
             "HTTP until a whole request is there",
             head,
-            f"{head}; of a WebSocket {http11.MAX_NUM_HEADERS} lines of"
-            f" {_size(http11.MAX_LINE_LENGTH)}",
+            head,
             "-",
             f"{door.WAITING:,} connections",
             f"{door.HEAD_SECONDS:.0f} s",
             head,
-            "400, 414, 431; dropped, the longest waiting of the network with most",
+            "400; dropped, the longest waiting of the network with most",
         ),
         Bounds(
             "anybody",
