@@ -171,9 +171,10 @@ async def test_it_begins_anew_where_it_was(world: World) -> None:
         try:
             async with world.dispatcher() as again:
                 await world.reaches(lost, "Cancelled")
-                await world.reaches(locked, "Running")
-                world.go(locked)
+                # Its request gets another container, which may have the slot first.
+                (world.hold / "all").touch()
                 await world.reaches(locked, "Complete")
-                assert ran(again) == uuids(locked)
+                assert ran(again).count(locked["container_uuid"]) == 1
+                assert lost["container_uuid"] not in ran(again)
         finally:  # a process outlives its dispatcher
             (world.hold / "all").touch()
