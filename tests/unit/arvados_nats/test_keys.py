@@ -137,14 +137,15 @@ def test_seeds_are_for_their_owner_alone(tmp_path: Path) -> None:
 
 
 def test_rotate_replaces_what_is_named_and_nothing_else(tmp_path: Path) -> None:
-    """The new key is another one, of the same kind; the others stay."""
+    """The new keys are others, of the same kind; `issuer` and `xkey` go together."""
     keys.ensure(tmp_path)
     before = keys.load_all_public(tmp_path)
     made = keys.rotate(tmp_path, ["xkey"])
     after = keys.load_all_public(tmp_path)
-    assert {name for name in before if before[name] != after[name]} == {"xkey"}
+    assert {name for name in before if before[name] != after[name]} == {"issuer", "xkey"}
     assert keys.load(tmp_path, "xkey") == made["xkey"]
     assert made["xkey"].kind is keys.Kind.CURVE
+    assert keys.load(tmp_path, "issuer") == made["issuer"]
 
 
 def test_a_key_is_replaced_by_the_one_that_was_made_beforehand(tmp_path: Path) -> None:

@@ -33,11 +33,13 @@ from arvados_nats.protocol_v1.messages import (
     Revoked,
     ServerMessage,
     Subscribed,
+    Unsubscribed,
 )
 
 SENT: list[ServerMessage] = [
     Hello("u", "t", 25.0, Limits(10, 1000)),
     Subscribed("1"),
+    Unsubscribed("1"),
     Error("c", "m", True, "1"),
     Error("c", "m", False),
     Log("c", "f", 2, 5, 8, text="é\n"),
