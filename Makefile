@@ -138,5 +138,8 @@ $(IMAGE)/.installed: $(PAGE) $(SHIPPED) Containerfile .ci/image
 	.ci/image $(IMAGE) $(PYTHON)
 	touch $@
 
+# The page's files have other names after it was built anew.
+wsproxy/static/%: ;
+
 $(PAGE): $(WEB) | $(VENV)/.sandbox
 	.ci/web $(VENV)

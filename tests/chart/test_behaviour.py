@@ -57,6 +57,8 @@ def mounted(pod: Pod, root: Path, held: Held) -> dict[str, str]:
             for item in source.get("items") or [
                 {"key": k, "path": k} for n, k in held if n == name
             ]:
+                if source.get("optional") and (name, item["key"]) not in held:
+                    continue
                 (folder / item["path"]).write_text(held[name, item["key"]])
         folders[mount["mountPath"]] = str(folder)
     return folders

@@ -21,7 +21,7 @@ from tests.support.fronts.kubernetes_api import KubernetesApi
 
 SECRETS = "/api/v1/namespaces/arvados/secrets"
 SECRET = f"{SECRETS}/nkeys"
-ALL = sorted(f"{role}.{end}" for role in keys.ROLES for end in ("nk", "pub"))
+ALL = sorted(f"{role}.{end}" for role in keys.ALL for end in ("nk", "pub"))
 
 
 @pytest.fixture
