@@ -148,7 +148,7 @@ trace.set_tracer_provider(provider)
 
 async def ask():
     app = Starlette()
-    ops.add_routes(app, ops.Health(), None)
+    ops.add_routes(app, ops.Health(), lambda: None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
         assert (await client.get("/metrics?api_token=secret")).status_code == 404
 
