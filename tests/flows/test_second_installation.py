@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from arvados_nats import client
-from arvados_nats.contract import streams
+from arvados_nats.contract import events, streams, subjects
 from arvados_nats.nats import client as nats_client
 from arvados_nats.protocol_v1.messages import Event
 from arvados_nats.service import keys
@@ -89,13 +89,9 @@ async def _heard(installation: Stack, wanted: set[str], cursor: str | None = Non
 
 
 async def _ids(installation: Stack, last: str) -> set[int]:
-    """Of the rows that are events there, up to the one about `last`."""
-    token = installation.sandbox.cluster.root.token
-    found: set[int] = set()
-    async with client.connect(installation.stream_url, lambda: token) as stream:
-        async for message in await stream.events(begin="oldest"):
-            if isinstance(message, Event):
-                found.add(message.id)
-                if message.object_uuid == last:
-                    break
-    return found
+    """Of the rows in the stream there, once it has an event of `last`."""
+    seed = keys.load(installation.sandbox.keys_folder, "publisher").text
+    async with nats_client.connect([installation.sandbox.nats.url], name="t", seed=seed) as nats:
+        await _heard(installation, {last})
+        stored = [message async for message in nats.history(streams.EVENTS, f"{subjects.EVENTS}.>")]
+    return {events.decode(message.data).id for message in stored}
