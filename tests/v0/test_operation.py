@@ -85,6 +85,11 @@ async def test_a_deleted_token_ends_its_connections(site: Site, active: Actor) -
     ):
         await lives.subscribe()
         await dies.subscribe()
+        await site.cluster.collection("before", owner=active)
+        for socket in (lives, dies):
+            await (
+                socket.event()
+            )  # both have been let in, which an answer to a command is no proof of
         await site.cluster.delete(str(other.token_uuid), active)
         assert await closed_within(dies, REVOKED_WITHIN) == 4501
         await site.cluster.collection("after", owner=active)
