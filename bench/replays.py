@@ -16,14 +16,13 @@ import time
 from contextlib import AsyncExitStack
 from typing import Any
 
-from arvados_nats.nats import client as nats_client
 from bench import clients as crowds
 from bench import cluster as world
 from bench import command, figures, processes
 from bench.clients import Clients
 from bench.compared import ROW_ID
 from bench.figures import Figures
-from bench.subscribers import Ours, open_v1
+from bench.subscribers import Ours, begun, open_v1
 from sandbox import stack
 
 _AT_ONCE = 500
@@ -76,21 +75,13 @@ async def _beside(
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
     async with AsyncExitStack() as exits:
-        made = await exits.enter_async_context(world.world(options.users, 0))
-        services = await exits.enter_async_context(stack.beside(made.sandbox))
-        seed = made.sandbox.seed("publisher")
-        nats = await exits.enter_async_context(
-            nats_client.connect([made.sandbox.nats.url], name="bench", seed=seed)
-        )
-        bystander = await exits.enter_async_context(crowds.clients())
+        fan = await exits.enter_async_context(begun(options.users))
         readers = await exits.enter_async_context(crowds.clients())
-        fan = Ours(made, services, nats, bystander)
-        await fan.connect(1)
         await _store(fan, options.events)
-        await bystander.tally(fan.marker, options.events, within=60.0)
+        await fan.clients.tally(fan.marker, options.events, within=60.0)
         alone = await _follow(fan, options.rate, options.seconds)
         beside, of_readers = await _beside(fan, readers, options)
-        stack.require(services)
+        stack.require(fan.stack)
     report: dict[str, Any] = {
         "bench": "replays",
         "events": options.events,

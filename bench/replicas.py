@@ -21,13 +21,11 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-from arvados_nats.nats import client as nats_client
 from bench import clients as crowds
-from bench import cluster as world
 from bench import command, figures, native, processes
 from bench.cluster import World
 from bench.figures import Figures
-from bench.subscribers import Ours, open_v1
+from bench.subscribers import Ours, begun, open_v1
 from sandbox import ports, stack
 from sandbox.stack import Service, Stack
 
@@ -100,16 +98,9 @@ async def _logins(made: World, services: Stack) -> Figures:
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
     async with AsyncExitStack() as exits:
-        made = await exits.enter_async_context(world.world(options.users, 0))
-        services = await exits.enter_async_context(stack.beside(made.sandbox))
-        seed = made.sandbox.seed("publisher")
-        nats = await exits.enter_async_context(
-            nats_client.connect([made.sandbox.nats.url], name="bench", seed=seed)
-        )
-        clients = await exits.enter_async_context(crowds.clients())
-        first = Ours(made, services, nats, clients)
-        await first.connect(1)
-        await clients.close()
+        first = await exits.enter_async_context(begun(options.users))
+        made, services = first.world, first.stack
+        await first.clients.close()
         fans = [first]
         one = await _fanout(fans, options) | await _logins(made, services)
         for number in range(2, options.replicas + 1):

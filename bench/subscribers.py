@@ -15,18 +15,22 @@ import json
 import secrets
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from arvados_nats.contract import events, subjects
 from arvados_nats.contract.events import Event
+from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
+from bench import clients as crowds
 from bench import cluster as world
 from bench.clients import Clients
 from bench.cluster import World
 from bench.peers.centrifugo import Centrifugo
 from bench.peers.nexus import Nexus
+from sandbox import stack as services
 from sandbox.stack import Stack
 
 _CHANNEL = "bench"
@@ -158,6 +162,22 @@ class Ours:
         await self.clients.send([_SIGN_OF_LIFE[self.version]])
         await asyncio.sleep(_REST_SECONDS)
         await self.clients.tally(b"")
+
+
+@asynccontextmanager
+async def begun(users: int) -> AsyncIterator[Ours]:
+    """Our services with a cluster of so many users, and one subscriber."""
+    async with (
+        world.world(users, 0) as made,
+        services.beside(made.sandbox) as running,
+        nats_client.connect(
+            [made.sandbox.nats.url], name="bench", seed=made.sandbox.seed("publisher")
+        ) as nats,
+        crowds.clients() as clients,
+    ):
+        fan = Ours(made, running, nats, clients)
+        await fan.connect(1)
+        yield fan
 
 
 async def open_v1(

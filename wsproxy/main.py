@@ -54,9 +54,11 @@ from wsproxy.v0.connection import MAX_MESSAGE
 
 _NATS, _LIFE = "nats", "wsproxy"
 _START_SECONDS = 5.0
-_SEED_SECONDS = 2.0
-_ORIGINS_SECONDS = 2.0
 """How long connections wait at the start for the event stream before they are sent away."""
+_ORIGINS_SECONDS = 2.0
+"""And for Arvados to tell whose pages may connect."""
+_SEED_SECONDS = 2.0
+"""Between two looks whether wsproxy's key is another one."""
 
 SERVER_OPTIONS: dict[str, Any] = {
     "ws": Socket,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +37,24 @@ class _Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         return int(found[1]) * _UNITS[found[2]]
 
 
+def _keys(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(
+        "--keys",
+        "folder",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        default=DEFAULT_FOLDER,
+        show_default=True,
+        help=what,
+    )
+
+
 @click.group()
 def config() -> None:
     """Print configuration for the servers that run beside our services."""
 
 
 @config.command("nats-server")
-@click.option(
-    "--keys",
-    "folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=DEFAULT_FOLDER,
-    show_default=True,
-    help="Folder that `arvados-nats keys` filled; of seeds `routes` alone is read, for a cluster.",
-)
+@_keys("Folder that `arvados-nats keys` filled; of seeds `routes` alone is read, for a cluster.")
 @click.option("--name", default="nats-1", show_default=True, help="Name of this server.")
 @click.option(
     "--listen",
@@ -105,14 +109,7 @@ def nats_server(folder: Path, store: int, copies: int | None, monitor: str, **op
 
 @config.command("nats-leaf")
 @click.argument("hubs", nargs=-1, required=True, metavar="URL...")
-@click.option(
-    "--keys",
-    "folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=DEFAULT_FOLDER,
-    show_default=True,
-    help="Folder with wsproxy's key and seed; no other is needed there.",
-)
+@_keys("Folder with wsproxy's key and seed; no other is needed there.")
 @click.option("--name", default="leaf-1", show_default=True, help="Name of this server.")
 @click.option("--listen", default="127.0.0.1:4222", show_default=True, metavar="HOST:PORT")
 @click.option("--authority", help="PEM file, if a private one signed the servers' certificates.")

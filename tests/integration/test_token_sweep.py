@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -17,18 +15,8 @@ from publishers.permissions.token_sweep import TokenSweep
 from publishers.postgres import database as postgres
 from publishers.retry import Attempts
 from sandbox.cluster import open_cluster
-from sandbox.nats_server import NatsServer
 from sandbox.postgres import Database
-from tests.support.worlds.permissions import FAST, PermissionWorld, eventually, world
-
-
-@pytest.fixture
-async def here(
-    database: Database, fresh_nats: NatsServer, keys_folder: Path
-) -> AsyncIterator[PermissionWorld]:
-    """A world of this test alone."""
-    async with world(database, fresh_nats, keys_folder) as made:
-        yield made
+from tests.support.worlds.permissions import FAST, PermissionWorld, eventually
 
 
 @pytest.mark.parametrize("template", ["_DIGEST", "_LIVE", "_STATES", "_ROWS_LEFT"])

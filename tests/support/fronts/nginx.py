@@ -6,16 +6,11 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
-import pytest
-
 from arvados_nats.admin.init import machine
-from sandbox import child, ports
+from tests.support.fronts import programs
 
 _CONF = """
 daemon off; master_process off; pid nginx.pid;
@@ -37,21 +32,13 @@ async def in_front(
 
     More of its configuration may stand `beside` its server and `inside`.
     """
-    program = shutil.which("nginx")
-    if program is None:
-        pytest.skip("no nginx on this machine: apt-get install nginx-light")
-    port = next(port for port in ports.candidates() if ports.is_free(port))
-    conf = folder / "nginx.conf"
-    conf.write_text(_CONF.format(port=port, behind=behind, beside=beside, inside=inside))
-    words = [program, "-p", str(folder), "-c", str(conf), "-e", str(folder / "error.log")]
-    running = child.start(words, log=folder / "nginx.out")
-    url = f"http://127.0.0.1:{port}"
-    try:
-        async with httpx.AsyncClient(base_url=url) as http:
-            await child.ready(running, lambda: _answers(http), 10)
+    options = ("-p", str(folder), "-e", str(folder / "error.log"), "-c")
+
+    def conf(port: int) -> str:
+        return _CONF.format(port=port, behind=behind, beside=beside, inside=inside)
+
+    async with programs.running("nginx", "nginx-light", folder, conf, *options) as url:
         yield url
-    finally:
-        await running.stop(signal.SIGTERM)
 
 
 @contextlib.asynccontextmanager
@@ -76,10 +63,3 @@ async def before_workbench(
     inside = named.replace("wss://ws.xurid.example.com/websocket", websocket)
     async with in_front(workbench, folder, beside=beside, inside=inside) as url:
         yield url
-
-
-async def _answers(http: httpx.AsyncClient) -> bool:
-    with contextlib.suppress(httpx.HTTPError):
-        await http.get("/")
-        return True
-    return False
