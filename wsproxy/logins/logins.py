@@ -178,6 +178,8 @@ class Logins:
             principal.end()
             del self._readers[principal.key]
             self._due.pop(principal, None)
+            self._asked.pop(principal, None)
+            self._told_meanwhile.discard(principal)
 
     def sessions_of(self, user_uuid: str) -> int:
         """How many sessions a user has open, over all their tokens."""
