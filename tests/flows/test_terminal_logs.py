@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from arvados_nats.contract import streams, subjects
 from arvados_nats.contract.subjects import is_uuid
+from arvados_nats.nats.client import Nats
 from bench import processes
 from sandbox import ports
 from sandbox.log_files import NumberedLines
@@ -23,6 +25,7 @@ from sandbox.model.records import Record
 from sandbox.stack import Stack
 from tests.support import long_ago
 from tests.support.clients.terminal_command import environment, ran, started
+from tests.support.worlds.logs import until
 
 STAMP = "2026-01-02T03:04:{:02d}.000000000Z {}\n"
 
@@ -409,7 +412,9 @@ async def test_lines_are_chosen_by_time_text_and_kind(
     assert await shown("--json", "--file", "stdout", "--grep", "nothing") == b""
 
 
-async def test_processes_are_named_and_attempts_chosen(stack: Stack, tmp_path: Path) -> None:
+async def test_processes_are_named_and_attempts_chosen(
+    stack: Stack, nats: Nats, tmp_path: Path
+) -> None:
     """My newest one, one by its name, several at once, an attempt that nobody watched; a list of
     all that."""
     cluster = stack.sandbox.cluster
@@ -423,7 +428,14 @@ async def test_processes_are_named_and_attempts_chosen(stack: Stack, tmp_path: P
     first = await cluster.run(request)
     write(stack, first, "stderr.txt", b"why it failed\n")
     async with started("logs", "-f", first.uuid, env=env) as command:
-        await command.shows(b"why it failed")  # a dead node's log is what was streamed of it
+        await command.shows(b"why it failed")
+        # A dead node's log is what was streamed of it; the command may have it of Arvados.
+
+        async def streamed() -> bool:
+            subject = subjects.log(first.uuid, "stderr.txt")
+            return await nats.last(streams.LOGS, subject) is not None
+
+        await until(streamed)
     await cluster.cancel(first)
     second = await cluster.run(request)
     write(stack, second, "stderr.txt", b"again\n")
