@@ -27,7 +27,7 @@ from pathlib import Path
 import httpx
 
 from arvados_nats.errors import ConfigError
-from arvados_nats.nats import server_config
+from arvados_nats.nats import accounts_config, server_config
 from arvados_nats.service import keys
 from sandbox import child, ports
 
@@ -47,7 +47,7 @@ class NatsServer:
         folder: Path,
         config: server_config.Server,
         public: dict[str, str],
-        limits: server_config.AccountLimits | None = None,
+        limits: accounts_config.AccountLimits | None = None,
     ) -> None:
         self.folder = folder
         self.config = config
@@ -148,7 +148,7 @@ async def run(
     keys_folder: Path,
     *,
     folder: Path | None = None,
-    limits: server_config.AccountLimits | None = None,
+    limits: accounts_config.AccountLimits | None = None,
     websocket: bool = False,
     durable: bool = False,
 ) -> AsyncIterator[NatsServer]:
@@ -183,7 +183,7 @@ async def run_cluster(
     keys_folder: Path,
     *,
     size: int = 3,
-    limits: server_config.AccountLimits | None = None,
+    limits: accounts_config.AccountLimits | None = None,
     tls: server_config.Tls | None = None,
 ) -> AsyncIterator[list[NatsServer]]:
     """Several servers that form one cluster with a leader, in a temporary folder.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from arvados_nats.arvados import identities
 from arvados_nats.contract import log_chunks, streams
-from arvados_nats.nats import server_config
+from arvados_nats.nats import accounts_config
 from arvados_nats.service import door
 from authcallout import admissions, connections
 from authcallout.settings import Settings as CalloutSettings
@@ -25,7 +25,7 @@ from wsproxy.logs import search as log_search
 from wsproxy.native_api import answers, reply
 from wsproxy.page import processes, search, site
 from wsproxy.settings import Settings
-from wsproxy.transport import fragments, inbound, limits, send_buffer, websocket
+from wsproxy.transport import fragments, inbound, kernel, limits, send_buffer
 from wsproxy.v0 import connection as v0
 from wsproxy.v0 import messages as v0_messages
 from wsproxy.v1 import session as v1
@@ -197,7 +197,7 @@ def _sockets() -> list[Bounds]:
             "-",
             pace,
             known,
-            f"{silent}; {websocket.VANISHED_SECONDS:.0f} s of no sign from its machine;"
+            f"{silent}; {kernel.VANISHED_SECONDS:.0f} s of no sign from its machine;"
             f" {Settings.model_fields['silent_seconds'].default:,.0f} s without a pong",
             f"{subscribed}, {v0_messages.MAX_FILTERS} filters each; {unsent}",
             f"{frame}; answered 400; 4429; cut",
@@ -250,7 +250,7 @@ def _sockets() -> list[Bounds]:
 
 
 def _nats() -> list[Bounds]:
-    accounts = server_config.AccountLimits()
+    accounts = accounts_config.AccountLimits()
     line = _size(accounts.control_line)
     users = f"{CalloutSettings.model_fields['max_connections_per_user'].default:,} of one user"
     everybody = f"{accounts.user_connections:,} in all"

@@ -21,8 +21,8 @@ from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import ArvadosNatsError, said
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
+from arvados_nats.nats.conf_text import GIB, Size
 from arvados_nats.nats.passed_over import read
-from arvados_nats.nats.server_config import GIB, Size
 
 _WITHIN_SECONDS = 10.0
 _NAMES = (streams.EVENTS, streams.LOGS, streams.QUEUE, streams.CURSORS)

@@ -16,11 +16,11 @@ import click
 
 from arvados_nats.admin.keys_cli import DEFAULT_FOLDER
 from arvados_nats.errors import ConfigError
-from arvados_nats.nats import leaf_config, server_config
+from arvados_nats.nats import accounts_config, conf_text, leaf_config, server_config
 from arvados_nats.nats.addresses import is_loopback
 from arvados_nats.service import keys
 
-_UNITS = {"": 1, "KB": server_config.KIB, "MB": server_config.MIB, "GB": server_config.GIB}
+_UNITS = {"": 1, "KB": conf_text.KIB, "MB": conf_text.MIB, "GB": conf_text.GIB}
 
 
 class _Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
@@ -90,7 +90,7 @@ def nats_server(folder: Path, store: int, copies: int | None, monitor: str, **op
     nats-3:6222
     """
     public = keys.load_all_public(folder)
-    limits = server_config.AccountLimits(
+    limits = accounts_config.AccountLimits(
         store=store, copies=copies or (3 if options["cluster"] else 1)
     )
     password = keys.load(folder, server_config.ROUTES).text if options["cluster"] else None
@@ -128,8 +128,8 @@ def nats_leaf(
         if (folder / f"{name}.pub").exists()
     }
     leaf = leaf_config.Leaf(name, hubs, seed, listen, authority)
-    settings = leaf_config.settings(leaf, known, server_config.AccountLimits().payload)
-    click.echo(server_config.printed(settings), nl=False)
+    settings = leaf_config.settings(leaf, known, accounts_config.AccountLimits().payload)
+    click.echo(conf_text.printed(settings), nl=False)
 
 
 def _warnings(server: server_config.Server) -> Iterator[str]:

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What the NATS accounts are called; `arvados_nats/nats/server_config.py` says who may do what."""
+"""What the NATS accounts are called; `nats/accounts_config.py` says who may do what."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from arvados_nats.contract.accounts import ARVADOS
-from arvados_nats.nats import server_config
+from arvados_nats.nats import accounts_config, conf_text, server_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ def settings(leaf: Leaf, public: Mapping[str, str], payload: int) -> dict[str, A
     return {
         "server_name": leaf.name,
         "listen": leaf.listen,
-        "max_payload": server_config.Size(payload),
+        "max_payload": conf_text.Size(payload),
         "leafnodes": {"remotes": [remote]},
         "accounts": {
             ARVADOS: {
-                "users": [{"nkey": key} for key in server_config.known_keys(public, "wsproxy")],
+                "users": [{"nkey": key} for key in accounts_config.known_keys(public, "wsproxy")],
                 "mappings": {"$JS.API.>": f"$JS.{server_config.DOMAIN}.API.>"},
             }
         },

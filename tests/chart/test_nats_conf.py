@@ -20,8 +20,8 @@ import yaml
 
 from arvados_nats.contract import streams
 from arvados_nats.errors import Unavailable
+from arvados_nats.nats import accounts_config, conf_text, server_config
 from arvados_nats.nats import client as nats_client
-from arvados_nats.nats import server_config
 from arvados_nats.nats.client import Nats
 from publishers.settings import Settings as PublisherSettings
 from tests.support.chart import nats_servers
@@ -50,7 +50,7 @@ NATS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())["nats
 def unquoted(value: Any) -> Any:
     """Sizes as the nats chart's values hold text that must not be quoted."""
     match value:
-        case server_config.Size():
+        case conf_text.Size():
             return f"<< {value} >>"
         case dict():
             return {key: unquoted(item) for key, item in value.items()}
@@ -60,7 +60,7 @@ def unquoted(value: Any) -> Any:
             return value
 
 
-def expected(limits: server_config.AccountLimits) -> dict[str, Any]:
+def expected(limits: accounts_config.AccountLimits) -> dict[str, Any]:
     """What the values must hold, made of the one description of who is who."""
     public = {role: f"<< ${variable} >>" for role, variable in VARIABLES.items()}
     settings = server_config.settings(server_config.Server("x"), public, limits)
@@ -74,14 +74,14 @@ def test_accounts_and_logins_are_those_of_a_bare_server() -> None:
     size = re.fullmatch(r"(\d+)Gi", NATS["config"]["jetstream"]["fileStore"]["maxSize"])
     assert size is not None
     copies = NATS["config"]["cluster"]["replicas"]
-    limits = server_config.AccountLimits(store=int(size[1]) * server_config.GIB, copies=copies)
+    limits = accounts_config.AccountLimits(store=int(size[1]) * conf_text.GIB, copies=copies)
     assert NATS["config"]["merge"] == expected(limits)
 
 
 def test_one_server_alone_has_a_third_of_it() -> None:
     """The example for a small site counts one copy, and writes each message at once."""
     single = yaml.safe_load((CHART / "ci" / "single-values.yaml").read_text())["nats"]["config"]
-    limits = server_config.AccountLimits(store=20 * server_config.GIB, copies=1)
+    limits = accounts_config.AccountLimits(store=20 * conf_text.GIB, copies=1)
     account = expected(limits)["accounts"]["ARVADOS"]["jetstream"]
     mine = single["merge"]["accounts"]["ARVADOS"]["jetstream"]
     assert mine == {"max_file": account["max_file"]}
@@ -98,7 +98,7 @@ def test_the_streams_fit_the_account_and_the_volume() -> None:
     size, volume = (
         int(text.removesuffix("Gi")) for text in (store["maxSize"], store["pvc"]["size"])
     )
-    assert streamed < size * server_config.GIB * 0.9
+    assert streamed < size * conf_text.GIB * 0.9
     assert size < volume
 
 
@@ -187,7 +187,7 @@ def test_the_servers_know_each_other_by_the_seed_of_routes(helm: Helm) -> None:
     cluster = server_config.Routes("c", "x:6222", (), password=f"<< ${PASSWORD} >>")
     public = dict.fromkeys(VARIABLES, "U")
     settings = server_config.settings(
-        server_config.Server("x", cluster=cluster), public, server_config.AccountLimits()
+        server_config.Server("x", cluster=cluster), public, accounts_config.AccountLimits()
     )
     told = NATS["config"]["cluster"]["merge"]
     assert told["authorization"] == settings["cluster"]["authorization"]

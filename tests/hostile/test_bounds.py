@@ -19,8 +19,8 @@ from websockets.exceptions import ConnectionClosed
 from arvados_nats.arvados import identities
 from arvados_nats.contract import log_chunks, streams, subjects
 from arvados_nats.errors import ArvadosNatsError
+from arvados_nats.nats import accounts_config
 from arvados_nats.nats import client as nats_client
-from arvados_nats.nats import server_config
 from arvados_nats.service import door
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
@@ -298,7 +298,7 @@ async def wamp_user(world: World) -> None:
 async def logins(world: World) -> None:
     """A bad token is refused, a CONNECT that is too long ends the connection."""
     assert not await lets_in(world.stack, "nonsense")
-    assert not await lets_in(world.stack, "x" * (server_config.AccountLimits().control_line + 1))
+    assert not await lets_in(world.stack, "x" * (accounts_config.AccountLimits().control_line + 1))
     assert identities.REFUSALS < 50_000
     assert await lets_in(world.stack, (await world.native()).token)
 
@@ -323,7 +323,7 @@ async def native_requests(world: World) -> None:
         assert native_answers.PER_USER < 40
         with pytest.raises(ArvadosNatsError):
             await client.nats.request(
-                subjects.API_EVENTS, bytes(server_config.AccountLimits().user_payload + 1)
+                subjects.API_EVENTS, bytes(accounts_config.AccountLimits().user_payload + 1)
             )
 
 

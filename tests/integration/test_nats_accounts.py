@@ -22,8 +22,8 @@ from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeout
 
 from arvados_nats.contract import accounts, streams
+from arvados_nats.nats import accounts_config
 from arvados_nats.nats import client as nats_client
-from arvados_nats.nats import server_config
 from arvados_nats.service import keys
 from authcallout.admissions import USER_INFO
 from tests.support.worlds.accounts import (
@@ -115,8 +115,8 @@ async def test_a_grant_without_lists_allows_nothing(world: World) -> None:
 async def test_a_users_message_is_bounded(world: World) -> None:
     """A user may send 64 KiB; our services in ARVADOS up to 8 MiB."""
     largest, limit = (
-        server_config.AccountLimits().payload,
-        server_config.AccountLimits().user_payload,
+        accounts_config.AccountLimits().payload,
+        accounts_config.AccountLimits().user_payload,
     )
     publisher = await world.service("publisher")
     await publisher.publish("arvados.live.bob.x", bytes(largest))

@@ -20,8 +20,8 @@ import uvloop
 from arvados_nats.contract import streams
 from arvados_nats.contract.streams import require_version
 from arvados_nats.errors import ConfigError, Refused, Unavailable
+from arvados_nats.nats import accounts_config
 from arvados_nats.nats import client as nats_client
-from arvados_nats.nats import server_config
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys
 from sandbox import nats_server as nats_servers
@@ -135,7 +135,7 @@ async def test_streams_are_created_and_brought_to_our_values(
 async def test_who_asks_for_a_stream_that_is_being_made_is_answered(keys_folder: Path) -> None:
     """Three servers say nothing at all about it until it has a leader: the question is asked again
     (docs/facts/nats.md)."""
-    limits = server_config.AccountLimits(copies=3)
+    limits = accounts_config.AccountLimits(copies=3)
     async with (
         nats_servers.run_cluster(keys_folder, limits=limits) as servers,
         nats_client.connect(

@@ -14,7 +14,7 @@ import nats
 import pytest
 from nats.aio.client import Client
 
-from arvados_nats.nats import server_config
+from arvados_nats.nats import accounts_config, conf_text, server_config
 from arvados_nats.service import keys
 from sandbox import nats_server, tls
 
@@ -23,7 +23,7 @@ async def _connect(server: nats_server.NatsServer, folder: Path, name: str) -> C
     return await nats.connect(server.url, nkeys_seed_str=keys.load(folder, name).text)
 
 
-@pytest.mark.parametrize("name", server_config.STATIC_USERS)
+@pytest.mark.parametrize("name", accounts_config.STATIC_USERS)
 async def test_static_identities_log_in_while_no_callout_service_runs(
     nats_server: nats_server.NatsServer, keys_folder: Path, name: str
 ) -> None:
@@ -158,12 +158,12 @@ async def test_a_stream_with_three_copies_fits_the_store_that_was_given(
     keys_folder: Path,
 ) -> None:
     """Each copy counts against ARVADOS: what fits one server's disk fits, and no more."""
-    limits = server_config.AccountLimits(store=server_config.GIB, copies=3)
+    limits = accounts_config.AccountLimits(store=conf_text.GIB, copies=3)
     async with nats_server.run_cluster(keys_folder, limits=limits) as servers:
         client = await _connect(servers[0], keys_folder, "publisher")
-        await _add_stream(client, 900 * server_config.MIB)
+        await _add_stream(client, 900 * conf_text.MIB)
         with pytest.raises(nats.js.errors.Error):
-            await _add_stream(client, 950 * server_config.MIB)
+            await _add_stream(client, 950 * conf_text.MIB)
         await client.close()
 
 

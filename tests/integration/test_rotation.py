@@ -28,8 +28,8 @@ from click.testing import CliRunner
 from arvados_nats import client
 from arvados_nats.cli import main
 from arvados_nats.errors import ArvadosNatsError, Refused
+from arvados_nats.nats import accounts_config
 from arvados_nats.nats import client as nats_client
-from arvados_nats.nats import server_config
 from arvados_nats.postgres import dsn
 from arvados_nats.protocol_v1.messages import Event, Log
 from arvados_nats.service import keys
@@ -340,6 +340,6 @@ def test_no_key_is_known_twice(tmp_path: Path) -> None:
     """A server refuses to start with one."""
     keys.ensure(tmp_path)
     public = keys.load_all_public(tmp_path)
-    told = server_config.accounts(public, server_config.AccountLimits())
+    told = accounts_config.accounts(public, accounts_config.AccountLimits())
     users = [user["nkey"] for account in told.values() for user in account.get("users", ())]
-    assert len(users) == len(set(users)) == len(server_config.STATIC_USERS) + len(keys.AHEAD)
+    assert len(users) == len(set(users)) == len(accounts_config.STATIC_USERS) + len(keys.AHEAD)

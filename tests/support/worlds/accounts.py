@@ -25,7 +25,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from arvados_nats.contract import accounts, streams
-from arvados_nats.nats import server_config
+from arvados_nats.nats import accounts_config
 from arvados_nats.service import keys
 from authcallout.admissions import USER_INFO
 from sandbox import nats_server as sandbox
@@ -118,7 +118,7 @@ def _answerer(folder: Path) -> Callable[[Msg], Awaitable[None]]:
 class World:
     """A server with a callout service, and clients that say what they were not allowed."""
 
-    limits = server_config.AccountLimits(user_subscriptions=100)
+    limits = accounts_config.AccountLimits(user_subscriptions=100)
 
     def __init__(self, server: sandbox.NatsServer, folder: Path) -> None:
         self.server = server

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from arvados_nats.errors import ArvadosNatsError
-from arvados_nats.nats.server_config import AccountLimits
+from arvados_nats.nats.accounts_config import AccountLimits
 from sandbox import nats_server, ports, postgres
 from sandbox import sandbox as whole_sandbox
 from sandbox import stack as services

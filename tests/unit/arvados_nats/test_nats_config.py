@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from arvados_nats.cli import main
-from arvados_nats.nats import server_config
+from arvados_nats.nats import accounts_config, conf_text, server_config
 from arvados_nats.service import keys
 
 PUBLIC = {name: f"<{name}>" for name in keys.ROLES}
@@ -20,7 +20,7 @@ PUBLIC = {name: f"<{name}>" for name in keys.ROLES}
 
 def test_static_users_are_spread_over_the_accounts_and_skip_the_callout() -> None:
     """Each nkey user stands in one account, and in auth_users; users have none."""
-    accounts = server_config.accounts(PUBLIC, server_config.AccountLimits())
+    accounts = accounts_config.accounts(PUBLIC, accounts_config.AccountLimits())
     users = {
         name: [user["nkey"] for user in account.get("users", [])]
         for name, account in accounts.items()
@@ -33,13 +33,13 @@ def test_static_users_are_spread_over_the_accounts_and_skip_the_callout() -> Non
         "USERS": [],
         "REQUESTS": [],
     }
-    exempt = server_config.authorization(PUBLIC)["auth_callout"]["auth_users"]
+    exempt = accounts_config.authorization(PUBLIC)["auth_callout"]["auth_users"]
     assert sorted(exempt) == sorted(user for group in users.values() for user in group)
 
 
 def test_callout_is_encrypted_and_bound_to_users() -> None:
     """Issuer, xkey and the accounts whose configured users would be asked about."""
-    callout = server_config.authorization(PUBLIC)["auth_callout"]
+    callout = accounts_config.authorization(PUBLIC)["auth_callout"]
     assert callout["issuer"] == "<issuer>"
     assert callout["xkey"] == "<xkey>"
     assert callout["account"] == "AUTH"
@@ -48,7 +48,7 @@ def test_callout_is_encrypted_and_bound_to_users() -> None:
 
 def test_what_is_imported_is_what_is_exported() -> None:
     """The others import what ARVADOS exports to them; users' requests carry who asks."""
-    accounts = server_config.accounts(PUBLIC, server_config.AccountLimits())
+    accounts = accounts_config.accounts(PUBLIC, accounts_config.AccountLimits())
     for name in ("USERS", "REQUESTS", "SENDERS"):
         exports = [e for e in accounts["ARVADOS"]["exports"] if e["accounts"] == [name]]
         imports = accounts[name]["imports"]
@@ -62,7 +62,7 @@ def test_what_is_imported_is_what_is_exported() -> None:
 
 def test_who_listens_can_not_ask_and_who_asks_hears_only_answers() -> None:
     """No permission covers where an answer goes: nobody may be in one account with both."""
-    accounts = server_config.accounts(PUBLIC, server_config.AccountLimits())
+    accounts = accounts_config.accounts(PUBLIC, accounts_config.AccountLimits())
     kinds = {
         name: {
             kind
@@ -78,7 +78,7 @@ def test_who_listens_can_not_ask_and_who_asks_hears_only_answers() -> None:
 
 def test_only_our_services_and_admins_are_clients_of_arvados() -> None:
     """Who may publish there chooses where JetStream answers: never a container or a machine."""
-    accounts = server_config.accounts(PUBLIC, server_config.AccountLimits())
+    accounts = accounts_config.accounts(PUBLIC, accounts_config.AccountLimits())
     assert all("permissions" not in user for user in accounts["ARVADOS"]["users"])
     assert all("permissions" in user for user in accounts["SENDERS"]["users"])
     assert all("service" in one for one in accounts["SENDERS"]["imports"])
@@ -86,8 +86,8 @@ def test_only_our_services_and_admins_are_clients_of_arvados() -> None:
 
 def test_streams_are_kept_in_arvados_alone_and_fit_the_disk() -> None:
     """Only ARVADOS has JetStream, with less than the server's store."""
-    limits = server_config.AccountLimits(store=server_config.GIB)
-    accounts = server_config.accounts(PUBLIC, limits)
+    limits = accounts_config.AccountLimits(store=conf_text.GIB)
+    accounts = accounts_config.accounts(PUBLIC, limits)
     assert [name for name, account in accounts.items() if "jetstream" in account] == ["ARVADOS"]
     assert 0 < accounts["ARVADOS"]["jetstream"]["max_file"] < limits.store
 
@@ -95,7 +95,7 @@ def test_streams_are_kept_in_arvados_alone_and_fit_the_disk() -> None:
 def test_a_cluster_may_use_the_disks_of_all_its_copies() -> None:
     """Each copy of a stream counts against the account, so the account gets as much more."""
     one, three = (
-        server_config.accounts(PUBLIC, server_config.AccountLimits(copies=copies))["ARVADOS"][
+        accounts_config.accounts(PUBLIC, accounts_config.AccountLimits(copies=copies))["ARVADOS"][
             "jetstream"
         ]
         for copies in (1, 3)
@@ -109,13 +109,13 @@ def test_a_cluster_may_use_the_disks_of_all_its_copies() -> None:
 )
 def test_sizes_are_printed_with_the_largest_unit_that_fits(size: int, text: str) -> None:
     """Exact, and short enough to read."""
-    assert str(server_config.Size(size)) == text
+    assert str(conf_text.Size(size)) == text
 
 
 def test_a_single_server_writes_through_and_opens_no_other_port() -> None:
     """No routes, no WebSocket, no TLS unless asked; monitoring for this host alone."""
     settings = server_config.settings(
-        server_config.Server("n"), PUBLIC, server_config.AccountLimits()
+        server_config.Server("n"), PUBLIC, accounts_config.AccountLimits()
     )
     assert settings["jetstream"]["sync_interval"] == "always"
     assert settings["http"].startswith("127.0.0.1:")
@@ -127,7 +127,7 @@ def test_a_cluster_member_knows_the_others() -> None:
     """Routes are URLs, and clients are not told addresses they may not reach."""
     cluster = server_config.Routes("arvados", "0.0.0.0:6222", ("nats-2:6222", "nats-3:6222"))
     server = server_config.Server("nats-1", cluster=cluster)
-    settings = server_config.settings(server, PUBLIC, server_config.AccountLimits())
+    settings = server_config.settings(server, PUBLIC, accounts_config.AccountLimits())
     assert settings["cluster"]["routes"] == ["nats-route://nats-2:6222", "nats-route://nats-3:6222"]
     assert settings["cluster"]["no_advertise"] is True
     assert "tls" not in settings["cluster"]
@@ -137,7 +137,7 @@ def test_members_of_a_cluster_show_a_password() -> None:
     """To those that they call and to those that call them."""
     cluster = server_config.Routes("arvados", "h:1", ("nats-2:6222",), password="SUA")
     server = server_config.Server("nats-1", cluster=cluster)
-    settings = server_config.settings(server, PUBLIC, server_config.AccountLimits())
+    settings = server_config.settings(server, PUBLIC, accounts_config.AccountLimits())
     assert settings["cluster"]["authorization"] == {"user": "routes", "password": "SUA"}
     assert settings["cluster"]["routes"] == ["nats-route://routes:SUA@nats-2:6222"]
     assert "SUA" not in repr(server)
@@ -148,7 +148,7 @@ def test_members_of_a_cluster_can_be_made_to_show_a_certificate() -> None:
     tls = server_config.Tls("c", "k", "ca")
     cluster = server_config.Routes("arvados", "0.0.0.0:6222", (), tls)
     settings = server_config.settings(
-        server_config.Server("n", cluster=cluster), PUBLIC, server_config.AccountLimits()
+        server_config.Server("n", cluster=cluster), PUBLIC, accounts_config.AccountLimits()
     )
     assert settings["cluster"]["tls"] == {
         "cert_file": "c",
@@ -174,7 +174,7 @@ def test_a_websocket_listener_checks_origins(
 ) -> None:
     """Pages of other sites are refused, with or without a list of allowed ones."""
     server = server_config.Server("n", websocket=websocket)
-    settings = server_config.settings(server, PUBLIC, server_config.AccountLimits())
+    settings = server_config.settings(server, PUBLIC, accounts_config.AccountLimits())
     assert settings["websocket"] == {"listen": "h:1", **expected}
 
 
