@@ -209,7 +209,11 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     async with AsyncExitStack() as exits:
         print("starting a cluster and our services …")
         made = await exits.enter_async_context(world.world(options.users, 0))
-        services = await exits.enter_async_context(stack.beside(made.sandbox))
+        # All come at once from one address, as from behind one NAT.
+        unknown = str(options.sockets + options.containers)
+        services = await exits.enter_async_context(
+            stack.beside(made.sandbox, ARVADOS_NATS_MAX_UNKNOWN_CONNECTIONS=unknown)
+        )
         events = await exits.enter_async_context(crowds.clients())
         logs = await exits.enter_async_context(crowds.clients())
         tokens = [user.token for user in made.users]

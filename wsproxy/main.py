@@ -64,7 +64,7 @@ SERVER_OPTIONS: dict[str, Any] = {
     "ws": Socket,
     "ws_max_size": MAX_MESSAGE,
 }
-"""What uvicorn must be told for `websocket_protocol`."""
+"""What uvicorn must be told for `transport.websocket`."""
 
 
 def cursor_keys(settings: Settings) -> list[bytes]:

@@ -7,7 +7,7 @@ Questions that come at the same time travel as one. An answer is used for a minu
 is asked whether it still holds, which costs a digest. While no publisher answers, an old answer
 is used up to a bound, and unknown users are refused with Unavailable (fail closed).
 
-A service that has readers connected runs `grant_follow.follow` on its cache.
+A service that has readers connected runs `grants_watch.follow` on its cache.
 """
 
 from __future__ import annotations

@@ -48,25 +48,16 @@ async def follow(
     round_: set[str] = set()  # who have heard of no change wait for who have
     wake = asyncio.Event()
 
-    async def changed(message: Message) -> None:
-        user_uuid = message.subject.rpartition(".")[2]
-        grants_cache.forget(user_uuid, *grants_messages.told(message.data))
+    def changed(user_uuid: str) -> None:
         if user_uuid in in_use():
             due.add(user_uuid)
             wake.set()
 
-    async def started(_: Message) -> None:
+    def again() -> None:
         round_.update(in_use())
         wake.set()
 
-    def connection_changed(connected: bool) -> None:
-        if connected:
-            round_.update(in_use())
-            wake.set()
-
-    nats.on_change(connection_changed)
-    await nats.subscribe(f"{subjects.GRANTS_CHANGED}.*", changed)
-    await nats.subscribe(subjects.GRANTS_STARTED, started)
+    await hear(nats, grants_cache, changed, again)
     await nats.flush()
     ready()
     next_round = 0.0
@@ -86,6 +77,32 @@ async def follow(
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(pause, 0)):
                 await wake.wait()
+
+
+async def hear(
+    nats: Nats,
+    grants_cache: GrantsCache,
+    changed: Callable[[str], None],
+    again: Callable[[], None],
+) -> None:
+    """From now on `changed` is told each user whose grants changed, after the cache; `again`, that
+    changes of anybody may have gone unheard."""
+
+    async def told(message: Message) -> None:
+        user_uuid = message.subject.rpartition(".")[2]
+        grants_cache.forget(user_uuid, *grants_messages.told(message.data))
+        changed(user_uuid)
+
+    async def started(_: Message) -> None:
+        again()
+
+    def connection_changed(connected: bool) -> None:
+        if connected:
+            again()
+
+    nats.on_change(connection_changed)
+    await nats.subscribe(f"{subjects.GRANTS_CHANGED}.*", told)
+    await nats.subscribe(subjects.GRANTS_STARTED, started)
 
 
 async def _renew(grants_cache: GrantsCache, users: list[str], moved: Moved) -> bool:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hear which of the tokens in use are gone, and ask for those that a lost notice was about.
 
-The sibling of `grant_follow` for tokens: a notice on `arvados.tokens.gone.<token>` acts at once; at
+The sibling of `grants_watch` for tokens: a notice on `arvados.tokens.gone.<token>` acts at once; at
 intervals, when a publisher takes over and when the connection is back, all tokens in use are asked
 about. So is each token soon after it came into use: it may be dead or changed since it was let in,
 and what is asked about the publisher watches, however briefly it has lived. A second question finds

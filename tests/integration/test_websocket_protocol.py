@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What `websocket_protocol` relies on in uvicorn and websockets, held on the wire."""
+"""What `websocket` relies on in uvicorn and websockets, held on the wire."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from tests.support.worlds.site import background
 from wsproxy.main import SERVER_OPTIONS
 from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Incoming
+from wsproxy.transport.kernel import UNSENT_BYTES, VANISHED_SECONDS
 from wsproxy.transport.limits import Pace
 from wsproxy.transport.send_buffer import HIGH_WATER, SendBuffer, SendBuffers
-from wsproxy.transport.websocket import UNSENT_BYTES, VANISHED_SECONDS, Socket
+from wsproxy.transport.websocket import Socket
 from wsproxy.v0.connection import MAX_MESSAGE
 
 Talk = Callable[[Incoming, SendBuffer], Awaitable[None]]

@@ -3,50 +3,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who is connected, by token: from a token to a reader, and back from a change to the sessions.
 
-A session admits its token here and gets a `Login`. Logins of one user and scopes share a
-`Principal`. What a user may read comes from the permission publisher (`GrantsCache`) and is asked
-for again when it is told to have changed, and, before anybody is shown a change of the permission
-graph (a permission link, a role, a user), for those whom it can concern: they are on hold until the
-answer is there. While no publisher answers, Arvados is asked about each object instead.
-
-A session is told when its token is dead, and when its reader may see less than before.
+A session admits its token here and gets a `Login`. It is told when its token is dead, and when its
+reader may see less than before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Iterable
-from itertools import islice
 from typing import Protocol
 
 from arvados_nats.arvados.identities import Identities
 from arvados_nats.arvados.tokens import Token
-from arvados_nats.contract import subjects
-from arvados_nats.errors import BadInput, Unavailable
-from arvados_nats.nats.client import Message, Nats
-from arvados_nats.permission_client import grants_messages, tokens_watch
-from arvados_nats.permission_client.grants_cache import STALE, GrantsCache
+from arvados_nats.nats.client import Nats
+from arvados_nats.permission_client import tokens_watch
+from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permission_client.grants_messages import TOKEN_STALE
 from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import Identity
 from wsproxy import metrics
-from wsproxy.events.graph_changes import graph_change
 from wsproxy.events.permission_check import PermissionCheck
-from wsproxy.events.principal import Principal, PrincipalKey
+from wsproxy.events.principal import Principal
 from wsproxy.events.router import Router
-from wsproxy.events.stored_event import StoredEvent
+from wsproxy.logins.principals import Principals
 from wsproxy.transport import failures
 from wsproxy.transport.limits import Kept, Limits, Place, TooMany
 from wsproxy.transport.send_buffer import SendBuffer
 
 logger = logging.getLogger(__name__)
 
-_RETRY_SECONDS = 1.0
-_ROUND_AT_ONCE = 50
-"""Readers whom nobody waits for that are asked about in one question."""
 _EXPIRED = "expired"
 
 
@@ -110,23 +96,15 @@ class Logins:
         self._nats = nats
         self._identities = identities
         self._grants_cache = grants_cache
-        self._router = router
+        self._principals = Principals(nats, grants_cache, router, check)
         self._check = check
         self._limits = limits
         self._logins: dict[bytes, Login] = {}
         self._by_token: dict[str, set[Login]] = {}
-        self._readers: dict[PrincipalKey, Principal] = {}
         self._by_user: dict[str, set[Login]] = {}
-        self._due: dict[Principal, int] = {}
-        self._asked: dict[Principal, int] = {}
-        """Who were due, while the answer is on its way."""
-        self._told_meanwhile: set[Principal] = set()
-        """Those of them of whom a change was told since: the answer may be from before it."""
-        self._wake = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
         self._stale: set[Login] = set()
         self._asking: set[Login] = set()
-        router.before_batch.append(self._hold_for)
 
     async def whose(self, token: Token, address: str) -> Identity:
         """Who asks one question with this token, from this address; errors as of `admit`."""
@@ -145,7 +123,7 @@ class Logins:
         if login is None:
             kept = next((other.kept for other in self._by_user.get(identity.user_uuid, ())), None)
             kept = kept or Kept(self._limits.kept_per_user)
-            login = Login(token, identity, self._principal(identity), self._grants_cache, kept)
+            login = Login(token, identity, self._principals.of(identity), self._grants_cache, kept)
             self._logins[token.digest] = login
             self._by_token.setdefault(identity.token_uuid, set()).add(login)
             self._by_user.setdefault(identity.user_uuid, set()).add(login)
@@ -174,139 +152,26 @@ class Logins:
         _remove(self._by_user, login.identity.user_uuid, login)
         principal = login.principal
         if not self._check.drop_token(principal.key, login.token):
-            self._router.remove(principal)
-            principal.end()
-            del self._readers[principal.key]
-            self._due.pop(principal, None)
-            self._asked.pop(principal, None)
-            self._told_meanwhile.discard(principal)
+            self._principals.forget(principal)
 
     def sessions_of(self, user_uuid: str) -> int:
         """How many sessions a user has open, over all their tokens."""
         return sum(len(login.sessions) for login in self._by_user.get(user_uuid, ()))
 
-    def _principal(self, identity: Identity) -> Principal:
-        key = (identity.user_uuid, identity.scopes, identity.is_root)
-        principal = self._readers.get(key)
-        if principal is None:
-            principal = Principal(identity, self._check, self._grants_cache.judge)
-            self._readers[key] = principal
-            self._router.add(principal)
-            self._renew_soon(principal)
-        return principal
-
-    # Grants.
-
-    def _renew_soon(self, principal: Principal, sequence: int = 0) -> None:
-        """Ask for the reader's grants, and judge nothing before the answer.
-
-        `sequence`: of the event that changes them.
-        """
-        self._router.hold(principal, sequence)
-        self._due[principal] = self._due.get(principal, 0) + 1
-        self._wake.set()
-
-    def _hold_for(self, stored: StoredEvent) -> None:
-        """What changes the graph waits, for those it can concern, until it is known how."""
-        change = graph_change(stored)
-        if change is not None:
-            for principal in self._router.reaching(change.uuids):
-                self._renew_soon(principal, stored.sequence)
-
     async def run(self) -> None:
         """Follow grants and tokens until cancelled."""
-        await self._nats.subscribe(f"{subjects.GRANTS_CHANGED}.*", self._grants_changed)
-        await self._nats.subscribe(subjects.GRANTS_STARTED, self._publisher_started)
-        self._nats.on_change(self._connection_changed)
         async with self._tasks as tasks:
             tasks.create_task(
                 tokens_watch.follow(self._nats, self._identities.own, self._tokens, self._gone)
             )
-            tasks.create_task(self._renewing())
-            tasks.create_task(self._rounds())
+            tasks.create_task(self._principals.run(self._moved))
+            tasks.create_task(self._expiries())
 
-    async def _grants_changed(self, message: Message) -> None:
-        user_uuid = message.subject.rpartition(".")[2]
-        self._grants_cache.forget(user_uuid, *grants_messages.told(message.data))
-        known = None
-        if not self._grants_cache.is_outdated(user_uuid):
-            known = self._grants_cache.held(user_uuid)
-        for principal in {login.principal for login in self._by_user.get(user_uuid, ())}:
-            if principal in self._asked and principal.holding:
-                self._told_meanwhile.add(principal)
-            elif known is None or not principal.goes_by(known):
-                self._renew_soon(principal)
-
-    async def _publisher_started(self, _: Message) -> None:
-        """What a change that it saw end did is told; everybody else is asked about meanwhile."""
-        self._again(tuple(self._readers.values()))
-
-    def _connection_changed(self, connected: bool) -> None:
-        """What was told meanwhile was not heard."""
-        if connected:
-            self._again(tuple(self._readers.values()))
-
-    async def _renewing(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            due = self._asked = self._next_due()
-            users = {principal.user_uuid for principal in due}
-            known = await self._renewed(users)
-            told, self._asked, self._told_meanwhile = self._told_meanwhile, {}, set()
-            for principal in told:
-                if self._grants_cache.is_outdated(principal.user_uuid):
-                    self._renew_soon(principal)
-            for principal, holds in due.items():
-                self._regrant(principal, holds, known=known)
-            for user in users if known else ():
-                self._tell(user)
-            if not known:
-                asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._again, tuple(due))
-
-    def _next_due(self) -> dict[Principal, int]:
-        """Some of those who are to be asked about, whose events wait for it before all others: a
-        round over everybody must not hold them up."""
-        waiting = {principal: holds for principal, holds in self._due.items() if holds}
-        due = dict(islice((waiting or self._due).items(), None if waiting else _ROUND_AT_ONCE))
-        for principal in due:
-            del self._due[principal]
-        if self._due:
-            self._wake.set()
-        return due
-
-    async def _renewed(self, users: set[str]) -> bool:
-        try:
-            await self._grants_cache.renew(users)
-        except (Unavailable, BadInput) as error:
-            logger.warning(
-                "grants are not known; Arvados is asked about each object",
-                extra={"action": "viewers.no_grants", "users": len(users), "error": str(error)},
-            )
-            return False
-        return True
-
-    def _regrant(self, principal: Principal, holds: int, *, known: bool) -> None:
-        if known:
-            self._router.regrant(principal, self._grants_cache.held(principal.user_uuid), holds)
-        elif holds or time.monotonic() - principal.granted_at > STALE:
-            self._router.regrant(principal, None, holds)
-
-    def _again(self, readers: Iterable[Principal]) -> None:
-        """Ask once more, without holding up anybody: Arvados answers meanwhile."""
-        for principal in readers:
-            if self._readers.get(principal.key) is principal:
-                self._due.setdefault(principal, 0)
-        self._wake.set()
-
-    def _tell(self, user_uuid: str) -> None:
-        change = self._grants_cache.take_change(user_uuid)
-        if change is None or not change.narrows:
+    def _moved(self, change: Change) -> None:
+        if not change.narrows:
             return
-        for login in tuple(self._by_user.get(user_uuid, ())):
+        for login in tuple(self._by_user.get(change.user_uuid, ())):
             failures.each(login.sessions, lambda session: session.narrowed(change))
-
-    # Tokens.
 
     def _tokens(self) -> dict[str, Identity]:
         connected = {login.identity.token_uuid: login.identity for login in self._logins.values()}
@@ -352,17 +217,10 @@ class Logins:
             )
             failures.each(login.sessions, lambda session: session.ended(reason))
 
-    async def _rounds(self) -> None:
-        """Every second the tokens that expire; every minute all grants."""
-        next_round = time.monotonic() + self._grants_cache.refresh
+    async def _expiries(self) -> None:
         while True:
             await asyncio.sleep(1.0)
             self._end_expired()
-            if time.monotonic() < next_round:
-                continue
-            next_round = time.monotonic() + self._grants_cache.refresh
-            self._again(tuple(self._readers.values()))
-            self._grants_cache.drop_unused(self._by_user.keys())
 
     def _end_expired(self) -> None:
         now = self._grants_cache.now()

@@ -129,7 +129,7 @@ class LogSubscription:
         return state.get("container_uuid")
 
     def _judge_anew(self) -> None:
-        self._client.spawn(self.recheck())
+        self._client.tasks.spawn(self.recheck())
 
     async def _start_container(self) -> None:
         if not await self._may_read(fresh=False):
@@ -196,7 +196,7 @@ class LogSubscription:
         if hub.deleted:
             self._client.revoke(self._id, NOT_READABLE)
         elif state is None:
-            self._client.spawn(self._reload(hub))
+            self._client.tasks.spawn(self._reload(hub))
         else:
             self._follow(state)
 
@@ -217,7 +217,7 @@ class LogSubscription:
         facts = object_state.facts(state)
         if facts != self._facts:
             self._facts = facts
-            self._client.spawn(self.recheck())
+            self._client.tasks.spawn(self.recheck())
         container = state["container_uuid"]
         if container and container != self._container:
             scopes = self._client.login.identity.scopes

@@ -92,7 +92,7 @@ class ObjectSubscription:
 
     def _judge_anew(self) -> None:
         """A request that shows this container may do so no longer."""
-        self._client.spawn(self.recheck())
+        self._client.tasks.spawn(self.recheck())
 
     def renew(self) -> None:
         """The next read is made with the client's new token anyway."""
@@ -151,13 +151,13 @@ class ObjectSubscription:
         state = hub.state
         if state is None or self._client.send_buffer.lagging or not self._container_is_known(state):
             self._busy = True
-            self._client.spawn(self._prepare())
+            self._client.tasks.spawn(self._prepare())
             return
         facts = self._facts_of(state)
         if facts != self._facts:
             self._facts = facts
             self._busy = True
-            self._client.spawn(self._judge_then_send())
+            self._client.tasks.spawn(self._judge_then_send())
             return
         self._send(hub, state)
 

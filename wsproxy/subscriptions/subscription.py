@@ -10,13 +10,14 @@ Connections: those of `v1`, its server-sent events, and of `wamp`. Subscriptions
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Protocol
 
 from arvados_nats.errors import Unavailable
 from arvados_nats.protocol_v1.messages import ServerMessage
 from wsproxy.events.stored_event import StoredEvent
 from wsproxy.logins.logins import Login
+from wsproxy.transport.failures import Tasks
 from wsproxy.transport.frames import Message
 from wsproxy.transport.send_buffer import SendBuffer
 
@@ -29,6 +30,7 @@ class Client(Protocol):
     """One connection, to its subscriptions."""
 
     send_buffer: SendBuffer
+    tasks: Tasks
 
     @property
     def login(self) -> Login:
@@ -45,9 +47,6 @@ class Client(Protocol):
 
     def finished(self, id: str) -> None:
         """The subscription has told all it ever will."""
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a task that ends with the connection."""
 
 
 class EventClient(Client, Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol, TypeVar
 
 from wsproxy import metrics
@@ -46,6 +46,28 @@ def end(send_buffer: SendBuffer, error: BaseException) -> None:
         send_buffer.close(CloseCode.RESYNC, "the server has made a mistake")
     except Exception:
         send_buffer.abort()
+
+
+class Tasks:
+    """Tasks of one connection: they end with it, and it with the first of them that fails."""
+
+    def __init__(self, send_buffer: SendBuffer, name: str) -> None:
+        self._send_buffer = send_buffer
+        self._name = name
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin one."""
+        task = asyncio.create_task(work, name=self._name)
+        end_with(self._send_buffer, task)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def end(self) -> None:
+        """Cancel all."""
+        for task in self._tasks:
+            task.cancel()
 
 
 def end_with(send_buffer: SendBuffer, task: asyncio.Task[Any]) -> None:

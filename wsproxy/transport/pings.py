@@ -16,7 +16,7 @@ class Pings:
     """Those of one connection, from `now` (the loop's time) on.
 
     A client whose program is too busy to answer, or sleeps, is not dead before `patience` seconds;
-    whether its machine is, the kernel finds out by itself (`websocket.VANISHED_SECONDS`).
+    whether its machine is, the kernel finds out by itself (`kernel.VANISHED_SECONDS`).
     """
 
     __slots__ = ("_patience", "_pinged_at", "_send_buffer", "_socket")

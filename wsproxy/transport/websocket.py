@@ -11,9 +11,7 @@ scope, `scope["extensions"]["arvados.socket"]`, and talks to it alone (`incoming
 
 A peer has one pong at a time to fetch, the newest (RFC 6455 5.5.3).
 
-uvicorn has parsed the request, and says it again in one piece: here it is only taken apart, and
-websockets answers what of it is a handshake. It logs headers and frames at DEBUG
-(docs/facts/realtime.md 0.7), and gets no query string to see: that is kept in `Socket.query`.
+The query string, which may hold a token, is kept in `Socket.query` and told to nobody else.
 """
 
 from __future__ import annotations
@@ -21,22 +19,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
-import sys
-import urllib.parse
 from collections import deque
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 
-from websockets.datastructures import Headers
-from websockets.exceptions import InvalidHeader
 from websockets.frames import Frame, Opcode
-from websockets.http11 import Request, Response
+from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from arvados_nats.service import door
+from wsproxy.transport import handshake, kernel
 from wsproxy.transport.fragments import BadFrames, Fragments, cost
 from wsproxy.transport.frames import Message
 from wsproxy.transport.inbound import Inbound
@@ -44,34 +38,9 @@ from wsproxy.transport.limits import Pace
 from wsproxy.transport.send_buffer import CLOSE_SECONDS, HIGH_WATER, SendBuffer
 
 EXTENSION = "arvados.socket"
-VANISHED_SECONDS = 900.0
-"""The kernel ends a connection whose peer takes nothing for so long, also one whose kernel answers
-for it: so the limit is that of a stuck one. One that is gone is cut by the send buffers."""
-
-UNSENT_BYTES = 128 * 1024
-"""What the kernel takes for one peer beyond what is on its way. Its own limit is some megabytes,
-which a thousand peers that do not read would fill."""
-
-_TCP_OPTIONS: dict[int, int] = {
-    getattr(socket, name): value
-    for name, value in (
-        ("TCP_USER_TIMEOUT", int(VANISHED_SECONDS * 1000)),
-        ("TCP_NOTSENT_LOWAT", UNSENT_BYTES),
-    )
-    if hasattr(socket, name)
-}
 _SERVICE_RESTART = 1012
-_LAST_ACK = slice(56, 60)
-"""Where `tcpi_last_ack_recv` stands in Linux' struct tcp_info, in milliseconds."""
 
 logger = logging.getLogger(__name__)
-
-_silent = logging.getLogger(f"{__name__}.silent")
-_silent.disabled = True
-
-_handshake = ServerProtocol(logger=_silent)
-"""Answers all handshakes; it keeps the last that failed, and no other."""
-_OF_HANDSHAKES = ("connection", "upgrade", "origin", "sec-websocket-")
 
 
 class _Config(Protocol):
@@ -97,7 +66,9 @@ class Socket(asyncio.Protocol):
         self._app = config.loaded_app
         self._server = server_state
         self._loop = asyncio.get_running_loop()
-        self.conn = ServerProtocol(state=State.OPEN, max_size=config.ws_max_size, logger=_silent)
+        self.conn = ServerProtocol(
+            state=State.OPEN, max_size=config.ws_max_size, logger=handshake.silent
+        )
         """Of what comes after the handshake."""
         self.transport: asyncio.Transport
         self.query: dict[str, str] = {}
@@ -130,9 +101,7 @@ class Socket(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         if transport.get_extra_info("ssl_object") is None:
             self._file = sock.fileno()
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            for option, value in _TCP_OPTIONS.items():
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        kernel.bound(sock)
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self._loop.time()
@@ -223,43 +192,18 @@ class Socket(asyncio.Protocol):
     # The handshake.
 
     def _ask(self, head: bytes) -> None:
-        line, *fields = head.decode("latin-1").rstrip("\r\n").split("\r\n")
-        method, target, _ = line.split(" ")
-        path, _, query = target.partition("?")
-        self.query = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
-        headers = [(name.lower(), value) for name, _, value in (f.partition(": ") for f in fields)]
-        if method != "GET":
-            self.refuse(HTTPStatus.METHOD_NOT_ALLOWED, "a handshake is a GET\n")
+        asked = handshake.read(head)
+        self.query = asked.query
+        if not asked.upgrades:
+            self._respond(asked.response)
             return
-        of_handshake = [field for field in headers if field[0].startswith(_OF_HANDSHAKES)]
-        try:
-            response = _handshake.accept(Request(path, Headers(of_handshake)))
-        except InvalidHeader as error:
-            self.refuse(HTTPStatus.BAD_REQUEST, f"{error}\n")
-            return
-        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-            self._respond(response)
-            return
-        self._response = response
-        task = self._loop.create_task(self._serve(self._scope(path, headers)))
+        self._response = asked.response
+        client = self.transport.get_extra_info("peername")
+        scope = asked.scope(client, secure=self._file is None)
+        scope["extensions"] = {EXTENSION: self}
+        task = self._loop.create_task(self._serve(scope))
         self._server.tasks.add(task)
         task.add_done_callback(self._server.tasks.discard)
-
-    def _scope(self, path: str, headers: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        address = self.transport.get_extra_info("peername")
-        offered = ",".join(value for name, value in headers if name == "sec-websocket-protocol")
-        return {
-            "type": "websocket",
-            "scheme": "ws" if self._file is not None else "wss",
-            "client": tuple(address[:2]) if isinstance(address, tuple) else None,
-            "path": urllib.parse.unquote(path),
-            "query_string": b"",
-            "headers": [
-                (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers
-            ],
-            "subprotocols": [word.strip() for word in offered.split(",") if word.strip()],
-            "extensions": {EXTENSION: self},
-        }
 
     async def _serve(self, scope: dict[str, Any]) -> None:
         try:
@@ -286,15 +230,7 @@ class Socket(asyncio.Protocol):
 
     def refuse(self, status: int, text: str) -> None:
         """Answer the handshake with an HTTP status."""
-        body = text.encode()
-        headers = Headers(
-            {
-                "Content-Type": "text/plain; charset=utf-8",
-                "Content-Length": str(len(body)),
-                "Connection": "close",
-            }
-        )
-        self._respond(Response(status, HTTPStatus(status).phrase, headers, body))
+        self._respond(handshake.refusal(status, text))
 
     def _respond(self, response: Response) -> None:
         self._response = None
@@ -330,12 +266,7 @@ class Socket(asyncio.Protocol):
 
     def silent_for(self) -> float:
         """Seconds since the peer's kernel last acknowledged anything, if only a probe."""
-        sock = self.transport.get_extra_info("socket")
-        try:
-            told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_ACK.stop)
-        except (OSError, AttributeError):
-            return float("inf")
-        return int.from_bytes(told[_LAST_ACK], sys.byteorder) / 1000
+        return kernel.silent_for(self.transport.get_extra_info("socket"))
 
     def encode(self, message: Message) -> bytes:
         return message.frame

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
 
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import BadInput, Refused, Unavailable
@@ -25,8 +23,8 @@ from wsproxy.events.batch import Batch
 from wsproxy.events.consumer import EventConsumer
 from wsproxy.logins.logins import Login
 from wsproxy.services import Services
-from wsproxy.transport import failures
 from wsproxy.transport.close_codes import CloseCode
+from wsproxy.transport.failures import Tasks
 from wsproxy.transport.incoming import Incoming
 from wsproxy.transport.limits import UNKNOWN_SECONDS, Place, TooMany
 from wsproxy.transport.pings import Pings
@@ -84,12 +82,12 @@ class ConnectionV0:
         self._pings = Pings(
             incoming.socket, send_buffer, self._opened_at, services.transport.silent_seconds
         )
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(send_buffer, "v0")
         services.events.source.on_reset.add(self._stream_reset)
 
     async def run(self) -> None:
         """Handle what the client sends until the connection is over."""
-        self._spawn(self._admit())
+        self._tasks.spawn(self._admit())
         while (data := await self._incoming.receive()) is not None:
             if data and self._may_say(data):  # arvados-ws does not see empty frames
                 self._handle(data)
@@ -98,8 +96,7 @@ class ConnectionV0:
 
     def end(self) -> None:
         self._services.events.source.on_reset.discard(self._stream_reset)
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.end()
         if self._consumer:
             self._consumer.stop()
         if self._login:
@@ -146,7 +143,7 @@ class ConnectionV0:
             return False
         self.send_buffer.write(messages_v0.OK)
         if wanted.last_log_id:
-            self._spawn(self._replay(subscription))
+            self._tasks.spawn(self._replay(subscription))
         elif self._consumer and not self._consumer.running:
             self._consumer.start(position)
         return True
@@ -261,9 +258,3 @@ class ConnectionV0:
         if not self.send_buffer.closed:
             metrics.cut_sockets.labels(cause).inc()
         self.send_buffer.close(code, reason)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name="v0")
-        failures.end_with(self.send_buffer, task)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

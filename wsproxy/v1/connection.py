@@ -11,25 +11,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine, Hashable
-from typing import Any
+from collections.abc import Hashable
 
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1.messages import encode
-from arvados_nats.protocol_v1.requests import EventsTarget, LogTarget, Target
+from arvados_nats.protocol_v1.requests import Target
 from wsproxy import metrics
 from wsproxy.events.stored_event import StoredEvent
 from wsproxy.logins.logins import Login
 from wsproxy.services import Services
-from wsproxy.subscriptions.event_subscription import EventSubscription
-from wsproxy.subscriptions.log_subscription import LogSubscription
-from wsproxy.subscriptions.object_subscription import ObjectSubscription
+from wsproxy.subscriptions import kinds
 from wsproxy.subscriptions.subscription import Subscription
-from wsproxy.transport import failures
 from wsproxy.transport.close_codes import CloseCode
+from wsproxy.transport.failures import Tasks
 from wsproxy.transport.frames import Message, text_frame
 from wsproxy.transport.incoming import Incoming
 from wsproxy.transport.limits import Place, TooMany
@@ -68,7 +65,7 @@ class ConnectionV1:
         self._incoming = incoming
         self._login: Login | None = None
         self._subscriptions: dict[str, Subscription] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks = Tasks(send_buffer, "v1")
         limits, age = (
             services.transport.limits,
             services.transport.max_age * random.uniform(0.8, 1.2),
@@ -96,8 +93,7 @@ class ConnectionV1:
     def end(self) -> None:
         self._stop_all()
         self._session.end()
-        for task in self._tasks:
-            task.cancel()
+        self.tasks.end()
         if self._login:
             self._services.logins.release(self._login, self)
         self.send_buffer.gone()
@@ -134,18 +130,13 @@ class ConnectionV1:
 
     def _begin(self, id: str, target: Target) -> None:
         try:
-            subscription = self._subscriptions[id] = self._made(id, target)
+            subscription = self._subscriptions[id] = kinds.subscription(
+                self._services, self, id, target
+            )
         except BadInput as error:
             self._take(*self._session.failed(id, error))
             return
-        self.spawn(self._start(id, subscription))
-
-    def _made(self, id: str, target: Target) -> Subscription:
-        if isinstance(target, LogTarget):
-            return LogSubscription(self._services, self, id, target)
-        if isinstance(target, EventsTarget):
-            return EventSubscription(self._services, self, id, target)
-        return ObjectSubscription(self._services, self, id, target)
+        self.tasks.spawn(self._start(id, subscription))
 
     async def _start(self, id: str, subscription: Subscription) -> None:
         try:
@@ -190,7 +181,7 @@ class ConnectionV1:
 
     def narrowed(self, change: Change) -> None:
         for subscription in tuple(self._subscriptions.values()):
-            self.spawn(subscription.recheck())
+            self.tasks.spawn(subscription.recheck())
 
     # What subscriptions ask of their client.
 
@@ -217,12 +208,6 @@ class ConnectionV1:
     def finished(self, id: str) -> None:
         if self._session.forget(id):
             self._take(Stop(id))
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name="v1")
-        failures.end_with(self.send_buffer, task)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     # Time.
 

@@ -14,8 +14,7 @@ holding it back, `no-transform` keeps proxies from compressing it, which holds i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
@@ -26,8 +25,8 @@ from wsproxy.logins.logins import Login
 from wsproxy.logs.place import LogPlace
 from wsproxy.services import Services
 from wsproxy.subscriptions.log_subscription import LogSubscription
-from wsproxy.transport import failures
 from wsproxy.transport import query as query_fields
+from wsproxy.transport.failures import Tasks
 from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Receive, Send
 from wsproxy.transport.limits import UNKNOWN_SECONDS, Place, TooMany
@@ -57,12 +56,12 @@ class LogEvents:
         self._services = services
         self._login: Login | None = None
         self._subscription = LogSubscription(services, self, _ID, target)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()
         self._done = False
         self._beat_at = asyncio.get_running_loop().time()
         self._wire: SseWire
         self.send_buffer: SendBuffer
+        self.tasks: Tasks
         self.place: Place
 
     @property
@@ -87,12 +86,13 @@ class LogEvents:
         self._wire = SseWire(send, self._over.set)
         self.send_buffer = self._services.transport.send_buffers.open(self._wire)
         self._wire.attach(self.send_buffer)
+        self.tasks = Tasks(self.send_buffer, "sse")
         with self._services.transport.connections.opened(self, "sse"):
             await self._admit(token)
             await self._subscription.start()
             await self._wire.begin(200, _HEADERS + headers)
             self.send_buffer.put(RETRY)
-            self.spawn(self._until_gone(receive))
+            self.tasks.spawn(self._until_gone(receive))
             await self._over.wait()
             await self._wire.finish()
 
@@ -113,8 +113,7 @@ class LogEvents:
     def end(self) -> None:
         """Free everything."""
         self._subscription.stop()
-        for task in self._tasks:
-            task.cancel()
+        self.tasks.end()
         if self._login:
             self._services.logins.release(self._login, self)
         self.send_buffer.gone()
@@ -150,12 +149,6 @@ class LogEvents:
         self._subscription.stop()
         self._over.set()
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name="sse")
-        failures.end_with(self.send_buffer, task)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     def ended(self, reason: str) -> None:
         self._subscription.stop()
         self.send_buffer.discard()
@@ -163,7 +156,7 @@ class LogEvents:
         self._over.set()
 
     def narrowed(self, change: Change) -> None:
-        self.spawn(self._subscription.recheck())
+        self.tasks.spawn(self._subscription.recheck())
 
     def tick(self, now: float) -> None:
         if now - self._beat_at >= HEARTBEAT_SECONDS:

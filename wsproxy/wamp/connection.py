@@ -8,22 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine
 from typing import Any
 
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from arvados_nats.permissions.grant_subjects import Change
-from arvados_nats.protocol_v1.requests import EventsTarget, LogTarget
 from wsproxy import metrics
 from wsproxy.logins.logins import Login
 from wsproxy.services import Services
-from wsproxy.subscriptions.event_subscription import EventSubscription
-from wsproxy.subscriptions.log_subscription import LogSubscription
-from wsproxy.subscriptions.object_subscription import ObjectSubscription
+from wsproxy.subscriptions import kinds
 from wsproxy.subscriptions.subscription import Subscription
-from wsproxy.transport import failures
 from wsproxy.transport.close_codes import CloseCode
+from wsproxy.transport.failures import Tasks
 from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Incoming
 from wsproxy.transport.limits import Place, TooMany
@@ -80,7 +76,7 @@ class ConnectionWamp:
         self._login: Login | None = None
         self._subscriptions: dict[int, Subscription] = {}
         self._calls: dict[int, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks = Tasks(send_buffer, "wamp")
         limits, now = services.transport.limits, asyncio.get_running_loop().time()
         age = services.transport.max_age * random.uniform(0.8, 1.2)
         bounds = Bounds(limits.subscriptions, limits.subscription_bytes, age)
@@ -108,8 +104,7 @@ class ConnectionWamp:
     def end(self) -> None:
         self._stop_all()
         self._session.end()
-        for task in self._tasks:
-            task.cancel()
+        self.tasks.end()
         if self._login:
             self._services.logins.release(self._login, self)
         self.send_buffer.gone()
@@ -152,21 +147,15 @@ class ConnectionWamp:
     # Topics.
 
     def _begin(self, request: int, topic: Topic) -> None:
+        client = Subscriber(self, topic, request)
         try:
-            subscription = self._subscriptions[topic.id] = self._made(request, topic)
+            subscription = self._subscriptions[topic.id] = kinds.subscription(
+                self._services, client, topic.uri, topic.target, present=topic.retained
+            )
         except BadInput as error:
             self._take(*self._session.failed(request, topic, error))
             return
-        self.spawn(self._start(request, topic, subscription))
-
-    def _made(self, request: int, topic: Topic) -> Subscription:
-        client = Subscriber(self, topic, request)
-        services, id, target = self._services, topic.uri, topic.target
-        if isinstance(target, LogTarget):
-            return LogSubscription(services, client, id, target)
-        if isinstance(target, EventsTarget):
-            return EventSubscription(services, client, id, target)
-        return ObjectSubscription(services, client, id, target, present=topic.retained)
+        self.tasks.spawn(self._start(request, topic, subscription))
 
     async def _start(self, request: int, topic: Topic, subscription: Subscription) -> None:
         try:
@@ -181,7 +170,7 @@ class ConnectionWamp:
 
     def narrowed(self, change: Change) -> None:
         for subscription in tuple(self._subscriptions.values()):
-            self.spawn(subscription.recheck())
+            self.tasks.spawn(subscription.recheck())
 
     # Calls.
 
@@ -191,7 +180,7 @@ class ConnectionWamp:
             text = "too many calls are under way: wait for an answer, then call again"
             self.say(messages.error(Code.CALL, request, messages.UNAVAILABLE, text))
             return
-        task = self._calls[request] = self.spawn(self._answer(call))
+        task = self._calls[request] = self.tasks.spawn(self._answer(call))
         task.add_done_callback(lambda _: self._calls.pop(request, None))
 
     async def _answer(self, call: Call) -> None:
@@ -225,14 +214,6 @@ class ConnectionWamp:
         self._stop_all()
         self.send_buffer.discard()
         self._take(*self._session.token_ended(reason))
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a task that ends with the connection."""
-        task = asyncio.create_task(work, name="wamp")
-        failures.end_with(self.send_buffer, task)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     # Time.
 

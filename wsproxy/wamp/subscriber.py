@@ -9,13 +9,12 @@ becomes the keyword arguments of an EVENT, as it is; the bytes are shared by all
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from arvados_nats.protocol_v1.messages import Revoked, ServerMessage, Subscribed, encode
 from wsproxy.events.stored_event import StoredEvent
 from wsproxy.logins.logins import Login
+from wsproxy.transport.failures import Tasks
 from wsproxy.transport.frames import Message, text_frame
 from wsproxy.transport.send_buffer import SendBuffer
 from wsproxy.wamp import messages
@@ -29,6 +28,7 @@ class Connection(Protocol):
     """The connection, to its topics."""
 
     send_buffer: SendBuffer
+    tasks: Tasks
 
     @property
     def login(self) -> Login:
@@ -40,15 +40,13 @@ class Connection(Protocol):
     def over(self, topic: Topic, reason: str) -> None:
         """Nothing more will come of a topic."""
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a task that ends with the connection."""
-
 
 class Subscriber:
     """A topic's subscription writes here; `request` is the SUBSCRIBE that it answers."""
 
     def __init__(self, connection: Connection, topic: Topic, request: int) -> None:
         self.send_buffer = connection.send_buffer
+        self.tasks = connection.tasks
         self._connection = connection
         self._topic = topic
         self._request = request
@@ -57,9 +55,6 @@ class Subscriber:
     @property
     def login(self) -> Login:
         return self._connection.login
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._connection.spawn(work)
 
     def form(self, id: str) -> int:
         return self._topic.id
