@@ -18,8 +18,8 @@ import asyncpg
 import msgspec
 
 from sandbox import ages
-from sandbox.container_logs import ContainerLogs
 from sandbox.fixtures import Scenes
+from sandbox.logs.container_logs import ContainerLogs
 from sandbox.model import actors, other_kinds, permission_table, records, seeds, tokens
 from sandbox.model.actors import Actor
 from sandbox.model.collections import CollectionRules

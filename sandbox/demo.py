@@ -24,10 +24,10 @@ import uvloop
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.service.process import log_to_stderr
 from sandbox import ages, demo_check, running, sandbox, stack
-from sandbox.backends import Backend
 from sandbox.model.actors import Actor
 from sandbox.model.config import ClusterConfig
 from sandbox.running import Pace
+from sandbox.servers.backends import Backend
 from sandbox.stack import Stack
 
 logger = logging.getLogger(__name__)

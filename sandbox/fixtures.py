@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sandbox.container_logs import ContainerLogs
+from sandbox.logs.container_logs import ContainerLogs
 from sandbox.model import audit_log, collections, lifecycle, links, records, tokens, trash, users
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record

@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sandbox import log_lines
 from sandbox.cluster import Cluster
-from sandbox.container_logs import ContainerLogs
-from sandbox.log_lines import Written
+from sandbox.logs import log_lines
+from sandbox.logs.container_logs import ContainerLogs
+from sandbox.logs.log_lines import Written
 from sandbox.model.records import Record
 from sandbox.writes import Named
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 
-from sandbox.container_logs import ContainerLogs
+from sandbox.logs.container_logs import ContainerLogs
 from sandbox.model import lifecycle, tokens
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record

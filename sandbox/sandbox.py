@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arvados_nats.service import keys
-from sandbox import ages, api_server, backends, tls
+from sandbox import ages
 from sandbox.api import calls
 from sandbox.api.app import ApiApp
-from sandbox.api_server import ApiServer
 from sandbox.cluster import Cluster, open_cluster
 from sandbox.model.config import ClusterConfig
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database, PostgresServer
-from sandbox.tls import Certificates
+from sandbox.servers import api_server, backends, tls
+from sandbox.servers.api_server import ApiServer
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database, PostgresServer
+from sandbox.servers.tls import Certificates
 
 MANAGEMENT_TOKEN = "sandboxmanagementtokensandboxmanagementtoken"
 

@@ -21,9 +21,9 @@ from pathlib import Path
 import httpx
 
 from arvados_nats.errors import Unavailable
-from sandbox import child, ports
-from sandbox.child import Child
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
+from sandbox.servers import child, ports
+from sandbox.servers.child import Child
 
 _START_SECONDS = 60.0
 _HEALTHY = "OK"

@@ -18,12 +18,12 @@ import hypothesis
 import pytest
 
 from arvados_nats.service import keys
-from sandbox import backends
-from sandbox import nats_server as nats_sandbox
-from sandbox import postgres as postgres_sandbox
 from sandbox import sandbox as whole_sandbox
 from sandbox.cluster import Cluster, open_cluster
 from sandbox.sandbox import Sandbox
+from sandbox.servers import backends
+from sandbox.servers import nats_server as nats_sandbox
+from sandbox.servers import postgres as postgres_sandbox
 from tests.support.worlds.shared_site import site
 from tests.support.worlds.stacks import container, nats, own_stack, shared_stack, stack
 

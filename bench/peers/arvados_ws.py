@@ -16,9 +16,9 @@ import httpx
 import yaml
 
 from bench.peers import binaries
-from sandbox import child, ports
-from sandbox.child import Child
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
+from sandbox.servers import child, ports
+from sandbox.servers.child import Child
 
 _START_SECONDS = 30.0
 _UNUSED_SECRET = "benchbenchbenchbenchbenchbenchbenchbench"

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 
 from bench.peers import binaries
-from sandbox import child, ports
-from sandbox.child import Child
+from sandbox.servers import child, ports
+from sandbox.servers.child import Child
 
 _START_SECONDS = 20.0
 

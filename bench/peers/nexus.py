@@ -17,8 +17,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bench.peers import binaries
-from sandbox import child, ports
-from sandbox.child import Child
+from sandbox.servers import child, ports
+from sandbox.servers.child import Child
 
 _START_SECONDS = 20.0
 _REALM = "bench"

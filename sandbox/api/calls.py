@@ -18,7 +18,7 @@ from sandbox.api.faults import Faults
 from sandbox.api.parameters import Parameters
 from sandbox.api.tables import Table
 from sandbox.cluster import Cluster
-from sandbox.container_logs import ContainerLogs
+from sandbox.logs.container_logs import ContainerLogs
 from sandbox.model.records import Row
 from sandbox.model.refusal import not_logged_in
 

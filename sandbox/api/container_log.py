@@ -22,8 +22,8 @@ from arvados_nats.contract import subjects
 from sandbox.api import errors, readable, webdav
 from sandbox.api.arguments import Arguments
 from sandbox.api.calls import Call
-from sandbox.container_logs import GatewayDown, LostBlock
-from sandbox.log_files import Source
+from sandbox.logs.container_logs import GatewayDown, LostBlock
+from sandbox.logs.log_files import Source
 from sandbox.model.refusal import Refusal, not_found
 
 METHODS = ("GET", "HEAD", "OPTIONS", "PROPFIND")

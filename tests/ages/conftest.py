@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sandbox import backends
-from sandbox.postgres import PostgresServer
 from sandbox.sandbox import Sandbox
+from sandbox.servers import backends
+from sandbox.servers.postgres import PostgresServer
 from sandbox.stack import Stack
 from tests.support.worlds import aged
 

@@ -20,11 +20,12 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from sandbox import backends, raw_rows
+from sandbox import raw_rows
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
-from sandbox.postgres import PostgresServer
 from sandbox.sandbox import Sandbox
+from sandbox.servers import backends
+from sandbox.servers.postgres import PostgresServer
 from sandbox.stack import Stack
 from tests.support.clients.native import until
 from tests.support.worlds import aged

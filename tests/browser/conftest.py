@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from sandbox import backends
-from sandbox.postgres import PostgresServer
+from sandbox.servers import backends
+from sandbox.servers.postgres import PostgresServer
 from sandbox.stack import Stack
 from tests.support.worlds import stacks
 from wsproxy.page.routes import STATIC

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, expect
 
-from sandbox.log_files import NumberedLines
+from sandbox.logs.log_files import NumberedLines
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 from tests.browser.test_page import open_page, running_request, scroll_up, user

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page
 
-from sandbox import ports
+from sandbox.servers import ports
 from sandbox.stack import Stack
 from tests.browser.conftest import MODULE
 from tests.browser.test_types import NODE, ran

@@ -28,9 +28,9 @@ from websockets.frames import CloseCode
 from arvados_nats.contract import subjects
 from arvados_nats.errors import Refused
 from arvados_nats.nats import client as nats_client
-from sandbox import ports
 from sandbox.model.actors import Actor
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
+from sandbox.servers import ports
 from sandbox.stack import Service
 from tests.support.chart import image as images
 from tests.support.chart import nats_servers

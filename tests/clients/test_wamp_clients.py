@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sandbox import ports
+from sandbox.servers import ports
 from sandbox.stack import Service, Stack
 from tests.clients import programs
 from tests.clients.programs import Program, running

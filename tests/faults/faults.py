@@ -17,7 +17,7 @@ from pathlib import Path
 from arvados_nats.contract import streams
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats import client as nats_client
-from sandbox.nats_server import NatsServer
+from sandbox.servers.nats_server import NatsServer
 from tests.support.fronts.cuttable import Way
 from tests.support.worlds.storm import Storm
 

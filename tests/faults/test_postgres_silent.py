@@ -19,9 +19,9 @@ from arvados_nats.service.ops import Health
 from publishers.events import publisher
 from publishers.permissions import publisher as permissions
 from publishers.postgres import database as postgres
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database, PostgresServer
 from sandbox.raw_rows import row
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database, PostgresServer
 from tests.support.fronts import cuttable
 from tests.support.fronts.cuttable import Cuttable, Way
 from tests.support.worlds.events import QUICK, EventWorld, until, world

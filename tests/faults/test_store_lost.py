@@ -15,8 +15,8 @@ import pytest
 from arvados_nats.contract import streams
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
-from sandbox.nats_server import NatsServer
 from sandbox.sandbox import MANAGEMENT_TOKEN
+from sandbox.servers.nats_server import NatsServer
 from sandbox.stack import Service, Stack
 from tests.support.clients.v1 import connected
 from tests.support.worlds.logs import until

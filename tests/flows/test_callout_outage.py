@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from bench import clients as clients_of_their_own
-from bench import native
+from bench.crowd import clients as clients_of_their_own
+from bench.crowd import native
 from sandbox import bulk
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack

@@ -15,8 +15,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from sandbox.model.actors import Actor
-from sandbox.postgres import PostgresServer
 from sandbox.sandbox import Sandbox
+from sandbox.servers.postgres import PostgresServer
 from sandbox.stack import Stack
 from tests.support.clients.native import connected, until
 from tests.support.worlds import aged

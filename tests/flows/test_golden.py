@@ -27,14 +27,14 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
-from sandbox import backends
 from sandbox import sandbox as whole_sandbox
 from sandbox import stack as services
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.config import ClusterConfig
 from sandbox.model.refusal import Refusal
-from sandbox.postgres import PostgresServer
+from sandbox.servers import backends
+from sandbox.servers.postgres import PostgresServer
 from sandbox.stack import Stack
 from tests.support import golden_losses
 from tests.support.clients import late

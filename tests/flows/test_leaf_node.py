@@ -20,11 +20,11 @@ from arvados_nats.cli import main
 from arvados_nats.nats import client as nats_client
 from arvados_nats.protocol_v1.messages import Event, Log
 from arvados_nats.service import keys
-from sandbox import child, nats_server, ports
 from sandbox import sandbox as sandboxes
 from sandbox import stack as services
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import PostgresServer
+from sandbox.servers import child, nats_server, ports
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import PostgresServer
 from sandbox.stack import Stack
 from tests.support.clients.native_answers import EVENTS, ask, native
 

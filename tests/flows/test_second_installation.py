@@ -17,8 +17,8 @@ from arvados_nats.contract import events, streams, subjects
 from arvados_nats.nats import client as nats_client
 from arvados_nats.protocol_v1.messages import Event
 from arvados_nats.service import keys
-from sandbox import nats_server
 from sandbox import stack as services
+from sandbox.servers import nats_server
 from sandbox.stack import Stack
 
 WITHIN = 100.0

@@ -20,8 +20,8 @@ from arvados_nats.contract import streams, subjects
 from arvados_nats.permission_client import grants_messages, object_messages, tokens_watch
 from arvados_nats.permission_client.grants_cache import GrantsCache
 from authcallout.callout import PROBE
-from sandbox import child
 from sandbox.sandbox import MANAGEMENT_TOKEN
+from sandbox.servers import child
 from sandbox.stack import Service, Stack
 from tests.support.clients.native import lets_in, lets_in_at_last
 from tests.support.clients.native_answers import trusted

@@ -18,10 +18,10 @@ from arvados_nats.contract import streams, subjects
 from arvados_nats.contract.subjects import is_uuid
 from arvados_nats.nats.client import Nats
 from bench import processes
-from sandbox import ports
-from sandbox.log_files import NumberedLines
+from sandbox.logs.log_files import NumberedLines
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
+from sandbox.servers import ports
 from sandbox.stack import Stack
 from tests.support import long_ago
 from tests.support.clients.terminal_command import environment, ran, started

@@ -19,12 +19,12 @@ from arvados_nats import client
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import Refused
 from arvados_nats.protocol_v1.messages import Object
-from sandbox import nats_server
 from sandbox import sandbox as sandboxes
 from sandbox import stack as services
 from sandbox.model.actors import Actor
 from sandbox.model.config import ClusterConfig
-from sandbox.postgres import PostgresServer
+from sandbox.servers import nats_server
+from sandbox.servers.postgres import PostgresServer
 from sandbox.stack import Stack
 from tests.support.clients.terminal_command import environment, ran
 

@@ -15,8 +15,8 @@ from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
 from arvados_nats.contract.log_chunks import MAX_COUNT, Chunk, ContainerEnd, FileEnd
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.log_readers import join, publish
 from tests.support.worlds.logs import World, open_world
 from wsproxy.logs.consumer import Selection

@@ -14,9 +14,9 @@ import pytest
 from arvados_nats.contract import subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd, FileEnd
 from publishers.container_logs.writer import LogWriter
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
 from sandbox.raw_rows import new_uuid
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.logs import World, open_world
 
 

@@ -20,9 +20,9 @@ from publishers import main as publishers
 from publishers.main import PARTS, Shared
 from publishers.settings import Settings
 from publishers.supervision import RESTARTS, keep_running
-from sandbox import ports
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
+from sandbox.servers import ports
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.events import until
 
 

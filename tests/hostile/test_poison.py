@@ -22,9 +22,9 @@ from arvados_nats.nats.history import StoredMessage
 from arvados_nats.service import keys
 from publishers.live import publisher as live
 from sandbox.cluster import Cluster, open_cluster
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
 from sandbox.raw_rows import new_uuid
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.events import EventWorld, until, world
 from tests.support.worlds.live import LiveWorld, live_publishing
 

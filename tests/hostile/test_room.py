@@ -16,8 +16,8 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from arvados_nats.service import keys
 from publishers.jetstream.room import Room
-from sandbox.nats_server import NatsServer
 from sandbox.raw_rows import new_uuid
+from sandbox.servers.nats_server import NatsServer
 from tests.support.worlds.events import until
 from tests.support.worlds.site import background
 

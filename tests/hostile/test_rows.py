@@ -17,9 +17,9 @@ from publishers.container_logs.copy import LogCopy
 from publishers.events import enrich
 from publishers.queue import table
 from sandbox import raw_rows
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
 from sandbox.raw_rows import new_uuid
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds import events as event_worlds
 from tests.support.worlds import logs as log_worlds
 from tests.support.worlds import queue as queue_worlds

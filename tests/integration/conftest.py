@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 
 from publishers.postgres import database as postgres
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.permissions import PermissionWorld, world
 
 

@@ -33,13 +33,14 @@ from publishers.permissions.token_query import TokenQuery
 from publishers.postgres import database as postgres
 from publishers.retry import Attempts
 from publishers.settings import Settings as PublisherSettings
-from sandbox import ages, api_server
+from sandbox import ages
 from sandbox.api import calls
 from sandbox.api.app import ApiApp
 from sandbox.cluster import open_cluster
 from sandbox.model.config import ClusterConfig
-from sandbox.postgres import Database, PostgresServer
 from sandbox.raw_rows import utc_now
+from sandbox.servers import api_server
+from sandbox.servers.postgres import Database, PostgresServer
 from tests.support.worlds.permissions import eventually
 from wsproxy.settings import Settings as ProxySettings
 

@@ -16,9 +16,9 @@ from arvados_nats.cli import main
 from arvados_nats.contract import streams
 from arvados_nats.nats import client as nats_client
 from arvados_nats.service import keys
-from sandbox import ports
-from sandbox.nats_server import NatsServer
 from sandbox.sandbox import Sandbox
+from sandbox.servers import ports
+from sandbox.servers.nats_server import NatsServer
 from tests.support.worlds import site as sites
 from tests.support.worlds.site import Site
 

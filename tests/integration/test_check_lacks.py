@@ -25,9 +25,9 @@ from arvados_nats.service.ops import Health
 from publishers.permissions import publisher as permissions
 from publishers.postgres import database as postgres
 from sandbox import sandbox as sandboxes
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import PostgresServer
 from sandbox.sandbox import Sandbox
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import PostgresServer
 from tests.support.fronts import faulty_fronts
 
 

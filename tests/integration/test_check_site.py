@@ -15,9 +15,9 @@ from arvados_nats.admin import check_arvados, check_connections, check_postgres,
 from arvados_nats.contract import streams
 from arvados_nats.nats import client as nats_client
 from arvados_nats.service import keys
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
 from sandbox.sandbox import Sandbox
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.fronts import faulty_fronts
 
 

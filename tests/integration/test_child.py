@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from arvados_nats.errors import Unavailable
-from sandbox import child
+from sandbox.servers import child
 
 _STUBBORN = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
 _ORPHAN = """

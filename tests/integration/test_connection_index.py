@@ -12,7 +12,7 @@ from pathlib import Path
 from arvados_nats.nats import client as nats_client
 from arvados_nats.service import keys
 from authcallout.connections import Connections
-from sandbox.nats_server import NatsServer
+from sandbox.servers.nats_server import NatsServer
 
 
 async def test_what_was_not_heard_is_asked_for_when_the_line_is_back(

@@ -14,8 +14,8 @@ import pytest
 from arvados_nats.contract import streams, subjects
 from arvados_nats.contract.log_chunks import FileEnd
 from arvados_nats.service.ops import Health
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.logs import World, open_world, until, until_calls
 
 

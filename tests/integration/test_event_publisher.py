@@ -24,9 +24,9 @@ from publishers.events import rows as log_rows
 from publishers.events.event_source import Scans
 from publishers.postgres.database import Database as PublishersDatabase
 from sandbox import raw_rows
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
 from sandbox.raw_rows import RawRow, change, new_uuid, row
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.events import QUICK, EventWorld, skipped, until, world
 
 

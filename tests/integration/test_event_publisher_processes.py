@@ -14,10 +14,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from sandbox import postgres, raw_rows
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
+from sandbox import raw_rows
 from sandbox.raw_rows import RawRow, change, new_uuid, row
+from sandbox.servers import postgres
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.events import PROCESS_SECONDS, EventWorld, until, world
 
 

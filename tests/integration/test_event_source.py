@@ -20,7 +20,7 @@ from arvados_nats.nats.acks import Ack
 from arvados_nats.nats.client import Handler, Message, Nats, Subscription
 from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
-from sandbox.nats_server import NatsServer
+from sandbox.servers.nats_server import NatsServer
 from tests.support.made_events import made
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.history import History

@@ -18,9 +18,9 @@ from arvados_nats.contract.places import Place
 from arvados_nats.permissions.object_facts import ObjectFacts
 from sandbox import raw_rows
 from sandbox.cluster import Cluster
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
 from sandbox.raw_rows import new_uuid
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.events import EventWorld, until, world
 
 CHANGES = ("create", "update", "delete")

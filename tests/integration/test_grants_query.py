@@ -25,7 +25,7 @@ from publishers.permissions.token_query import TokenQuery
 from publishers.postgres import database as postgres
 from publishers.postgres import places
 from sandbox.cluster import open_cluster
-from sandbox.postgres import Database
+from sandbox.servers.postgres import Database
 
 
 @pytest.fixture

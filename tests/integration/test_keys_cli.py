@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from arvados_nats.cli import main
 from arvados_nats.service import keys
-from sandbox import nats_server
+from sandbox.servers import nats_server
 
 
 def run(*arguments: object) -> Result:

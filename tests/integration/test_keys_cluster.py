@@ -15,7 +15,7 @@ from arvados_nats.admin import keys_cluster
 from arvados_nats.cli import main
 from arvados_nats.errors import ConfigError, Refused, Unavailable
 from arvados_nats.service import keys
-from sandbox import tls
+from sandbox.servers import tls
 from tests.support.fronts import kubernetes_api
 from tests.support.fronts.kubernetes_api import KubernetesApi
 

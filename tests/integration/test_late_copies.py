@@ -28,7 +28,7 @@ from arvados_nats.service.ops import Health
 from publishers.events import resume
 from publishers.jetstream.follower import follow
 from publishers.jetstream.writer import Outgoing, StreamWriter
-from sandbox.nats_server import NatsServer
+from sandbox.servers.nats_server import NatsServer
 from tests.support.made_events import made
 from tests.support.worlds.site import background
 from wsproxy.events.event_source import EventSource

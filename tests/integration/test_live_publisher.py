@@ -20,9 +20,9 @@ from arvados_nats.nats.client import Message
 from publishers.live.cursor import Options
 from sandbox import raw_rows
 from sandbox.cluster import Cluster
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
 from sandbox.raw_rows import new_uuid
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.events import EventWorld, until, world
 from tests.support.worlds.live import LiveWorld, live_publishing
 

@@ -22,8 +22,8 @@ from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys
 from publishers.container_logs import interest as log_interest
 from publishers.container_logs.interest import Interest
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.log_readers import LossyHub, chunks, join, publish
 from tests.support.worlds import logs as log_world
 from tests.support.worlds.site import background

@@ -23,7 +23,7 @@ from arvados_nats.contract.log_chunks import Chunk, ContainerEnd, FileEnd
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from arvados_nats.service import keys
-from sandbox.nats_server import NatsServer
+from sandbox.servers.nats_server import NatsServer
 from tests.support.log_readers import LossyHub, Peer, Received, join, publish
 from wsproxy.logs.consumer import Selection
 from wsproxy.logs.history import LogHistory

@@ -19,9 +19,9 @@ from arvados_nats.nats.client import Message
 from publishers.container_logs import metrics as log_metrics
 from publishers.container_logs.interest import Interest
 from publishers.container_logs.pace import Pace
-from sandbox.api_server import ApiServer
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
+from sandbox.servers.api_server import ApiServer
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.logs import Job, World, open_world, until, until_calls
 
 SIZES = "PROPFIND /arvados/v1/container_requests/{uuid}/log"

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from publishers.container_logs.pace import Pace
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import PostgresServer
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import PostgresServer
 from tests.support.worlds.logs import Job, World, open_world, until
 
 FILES = ("stdout.txt", "stderr.txt")

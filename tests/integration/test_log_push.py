@@ -21,8 +21,8 @@ from publishers.container_logs.push import Target
 from publishers.container_logs.writer import LogWriter
 from publishers.pipes.pipe import Pipe
 from publishers.pipes.spool import Spool
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.logs import Job, World, open_world, until, until_calls
 
 READS = "GET /arvados/v1/container_requests/{uuid}/log"

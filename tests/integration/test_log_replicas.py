@@ -26,8 +26,8 @@ from publishers.container_logs.pace import Pace
 from publishers.container_logs.source import LogSource
 from publishers.container_logs.tailer import LogTailer, Surroundings
 from publishers.container_logs.writer import Fenced, LogWriter
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.logs import Job, World, open_world, until
 
 

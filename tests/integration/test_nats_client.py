@@ -24,8 +24,8 @@ from arvados_nats.nats import accounts_config
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys
-from sandbox import nats_server as nats_servers
-from sandbox.nats_server import NatsServer
+from sandbox.servers import nats_server as nats_servers
+from sandbox.servers.nats_server import NatsServer
 
 
 def seed(folder: Path, name: str) -> str:

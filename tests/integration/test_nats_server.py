@@ -16,7 +16,7 @@ from nats.aio.client import Client
 
 from arvados_nats.nats import accounts_config, conf_text, server_config
 from arvados_nats.service import keys
-from sandbox import nats_server, tls
+from sandbox.servers import nats_server, tls
 
 
 async def _connect(server: nats_server.NatsServer, folder: Path, name: str) -> Client:

@@ -13,7 +13,7 @@ from arvados_nats.errors import Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats import server_config
 from arvados_nats.service import keys
-from sandbox import nats_server, tls
+from sandbox.servers import nats_server, tls
 
 
 async def test_a_private_authority_is_trusted_when_it_is_named(

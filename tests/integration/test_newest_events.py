@@ -16,9 +16,9 @@ import pytest
 from arvados_nats.service.ops import Health
 from publishers.events import newest
 from publishers.postgres import database as postgres
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
 from sandbox.raw_rows import row, utc_now
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.events import EventWorld, until, world
 
 

@@ -20,8 +20,8 @@ from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.permissions.rule import Decision, Identity
 from publishers.live.audience import Shares
 from publishers.postgres import database as postgres
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.permissions import PermissionWorld, world
 from wsproxy.events.permission_check import PermissionCheck
 from wsproxy.events.principal import Principal

@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from arvados_nats.errors import ConfigError
 from arvados_nats.service import http_server, ops
 from arvados_nats.service.ops import Health
-from sandbox import ports
+from sandbox.servers import ports
 
 
 @asynccontextmanager

@@ -20,8 +20,8 @@ from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.config import ClusterConfig
 from sandbox.model.records import Record
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import PostgresServer
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import PostgresServer
 from tests.support.worlds.permissions import (
     FAST,
     PermissionWorld,

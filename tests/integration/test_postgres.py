@@ -15,7 +15,8 @@ import asyncpg
 import pytest
 
 from arvados_nats.postgres import arvados_tables
-from sandbox import postgres, postgres_binaries, schema
+from sandbox import schema
+from sandbox.servers import postgres, postgres_binaries
 
 
 @pytest.fixture

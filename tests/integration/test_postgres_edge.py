@@ -28,9 +28,9 @@ from arvados_nats.service.ops import Health
 from publishers.postgres import database as postgres
 from publishers.postgres import leader
 from publishers.retry import Attempts
-from sandbox import postgres as sandbox
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
+from sandbox.servers import postgres as sandbox
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.events import until
 
 LOCK = leader.Lock("test")

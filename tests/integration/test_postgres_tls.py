@@ -14,8 +14,8 @@ import pytest
 
 from arvados_nats.postgres.errors import DOWN
 from arvados_nats.postgres.primary import Hosts
-from sandbox import tls
-from sandbox.tls import Certificates
+from sandbox.servers import tls
+from sandbox.servers.tls import Certificates
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from arvados_nats.contract import queue_entries, streams, subjects
 from arvados_nats.contract.queue_entries import QueueEntry
 from arvados_nats.nats.acks import JetStreamError
 from arvados_nats.nats.client import Message
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.queue import QueueWorld, eventually, world
 
 

@@ -25,7 +25,7 @@ from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.permissions.rule import Identity
 from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
-from sandbox.nats_server import NatsServer
+from sandbox.servers.nats_server import NatsServer
 from tests.support.log_readers import MemoryWire
 from tests.support.made_events import PROJECT, made
 from wsproxy.events import replays

@@ -22,8 +22,8 @@ from arvados_nats.nats.client import Nats
 from arvados_nats.service import keys
 from publishers.events import resume
 from publishers.events.rows import LogRow
-from sandbox.nats_server import NatsServer
 from sandbox.raw_rows import new_uuid, utc_now
+from sandbox.servers.nats_server import NatsServer
 from tests.support.worlds.events import skipped
 
 WINDOW = timedelta(minutes=30)

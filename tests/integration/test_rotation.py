@@ -33,12 +33,13 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.postgres import dsn
 from arvados_nats.protocol_v1.messages import Event, Log
 from arvados_nats.service import keys
-from sandbox import nats_server, schema
 from sandbox import sandbox as sandboxes
+from sandbox import schema
 from sandbox.model.actors import Actor
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import PostgresServer
 from sandbox.sandbox import MANAGEMENT_TOKEN
+from sandbox.servers import nats_server
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import PostgresServer
 from tests.support.worlds import machine as machines
 from tests.support.worlds.machine import SERVICES, Machine
 

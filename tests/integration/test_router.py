@@ -17,7 +17,7 @@ from arvados_nats.contract.places import Place
 from arvados_nats.permissions.grants import DIRECT, OWNED, ClusterState, Grants
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import Identity
-from sandbox import api_server
+from sandbox.servers import api_server
 from tests.support.made_events import COLLECTION, PROJECT, USER, made
 from wsproxy.events.batch import Batch
 from wsproxy.events.permission_check import PermissionCheck

@@ -11,14 +11,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sandbox import api_server
 from sandbox.api import tables
 from sandbox.api.app import ApiApp
 from sandbox.api.calls import Backend
 from sandbox.cluster import open_cluster
-from sandbox.container_logs import ContainerLogs
+from sandbox.logs.container_logs import ContainerLogs
 from sandbox.model.config import ClusterConfig
-from sandbox.postgres import PostgresServer
+from sandbox.servers import api_server
+from sandbox.servers.postgres import PostgresServer
 from tests.support.recording import Recording
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "api.json"

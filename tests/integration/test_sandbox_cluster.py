@@ -24,7 +24,7 @@ from sandbox.model import permission_table, records
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.model.refusal import Refusal
-from sandbox.postgres import Database
+from sandbox.servers.postgres import Database
 
 
 class Channel:

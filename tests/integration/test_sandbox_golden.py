@@ -18,7 +18,7 @@ import pytest
 
 from sandbox.cluster import open_cluster
 from sandbox.model.config import ClusterConfig
-from sandbox.postgres import Database
+from sandbox.servers.postgres import Database
 from tests.support.golden_replay import Json, Replay, comparable
 
 

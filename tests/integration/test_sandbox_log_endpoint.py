@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import httpx
 import pytest
 
-from sandbox.log_files import NumberedLines
+from sandbox.logs.log_files import NumberedLines
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.sandbox import Sandbox

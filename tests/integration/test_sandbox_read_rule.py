@@ -25,7 +25,7 @@ from sandbox.api.callers import Caller
 from sandbox.api.tables import Table
 from sandbox.model.actors import Actor
 from sandbox.model.config import ClusterConfig
-from sandbox.postgres import Database
+from sandbox.servers.postgres import Database
 
 TABLES = (
     "groups", "users", "links", "collections", "container_requests", "containers",

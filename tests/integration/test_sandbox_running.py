@@ -9,8 +9,8 @@ import asyncio
 import re
 
 from sandbox import running
-from sandbox.container_logs import GatewayDown
-from sandbox.log_files import Source
+from sandbox.logs.container_logs import GatewayDown
+from sandbox.logs.log_files import Source
 from sandbox.running import Pace
 from sandbox.sandbox import Sandbox
 

@@ -22,7 +22,7 @@ from arvados_nats.service.settings import (
     PostgresSettings,
 )
 from sandbox import sandbox as whole
-from sandbox.backends import Backend
+from sandbox.servers.backends import Backend
 
 
 class Settings(NatsSettings, ArvadosSettings, PostgresSettings, OpsSettings):

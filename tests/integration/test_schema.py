@@ -12,7 +12,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from sandbox import postgres, schema
+from sandbox import schema
+from sandbox.servers import postgres
 
 RECORDED: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "golden" / "schema.json").read_text(encoding="utf-8")

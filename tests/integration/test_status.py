@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from arvados_nats.admin.status_cli import status
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
 from sandbox.raw_rows import row, utc_now
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.events import EventWorld, world
 
 

@@ -17,7 +17,7 @@ from arvados_nats.nats.client import Nats
 from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
 from publishers.jetstream.writer import Outgoing, Overtaken, StreamWriter
-from sandbox.nats_server import NatsServer
+from sandbox.servers.nats_server import NatsServer
 from tests.support.worlds.events import until
 
 SUBJECT = "arvados.events.other.none.test"

@@ -15,7 +15,7 @@ import pytest
 from arvados_nats.service.ops import Health
 from publishers.system_logs import metrics
 from publishers.system_logs.journal import Journal
-from sandbox.nats_server import NatsServer
+from sandbox.servers.nats_server import NatsServer
 from tests.support.fronts.scripted_journal import ScriptedJournal
 from tests.support.worlds.system_logs import World, open_world, said
 

@@ -19,7 +19,7 @@ from arvados_nats.contract import streams, system_log_records
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats import client as nats_client
 from publishers.system_logs import metrics
-from sandbox.nats_server import NatsServer
+from sandbox.servers.nats_server import NatsServer
 from tests.support.fronts.journald import Journald, journald
 from tests.support.worlds.logs import until
 from tests.support.worlds.system_logs import HOST, World, open_world, said

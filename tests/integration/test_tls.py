@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import tls
+from sandbox.servers import tls
 
 
 @pytest.fixture

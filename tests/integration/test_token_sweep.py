@@ -15,7 +15,7 @@ from publishers.permissions.token_sweep import TokenSweep
 from publishers.postgres import database as postgres
 from publishers.retry import Attempts
 from sandbox.cluster import open_cluster
-from sandbox.postgres import Database
+from sandbox.servers.postgres import Database
 from tests.support.worlds.permissions import FAST, PermissionWorld, eventually
 
 

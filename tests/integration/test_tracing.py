@@ -15,7 +15,7 @@ import pytest
 from arvados_nats.errors import ConfigError
 from arvados_nats.service import process, tracing
 from arvados_nats.service.settings import OpsSettings
-from sandbox import ports
+from sandbox.servers import ports
 from tests.support.fronts import otlp_collector
 from tests.support.fronts.otlp_collector import Collector, facts
 

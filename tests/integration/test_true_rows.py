@@ -25,9 +25,9 @@ from sandbox import raw_rows
 from sandbox.cluster import Cluster
 from sandbox.model import records
 from sandbox.model.actors import Actor
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
 from sandbox.raw_rows import new_uuid
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.events import QUICK, EventWorld, until, world
 
 CHANGES = ("create", "update", "delete")

@@ -20,9 +20,9 @@ import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from sandbox import child
-from sandbox.child import Child
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
+from sandbox.servers import child
+from sandbox.servers.child import Child
 from tests.support.clients.v0 import Client, client, settled
 from tests.support.worlds import site as sites
 from tests.support.worlds.site import Site

@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import yaml
 
-from sandbox import child, ports, tls
+from sandbox.servers import child, ports, tls
 
 STAGES = Path(__file__).parent / "stages.yaml"
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")

@@ -31,10 +31,10 @@ import httpx
 
 from arvados_nats.admin.unit_files import CREDENTIALS, FOLDERS
 from arvados_nats.postgres import dsn
-from sandbox import child, postgres_binaries
 from sandbox import sandbox as sandboxes
-from sandbox.child import Process
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
+from sandbox.servers import child, postgres_binaries
+from sandbox.servers.child import Process
 from tests.support.clients import v0
 from tests.support.worlds.machine import launch
 

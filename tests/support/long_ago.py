@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from sandbox.log_files import NumberedLines
+from sandbox.logs.log_files import NumberedLines
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import nats_server as nats_sandbox
-from sandbox import postgres as postgres_sandbox
 from sandbox import sandbox as sandboxes
 from sandbox.model.actors import Actor
+from sandbox.servers import nats_server as nats_sandbox
+from sandbox.servers import postgres as postgres_sandbox
 from tests.support.clients.v0 import Api, api, settled
 from tests.support.worlds import site as sites
 from tests.support.worlds.newcomers import Newcomers

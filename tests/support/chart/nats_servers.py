@@ -22,8 +22,8 @@ from typing import Any
 
 import yaml
 
-from sandbox import child, nats_server, ports
-from sandbox.child import Child
+from sandbox.servers import child, nats_server, ports
+from sandbox.servers.child import Child
 from tests.support.chart.rendered import Object, Rendered
 
 Held = Mapping[tuple[str, str], str]

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sandbox import child, ports
+from sandbox.servers import child, ports
 
 
 @contextlib.asynccontextmanager

@@ -28,7 +28,7 @@ from arvados_nats.contract import accounts, streams
 from arvados_nats.nats import accounts_config
 from arvados_nats.service import keys
 from authcallout.admissions import USER_INFO
-from sandbox import nats_server as sandbox
+from sandbox.servers import nats_server as sandbox
 
 INBOX, OTHER_INBOX = "_INBOX_test", "_INBOX_victim"
 LAST_CHUNK = f"$JS.API.DIRECT.GET.{streams.LOGS}"

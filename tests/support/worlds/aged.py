@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 from sandbox import sandbox as sandboxes
 from sandbox import stack as services
 from sandbox.model.config import ClusterConfig
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import PostgresServer
 from sandbox.sandbox import Sandbox
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import PostgresServer
 from sandbox.stack import Stack
 
 

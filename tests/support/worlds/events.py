@@ -27,10 +27,11 @@ from publishers.events import publisher
 from publishers.events.event_source import Scans
 from publishers.metrics import EVENTS_SKIPPED
 from publishers.postgres import database as postgres
-from sandbox import child, raw_rows
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
+from sandbox import raw_rows
 from sandbox.raw_rows import RawRow
+from sandbox.servers import child
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 
 PROCESS_SECONDS = 60.0
 """How long a publisher process may take to start on a busy machine."""

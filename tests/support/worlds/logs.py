@@ -24,15 +24,16 @@ from arvados_nats.nats.client import Nats
 from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
 from publishers.container_logs.pace import Pace
-from sandbox import api_server, schema
+from sandbox import schema
 from sandbox.api import tables
 from sandbox.api.app import ApiApp
 from sandbox.api.calls import Backend
-from sandbox.api_server import ApiServer
 from sandbox.cluster import Cluster, open_cluster
-from sandbox.container_logs import ContainerLogs
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
+from sandbox.logs.container_logs import ContainerLogs
+from sandbox.servers import api_server
+from sandbox.servers.api_server import ApiServer
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support import log_replica
 from tests.support.log_replica import Place
 

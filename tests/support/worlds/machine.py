@@ -29,9 +29,9 @@ from arvados_nats.admin import unit_files
 from arvados_nats.cli import main
 from arvados_nats.nats import server_config
 from arvados_nats.service import keys
-from sandbox import child, ports
-from sandbox.child import Process
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
+from sandbox.servers import child, ports
+from sandbox.servers.child import Process
 
 SERVICES = ("publishers", "authcallout", "wsproxy")
 _NOBODY = 65534

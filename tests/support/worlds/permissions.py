@@ -30,8 +30,8 @@ from publishers.postgres import database as postgres
 from sandbox.cluster import Cluster, open_cluster
 from sandbox.model.actors import Actor
 from sandbox.model.config import ClusterConfig
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from tests.support.worlds.events import QUICK
 
 SLOW = permissions.Options(round=3600, sweep=3600)

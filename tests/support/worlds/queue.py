@@ -28,8 +28,8 @@ from publishers.queue.publisher import Options
 from sandbox.cluster import Cluster, open_cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 
 
 @dataclass(slots=True)

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from arvados_nats.service.ops import Health
-from sandbox import nats_server as nats_sandbox
-from sandbox import postgres as postgres_sandbox
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
+from sandbox.servers import nats_server as nats_sandbox
+from sandbox.servers import postgres as postgres_sandbox
 from tests.support import log_replica
 from tests.support.worlds import site as sites
 from tests.support.worlds.newcomers import Newcomers

@@ -27,15 +27,15 @@ from publishers.events import publisher as event_publisher
 from publishers.events.event_source import Scans
 from publishers.permissions import publisher as permission_publisher
 from publishers.postgres import database as postgres
-from sandbox import api_server
 from sandbox.api import calls
 from sandbox.api.app import ApiApp
 from sandbox.api.calls import Backend
-from sandbox.api_server import ApiServer
 from sandbox.cluster import Cluster, open_cluster
-from sandbox.nats_server import NatsServer
-from sandbox.postgres import Database
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
+from sandbox.servers import api_server
+from sandbox.servers.api_server import ApiServer
+from sandbox.servers.nats_server import NatsServer
+from sandbox.servers.postgres import Database
 from wsproxy import main as wsproxy
 from wsproxy.settings import Settings
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from arvados_nats.nats.client import Nats
-from sandbox import backends
 from sandbox import sandbox as whole_sandbox
 from sandbox import stack as services
 from sandbox.model.records import Record
-from sandbox.postgres import PostgresServer
 from sandbox.sandbox import Sandbox
+from sandbox.servers import backends
+from sandbox.servers.postgres import PostgresServer
 from sandbox.stack import Stack
 from tests.support.clients.native_answers import trusted
 

@@ -24,13 +24,13 @@ from typing import Any
 
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats.accounts_config import AccountLimits
-from sandbox import nats_server, ports, postgres
 from sandbox import sandbox as whole_sandbox
 from sandbox import stack as services
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
-from sandbox.nats_server import NatsServer
 from sandbox.sandbox import Sandbox
+from sandbox.servers import nats_server, ports, postgres
+from sandbox.servers.nats_server import NatsServer
 from sandbox.stack import Stack
 from tests.support.fronts import cuttable, moved_clock
 from tests.support.fronts.cuttable import Cuttable

@@ -19,7 +19,7 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from publishers.system_logs import cli as system_logs_cli
 from publishers.system_logs.cli import SystemLogSettings
-from sandbox.nats_server import NatsServer
+from sandbox.servers.nats_server import NatsServer
 
 HOST = "node1.example.com"
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 
 from arvados_nats.errors import ConfigError
-from sandbox import backends, nats_server
-from sandbox.backends import Backend
+from sandbox.servers import backends, nats_server
+from sandbox.servers.backends import Backend
 
 AUTO, EMBEDDED, CONTAINERS = Backend.AUTO, Backend.EMBEDDED, Backend.CONTAINERS
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from arvados_nats.errors import ConfigError
-from sandbox import nats_server
+from sandbox.servers import nats_server
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from arvados_nats.errors import ConfigError
-from sandbox import postgres_binaries as binaries
+from sandbox.servers import postgres_binaries as binaries
 
 
 def _debian(folder: Path, versions: Iterable[str]) -> Path:

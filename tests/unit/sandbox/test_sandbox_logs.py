@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox import manifests
-from sandbox.container_logs import ContainerLogs, GatewayDown, LostBlock
-from sandbox.log_files import GrowingFile, NumberedLines, snapshot
+from sandbox.logs import manifests
+from sandbox.logs.container_logs import ContainerLogs, GatewayDown, LostBlock
+from sandbox.logs.log_files import GrowingFile, NumberedLines, snapshot
 
 CONTAINER = "zzzzz-dz642-000000000000001"
 

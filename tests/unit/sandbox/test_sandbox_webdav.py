@@ -11,7 +11,7 @@ import pytest
 
 from sandbox.api import webdav
 from sandbox.api.webdav import Part
-from sandbox.log_files import GrowingFile
+from sandbox.logs.log_files import GrowingFile
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,269 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""From PostgreSQL into the stream: rows a second, and the time from commit to stored.
+
+Measured with one real publisher process on an embedded PostgreSQL and NATS server:
+`backlog`, rows that were there when the publisher started; `sustained`, rows inserted with NOTIFY
+as fast as one connection can, in transactions of 50; `latency`, single rows at a steady rate, from
+the return of COMMIT to the arrival here of the message that the stream republishes, and of the one
+that users get below arvados.live. Rows carry two copies of an
+object as Arvados writes them (1.6 kB of properties); objects exist, so all are looked up.
+What it does not show: other load on the database, a network between the servers, and fsync.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import sysconfig
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from arvados_nats.contract import streams, subjects
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Message, Nats
+from arvados_nats.service import keys
+from bench import command, processes
+from sandbox import raw_rows
+from sandbox.raw_rows import SYSTEM_USER, RawRow, change, new_uuid, row
+from sandbox.servers import child, nats_server, postgres
+
+_OBJECTS = 2_000
+_TRANSACTION = 50
+_SPREAD = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    server: nats_server.NatsServer
+    database: postgres.Database
+    keys: Path
+    nats: Nats
+    writer: asyncpg.Connection
+    objects: list[dict[str, Any]]
+
+    def start_publisher(self, folder: Path, *parts: str) -> child.Child:
+        program = Path(sysconfig.get_path("scripts")) / "arvados-nats"
+        only = [word for part in ("events", *parts) for word in ("--only", part)]
+        return child.start(
+            [program, "publishers", "run", *only],
+            log=folder / "publisher.log",
+            environment={
+                "PATH": os.defpath,
+                "ARVADOS_NATS_NATS_URL": self.server.url,
+                "ARVADOS_NATS_KEYS_DIR": str(self.keys),
+                "ARVADOS_NATS_POSTGRES_DSN": self.database.reader_dsn,
+            },
+        )
+
+    async def stored(self) -> int:
+        info = await self.nats.stream_info(streams.EVENTS)
+        return info["state"]["messages"] if info else 0
+
+    def rows(self, count: int) -> list[RawRow]:
+        return [self._row(self.objects[number % len(self.objects)]) for number in range(count)]
+
+    def _row(self, record: dict[str, Any]) -> RawRow:
+        return row(record["uuid"], properties=change(record, record))
+
+
+@asynccontextmanager
+async def world() -> AsyncIterator[World]:
+    with tempfile.TemporaryDirectory(prefix="arvados-nats-bench-") as name:
+        folder = Path(name)
+        keys.ensure(folder)
+        seed = keys.load(folder, "publisher").text
+        async with (
+            postgres.run() as database_server,
+            nats_server.run(folder) as server,
+            nats_client.connect([server.url], name="bench", seed=seed) as nats,
+        ):
+            database = await database_server.clone()
+            writer = await asyncpg.connect(database.dsn)
+            objects = await _create_objects(writer)
+            yield World(server, database, folder, nats, writer, objects)
+            await writer.close()
+
+
+async def _create_objects(writer: asyncpg.Connection) -> list[dict[str, Any]]:
+    """Half container requests with a container each, half collections."""
+    now = raw_rows.utc_now()
+    objects: list[dict[str, Any]] = []
+    requests, containers, collections = [], [], []
+    for _ in range(_OBJECTS // 4):
+        container, request = new_uuid("dz642"), new_uuid("xvhdp")
+        containers.append((container, SYSTEM_USER, now, now, now, "Running"))
+        requests.append((request, SYSTEM_USER, now, now, now, "Committed", container))
+        objects += [_record(container, "Running"), _record(request, "Committed")]
+    for _ in range(_OBJECTS // 2):
+        collection = new_uuid("4zz18")
+        collections.append((collection, SYSTEM_USER, now, now, now, "benchmark", False))
+        objects.append(_record(collection, None))
+    times = ["uuid", "owner_uuid", "created_at", "updated_at", "modified_at"]
+    for table, columns, records in (
+        ("containers", [*times, "state"], containers),
+        ("container_requests", [*times, "state", "container_uuid"], requests),
+        ("collections", [*times, "name", "is_trashed"], collections),
+    ):
+        await writer.copy_records_to_table(table, records=records, columns=columns)
+    return objects
+
+
+def _record(uuid: str, state: str | None) -> dict[str, Any]:
+    """About 800 bytes, as a small object of Arvados has."""
+    return {
+        "uuid": uuid,
+        "owner_uuid": SYSTEM_USER,
+        "modified_at": "2026-01-01T00:00:00.000000000Z",
+        "name": "benchmark",
+        "state": state,
+        "is_trashed": False,
+        "properties": {"note": "x" * 200},
+        "command": ["echo", "y" * 300],
+        "mounts": {"/out": {"kind": "tmp", "capacity": 1_000_000}},
+    }
+
+
+async def _until_stored(world: World, count: int) -> float:
+    """Wait until the stream has so many messages; the moment it was seen."""
+    while True:
+        if await world.stored() >= count:
+            return time.perf_counter()
+        await asyncio.sleep(0.01)
+
+
+async def backlog(world: World, folder: Path, count: int) -> dict[str, float]:
+    """Rows of the last five minutes wait; the time from the first one stored to the last."""
+    start = raw_rows.utc_now() - _SPREAD
+    step = _SPREAD / count
+    for first in range(0, count, 1000):
+        rows = world.rows(min(1000, count - first))
+        times = [start + (first + number) * step for number in range(len(rows))]
+        records = [
+            RawRow(one.uuid, one.object_uuid, properties=one.properties, created_at=when)
+            for one, when in zip(rows, times, strict=True)
+        ]
+        await raw_rows.insert(world.writer, records, notify=False)
+    publisher = world.start_publisher(folder)
+    began = await _until_stored(world, 1)
+    already = await world.stored()
+    ended = await _until_stored(world, count)
+    cpu = processes.cpu_seconds(publisher.pid)
+    await publisher.kill()
+    return {
+        "backlog_rows": count,
+        "backlog_rows_per_second": round((count - already) / (ended - began)),
+        "backlog_cpu_microseconds_per_row": round(cpu / count * 1e6),
+    }
+
+
+async def _sustained(world: World, folder: Path, count: int) -> dict[str, float]:
+    """Rows are inserted in small transactions, each notified, while the publisher runs."""
+    publisher = world.start_publisher(folder)
+    already = await world.stored()
+    await raw_rows.insert(world.writer, world.rows(1))
+    await _until_stored(world, already + 1)
+    batches = [world.rows(_TRANSACTION) for _ in range(count // _TRANSACTION)]
+    began = time.perf_counter()
+    for batch in batches:
+        await raw_rows.insert(world.writer, batch)
+    inserted = time.perf_counter()
+    ended = await _until_stored(world, already + 1 + len(batches) * _TRANSACTION)
+    await publisher.kill()
+    return {
+        "sustained_rows_per_second": round(count / (ended - began)),
+        "sustained_inserted_per_second": round(count / (inserted - began)),
+        "sustained_behind_ms": round((ended - inserted) * 1000, 1),
+    }
+
+
+class _Arrivals:
+    """When the message of each row came by, on one branch of subjects."""
+
+    def __init__(self) -> None:
+        self.moments: dict[str, float] = {}
+        self._news = asyncio.Event()
+
+    async def note(self, message: Message) -> None:
+        self.moments.setdefault(message.headers["Nats-Msg-Id"], time.perf_counter())
+        self._news.set()
+
+    async def until(self, uuids: Iterable[str | None]) -> None:
+        missing = set(uuids)
+        while missing - self.moments.keys():
+            self._news.clear()
+            await self._news.wait()
+
+    def delays(self, committed: dict[str, float]) -> list[float]:
+        """In milliseconds, shortest first."""
+        return sorted((self.moments[uuid] - then) * 1000 for uuid, then in committed.items())
+
+
+async def _latency(world: World, folder: Path, count: int, rate: float) -> dict[str, float]:
+    """Single rows at `rate` a second: from the return of COMMIT to the message in our hands."""
+    publisher = world.start_publisher(folder, "live")
+    branches = {"stored": subjects.STORED_EVENTS, "live": subjects.LIVE}
+    arrivals = {name: _Arrivals() for name in branches}
+    for name, branch in branches.items():
+        await world.nats.subscribe(f"{branch}.>", arrivals[name].note)
+    await _until_live(world, arrivals["live"])
+    committed: dict[str, float] = {}
+    began = time.perf_counter()
+    for number, one in enumerate(world.rows(count)):
+        await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+        await raw_rows.insert(world.writer, [one])
+        committed[str(one.uuid)] = time.perf_counter()
+    figures: dict[str, float] = {"latency_rate": rate}
+    for name, found in arrivals.items():
+        await found.until(committed)
+        delays = found.delays(committed)
+        figures |= {
+            f"latency_{name}_p50_ms": round(statistics.median(delays), 2),
+            f"latency_{name}_p99_ms": round(delays[int(len(delays) * 0.99)], 2),
+            f"latency_{name}_max_ms": round(delays[-1], 2),
+        }
+    await publisher.kill()
+    return figures
+
+
+async def _until_live(world: World, live: _Arrivals) -> None:
+    """Insert rows until one is shown: both parts are at work."""
+    while not live.moments:
+        await raw_rows.insert(world.writer, world.rows(1))
+        await asyncio.sleep(0.1)
+
+
+async def measure(rows: int, latency_rows: int, rate: float) -> dict[str, Any]:
+    """All figures."""
+    figures: dict[str, Any] = {"bench": "publish"}
+    async with world() as made:
+        for part in (
+            backlog(made, made.keys, rows),
+            _sustained(made, made.keys, rows),
+            _latency(made, made.keys, latency_rows, rate),
+        ):
+            found = await part
+            for name, value in found.items():
+                print(f"{name:40} {value}")
+            figures |= found
+    return figures
+
+
+def main(arguments: list[str]) -> dict[str, Any]:
+    """Options: rows, latency rows and their rate."""
+    parser = command.parser("publish", __doc__, rows=2000, latency_rows=200)
+    parser.add_argument("--rows", type=int, default=20_000, help="of a backlog, and sustained")
+    parser.add_argument("--latency-rows", type=int, default=1_000, help="whose delay is measured")
+    parser.add_argument("--rate", type=float, default=100.0, help="of those, a second")
+    options = parser.parse_args(arguments)
+    return asyncio.run(measure(options.rows, options.latency_rows, options.rate))
