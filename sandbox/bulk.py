@@ -10,9 +10,10 @@ adds a row for every other to the permission table.
 from __future__ import annotations
 
 from sandbox.cluster import Cluster
-from sandbox.model import permission_table, records
+from sandbox.model import records
 from sandbox.model.actors import Actor
 from sandbox.model.database import Connection
+from sandbox.model.derived import permission_table
 from sandbox.model.records import Record
 
 _USERS = """

@@ -20,22 +20,24 @@ import msgspec
 from sandbox import ages
 from sandbox.fixtures import Scenes
 from sandbox.logs.container_logs import ContainerLogs
-from sandbox.model import actors, other_kinds, permission_table, records, seeds, tokens
+from sandbox.model import actors, records, seeds
 from sandbox.model.actors import Actor
-from sandbox.model.collections import CollectionRules
 from sandbox.model.config import ClusterConfig
-from sandbox.model.container_requests import ContainerRequestRules
-from sandbox.model.containers import ContainerRules
+from sandbox.model.crunch.container_requests import ContainerRequestRules
+from sandbox.model.crunch.containers import ContainerRules
 from sandbox.model.database import Connection
-from sandbox.model.groups import GroupRules
-from sandbox.model.links import LinkRules
-from sandbox.model.posted_logs import LogRules
+from sandbox.model.derived import permission_table
+from sandbox.model.kinds import other_kinds, tokens
+from sandbox.model.kinds.collections import CollectionRules
+from sandbox.model.kinds.groups import GroupRules
+from sandbox.model.kinds.links import LinkRules
+from sandbox.model.kinds.posted_logs import LogRules
+from sandbox.model.kinds.tokens import TokenRules
+from sandbox.model.kinds.users import UserRules
 from sandbox.model.records import Table
 from sandbox.model.refusal import raised
 from sandbox.model.rules import Rules
-from sandbox.model.tokens import TokenRules
 from sandbox.model.unit_of_work import Unit
-from sandbox.model.users import UserRules
 from sandbox.runs import Runs
 from sandbox.writes import Writes
 

@@ -16,8 +16,10 @@ from datetime import datetime
 from typing import Any
 
 from sandbox.logs.container_logs import ContainerLogs
-from sandbox.model import audit_log, collections, lifecycle, links, records, tokens, trash, users
+from sandbox.model import audit_log, records
 from sandbox.model.actors import Actor
+from sandbox.model.crunch import lifecycle
+from sandbox.model.kinds import collections, links, tokens, trash, users
 from sandbox.model.records import Record
 from sandbox.model.unit_of_work import Unit
 from sandbox.writes import Named, uuid_of

@@ -12,8 +12,9 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 
 from sandbox.logs.container_logs import ContainerLogs
-from sandbox.model import lifecycle, tokens
 from sandbox.model.actors import Actor
+from sandbox.model.crunch import lifecycle
+from sandbox.model.kinds import tokens
 from sandbox.model.records import Record
 from sandbox.model.unit_of_work import Unit
 from sandbox.writes import Named

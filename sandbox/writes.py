@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from sandbox.model import containers, links, presentation, trash, user_merge, users
+from sandbox.model import presentation
 from sandbox.model.actors import Actor
+from sandbox.model.crunch import containers
+from sandbox.model.kinds import links, trash, user_merge, users
 from sandbox.model.records import Record, Row, kind_named
 from sandbox.model.refusal import denied, not_found
 from sandbox.model.unit_of_work import Unit

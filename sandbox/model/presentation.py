@@ -9,7 +9,8 @@ from typing import Any
 
 from arvados_nats.contract.subjects import kind_of
 from sandbox import ages
-from sandbox.model import records, users
+from sandbox.model import records
+from sandbox.model.kinds import users
 from sandbox.model.records import Record, Row
 from sandbox.model.writer import Writer
 

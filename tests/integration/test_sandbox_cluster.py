@@ -20,8 +20,9 @@ import pytest
 
 from sandbox import bulk
 from sandbox.cluster import Cluster
-from sandbox.model import permission_table, records
+from sandbox.model import records
 from sandbox.model.actors import Actor
+from sandbox.model.derived import permission_table
 from sandbox.model.records import Record
 from sandbox.model.refusal import Refusal
 from sandbox.servers.postgres import Database

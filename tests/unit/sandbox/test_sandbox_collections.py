@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox.model.collections import (
+from sandbox.model.kinds.collections import (
     EMPTY,
     data_hash,
     file_names,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.model.permission_graph import (
+from sandbox.model.derived.permission_graph import (
     LEVELS,
     MANAGE,
     REVOKED,

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from arvados_nats.contract.subjects import KIND_OF_NAME
-from sandbox.model import attributes, records, ruby, transitions
+from sandbox.model import attributes, records, ruby
+from sandbox.model.crunch import transitions
 from sandbox.model.records import Record, Table
 from sandbox.model.refusal import Refusal
 from sandbox.model.rules import Problems, humanized

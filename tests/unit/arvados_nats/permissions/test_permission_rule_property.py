@@ -21,7 +21,7 @@ from arvados_nats.permissions import grants as grants_of
 from arvados_nats.permissions.grants import ClusterState, Grants, PermissionRow
 from arvados_nats.permissions.object_facts import facts_of
 from arvados_nats.permissions.rule import Decision, Identity, decide
-from sandbox.model.permission_graph import LEVELS, MANAGE, Edge, everything
+from sandbox.model.derived.permission_graph import LEVELS, MANAGE, Edge, everything
 
 NOW = 1_800_000_000.0
 SYSTEM = "zzzzz-tpzed-000000000000000"

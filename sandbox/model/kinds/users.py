@@ -9,9 +9,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sandbox.model import groups, permission_table
-from sandbox.model import permission_graph as graph
-from sandbox.model.permission_graph import Change
+from sandbox.model.derived import permission_graph as graph
+from sandbox.model.derived import permission_table
+from sandbox.model.derived.permission_graph import Change
+from sandbox.model.kinds import groups
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, invalid, not_found, raised
 from sandbox.model.rules import Problems, Rules

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.model import groups
+from sandbox.model.kinds import groups
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, raised
 from sandbox.model.rules import Problems, Rules

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sandbox.model import containers
 from sandbox.model.actors import Actor
-from sandbox.model.container_states import CANCELLED, COMPLETE, QUEUED, RUNNING
+from sandbox.model.crunch import containers
+from sandbox.model.crunch.container_states import CANCELLED, COMPLETE, QUEUED, RUNNING
 from sandbox.model.records import Record
 from sandbox.model.refusal import not_found
 from sandbox.model.writer import Writer

@@ -9,7 +9,7 @@ of the groups below (docs/facts/arvados.md 1).
 
 from __future__ import annotations
 
-from sandbox.model import container_priority
+from sandbox.model.derived import container_priority
 from sandbox.model.records import Record
 from sandbox.model.refusal import raised
 from sandbox.model.writer import Writer

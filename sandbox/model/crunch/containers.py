@@ -11,8 +11,17 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from sandbox.model import container_ends, container_priority, outputs, records, transitions
-from sandbox.model.container_states import CANCELLED, COMPLETE, FINAL, LOCKED, QUEUED, RUNNING
+from sandbox.model import records
+from sandbox.model.crunch import container_ends, outputs, transitions
+from sandbox.model.crunch.container_states import (
+    CANCELLED,
+    COMPLETE,
+    FINAL,
+    LOCKED,
+    QUEUED,
+    RUNNING,
+)
+from sandbox.model.derived import container_priority
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, raised
 from sandbox.model.rules import Problems, Rules

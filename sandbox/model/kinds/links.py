@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from arvados_nats.contract.subjects import kind_of
-from sandbox.model import permission_graph as graph
-from sandbox.model import permission_table
-from sandbox.model.permission_graph import Change
+from sandbox.model.derived import permission_graph as graph
+from sandbox.model.derived import permission_table
+from sandbox.model.derived.permission_graph import Change
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, raised
 from sandbox.model.rules import Problems, Rules

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.model import collections
+from sandbox.model.kinds import collections
 from sandbox.model.records import Record
 from sandbox.model.writer import Writer
 

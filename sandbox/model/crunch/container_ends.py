@@ -8,8 +8,8 @@ app/models/container.rb, handle_completed; acts as the system user.
 
 from __future__ import annotations
 
-from sandbox.model import outputs
-from sandbox.model.container_states import CANCELLED, LOCKED, QUEUED
+from sandbox.model.crunch import outputs
+from sandbox.model.crunch.container_states import CANCELLED, LOCKED, QUEUED
 from sandbox.model.records import Record
 from sandbox.model.writer import Writer
 

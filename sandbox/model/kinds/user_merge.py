@@ -8,12 +8,12 @@ app/models/user.rb, merge (docs/facts/arvados.md 1, 9).
 
 from __future__ import annotations
 
-from sandbox.model import permission_graph as graph
-from sandbox.model import permission_table
-from sandbox.model.permission_graph import Change
+from sandbox.model.derived import permission_graph as graph
+from sandbox.model.derived import permission_table
+from sandbox.model.derived.permission_graph import Change
+from sandbox.model.kinds.users import OWNED, clear_permissions
 from sandbox.model.records import Record
 from sandbox.model.refusal import invalid, raised
-from sandbox.model.users import OWNED, clear_permissions
 from sandbox.model.writer import Writer
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sandbox.model import permission_graph as graph
 from sandbox.model.database import Connection
-from sandbox.model.permission_graph import Change, Edge, Grant, Grants
+from sandbox.model.derived import permission_graph as graph
+from sandbox.model.derived.permission_graph import Change, Edge, Grant, Grants
 
 VIEW = """
 CREATE OR REPLACE VIEW permission_graph_edges AS

@@ -11,16 +11,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.model import (
-    collections,
-    container_priority,
-    outputs,
-    records,
-    reuse,
-    transitions,
-)
-from sandbox.model.container_states import FINAL as CONTAINER_FINAL
-from sandbox.model.container_states import NO_GPU, SCHEDULING
+from sandbox.model import records
+from sandbox.model.crunch import outputs, reuse, transitions
+from sandbox.model.crunch.container_states import FINAL as CONTAINER_FINAL
+from sandbox.model.crunch.container_states import NO_GPU, SCHEDULING
+from sandbox.model.derived import container_priority
+from sandbox.model.kinds import collections
 from sandbox.model.records import Record
 from sandbox.model.rules import Problems, Rules
 from sandbox.model.writer import Writer

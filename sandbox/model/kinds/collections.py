@@ -9,7 +9,8 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from sandbox.model import records, trash
+from sandbox.model import records
+from sandbox.model.kinds import trash
 from sandbox.model.records import Record
 from sandbox.model.rules import Problems, Rules
 from sandbox.model.writer import Writer

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.model import permission_graph as graph
-from sandbox.model import permission_table, project_tree, trash
-from sandbox.model.permission_graph import Change
+from sandbox.model.derived import permission_graph as graph
+from sandbox.model.derived import permission_table, project_tree
+from sandbox.model.derived.permission_graph import Change
+from sandbox.model.kinds import trash
 from sandbox.model.records import Record
 from sandbox.model.refusal import denied, raised
 from sandbox.model.rules import Problems, Rules

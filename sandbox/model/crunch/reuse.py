@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.model import outputs, records
+from sandbox.model import records
+from sandbox.model.crunch import outputs
 from sandbox.model.records import Record
 from sandbox.model.refusal import raised
 from sandbox.model.writer import Writer
