@@ -18,9 +18,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from sandbox.api import container_log, errors, faults, parameters, routes, tokens
+from sandbox.api import errors, faults, parameters, routes, tokens
 from sandbox.api.answers import CORS, json_answer
 from sandbox.api.calls import Backend, Call
+from sandbox.api.handlers import container_log
 from sandbox.api.parameters import Parameters
 from sandbox.model.refusal import Refusal, not_found, not_logged_in
 

@@ -12,11 +12,11 @@ from typing import Any
 import asyncpg
 from starlette.datastructures import Headers
 
-from sandbox.api import tables
 from sandbox.api.callers import Caller
 from sandbox.api.faults import Faults
 from sandbox.api.parameters import Parameters
-from sandbox.api.tables import Table
+from sandbox.api.queries import tables
+from sandbox.api.queries.tables import Table
 from sandbox.cluster import Cluster
 from sandbox.logs.container_logs import ContainerLogs
 from sandbox.model.records import Row

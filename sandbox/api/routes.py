@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.api import accounts, contents, objects, permissions, service, writes
 from sandbox.api.calls import Call
+from sandbox.api.handlers import accounts, contents, objects, permissions, service, writes
 
 Handler = Callable[[Call], Awaitable[Any]]
 

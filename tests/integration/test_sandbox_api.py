@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sandbox.api import tables
 from sandbox.api.app import ApiApp
 from sandbox.api.calls import Backend
+from sandbox.api.queries import tables
 from sandbox.cluster import open_cluster
 from sandbox.logs.container_logs import ContainerLogs
 from sandbox.model.config import ClusterConfig

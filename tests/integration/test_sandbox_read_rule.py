@@ -19,10 +19,10 @@ import asyncpg
 import pytest
 
 from arvados_nats.contract import subjects
-from sandbox.api import readable
-from sandbox.api.arguments import Arguments
 from sandbox.api.callers import Caller
-from sandbox.api.tables import Table
+from sandbox.api.queries import readable
+from sandbox.api.queries.arguments import Arguments
+from sandbox.api.queries.tables import Table
 from sandbox.model.actors import Actor
 from sandbox.model.config import ClusterConfig
 from sandbox.servers.postgres import Database

@@ -25,9 +25,9 @@ from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
 from publishers.container_logs.pace import Pace
 from sandbox import schema
-from sandbox.api import tables
 from sandbox.api.app import ApiApp
 from sandbox.api.calls import Backend
+from sandbox.api.queries import tables
 from sandbox.cluster import Cluster, open_cluster
 from sandbox.logs.container_logs import ContainerLogs
 from sandbox.servers import api_server

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.api import filters, listing, parameters
-from sandbox.api.arguments import Arguments
-from sandbox.api.tables import Table
+from sandbox.api import parameters
+from sandbox.api.queries import filters, listing
+from sandbox.api.queries.arguments import Arguments
+from sandbox.api.queries.tables import Table
 from sandbox.model.refusal import Refusal
 
 GROUPS = Table(

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sandbox.api import webdav
-from sandbox.api.webdav import Part
+from sandbox.api.handlers import webdav
+from sandbox.api.handlers.webdav import Part
 from sandbox.logs.log_files import GrowingFile
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from arvados_nats.arvados.log_folder import entries
 from arvados_nats.errors import Unavailable
-from sandbox.api import webdav
+from sandbox.api.handlers import webdav
 from sandbox.logs.log_files import GrowingFile
 from wsproxy.log_folder import ahead, ranges
 from wsproxy.log_folder.ahead import Ahead

@@ -19,9 +19,11 @@ from urllib.parse import unquote
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from arvados_nats.contract import subjects
-from sandbox.api import errors, readable, webdav
-from sandbox.api.arguments import Arguments
+from sandbox.api import errors
 from sandbox.api.calls import Call
+from sandbox.api.handlers import webdav
+from sandbox.api.queries import readable
+from sandbox.api.queries.arguments import Arguments
 from sandbox.logs.container_logs import GatewayDown, LostBlock
 from sandbox.logs.log_files import Source
 from sandbox.model.refusal import Refusal, not_found

@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.api import filters, parameters, readable
-from sandbox.api.arguments import Arguments
+from sandbox.api import parameters
 from sandbox.api.callers import Caller
 from sandbox.api.errors import argument_error
-from sandbox.api.tables import Table
+from sandbox.api.queries import filters, readable
+from sandbox.api.queries.arguments import Arguments
+from sandbox.api.queries.tables import Table
 
 _DEFAULT_ORDER = (("modified_at", "desc"), ("uuid", "desc"))
 _ORDER = re.compile(r"(?:(\w+)\.)?(\w+)(?:\s+(asc|desc))?", re.IGNORECASE)

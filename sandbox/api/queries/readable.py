@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from sandbox.api.arguments import Arguments
 from sandbox.api.callers import Caller
-from sandbox.api.tables import Table
+from sandbox.api.queries.arguments import Arguments
+from sandbox.api.queries.tables import Table
 from sandbox.model import access
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from arvados_nats.contract import subjects
 from sandbox.api.calls import Call
-from sandbox.api.rights import Rights
-from sandbox.api.tables import Table
+from sandbox.api.handlers.rights import Rights
+from sandbox.api.queries.tables import Table
 from sandbox.model import presentation, records
 from sandbox.model.records import JSON_IN_TEXT
 

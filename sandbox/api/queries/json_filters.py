@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from sandbox.api.arguments import Arguments, wrong_type
 from sandbox.api.errors import argument_error
-from sandbox.api.tables import Table
+from sandbox.api.queries.arguments import Arguments, wrong_type
+from sandbox.api.queries.tables import Table
 
 
 def whole(column: str, operator: str, operand: object, arguments: Arguments) -> str:

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sandbox.api import forms, listing, objects, parameters, readable
-from sandbox.api.arguments import Arguments
+from sandbox.api import parameters
 from sandbox.api.calls import Call
-from sandbox.api.listing import Options
+from sandbox.api.handlers import forms, objects
+from sandbox.api.queries import listing, readable
+from sandbox.api.queries.arguments import Arguments
+from sandbox.api.queries.listing import Options
 from sandbox.model.refusal import not_found
 
 Form = dict[str, Any]

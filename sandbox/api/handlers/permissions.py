@@ -9,11 +9,13 @@ from typing import Any
 
 from starlette.responses import Response
 
-from sandbox.api import errors, filters, forms, listing, objects, readable
+from sandbox.api import errors
 from sandbox.api.answers import plain_json
-from sandbox.api.arguments import Arguments
 from sandbox.api.calls import Call
 from sandbox.api.errors import argument_error
+from sandbox.api.handlers import forms, objects
+from sandbox.api.queries import filters, listing, readable
+from sandbox.api.queries.arguments import Arguments
 from sandbox.model.refusal import not_found
 
 Form = dict[str, Any]

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.api import forms, listing, parameters
+from sandbox.api import parameters
 from sandbox.api.calls import Call
+from sandbox.api.handlers import forms
+from sandbox.api.queries import listing
 from sandbox.model.refusal import Refusal
 
 Form = dict[str, Any]

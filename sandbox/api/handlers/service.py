@@ -11,9 +11,11 @@ from urllib.parse import urlencode, urlsplit
 
 from starlette.responses import RedirectResponse, Response
 
-from sandbox.api import discovery, errors, forms, listing, objects
+from sandbox.api import errors
 from sandbox.api.answers import plain_json
 from sandbox.api.calls import Call
+from sandbox.api.handlers import discovery, forms, objects
+from sandbox.api.queries import listing
 from sandbox.model.refusal import denied
 
 Form = dict[str, Any]

@@ -9,12 +9,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sandbox.api import forms, listing, parameters, readable
-from sandbox.api.arguments import Arguments
+from sandbox.api import parameters
 from sandbox.api.calls import Call
 from sandbox.api.errors import argument_error
-from sandbox.api.listing import Options
-from sandbox.api.tables import Table
+from sandbox.api.handlers import forms
+from sandbox.api.queries import listing, readable
+from sandbox.api.queries.arguments import Arguments
+from sandbox.api.queries.listing import Options
+from sandbox.api.queries.tables import Table
 from sandbox.model.refusal import not_found
 
 Form = dict[str, Any]

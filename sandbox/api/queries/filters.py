@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from arvados_nats.contract import subjects
-from sandbox.api import json_filters
-from sandbox.api.arguments import Arguments, ruby, wrong_type
 from sandbox.api.errors import argument_error
-from sandbox.api.tables import Table
+from sandbox.api.queries import json_filters
+from sandbox.api.queries.arguments import Arguments, ruby, wrong_type
+from sandbox.api.queries.tables import Table
 
 _COMPARE = {"=", "<", "<=", ">", ">=", "!=", "<>", "like", "ilike"}
 _TRUE = {"1", "t", "true", "y", "yes"}
