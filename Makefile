@@ -46,7 +46,7 @@ test-newest:
 
 # The flows in short form beside Arvados 2.7, 3.0, 3.1 and 3.2, and a table of them.
 test-ages: $(VENV)/.test $(PAGE)
-	$(BIN)/python -m pytest tests/ages tests/integration/test_ages.py
+	$(BIN)/python -m pytest tests/ages tests/integration/admin/test_ages.py
 
 # Everything fails once, in some five minutes; MINUTES=60 goes on with faults by chance. TABLE names a file for the
 # table, which grows with each round, and beside which the histories of bad rounds are kept.
@@ -55,7 +55,7 @@ test-faults: $(VENV)/.test
 
 # Handfuls of hostile messages to every stream, with all services at work; 40 a minute.
 test-hostile: $(VENV)/.test
-	ARVADOS_NATS_FUZZ_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest tests/hostile/test_streams.py
+	ARVADOS_NATS_FUZZ_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest tests/hostile/streams/test_streams.py
 
 check: $(VENV)/.check $(PAGE)
 	.ci/web $(VENV) check

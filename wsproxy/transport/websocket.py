@@ -5,7 +5,7 @@
 
 An edge. Of uvicorn it takes what the option `ws` gives any class of protocols: the arguments of the
 constructor, the sets in `server_state`, `shutdown`; of websockets its Sans-I/O protocol
-(docs/facts/realtime.md 2.3, 2.4). `tests/integration/test_websocket_protocol.py` holds it, also
+(docs/facts/realtime.md 2.3, 2.4). `integration/wsproxy/test_websocket_protocol.py` holds it, also
 on the oldest versions that are allowed (.ci/oldest). The application finds the socket in the
 scope, `scope["extensions"]["arvados.socket"]`, and talks to it alone (`incoming`).
 

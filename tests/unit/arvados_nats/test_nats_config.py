@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What nats.conf says; tests/integration/test_nats_accounts.py shows what a server makes of it."""
+"""What nats.conf says; integration/edges/test_nats_accounts.py shows what a server makes of it."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 from sandbox.model.actors import Actor
 from sandbox.sandbox import Sandbox
-from tests.integration.test_wsproxy_process import running
+from tests.integration.wsproxy.test_wsproxy_process import running
 from tests.support.clients.v0 import client, settled
 from tests.support.worlds import site as sites
 from tests.support.worlds.site import Site

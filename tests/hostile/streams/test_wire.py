@@ -17,7 +17,7 @@ from arvados_nats.contract import streams, subjects
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys
-from tests.hostile import raw_sender
+from tests.hostile.streams import raw_sender
 from tests.support.worlds.accounts import World, open_world
 from tests.support.worlds.events import until
 

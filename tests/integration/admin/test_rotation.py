@@ -44,7 +44,7 @@ from tests.support.worlds import machine as machines
 from tests.support.worlds.machine import SERVICES, Machine
 
 WITHIN = 100.0
-PAGE = Path(__file__).parents[2] / "docs" / "operate.md"
+PAGE = Path(__file__).parents[3] / "docs" / "operate.md"
 ROWS, SOCKETS = (int(number) for number in os.environ.get("ROTATION", "20x10").split("x"))
 """Rows a second, and sockets that hear of each: `ROTATION=100x200` takes a machine for itself."""
 

@@ -45,7 +45,7 @@ from tests.support.worlds.permissions import eventually
 from wsproxy.settings import Settings as ProxySettings
 
 RECORDED: dict[str, Any] = json.loads(
-    (Path(__file__).parents[1] / "golden" / "schemas.json").read_text(encoding="utf-8")
+    (Path(__file__).parents[2] / "golden" / "schemas.json").read_text(encoding="utf-8")
 )
 AGES = {
     "2.5": "2.5.0",

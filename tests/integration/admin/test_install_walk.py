@@ -16,7 +16,7 @@ import pytest
 
 from tests.support import install_walk
 
-PAGE = Path(__file__).parents[2] / "docs" / "install.md"
+PAGE = Path(__file__).parents[3] / "docs" / "install.md"
 _SEPARATE = ["unshare", "--mount", "--net", "--kill-child"]
 
 

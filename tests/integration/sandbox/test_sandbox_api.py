@@ -21,7 +21,7 @@ from sandbox.servers import api_server
 from sandbox.servers.postgres import PostgresServer
 from tests.support.recording import Recording
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "api.json"
+GOLDEN = Path(__file__).parents[2] / "golden" / "api.json"
 EXCHANGES = {
     exchange["name"]: bool(exchange.get("core"))
     for exchange in json.loads(GOLDEN.read_text(encoding="utf-8"))["exchanges"]

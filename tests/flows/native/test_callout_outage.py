@@ -23,7 +23,7 @@ LOOK_UP = "GET /arvados/v1/api_client_authorizations/current"
 CALLS = 2
 """authcallout's `arvados_calls`."""
 ALL_CALLS = 8
-"""Of one replica of each service together (tests/integration/test_ages.py)."""
+"""Of one replica of each service together (tests/integration/admin/test_ages.py)."""
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from sandbox import schema
 from sandbox.servers import postgres
 
 RECORDED: dict[str, Any] = json.loads(
-    (Path(__file__).parents[1] / "golden" / "schema.json").read_text(encoding="utf-8")
+    (Path(__file__).parents[2] / "golden" / "schema.json").read_text(encoding="utf-8")
 )["tables"]
 
 _COLUMNS = """

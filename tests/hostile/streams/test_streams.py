@@ -37,7 +37,7 @@ from sandbox import stack as services
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
-from tests.hostile import raw_sender
+from tests.hostile.streams import raw_sender
 from tests.support.clients import v1
 from tests.support.clients.native import Native, connected, lets_in_at_last, until
 from tests.support.clients.terminal_command import Command, environment, started

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.test_frames import echo
+from tests.hostile.sockets.test_frames import echo
 
 PROGRAM = os.environ.get("WSTEST") or shutil.which("wstest")
 CASES = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"]
