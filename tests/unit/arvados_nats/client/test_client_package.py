@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from arvados_nats import client
 
-PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text("utf-8"))
+PROJECT = tomllib.loads((Path(__file__).parents[4] / "pyproject.toml").read_text("utf-8"))
 NAMES = {"pyyaml": "yaml", "pyjwt": "jwt", "pynacl": "nacl", "nats-py": "nats"}
 
 

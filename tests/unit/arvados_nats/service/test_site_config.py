@@ -21,7 +21,7 @@ from authcallout.settings import Settings as CalloutSettings
 from publishers.settings import Settings as PublisherSettings
 from wsproxy.settings import Settings as ProxySettings
 
-SITE = Path(__file__).parents[1] / "site_config.yml"
+SITE = Path(__file__).parents[2] / "site_config.yml"
 SERVICES = (CalloutSettings, PublisherSettings, ProxySettings, CheckSettings)
 
 

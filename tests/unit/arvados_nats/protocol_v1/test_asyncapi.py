@@ -22,7 +22,7 @@ from wsproxy.native_api.logs import LogsRequest
 from wsproxy.native_api.objects import ObjectRequest
 from wsproxy.transport.close_codes import CloseCode
 
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = Path(__file__).parents[4] / "docs"
 
 
 @pytest.fixture(scope="module")
