@@ -28,7 +28,7 @@ COMMANDS = {
     "logs": "arvados_nats.commands.logs_cli:logs",
     "publishers": "publishers.cli:publishers",
     "status": "arvados_nats.admin.status_cli:status",
-    "watch": "arvados_nats.commands.watch_cli:watch",
+    "watch": "arvados_nats.commands.watch.cli:watch",
     "whoami": "arvados_nats.commands.whoami_cli:whoami",
     "wsproxy": "wsproxy.cli:wsproxy",
 }

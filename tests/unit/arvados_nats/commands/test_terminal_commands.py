@@ -17,7 +17,7 @@ from arvados_nats.commands import logs, nats_login
 from arvados_nats.commands.log_lines.choice import moment
 from arvados_nats.commands.logs_cli import logs as logs_command
 from arvados_nats.commands.nats_login import Holder
-from arvados_nats.commands.watch_cli import watch as watch_group
+from arvados_nats.commands.watch.cli import watch as watch_group
 from arvados_nats.commands.whoami_cli import whoami as whoami_command
 
 

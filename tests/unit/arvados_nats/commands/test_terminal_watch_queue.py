@@ -10,8 +10,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from arvados_nats.commands.watch import Watch
-from arvados_nats.commands.watch_queue import QueueView, _taken, line
+from arvados_nats.commands.watch.events import Watch
+from arvados_nats.commands.watch.queue import QueueView, _taken, line
 from arvados_nats.contract import queue_entries
 from arvados_nats.contract.queue_entries import QueueEntry
 from arvados_nats.nats.client import Message

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from arvados_nats.commands.watch_system_logs import RecordSelection, lines
+from arvados_nats.commands.watch.system_logs import RecordSelection, lines
 from arvados_nats.contract.system_log_records import SystemLogRecord
 
 RECORD = SystemLogRecord(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from arvados_nats.commands.watch_text import event_line, object_lines
+from arvados_nats.commands.watch.text import event_line, object_lines
 from arvados_nats.protocol_v1.messages import Event, Object
 
 C1 = "zzzzz-dz642-000000000000001"

@@ -20,7 +20,7 @@ import msgspec
 
 from arvados_nats.commands import nats_login
 from arvados_nats.commands.sanitize import harmless
-from arvados_nats.commands.watch import Watch
+from arvados_nats.commands.watch.events import Watch
 from arvados_nats.contract import streams, subjects, system_log_records
 from arvados_nats.contract.system_log_records import PRIORITIES, SystemLogRecord
 from arvados_nats.errors import BadInput, Unavailable

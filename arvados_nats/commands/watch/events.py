@@ -13,9 +13,10 @@ import msgspec
 
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.client import NotFound
-from arvados_nats.commands import arvados_settings, proxy_connection, watch_text
+from arvados_nats.commands import arvados_settings, proxy_connection
 from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.commands.command import Notes
+from arvados_nats.commands.watch import text as watch_text
 from arvados_nats.errors import Refused
 from arvados_nats.protocol_v1.messages import NOT_READABLE, Error, Event, Gap, Gone, Object
 

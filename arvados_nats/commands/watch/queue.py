@@ -15,7 +15,7 @@ import asyncio
 import msgspec
 
 from arvados_nats.commands import nats_login
-from arvados_nats.commands.watch import Watch
+from arvados_nats.commands.watch.events import Watch
 from arvados_nats.contract import queue_entries, streams, subjects
 from arvados_nats.contract.queue_entries import QueueEntry
 from arvados_nats.errors import Unavailable

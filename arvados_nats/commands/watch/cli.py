@@ -17,7 +17,7 @@ from arvados_nats.contract import subjects
 from arvados_nats.contract.system_log_records import PRIORITIES
 
 if TYPE_CHECKING:
-    from arvados_nats.commands.watch import Watch
+    from arvados_nats.commands.watch.events import Watch
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,7 +64,7 @@ def _uuid(ctx: click.Context, param: click.Parameter, value: str) -> str:
 
 def _watch(as_json: bool, proxy: str | None) -> Watch:
     from arvados_nats.commands import arvados_settings, command
-    from arvados_nats.commands.watch import Watch
+    from arvados_nats.commands.watch.events import Watch
 
     return Watch(arvados_settings.read(), command.write, command.Notes(), as_json, proxy)
 
@@ -80,7 +80,7 @@ def watch_object(uuid: str, as_json: bool, proxy: str | None) -> None:
     not be read.
     """
     from arvados_nats.commands import command
-    from arvados_nats.commands import watch as flow
+    from arvados_nats.commands.watch import events as flow
 
     command.run(flow.watch_object(_watch(as_json, proxy), uuid))
 
@@ -118,7 +118,7 @@ def _run_events(
     **lists: Any,
 ) -> None:
     from arvados_nats.commands import command
-    from arvados_nats.commands import watch as flow
+    from arvados_nats.commands.watch import events as flow
 
     filters: dict[str, Any] = {name: list(words) for name, words in lists.items() if words}
     if below:
@@ -138,7 +138,7 @@ def _run_events(
 def watch_permissions(nats_url: str, as_json: bool) -> None:
     """Follow what the token may subscribe to on NATS."""
     from arvados_nats.commands import command
-    from arvados_nats.commands import watch_permissions as flow
+    from arvados_nats.commands.watch import permissions as flow
 
     command.run(flow.watch_permissions(_watch(as_json, None), nats_url))
 
@@ -151,7 +151,7 @@ def watch_permissions(nats_url: str, as_json: bool) -> None:
 def watch_queue(nats_url: str, as_json: bool) -> None:
     """Follow the containers that wait or run; for administrators."""
     from arvados_nats.commands import command
-    from arvados_nats.commands import watch_queue as flow
+    from arvados_nats.commands.watch import queue as flow
 
     command.run(flow.watch_queue(_watch(as_json, None), nats_url))
 
@@ -178,7 +178,7 @@ def watch_system_logs(
 ) -> None:
     """Follow the system logs of the cluster's machines; for administrators."""
     from arvados_nats.commands import command
-    from arvados_nats.commands import watch_system_logs as flow
+    from arvados_nats.commands.watch import system_logs as flow
 
     level = int(priority) if priority.isdigit() else PRIORITIES.index(priority)
     wanted = flow.RecordSelection(options["host"], units, level)

@@ -17,7 +17,7 @@ import msgspec
 
 from arvados_nats.commands import nats_login
 from arvados_nats.commands.nats_login import Granted
-from arvados_nats.commands.watch import Watch
+from arvados_nats.commands.watch.events import Watch
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.nats.client import Nats
 
