@@ -21,7 +21,7 @@ _STUBBORN = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_
 _ORPHAN = """
 import sys, time
 from pathlib import Path
-from sandbox import child
+from sandbox.servers import child
 print(child.start(["sleep", "60"], log=Path(sys.argv[1])).pid, flush=True)
 time.sleep(60)
 """
