@@ -39,6 +39,7 @@ GIVEN = {
     "postgres_dsn", "secrets_dir", "tls_certificate", "tls_key",
 }  # fmt: skip
 """Settings that the chart gives by itself, or that make no sense in a pod."""
+_WIDTH = 130
 _KEY = re.compile(r"( *)(\w+):")
 _TEXT = re.compile(r" *# -- (.*)")
 
@@ -49,6 +50,26 @@ _NATS_HEAD = """\
 #
 # Written by tools/make_chart.py from helm/arvados-nats/values.yaml; do not edit. For a release of
 # the official NATS chart alone, in our namespace; ours then has nats.enabled: false.
+"""
+
+_ROUTES_POLICY = """\
+# Whoever opens a route to a NATS server is a member with all rights.
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {{ .Release.Name }}-routes
+spec:
+  podSelector: &servers
+    matchLabels:
+      app.kubernetes.io/component: nats
+      app.kubernetes.io/instance: {{ .Release.Name }}
+  policyTypes: [Ingress]
+  ingress:
+    - ports: [{port: {{ .Values.config.cluster.port }}, protocol: TCP}]
+      from: [{podSelector: *servers}]
+    - ports:
+        - {port: 1, endPort: {{ sub .Values.config.cluster.port 1 }}, protocol: TCP}
+        - {port: {{ add .Values.config.cluster.port 1 }}, endPort: 65535, protocol: TCP}
 """
 
 _GRANTS_HEAD = """\
@@ -117,7 +138,21 @@ def schema() -> str:
         known["properties"][component]["properties"]["settings"]["properties"] = {
             name: {"type": ["string", "number", "boolean"]} for name in names
         }
-    return json.dumps(known, indent=2) + "\n"
+    return _compact(known) + "\n"
+
+
+def _compact(value: Any, indent: str = "") -> str:
+    """JSON in which whatever fits into a line stands in one."""
+    line = json.dumps(value)
+    if len(indent) + len(line) <= _WIDTH or not isinstance(value, dict | list) or not value:
+        return line
+    inner = indent + "  "
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key)}: {_compact(item, inner)}" for key, item in value.items()]
+    else:
+        parts = [_compact(item, inner) for item in value]
+    opening, closing = ("{", "}") if isinstance(value, dict) else ("[", "]")
+    return f"{opening}\n{inner}" + f",\n{inner}".join(parts) + f"\n{indent}{closing}"
 
 
 def nats_values() -> str:
@@ -126,6 +161,7 @@ def nats_values() -> str:
     alone = {
         "global": {"nkeysSecret": "arvados-nats-nkeys"},
         **{name: value for name, value in values.items() if name != "enabled"},
+        "extraResources": [{"$tplYaml": _ROUTES_POLICY}],
     }
     text = yaml.dump(alone, Dumper=_NoAliases, sort_keys=False, width=120)
     return _NATS_HEAD + str(text)

@@ -129,7 +129,7 @@ def services(
 
 
 def _own_options(settings: Settings) -> dict[str, Any]:
-    options: dict[str, Any] = {"forwarded_allow_ips": settings.trusted_proxies}
+    options: dict[str, Any] = {"trusted_proxies": settings.trusted_proxies}
     if settings.tls_certificate and settings.tls_key:
         options["ssl_certfile"] = str(settings.tls_certificate)
         options["ssl_keyfile"] = str(settings.tls_key)

@@ -19,12 +19,14 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from arvados_nats.errors import ConfigError, Disagreement, said
 from arvados_nats.service import door
 from arvados_nats.service.door import Doors
 
 _BACKLOG = 4096
+_ANY = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 _IN_USE = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
 """What another process, or a network that is not up yet, is the reason for."""
 
@@ -45,15 +47,20 @@ def add_route(app: Starlette, path: str, endpoint: Callable[..., Any], *methods:
 def listen(address: str, *, shared: bool = False) -> socket.socket:
     """A listening socket on `host:port` (`[::1]:80` for IPv6; port 0 takes a free one).
 
-    `shared`: other processes of the same user may listen there too, if they say the same.
+    `*:80` is every address of this machine, of IPv6 and IPv4 alike. `shared`: other processes of
+    the same user may listen there too, if they say the same.
     """
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     if not host or not port.isdecimal():
         raise ConfigError(f"not an address to listen on: {address!r}; give host:port")
+    if host == "*":
+        host = "::" if _has_ipv6() else "0.0.0.0"
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
+        if host == "::":
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -69,13 +76,46 @@ def listen(address: str, *, shared: bool = False) -> socket.socket:
     return sock
 
 
+def here(address: str) -> str:
+    """Where this machine itself reaches what listens on `address`: as `host:port`."""
+    host, _, port = address.rpartition(":")
+    return f"{_ANY.get(host, host)}:{port}"
+
+
+def _has_ipv6() -> bool:
+    """Not where the kernel was told to have none, or a container was given none."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as sock:
+            sock.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+def _as_they_came(app: Any) -> Any:
+    """Who comes by IPv4 to a socket for both has the address that trusted proxies are named by."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if client := scope.get("client"):
+            host, *rest = client
+            scope["client"] = (host.removeprefix("::ffff:") if "." in host else host, *rest)
+        await app(scope, receive, send)
+
+    return answer
+
+
 async def serve(
-    app: Any, sock: socket.socket, *, full: asyncio.Event | None = None, **options: Any
+    app: Any,
+    sock: socket.socket,
+    *,
+    full: asyncio.Event | None = None,
+    trusted_proxies: str = "127.0.0.1",
+    **options: Any,
 ) -> None:
     """Serve `app` on a listening socket until cancelled, then shut down in order.
 
-    Once `full` is set nobody new comes in; who is there is served on. `options` are uvicorn's own
-    (`ws`, `ws_max_size`, `ssl_keyfile`, …).
+    Once `full` is set nobody new comes in; who is there is served on. What `trusted_proxies` say of
+    who comes is believed. `options` are uvicorn's own (`ws`, `ws_max_size`, `ssl_keyfile`, …).
     """
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
@@ -86,8 +126,9 @@ async def serve(
             await app(scope, receive, send)
 
     config = uvicorn.Config(
-        answer,
+        _as_they_came(ProxyHeadersMiddleware(answer, trusted_proxies)),
         **{
+            "proxy_headers": False,
             "log_config": None,
             "access_log": False,
             "lifespan": "off",

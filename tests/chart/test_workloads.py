@@ -65,7 +65,7 @@ def test_probes_ask_for_nothing_outside(helm: Helm, component: str) -> None:
     assert {container[probe]["httpGet"]["port"] for probe in paths} == {"http-metrics"}
     address = helm.template("full").environment(component)["ARVADOS_NATS_OPS_LISTEN"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert address == f"0.0.0.0:{ports['http-metrics']}"
+    assert address == f"*:{ports['http-metrics']}"
 
 
 @pytest.mark.parametrize(
@@ -166,8 +166,9 @@ def test_policies_allow_what_each_service_needs(helm: Helm) -> None:
     assert goes_to("-authcallout") == {53, 4222, 443, 4317}
     assert goes_to("-publishers") == {53, 4222, 443, 5432, 4317}
     assert goes_to("-wsproxy") == {53, 4222, 443, 4317}
-    assert goes_to("-keys") == {53, 443, 6443}
-    assert goes_to("-test") == {53, 4222, "http"}
+    assert goes_to("-keys") == {53, 443, 6443, 4317}
+    assert goes_to("-test") == {53, 4222, "http", 4317}
+    assert goes_to("-nats") == {53, 6222, 4317}
     tls = [
         rule
         for rule in rendered.one("NetworkPolicy", "-publishers")["spec"]["egress"]
@@ -200,6 +201,20 @@ def test_without_policies_all_but_the_routes_is_open(helm: Helm) -> None:
     assert {p for port in rest["ports"] for p in range(port["port"], port["endPort"] + 1)} == (
         set(range(1, 65536)) - {6222}
     )
+
+
+def test_a_port_has_one_home(helm: Helm) -> None:
+    """The servers', what our services connect to, and what policies let through."""
+    sets = ("nats.config.nats.port=5222", "nats.config.cluster.port=7222", "metrics.port=9999")
+    rendered = helm.template("netpol", *sets)
+    told = rendered.environment("wsproxy")
+    assert told["ARVADOS_NATS_NATS_URL"].endswith(":5222")
+    assert told["ARVADOS_NATS_OPS_LISTEN"] == "*:9999"
+    for policy in rendered.of("NetworkPolicy").values():
+        for rule in [*policy["spec"].get("ingress", ()), *policy["spec"].get("egress", ())]:
+            assert not {port["port"] for port in rule["ports"]} & {4222, 6222, 9090}
+    nats = rendered.one("NetworkPolicy", "-nats")["spec"]
+    assert [port["port"] for rule in nats["ingress"][:2] for port in rule["ports"]] == [7222, 5222]
 
 
 def test_settings_become_variables_with_their_exact_values(either_helm: Helm) -> None:

@@ -24,6 +24,7 @@ from arvados_nats.arvados import config as arvados_config
 from arvados_nats.arvados.client import Arvados, NotFound
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
+from arvados_nats.service import http_server
 
 _INIT = "arvados-nats --arvados-config /etc/arvados/config.yml init"
 _NTP = "timedatectl set-ntp true, on both machines"
@@ -127,13 +128,12 @@ async def _log_way(arvados: Arvados, token: Token) -> Finding:
 async def sockets(wsproxy: Service) -> list[Finding]:
     """Whether wsproxy answers on this machine and, if Arvados names it, at its public address."""
     settings = wsproxy.settings
-    host, _, port = settings.listen.rpartition(":")
-    address = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
-    if port == "0":
+    address = http_server.here(settings.listen)
+    if address.endswith(":0"):
         return [skipped("wsproxy: sockets", "set ARVADOS_NATS_LISTEN to a port")]
     if settings.tls_certificate:
         return [skipped("wsproxy: sockets", "it serves TLS itself: give --proxy wss://HOST")]
-    found = await check_connections.proxy(f"ws://{address}:{port}")
+    found = await check_connections.proxy(f"ws://{address}")
     mend = f"{wsproxy.restart}; journalctl -u arvados-nats-wsproxy -n 20"
     return list(of_check({f"{part}, here": told for part, told in found.items()}, {}, mend))
 

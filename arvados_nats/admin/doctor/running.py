@@ -19,6 +19,7 @@ from arvados_nats.admin.doctor.finding import Finding, ok, skipped, wrong
 from arvados_nats.admin.doctor.services import Service
 from arvados_nats.admin.unit_files import Unit
 from arvados_nats.errors import said
+from arvados_nats.service import http_server
 
 _WITHIN_SECONDS = 10.0
 _BOOTED = Path("/run/systemd/system")
@@ -65,23 +66,22 @@ def examine(name: str, shown: str) -> Iterator[Finding]:
 async def health(service: Service) -> list[Finding]:
     """What the service says about itself at its address of operations."""
     part, settings = f"{service.name}: health", service.settings
-    host, _, port = settings.ops_listen.rpartition(":")
-    if port == "0":
+    address = http_server.here(settings.ops_listen)
+    if address.endswith(":0"):
         return [skipped(part, "set ARVADOS_NATS_OPS_LISTEN to a port")]
-    address = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
     headers = {"Authorization": f"Bearer {settings.management_secret() or ''}"}
     try:
         async with httpx.AsyncClient(
-            base_url=f"http://{address}:{port}", timeout=_WITHIN_SECONDS, headers=headers
+            base_url=f"http://{address}", timeout=_WITHIN_SECONDS, headers=headers
         ) as client:
             answer = await client.get("/_health/ping")
             body = answer.json() if answer.status_code == httpx.codes.OK else {}
     except (httpx.HTTPError, ValueError) as error:
-        taken = _answers(address, int(port))
+        taken = _answers(address)
         text = (
-            f"something else answers at {address}:{port}"
+            f"something else answers at {address}"
             if taken
-            else f"nothing answers at {address}:{port} ({said(error)}): it does not run"
+            else f"nothing answers at {address} ({said(error)}): it does not run"
         )
         return [wrong(part, text, service.restart)]
     return list(_told(service, part, answer.status_code, body))
@@ -115,9 +115,10 @@ def _log(service: Service) -> str:
     return "kubectl logs this pod"
 
 
-def _answers(host: str, port: int) -> bool:
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), port), timeout=2):
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
             return True
     except OSError:
         return False

@@ -52,7 +52,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{- define "arvados-nats.natsURL" -}}
 {{- if .Values.nats.enabled -}}
-nats://{{ ((.Values.nats.service).name) | default (include "arvados-nats.natsFullname" .) }}:4222
+nats://{{ ((.Values.nats.service).name) | default (include "arvados-nats.natsFullname" .) }}:{{ include "arvados-nats.natsPort" . }}
 {{- else -}}
 {{ .Values.natsClient.url }}
 {{- end }}

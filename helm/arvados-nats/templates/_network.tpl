@@ -10,7 +10,7 @@ SPDX-License-Identifier: Apache-2.0
 
 {{- define "arvados-nats.egressNATS" -}}
 {{- if .Values.nats.enabled -}}
-- ports: [{port: 4222, protocol: TCP}]
+- ports: [{port: {{ include "arvados-nats.natsPort" . }}, protocol: TCP}]
   to:
     - podSelector:
         matchLabels: {app.kubernetes.io/component: nats, app.kubernetes.io/instance: {{ .Release.Name }}}
@@ -25,6 +25,16 @@ SPDX-License-Identifier: Apache-2.0
     {{- end }}
     {{- end }}
 {{- end }}
+{{- end }}
+
+{{- /* Of the servers of this release. */ -}}
+{{- define "arvados-nats.natsPort" -}}
+{{ .Values.nats.config.nats.port }}
+{{- end }}
+
+{{- /* Where wsproxy has its sockets, in its pod. */ -}}
+{{- define "arvados-nats.socketsPort" -}}
+8000
 {{- end }}
 
 {{- /* Ports of NATS servers' addresses, separated by blanks. */ -}}

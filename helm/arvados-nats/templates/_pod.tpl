@@ -63,7 +63,7 @@ SPDX-License-Identifier: Apache-2.0
 {{- end }}
 {{- end }}
 {{- if eq .component "wsproxy" }}
-- {name: ARVADOS_NATS_LISTEN, value: {{ printf "%s:8000" .root.Values.metrics.host | quote }}}
+- {name: ARVADOS_NATS_LISTEN, value: {{ printf "%s:%s" .root.Values.metrics.host (include "arvados-nats.socketsPort" .root) | quote }}}
 - {name: ARVADOS_NATS_LEISURE_SECONDS, value: {{ include "arvados-nats.text" $values.leisureSeconds | quote }}}
 - {name: ARVADOS_NATS_DRAIN_SECONDS, value: {{ include "arvados-nats.text" $values.drainSeconds | quote }}}
 {{- end }}
@@ -166,7 +166,7 @@ envFrom:
 ports:
   - {name: http-metrics, containerPort: {{ .root.Values.metrics.port }}}
   {{- if eq .component "wsproxy" }}
-  - {name: http, containerPort: 8000}
+  - {name: http, containerPort: {{ include "arvados-nats.socketsPort" .root }}}
   {{- end }}
 {{- if and (eq .component "wsproxy") (gt (int $values.preStopSeconds) 0) }}
 lifecycle:

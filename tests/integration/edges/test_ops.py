@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 
 from arvados_nats.errors import ConfigError
 from arvados_nats.service import http_server, ops
@@ -81,6 +83,31 @@ async def test_a_taken_port_is_a_setting_to_mend() -> None:
             http_server.listen(address)
     with pytest.raises(ConfigError, match="host:port"):
         http_server.listen("nonsense")
+
+
+async def test_every_address_is_served_and_a_proxy_known_by_its_own() -> None:
+    """Of a cluster with IPv6 alone, too; who comes by IPv4 does not look like somebody else."""
+    app = Starlette()
+
+    async def who(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(request.client.host if request.client else "")
+
+    http_server.add_route(app, "/", who, "GET")
+    sock = http_server.listen("*:0")
+    serving = asyncio.create_task(http_server.serve(app, sock, trusted_proxies="127.0.0.0/8"))
+    told = {"X-Forwarded-For": "192.0.2.7"}
+    addresses = {"127.0.0.1": "192.0.2.7"}
+    if sock.family == socket.AF_INET6:
+        addresses["[::1]"] = "::1"
+    try:
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(retries=5)) as client:
+            for host, seen in addresses.items():
+                url = f"http://{host}:{sock.getsockname()[1]}/"
+                assert (await client.get(url, headers=told)).text == seen
+    finally:
+        serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
 
 
 async def test_probes_tell_the_start_and_the_drain_and_nothing_else() -> None:
