@@ -5,8 +5,9 @@
 
 `api_client_authorizations/current` answers with the token's uuid, user, scopes and expiry whatever
 the scopes (docs/facts/arvados.md 2); what that user may read is another question (`grant_book`).
-All callers of one token share one question. While Arvados is down an answer may be used past its
-time, up to a bound, unless the token was reported gone; an unknown token is refused (fail closed).
+All callers of one token share one question. While Arvados is down or slow an answer may be used
+past its time, up to a bound, unless the token was reported gone; an unknown token is refused (fail
+closed).
 
 Another cluster's token ends when that cluster says so. What Arvados tells of it is true for five
 minutes, after which it asks there again; up to 3.0 that time stands in `expires_at`. So such a
@@ -28,7 +29,7 @@ from arvados_nats.arvados.refusal_limit import Allowance, RefusalLimit
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.arvados.turns import Turns
 from arvados_nats.contract import subjects
-from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
+from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable, said
 from arvados_nats.peers import network
 from arvados_nats.permission_client.own_tokens import OwnToken, OwnTokens
 from arvados_nats.permissions.object_facts import timestamp
@@ -48,6 +49,9 @@ LOOKS = 8
 REFUSALS = 10_000
 """Refusals that are remembered: they push out no answer about a good token."""
 
+
+_PATIENCE = 0.3
+"""Seconds that Arvados has where there is an answer to be used: whoever logs in gives up soon."""
 
 _AGAIN_AFTER = (1.0, 4.0, 15.0)
 """Seconds between questions about a token whose answer has run out, while there is none."""
@@ -110,13 +114,22 @@ class Identities:
         answer = self._refusals.get(token.digest) or self._answers.get(token.digest)
         if answer is not None and self._fresh(answer):
             return _outcome(answer)
+        known = self._usable(token)
         try:
-            return await self._ask_once(token, None if token.digest in self._answers else address)
-        except Unavailable:
-            answer = self._answers.get(token.digest)
-            if answer is None or answer.age > self._lifetimes.stale:
-                raise
+            async with asyncio.timeout(_PATIENCE if known else None):
+                return await self._ask_once(
+                    token, None if token.digest in self._answers else address
+                )
+        except (Unavailable, TimeoutError) as error:
+            # It may have been reported gone meanwhile.
+            if (answer := self._usable(token)) is None:
+                raise Unavailable(said(error)) from error
             return _outcome(answer)
+
+    def _usable(self, token: Token) -> _Answer | None:
+        """What may be used while there is no new answer."""
+        answer = self._answers.get(token.digest)
+        return answer if answer and answer.age <= self._lifetimes.stale else None
 
     async def gone(self, token: Token, before: Identity) -> str | None:
         """Why a token is gone, as Arvados says when it is asked anew; None while it lives, or while

@@ -275,24 +275,19 @@ def _credentials(seed: Secret, token: Secret, asks: bool) -> dict[str, Any]:
 
 async def _enter(options: dict[str, Any], inbox_prefix: str, seed: Secret) -> Nats:
     """Connect until a server has let us in."""
-    while True:
-        client, standing = nats_wire.Client(seed if callable(seed) else None), Standing()
-        connection = Nats(client, inbox_prefix, standing)
-        try:
-            with translated():
-                await client.connect(
-                    **options,
-                    disconnected_cb=standing.lost,
-                    reconnected_cb=standing.regained,
-                    closed_cb=standing.ended,
-                )
-            # The library takes for the answer a ping that the server sends while it has none yet,
-            # and is then never connected (docs/facts/nats-callout.md 1.5).
-            if client.is_connected:
-                streams.require_version(client.connected_server_version)
-                standing.begun()
-                return connection
-        except BaseException:
-            await connection._close()
-            raise
+    client, standing = nats_wire.Client(seed if callable(seed) else None), Standing()
+    connection = Nats(client, inbox_prefix, standing)
+    try:
+        with translated():
+            await client.connect(
+                **options,
+                disconnected_cb=standing.lost,
+                reconnected_cb=standing.regained,
+                closed_cb=standing.ended,
+            )
+        streams.require_version(client.connected_server_version)
+    except BaseException:
         await connection._close()
+        raise
+    standing.begun()
+    return connection

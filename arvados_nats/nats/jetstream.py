@@ -10,9 +10,10 @@ live messages are plain subscriptions to what the streams republish (`nats_clien
 from __future__ import annotations
 
 import asyncio
+import base64
 import functools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import nats.aio.client
@@ -29,6 +30,7 @@ from arvados_nats.nats.acks import Ack, JetStreamError
 from arvados_nats.nats.connection_state import Standing
 from arvados_nats.nats.errors import cancellable, require_sendable, translated
 from arvados_nats.nats.history import StoredMessage
+from arvados_nats.nats.parser import parse_headers
 
 REQUEST_TIMEOUT = 5.0
 _AGAIN = 0.5
@@ -180,22 +182,48 @@ class JetStream:
             reached = messages[-1].sequence if messages else body["seq"] - 1
             if left or reached >= until:
                 return messages, left
-            following = await self._next_of_leader(stream, body["next_by_subj"], reached + 1)
-            if following is None or following > until:
+            question = {"seq": reached + 1, "next_by_subj": body["next_by_subj"]}
+            following = await self._of_leader(stream, question)
+            if following is None or following.sequence > until:
                 return messages, left
             await asyncio.sleep(pause)
-        raise Unavailable(f"a copy of the stream {stream} is behind its leader")
+        raise _late(stream)
 
-    async def _next_of_leader(self, stream: str, subject: str, first: int) -> int | None:
-        """Sequence of the first message from `first` on, by the word of the stream's leader."""
-        question = {"seq": first, "next_by_subj": subject}
+    async def last_of_each(self, stream: str, subjects: Iterable[str]) -> list[StoredMessage]:
+        """The last stored message of each of these subjects that has one, however late a copy is:
+        one that has the last of all has these. Raises Unavailable where it stays late."""
+        wanted = set(subjects)
+        newest = await self.last_of_leader(stream, ">")
+        if newest is None:
+            return []
+        asked = [*wanted, *({newest.subject} - wanted)]
+        for pause in (*_LATE_PAUSES, 0.0):
+            messages, _ = await self.page(stream, {"multi_last": asked, "batch": len(asked)})
+            if any(found.sequence >= newest.sequence for found in messages):
+                return [found for found in messages if found.subject in wanted]
+            await asyncio.sleep(pause)
+        raise _late(stream)
+
+    async def last_of_leader(self, stream: str, subject: str) -> StoredMessage | None:
+        """The last stored message of a subject (wildcards allowed), by the leader's word."""
+        return await self._of_leader(stream, {"last_by_subj": subject})
+
+    async def first_since(self, stream: str, subject: str, moment: str) -> int | None:
+        """Sequence of the first message stored since a time (RFC 3339), by the leader's word."""
+        found = await self._of_leader(stream, {"start_time": moment, "next_by_subj": subject})
+        return None if found is None else found.sequence
+
+    async def _of_leader(self, stream: str, question: dict[str, Any]) -> StoredMessage | None:
+        """All ask the one server that leads the stream: only what no copy can tell."""
         try:
-            found = await self.js_api(f"STREAM.MSG.GET.{stream}", question)
+            found = (await self.js_api(f"STREAM.MSG.GET.{stream}", question))["message"]
         except JetStreamError as error:
             if error.code == _NO_MESSAGE_FOUND:
                 return None
             raise
-        return int(found["message"]["seq"])
+        headers = parse_headers(base64.b64decode(found.get("hdrs", "")))
+        data = base64.b64decode(found.get("data", ""))
+        return StoredMessage(int(found["seq"]), found["subject"], found["time"], headers, data)
 
     async def _ask(
         self,
@@ -213,3 +241,7 @@ class JetStream:
                 if self._client.is_reconnecting:
                     await self.until_connected()
                 return await nats_inbox.ask(self._client, subject, data, headers, again=again)
+
+
+def _late(stream: str) -> Unavailable:
+    return Unavailable(f"a copy of the stream {stream} is behind its leader")

@@ -33,10 +33,12 @@ nats.protocol.parser.MSG_RE = re.compile(_LINE % (b"MSG", b""))
 nats.protocol.parser.HMSG_RE = re.compile(_LINE % (b"HMSG", rb" +(\d+)"))
 
 _VERSION = b"NATS/1.0"
+_PING, _PONG = b"PING\r\n", b"PONG\r\n"
 
 
 class Client(nats.aio.client.Client):
-    """A connection that one message cannot end, and that stays closed once it is."""
+    """A connection that one message cannot end, that is in once the server has said so, and that
+    stays closed once it is."""
 
     _ended = False
 
@@ -57,6 +59,26 @@ class Client(nats.aio.client.Client):
         if self._transport:
             self._transport.close()  # type: ignore[no-untyped-call]
         await super()._connect_to_server(s)
+
+    async def _process_connect_init(self) -> None:
+        """While the callout decides the server may ping (docs/facts/nats-callout.md 1.5). The
+        library takes that for a yes, and the no that follows for the end of the connection."""
+        transport: Any = self._transport
+        readline = transport.readline
+
+        async def verdict() -> bytes:
+            while (line := bytes(await readline())) == _PING:
+                transport.write(_PONG)
+                await transport.drain()
+            if not line:
+                raise nats.errors.UnexpectedEOF
+            return line
+
+        transport.readline = verdict
+        try:
+            await super()._process_connect_init()
+        finally:
+            transport.readline = readline
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes

@@ -128,7 +128,11 @@ class Past:
             return True
         subject = subjects.event(row.object_uuid, row.event_type)
         since = rfc3339(row.created_at - _SKEW)
-        async for stored in self._nats.history(streams.EVENTS, subject, since=since):
+        begin = await self._nats.first_since(streams.EVENTS, subject, since)
+        if begin is None:
+            return False
+        end: int = state["last_seq"]
+        async for stored in self._nats.history(streams.EVENTS, subject, first=begin, until=end):
             if stored.headers.get(MSG_ID) == row.uuid:
                 metrics.skipped("duplicate")
                 return True
@@ -169,9 +173,7 @@ class Past:
         found: set[str] = set()
         for start in range(0, len(named), _SUBJECTS):
             asked = [*named][start : start + _SUBJECTS]
-            question = {"multi_last": asked, "batch": len(asked)}
-            messages, _ = await self._nats.page(streams.EVENTS, question)
-            for stored in messages:
+            for stored in await self._nats.last_of_each(streams.EVENTS, asked):
                 found |= await self._before(stored, named[stored.subject])
         return found
 
@@ -182,9 +184,11 @@ class Past:
         oldest = min((row.created_at for row in rest.values()), default=datetime.max)
         if not rest or _moment(last) < oldest - _SKEW:
             return found
-        question = {"start_time": rfc3339(oldest - _SKEW), "next_by_subj": last.subject}
+        since = rfc3339(oldest - _SKEW)
+        first = await self._nats.first_since(streams.EVENTS, last.subject, since)
+        question = {"seq": first or last.sequence, "next_by_subj": last.subject}
         limits = {"batch": _BLOCK, "max_bytes": BATCH_BYTES}
-        page, left = await self._nats.page(streams.EVENTS, question | limits)
+        page, left = await self._nats.whole_page(streams.EVENTS, question | limits, last.sequence)
         if left:  # an object with very many events
             while not all(map(self._is_sure, rest.values())):
                 self._came.clear()

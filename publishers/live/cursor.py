@@ -62,7 +62,9 @@ class Cursor:
         info = await self._nats.stream_info(self.stream)
         end: int = info["state"]["last_seq"] if info else 0
         self._created = str(info["created"]) if info else ""
-        kept = await self._nats.last(streams.CURSORS, subjects.cursor(READER, self.stream))
+        kept = await self._nats.last_of_leader(
+            streams.CURSORS, subjects.cursor(READER, self.stream)
+        )
         if kept is not None and not self._passed_over.count:
             self._passed_over = passed_over.read(kept.headers)
         last = self._behind(kept.data if kept else b"", end)
@@ -90,9 +92,8 @@ class Cursor:
     async def _before(self, moment: datetime, end: int) -> int:
         """The last sequence that was stored before a moment."""
         since = moment.isoformat().replace("+00:00", "Z")
-        async for message in self._nats.history(self.stream, self._pattern, since=since, batch=1):
-            return message.sequence - 1
-        return end
+        first = await self._nats.first_since(self.stream, self._pattern, since)
+        return end if first is None else first - 1
 
     async def reached(self, sequence: int) -> None:
         """All messages up to this sequence are on their way."""

@@ -162,6 +162,24 @@ async def test_a_token_of_this_cluster_goes_before_a_flood_of_invented_ones(
         await asyncio.gather(*flood)
 
 
+async def test_who_is_known_comes_in_while_arvados_hangs(site: Site, alice: Actor) -> None:
+    """Their old answer is used at once, and not after Arvados' time is over, when nobody waits for
+    it any more; once the token is reported gone nobody comes in by it."""
+    token = Token((await site.cluster.token(alice)).token)
+    assert token.uuid
+    async with asking(site, lifetimes=Lifetimes(known=0.0)) as identities:
+        await identities.of(token, HERE)
+        with site.backend.faults.hanging(_CURRENT):
+            for _ in range(3):
+                async with asyncio.timeout(9):  # Arvados is waited for for ten seconds
+                    assert (await identities.of(token, HERE)).user_uuid == alice.uuid
+            late = asyncio.create_task(identities.of(token, HERE))
+            await asyncio.sleep(0)
+            identities.forget(token.uuid)
+            with pytest.raises(Unavailable):
+                await late
+
+
 async def test_wrong_secrets_for_one_token_go_first_a_few_times(site: Site, alice: Actor) -> None:
     """Uuids are no secrets: who knows one waits like the others after that, and its holder too."""
     fresh = Token((await site.cluster.token(alice)).token)

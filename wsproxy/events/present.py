@@ -140,11 +140,8 @@ class Present:
         """What the last event tells: Arvados' own word of the deletion, or what the database said
         of the object when a row about it was read."""
         wanted = [subjects.event(uuid, kind) for uuid in gone for kind in (*CHANGES, DELETE)]
-        messages, _ = await self._nats.page(
-            streams.EVENTS, {"multi_last": wanted, "batch": len(wanted)}
-        )
         found: dict[str, tuple[int, str]] = {}
-        for message in messages:
+        for message in await self._nats.last_of_each(streams.EVENTS, wanted):
             try:
                 event = events.decode(message.data)
             except BadInput:

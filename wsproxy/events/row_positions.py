@@ -82,9 +82,9 @@ class RowPositions:
     async def _before(self, since: datetime) -> int:
         """A sequence before all events of rows created at `since` or later."""
         start = (since.astimezone(UTC) - _CLOCKS_APART).isoformat()
-        page = await self._page({"start_time": start}, 1)
-        if page:
-            return page[0].sequence - 1
+        first = await self._nats.first_since(streams.EVENTS, _ALL, start)
+        if first is not None:
+            return first - 1
         info = await self._nats.stream_info(streams.EVENTS)
         return int(info["state"]["last_seq"]) if info else 0
 

@@ -42,7 +42,8 @@ async def test_wrong_credentials_are_refused_at_once(nats_server: NatsServer) ->
 
 @contextlib.asynccontextmanager
 async def hesitating(verdicts: list[bytes]) -> AsyncIterator[str]:
-    """A server that sends one of these to each client that wants to log in."""
+    """A server that sends one of these to each client that wants to log in; it leaves whom it
+    has told neither yes nor no."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         info = {"server_id": "N", "version": "2.15.1", "max_payload": 1000, "headers": True}
@@ -50,27 +51,50 @@ async def hesitating(verdicts: list[bytes]) -> AsyncIterator[str]:
         while line := await reader.readline():
             if line.startswith(b"CONNECT"):
                 await reader.readline()
-                writer.write(verdicts.pop(0))
+                verdict = verdicts.pop(0)
+                writer.write(verdict)
+                if verdict in (b"", _PING):
+                    break
+            elif line == _PING:
+                writer.write(_YES)
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         yield f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-@pytest.mark.parametrize("late", [b"", b"-ERR 'Authorization Violation'\r\n", b"PONG\r\n"])
-async def test_a_ping_before_the_verdict_is_no_yes(late: bytes) -> None:
+_PING, _YES, _NO = b"PING\r\n", b"PONG\r\n", b"-ERR 'Authorization Violation'\r\n"
+
+
+async def test_a_ping_before_the_verdict_is_no_yes() -> None:
     """While the callout decides, the server may ping; nobody is in before it has answered
     (docs/facts/nats-callout.md 1.5)."""
-    ping, yes, no = b"PING\r\n", b"PONG\r\n", b"-ERR 'Authorization Violation'\r\n"
-    async with hesitating([ping + late, no]) as url:
+    async with hesitating([_PING + _NO]) as url:
         with pytest.raises(Refused):
-            async with nats_client.connect([url], name="early", token="t", timeout=5):
+            async with nats_client.connect([url], name="early", token="t", timeout=30):
                 raise AssertionError("let in")
     async with (
-        hesitating([ping + late, yes]) as url,
-        nats_client.connect([url], name="early", token="t", timeout=5) as nats,
+        hesitating([_PING, b"", _PING + _YES]) as url,
+        nats_client.connect([url], name="early", token="t", timeout=30) as nats,
     ):
         assert nats.connected
+
+
+async def test_a_ping_before_a_no_ends_nobody_who_comes_back() -> None:
+    """The callout could not decide in time, and the server pinged first: they try again."""
+    verdicts = [_YES, _PING + _NO, _PING, b"", _YES]
+    async with (
+        hesitating(verdicts) as url,
+        nats_client.connect([url], name="back", token="t", timeout=30) as nats,
+    ):
+        gone, back = asyncio.Event(), asyncio.Event()
+        nats.on_change(lambda connected: (back if connected else gone).set())
+        nats._client._transport._io_writer.transport.abort()  # type: ignore[union-attr]
+        async with asyncio.timeout(30):
+            await gone.wait()
+            await back.wait()
+        assert nats.connected
+        assert not verdicts
 
 
 async def test_who_is_refused_when_it_comes_back_leaves_nothing_behind() -> None:

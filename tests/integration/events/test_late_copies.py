@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -26,14 +27,20 @@ from arvados_nats.nats.client import Handler, Message, Nats, Subscription
 from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
 from publishers.events import resume
+from publishers.events.rows import LogRow
 from publishers.jetstream.follower import follow
 from publishers.jetstream.writer import Outgoing, StreamWriter
+from publishers.live.cursor import READER, Cursor, Options
 from sandbox.servers.nats_server import NatsServer
 from tests.support.made_events import made
 from tests.support.worlds.site import background
+from wsproxy.events import row_positions
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.history import History
+from wsproxy.events.present import Present
+from wsproxy.events.recent import Recent
 from wsproxy.events.router import Router
+from wsproxy.events.row_positions import RowPositions
 from wsproxy.objects import history as object_history
 
 _COUNT = 41
@@ -73,10 +80,10 @@ async def nats(fresh_nats: NatsServer, keys_folder: Path) -> AsyncIterator[Nats]
         yield connection
 
 
-async def _copy(nats: Nats, name: str, subject: str) -> None:
+async def _copy(nats: Nats, name: str, subject: str, stream: str = streams.EVENTS) -> None:
     """A copy that takes one subject of what is stored by now, and answers for the stream."""
     config = {"name": name, "storage": "file", "max_bytes": 1 << 20, "mirror_direct": True}
-    mirror = {"name": streams.EVENTS, "filter_subject": subject}
+    mirror = {"name": stream, "filter_subject": subject}
     await nats.js_api(f"STREAM.CREATE.{name}", {**config, "mirror": mirror})
 
 
@@ -120,8 +127,43 @@ async def _of_writer(nats: Nats) -> list[int]:
     return _ALL[: _COUNT - len(writer._unsent)]
 
 
+async def _of_rows(nats: Nats) -> list[int]:
+    """What a publisher that has just begun would not publish again."""
+    info = await nats.stream_info(streams.EVENTS)
+    assert info is not None
+    past, rows = resume.Past(nats, info["state"]), [_row(row_id) for row_id in _ALL]
+    lacking = {row.id for row in await past.lacking(rows)}
+    return [row_id for row_id in _ALL if row_id not in lacking]
+
+
+async def _of_old_rows(nats: Nats) -> list[int]:
+    """The same of rows that are older than all that it knows."""
+    info = await nats.stream_info(streams.EVENTS)
+    assert info is not None
+    past, now = resume.Past(nats, info["state"]), datetime.now(UTC).replace(tzinfo=None)
+    last = dataclasses.replace(_row(_COUNT), created_at=now)
+    return _ALL if await past.settled(last) else []
+
+
+def _row(row_id: int) -> LogRow:
+    event = _event(row_id)
+    created_at = datetime.fromisoformat(event.created_at).replace(tzinfo=None)
+    object_uuid, kind = event.object_uuid, event.event_type
+    return LogRow(row_id, event.uuid, kind, None, created_at, object_uuid, None, "collection", {})
+
+
 @pytest.mark.parametrize(
-    "read", [_of_history, _of_pages, _of_follower, _of_resume, _of_writer], ids=lambda f: f.__name__
+    "read",
+    [
+        _of_history,
+        _of_pages,
+        _of_follower,
+        _of_resume,
+        _of_writer,
+        _of_rows,
+        _of_old_rows,
+    ],
+    ids=lambda f: f.__name__,
 )
 async def test_nothing_is_missing(nats: Nats, read: Callable[[Nats], Awaitable[list[int]]]) -> None:
     """Whoever reads up to a place has all up to there, or is told that it cannot be had now."""
@@ -181,3 +223,51 @@ async def test_a_state_has_its_last_change(nats: Nats) -> None:
         with contextlib.suppress(Unavailable):
             found = await object_history.state(nats, container, 4)
             assert found is not None and found["state"] == "Running"
+
+
+async def test_the_last_owner_is_the_last(nats: Nats) -> None:
+    """A copy that lacks the move shows a deletion to nobody who lost the object before."""
+    gone, former, last = "zzzzz-4zz18-00000000000gone", _owner(1), _owner(2)
+    for row_id, event_type, owner in ((3, "create", former), (4, "update", last)):
+        event = made(row_id, gone, owner, event_type=event_type).event
+        subject = subjects.event(gone, event_type)
+        await (await nats.publish_stored(subject, events.encode(event), {}))
+        if event_type == "create":
+            await _copy(nats, "NEW", subject)
+    for _ in range(3 * _TRIES):
+        with contextlib.suppress(Unavailable):
+            assert await Present(nats)._last_owners([gone]) == {gone: last}
+
+
+def _owner(number: int) -> str:
+    return f"zzzzz-tpzed-{number:015d}"
+
+
+async def test_a_time_is_found_where_it_is(nats: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that has nothing since then does not make it the end of the stream."""
+    monkeypatch.setattr(row_positions, "_CLOCKS_APART", timedelta())
+    second = await nats.last_of_leader(streams.EVENTS, _message(2).subject)
+    assert second is not None
+    since = datetime.fromisoformat(second.time)
+    for row_id in _ALL[2:]:
+        await _store(nats, row_id)
+    for _ in range(_TRIES):
+        found = await RowPositions(nats, Recent()).after_row(10**9, since)
+        assert found.sequence == 1
+
+
+async def test_the_live_cursor_is_the_last(nats: Nats) -> None:
+    """Who takes over goes on where the last leader stopped."""
+    await streams.ensure(nats, streams.cursor_stream())
+    info = await nats.stream_info(streams.EVENTS)
+    assert info is not None
+    other, ours = (subjects.cursor(name, streams.EVENTS) for name in ("other", READER))
+    await (await nats.publish_stored(other, b"1"))
+    await _copy(nats, "OLD", other, streams.CURSORS)
+    await (await nats.publish_stored(ours, f"1 {info['created']}".encode()))
+    async with asyncio.timeout(60):
+        while await nats.last(streams.CURSORS, ours) is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    options = Options(catch_up=timedelta(days=1))
+    for _ in range(_TRIES):
+        assert await Cursor(nats, streams.EVENTS, subjects.EVENTS, options).start() == 1
