@@ -84,7 +84,7 @@ class Folder:
             or stop - max(start, place.offset) > MOST_OF_A_FILE
         ):
             raise Unavailable("the stream does not have all of this")
-        if file is not None and (recent := file.frontier.recent.read(start, stop)):
+        if file is not None and (recent := file.last(LogPlace(place.epoch, start), stop)):
             return recent
         goal = LogPlace(place.epoch, min(place.offset, stop))
         found = await self._stored(access, name, start, goal)

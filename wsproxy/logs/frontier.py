@@ -12,13 +12,11 @@ behind: there is no other way of repair.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from arvados_nats.contract.log_chunks import Chunk
 from wsproxy.logs.place import LogPlace
 from wsproxy.logs.utf8 import incomplete_tail
-
-_RECENT_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +36,6 @@ class Jump:
 
 
 @dataclass(slots=True)
-class Recent:
-    """The last bytes of a file in one piece, for readers that are only a little behind."""
-
-    start: int = 0
-    data: bytearray = field(default_factory=bytearray)
-
-    def append(self, offset: int, data: bytes) -> None:
-        """Take bytes that follow what is held, or begin anew with them."""
-        if offset != self.start + len(self.data):
-            self.start, self.data = offset, bytearray()
-        self.data += data
-        if len(self.data) > 2 * _RECENT_BYTES:
-            surplus = len(self.data) - _RECENT_BYTES
-            del self.data[:surplus]
-            self.start += surplus
-
-    def read(self, offset: int, stop: int) -> bytes:
-        """Bytes from `offset` up to before `stop`; none if any of them is not held."""
-        if offset < self.start or stop > self.start + len(self.data):
-            return b""
-        return bytes(memoryview(self.data)[offset - self.start : stop - self.start])
-
-
-@dataclass(slots=True)
 class Frontier:
     """The place that live readers of a file have reached.
 
@@ -73,7 +47,6 @@ class Frontier:
     end: int = 0
     held: bytes = b""
     sequence: int = 0
-    recent: Recent = field(default_factory=Recent)
 
     @property
     def place(self) -> LogPlace:
@@ -115,12 +88,11 @@ class Frontier:
         else:
             yield from self._flush()
 
-    def begin(self, chunk: Chunk, sequence: int) -> None:
+    def begin(self, chunk: Chunk, sequence: int) -> Iterator[Run]:
         """Take the file's last stored chunk as what there was before anybody looked."""
         self.epoch, self.sequence = chunk.epoch, sequence
         self._move(chunk.epoch, chunk.offset)
-        for _ in self._grow(chunk.data):
-            pass
+        yield from self._grow(chunk.data)
 
     def _restart(self, epoch: int, unbroken: bool) -> Iterator[Run | Jump]:
         if unbroken:
@@ -145,9 +117,7 @@ class Frontier:
     def _run(self, data: bytes) -> Run:
         run = Run(self.epoch, self.end, data)
         self.end += len(data)
-        self.recent.append(run.offset, data)
         return run
 
     def _move(self, epoch: int, offset: int) -> None:
         self.epoch, self.end, self.held = epoch, offset, b""
-        self.recent = Recent()

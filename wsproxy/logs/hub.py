@@ -16,6 +16,7 @@ import contextlib
 import itertools
 import logging
 import random
+from collections import deque
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -29,6 +30,7 @@ from wsproxy.logs.history import LogHistory
 from wsproxy.logs.live_file import LogFile
 from wsproxy.logs.pieces import join
 from wsproxy.logs.place import LogPlace
+from wsproxy.logs.recent_bytes import RecentBytes
 from wsproxy.logs.saved import FINAL, Access, SavedLogs
 from wsproxy.logs.stored import StoredLogs
 from wsproxy.transport import failures
@@ -39,6 +41,9 @@ _CHECK_SECONDS = 30.0
 _QUIET_SECONDS = 20.0
 """A container whose log says something was not over so long ago."""
 _RETRY_SECONDS = 0.5
+_EARLY = 200
+"""Live messages that are kept until it is known how far the files are: the newest. What was before
+them is read from the stream."""
 _ASK_SECONDS = 5.0
 """Arvados is asked about the container of a hub at most this often."""
 _ASK_AT_MOST = 3
@@ -65,6 +70,7 @@ class LogHub:
         stored: StoredLogs,
         saved: SavedLogs,
         history: LogHistory,
+        recent: RecentBytes,
     ) -> None:
         self.container = container
         self.history = history
@@ -79,7 +85,8 @@ class LogHub:
         self._nats = nats
         self._stored = stored
         self._saved = saved
-        self._early: list[Message] | None = []
+        self._recent = recent
+        self._early: deque[Message] | None = deque(maxlen=_EARLY)
         self._looked = 0
         """The stream was read up to this sequence; what was heard after it may not be all."""
         self._looking = asyncio.Lock()
@@ -90,6 +97,7 @@ class LogHub:
     async def run(self) -> None:
         """Listen until cancelled."""
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._leave)
             await self._listen(stack)
             await self._begin()
             self.ready.set()
@@ -110,13 +118,16 @@ class LogHub:
 
     async def _begin_anew(self) -> None:
         """Follow the files in the stream that there is now; consumers go on at their bytes."""
-        self._stream_lost, self._early, self._looked = False, [], 0
-        for file in self.files.values():
-            file.flush()
+        self._stream_lost, self._early, self._looked = False, deque(maxlen=_EARLY), 0
+        self._leave()
         for consumer in tuple(self.consumers):
             consumer.leave(self.files)
         self.files = {}
         await self._begin()
+
+    def _leave(self) -> None:
+        for file in self.files.values():
+            file.end()
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         logs = subjects.stored(subjects.logs_of(self.container))
@@ -150,12 +161,15 @@ class LogHub:
         end_at = ends[0][0] if ends else self._looked
         for sequence, parsed in starts:
             if isinstance(parsed, Chunk) and sequence <= end_at:
-                self._file(parsed.file).frontier.begin(parsed, sequence)
+                file = self._file(parsed.file)
+                file.apply(file.frontier.begin(parsed, sequence))
         for _, end in ends:
             self._finish(end)  # what was stored after it is not of the log
-        early, self._early = self._early or [], None
+        early, self._early = self._early or (), None
         for message in early:
             self._handle(message)
+        if len(early) == _EARLY:
+            self.check_now.set()  # of a file of which nothing is left here
 
     async def _in_context(self, chunk: Chunk) -> Chunk:
         """A chunk too short to show where its characters begin, with the bytes before it."""
@@ -207,7 +221,7 @@ class LogHub:
         file = self.files.get(name)
         if file is not None:
             return file
-        made = self.files[name] = LogFile(self.container, name)
+        made = self.files[name] = LogFile(self.container, name, self._recent)
         failures.each(self.consumers, lambda consumer: consumer.enter(made))
         return made
 

@@ -21,6 +21,7 @@ from arvados_nats.nats.client import Message, Nats
 from wsproxy import metrics
 from wsproxy.logs.history import LogHistory
 from wsproxy.logs.hub import LogHub
+from wsproxy.logs.recent_bytes import RecentBytes
 from wsproxy.logs.saved import SavedLogs
 from wsproxy.logs.stored import StoredLogs
 
@@ -40,6 +41,7 @@ class LogHubs:
         self._stored = StoredLogs(nats)
         self._saved = SavedLogs(arvados)
         self._history = LogHistory(self._stored, self._saved)
+        self._recent = RecentBytes()
         self._hubs: dict[str, tuple[LogHub, asyncio.Task[None]]] = {}
         self._users: dict[str, int] = {}
         self._watchers: Counter[str] = Counter()
@@ -89,7 +91,7 @@ class LogHubs:
             self._announce_now.set()
         if container in self._hubs:
             return self._hubs[container][0]
-        hub = LogHub(container, self._nats, self._stored, self._saved, self._history)
+        hub = LogHub(container, self._nats, self._stored, self._saved, self._history, self._recent)
         task = self._tasks.create_task(hub.run(), name="log feed")
         self._hubs[container] = (hub, task)
         metrics.log_hubs.set(len(self._hubs))

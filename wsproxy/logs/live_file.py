@@ -18,6 +18,7 @@ from wsproxy.logs.follower import Follower
 from wsproxy.logs.frontier import Frontier, Jump, Run
 from wsproxy.logs.pieces import PIECE_BYTES, Piece, pieces
 from wsproxy.logs.place import LogPlace
+from wsproxy.logs.recent_bytes import RecentBytes
 from wsproxy.transport import failures
 
 GATHER_SECONDS = 0.02
@@ -28,9 +29,10 @@ GATHER_FOR_MANY_SECONDS = 0.1
 class LogFile:
     """One file of a container: how far it went live, and who is there."""
 
-    def __init__(self, container: str, name: str) -> None:
+    def __init__(self, container: str, name: str, recent: RecentBytes) -> None:
         self.container = container
         self.name = name
+        self._recent = recent
         self.frontier = Frontier()
         self.live: list[Follower] = []
         self.ahead: list[Follower] = []
@@ -55,6 +57,7 @@ class LogFile:
         """Send the runs to the live readers; at a jump leave them behind at its place."""
         for step in steps:
             if isinstance(step, Run):
+                self._recent.append(self, LogPlace(step.epoch, step.offset), step.data)
                 self._send(step)
             else:
                 self._jump(step.place)
@@ -114,13 +117,22 @@ class LogFile:
         left, self.live = self.live, []
         failures.each(left, lambda consumer: consumer.fall_behind(self.name, place))
 
+    def end(self) -> None:
+        """Nobody follows it any more."""
+        self.flush()
+        self._recent.forget(self)
+
+    def last(self, place: LogPlace, stop: int) -> bytes:
+        """Bytes from a place up to before `stop`, if all are among the last that came."""
+        return self._recent.read(self, place, stop)
+
     def recent(self, place: LogPlace) -> Piece | None:
         """The bytes from a place on, if they are among the last that came."""
         goal = self.place
         if place.epoch != goal.epoch:
             return None
         stop = min(goal.offset, place.offset + PIECE_BYTES)
-        data = self.frontier.recent.read(place.offset, stop)
+        data = self.last(place, stop)
         if not data:
             return None
         whole = stop == goal.offset

@@ -32,6 +32,7 @@ from wsproxy.logs.history import LogHistory, Stretch
 from wsproxy.logs.hubs import LogHubs
 from wsproxy.logs.pieces import Piece
 from wsproxy.logs.place import LogPlace
+from wsproxy.logs.recent_bytes import RecentBytes
 from wsproxy.logs.saved import Access, SavedLogs
 from wsproxy.logs.stored import StoredLogs
 
@@ -221,7 +222,7 @@ async def test_bytes_that_were_not_heard_come_without_more_of_their_file(
     await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"one\n"]))
     async with arvados_client.connect(world.api.url) as arvados:
         stored, saved = StoredLogs(nats), SavedLogs(arvados)
-        hub = LossyHub(job.uuid, nats, stored, saved, LogHistory(stored, saved))
+        hub = LossyHub(job.uuid, nats, stored, saved, LogHistory(stored, saved), RecentBytes())
         async with background(hub.run()):
             peer = join(hub, access=access)
             await peer.received.until_told("caught_up")

@@ -27,6 +27,7 @@ from sandbox.servers.nats_server import NatsServer
 from tests.support.log_readers import LossyHub, Peer, Received, join, publish
 from wsproxy.logs.consumer import Selection
 from wsproxy.logs.history import LogHistory
+from wsproxy.logs.recent_bytes import RecentBytes
 from wsproxy.logs.saved import SavedLogs
 from wsproxy.logs.stored import StoredLogs
 
@@ -216,7 +217,7 @@ async def test_every_reader_gets_every_byte(
     container = f"zzzzz-dz642-{secrets.token_hex(8)[:15]}"
     async with arvados_client.connect("http://127.0.0.1:9") as arvados:
         stored, saved = StoredLogs(reading), SavedLogs(arvados)
-        hub = LossyHub(container, reading, stored, saved, LogHistory(stored, saved))
+        hub = LossyHub(container, reading, stored, saved, LogHistory(stored, saved), RecentBytes())
         run = Run(nats, hub)
         await run.do(Write(FILES[0], [b"begun\n"], [], lost=False, anew=False))
         task = asyncio.create_task(hub.run())

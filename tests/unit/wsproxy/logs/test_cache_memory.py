@@ -23,6 +23,7 @@ from wsproxy.events.recent import Recent
 from wsproxy.logs.history import _CACHE_BYTES, LogHistory
 from wsproxy.logs.pieces import PIECE_BYTES, Piece
 from wsproxy.logs.place import LogPlace
+from wsproxy.logs.recent_bytes import RecentBytes
 from wsproxy.logs.stored import _PLACES, StoredLogs
 
 MIB = 1024 * 1024
@@ -69,6 +70,14 @@ def _log_pieces() -> LogHistory:
     return history
 
 
+def _last_bytes() -> RecentBytes:
+    recent, line = RecentBytes(), bytes(1000)
+    for number in range(150):
+        for file in range(1000):
+            recent.append(file, LogPlace(0, number * len(line)), line)
+    return recent
+
+
 def _log_places() -> StoredLogs:
     stored = StoredLogs(cast("Any", None))
     for number in range(_PLACES):
@@ -90,6 +99,7 @@ CACHES: dict[str, tuple[Callable[[], object], float]] = {
     "wsproxy: newest events, of one collection each": (_recent, 16),
     "wsproxy: 10,000 small events": (_small_events, 16),
     "wsproxy: pieces of logs": (_log_pieces, 40),
+    "wsproxy: last bytes of 1,000 log files": (_last_bytes, 40),
     "wsproxy: places in log streams": (_log_places, 12),
     "publishers: rows of half an hour, 100,000": (_seen_rows, 3),
 }

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arvados_nats.contract.log_chunks import Chunk
-from wsproxy.logs.frontier import Frontier, Jump, Recent, Run
+from wsproxy.logs.frontier import Frontier, Jump, Run
 from wsproxy.logs.place import LogPlace
 
 
@@ -105,17 +105,3 @@ def test_runs_are_the_file_whatever_comes(content: bytes, pieces: list[tuple[int
                 position = step.offset + len(step.data)
         if position == -1:
             position = frontier.end
-
-
-@given(st.lists(st.binary(min_size=1, max_size=50_000), max_size=12))
-def test_the_last_bytes_are_at_hand(pieces: list[bytes]) -> None:
-    """All of a range or nothing; never more memory than twice the window."""
-    recent, content = Recent(), b""
-    for piece in pieces:
-        recent.append(len(content), piece)
-        content += piece
-        assert len(recent.data) <= 2 * 64 * 1024
-    for start in (0, len(content) // 2, max(len(content) - 100, 0)):
-        found = recent.read(start, len(content))
-        assert found in (b"", content[start:])
-    assert recent.read(max(len(content) - 1000, 0), len(content)) == content[-1000:]
