@@ -48,8 +48,7 @@ _BESIDE_GROUPS = """
 SELECT asked.uuid, own.perm_level, own.traverse_owned, string_agg(own.target_uuid, ' ') AS targets
 FROM unnest($1::varchar[]) AS asked(uuid)
 CROSS JOIN (SELECT DISTINCT left(uuid, 5) || '-' AS cluster FROM users) AS known
-CROSS JOIN (VALUES ('00000', 'j7d0f'), ('j7d0h', 'tpzec'), ('tpzed', 'tpzed'), ('tpzee', 'zzzzz'))
-  AS kinds(first, last)
+CROSS JOIN (VALUES ('00000', 'j7d0f'), ('j7d0h', 'zzzzz')) AS kinds(first, last)
 CROSS JOIN LATERAL (
     SELECT target_uuid, perm_level, traverse_owned FROM materialized_permissions
     WHERE user_uuid = asked.uuid
@@ -57,16 +56,21 @@ CROSS JOIN LATERAL (
       AND target_uuid <= known.cluster || kinds.last || '-zzzzzzzzzzzzzzz'
     OFFSET 0
 ) AS own
-WHERE own.perm_level >= 1 AND (own.traverse_owned OR kinds.first <> 'tpzed')
+WHERE own.perm_level >= 1 AND (own.traverse_owned OR own.target_uuid NOT LIKE '_____-tpzed-%')
 GROUP BY asked.uuid, own.perm_level, own.traverse_owned
 """
 _LEVEL = "CASE links.name WHEN 'can_manage' THEN 3 WHEN 'can_write' THEN 2 ELSE 1 END"
 _LEADS = """links.link_class = 'permission' AND links.head_uuid LIKE '_____-j7d0g-%'
           AND links.name IN ('can_read', 'can_login', 'can_write', 'can_manage')"""
+# Roles are found from those who are asked about, by their links and what they own: the links of all
+# others are not looked at.
 _AT_GROUPS = f"""
-WITH tails AS (
-    SELECT DISTINCT tail_uuid FROM links
-    WHERE link_class = 'permission' AND tail_uuid LIKE '_____-j7d0g-%'
+WITH RECURSIVE tails AS (
+    SELECT head_uuid AS tail_uuid FROM links WHERE tail_uuid = ANY($1::varchar[]) AND {_LEADS}
+    UNION
+    SELECT uuid FROM groups WHERE owner_uuid = ANY($1::varchar[]) AND group_class = 'role'
+    UNION
+    SELECT links.head_uuid FROM tails JOIN links ON links.tail_uuid = tails.tail_uuid AND {_LEADS}
 ), given AS (
     -- A role's links once, not for each of its members: one with everybody leads to everybody.
     SELECT reached.user_uuid, head_uuid, least(reached.perm_level, link_level) AS level
