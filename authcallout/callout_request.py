@@ -34,6 +34,13 @@ class CalloutRequest:
     token: Token
     asks: bool = False
     """It comes to ask, not to listen: it named itself `accounts.ASKING_USER`."""
+    library: str = ""
+
+    @property
+    def takes_no_for_an_answer(self) -> bool:
+        """Whether its library ends for good with the second refusal, and comes back where it finds
+        the connection closed (docs/facts/nats-callout.md 2, "Clients when kicked")."""
+        return self.library == "go" or self.library.startswith("nats.")
 
 
 def parse(request_jwt: bytes) -> CalloutRequest:
@@ -57,6 +64,7 @@ def parse(request_jwt: bytes) -> CalloutRequest:
             client_name=str(options.get("name", ""))[:256],
             token=Token(str(options.get("auth_token") or options.get("pass") or "")),
             asks=options.get("user") == accounts.ASKING_USER,
+            library=str(options.get("lang", ""))[:64],
         )
     except (KeyError, ValueError, TypeError) as error:
         raise BadInput(f"the authorization request lacks {error}") from error

@@ -8,21 +8,25 @@ others wait, the newest goes first, and one that has waited for longer than its 
 dropped unopened (`waiting`).
 Where Arvados or the database cannot be asked in time, nothing is answered (`Unavailable`,
 `BadInput`): the server's own time limit refuses the login, and nobody learns from it (style: refuse
-against abort). Clients give up after 2 s, so we do before.
+against abort). Clients give up after 2 s, so we do before. Those whose library takes the second
+refusal for the last word are cut before the server refuses them, and come back.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import tracing
 from authcallout import callout_request, metrics
 from authcallout.callout import Callout
-from authcallout.keyring import Keyring
+from authcallout.callout_request import CalloutRequest
+from authcallout.connections import Connection
+from authcallout.keyring import Keyring, Pair
 from authcallout.pace import Pace
 from authcallout.waiting import Waiting
 
@@ -31,6 +35,7 @@ logger = logging.getLogger(__name__)
 SUBJECT = "$SYS.REQ.USER.AUTH"
 QUEUE = "authcallout"
 
+_XKEY = "Nats-Server-Xkey"
 _WAITING = 4
 """So many wait for each that is decided at the same time, at most."""
 
@@ -40,19 +45,30 @@ with the reason."""
 
 
 class Desk:
-    """Where the servers' questions wait for their turn; `serve` until cancelled."""
+    """Where the servers' questions wait for their turn; `serve` until cancelled. `cut` closes a
+    connection that is not let in yet."""
 
     def __init__(
-        self, auth: Nats, callout: Callout, keyring: Keyring, outcome: Outcome, *, at_once: int
+        self,
+        auth: Nats,
+        callout: Callout,
+        keyring: Keyring,
+        outcome: Outcome,
+        cut: Callable[[Connection], Awaitable[None]],
+        *,
+        at_once: int,
     ) -> None:
         self._auth = auth
         self._callout = callout
         self._keyring = keyring
         self._outcome = outcome
+        self._cut = cut
+        self._at_once = at_once
         self._pace = Pace(at_once, callout.budget)
         self._waiting = Waiting[Message](callout.budget, _WAITING * at_once)
         self._turn = asyncio.Event()
         self._under_way: set[asyncio.Task[None]] = set()
+        self._sent_away: set[asyncio.Task[None]] = set()
 
     async def serve(self, ready: Callable[[], None]) -> None:
         """Answer requests of the callout account."""
@@ -64,17 +80,19 @@ class Desk:
                 tasks.create_task(self._dispatch())
                 tasks.create_task(self._auth.until_closed())
         finally:
-            for task in self._under_way:
+            for task in self._under_way | self._sent_away:
                 task.cancel()
 
     async def _receive(self, message: Message) -> None:
         self._drop(self._waiting.add(asyncio.get_running_loop().time(), message))
         self._turn.set()
 
-    def _drop(self, count: int) -> None:
-        if count:
-            metrics.logins.labels("late").inc(count)
+    def _drop(self, late: list[Message]) -> None:
+        if late:
+            metrics.logins.labels("late").inc(len(late))
             self._outcome(Unavailable("more logins come than can be decided in time"))
+        for message in late:
+            self._send_away(message, 0)
 
     async def _dispatch(self) -> None:
         """Begin with the newest, one in each turn of the loop, so that new ones are heard of."""
@@ -108,14 +126,11 @@ class Desk:
         """Whether it could be."""
         loop = asyncio.get_running_loop()
         try:
-            server_xkey = message.headers.get("Nats-Server-Xkey", "")
-            if not server_xkey:
-                raise BadInput("the callout request is not sealed; set xkey in auth_callout")
-            opened, pair = self._keyring.open(message.data, server_xkey)
-            request = callout_request.parse(opened)
+            request, pair = self._opened(message)
             known = self._callout.at_once(request, pair.signer)
             answer = known or await self._callout.answer(request, arrived, pair.signer)
-            await self._auth.publish(message.reply, pair.envelope.seal(answer, server_xkey))
+            sealed = pair.envelope.seal(answer, message.headers[_XKEY])
+            await self._auth.publish(message.reply, sealed)
             if known is None:  # The others say nothing of whom we have to ask.
                 self._outcome(None)
             return True
@@ -126,6 +141,31 @@ class Desk:
             logger.warning(
                 "login not decided", extra={"action": "callout.dropped", "reason": str(error)}
             )
+            self._send_away(message, arrived + self._callout.budget)
             return False
         finally:
             metrics.seconds.observe(loop.time() - arrived)
+
+    def _opened(self, message: Message) -> tuple[CalloutRequest, Pair]:
+        server_xkey = message.headers.get(_XKEY, "")
+        if not server_xkey:
+            raise BadInput("the callout request is not sealed; set xkey in auth_callout")
+        opened, pair = self._keyring.open(message.data, server_xkey)
+        return callout_request.parse(opened), pair
+
+    def _send_away(self, message: Message, at: float) -> None:
+        """Close the connection of one who would not come back after the server's own refusal: not
+        before that time, since whoever is closed comes back."""
+
+        async def send_away() -> None:
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(max(at - loop.time(), 0))
+            with contextlib.suppress(BadInput):
+                request, _ = self._opened(message)
+                if request.takes_no_for_an_answer:
+                    await self._cut(Connection(request.server_id, request.cid))
+
+        if len(self._sent_away) < self._at_once:
+            task = asyncio.create_task(send_away())
+            self._sent_away.add(task)
+            task.add_done_callback(self._sent_away.discard)

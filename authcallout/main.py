@@ -78,6 +78,9 @@ async def _serve(settings: Settings, health: Health) -> None:
             if owner := holder(admission.name):
                 connections.add(connection, owner)
 
+        async def undecided(connection: Connection) -> None:
+            await connections.cut([connection], "not decided")
+
         decider = Callout(
             identities,
             grants,
@@ -87,7 +90,7 @@ async def _serve(settings: Settings, health: Health) -> None:
             made_for_a_machine=keyring.made_for_a_machine,
         )
         at_once = settings.callout_at_once
-        desk = Desk(auth, decider, keyring, logins.outcome, at_once=at_once)
+        desk = Desk(auth, decider, keyring, logins.outcome, undecided, at_once=at_once)
         revocation = Revocation(connections, identities, grants, tokens, limit=limit, gains=gains)
 
         async def complete() -> None:

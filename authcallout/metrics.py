@@ -28,5 +28,7 @@ connections = Gauge(
     "arvados_nats_authcallout_connections", "Connections that came in by an Arvados token."
 )
 cut = Counter(
-    "arvados_nats_authcallout_cut_total", "Connections cut because a permission changed.", ["cause"]
+    "arvados_nats_authcallout_cut_total",
+    "Connections cut: a permission changed, or a login was not decided in time.",
+    ["cause"],
 )

@@ -70,17 +70,23 @@ class Revocation:
 
     async def watch(self, nats: Nats, ready: Callable[[], None]) -> None:
         """Keep connections to what their holders may have, until cancelled."""
-        users = self._connections.users
+        users, own = self._connections.users, self._identities.own
+        connected: Collection[str] = ()
 
         def tokens() -> dict[str, Identity | None]:
+            nonlocal connected
             connected = self._connections.tokens()
             known = self._identities.usable() | self._tokens.known(connected)
             return dict.fromkeys(connected) | known
 
+        def lives(token_uuid: str) -> None:
+            if token_uuid in connected:
+                self._identities.confirm(token_uuid)
+
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(
-                    tokens_watch.follow(nats, self._identities.own, tokens, self._token_gone)
+                    tokens_watch.follow(nats, own, tokens, self._token_gone, lives=lives)
                 )
                 await grants_watch.follow(nats, self._grants, users, self._moved, ready)
         finally:

@@ -27,22 +27,20 @@ class Waiting(Generic[T]):
     def __len__(self) -> int:
         return len(self._arrived)
 
-    def add(self, now: float, one: T) -> int:
-        """Take one that has come now; how many had to be given up for it."""
+    def add(self, now: float, one: T) -> list[T]:
+        """Take one that has come now; those who had to be given up for it."""
         self._arrived.append((now, one))
         given_up = self.forget_late(now)
         if len(self._arrived) > self._limit:
-            self._arrived.popleft()
-            given_up += 1
+            given_up.append(self._arrived.popleft()[1])
         return given_up
 
-    def forget_late(self, now: float) -> int:
-        """Leave out those who have waited too long; how many that were."""
-        count = 0
+    def forget_late(self, now: float) -> list[T]:
+        """Leave out those who have waited too long; who that were."""
+        late = []
         while self._arrived and now - self._arrived[0][0] >= self._patience:
-            self._arrived.popleft()
-            count += 1
-        return count
+            late.append(self._arrived.popleft()[1])
+        return late
 
     def newest(self) -> tuple[float, T]:
         """The one that came last, and when; only while there is one."""

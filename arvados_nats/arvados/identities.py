@@ -59,9 +59,13 @@ _AGAIN_AFTER = (1.0, 4.0, 15.0)
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """How long answers are used, in seconds. `stale` counts from when an answer was given."""
+    """How long answers are used, in seconds. `stale` counts from when an answer was given.
+
+    `confirmed` is more than the minute in which the permission publisher is asked once more.
+    """
 
     known: float = 60.0
+    confirmed: float = 90.0
     refused: float = 10.0
     stale: float = 300.0
 
@@ -71,6 +75,7 @@ class _Answer:
     outcome: Identity | str
     """Who it is, or why there is nobody: no error, which would keep all that its raising saw."""
     at: float = field(default_factory=time.monotonic)
+    confirmed: bool = False
 
     @property
     def age(self) -> float:
@@ -165,6 +170,13 @@ class Identities:
             found[identity.token_uuid] = identity
         return found
 
+    def confirm(self, token_uuid: str) -> None:
+        """The database says that a token in use lives on as it is: Arvados need not be asked when
+        its holder comes back, with all others after a restart of NATS."""
+        for digest in self._digests.get(token_uuid, ()):
+            self._answers[digest] = _Answer(self._answers[digest].outcome, confirmed=True)
+            self._answers.move_to_end(digest)
+
     def forget(self, token_uuid: str) -> None:
         """Drop what is known of a token, also what is being asked right now."""
         self._generation += 1
@@ -185,7 +197,8 @@ class Identities:
             return answer.age < self._lifetimes.refused
         expires = answer.outcome.expires_at
         now = time.time()  # noqa: TID251  (spares a question; the rule looks at the end itself)
-        return answer.age < self._lifetimes.known and (expires is None or expires > now)
+        lifetime = self._lifetimes.confirmed if answer.confirmed else self._lifetimes.known
+        return answer.age < lifetime and (expires is None or expires > now)
 
     async def _ask_once(self, token: Token, address: str | None = None) -> Identity:
         return await self._asking.ask(token.digest, lambda: self._ask_in_turn(token, address))

@@ -1,10 +1,12 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""A few at once; of those who wait the newest is next, and whoever goes `first` before the others.
+"""A few at once, in the order in which they came, and whoever goes `first` before the others.
 
 Whoever asks about a login gives up after a second or two: in a flood the oldest would be asked in
-vain, and nobody be answered in time.
+vain, and nobody be answered in time. So those who have waited for longer than that go last: the
+answer is there when they come back. (The newest first, as it was, some were never asked about while
+others kept coming, though there was time for all.)
 """
 
 from __future__ import annotations
@@ -16,8 +18,12 @@ from collections.abc import AsyncIterator
 
 from arvados_nats.errors import Unavailable
 
-WAITING = 200
+WAITING = 2000
 """Of more that wait the oldest has to go."""
+IN_TIME = 0.8
+"""Seconds of waiting after which whoever asked about a login has little more."""
+
+_Waiting = deque[tuple[float, asyncio.Future[None]]]
 
 
 class Turns:
@@ -26,8 +32,8 @@ class Turns:
     def __init__(self, width: int) -> None:
         self._width = width
         self._under_way = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._first: deque[asyncio.Future[None]] = deque()
+        self._waiting: _Waiting = deque()
+        self._first: _Waiting = deque()
 
     @property
     def waiting(self) -> int:
@@ -43,14 +49,15 @@ class Turns:
         finally:
             self._next()
 
-    async def _turn(self, waiting: deque[asyncio.Future[None]]) -> None:
+    async def _turn(self, waiting: _Waiting) -> None:
         if self._under_way < self._width:
             self._under_way += 1
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting.append(turn)
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        waiting.append((loop.time(), turn))
         if len(waiting) > WAITING:
-            oldest = waiting.popleft()
+            _, oldest = waiting.popleft()
             if not oldest.done():
                 oldest.set_exception(Unavailable("too many questions are waiting: try again"))
         try:
@@ -61,9 +68,20 @@ class Turns:
             raise
 
     def _next(self) -> None:
-        while waiting := self._first or self._waiting:
-            turn = waiting.pop()
+        since = asyncio.get_running_loop().time() - IN_TIME
+        while self.waiting:
+            turn = _next_of(self._first, since) or _next_of(self._waiting, since)
+            turn = turn or (self._first or self._waiting).popleft()[1]
             if not turn.done():
                 turn.set_result(None)
                 return
         self._under_way -= 1
+
+
+def _next_of(waiting: _Waiting, since: float) -> asyncio.Future[None] | None:
+    """The oldest of those who are in time."""
+    for place, (came, turn) in enumerate(waiting):
+        if came >= since:
+            del waiting[place]
+            return turn
+    return None

@@ -56,10 +56,12 @@ async def follow(
     in_use: Callable[[], Mapping[str, Identity | None]],
     gone: Gone,
     *,
+    lives: Callable[[str], None] = lambda _: None,
     refresh: float = REFRESH,
 ) -> NoReturn:
     """Run until cancelled. `in_use` gives the tokens to ask about by uuid, and as whose and with
-    which scopes they are used, if known: one that the database tells otherwise is told `stale`."""
+    which scopes they are used, if known: one that the database tells otherwise is told `stale`, and
+    `lives` is called of one that it tells likewise."""
     wake = asyncio.Event()
 
     async def told(message: Message) -> None:
@@ -83,7 +85,7 @@ async def follow(
         if time.monotonic() >= next_round:
             once, settled, next_round = {*using}, set(), time.monotonic() + refresh
         due = using.keys() - settled
-        answered = await _check(nats, own, {uuid: using[uuid] for uuid in due}, gone)
+        answered = await _check(nats, own, {uuid: using[uuid] for uuid in due}, gone, lives)
         if answered:
             once, settled = due, (settled | (due & once)) & using.keys()
         with contextlib.suppress(TimeoutError):
@@ -121,7 +123,11 @@ async def _ask(nats: Nats, token_uuids: Iterable[str]) -> tuple[dict[str, TokenS
 
 
 async def _check(
-    nats: Nats, own: OwnTokens, tokens: Mapping[str, Identity | None], gone: Gone
+    nats: Nats,
+    own: OwnTokens,
+    tokens: Mapping[str, Identity | None],
+    gone: Gone,
+    lives: Callable[[str], None],
 ) -> bool:
     """Whether there was an answer; acts on it."""
     asked: list[str] = []
@@ -139,6 +145,8 @@ async def _check(
             await gone(token, "expired")
         elif token in stale or _differs(found[token], tokens[token]):
             await gone(token, TOKEN_STALE)
+        elif tokens[token] is not None:
+            lives(token)
     return True
 
 

@@ -193,9 +193,13 @@ async def test_wrong_secrets_for_one_token_go_first_a_few_times(site: Site, alic
         assert (await identities.of(fresh, HERE)).user_uuid == alice.uuid
 
 
-async def test_of_those_who_wait_the_newest_is_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest gives up first anyway; who goes before their turn leaves it to another."""
+@pytest.mark.parametrize("in_time", [3600, -1])
+async def test_of_those_who_wait_the_oldest_is_next(
+    monkeypatch: pytest.MonkeyPatch, in_time: float
+) -> None:
+    """Also of those who come too late; who goes before their turn leaves it to another."""
     monkeypatch.setattr(turns_module, "WAITING", 3)
+    monkeypatch.setattr(turns_module, "IN_TIME", in_time)
     turns, order, first = Turns(1), list[int](), asyncio.Event()
 
     async def ask(number: int) -> None:
@@ -212,8 +216,28 @@ async def test_of_those_who_wait_the_newest_is_next(monkeypatch: pytest.MonkeyPa
     first.set()
     ends = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(end) for end in ends[1:3]] == [Unavailable, Unavailable]
-    assert order == [0, 5, 3]
+    assert order == [0, 3, 5]
     assert (turns._under_way, turns.waiting) == (0, 0)
+
+
+async def test_who_is_still_in_time_is_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a flood the oldest has given up meanwhile, and comes back."""
+    monkeypatch.setattr(turns_module, "IN_TIME", 30)
+    turns, order, first = Turns(1), list[str](), asyncio.Event()
+
+    async def ask(name: str) -> None:
+        async with turns.taken():
+            order.append(name)
+            await first.wait()
+
+    asked = []
+    for name in ("under way", "late", "in time", "last"):
+        asked.append(asyncio.create_task(ask(name)))
+        await asyncio.sleep(0)
+    turns._waiting[0] = (turns._waiting[0][0] - 60, turns._waiting[0][1])
+    first.set()
+    await asyncio.gather(*asked)
+    assert order == ["under way", "in time", "last", "late"]
 
 
 async def test_bad_tokens_push_no_good_one_out(

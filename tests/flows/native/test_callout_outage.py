@@ -120,3 +120,22 @@ async def test_a_thousand_logins_side_by_side_half_of_them_wrong(stack: Stack) -
         assert len([moment for moment in await clients.closed() if not moment]) == len(good)
         await clients.close()
     assert faults.most <= ALL_CALLS
+
+
+@pytest.mark.parametrize("library", ["go", "nats.js", "python3"])
+async def test_who_would_give_up_is_cut_and_not_refused(stack: Stack, library: str) -> None:
+    """nats.go and nats.js end for good with the second refusal, and come back to a server that
+    closed the connection; nats-py, of which the opposite is true, is refused as ever."""
+    newcomer = await stack.sandbox.cluster.user("newcomer")
+    host, _, port = stack.sandbox.nats.url.rpartition("//")[2].rpartition(":")
+    await stack.sandbox.api_tls.stop()
+    try:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        hello = native.login(newcomer.token)
+        writer.write(hello.replace(b'"lang": "bench"', b'"lang": "%b"' % library.encode()))
+        async with asyncio.timeout(30):
+            said = await reader.read()
+    finally:
+        await stack.sandbox.api_tls.start()
+        writer.close()
+    assert (b"-ERR" in said) == (library == "python3")

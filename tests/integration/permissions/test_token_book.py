@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 
 from arvados_nats.arvados import client as arvados_client
-from arvados_nats.arvados.identities import Identities
+from arvados_nats.arvados.identities import Identities, Lifetimes
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import Unavailable
 from arvados_nats.permissions.request_info import Holder
 from arvados_nats.permissions.rule import Identity
@@ -17,6 +20,9 @@ from authcallout.admissions import fingerprint
 from authcallout.connections import Connection, Connections
 from authcallout.revocation import Revocation
 from authcallout.token_cache import TokenCache
+from sandbox.servers import api_server
+from sandbox.api import calls
+from sandbox.api.app import ApiApp
 from sandbox.model.actors import Actor
 from tests.support.worlds.permissions import FAST, PermissionWorld, eventually
 
@@ -97,3 +103,35 @@ async def test_who_cannot_be_asked_about_is_kept_and_asked_about_again(
             await eventually(lambda: len(connections) == 3, "the dead token is found")
 
     assert kept == 4
+
+
+async def test_arvados_is_not_asked_again_about_a_token_in_use(here: PermissionWorld) -> None:
+    """The database says again and again that it lives on as it is, so after a restart of NATS all
+    are back at once; a token that has no connection is asked about anew."""
+    alice, bob = await here.cluster.user("alice"), await here.cluster.user("bob")
+    backend = await calls.backend(here.cluster)
+    async with (
+        here.publishing(FAST, with_events=False),
+        api_server.run(ApiApp(backend)) as api,
+        arvados_client.connect(api.url) as arvados,
+    ):
+        identities = Identities(arvados, here.own, lifetimes=Lifetimes(known=0, confirmed=3600))
+
+        async def asked(actor: Actor) -> int:
+            before = backend.faults.count()
+            await identities.of(Token(actor.token))
+            return backend.faults.count() - before
+
+        await asked(alice)
+        await asked(bob)
+        connections = Connections(here.reader)
+        connections.add(Connection("SERVER", 1), Holder(alice.uuid, str(alice.token_uuid), "x"))
+        revocation = Revocation(connections, identities, here.grants_cache, TokenCache(here.reader))
+        watching = asyncio.create_task(revocation.watch(here.reader, lambda: None))
+        confirmed = identities._answers.values
+        await eventually(lambda: any(one.confirmed for one in confirmed()), "it lives on")
+        assert not await asked(alice)
+        assert await asked(bob)
+        await here.cluster.logout(alice)
+        await eventually(lambda: not identities.usable().get(str(alice.token_uuid)), "it is gone")
+        watching.cancel()

@@ -16,18 +16,18 @@ from authcallout.waiting import Waiting
 def test_the_newest_goes_first_and_the_late_are_left_out() -> None:
     """Whoever waits for longer than clients do is not answered."""
     waiting = Waiting[str](patience=1.0, limit=10)
-    assert waiting.add(0.0, "a") == 0
-    assert waiting.add(0.5, "b") == 0
-    assert waiting.add(1.0, "c") == 1
+    assert waiting.add(0.0, "a") == []
+    assert waiting.add(0.5, "b") == []
+    assert waiting.add(1.0, "c") == ["a"]
     assert waiting.newest() == (1.0, "c")
-    assert waiting.forget_late(1.6) == 1
+    assert waiting.forget_late(1.6) == ["b"]
     assert not waiting
 
 
 def test_no_more_wait_than_there_is_room_for() -> None:
     """The one that came first makes room."""
     waiting = Waiting[int](patience=1.0, limit=3)
-    assert sum(waiting.add(0.0, number) for number in range(5)) == 2
+    assert [late for number in range(5) for late in waiting.add(0.0, number)] == [0, 1]
     assert [waiting.newest()[1] for _ in range(3)] == [4, 3, 2]
 
 
