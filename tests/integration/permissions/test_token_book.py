@@ -20,10 +20,10 @@ from authcallout.admissions import fingerprint
 from authcallout.connections import Connection, Connections
 from authcallout.revocation import Revocation
 from authcallout.token_cache import TokenCache
-from sandbox.servers import api_server
 from sandbox.api import calls
 from sandbox.api.app import ApiApp
 from sandbox.model.actors import Actor
+from sandbox.servers import api_server
 from tests.support.worlds.permissions import FAST, PermissionWorld, eventually
 
 MANY = 1001
