@@ -13,12 +13,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from arvados_nats.errors import Unavailable
+from arvados_nats.errors import BadInput, Unavailable
 
 BATCH_BYTES = 4 * 1024 * 1024
 """Far below what a subscription may hold, since the server sends a page without flow control."""
 
-_EOB, _NOTHING = "204", "404"
+_EOB, _NOTHING, _TOO_MANY = "204", "404", "413"
+
+
+class Headers(dict[str, str]):
+    """Of one message. `size` is what they took: of a name that came twice only the last is here."""
+
+    size = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,12 @@ class StoredMessage:
     time: str
     headers: Mapping[str, str]
     data: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of all of it, as near as they are known."""
+        of_headers = self.headers.size if isinstance(self.headers, Headers) else 0
+        return len(self.data) + of_headers
 
 
 Page = tuple[list[StoredMessage], int]
@@ -43,6 +55,8 @@ def parse(headers: Mapping[str, str], data: bytes) -> StoredMessage | None:
         status = headers.get("Status")
         if status in (_EOB, _NOTHING):
             return None
+        if status == _TOO_MANY:
+            raise BadInput("the stream has messages of too many subjects to give the last of each")
         raise Unavailable(f"direct get: {status} {headers.get('Description', '')}")
     return StoredMessage(
         sequence=int(sequence),

@@ -15,13 +15,13 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
-from typing import Any
 
 import nats.aio.client
 import nats.errors
 import nats.protocol.parser
 
 from arvados_nats.errors import said
+from arvados_nats.nats.history import Headers
 
 logger = logging.getLogger(__name__)
 
@@ -106,18 +106,20 @@ class Client(nats.aio.client.Client):
             self._setup_nkeys_connect()
         return super()._connect_command()
 
-    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+    async def _process_headers(self, headers: bytes | None) -> Headers | None:
         """As the library does for what a server writes: of a name that comes twice, the last."""
         return parse_headers(headers) if headers else None
 
 
-def parse_headers(headers: bytes) -> dict[str, str]:
+def parse_headers(headers: bytes) -> Headers:
     """The headers of a message, and a status as `Status` and `Description`."""
     first, _, lines = headers.partition(b"\r\n")
     status, _, description = first.removeprefix(_VERSION).strip().partition(b" ")
-    found: dict[str, Any] = {}
+    found = Headers()
+    found.size = len(headers)
     if status.isdigit():
         found["Status"] = status.decode()
         if description:
             found["Description"] = description.decode(errors="replace")
-    return {**found, **nats.aio.client.Client._parse_header_lines(lines)}
+    found.update(nats.aio.client.Client._parse_header_lines(lines))
+    return found

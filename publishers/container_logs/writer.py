@@ -32,6 +32,8 @@ _ACK_SECONDS = 3.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 2.0
 _MAX_FILES = 256
 """Files of one container that are looked up at its end; crunch-run writes about ten."""
+_MAX_OTHERS = 1000
+"""Messages of a subject looked at for the last one of a file: a container may store any number."""
 
 _EXPECTED_LAST = "Nats-Expected-Last-Subject-Sequence"
 _EXPECTED_STREAM = "Nats-Expected-Stream"
@@ -61,6 +63,8 @@ class LogWriter:
         self._created = created
         self._nats = nats
         self._sequences: dict[str, int] = {}
+        self._ours: dict[str, int] = {}
+        """By the name of a file, the sequence before which none of its messages is the last."""
 
     async def last(self, file: str) -> Stored:
         """Where a file stands in the stream; later writes build on this."""
@@ -70,13 +74,24 @@ class LogWriter:
         if message is None:
             return Stored()
         last = _read(message, file)
-        return last if last is not None else await self._last_among_others(subject, file)
+        if last is not None:
+            return last
+        found = await self._last_among_others(subject, file)
+        if found is None:
+            found = log_file.stored_rubbish(message.sequence)
+        self._ours[file] = found.sequence
+        return found
 
-    async def _last_among_others(self, subject: str, file: str) -> Stored:
-        """For two names that make the same subject, such as `a.b` and `a_b`."""
-        found = Stored()
-        async for message in self._nats.history(streams.LOGS, subject):
+    async def _last_among_others(self, subject: str, file: str) -> Stored | None:
+        """For two names that make the same subject, such as `a.b` and `a_b`; None where there are
+        too many messages to look at."""
+        found, count = Stored(), 0
+        first = self._ours.get(file) or 1
+        async for message in self._nats.history(streams.LOGS, subject, first=first):
             found = _read(message, file) or found
+            count += 1
+            if count == _MAX_OTHERS:
+                return None
         return found
 
     async def append(self, chunk: Chunk) -> None:
@@ -88,7 +103,7 @@ class LogWriter:
         while True:
             ack = await self._try(chunk.subject, chunk.data, chunk.headers)
             if ack is not None:
-                self._sequences[chunk.subject] = ack["seq"]
+                self._sequences[chunk.subject] = self._ours[chunk.file] = ack["seq"]
                 break
             log_metrics.RETRIES.inc()
             if await self._is_stored(chunk):

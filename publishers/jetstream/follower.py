@@ -41,7 +41,7 @@ class StreamFollower:
         if stored is None:
             return
         self._heard.append(stored)
-        self._heard_bytes += len(stored.data)
+        self._heard_bytes += stored.size
         if self._heard_bytes > _KEPT_BYTES:
             self._heard, self._heard_bytes, self._reread = [], 0, True
         self._news.set()

@@ -33,8 +33,6 @@ _AT_ONCE = 100
 """Senders that make room at one look."""
 _LOOKS = 64
 """Looks at the stream while it takes max_bytes."""
-_FRAME = 200
-"""Bytes of a stored message beside its data, or so."""
 _SENDER = 2
 
 
@@ -66,11 +64,10 @@ class Room:
     async def taken(self, batch: Sequence[StoredMessage]) -> None:
         """Count what was stored, and make room if it is time to."""
         for message in batch:
-            size = len(message.data) + _FRAME
             volume = self._volumes[message.subject.split(".")[_SENDER]]
             volume.messages += 1
-            volume.bytes += size
-            self._since_look += size
+            volume.bytes += message.size
+            self._since_look += message.size
         if self._since_look * _LOOKS >= self._limit:
             self._since_look = 0
             await self._look()

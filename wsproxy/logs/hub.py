@@ -46,6 +46,8 @@ _EARLY = 200
 them is read from the stream."""
 _ASK_SECONDS = 5.0
 """Arvados is asked about the container of a hub at most this often."""
+MOST_FILES = 100
+"""Of one container; crunch-run writes about ten, and a container may name any."""
 _ASK_AT_MOST = 3
 """Logins with whose tokens it is tried at one time."""
 
@@ -160,7 +162,7 @@ class LogHub:
         ends = [(sequence, end) for sequence, end in starts if isinstance(end, ContainerEnd)]
         end_at = ends[0][0] if ends else self._looked
         for sequence, parsed in starts:
-            if isinstance(parsed, Chunk) and sequence <= end_at:
+            if isinstance(parsed, Chunk) and sequence <= end_at and self._has_room(parsed.file):
                 file = self._file(parsed.file)
                 file.apply(file.frontier.begin(parsed, sequence))
         for _, end in ends:
@@ -212,10 +214,13 @@ class LogHub:
             self._accept(parsed, sequence, previous)
 
     def _accept(self, chunk: Chunk, sequence: int, previous: int | None) -> None:
-        if self.end is None:
+        if self.end is None and self._has_room(chunk.file):
             self._heard_at = asyncio.get_running_loop().time()
             file = self._file(chunk.file)
             file.apply(file.frontier.accept(chunk, sequence, previous))
+
+    def _has_room(self, name: str) -> bool:
+        return name in self.files or len(self.files) < MOST_FILES
 
     def _file(self, name: str) -> LogFile:
         file = self.files.get(name)

@@ -22,7 +22,8 @@ from wsproxy.logs.place import LogPlace
 _PAGE_MESSAGES = 500
 _PAGE_BYTES = 256 * 1024
 _PLACES = 20_000
-
+_TRIES = 20
+"""Messages that are no chunk of the file, looked at one by one: a container may store any."""
 
 _Key = tuple[str, str, LogPlace]
 
@@ -39,12 +40,22 @@ class StoredLogs:
         self._places.clear()
 
     async def last(self, container: str) -> list[tuple[int, Chunk | ContainerEnd]]:
-        """The last message of each file of a container, and its end, with sequence numbers."""
-        question = {"multi_last": [subjects.logs_of(container)], "batch": 1000}
-        found, _ = await self._nats.page(streams.LOGS, question)
+        """The last message of each file of a container, and its end, with sequence numbers.
+
+        Where it has named too many, of those that Arvados itself writes.
+        """
+        try:
+            found = await self._last_of(subjects.logs_of(container))
+        except BadInput:
+            usual = (log_chunks.END_TOKEN, *log_chunks.USUAL_FILES)
+            found = await self._last_of(*(subjects.log(container, name) for name in usual))
         return [
             (stored.sequence, parsed) for stored in found if (parsed := _parse(stored)) is not None
         ]
+
+    async def _last_of(self, *patterns: str) -> list[StoredMessage]:
+        found, _ = await self._nats.page(streams.LOGS, {"multi_last": patterns, "batch": 1000})
+        return found
 
     async def newer(self, container: str, sequence: int) -> bool:
         """Whether anything of a container was stored after `sequence`."""
@@ -117,8 +128,11 @@ class StoredLogs:
         return low[0]
 
     async def _chunk(self, subject: str, file: str, first: int) -> tuple[int, Chunk] | None:
-        """The first chunk of the file at or after a sequence number."""
-        while (stored := await self._nats.next(streams.LOGS, subject, first)) is not None:
+        """The first chunk of the file at or after a sequence number, unless it is far from it."""
+        for _ in range(_TRIES):
+            stored = await self._nats.next(streams.LOGS, subject, first)
+            if stored is None:
+                return None
             chunk = _parse(stored)
             if isinstance(chunk, Chunk) and chunk.file == file:
                 return stored.sequence, chunk

@@ -1,12 +1,14 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Epochs, offsets and sizes that a container makes up, and those who read its log."""
+"""Epochs, offsets, sizes and names that a container makes up, and those who read its log."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -15,13 +17,18 @@ from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
 from arvados_nats.contract.log_chunks import MAX_COUNT, Chunk, ContainerEnd, FileEnd
+from publishers.container_logs.writer import LogWriter
+from sandbox.raw_rows import new_uuid
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
 from tests.support.log_readers import join, publish
 from tests.support.worlds.logs import World, open_world
 from wsproxy.logs.consumer import Selection
+from wsproxy.logs.hub import MOST_FILES
 from wsproxy.logs.hubs import LogHubs
+from wsproxy.logs.place import LogPlace
 from wsproxy.logs.saved import Access
+from wsproxy.logs.stored import StoredLogs
 
 
 @pytest.fixture
@@ -33,8 +40,8 @@ async def world(
         yield world
 
 
-@pytest.fixture
-async def hubs(world: World) -> AsyncIterator[LogHubs]:
+@asynccontextmanager
+async def proxy(world: World) -> AsyncIterator[LogHubs]:
     """The hubs of one wsproxy."""
     async with arvados_client.connect(world.api.url) as arvados:
         hubs = LogHubs(world.nats, arvados)
@@ -43,6 +50,12 @@ async def hubs(world: World) -> AsyncIterator[LogHubs]:
         yield hubs
         task.cancel()
         await asyncio.wait([task])
+
+
+@pytest.fixture
+async def hubs(world: World) -> AsyncIterator[LogHubs]:
+    async with proxy(world) as hubs:
+        yield hubs
 
 
 @pytest.mark.parametrize("begin", [(0, 0), (1, 7), (1000, 0)])
@@ -76,3 +89,63 @@ async def test_an_end_by_its_header_is_none(hubs: LogHubs, world: World) -> None
     await publish(world.nats, Chunk(job.uuid, "a", 0, 0, b"after\n"))
     await peer.received.until(lambda: peer.received.content("a") == b"after\n")
     assert not peer.received.of("end")
+
+
+async def junk(world: World, subject: str, count: int, file: str = "a_b") -> None:
+    """Chunks of another file whose name makes the same subject."""
+    headers = Chunk("", file, 0, 0, b"").headers
+    del headers["Nats-Msg-Id"]
+    acks = [await world.nats.publish_stored(subject, b"x", headers) for _ in range(count)]
+    await asyncio.gather(*acks)
+
+
+def heard(world: World) -> int:
+    """Messages that the connection has had so far."""
+    return int(world.nats._client.stats["in_msgs"])
+
+
+async def test_a_writer_finds_its_place_among_any_number_of_other_files(world: World) -> None:
+    """It begins another epoch where it would have to read all of them, and asks no more later."""
+    chunk = Chunk(new_uuid("dz642"), "a.b", 0, 0, b"one\n")
+    await junk(world, chunk.subject, 3000)
+    before = heard(world)
+    writer = LogWriter(world.nats, chunk.container_uuid)
+    last = await writer.last("a.b")
+    assert last.epoch == last.sequence == 3000
+    chunk = dataclasses.replace(chunk, epoch=3001)
+    await writer.append(chunk)
+    await junk(world, chunk.subject, 10)
+    assert heard(world) - before < 1500
+    before = heard(world)
+    assert (await writer.last("a.b")).holds(chunk)
+    assert heard(world) - before < 100
+
+
+async def test_a_reader_goes_past_other_files_in_long_strides(world: World) -> None:
+    """Not one by one."""
+    chunk = Chunk(new_uuid("dz642"), "a.b", 0, 0, b"one\n")
+    await junk(world, chunk.subject, 300)
+    await publish(world.nats, chunk)
+    before = world.nats._client.stats["out_msgs"]
+    page = await StoredLogs(world.nats).page(chunk.container_uuid, "a.b", LogPlace(0, 0))
+    assert [found for _, found in page.chunks] == [chunk]
+    assert world.nats._client.stats["out_msgs"] - before < 100
+
+
+async def test_a_container_names_any_number_of_files(hubs: LogHubs, world: World) -> None:
+    """Its readers are shown some of them, also those who come later, and others' as ever."""
+    access = Access(Token(world.cluster.config.system_root_token))
+    job = await world.job()
+    stdout = Chunk(job.uuid, "stdout.txt", 0, 0, b"one\n")
+    await publish(world.nats, stdout)
+    hub = hubs.open(job.uuid)
+    peer = join(hub, access=access)
+    await peer.received.until(lambda: peer.received.content("stdout.txt") == b"one\n")
+    for number in range(1100):
+        await publish(world.nats, Chunk(job.uuid, f"f{number}", 0, 0, b"x"))
+    await publish(world.nats, dataclasses.replace(stdout, offset=4, data=b"two\n"))
+    await peer.received.until(lambda: peer.received.content("stdout.txt") == b"one\ntwo\n")
+    assert len(hub.files) == MOST_FILES
+    async with proxy(world) as others:
+        late = join(others.open(job.uuid), access=access)
+        await late.received.until(lambda: late.received.content("stdout.txt") == b"one\ntwo\n")

@@ -34,8 +34,9 @@ async def nats(fresh_nats: NatsServer, keys_folder: Path) -> AsyncIterator[Nats]
         yield nats
 
 
-async def _store(nats: Nats, sender: str, file: str, size: int) -> None:
-    await (await nats.publish_stored(subjects.log(sender, file), bytes(size), {}))
+async def _store(nats: Nats, sender: str, file: str, size: int, beside: str = "") -> None:
+    headers = {"Beside": beside} if beside else {}
+    await (await nats.publish_stored(subjects.log(sender, file), bytes(size), headers))
 
 
 async def _count(nats: Nats, sender: str) -> int:
@@ -44,11 +45,15 @@ async def _count(nats: Nats, sender: str) -> int:
     return sum((info["state"].get("subjects") or {}).values())
 
 
-@pytest.mark.parametrize(("flooders", "files"), [(1, 1), (1, 500), (40, 1)])
+@pytest.mark.parametrize(
+    ("flooders", "files", "size", "beside"),
+    [(1, 1, 60_000, 0), (1, 500, 60_000, 0), (40, 1, 60_000, 0), (1, 1, 0, 60_000)],
+)
 async def test_a_flood_pushes_out_its_own_and_nobody_elses(
-    nats: Nats, flooders: int, files: int
+    nats: Nats, flooders: int, files: int, size: int, beside: int
 ) -> None:
-    """Three times the stream, in one file, in many, or of many; the others' bytes are all there."""
+    """Three times the stream, in one file, in many, of many, or in headers; the others' bytes are
+    all there."""
     others = [new_uuid("dz642") for _ in range(80)]
     flood = [new_uuid("dz642") for _ in range(flooders)]
     room = Room(nats, streams.LOGS, subjects.LOGS)
@@ -58,7 +63,8 @@ async def test_a_flood_pushes_out_its_own_and_nobody_elses(
             for number in range(10):
                 await _store(nats, sender, f"{number}", 1000)
         for number in range(3 * LIMITS.max_bytes // 60_000):
-            await _store(nats, flood[number % flooders], f"{number % files}", 60_000)
+            sender = flood[number % flooders]
+            await _store(nats, sender, f"{number % files}", size, "x" * beside)
         assert [await _count(nats, sender) for sender in others] == [10] * len(others)
         left = [await _count(nats, sender) for sender in flood]
         assert min(left) > 0
