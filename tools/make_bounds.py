@@ -21,6 +21,7 @@ from authcallout import admissions, connections
 from authcallout.settings import Settings as CalloutSettings
 from wsproxy.log_folder import ahead, folder, readers
 from wsproxy.log_folder import routes as log_folder
+from wsproxy.logs import hub
 from wsproxy.logs import search as log_search
 from wsproxy.native_api import answers, reply
 from wsproxy.page import processes, search, site
@@ -297,11 +298,11 @@ def _nats() -> list[Bounds]:
             "-",
             f"{connections.PER_CONTAINER} connections",
             "-",
-            f"{_size(log_chunks.MAX_CHUNK_BYTES)} a chunk",
+            f"{_size(log_chunks.MAX_CHUNK_BYTES)} a chunk; {hub.MOST_FILES} files for its readers",
             "refused by the stream; passed over and counted",
         ),
         Bounds(
-            "a machine's seed",
+            "a machine's key",
             "system log subjects",
             f"{_size(streams.MAX_SYSTEM_RECORD)} with its headers",
             "-",

@@ -13,7 +13,7 @@ ARVADOS  streams and our services, one trust zone
 SENDERS  who adds to one stream: containers with their own token, machines with their system log
 USERS    everybody who comes with an Arvados token: hears the live tree, publishes nothing at all
 REQUESTS the same people asking: services alone, so that no answer is heard as an event
-No configured user in the last two, and JetStream in ARVADOS alone.
+No configured user in the last three, and JetStream in ARVADOS alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from arvados_nats.contract import streams, subjects
 from arvados_nats.contract.accounts import ARVADOS, AUTH, REQUESTS, SENDERS, SYS, USERS
 from arvados_nats.nats.conf_text import GIB, KIB, MIB, Size
 
-STATIC_USERS = ("callout", "callout-service", "publisher", "wsproxy", "system-logs", "sys")
+STATIC_USERS = ("callout", "callout-service", "publisher", "wsproxy", "sys")
 """Identities that log in by nkey, without the callout: they work while it is down."""
 
 
@@ -112,7 +112,6 @@ def accounts(public: Mapping[str, str], limits: AccountLimits) -> dict[str, Any]
                 "max_subscriptions": limits.user_subscriptions,
                 "max_payload": Size(limits.sender_payload),
             },
-            "users": _users(public, "system-logs", permissions=_system_log_permissions()),
             "imports": [{"service": {"account": ARVADOS, "subject": subject}} for subject in _SENT],
         },
         USERS: {
@@ -152,18 +151,6 @@ def _callout_permissions() -> dict[str, Any]:
         "subscribe": ["$SYS.REQ.USER.AUTH"],
         "publish": {"deny": [">"]},
         "allow_responses": {"max": 1, "expires": "5s"},
-    }
-
-
-def _system_log_permissions() -> dict[str, Any]:
-    """It may append to this one stream and read the last records. Each machine should have a key
-    of its own instead, made from it, which the callout lets in (`service.machine_keys`)."""
-    return {
-        "publish": [
-            f"{subjects.SYSTEM_LOGS}.>",
-            f"$JS.API.DIRECT.GET.{streams.SYSTEM_LOGS}.{subjects.SYSTEM_LOGS}.>",
-        ],
-        "subscribe": [f"{subjects.inbox_prefix('system-logs')}.>"],
     }
 
 

@@ -53,10 +53,11 @@ ROLES: Mapping[str, Kind] = {
     "xkey": Kind.CURVE,
     "routes": Kind.USER,
 }
-"""Every identity: the callout service in account AUTH and again in ARVADOS, the publishers,
-wsproxy and the machines that send their system logs in ARVADOS, the one that cuts connections in
-SYS; the key that signs user JWTs, and the key that the servers seal callout requests to. The seed
-`routes` is no login: it is the password that the servers of a cluster show each other."""
+"""Every identity: the callout service in account AUTH and again in ARVADOS, the publishers and
+wsproxy in ARVADOS, the one that cuts connections in SYS; the key that signs user JWTs, and the key
+that the servers seal callout requests to. Two seeds are no logins: of `system-logs` the keys of
+machines are made (`machine_keys`), and `routes` is the password that the servers of a cluster show
+each other."""
 
 
 NEXT, FORMER = ".next", ".former"

@@ -49,7 +49,7 @@ _GOOD = 10
 _SERVICES = ("publishers", "authcallout", "wsproxy")
 
 
-async def _plan(fan: Ours, services: Stack, logins_per_second: float) -> Plan:
+async def _plan(fan: Ours, services: Stack, options: argparse.Namespace) -> Plan:
     cluster, users = fan.world.sandbox.cluster, fan.world.users
     request = await cluster.container_request("hostile", owner=users[0])
     container = await cluster.run(request)
@@ -60,7 +60,8 @@ async def _plan(fan: Ours, services: Stack, logins_per_second: float) -> Plan:
         container_token=token,
         container_subject=f"{subjects.LOGS}.{container.uuid}.stdout_txt",
         tokens=[users[n % len(users)].token for n in range(_REPEATERS)],
-        logins_per_second=logins_per_second,
+        logins_per_second=options.logins / options.seconds,
+        only=options.only,
     )
 
 
@@ -188,7 +189,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         pids, memory = _pids(services), {}
         for name, pid in pids.items():
             memory[name] = processes.resident(pid)
-        plan = await _plan(scene.fan, services, options.logins / options.seconds)
+        plan = await _plan(scene.fan, services, options)
         good = _GoodLogins(scene.fan, services)
         settle = min(options.settle, options.seconds / 2)
         async with _attack(plan, done) as attackers:
@@ -230,6 +231,7 @@ def main(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--rate", type=float, default=100.0, help="rows a second")
     parser.add_argument("--logins", type=int, default=10_000, help="junk logins during the attack")
+    parser.add_argument("--only", nargs="*", default=[], help="attacks, by name; else all")
     parser.add_argument("--alone", type=float, default=20.0, help="seconds before, and after")
     parser.add_argument("--seconds", type=float, default=100.0, help="seconds of the attack")
     parser.add_argument("--settle", type=float, default=10.0, help="of them, counted apart")

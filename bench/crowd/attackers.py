@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -44,6 +45,8 @@ class Plan(msgspec.Struct):
     """Good ones, to be sent again and again over one socket each."""
     logins_per_second: float
     fragment_bytes_per_second: float = 5.0 * MIB
+    only: list[str] = []
+    """Names of attacks; none for all."""
 
 
 Lines = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -93,14 +96,17 @@ class Attack:
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(_FLOODERS):
-                tasks.create_task(self._again(self._fragments))
-                tasks.create_task(self._again(self._pings))
-            for token in self._plan.tokens:
-                tasks.create_task(self._again(lambda token=token: self._repeat(token)))  # type: ignore[misc]
-            tasks.create_task(self._again(self._filters))
-            tasks.create_task(self._again(self._chunk))
-            tasks.create_task(self._logins(tasks))
+            kinds: dict[str, list[Callable[[], Awaitable[None]]]] = {
+                "fragments": [self._fragments] * _FLOODERS,
+                "pings": [self._pings] * _FLOODERS,
+                "auths": [functools.partial(self._repeat, token) for token in self._plan.tokens],
+                "filters": [self._filters],
+                "chunks": [self._chunk],
+                "logins": [functools.partial(self._logins, tasks)],
+            }
+            for kind in self._plan.only or kinds:
+                for attack in kinds[kind]:
+                    tasks.create_task(self._again(attack))
 
     async def _again(self, attack: Callable[[], Awaitable[None]]) -> None:
         """Come back each time that one is thrown out."""

@@ -13,8 +13,9 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import click
@@ -23,8 +24,7 @@ from pydantic import Field
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ConfigError
 from arvados_nats.nats import client as nats_client
-from arvados_nats.nats.client import Secret
-from arvados_nats.service import machine_keys, ops, process
+from arvados_nats.service import keys, machine_keys, ops, process
 from arvados_nats.service.ops import Health
 from arvados_nats.service.settings import NatsSettings, OpsSettings
 from publishers.pipes.pipe import Pipe
@@ -73,7 +73,15 @@ def system_logs_command(piped: bool) -> None:
 async def send(settings: SystemLogSettings, *, piped: bool = False, source: int = 0) -> None:
     """Send the journal until cancelled, or the file descriptor `source` to its end."""
     health = Health()
-    seed, token, inbox_prefix = _login(settings)
+    host = subjects.file_token(settings.system_log_host)
+    connect = partial(
+        nats_client.connect,
+        settings.nats_servers,
+        name=f"arvados-nats system-logs {settings.system_log_host}",
+        token=_key(settings, host),
+        inbox_prefix=subjects.inbox_prefix(f"{IDENTITY}-{host}"),
+        ca_file=settings.nats_ca_file,
+    )
     places = PlaceFile(settings.system_log_state)
     async with AsyncExitStack() as exits, asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(
@@ -87,35 +95,34 @@ async def send(settings: SystemLogSettings, *, piped: bool = False, source: int 
             tasks.create_task(pipe.fill(source))
             lines = PipeLines(pipe, places.place.source)
         attempts = Attempts(health, "system logs")
-        async with nats_client.connect(
-            settings.nats_servers,
-            name=f"arvados-nats system-logs {settings.system_log_host}",
-            seed=seed,
-            token=token,
-            inbox_prefix=inbox_prefix,
-            ca_file=settings.nats_ca_file,
-        ) as nats:
-            await Sender(nats, settings.system_log_host, places, attempts).run(lines)
+        # Also where nobody is there yet who knows our key: what a pipe says is kept meanwhile.
+        nats = await attempts.until_done(lambda: exits.enter_async_context(connect()))
+        await Sender(nats, settings.system_log_host, places, attempts).run(lines)
         serving.cancel()
 
 
-def _login(settings: SystemLogSettings) -> tuple[Secret, Secret, str]:
-    """Seed or token, and inbox: with the machine's own key, or what all keys are made from."""
+def _key(settings: SystemLogSettings, host: str) -> Callable[[], str]:
+    """The machine's own, which a machine that has the seed of all makes for itself."""
     secret = settings.living_seed(IDENTITY)
-    host = machine_keys.named(secret())
-    if host is None:
+    named = machine_keys.named(secret())
+    if named is None:
         logger.warning(
-            "this machine has the seed of all machines and can write as each of them: give it"
-            " a key of its own, `arvados-nats keys machine`",
+            "this machine has the seed that the keys of all machines are made from: unless it is"
+            " the one that makes them, give it a key of its own, `arvados-nats keys machine`",
             extra={"action": "system_logs.shared_seed"},
         )
-        return secret, None, subjects.inbox_prefix(IDENTITY)
-    if host != subjects.file_token(settings.system_log_host):
+    elif named != host:
         raise ConfigError(
-            f"the key in {settings.keys_dir} is that of {host}, and not of"
+            f"the key in {settings.keys_dir} is that of {named}, and not of"
             f" {settings.system_log_host}: make one with `arvados-nats keys machine`"
         )
-    return None, secret, subjects.inbox_prefix(f"{IDENTITY}-{host}")
+
+    def key() -> str:
+        text = secret()
+        is_key = machine_keys.named(text) is not None
+        return text if is_key else machine_keys.make(keys.parse_seed(text), host)
+
+    return key
 
 
 @contextmanager

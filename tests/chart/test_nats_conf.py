@@ -33,7 +33,6 @@ VARIABLES = {
     "callout-service": "CALLOUT_SERVICE_USER",
     "publisher": "PUBLISHER_USER",
     "wsproxy": "WSPROXY_USER",
-    "system-logs": "SYSTEM_LOGS_USER",
     "sys": "SYS_USER",
     "issuer": "CALLOUT_ISSUER",
     "xkey": "CALLOUT_XKEY",

@@ -10,6 +10,7 @@ import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
@@ -21,7 +22,7 @@ from arvados_nats.contract import log_chunks, streams, subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats import accounts_config
 from arvados_nats.nats import client as nats_client
-from arvados_nats.service import door
+from arvados_nats.service import door, keys, machine_keys
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 from tests.support.clients import raw_socket as raw
@@ -342,11 +343,11 @@ async def container(world: World) -> None:
         assert client.cuts or answer.exception() is not None
 
 
-async def too_large(world: World, seed: str, subject: str, size: int) -> None:
+async def too_large(world: World, subject: str, size: int, **login: Any) -> None:
     """A larger message is not stored: it is refused, or the connection ended for it."""
     where = world.stack.sandbox
     cuts: list[bool] = []
-    async with nats_client.connect([where.nats.url], name="test", seed=where.seed(seed)) as nats:
+    async with nats_client.connect([where.nats.url], name="test", **login) as nats:
         nats.on_change(cuts.append)
         answer = await nats.publish_stored(subject, bytes(size + 1), {})
         await until(lambda: answer.done() or cuts, "refused, or the connection ended")
@@ -356,13 +357,16 @@ async def too_large(world: World, seed: str, subject: str, size: int) -> None:
 async def machine(world: World) -> None:
     """The stream has a largest record."""
     subject = f"{subjects.SYSTEM_LOGS}.host.unit"
-    await too_large(world, "system-logs", subject, streams.MAX_SYSTEM_RECORD)
+    seed = keys.parse_seed(world.stack.sandbox.seed("system-logs"))
+    key = machine_keys.make(seed, "host")
+    await too_large(world, subject, streams.MAX_SYSTEM_RECORD, token=key)
 
 
 async def trusted(world: World) -> None:
     """So has every stream, whoever writes."""
     subject = f"{subjects.EVENTS}.collection.zzzzz-4zz18-000000000000000.update"
-    await too_large(world, "publisher", subject, streams.MAX_EVENT)
+    seed = world.stack.sandbox.seed("publisher")
+    await too_large(world, subject, streams.MAX_EVENT, seed=seed)
 
 
 Walk = Callable[[World], Awaitable[None]]
@@ -384,7 +388,7 @@ WALKS: dict[tuple[str, str], Walk] = {
     (USER, "live subjects"): live,
     (USER, "requests"): native_requests,
     ("a container's own token", "its own log's subjects"): container,
-    ("a machine's seed", "system log subjects"): machine,
+    ("a machine's key", "system log subjects"): machine,
     ("an admin, a service", "account ARVADOS"): trusted,
 }
 

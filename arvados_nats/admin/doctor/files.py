@@ -140,7 +140,7 @@ def _server_keys(server: Unit, services: list[Service]) -> Iterator[Finding]:
     strange = [
         f"{role} ({seed.public})"
         for service in services
-        for role in (*service.kind.logins, *service.kind.others)
+        for role in service.kind.seeds
         if service.name != "system-logs"
         and (seed := keys.parse_seed(service.settings.seed(role))).public not in text
     ]

@@ -37,6 +37,10 @@ class Kind:
     others: tuple[str, ...] = ()
     """Seeds that it needs for something else."""
 
+    @property
+    def seeds(self) -> tuple[str, ...]:
+        return (*self.logins, *self.others)
+
 
 KINDS: Mapping[str, Kind] = {
     "publishers": Kind("publishers.settings:Settings", ("publisher",)),
@@ -44,7 +48,7 @@ KINDS: Mapping[str, Kind] = {
         "authcallout.settings:Settings", ("callout", "callout-service", "sys"), ("issuer", "xkey")
     ),
     "wsproxy": Kind("wsproxy.settings:Settings", ("wsproxy",)),
-    "system-logs": Kind("publishers.system_logs.cli:SystemLogSettings", ("system-logs",)),
+    "system-logs": Kind("publishers.system_logs.cli:SystemLogSettings", (), ("system-logs",)),
 }
 _OPTIONAL = {"system-logs"}
 """On the machines where somebody has enabled it, wherever a package has laid its unit."""
@@ -121,7 +125,7 @@ def _mend(error: ConfigError) -> str:
 def _of_this_process() -> tuple[list[Service], list[Finding]]:
     """In a pod, or wherever somebody has set the environment of one service."""
     folder = Path(os.environ.get("ARVADOS_NATS_KEYS_DIR", "/etc/arvados-nats/keys"))
-    here = [name for name, kind in KINDS.items() if (folder / f"{kind.logins[0]}.nk").exists()]
+    here = [name for name, kind in KINDS.items() if (folder / f"{kind.seeds[0]}.nk").exists()]
     if not here:
         text = f"nothing of ours is here: no unit, and no seed in {folder}"
         return [], [wrong("this machine", text, _INIT, here=True)]
@@ -141,7 +145,7 @@ def _load(name: str, environment: Mapping[str, str]) -> Any:
     """The service's own settings, seeds included; ConfigError for what it would end with."""
     settings = process.load(lambda: _made(name, environment))
     kind = KINDS[name]
-    for seed in (*kind.logins, *kind.others):
+    for seed in kind.seeds:
         settings.seed(seed)
     return settings
 

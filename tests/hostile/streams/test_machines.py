@@ -22,6 +22,7 @@ from publishers.system_logs import cli as system_logs_cli
 from publishers.system_logs.cli import SystemLogSettings
 from sandbox.model.records import random_name
 from sandbox.stack import Stack
+from tests.support.clients.native import until
 
 
 def hosts() -> tuple[str, str]:
@@ -31,6 +32,7 @@ def hosts() -> tuple[str, str]:
 
 
 SYSLOG = subjects.SYSTEM_LOGS
+CHANGES = ("INFO", "UPDATE", "PURGE", "DELETE")
 
 
 def key(stack: Stack, host: str) -> str:
@@ -114,7 +116,9 @@ async def test_a_machine_writes_and_reads_as_itself_alone(
             (f"{get}.{subjects.system_logs_of(other)}", b""),
             (f"{get}.{SYSLOG}.>", b""),
             (f"{get}.{SYSLOG}.*.u", b""),
-            (f"$JS.API.STREAM.INFO.{streams.SYSTEM_LOGS}", b""),
+            *((f"$JS.API.STREAM.{call}.{streams.SYSTEM_LOGS}", b"{}") for call in CHANGES),
+            ("$JS.API.INFO", b""),
+            (f"{subjects.GRANTS_CHANGED}.x", b"forged"),
             (subjects.system_log(other, "u"), b"forged"),
             (subjects.log("zzzzz-dz642-000000000000000", "x"), b"forged"),
         ):
@@ -139,6 +143,18 @@ async def test_a_forged_key_lets_nobody_in(stack: Stack, kind: str) -> None:
             [stack.sandbox.nats.url], name="forger", token=forged, timeout=10
         ):
             pass
+
+
+async def test_a_machine_waits_until_its_key_is_known(stack: Stack, tmp_path: Path) -> None:
+    """What its pipe says meanwhile is kept: a refusal may mean that nobody is there to decide."""
+    host, _ = hosts()
+    wrong = machine_keys.make(keys.generate(keys.Kind.USER), host)
+    chosen = settings(stack, tmp_path, wrong, host)
+    sending = asyncio.create_task(piped(chosen, b'{"message": "one"}\n'))
+    pipe = tmp_path / "state" / "pipe"
+    await until(lambda: any(path.stat().st_size for path in pipe.glob("*")), "the line is kept")
+    (tmp_path / "keys" / "system-logs.nk").write_text(f"{key(stack, host)}\n")
+    await sending
 
 
 async def test_a_key_of_another_machine_is_told_at_the_start(stack: Stack, tmp_path: Path) -> None:

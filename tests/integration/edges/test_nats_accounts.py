@@ -249,7 +249,7 @@ async def test_nobody_can_have_the_server_or_a_service_speak_for_them(
     heard: list[str] = []
     victims = await _victims(world, heard)
     sender = (
-        await world.service("system-logs", "_INBOX_system-logs")
+        await world.user(world.machine_key("host"), "_INBOX_system-logs-host")
         if who == "machine"
         else await world.user(who)
     )

@@ -26,7 +26,8 @@ from nats.aio.msg import Msg
 
 from arvados_nats.contract import accounts, streams
 from arvados_nats.nats import accounts_config
-from arvados_nats.service import keys
+from arvados_nats.service import keys, machine_keys
+from authcallout import admissions
 from authcallout.admissions import USER_INFO
 from sandbox.servers import nats_server as sandbox
 
@@ -83,7 +84,21 @@ def _unpadded(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
-def _answerer(folder: Path) -> Callable[[Msg], Awaitable[None]]:
+def _grant(token: str) -> dict[str, Any]:
+    """Of a machine's key what the product gives it."""
+    host = machine_keys.named(token)
+    if host is None:
+        return GRANTS[token]
+    found = admissions.machine(host)
+    return {
+        "aud": found.account,
+        "sub": {"allow": [*found.subscribe]},
+        "pub": {"allow": [*found.publish]},
+    }
+
+
+def answerer(folder: Path) -> Callable[[Msg], Awaitable[None]]:
+    """Seals and signs what each token gets."""
     issuer, xkey = keys.load(folder, "issuer"), keys.load(folder, "xkey")
 
     async def answer(message: Msg) -> None:
@@ -91,7 +106,7 @@ def _answerer(folder: Path) -> Callable[[Msg], Awaitable[None]]:
         box = Box(PrivateKey(xkey.raw), PublicKey(server))
         opened = box.decrypt(message.data.removeprefix(b"xkv1")).split(b".")[1]
         request = json.loads(base64.urlsafe_b64decode(opened + b"=" * (-len(opened) % 4)))["nats"]
-        subject, grant = request["user_nkey"], GRANTS[request["connect_opts"]["auth_token"]]
+        subject, grant = request["user_nkey"], _grant(request["connect_opts"]["auth_token"])
         user = {"pub": grant["pub"], "sub": grant["sub"], "subs": -1, "data": -1, "payload": -1}
         jwt = _sign(
             issuer,
@@ -131,6 +146,9 @@ class World:
         seed = keys.load(self.folder, name).text
         return await self._connect(nkeys_seed_str=seed, inbox_prefix=inbox)
 
+    def machine_key(self, host: str) -> str:
+        return machine_keys.make(keys.load(self.folder, "system-logs"), host)
+
     async def user(self, token: str, inbox: str = INBOX, **options: Any) -> Client:
         """A client with a token."""
         return await self._connect(token=token, inbox_prefix=inbox, **options)
@@ -169,7 +187,7 @@ async def open_world(keys_folder: Path) -> AsyncIterator[World]:
     async with sandbox.run(keys_folder, limits=World.limits) as server:
         world = World(server, keys_folder)
         callout = await world.service("callout")
-        await callout.subscribe("$SYS.REQ.USER.AUTH", queue="callout", cb=_answerer(keys_folder))
+        await callout.subscribe("$SYS.REQ.USER.AUTH", queue="callout", cb=answerer(keys_folder))
         await callout.flush()
         yield world
         await world.close()

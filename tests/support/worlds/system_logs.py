@@ -12,14 +12,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import nats
+
 from arvados_nats.contract import streams, system_log_records
 from arvados_nats.contract.system_log_records import SystemLogRecord
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
+from arvados_nats.service import keys
 from publishers.system_logs import cli as system_logs_cli
 from publishers.system_logs.cli import SystemLogSettings
 from sandbox.servers.nats_server import NatsServer
+from tests.support.worlds.accounts import answerer
 
 HOST = "node1.example.com"
 
@@ -27,17 +31,17 @@ HOST = "node1.example.com"
 class World:
     """A stream, and a machine that sends to it."""
 
-    def __init__(self, server: NatsServer, keys: Path, state: Path, nats: Nats) -> None:
+    def __init__(self, server: NatsServer, folder: Path, state: Path, nats: Nats) -> None:
         self.server = server
         self.nats = nats
-        self._keys = keys
+        self.folder = folder
         self._state = state
 
     def settings(self, **more: object) -> SystemLogSettings:
         return SystemLogSettings.model_validate(
             {
                 "nats_url": self.server.url,
-                "keys_dir": self._keys,
+                "keys_dir": self.folder,
                 "system_log_host": HOST,
                 "system_log_state": self._state,
                 **more,
@@ -100,9 +104,27 @@ def said(records: list[SystemLogRecord]) -> list[str]:
 
 
 @asynccontextmanager
-async def open_world(server: NatsServer, keys: Path, state: Path) -> AsyncIterator[World]:
+async def open_world(server: NatsServer, folder: Path, state: Path) -> AsyncIterator[World]:
     """A server with the stream, and a machine whose place is kept in `state`."""
-    seed = (keys / "publisher.nk").read_text()
-    async with nats_client.connect([server.url], name="test", seed=seed) as nats:
-        await streams.ensure(nats, streams.system_log_stream())
-        yield World(server, keys, state, nats)
+    seed = keys.load(folder, "publisher").text
+    async with (
+        nats_client.connect([server.url], name="test", seed=seed) as connection,
+        _callout(server, folder),
+    ):
+        await streams.ensure(connection, streams.system_log_stream())
+        yield World(server, folder, state, connection)
+
+
+@asynccontextmanager
+async def _callout(server: NatsServer, folder: Path) -> AsyncIterator[None]:
+    """Lets machines in, also when the server has been away."""
+    seed = keys.load(folder, "callout").text
+    client = await nats.connect(
+        server.url, nkeys_seed_str=seed, max_reconnect_attempts=-1, reconnect_time_wait=0.1
+    )
+    await client.subscribe("$SYS.REQ.USER.AUTH", cb=answerer(folder))
+    await client.flush()
+    try:
+        yield
+    finally:
+        await client.close()

@@ -29,7 +29,7 @@ def test_static_users_are_spread_over_the_accounts_and_skip_the_callout() -> Non
         "SYS": ["<sys>"],
         "AUTH": ["<callout>"],
         "ARVADOS": ["<publisher>", "<wsproxy>", "<callout-service>"],
-        "SENDERS": ["<system-logs>"],
+        "SENDERS": [],
         "USERS": [],
         "REQUESTS": [],
     }
@@ -80,7 +80,7 @@ def test_only_our_services_and_admins_are_clients_of_arvados() -> None:
     """Who may publish there chooses where JetStream answers: never a container or a machine."""
     accounts = accounts_config.accounts(PUBLIC, accounts_config.AccountLimits())
     assert all("permissions" not in user for user in accounts["ARVADOS"]["users"])
-    assert all("permissions" in user for user in accounts["SENDERS"]["users"])
+    assert "users" not in accounts["SENDERS"]
     assert all("service" in one for one in accounts["SENDERS"]["imports"])
 
 
