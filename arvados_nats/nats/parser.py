@@ -15,6 +15,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
+from typing import Any
 
 import nats.aio.client
 import nats.errors
