@@ -25,6 +25,7 @@ from arvados_nats.nats.conf_text import GIB, Size
 from arvados_nats.nats.passed_over import read
 
 _WITHIN_SECONDS = 10.0
+_LEAST_FREE = 0.05
 _NAMES = (streams.EVENTS, streams.LOGS, streams.QUEUE, streams.CURSORS)
 
 Info = Mapping[str, Any]
@@ -43,8 +44,8 @@ async def check(
         found = {name: await nats.stream_info(name) for name in _NAMES}
         if system_logs := await nats.stream_info(streams.SYSTEM_LOGS):
             found[streams.SYSTEM_LOGS] = system_logs
-        free = shutil.disk_usage(store).free if store else None
-        wrong = examine(found, await nats.js_api("INFO"), free)
+        disk = shutil.disk_usage(store) if store else None
+        wrong = examine(found, await nats.js_api("INFO"), (disk.free, disk.total) if disk else None)
         if found[streams.CURSORS]:
             wrong["storage"] += await _not_stored(nats)
         return wrong
@@ -81,11 +82,11 @@ async def passed_over(servers: list[str], seed: str, *, ca_file: str | None = No
 
 
 def examine(
-    found: Mapping[str, Info | None], account: Info, free: int | None = None
+    found: Mapping[str, Info | None], account: Info, disk: tuple[int, int] | None = None
 ) -> dict[str, list[str]]:
     """The same for what JetStream has answered; None is a stream that does not exist.
 
-    `free` is how many bytes more fit on the disk of a server.
+    `disk` is how many bytes more fit on the disk of a server, and how many it has.
     """
     wrong = {
         name: _stream_faults(info) if info else ["it does not exist yet: do the publishers run?"]
@@ -93,8 +94,8 @@ def examine(
     }
     there = [info for info in found.values() if info]
     wrong["storage"] = _storage_faults(there, account)
-    if free is not None:
-        wrong["disk"] = _disk_faults(there, free)
+    if disk:
+        wrong["disk"] = [*_disk_faults(there, disk[0]), *_full(*disk)]
     return wrong
 
 
@@ -139,3 +140,10 @@ def _disk_faults(found: list[Info], free: int) -> list[str]:
         f"the streams may grow to {wanted / GIB:.1f} GB, and have room for {room / GIB:.1f} GB:"
         " lower their max_bytes or give NATS a larger disk"
     ]
+
+
+def _full(free: int, total: int) -> list[str]:
+    """Whoever else writes there: a server that cannot write stops until it is restarted."""
+    if free >= _LEAST_FREE * total:
+        return []
+    return [f"{1 - free / total:.0%} of it are in use: make room, or give NATS a disk of its own"]

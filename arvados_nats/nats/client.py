@@ -256,7 +256,8 @@ def _not_let_in(
 ) -> ArvadosNatsError:
     reason = f": {last[0]}" if last else ""
     if not refused:
-        return Unavailable(f"no NATS server answers at {servers}{reason}")
+        why = last[0] if last else "no answer in time"
+        return Unavailable(f"no NATS server answers at {servers}: {why}")
     if key is None:
         return Refused(f"NATS at {servers} refuses this token{reason}")
     return Refused(

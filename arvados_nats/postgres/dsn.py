@@ -19,6 +19,11 @@ from arvados_nats.errors import ConfigError
 _PAIR = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))(?=\s|$)")
 _ESCAPE = re.compile(r"\\(.)")
 _URL = re.compile(r"(\w+://)(?:([^/?#]*)@)?([^/?#@]*)([^?#]*)\??([^#]*)")
+_HOST = re.compile(r"(\[[^\[\]]*\]|[^\[\]:]*)(:\d*)?")
+_NO_HOST = (
+    "postgres_dsn: no host stands where a URL has it; in a URL write / ? # [ ] @ : % of a password"
+    " as %XX, or say it as libpq does: host=… dbname=… user=… password='…'"
+)
 _CLIENT_ONLY = frozenset(
     "connect_timeout keepalives keepalives_idle keepalives_interval keepalives_count"
     " tcp_user_timeout client_encoding fallback_application_name gssencmode channel_binding"
@@ -32,6 +37,10 @@ _VERIFYING = ("verify-ca", "verify-full")
 def to_url(dsn: str) -> str:
     """The URL for a URL or a libpq connection string."""
     if dsn.startswith(("postgresql://", "postgres://")):
+        place = re.split("[/?#]", dsn.partition("://")[2], maxsplit=1)[0]
+        login, _, hosts = place.rpartition("@")
+        if not all(map(_HOST.fullmatch, hosts.split(","))) or set(login) & {"[", "]"}:
+            raise ConfigError(_NO_HOST)
         return dsn
     options = dict(_pairs(dsn))
     if not options:

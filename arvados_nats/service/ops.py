@@ -15,6 +15,7 @@ Neither looks at Arvados, PostgreSQL or NATS: a process that waits for them is n
 from __future__ import annotations
 
 import hmac
+import importlib.metadata
 import logging
 import time
 from collections.abc import Callable
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 _LASTING_SECONDS = 5.0
+VERSION = importlib.metadata.version("arvados-nats")
 STARTING, STOPPING = "starting", "stopping"
 
 DEGRADED = Gauge(
@@ -120,7 +122,8 @@ def add_routes(
     def ping() -> Response:
         error = health.error
         body = {"health": "ERROR", "error": error} if error else {"health": "OK"}
-        return JSONResponse({**body, "notes": health.notes} if health.notes else body)
+        more = {"notes": health.notes} if health.notes else {}
+        return JSONResponse({**body, **more, "version": VERSION})
 
     def metrics() -> Response:
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)

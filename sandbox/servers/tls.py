@@ -13,6 +13,7 @@ import datetime
 import ipaddress
 import os
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +52,14 @@ class Certificates:
         return context
 
 
-def make(folder: Path) -> Certificates:
-    """Write a new authority and a certificate for localhost, 127.0.0.1 and ::1 to a folder."""
+def make(
+    folder: Path, names: Sequence[x509.GeneralName] = _NAMES, ends: datetime.timedelta = _LIFETIME
+) -> Certificates:
+    """Write a new authority and a certificate to a folder: for localhost, 127.0.0.1 and ::1."""
     folder.mkdir(parents=True, exist_ok=True)
     authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority = _authority(authority_key)
-    certificate = _server(server_key.public_key(), authority, authority_key)
+    certificate = _server(server_key.public_key(), authority, authority_key, names, ends)
     files = Certificates(folder / "ca.crt", folder / "server.crt", folder / "server.key")
     files.authority.write_bytes(_pem(authority))
     files.certificate.write_bytes(_pem(certificate) + _pem(authority))
@@ -79,21 +82,26 @@ def _server(
     public: ec.EllipticCurvePublicKey,
     authority: x509.Certificate,
     authority_key: ec.EllipticCurvePrivateKey,
+    names: Sequence[x509.GeneralName],
+    ends: datetime.timedelta,
 ) -> x509.Certificate:
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
     return (
-        _builder(_name("localhost"), authority.subject, public)
+        _builder(_name("localhost"), authority.subject, public, ends)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(_PURPOSES), critical=False)
-        .add_extension(x509.SubjectAlternativeName(_NAMES), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(issuer, critical=False)
         .sign(authority_key, hashes.SHA256())
     )
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    ends: datetime.timedelta = _LIFETIME,
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
@@ -103,7 +111,7 @@ def _builder(
         .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + _LIFETIME)
+        .not_valid_after(now + ends)
     )
 
 

@@ -19,6 +19,7 @@ import pytest
 from arvados_nats.contract import streams, subjects
 from arvados_nats.permission_client import grants_messages, object_messages, tokens_watch
 from arvados_nats.permission_client.grants_cache import GrantsCache
+from arvados_nats.service import ops
 from authcallout.callout import PROBE
 from sandbox.sandbox import MANAGEMENT_TOKEN
 from sandbox.servers import child
@@ -28,7 +29,7 @@ from tests.support.clients.native_answers import trusted
 
 _LOOK_UP = "GET /arvados/v1/api_client_authorizations/current"
 _CURRENT_USER = "GET /arvados/v1/users/current"
-_WELL = {"health": "OK"}
+_WELL = {"health": "OK", "version": ops.VERSION}
 
 
 @pytest.fixture(scope="module")

@@ -134,9 +134,9 @@ async def test_the_token_stays_out_of_metrics_and_health(site: Site, active: Act
             with_token = {"Authorization": f"Bearer {MANAGEMENT_TOKEN}"}
             async with asyncio.timeout(60):  # the publishers are asked first
                 health = await http.get("/_health/ping", headers=with_token)
-                while health.json() != {"health": "OK"}:
+                while health.json()["health"] != "OK":
                     health = await http.get("/_health/ping", headers=with_token)
-            assert (await http.get("/_health/db", headers=with_token)).json() == {"health": "OK"}
+            assert (await http.get("/_health/db", headers=with_token)).json()["health"] == "OK"
             assert (await http.get("/_health/ping")).status_code == 401
             wrong = {"Authorization": "Bearer wrong"}
             assert (await http.get("/_health/ping", headers=wrong)).status_code == 403

@@ -14,18 +14,22 @@ from pathlib import Path
 import httpx
 
 from arvados_nats.admin import check_connections, check_streams
-from arvados_nats.admin.doctor.finding import Finding, of_check, ok, skipped, wrong
+from arvados_nats.admin.doctor.finding import Finding, of_check, of_reason, ok, skipped, wrong
 from arvados_nats.admin.doctor.services import Service
 from arvados_nats.admin.unit_files import Unit
 from arvados_nats.arvados.tokens import NOBODY
 from arvados_nats.errors import ArvadosNatsError, Disagreement, Refused, said
 from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.accounts_config import AccountLimits
 from arvados_nats.service import keys
 
 _WITHIN_SECONDS = 5.0
 _ANSWER_SECONDS = 1.5
 """The servers say no by themselves after 2 s: that is no answer."""
+_LOGINS = 3
 _SERVER = "systemctl restart arvados-nats-server"
+_INIT = "arvados-nats init (it writes nats.conf anew)"
+_SENDS, _PAYLOAD = ("publisher", "callout"), AccountLimits().payload
 _MENDS = {
     "NATS": f"{_SERVER}; journalctl -u arvados-nats-server -n 20",
     "publishers": "systemctl restart arvados-nats-publishers",
@@ -48,15 +52,18 @@ async def _login(service: Service, role: str) -> Finding:
         async with nats_client.connect(
             settings.nats_servers, name="arvados-nats doctor", seed=seed,
             ca_file=settings.nats_ca_file, timeout=_WITHIN_SECONDS,
-        ):  # fmt: skip
+        ) as nats:  # fmt: skip
+            if role in _SENDS and nats.max_payload < _PAYLOAD:
+                text = f"max_payload of the server is {nats.max_payload}, and {_PAYLOAD} is needed"
+                return wrong(part, text, f"correct nats.conf, or {_INIT}; then {_SERVER}")
             return ok(part, keys.parse_seed(seed).public)
     except Refused as error:
-        mend = f"arvados-nats init (it writes nats.conf anew), then {_SERVER}"
+        mend = f"{_INIT}, then {_SERVER}"
         return wrong(part, str(error), mend)
     except Disagreement as error:
         return wrong(part, str(error), f"install nats-server 2.14 or newer, then {_SERVER}")
     except (ArvadosNatsError, OSError) as error:
-        return wrong(part, said(error), f"{_SERVER}; journalctl -u arvados-nats-server -n 20")
+        return wrong(part, said(error), of_reason(said(error)) or _MENDS["NATS"])
 
 
 async def streams(wsproxy: Service, store: Path | None, *, logs: bool) -> list[Finding]:
@@ -79,25 +86,29 @@ async def streams(wsproxy: Service, store: Path | None, *, logs: bool) -> list[F
 
 
 async def login_way(service: Service) -> Finding:
-    """A login with a token goes from NATS to authcallout and back: one that nobody has."""
+    """A login with a token goes from NATS to authcallout and back: one that nobody has.
+
+    The first may find all of Arvados asleep, and people try again, too.
+    """
     part, settings = "a login's way", service.settings
-    asked = time.monotonic()
-    try:
-        async with nats_client.connect(
-            settings.nats_servers, name="arvados-nats doctor",
-            token=NOBODY.secret,
-            ca_file=settings.nats_ca_file, timeout=_WITHIN_SECONDS,
-        ):  # fmt: skip
-            text = "NATS lets everybody in: is auth_callout configured?"
-            return wrong(part, text, f"arvados-nats init, then {_SERVER}")
-    except Refused:
-        taken = time.monotonic() - asked
-        if taken < _ANSWER_SECONDS:
-            return ok(part, f"a token that nobody has is refused in {taken:.2f} s")
-        text = "no callout service answers NATS in time: nobody can log in with a token"
-        return wrong(part, text, "systemctl restart arvados-nats-authcallout")
-    except (ArvadosNatsError, OSError) as error:
-        return wrong(part, said(error), _SERVER)
+    for _ in range(_LOGINS):
+        asked = time.monotonic()
+        try:
+            async with nats_client.connect(
+                settings.nats_servers, name="arvados-nats doctor",
+                token=NOBODY.secret,
+                ca_file=settings.nats_ca_file, timeout=_WITHIN_SECONDS,
+            ):  # fmt: skip
+                text = "NATS lets everybody in: is auth_callout configured?"
+                return wrong(part, text, f"arvados-nats init, then {_SERVER}")
+        except Refused:
+            taken = time.monotonic() - asked
+            if taken < _ANSWER_SECONDS:
+                return ok(part, f"a token that nobody has is refused in {taken:.2f} s")
+        except (ArvadosNatsError, OSError) as error:
+            return wrong(part, said(error), of_reason(said(error)) or _SERVER)
+    text = "no callout service answers NATS in time: nobody can log in with a token"
+    return wrong(part, text, "systemctl restart arvados-nats-authcallout")
 
 
 async def server(unit: Unit) -> list[Finding]:

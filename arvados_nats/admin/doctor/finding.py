@@ -15,6 +15,16 @@ from typing import Any
 
 from arvados_nats.admin.check_connections import Note
 
+_REASONS = {
+    "has expired": "renew the certificate of that host, and reload what serves it",
+    "not yet valid": "timedatectl set-ntp true, here and where the certificate was made",
+    "Hostname mismatch": "use a name that its certificate has, or give it one with that name",
+    "IP address mismatch": "use a name that its certificate has, not an address",
+    "CERTIFICATE_VERIFY_FAILED": "name the CA file of its authority: ARVADOS_NATS_ARVADOS_CA_FILE,"
+    " ARVADOS_NATS_NATS_CA_FILE, or sslrootcert for PostgreSQL",
+    "no answer in time": "see whether that machine runs, and no firewall drops what is sent to it",
+}
+
 
 class Verdict(StrEnum):
     """What became of a look."""
@@ -62,7 +72,12 @@ def of_check(
         if told is None or isinstance(told, Note):
             yield ok(part, told or "")
         else:
-            yield wrong(part, told, mends.get(part, default))
+            yield wrong(part, told, of_reason(told) or mends.get(part, default))
+
+
+def of_reason(told: str) -> str:
+    """What mends it where the text says why, whoever it is about; empty where it does not."""
+    return next((mend for fault, mend in _REASONS.items() if fault in told), "")
 
 
 def text(findings: list[Finding], *, everything: bool = True) -> str:

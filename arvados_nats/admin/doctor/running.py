@@ -19,7 +19,7 @@ from arvados_nats.admin.doctor.finding import Finding, ok, skipped, wrong
 from arvados_nats.admin.doctor.services import Service
 from arvados_nats.admin.unit_files import Unit
 from arvados_nats.errors import said
-from arvados_nats.service import http_server
+from arvados_nats.service import http_server, ops
 
 _WITHIN_SECONDS = 10.0
 _BOOTED = Path("/run/systemd/system")
@@ -98,6 +98,9 @@ def _told(service: Service, part: str, status: int, body: Any) -> Iterator[Findi
             since = _SINCE.search(fault)
             text = _SINCE.sub("", fault)
             yield wrong(part, text, _mend(text, service), since=since[1] if since else "")
+    elif (version := body.get("version", "an older one")) != ops.VERSION:
+        text = f"it runs as version {version}, and {ops.VERSION} is installed"
+        yield wrong(part, text, service.restart)
     else:
         notes = "; ".join(f"{name}: {note}" for name, note in (body.get("notes") or {}).items())
         yield ok(part, notes)

@@ -9,28 +9,39 @@ there at the same time; none of them hides another.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import secrets
 import shutil
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
 import pytest
 from click.testing import CliRunner
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
 
-from arvados_nats.admin.doctor import running
+from arvados_nats.admin.doctor import broker, running
+from arvados_nats.admin.doctor.services import Service
 from arvados_nats.cli import main
+from arvados_nats.nats.accounts_config import AccountLimits
+from arvados_nats.service import http_server, keys, ops
 from sandbox import raw_rows
 from sandbox.sandbox import Sandbox
+from sandbox.servers import nats_server
 from tests.support.worlds import machine as machines
 from tests.support.worlds.machine import SERVICES, Machine, other_seed
 
+HELD: list[socket.socket] = []
+"""Until the last test here has run."""
 Plant = Callable[[Machine], Awaitable[None]]
 
 
@@ -42,6 +53,8 @@ async def machine(sandbox: Sandbox) -> AsyncIterator[Machine]:
         for service in SERVICES:
             await made.start(service)
         yield made
+        while HELD:
+            HELD.pop().close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +100,31 @@ def replaced(path: str, old: str, new: str) -> Plant:
         assert old in text
         found.write_text(text.replace(old, new))
         os.utime(found, (age.st_atime, age.st_mtime))
+
+    return plant
+
+
+def mode(path: str, bits: int) -> Plant:
+    """A file may be read by others."""
+
+    async def plant(machine: Machine) -> None:
+        (machine.place / path).chmod(bits)
+
+    return plant
+
+
+def behind_a_firewall(written: Callable[[int], Plant]) -> Plant:
+    """The port in it answers nobody, as where what is sent is dropped: its backlog is full."""
+
+    async def plant(machine: Machine) -> None:
+        listening, *rest = sockets = [socket.socket() for _ in range(5)]
+        HELD.extend(sockets)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for each in rest:
+            each.setblocking(False)
+            each.connect_ex(listening.getsockname())
+        await written(listening.getsockname()[1])(machine)
 
     return plant
 
@@ -137,6 +175,7 @@ async def _as_owner(machine: Machine, statement: str) -> None:
     await owner.close()
 
 
+DSN = "etc/secrets/ARVADOS_NATS_POSTGRES_DSN"
 WSPROXY = "units/arvados-nats-wsproxy.service"
 OLD_SERVER = "#!/bin/sh\necho nats-server: v2.9.10\n"
 CONFIG = """\
@@ -183,9 +222,19 @@ FAULTS: dict[str, dict[str, Fault]] = {
             "pip install",
         ),
     },
+    "written": {
+        "password that breaks its URL": Fault(
+            file(DSN, "postgresql://us:a/b@db/arvados"),
+            "no host stands where a URL has it",
+            "ARVADOS_NATS_POSTGRES_DSN",
+        ),
+        "seed that others read": Fault(
+            mode("etc/keys/publisher.nk", 0o644), "publisher.nk holds a secret", "chmod 600 /"
+        ),
+    },
     "settings": {
         "database that is not set": Fault(
-            file("etc/secrets/ARVADOS_NATS_POSTGRES_DSN", None),
+            file(DSN, None),
             "ARVADOS_NATS_POSTGRES_DSN is not set: no event is published",
             "arvados-nats init",
         ),
@@ -244,7 +293,7 @@ FAULTS: dict[str, dict[str, Fault]] = {
             "systemctl restart arvados-nats-server",
         ),
         "database that is not there": Fault(
-            file("etc/secrets/ARVADOS_NATS_POSTGRES_DSN", "host=127.0.0.1 port=1 user=x dbname=y"),
+            file(DSN, "host=127.0.0.1 port=1 user=x dbname=y"),
             "PostgreSQL: ",
             "ARVADOS_NATS_POSTGRES_DSN or pg_hba.conf",
         ),
@@ -252,6 +301,25 @@ FAULTS: dict[str, dict[str, Fault]] = {
             setting("ARVADOS_API_HOST=127.0.0.1:1"),
             "https://127.0.0.1:1 does not answer as Arvados does",
             "ARVADOS_API_HOST",
+        ),
+    },
+    "dropped": {
+        "NATS behind a firewall": Fault(
+            behind_a_firewall(
+                lambda port: setting(f"ARVADOS_NATS_NATS_URL=nats://127.0.0.1:{port}")
+            ),
+            "no NATS server answers at nats://127.0.0.1:",
+            "no firewall drops",
+        ),
+        "database behind a firewall": Fault(
+            behind_a_firewall(lambda port: file(DSN, f"host=127.0.0.1 port={port} dbname=y")),
+            "PostgreSQL: no answer in time",
+            "no firewall drops",
+        ),
+        "Arvados behind a firewall": Fault(
+            behind_a_firewall(lambda port: setting(f"ARVADOS_API_HOST=127.0.0.1:{port}")),
+            "does not answer as Arvados does: no answer in time",
+            "no firewall drops",
         ),
     },
     "keys": {
@@ -289,7 +357,7 @@ FAULTS: dict[str, dict[str, Fault]] = {
         ),
     },
 }
-ELSEWHERE = {"elsewhere", "silent"}
+ELSEWHERE = {"elsewhere", "dropped", "silent"}
 """Where the files of this machine are as they should be."""
 ROWS = [(group, name) for group, faults in FAULTS.items() for name in faults]
 
@@ -344,6 +412,46 @@ async def test_a_fault_is_named_with_its_remedy(
     told = [one for one in seen[group] if fault.told in f"{one['part']}: {one['text']}"]
     assert told, f"{fault.told!r} is not in {json.dumps(seen.pop(group), indent=1)}"
     assert fault.mend in told[0]["mend"]
+
+
+@pytest.mark.parametrize(
+    ("told", "version"), [({}, "an older one"), ({"version": "0.0.1"}, "0.0.1")]
+)
+async def test_what_was_upgraded_and_not_restarted_is_told(
+    told: dict[str, str], version: str
+) -> None:
+    """Old publishers beside a new wsproxy work, and are not meant to stay."""
+    app = Starlette()
+    http_server.add_route(
+        app, "/_health/ping", lambda _: JSONResponse({"health": "OK", **told}), "GET"
+    )
+    sock = http_server.listen("127.0.0.1:0")
+    serving = asyncio.create_task(http_server.serve(app, sock))
+    address = f"127.0.0.1:{sock.getsockname()[1]}"
+    settings = SimpleNamespace(ops_listen=address, management_secret=lambda: "x")
+    try:
+        (found,) = await running.health(Service("publishers", settings, None))
+    finally:
+        serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+    assert found.text == f"it runs as version {version}, and {ops.VERSION} is installed"
+    assert "restart" in found.mend
+
+
+async def test_a_server_that_takes_too_little_is_told(tmp_path: Path) -> None:
+    """By a nats.conf of somebody's own: a login with many grants would never be answered."""
+    keys.ensure(tmp_path)
+    limits = AccountLimits(payload=1 << 20)
+    async with nats_server.run(tmp_path, limits=limits) as server:
+        settings = SimpleNamespace(
+            seed=lambda role: keys.load(tmp_path, role).text,
+            nats_servers=[server.url],
+            nats_ca_file=None,
+        )
+        (found,) = await broker.logins(Service("publishers", settings, None))
+    assert found.text == "max_payload of the server is 1048576, and 8388608 is needed"
+    assert "nats.conf" in found.mend
 
 
 async def test_a_sound_site_is_well(machine: Machine) -> None:

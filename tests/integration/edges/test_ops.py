@@ -69,8 +69,8 @@ async def test_a_fault_is_told_and_taken_back() -> None:
         sick = await client.get("/_health/ping", headers=headers)
         health.well("database")
         well = await client.get("/_health/ping", headers=headers)
-    assert sick.json() == {"health": "ERROR", "error": "database: gone"}
-    assert well.json() == {"health": "OK"}
+    assert sick.json() == {"health": "ERROR", "error": "database: gone", "version": ops.VERSION}
+    assert well.json() == {"health": "OK", "version": ops.VERSION}
 
 
 async def test_a_taken_port_is_a_setting_to_mend() -> None:

@@ -10,7 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from arvados_nats.errors import ConfigError
-from arvados_nats.postgres.dsn import one_by_one, to_url
+from arvados_nats.postgres.dsn import as_role, one_by_one, to_url
+from arvados_nats.postgres.dsn import options as said_by
 
 
 @pytest.mark.parametrize(
@@ -91,3 +92,23 @@ def test_an_error_names_the_setting_and_not_its_value(dsn: str) -> None:
 def test_several_hosts_are_tried_one_by_one(url: str, each: list[str]) -> None:
     """With what is said of all of them; the primary is meant unless another is asked for."""
     assert one_by_one(url) == each
+
+
+@pytest.mark.parametrize("letter", "/?#[]@:%&+=' \\\"ü")
+def test_a_password_of_any_letters_is_taken_or_refused_with_how_to_write_it(letter: str) -> None:
+    """Copied into a URL as it is, it may break it: the part that follows looks like a host."""
+    password = f"secret{letter}word"
+    try:
+        url = to_url(f"postgresql://arvados_nats:{password}@db.example.com:5432/arvados")
+    except ConfigError as error:
+        assert "as libpq does" in str(error)
+        assert "secret" not in str(error)
+        assert "word" not in str(error).replace("password", "")
+    else:
+        assert urlsplit(url).port == 5432
+        assert said_by(url)["password"] == password
+    escaped = password.replace("\\", "\\\\").replace("'", "\\'")
+    plain = to_url(f"host=db dbname=arvados user=arvados_nats password='{escaped}'")
+    assert said_by(plain)["password"] == password
+    for known in (plain, "postgresql://old:x@db/arvados"):
+        assert said_by(as_role(known, "arvados_nats", password))["password"] == password

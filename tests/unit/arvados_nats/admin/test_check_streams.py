@@ -74,9 +74,15 @@ def test_a_stream_without_a_bound_counts_nothing() -> None:
 @pytest.mark.parametrize(("free", "fits"), [(2 * GIB - 2000, True), (2 * GIB - 2001, False)])
 def test_one_copy_of_each_stream_must_fit_the_disk(free: int, fits: bool) -> None:
     """What is stored already takes no more room."""
-    wrong = examine({"A": info(WHOLE), "B": info(WHOLE)}, account(), free)["disk"]
+    wrong = examine({"A": info(WHOLE), "B": info(WHOLE)}, account(), (free, 4 * GIB))["disk"]
     assert bool(wrong) is not fits
     assert fits or "may grow to 2.0 GB, and have room for 2.0 GB" in wrong[0]
+
+
+def test_a_disk_that_others_fill_is_told() -> None:
+    """The streams have all that they may take; a server that cannot write stops."""
+    wrong = examine({"A": info(WHOLE)}, account(), (3 * GIB, 100 * GIB))["disk"]
+    assert wrong == ["97% of it are in use: make room, or give NATS a disk of its own"]
 
 
 def test_a_disk_that_is_elsewhere_is_not_looked_at() -> None:
