@@ -22,12 +22,13 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from arvados_nats.contract import subjects
+from arvados_nats.contract.places import USER_INFIX
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import grants_messages
 from arvados_nats.permission_client.grants_messages import Assembly, GrantsAnswer, GrantsQuestion
 from arvados_nats.permissions.grant_subjects import Change, compare, merged
-from arvados_nats.permissions.grants import ClusterState, Grants
+from arvados_nats.permissions.grants import OWNED, ClusterState, Grants
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import Identity
 
@@ -132,10 +133,28 @@ class GrantsCache:
         """Whether a change was told that no answer has in it yet."""
         return user_uuid in self._outdated
 
-    async def renew(self, users: Iterable[str]) -> None:
-        """Ask about these users now, whatever is known. Unavailable if nobody can say."""
-        for batch in _batches([*users]):
+    async def renew(self, users: Iterable[str], at: tuple[str, ...] = ()) -> None:
+        """Ask about these users now, whatever is known. Unavailable if nobody can say.
+
+        `at`: what changed is what they have at these groups. Where all else is known, that is all
+        that is asked; the publisher, which looks at everything, tells if more is different.
+        """
+        asked = [*users]
+        few = {user for user in asked if at and self._stands_alone(user)}
+        for batch in _batches([*few]):
+            await self._ask(batch, at)
+        for batch in _batches([user for user in asked if user not in few]):
             await self._ask(batch)
+
+    def _stands_alone(self, user: str) -> bool:
+        """Whether what the user has somewhere depends on no other user, as far as is known."""
+        entry = self._entries.get(user)
+        if entry is None or entry.grants.user_uuid != user or user in self._outdated:
+            return False
+        return not any(
+            bits & OWNED and USER_INFIX in uuid and uuid != user
+            for uuid, bits in entry.grants.targets.items()
+        )
 
     def take_change(self, user_uuid: str) -> Change | None:
         """What anybody may have lost or gained who was let in since this was last asked."""
@@ -185,20 +204,45 @@ class GrantsCache:
             else:
                 future.set_result(entry.grants)
 
-    async def _ask(self, users: Iterable[str]) -> None:
+    async def _ask(self, users: Iterable[str], at: tuple[str, ...] = ()) -> None:
         entries = self._entries
         versions = {user: entries[user].version if user in entries else "" for user in users}
         asked = time.monotonic()
-        answer = await self._exchange(GrantsQuestion(versions))
+        answer = await self._exchange(GrantsQuestion(versions, at))
         # Never behind the database: what ends there must not live on here while answers travel.
         self._epoch = answer.now - asked
         state = ClusterState(role_groups_visible=answer.role_groups_visible)
+        if answer.at:
+            await self._take_at(versions, answer)
+            return
         for found in answer.users:
             grants = grants_messages.received(found, state, answer.generation)
             self._take(found.user_uuid, grants, found.version)
             await asyncio.sleep(0)  # rows do not wait for two hundred users
         for user in answer.same:
             self._confirm(user, answer.generation)
+
+    async def _take_at(self, users: Iterable[str], answer: GrantsAnswer) -> None:
+        """Put what users have at some groups into what is known of them. It counts as no newer than
+        it was, so that every change which is told is still one."""
+        found = {
+            one.user_uuid: {uuid: bits for bits, uuids in one.targets.items() for uuid in uuids}
+            for one in answer.users
+        }
+        for user in users:
+            entry = self._entries.get(user)
+            if entry is None or entry.grants.generation >= answer.generation:
+                continue
+            elsewhere = {u: b for u, b in entry.grants.targets.items() if u not in answer.at}
+            targets = elsewhere | found.get(user, {})
+            grants = msgspec.structs.replace(entry.grants, targets=targets)
+            version = grants_messages.grants_version(grants)
+            told = self._outdated.get(user)
+            if version != entry.version and (told is None or told.version == version):
+                self._outdated.pop(user, None)
+                entry.replace(grants)
+                entry.version = version
+            await asyncio.sleep(0)
 
     async def _exchange(self, question: GrantsQuestion) -> GrantsAnswer:
         assembly = Assembly()

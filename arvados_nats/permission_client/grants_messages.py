@@ -35,9 +35,14 @@ _NO_RESPONDERS = "503"
 
 
 class GrantsQuestion(msgspec.Struct, frozen=True):
-    """Who is asked about: user uuid to the version held, or an empty text."""
+    """Who is asked about: user uuid to the version held, or an empty text.
+
+    With `at`, only what they have at these groups is wanted, none of which may be a role: all else
+    is as the asker holds it, since nobody stands in for them.
+    """
 
     users: dict[str, str]
+    at: tuple[str, ...] = ()
 
 
 class UserGrants(msgspec.Struct, frozen=True):
@@ -59,7 +64,8 @@ class GrantsAnswer(msgspec.Struct, frozen=True):
     """Of one database snapshot: `generation` orders snapshots, `now` is its time by that clock.
 
     `same` are users whose version is the one held; `role_groups_visible` is
-    `ClusterState.role_groups_visible`, and part of everybody's version.
+    `ClusterState.role_groups_visible`, and part of everybody's version. With `at` it tells of these
+    groups alone, and who is not among the `users` has nothing there.
     """
 
     generation: int
@@ -67,6 +73,7 @@ class GrantsAnswer(msgspec.Struct, frozen=True):
     role_groups_visible: bool | None
     users: list[UserGrants]
     same: list[str]
+    at: tuple[str, ...] = ()
 
 
 class GrantsAnswered(msgspec.Struct, frozen=True):

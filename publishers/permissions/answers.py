@@ -74,12 +74,26 @@ async def _answer_grants(nats: Nats, query: GrantsQuery, message: Message) -> No
     question = grants_messages.question(message.data)
     if len(question.users) > MAX_ASKED:
         raise BadInput(f"more than {MAX_ASKED} users in one question")
+    if question.at and (found := await query.read_at(question.users, question.at)):
+        await _send(nats, message, _only_at(question, found))
+        return
     reading = await query.read(question.users)
-    answer = _without_known(question, reading)
-    for headers, piece in grants_messages.parts(answer):
-        await nats.publish(message.reply, piece, headers=headers)
+    await _send(nats, message, _without_known(question, reading))
     note = GrantsAnswered(reading.generation, dict(reading.versions))
     await nats.publish(subjects.GRANTS_ANSWERED, grants_messages.encode(note))
+
+
+async def _send(nats: Nats, message: Message, answer: GrantsAnswer) -> None:
+    for headers, piece in grants_messages.parts(answer):
+        await nats.publish(message.reply, piece, headers=headers)
+
+
+def _only_at(question: GrantsQuestion, reading: Reading) -> GrantsAnswer:
+    """Nobody is said to hold a version now: whether all else is as it was is seen by the asker."""
+    users = [grants_messages.user_grants(u, grants, "") for u, grants in reading.grants.items()]
+    return GrantsAnswer(
+        reading.generation, reading.now, reading.role_groups_visible, users, [], question.at
+    )
 
 
 def _without_known(question: GrantsQuestion, reading: Reading) -> GrantsAnswer:

@@ -64,8 +64,8 @@ _LEADS = """links.link_class = 'permission' AND links.head_uuid LIKE '_____-j7d0
           AND links.name IN ('can_read', 'can_login', 'can_write', 'can_manage')"""
 # Roles are found from those who are asked about, by their links and what they own: the links of all
 # others are not looked at.
-_AT_GROUPS = f"""
-WITH RECURSIVE tails AS (
+_GIVEN = f"""
+tails AS (
     SELECT head_uuid AS tail_uuid FROM links WHERE tail_uuid = ANY($1::varchar[]) AND {_LEADS}
     UNION
     SELECT uuid FROM groups WHERE owner_uuid = ANY($1::varchar[]) AND group_class = 'role'
@@ -86,7 +86,29 @@ WITH RECURSIVE tails AS (
     SELECT asked.uuid, links.head_uuid, {_LEVEL}
     FROM unnest($1::varchar[]) AS asked(uuid)
     JOIN links ON links.tail_uuid = asked.uuid AND {_LEADS}
-), held AS (
+)
+"""
+_GIVEN_AT = f"""
+given AS (
+    SELECT reached.user_uuid, links.head_uuid, least(reached.perm_level, {_LEVEL}) AS level
+    FROM links JOIN materialized_permissions AS reached ON reached.target_uuid = links.tail_uuid
+    WHERE links.head_uuid = ANY($2::varchar[]) AND {_LEADS}
+      AND links.tail_uuid LIKE '_____-j7d0g-%'
+      AND reached.user_uuid = ANY($1::varchar[]) AND reached.perm_level >= 1
+    UNION ALL
+    SELECT links.tail_uuid, links.head_uuid, {_LEVEL} FROM links
+    WHERE links.head_uuid = ANY($2::varchar[]) AND {_LEADS}
+      AND links.tail_uuid = ANY($1::varchar[])
+)
+"""
+_HEADS = """SELECT DISTINCT head_uuid FROM links
+          WHERE link_class = 'permission' AND head_uuid LIKE '_____-j7d0g-%'"""
+_HEADS_AT = "SELECT unnest($2::varchar[]) AS head_uuid"
+
+
+def _held(given: str, heads: str) -> str:
+    return f"""
+WITH RECURSIVE {given}, held AS (
     SELECT given.user_uuid, own.target_uuid, bool_or(own.traverse_owned) AS traverse_owned,
            max(least(given.level, own.perm_level)) AS perm_level
     FROM given
@@ -97,8 +119,7 @@ WITH RECURSIVE tails AS (
     UNION ALL
     -- A row that no link explains and no row above: Arvados forgot to take it away, and goes by it.
     SELECT own.user_uuid, own.target_uuid, own.traverse_owned, own.perm_level
-    FROM (SELECT DISTINCT head_uuid FROM links
-          WHERE link_class = 'permission' AND head_uuid LIKE '_____-j7d0g-%') AS heads
+    FROM ({heads}) AS heads
     JOIN groups ON groups.uuid = heads.head_uuid
     JOIN materialized_permissions AS own ON own.target_uuid = heads.head_uuid
     WHERE own.user_uuid = ANY($1::varchar[]) AND own.perm_level >= 1
@@ -109,6 +130,13 @@ WITH RECURSIVE tails AS (
 )
 SELECT user_uuid, perm_level, traverse_owned, string_agg(target_uuid, ' ') AS targets
 FROM held GROUP BY user_uuid, perm_level, traverse_owned
+"""
+
+
+_AT_GROUPS = _held(_GIVEN, _HEADS)
+_AT_HEADS = _held(_GIVEN_AT, _HEADS_AT)
+_ROLES = """
+SELECT count(*) FROM groups WHERE uuid = ANY($1::varchar[]) AND group_class IS DISTINCT FROM 'role'
 """
 _REACHING = """
 SELECT DISTINCT user_uuid FROM materialized_permissions WHERE target_uuid = ANY($1::varchar[])
@@ -159,6 +187,21 @@ class GrantsQuery:
             await asyncio.sleep(0)  # events do not wait for two hundred users
         sources = _sources(asked, people, rows)
         return replace(reading, grants=grants, versions=versions, sources=sources)
+
+    async def read_at(self, users: Iterable[str], groups: Sequence[str]) -> Reading | None:
+        """What these users, in whose place nobody stands, have at some groups alone; None where one
+        of these is a role, or none, since more can depend on it."""
+        asked = sorted(set(users))
+        async with self._database.snapshot() as snapshot:
+            moment = (await snapshot.fetch(_SNAPSHOT))[0]
+            if (await snapshot.fetch(_ROLES, groups))[0]["count"] != len({*groups}):
+                return None
+            found: Rows = {}
+            for user, level, traverse, joined in await snapshot.fetch(_AT_HEADS, asked, groups):
+                found.setdefault(user, []).append(PermissionRows(level, traverse, joined.split()))
+        visible = self._role_groups_visible
+        grants = {user: Grants(user, targets=fold(user, found)) for user in found}
+        return Reading(moment["generation"], moment["now"], visible, grants)
 
     async def reaching(self, targets: Iterable[str]) -> set[str]:
         """Every user with a row on one of these targets."""

@@ -23,7 +23,8 @@ from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.permissions.share_points import above, is_placed
 from wsproxy.transport.frames import Message
 
-CHANGES = ("create", "update")
+CREATE = "create"
+CHANGES = (CREATE, "update")
 DELETE = "delete"
 
 _OWN_ONLY = "api_client_authorization"

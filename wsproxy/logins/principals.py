@@ -15,7 +15,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
 
 from arvados_nats.errors import BadInput, Unavailable
@@ -37,6 +39,15 @@ _ROUND_AT_ONCE = 50
 """Readers whom nobody waits for that are asked about in one question."""
 
 
+@dataclass(slots=True)
+class _Due:
+    """Somebody to be asked about, how often they are on hold for it, and at which groups alone
+    something can be different; None: anywhere."""
+
+    holds: int = 0
+    at: frozenset[str] | None = frozenset()
+
+
 class Principals:
     """All readers; `run` keeps their grants up to date."""
 
@@ -49,9 +60,8 @@ class Principals:
         self._check = check
         self._principals: dict[PrincipalKey, Principal] = {}
         self._by_user: dict[str, set[Principal]] = {}
-        self._due: dict[Principal, int] = {}
-        """Who are to be asked about, and how often each is on hold for it."""
-        self._asked: dict[Principal, int] = {}
+        self._due: dict[Principal, _Due] = {}
+        self._asked: dict[Principal, _Due] = {}
         """Who were due, while the answer is on its way."""
         self._told_meanwhile: set[Principal] = set()
         """Those of them of whom a change was told since: the answer may be from before it."""
@@ -90,13 +100,15 @@ class Principals:
             tasks.create_task(self._renewing(moved))
             tasks.create_task(self._rounds())
 
-    def _renew_soon(self, principal: Principal, sequence: int = 0) -> None:
+    def _renew_soon(self, principal: Principal, sequence: int = 0, at: str | None = None) -> None:
         """Ask for the reader's grants, and judge nothing before the answer.
 
-        `sequence`: of the event that changes them.
+        `sequence`: of the event that changes them; `at`: at this group alone.
         """
         self._router.hold(principal, sequence)
-        self._due[principal] = self._due.get(principal, 0) + 1
+        due = self._due.setdefault(principal, _Due())
+        due.holds += 1
+        due.at = None if at is None or due.at is None else due.at | {at}
         self._wake.set()
 
     def _hold_for(self, stored: StoredEvent) -> None:
@@ -104,7 +116,7 @@ class Principals:
         change = graph_change(stored)
         if change is not None:
             for principal in self._router.reaching(change.uuids):
-                self._renew_soon(principal, stored.sequence)
+                self._renew_soon(principal, stored.sequence, change.at)
 
     def _changed(self, user_uuid: str) -> None:
         known = None
@@ -118,9 +130,7 @@ class Principals:
 
     def _all_again(self) -> None:
         """Ask once more, without holding up anybody: Arvados answers meanwhile."""
-        for principal in self._principals.values():
-            self._due.setdefault(principal, 0)
-        self._wake.set()
+        self._again(tuple(self._principals.values()))
 
     async def _renewing(self, moved: Callable[[Change], None]) -> None:
         while True:
@@ -128,23 +138,23 @@ class Principals:
             self._wake.clear()
             due = self._asked = self._next_due()
             users = {principal.user_uuid for principal in due}
-            known = await self._renewed(users)
+            known = await self._renewed(due)
             told, self._asked, self._told_meanwhile = self._told_meanwhile, {}, set()
             for principal in told:
                 if self._grants_cache.is_outdated(principal.user_uuid):
                     self._renew_soon(principal)
-            for principal, holds in due.items():
-                self._regrant(principal, holds, known=known)
+            for principal, asked in due.items():
+                self._regrant(principal, asked.holds, known=known)
             for user in users if known else ():
                 if change := self._grants_cache.take_change(user):
                     moved(change)
             if not known:
                 asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._again, tuple(due))
 
-    def _next_due(self) -> dict[Principal, int]:
+    def _next_due(self) -> dict[Principal, _Due]:
         """Some of those who are to be asked about, whose events wait for it before all others: a
         round over everybody must not hold them up."""
-        waiting = {principal: holds for principal, holds in self._due.items() if holds}
+        waiting = {principal: due for principal, due in self._due.items() if due.holds}
         due = dict(islice((waiting or self._due).items(), None if waiting else _ROUND_AT_ONCE))
         for principal in due:
             del self._due[principal]
@@ -152,13 +162,20 @@ class Principals:
             self._wake.set()
         return due
 
-    async def _renewed(self, users: set[str]) -> bool:
+    async def _renewed(self, due: dict[Principal, _Due]) -> bool:
+        everywhere = {principal.user_uuid for principal, one in due.items() if one.at is None}
+        somewhere: defaultdict[frozenset[str], set[str]] = defaultdict(set)
+        for principal, one in due.items():
+            if one.at is not None and principal.user_uuid not in everywhere:
+                somewhere[one.at].add(principal.user_uuid)
         try:
-            await self._grants_cache.renew(users)
+            for at, users in somewhere.items():
+                await self._grants_cache.renew(users, tuple(at))
+            await self._grants_cache.renew(everywhere)
         except (Unavailable, BadInput) as error:
             logger.warning(
                 "grants are not known; Arvados is asked about each object",
-                extra={"action": "viewers.no_grants", "users": len(users), "error": str(error)},
+                extra={"action": "viewers.no_grants", "users": len(due), "error": str(error)},
             )
             return False
         return True
@@ -172,7 +189,7 @@ class Principals:
     def _again(self, principals: tuple[Principal, ...]) -> None:
         for principal in principals:
             if self._principals.get(principal.key) is principal:
-                self._due.setdefault(principal, 0)
+                self._due.setdefault(principal, _Due()).at = None
         self._wake.set()
 
     async def _rounds(self) -> None:

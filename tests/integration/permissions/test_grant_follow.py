@@ -33,6 +33,7 @@ from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.permissions.grants import DIRECT, OWNED, Grants
 from arvados_nats.permissions.rule import Identity
 from sandbox.model.actors import Actor
+from sandbox.model.records import Record
 from tests.support.worlds.permissions import (
     FAST,
     SLOW,
@@ -205,6 +206,53 @@ async def test_what_is_told_and_known_already_is_not_asked_again(here: Permissio
     assert again.targets is first.targets and again.generation == 9
     here.grants_cache.forget(alice, 10, "newer")
     assert here.grants_cache.is_outdated(alice)
+
+
+async def test_what_a_link_gives_is_asked_at_its_head_alone(here: PermissionWorld) -> None:
+    """What is known, with what is read there, is what a whole answer would be: of shares with roles
+    and users, inside of what is shared, and of what is taken away. A role is never asked about so,
+    and the publisher's own word is no news then."""
+    cluster = here.cluster
+    alice, bob, carol = [await cluster.user(name) for name in ("alice", "bob", "carol")]
+    role = await cluster.role("role", bob, carol)
+    tree = await cluster.project("tree", owner=alice)
+    inner = await cluster.project("inner", owner=tree)
+    readers = [bob.uuid, carol.uuid]
+    part, whole = GrantsCache(here.reader), GrantsCache(here.reader)
+    links = []
+    async with here.publishing(SLOW, with_events=False):
+        await part.renew(readers)
+        began = part.held(bob.uuid)
+
+        async def compare(group: Record) -> None:
+            await part.renew(readers, (group.uuid,))
+            await whole.renew(readers)
+            for reader in readers:
+                held, told = part.held(reader), whole.held(reader)
+                assert held and told and began
+                assert held.targets == told.targets
+                assert held.generation <= began.generation
+                part_version, version = (c._entries[reader].version for c in (part, whole))
+                assert part_version == version
+
+        for group, whom, level in (
+            (tree, role, "can_read"),
+            (inner, role, "can_manage"),
+            (inner, bob, "can_write"),
+            (tree, carol, "can_manage"),
+        ):
+            links.append((group, await cluster.share(group, whom, level)))
+            await compare(group)
+        assert (part.held(bob.uuid) or Grants("")).targets[tree.uuid] & OWNED
+        for group, link in links:
+            await cluster.delete(link, cluster.root)
+            await compare(group)
+        told = whole.held(bob.uuid)
+        assert told and tree.uuid not in told.targets
+        part.forget(bob.uuid, told.generation, whole._entries[bob.uuid].version)
+        assert not part.is_outdated(bob.uuid)
+        await part.renew(readers, (role.uuid,))
+        assert began and (part.held(carol.uuid) or Grants("")).generation > began.generation
 
 
 async def test_a_database_that_went_back_is_believed(

@@ -143,3 +143,24 @@ def test_who_is_concerned_by_a_change_of_the_graph(
     """Whoever reaches one of these may read more or less now."""
     change = graph_change(made(1, uuid, **changes))
     assert set(change.uuids if change else ()) == concerned
+
+
+@pytest.mark.parametrize(
+    ("event_type", "head", "at"),
+    [
+        ("create", OTHER, OTHER),
+        ("delete", OTHER, OTHER),
+        ("update", OTHER, None),  # it may have led elsewhere
+        ("create", USER, None),
+        ("delete", COLLECTION, None),
+        ("delete", "x-j7d0g-x", None),
+    ],
+)
+def test_a_link_changes_what_is_at_its_head(event_type: str, head: str, at: str | None) -> None:
+    """And below, where that is a group."""
+    facts: dict[str, Any] = {"is_permission": True, "tail_uuid": USER, "head_uuid": head}
+    if event_type == "delete":
+        facts = {"kind": "user", "uuid": PROJECT}
+    old = {"old_attributes": {"tail_uuid": USER, "head_uuid": head}}
+    change = graph_change(made(1, LINK, event_type=event_type, properties=old, facts=facts))
+    assert change and (change.uuids, change.at) == ((USER,), at)
