@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -309,6 +310,30 @@ async def test_a_row_notified_again_is_not_published_again(scene: EventWorld) ->
         await scene.insert(last)
         await scene.until_stored([last])
     assert await scene.stored_uuids() == [old.uuid, recent.uuid, last.uuid]
+
+
+@pytest.mark.parametrize("publishing", ["goes on", "begins anew"])
+async def test_a_restored_database_gives_numbers_again_and_no_row_is_lost(
+    scene: EventWorld, publishing: str
+) -> None:
+    """What is written after it has numbers that the stream knows from rows that are gone."""
+    gone, after = _rows(20), _rows(20)
+    async with contextlib.AsyncExitStack() as exits:
+        if publishing == "goes on":
+            await exits.enter_async_context(scene.publishing())
+            ids = await scene.insert(*gone)
+            await scene.until_stored(gone)
+        else:
+            async with scene.publishing():
+                ids = await scene.insert(*gone)
+                await scene.until_stored(gone)
+        await scene.writer.execute("DELETE FROM logs WHERE id = ANY($1)", ids)
+        await scene.writer.execute("SELECT setval('logs_id_seq', $1, false)", min(ids))
+        if publishing == "begins anew":
+            await exits.enter_async_context(scene.publishing())
+        assert await scene.insert(*after) == ids
+        await scene.until_stored(after)
+    assert await scene.stored_uuids() == [one.uuid for one in (*gone, *after)]
 
 
 async def test_a_row_older_than_the_stream_is_counted_and_left(scene: EventWorld) -> None:
