@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import stat
 import sys
@@ -116,7 +117,9 @@ class Notes:
         """A line that the next one replaces."""
         if self._terminal:
             self._progress = True
-            sys.stderr.write(f"{_ERASE}{text}")
+            # A second line would stay: only the one of the cursor is erased.
+            columns = shutil.get_terminal_size().columns
+            sys.stderr.write(f"{_ERASE}{text[: columns - 1]}")
             sys.stderr.flush()
 
     def clear(self) -> None:

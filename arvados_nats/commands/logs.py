@@ -84,8 +84,6 @@ class Show:
         finally:
             self._notes.clear()
             self._printer.end()
-        if not self.received:
-            self._notes.tell("nothing has been logged" + (" yet" if not handle.done else ""))
 
     def _left(self) -> float | None:
         """Seconds until all has come that is asked for; None if that is not known."""

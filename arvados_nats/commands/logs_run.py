@@ -92,9 +92,17 @@ class Run:
             show = Show(wanted, self.printer(label), self.notes)
             async with self._waiting(events, process.uuid, show, label):
                 await show.run(handle)
+            if not show.received:
+                await self._nothing(events, process.uuid, over=handle.done)
             await handle.close()
         except Refused as error:
             raise proxy_connection.about(process.uuid, error) from error.__cause__
+
+    async def _nothing(self, events: Stream, uuid: str, *, over: bool) -> None:
+        """Say that nothing came, and why, unless it is over."""
+        why = "" if over else await waiting.why(events, uuid)
+        told = "nothing has been logged" + ("" if over else " yet")
+        self.notes.tell(f"{told}: {why}" if why else told)
 
     @asynccontextmanager
     async def _waiting(

@@ -19,6 +19,7 @@ from arvados_nats.errors import Refused
 from arvados_nats.protocol_v1.messages import Object
 
 _STEP = 1.0
+_SOON = 10.0
 
 
 async def tell(events: Stream, uuid: str, notes: Notes, came: Callable[[], bool]) -> None:
@@ -37,6 +38,23 @@ async def tell(events: Stream, uuid: str, notes: Notes, came: Callable[[], bool]
         return  # the log is refused with the same words
     finally:
         await handle.close()
+
+
+async def why(events: Stream, uuid: str) -> str:
+    """What it waits for now; empty where that is not told soon."""
+    handle = await events.object(uuid)
+    until = time.monotonic() + _SOON
+    try:
+        while (left := until - time.monotonic()) > 0 and not handle.done:
+            message = await handle.get(left)
+            if isinstance(message, Object):
+                now = time.time()  # noqa: TID251 (said to a person, decides nothing)
+                return words(message.record, now)
+    except Refused:
+        pass  # so is the log
+    finally:
+        await handle.close()
+    return ""
 
 
 def words(record: Mapping[str, Any], now: float) -> str:
@@ -59,7 +77,7 @@ def words(record: Mapping[str, Any], now: float) -> str:
         case "Locked":
             return f"a node is being prepared{waited}"
         case "Running":
-            return f"running{ran}, nothing has been logged yet"
+            return f"running{ran}"
     return "waiting for a container" if request else ""
 
 

@@ -44,7 +44,7 @@ def _request(state: str = "Committed", **container: Any) -> dict[str, Any]:
         ),
         (
             {"state": "Running", "priority": 1, "started_at": None},
-            "running, nothing has been logged yet",
+            "running",
         ),
         ({"state": "Complete", "priority": 0}, ""),
         (_request("Final"), ""),
