@@ -186,7 +186,7 @@ async def test_all_is_done_with_keys(page: Page, stack: Stack, user: Actor) -> N
     await press("-")
     assert await page.evaluate(size) == before
     await press("p")
-    await expect(page.locator("#line")).to_contain_text("no statistics")
+    await expect(page.locator("#plots")).to_contain_text("no statistics")
     for key, name in (("d", "stdout.txt"), ("D", f"{container.uuid}-logs.tar")):
         async with page.expect_download() as started:
             await press(key)
@@ -271,3 +271,17 @@ async def test_a_phone_shows_more_log_than_header(
     assert box is not None
     assert box["y"] < size[1] * (0.15 if size[0] == 390 else 0.25)
     assert await page.evaluate("document.documentElement.scrollWidth") <= size[0]
+
+
+async def test_a_key_reaches_what_a_phone_folds_away(page: Page, stack: Stack, user: Actor) -> None:
+    """A line can be gone to with keys in a narrow window as well."""
+    request, _ = await running_request(stack, user, "".join(f"line {n}\n" for n in range(300)))
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log")).to_contain_text("line 299")
+    await page.get_by_role("tab", name="stdout.txt").click()
+    await page.locator("#log .cm-content").focus()
+    await page.keyboard.press(":")
+    await page.keyboard.type("12")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#log .picked")).to_have_text("line 11")

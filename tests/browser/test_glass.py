@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
@@ -203,16 +205,18 @@ async def test_a_line_of_50_mb_stops_nobody(page: Page, stack: Stack, user: Acto
 async def test_what_is_shown_can_be_saved_byte_for_byte(
     page: Page, stack: Stack, user: Actor, tmp_path: Path
 ) -> None:
-    """A file as it is, whatever its bytes; several as a tar file."""
+    """A file as it is, whatever its bytes; several as a tar file, however long their names are."""
     cluster = stack.sandbox.cluster
     written = b"".join(b"%06d \xff\xfe \0 \x1b[31m \r\n" % n for n in range(30_000)) + b"no end"
     request, container = await running_request(stack, user)
     await cluster.write_log(request, "stdout.txt", written)
     await cluster.write_log(request, "stderr.txt", b"err\n")
+    long = f"{'名' * 60}.log"
+    await cluster.write_log(request, long, b"long\n")
     await open_page(page, stack, request.uuid, user)
     await expect(page.locator("#log")).to_contain_text("no end")
     async with page.expect_download() as started:
-        await page.locator("#save").click()
+        await page.locator("#saveall").click()
     await (await started.value).save_as(tmp_path / "logs.tar")
     with tarfile.open(tmp_path / "logs.tar") as archive:
         files = {
@@ -220,7 +224,7 @@ async def test_what_is_shown_can_be_saved_byte_for_byte(
             for name in archive.getnames()
         }
         assert archive.getnames()[0].startswith(container.uuid)
-    assert files["stderr.txt"] == b"err\n"
+    assert (files["stderr.txt"], files[long]) == (b"err\n", b"long\n")
     assert hashlib.md5(files["stdout.txt"]).digest() == hashlib.md5(written).digest()
     await page.get_by_role("tab", name="stdout.txt").click()
     async with page.expect_download() as started:
@@ -311,3 +315,37 @@ async def test_the_wheel_leaves_following(page: Page, stack: Stack, user: Actor)
     first = await page.evaluate(FIRST)
     await ready(page, "4,000")
     assert await page.evaluate(FIRST) == first
+
+
+async def test_a_time_is_that_of_the_clock_that_one_sees(
+    browser: Browser, stack: Stack, user: Actor
+) -> None:
+    """The times that the page shows of a process are those of where one is, and so is one that is
+    typed; where UTC or the time since the beginning is shown, it is that."""
+    cluster = stack.sandbox.cluster
+    request, container = await running_request(stack, user)
+    began = datetime.fromisoformat(str((await cluster.reload(container))["started_at"]))
+    text = "".join(
+        f"{began + timedelta(minutes=n):%Y-%m-%dT%H:%M:%S}.000000000Z minute {n}\n"
+        for n in range(600)
+    )
+    await cluster.write_log(container, "stdout.txt", text.encode())
+    context = await browser.new_context(timezone_id="Asia/Tokyo")
+    page = await context.new_page()
+    await open_page(page, stack, request.uuid, user)
+    await ready(page, "600")
+    wanted = began + timedelta(minutes=77)
+    there = wanted.astimezone(ZoneInfo("Asia/Tokyo"))
+    for times, time in (
+        ("off", f"{there:%H:%M:%S}"),
+        ("local", f"{there:%H:%M:%S}"),
+        ("utc", f"{wanted:%H:%M:%S}"),
+        ("relative", "1:17:00"),
+    ):
+        await page.locator("#times").select_option(times)
+        await page.locator("#goto").fill(time)
+        await page.locator("#goto").press("Enter")
+        await expect(page.locator("#log .picked")).to_have_text("minute 77")
+        await page.locator("#beginning").click()
+        await expect(page.locator("#log .picked")).to_have_text("minute 0")
+    await context.close()

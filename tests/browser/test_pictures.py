@@ -9,14 +9,17 @@ that they can be. What docs/pictures holds comes into a folder `docs` of it.
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, WebSocketRoute, expect
 
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
@@ -44,6 +47,7 @@ class Sights:
     done: Record
     cancelled: Record
     many: Record
+    strange: Record
     hidden: Record
 
 
@@ -123,6 +127,18 @@ async def _many(stack: Stack, user: Actor) -> Record:
     return request
 
 
+async def _strange(stack: Stack, user: Actor) -> Record:
+    """Names and words as long as can be, which would turn what follows them around."""
+    cluster = stack.sandbox.cluster
+    name = "\u202eevil\u2066 " + "name-without-end-" * 14
+    request = await cluster.container_request(name, owner=user, by=user)
+    container = await cluster.run(request)
+    file = "a-file-with-a-name-that-is-longer-than-any-tab-should-ever-be.txt"
+    await cluster.write_log(container, file, _lines(1, ["\u202etxt.exe", "日本語 " * 40]))
+    await cluster.progress(container, 0.1, warning="\u202e" + "warns" * 200)
+    return request
+
+
 @pytest.fixture(scope="module")
 async def sights(stack: Stack) -> Sights:
     """A project of somebody who has processes of every kind."""
@@ -144,10 +160,41 @@ async def sights(stack: Stack) -> Sights:
     cancelled = await request("too-large", owner=user, by=user, container_count_max=1)
     await cluster.cancel(await cluster.run(cancelled))
     many = await _many(stack, user)
+    strange = await _strange(stack, user)
     hidden = await request("somebody else's", owner=await cluster.user("other"))
     return Sights(
-        user, project, failed, running, queued, held, empty, long, done, cancelled, many, hidden
+        user,
+        project,
+        failed,
+        running,
+        queued,
+        held,
+        empty,
+        long,
+        done,
+        cancelled,
+        many,
+        strange,
+        hidden,
     )
+
+
+def with_gap(line: WebSocketRoute) -> None:
+    """After what there was, the server says that bytes of it are lost."""
+    server = line.connect_to_server()
+    gap: dict[str, Any] = {"file": "stdout.txt", "epoch": 0, "from": 74_000, "to": 146_000}
+    gap["reason"] = "the stream no longer has these bytes, and no saved log has them"
+
+    def pass_on(message: str | bytes) -> None:
+        told = json.loads(message)
+        if "log" in told:
+            gap["container"] = told["log"]["container"]
+        if "caught_up" in told and "container" in gap:
+            line.send(json.dumps({"gap": gap | {"id": told["caught_up"]["id"]}}))
+        line.send(message)
+
+    server.on_message(pass_on)
+    line.on_message(server.send)
 
 
 Show = Callable[[Page, Sights], Awaitable[None]]
@@ -247,6 +294,33 @@ async def _table(page: Page, sights: Sights) -> None:
     await page.evaluate("document.getElementById('plots').scrollTop = 1e6")
 
 
+async def _searching(page: Page, sights: Sights) -> None:
+    """The server takes its time."""
+    asked = asyncio.Event()
+
+    async def held(route: Route) -> None:
+        asked.set()
+
+    await page.route("**/v1/search**", held)
+    await expect(page.locator("#count")).to_have_text("2,000 lines, showing 190 kB of 3.8 MB")
+    if await page.locator("#more").is_visible():
+        await page.locator("#more").click()
+    await page.locator("#sought").fill("record 0")
+    await asked.wait()
+    await expect(page.locator("#busy")).to_contain_text("searching")
+    await expect(page.locator("#stop")).to_be_visible()
+
+
+async def _lost(page: Page, sights: Sights) -> None:
+    await _run(page, sights)
+    await page.context.set_offline(True)
+    await expect(page.locator("#line")).to_contain_text("No connection since")
+
+
+async def _gap(page: Page, sights: Sights) -> None:
+    await expect(page.locator("#state .warning")).to_contain_text("Missing in the log")
+
+
 VIEWS: dict[str, tuple[str | None, Show]] = {
     "login": (None, _login),
     "login-refused": (None, _refused),
@@ -269,6 +343,10 @@ VIEWS: dict[str, tuple[str | None, Show]] = {
     "tools": ("running", _tools),
     "table": ("running", _table),
     "missing": ("hidden", _missing),
+    "strange": ("strange", _state),
+    "searching": ("long", _searching),
+    "gap": ("running", _gap),
+    "lost": ("running", _lost),
 }
 SEEN = {"failed", "processes"}
 """What is looked at in each run of the tests."""
@@ -313,6 +391,8 @@ async def test_every_state_has_its_picture(
         uuid = getattr(sights, which).uuid if which else ""
         token = "" if which is None else f"&token={sights.user.token}"
         await page.goto("about:blank")
+        if name == "gap":
+            await page.route_web_socket("**/v1/stream", with_gap)
         await page.goto(f"{stack.page_url}/#request={uuid}{token}")
         await show(page, sights)
         folder, picture = Path(FOLDER or tmp_path), f"{name}-{size}-{theme}"

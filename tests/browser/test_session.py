@@ -156,3 +156,47 @@ async def test_a_project_has_its_list(page: Page, stack: Stack, user: Actor) -> 
     await page.get_by_role("combobox", name="Owner").select_option("Genome study")
     await expect(deep).to_have_count(0)
     await expect(page.get_by_role("row").filter(has_text="inside")).to_be_visible()
+
+
+async def test_a_list_that_is_cut_says_so_and_finds_what_is_older(page: Page, stack: Stack) -> None:
+    """A hundred are listed; older ones are found by their name or how they are, not only among
+    those that are listed. What a process asks for itself does not ask for the list again."""
+    cluster = stack.sandbox.cluster
+    user = await cluster.user("busy")
+    oldest = await cluster.container_request("the needle", owner=user, by=user)
+    failed = await cluster.run(await cluster.container_request("unlucky", owner=user, by=user))
+    await cluster.finish(failed, exit_code=1)
+    for n in range(100):
+        await cluster.container_request(f"step {n}", owner=user, by=user, priority=0)
+    await page.goto(f"{stack.page_url}/#token={user.token}")
+    summary = page.locator("#overview p")
+    await expect(summary).to_contain_text("these are the newest 100")
+    await expect(page.get_by_role("row").filter(has_text="needle")).to_have_count(0)
+    await page.locator("#overview h1").click()
+    await page.keyboard.press("/")
+    await page.keyboard.type("NEEDLE")
+    row = page.get_by_role("row").filter(has_text="the needle")
+    await expect(row.get_by_role("link").first).to_have_attribute("href", f"#request={oldest.uuid}")
+    await expect(summary).not_to_contain_text("newest 100")
+    await page.get_by_role("searchbox").fill("")
+    await page.get_by_role("combobox", name="State").select_option("bad")
+    await expect(page.get_by_role("row").filter(has_text="unlucky")).to_contain_text("Failed")
+    await page.get_by_role("searchbox").fill("nothing like that")
+    await expect(summary).to_have_text(
+        "No process is like that: choose another name, state or owner."
+    )
+
+
+async def test_a_token_that_dies_leads_to_a_login(page: Page, stack: Stack) -> None:
+    """While one reads: what to do is said, and the menu offers it."""
+    cluster = stack.sandbox.cluster
+    mortal = await cluster.user("mortal")
+    request, _ = await running_request(stack, mortal, "hello\n")
+    await page.goto(f"{stack.page_url}/#request={request.uuid}&token={mortal.token}")
+    await expect(page.locator("#log")).to_contain_text("hello")
+    await cluster.logout(mortal)
+    await expect(page.locator("#why")).to_contain_text("log in again")
+    await expect(page.get_by_role("button", name="Log in at Arvados")).to_be_visible()
+    await page.get_by_text("Open", exact=True).click()
+    await expect(page.locator("#who")).to_have_text("You are not logged in.")
+    await expect(page.locator("#login")).to_be_visible()

@@ -10,8 +10,12 @@ from playwright.async_api import Page, expect
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 from tests.browser.test_page import open_page, running_request, user
+from tests.browser.test_pictures import with_gap
 
 __all__ = ["user"]  # the fixture
+
+TURNS = "\u202e"
+"""Turns the text behind it around."""
 
 _NOTES = """
 window.Notification = class extends Notification {
@@ -138,3 +142,75 @@ async def test_what_is_over_is_not_followed(page: Page, stack: Stack, user: Acto
     await expect(page.locator("#line")).to_have_text(
         "Attempt 1 has ended; no saved log confirms that this is all of it."
     )
+
+
+async def test_a_gap_is_told_as_long_as_one_looks(page: Page, stack: Stack, user: Actor) -> None:
+    """With the state, where no later word takes its place; nothing is cut of it."""
+    cluster = stack.sandbox.cluster
+    request, container = await running_request(stack, user, "hello\n")
+    await page.route_web_socket("**/v1/stream", with_gap)
+    await open_page(page, stack, request.uuid, user)
+    gap = page.locator("#state .warning").filter(has_text="Missing in the log: 72.0 kB of stdout")
+    await expect(gap).to_contain_text("the stream no longer has these bytes")
+    await cluster.finish(container)
+    await expect(page.locator("#line")).to_contain_text("complete")
+    await expect(gap).to_be_visible()
+
+
+async def test_what_people_name_acts_on_nobody(page: Page, stack: Stack, user: Actor) -> None:
+    """In a name or a warning, what would turn text around is seen; however long they are, and the
+    name of a file, nothing is wider than the screen."""
+    cluster = stack.sandbox.cluster
+    name = f"{TURNS}long" + "name" * 60
+    request = await cluster.container_request(name, owner=user)
+    container = await cluster.run(request)
+    await cluster.progress(container, 0.1, warning=f"{TURNS}so " + "long" * 400)
+    await cluster.write_log(container, f"{'file' * 30}.txt", b"hello\n")
+    await cluster.write_log(container, "stderr.txt", b"hello\n")
+    for size in (1100, 390):
+        await page.set_viewport_size({"width": size, "height": 700})
+        await open_page(page, stack, request.uuid, user)
+        await expect(page.locator("#heading h1")).to_contain_text("<U+202E>long")
+        await expect(page.locator("#state .warning")).to_contain_text("<U+202E>so")
+        await expect(page.get_by_role("tab").filter(has_text="filefile")).to_be_attached()
+        await page.locator("#files button").nth(1).click()
+        await expect(page.locator("#log .names")).to_contain_text("filefile")
+        assert TURNS not in await page.title()
+        assert await page.evaluate("document.documentElement.scrollWidth") <= size
+        await page.locator("#home").click()
+        await expect(page.get_by_role("link").filter(has_text="<U+202E>long")).to_be_visible()
+        wide = "(box => box.scrollWidth - box.clientWidth)(document.getElementById('overview'))"
+        assert await page.evaluate(wide) <= 0
+
+
+async def test_plots_are_of_the_attempt_that_is_shown(
+    page: Page, stack: Stack, user: Actor
+) -> None:
+    """Opened before there are statistics, they come with these; the next attempt has its own."""
+    cluster = stack.sandbox.cluster
+    request = await cluster.container_request("plotted", owner=user, container_count_max=2)
+    first = await cluster.run(request)
+    await cluster.write_log(first, "stderr.txt", b"hello\n")
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log")).to_contain_text("hello")
+    await page.locator("#plot").click()
+    await expect(page.locator("#plots")).to_contain_text("no statistics yet")
+    await cluster.write_log(first, "crunchstat.txt", _used(7))
+    await expect(page.locator("#plots canvas").first).to_be_visible()
+    figures = page.locator("#plots tbody")
+    await page.locator("#plots summary").click()
+    await expect(figures).to_contain_text("0.70")
+    await cluster.cancel(first)
+    second = await cluster.run(request)
+    await cluster.write_log(second, "stderr.txt", b"again\n")
+    await expect(page.locator("#log")).to_contain_text("again")
+    await expect(page.locator("#plots")).to_contain_text("no statistics yet")
+    await cluster.write_log(second, "crunchstat.txt", _used(3))
+    await page.locator("#plots summary").click()
+    await expect(figures).to_contain_text("0.30")
+
+
+def _used(seconds: int) -> bytes:
+    """Statistics of a processor, a row each ten seconds."""
+    row = "2026-11-30T01:{:02d}:00.000000000Z cpu 9 user 1 sys 8 cpus -- interval 10.0 seconds"
+    return "".join(f"{row.format(n)} {seconds}.0 user 0.0 sys\n" for n in range(5)).encode()

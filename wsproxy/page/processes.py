@@ -11,11 +11,28 @@ from typing import Any
 
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
-from arvados_nats.errors import Refused
+from arvados_nats.errors import BadInput, Refused
 from wsproxy.page.fair import Fair
 from wsproxy.transport import query as query_fields
 
 MOST_PROCESSES = 100
+_FINAL, _NO_CONTAINER = ["state", "=", "Final"], ["container_uuid", "=", None]
+_STATES: dict[str, list[list[list[Any]]]] = {
+    "": [[]],
+    "waiting": [
+        [["state", "=", "Uncommitted"]],
+        [["state", "=", "Committed"], _NO_CONTAINER],
+        [["container.state", "in", ["Queued", "Locked"]]],
+    ],
+    "running": [[["container.state", "=", "Running"]]],
+    "bad": [
+        [_FINAL, _NO_CONTAINER],
+        [_FINAL, ["container.state", "=", "Cancelled"]],
+        [_FINAL, ["container.exit_code", "!=", 0]],
+    ],
+    "good": [[_FINAL, ["container.exit_code", "=", 0]]],
+}
+"""How a process is, in filters any of which may hold: Arvados has no "or" between attributes."""
 _MOST_PROJECTS = 300
 CALLS = 8
 """Lists that are asked of Arvados at a time."""
@@ -42,8 +59,12 @@ class Processes:
 
     async def newest(self, token: Token, user: str, query: Mapping[str, str]) -> dict[str, Any]:
         """Those that nobody else's process asked for, each with its container; and the names of
-        their owners. `project`: those in it, and in all projects below it."""
-        query_fields.only(query, "project", "name")
+        their owners. `project`: those in it, and in all projects below it. `more`, `deeper`: older
+        ones, or projects that are farther below, are left out."""
+        query_fields.only(query, "project", "name", "state")
+        states = _STATES.get(query.get("state", ""))
+        if states is None:
+            raise BadInput(f"unknown state; known are {', '.join(filter(None, _STATES))}")
         filters: list[list[Any]] = [["requesting_container_uuid", "=", None]]
         owners: dict[str, str] = {}
         async with self._fair.turn(user):
@@ -52,21 +73,39 @@ class Processes:
                 filters.append(["owner_uuid", "in", list(owners)])
             if name := query.get("name"):
                 filters.append(["name", "ilike", f"%{name}%"])
-            requests = await self._items(token, "container_requests", filters, _REQUEST)
+            deeper = len(owners) >= _MOST_PROJECTS
+            requests = await self._requests(token, filters, states)
             uuids = [uuid for request in requests if (uuid := request.get("container_uuid"))]
             containers = await self._named(token, "containers", uuids, _CONTAINER)
             known = {uuid for uuid, name in owners.items() if name}
             asked = {str(request.get("owner_uuid")) for request in requests} - known
-            for resource, (infix, select) in _OWNERS.items():
-                uuids = sorted(uuid for uuid in asked if infix in uuid)
-                with contextlib.suppress(Refused):  # a token with few scopes sees uuids
-                    found = await self._named(token, resource, uuids, select)
-                    owners |= {uuid: _name(item) for uuid, item in found.items()}
+            owners |= await self._names(token, asked)
         items = [
             {**request, "container": containers.get(request.get("container_uuid", ""))}
             for request in requests
         ]
-        return {"items": items, "owners": owners}
+        more = len(items) == MOST_PROCESSES
+        return {"items": items, "owners": owners, "more": more, "deeper": deeper}
+
+    async def _requests(
+        self, token: Token, filters: list[list[Any]], states: list[list[list[Any]]]
+    ) -> list[dict[str, Any]]:
+        """The newest ones in any of these states."""
+        found: list[dict[str, Any]] = []
+        for state in states:
+            found += await self._items(token, "container_requests", [*filters, *state], _REQUEST)
+        found.sort(key=lambda request: str(request.get("created_at")), reverse=True)
+        return found[:MOST_PROCESSES]
+
+    async def _names(self, token: Token, owners: set[str]) -> dict[str, str]:
+        """What owners are called; nothing where a token with few scopes sees none."""
+        names: dict[str, str] = {}
+        for resource, (infix, select) in _OWNERS.items():
+            uuids = sorted(uuid for uuid in owners if infix in uuid)
+            with contextlib.suppress(Refused):
+                found = await self._named(token, resource, uuids, select)
+                names |= {uuid: _name(item) for uuid, item in found.items()}
+        return names
 
     async def _below(self, token: Token, project: str) -> dict[str, str]:
         """A project or a user's home, and the projects below it, by uuid with their names; of very

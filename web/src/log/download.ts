@@ -36,21 +36,36 @@ async function content(
   return new Blob([...portions, ...parts], { type: "application/octet-stream" });
 }
 
-/** A member's header (POSIX ustar). */
-export function tarHeader(name: string, size: number, seconds: number): Uint8Array<ArrayBuffer> {
+/** What stands before a member (POSIX pax): a name of more than 100 bytes has a record of its own. */
+function tarHeader(name: string, size: number, seconds: number): Uint8Array<ArrayBuffer>[] {
+  const header = ustarHeader(name, size, seconds, "0");
+  if (bytesOf(name.slice(name.lastIndexOf("/") + 1)).length <= 100) return [header];
+  const rest = bytesOf(` path=${name}\n`);
+  let digits = 1;
+  while (String(rest.length + digits).length > digits) digits += 1;
+  const length = rest.length + digits;
+  const record = new Uint8Array(length + padding(length));
+  record.set(bytesOf(String(length)));
+  record.set(rest, digits);
+  return [ustarHeader("pax", length, seconds, "x"), record, header];
+}
+
+const padding = (size: number) => (BLOCK - (size % BLOCK)) % BLOCK;
+
+function ustarHeader(name: string, size: number, seconds: number, type: string): Uint8Array<ArrayBuffer> {
   const header = new Uint8Array(BLOCK);
-  const put = (text: string, at: number) => header.set(new TextEncoder().encode(text), at);
+  const put = (text: string, at: number, most = 12) => header.set(bytesOf(text).subarray(0, most), at);
   const octal = (value: number, digits: number) => `${value.toString(8).padStart(digits, "0")}\0`;
   const slash = name.lastIndexOf("/");
-  put(name.slice(slash + 1).slice(0, 100), 0);
-  put(name.slice(0, Math.max(0, slash)).slice(0, 155), 345);
+  put(name.slice(slash + 1), 0, 100);
+  put(name.slice(0, Math.max(0, slash)), 345, 155);
   put(octal(0o644, 7), 100);
   put(octal(0, 7), 108);
   put(octal(0, 7), 116);
   put(octal(size, 11), 124);
   put(octal(seconds, 11), 136);
   put("        ", 148);
-  put("0", 156);
+  put(type, 156);
   put("ustar\0" + "00", 257);
   put(`${header.reduce((sum, byte) => sum + byte, 0).toString(8).padStart(6, "0")}\0 `, 148);
   return header;
@@ -66,8 +81,8 @@ async function archive(
     const { size } = file;
     const tell = (share: number) => progress((done + share * size) / all);
     const bytes = size ? await content(file, 0, size, ranges, tell, signal) : new Blob();
-    parts.push(tarHeader(`${file.container}/${file.name}`, size, Math.floor(Date.now() / 1000)), bytes);
-    parts.push(new Uint8Array((BLOCK - (size % BLOCK)) % BLOCK));
+    parts.push(...tarHeader(`${file.container}/${file.name}`, size, Math.floor(Date.now() / 1000)), bytes);
+    parts.push(new Uint8Array(padding(size)));
     done += size;
   }
   parts.push(new Uint8Array(2 * BLOCK));

@@ -5,6 +5,7 @@
 /** What is one row of the page's log: a line, a hole where lines are not loaded, a line's long rest. */
 
 import type { Row } from "../terminal/row";
+import { harmless } from "../terminal/text";
 import type { LogFile } from "./file";
 
 export type Kind = "line" | "hole" | "rest";
@@ -54,7 +55,7 @@ export function size(bytes: number): string {
 
 /** What a hole says. */
 export function holeText(hole: Entry): string {
-  const { name } = hole.file;
+  const name = harmless(hole.file.name);
   if (hole.kind === "rest") return `… ${size(hole.to - hole.from)} more of this line`;
   if (hole.to === Infinity) return `⋯ newer lines of ${name} are not loaded`;
   const which = hole.from === 0 ? "earlier" : "more";

@@ -4,6 +4,7 @@
 
 /** Find a text in whole log files, also where they are not loaded: counted, with progress, to be stopped. */
 
+import { withoutSequences } from "../terminal/text";
 import type { Entry } from "./entries";
 import type { LogFile } from "./file";
 import { bytesOf, type Ranges } from "./ranges";
@@ -14,8 +15,6 @@ const LONGEST_CARRIED = 1024 * 1024;
 /** Milliseconds of looking through loaded lines before the page gets its turn. */
 const SLICE_MS = 8;
 const STAMP = /^\d{4}-\d\d-\d\dT[\d:.]+Z/;
-// eslint-disable-next-line no-control-regex
-const SEQUENCE = /\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])/g;
 
 export interface Match {
   file: LogFile;
@@ -60,7 +59,7 @@ export class Scan {
     if (text.includes("\x1b")) {
       let at = this.offset;
       for (const line of text.split("\n")) {
-        if (line.replace(SEQUENCE, "").toLowerCase().includes(this.sought)) this.hit(at, line);
+        if (withoutSequences(line).toLowerCase().includes(this.sought)) this.hit(at, line);
         at += length(line) + 1;
       }
     } else {

@@ -41,6 +41,13 @@ export function stampOf({ day, time }: Clock, first: string, local: boolean): st
   return moment.toISOString().slice(0, 19);
 }
 
+/** The time stamp so long after another one. */
+export function stampAfter(origin: string, time: string): string {
+  const [hours = 0, minutes = 0, seconds = 0] = time.split(":").map(Number);
+  const begin = Date.parse(`${origin.slice(0, 19)}Z`);
+  return new Date(begin + 1000 * (seconds + 60 * (minutes + 60 * hours))).toISOString().slice(0, 19);
+}
+
 function localDay(date: Date): string {
   return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
 }

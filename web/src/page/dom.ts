@@ -2,7 +2,9 @@
 //
 // SPDX-License-Identifier: Apache-2.0
 
-/** Elements of the page. Text is always text: no markup is ever made from what Arvados says. */
+/** Elements of the page. Text is always text: no markup is made from what Arvados says, and nothing in it acts. */
+
+import { harmless } from "../terminal/text";
 
 export function find<T extends HTMLElement = HTMLElement>(id: string): T {
   const found = document.getElementById(id);
@@ -23,7 +25,7 @@ export function make<K extends keyof HTMLElementTagNameMap>(
     if (typeof value === "function") element.addEventListener(key.slice(2), value);
     else if (value !== false) element.setAttribute(key, value === true ? "" : String(value));
   }
-  element.append(...children);
+  element.append(...children.map((child) => (typeof child === "string" ? harmless(child) : child)));
   return element;
 }
 

@@ -5,16 +5,18 @@
 /** The logs of one container or request: what comes is put into files, and one view of them is shown. */
 
 import type { ArvadosEvents, EndMessage, GapMessage, LogMessage, Subscription } from "arvados-events";
-import type { Entry } from "../log/entries";
+import { size, type Entry } from "../log/entries";
 import { LogFile, type Arrived } from "../log/file";
 import { download } from "../log/download";
 import { Find } from "../log/find";
-import { goalOf, offsetOfLine, placeOf, stampOf } from "../log/places";
+import { goalOf, offsetOfLine, placeOf, stampAfter, stampOf } from "../log/places";
 import { Ranges, wholeLines } from "../log/ranges";
 import { Sheet } from "../log/sheet";
 import { Viewer, type Picked } from "../view/viewer";
 
 const TAIL_LINES = 2000;
+/** Gaps that are told of; what is missing is a row in any case. */
+const MOST_GAPS = 20;
 /** What is shown more of a long line at a time. */
 const REST_BYTES = 65536;
 const PAGE_BYTES = 256 * 1024;
@@ -50,6 +52,8 @@ export class Attempt {
   /** No more comes of it. */
   over = false;
   word: Word;
+  /** What is not to be had, in words. */
+  readonly gaps: string[] = [];
 
   constructor(container: string | undefined, n: number) {
     this.container = container;
@@ -189,6 +193,7 @@ export class Logs {
       this.uuid,
       {
         onlog: (log) => log.container === container && this.received(log),
+        ongap: (gap) => gap.container === container && this.gap(gap),
         onend: (end) => {
           this.ended(end);
           if (end.container === container && end.file === undefined) done(attempt.word);
@@ -317,8 +322,11 @@ export class Logs {
   }
 
   private gap(gap: GapMessage): void {
-    const where = gap.file ? `${gap.file}: bytes ${gap.from ?? "?"} to ${gap.to ?? "?"}: ` : "";
-    this.told.say({ text: `Part of the log is not to be had (${where}${gap.reason})`, bad: true });
+    const bytes = typeof gap.to === "number" ? size(gap.to - (gap.from ?? 0)) : "the rest";
+    const attempt = this.attempts.get(gap.container ?? "") ?? this.attempt;
+    const words = gap.file ? `${bytes} of ${gap.file}: ${gap.reason}` : gap.reason;
+    if (attempt.gaps.length < MOST_GAPS && !attempt.gaps.includes(words)) attempt.gaps.push(words);
+    this.told.counted();
   }
 
   private async caughtUp(): Promise<void> {
@@ -495,7 +503,9 @@ export class Logs {
     await this.loadBeginnings();
     const first = this.viewer.sheet?.entries.find((entry) => entry.stamp)?.stamp;
     if (!first) throw new Error("the lines have no time stamps");
-    const stamp = stampOf(clock, first, this.viewer.times === "local");
+    const { times, origin } = this.viewer;
+    const stamp =
+      times === "relative" && origin && !clock.day ? stampAfter(origin, clock.time) : stampOf(clock, first, times !== "utc");
     for (const file of this.viewer.sheet?.files ?? []) {
       const offset = await placeOf(file, stamp, this.ranges);
       const hole = [...file.holes()].find(([from, to]) => from <= offset && offset < to);

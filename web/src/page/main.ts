@@ -24,6 +24,7 @@ let watched: Watch | undefined;
 let overview: Overview | undefined;
 const opener = find<HTMLDetailsElement>("opener");
 let arvados: session.Site | null = null;
+let lost: Date | undefined;
 
 function streamUrl(): string {
   const url = new URL("v1/stream", document.baseURI);
@@ -50,17 +51,25 @@ async function explain(): Promise<void> {
 function lineChanged(state: string, detail: unknown): void {
   document.body.dataset.line = state;
   const { reason, reached } = (detail ?? {}) as { reason?: string; reached?: boolean };
-  if (state === "open") say(watched?.logs.attempt.word ?? { text: "", bad: false });
+  if (state === "open") {
+    lost = undefined;
+    say(watched?.logs.attempt.word ?? { text: "", bad: false });
+  }
   if (state === "waiting") {
-    say({ text: "Connecting again …", bad: false });
+    lost ??= new Date();
+    say({ text: `No connection since ${lost.toLocaleTimeString()}: connecting again …`, bad: true });
     if (!reached) void explain();
   }
   if (state !== "stopped" || !reason || reason === "closed by the page") return;
   say({ text: `Stopped: ${reason}`, bad: true });
-  if (reason.includes("token")) welcome("The token is not valid, or not any more: log in again.");
+  if (reason.includes("token")) {
+    welcome("The token is not valid, or not any more: log in again.");
+    drawLogin(false);
+  }
 }
 
 function leave(): void {
+  lost = undefined;
   events?.close();
   watched?.close();
   overview?.close();
@@ -102,19 +111,21 @@ function watch(uuid: string, place: Place): void {
 }
 
 /** Who is logged in is offered to log out, and nothing else. */
-function drawLogin(): void {
-  const logged = session.token() !== "";
+function drawLogin(valid = true): void {
+  const logged = valid && session.token() !== "";
   const by = logged && !session.own() ? " by Workbench" : "";
   find("who").textContent = logged ? `You are logged in${by}.` : "You are not logged in.";
   find("logout").hidden = !logged;
   find("login").hidden = logged || arvados === null;
   find("enter").hidden = arvados === null;
+  find("enter").textContent = logged ? "Log in as somebody else" : "Log in at Arvados";
 }
 
 /** Show what the address names. */
 function open(given: URLSearchParams): void {
   leave();
   opener.open = false;
+  find("refused").textContent = "";
   const uuid = given.get("request");
   if (uuid) find<HTMLInputElement>("uuid").value = uuid;
   find<HTMLInputElement>("token").value = session.own() ? session.token() : "";
@@ -174,5 +185,7 @@ find("logout").addEventListener("click", () => session.logOut(arvados));
 addEventListener("hashchange", () => open(session.arrive()));
 connect(() => watched);
 listen(keys);
-open(session.arrive());
+const wanted = session.arrive();
+// In a task of its own: to load the script and to build the page takes long enough each.
+setTimeout(() => open(wanted));
 void askSite();

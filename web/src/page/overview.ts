@@ -4,8 +4,9 @@
 
 /** The list of one's processes, live: how each is, for how long, what it costs; from here to its log. */
 
-import type { ArvadosEvents, Subscription } from "arvados-events";
+import type { ArvadosEvents, EventMessage, Subscription } from "arvados-events";
 import { find, make, renew } from "./dom";
+import { harmless } from "../terminal/text";
 import { Notice, wishToBeTold } from "./notice";
 import { inWorkbench } from "./session";
 import { span, verdict, type Mood, type Process } from "./state";
@@ -16,10 +17,10 @@ const FOLLOWED = 60;
 const AGAIN_MS = 1500;
 /** Running processes whose last line is shown. */
 const HEARD = 12;
+/** Milliseconds after the last letter of a name before older processes are asked for. */
+const TYPED_MS = 300;
 /** What comes live is drawn together. */
 const DRAW_MS = 250;
-// eslint-disable-next-line no-control-regex
-const ACTS = /\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|.)|[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/g;
 const STAMP = /^\d{4}-\d\d-\d\dT[\d:.]+Z /;
 const LONGEST = 200;
 
@@ -29,6 +30,15 @@ interface Listed extends Process {
 }
 
 type Wanted = "" | Mood;
+
+interface Told {
+  items?: Listed[];
+  owners?: Record<string, string>;
+  /** Only the newest are listed; projects that are farther below are left out. */
+  more?: boolean;
+  deeper?: boolean;
+  errors?: string[];
+}
 
 export class Overview {
   private readonly events: ArvadosEvents;
@@ -45,6 +55,9 @@ export class Overview {
   private readonly clock: ReturnType<typeof setInterval>;
   private name = "";
   private mood: Wanted = "";
+  /** Not all are listed: those of a name or a state are asked for. */
+  private part = false;
+  private left = "";
   private owner = "";
   private drawing: ReturnType<typeof setTimeout> | undefined;
   private readonly title = make("h1");
@@ -69,10 +82,11 @@ export class Overview {
         this.body,
       ),
     );
+    this.summary.textContent = "loading …";
     this.heading();
     this.clock = setInterval(() => this.draw(), 5000);
     events.events(
-      { onevent: () => this.later(), oncaughtup: () => this.later() },
+      { onevent: (event) => isListed(event) && this.later(), oncaughtup: () => this.later() },
       { kinds: ["container_request"], event_types: ["create", "delete"] },
     );
     void this.load();
@@ -81,8 +95,8 @@ export class Overview {
   private filters(): HTMLElement {
     const name = make("input", { type: "search", placeholder: "Name", "aria-label": "Name" });
     name.addEventListener("input", () => {
-      this.name = name.value.toLowerCase();
-      this.draw();
+      this.name = name.value;
+      this.chosen();
     });
     const options: [Wanted, string][] = [
       ["", "any state"], ["running", "running"], ["waiting", "waiting"], ["bad", "failed or cancelled"], ["good", "done"],
@@ -90,7 +104,7 @@ export class Overview {
     const mood = make("select", { "aria-label": "State" }, ...options.map(([value, text]) => make("option", { value }, text)));
     mood.addEventListener("change", () => {
       this.mood = mood.value as Wanted;
-      this.draw();
+      this.chosen();
     });
     this.choice.addEventListener("change", () => {
       this.owner = this.choice.value;
@@ -102,23 +116,36 @@ export class Overview {
       name, mood, this.choice, make("label", {}, notify, " Tell me when one is over"));
   }
 
-  private later(): void {
+  /** Others are wanted: of those that are not listed, too. */
+  private chosen(): void {
+    this.draw();
+    if (!this.part) return;
+    clearTimeout(this.timer);
+    this.timer = undefined;
+    this.later(TYPED_MS);
+  }
+
+  private later(milliseconds = AGAIN_MS): void {
     this.timer ??= setTimeout(() => {
       this.timer = undefined;
       void this.load();
-    }, AGAIN_MS);
+    }, milliseconds);
   }
 
   private async load(): Promise<void> {
     const url = new URL("v1/processes", document.baseURI);
-    if (this.project) url.searchParams.set("project", this.project);
+    const asked = { project: this.project, ...(this.part ? { name: this.name, state: this.mood } : {}) };
+    for (const [name, value] of Object.entries(asked)) if (value) url.searchParams.set(name, value);
     try {
       const answer = await fetch(url, { headers: { Authorization: `Bearer ${this.token()}` } });
-      const told = (await answer.json()) as { items?: Listed[]; owners?: Record<string, string>; errors?: string[] };
+      const told = (await answer.json()) as Told;
       if (this.closed) return;
       if (answer.status === 401) this.failed("The token is not valid, or not any more: log in again.");
       if (!told.items) throw new Error(told.errors?.join("; ") ?? answer.statusText);
       this.owners = told.owners ?? {};
+      this.part ||= told.more ?? false;
+      this.left = told.more ? `; these are the newest ${told.items.length}, a name or a state leads to older ones` : "";
+      if (told.deeper) this.left += "; there are projects below that are left out";
       this.take(told.items);
     } catch (error) {
       if (!this.closed) this.summary.textContent = `The list cannot be read now: ${error instanceof Error ? error.message : error}`;
@@ -138,7 +165,7 @@ export class Overview {
 
   private heading(): void {
     const name = this.owners[this.project] || this.project;
-    const text = this.project ? `Processes in ${name}` : "Processes";
+    const text = this.project ? `Processes in ${harmless(name)}` : "Processes";
     document.title = text;
     const there = inWorkbench(this.project);
     this.title.replaceChildren(text, ...(there ? [" ", make("a", { href: there }, "in Workbench")] : []));
@@ -167,7 +194,7 @@ export class Overview {
     for (const uuid of wanted) {
       if (this.heard.has(uuid)) continue;
       const onlog = ({ text }: { text?: string }) => {
-        const last = text?.trimEnd().split("\n").at(-1)?.slice(-4 * LONGEST).replace(STAMP, "").replace(ACTS, "").trim();
+        const last = text?.trimEnd().split("\n").at(-1)?.slice(-4 * LONGEST).replace(STAMP, "").trim();
         if (!last) return;
         this.lines.set(uuid, last.slice(0, LONGEST));
         this.drawing ??= setTimeout(() => this.draw(), DRAW_MS);
@@ -206,15 +233,18 @@ export class Overview {
     const all = [...this.processes.values()].sort((one, other) => (one.created_at < other.created_at ? 1 : -1));
     const shown = all.filter(
       (process) =>
-        (process.name ?? process.uuid).toLowerCase().includes(this.name) &&
+        (process.name ?? process.uuid).toLowerCase().includes(this.name.toLowerCase()) &&
         (!this.mood || verdict(process, now).mood === this.mood) &&
         (!this.owner || process.owner_uuid === this.owner),
     );
     const count = (mood: Mood) => all.filter((process) => verdict(process, now).mood === mood).length;
-    this.summary.textContent = all.length
+    const chosen = this.name || this.mood || this.owner;
+    this.summary.textContent = shown.length
       ? `${count("running")} running, ${count("waiting")} waiting, ${count("bad")} failed, ${count("good")} done` +
-        (shown.length < all.length ? `; ${shown.length} shown` : "")
-      : "There are no processes yet. Those that you or others start appear here.";
+        (shown.length < all.length ? `; ${shown.length} shown` : "") + this.left
+      : chosen
+        ? "No process is like that: choose another name, state or owner."
+        : "There are no processes yet. Those that you or others start appear here.";
     const { owners, lines } = this;
     renew(this.body, shown.map((one) => row(one, now, owners[one.owner_uuid] ?? "", lines.get(one.uuid) ?? "")));
   }
@@ -225,6 +255,12 @@ export class Overview {
     clearTimeout(this.drawing);
     clearInterval(this.clock);
   }
+}
+
+/** Whether it is one that nobody else's process asked for, as those of the list. */
+function isListed({ properties }: EventMessage): boolean {
+  const record = (properties?.new_attributes ?? properties?.old_attributes ?? {}) as Record<string, unknown>;
+  return !record.requesting_container_uuid;
 }
 
 function heading(text: string): HTMLElement {
@@ -247,6 +283,7 @@ function row(process: Listed, now: number, owner: string, line: string): HTMLEle
   const status = container?.runtime_status ?? {};
   const said = [status.error, status.warning, status.activity].find((text) => typeof text === "string" && text);
   const link = make("a", { href: `#${new URLSearchParams({ request: process.uuid })}` }, process.name || process.uuid);
+  if (process.name) link.title = harmless(process.name);
   const name = make("td", {}, link);
   if (said) name.append(make("div", { class: status.error ? "bad" : "" }, String(said)));
   if (line && mood === "running") name.append(make("div", { class: "last" }, line));

@@ -13,6 +13,7 @@ import { bytesOf, type Ranges } from "../log/ranges";
 import { Series, Stats } from "../log/stats";
 import { make } from "./dom";
 
+const NONE = "There are no statistics yet. A container writes them every ten seconds.";
 const DRAW_MS = 500;
 const HEIGHT = 150;
 
@@ -113,7 +114,13 @@ export class Plots {
     );
     place.hidden = false;
     this.width.observe(place);
+    if (!files.length) this.progress.textContent = NONE;
     for (const reader of this.readers) void this.read(reader);
+  }
+
+  /** Whether these files are what is drawn. */
+  areOf(files: readonly LogFile[]): boolean {
+    return files.length === this.readers.length && this.readers.every(({ file }, at) => file === files[at]);
   }
 
   private async read(reader: Reader): Promise<void> {
@@ -122,7 +129,7 @@ export class Plots {
         this.progress.textContent = `reading ${reader.file.name}: ${Math.floor(100 * share)} %`;
         this.later();
       }, this.control.signal);
-      this.progress.textContent = this.readers.some(({ stats }) => stats.series.size) ? "" : "There are no statistics yet.";
+      this.progress.textContent = this.readers.some(({ stats }) => stats.series.size) ? "" : NONE;
     } catch (error) {
       this.progress.textContent = `The statistics cannot be read: ${error instanceof Error ? error.message : error}`;
     }

@@ -5,6 +5,7 @@
 /** How a process is, as people ask: is it waiting, and why; how long; did it fail, and why. */
 
 import { size } from "../log/entries";
+import { harmless } from "../terminal/text";
 import { make, renew } from "./dom";
 import { inWorkbench } from "./session";
 
@@ -178,6 +179,7 @@ export class State {
   private readonly place: HTMLElement;
   private process: Process | null = null;
   private lastLines: readonly string[] = [];
+  private gaps: readonly string[] = [];
   private readonly clock: ReturnType<typeof setInterval>;
 
   constructor(heading: HTMLElement, place: HTMLElement) {
@@ -191,10 +193,11 @@ export class State {
     this.draw();
   }
 
-  /** What it wrote last to stderr: often why it failed. */
-  wrote(lines: readonly string[]): void {
-    if (lines.join("\n") === this.lastLines.join("\n")) return;
+  /** What it wrote last to stderr: often why it failed; and what of its log is not to be had. */
+  wrote(lines: readonly string[], gaps: readonly string[]): void {
+    if (lines.join("\n") === this.lastLines.join("\n") && gaps.length === this.gaps.length) return;
     this.lastLines = lines;
+    this.gaps = [...gaps];
     this.draw();
   }
 
@@ -207,13 +210,19 @@ export class State {
     if (!process) return;
     const now = Date.now();
     const { mood, word, why } = verdict(process, now);
-    const name = process.name || process.uuid;
+    const name = harmless(process.name || process.uuid);
     document.title = `${word}: ${name}`;
     renew(this.heading, [
       make("h1", { title: name }, name),
       make("div", { id: "verdict" }, make("b", { class: `mood ${mood}` }, word), why && ` ${why}`),
     ]);
     const blocks = [make("div", { class: "facts" }, ...facts(process, now)), ...told(process)];
+    const [gap, ...more] = this.gaps;
+    if (gap !== undefined) {
+      const missing = make("p", {}, make("b", {}, "Missing in the log: "), gap);
+      blocks.push(make("div", { class: "told warning", "data-key": "gaps" }, missing));
+      if (more.length) blocks.at(-1)?.append(folded(`${more.length} more`, more.join("\n"), false));
+    }
     if (mood === "bad" && this.lastLines.length) {
       const last = folded("Last lines of stderr.txt", this.lastLines.join("\n"), true);
       blocks.push(make("div", { class: "told error", "data-key": "stderr" }, last));

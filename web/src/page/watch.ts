@@ -6,6 +6,7 @@
 
 import type { ArvadosEvents } from "arvados-events";
 import { size, type Entry } from "../log/entries";
+import type { LogFile } from "../log/file";
 import { Ranges } from "../log/ranges";
 import type { Times } from "../view/gutters";
 import type { Picked } from "../view/viewer";
@@ -52,7 +53,10 @@ export class Watch {
     setSize(host);
     this.logs = new Logs(host, events, uuid, new Ranges(uuid, url, token), place, {
       say,
-      listed: () => this.drawLists(),
+      listed: () => {
+        this.drawLists();
+        this.renewPlots();
+      },
       followed: () => this.drawFollow(),
       counted: () => this.drawCount(),
       linked: (picked) => history.replaceState(null, "", `#${this.address(picked)}`),
@@ -94,13 +98,19 @@ export class Watch {
 
   showPlots(shown = !this.plots): void {
     this.plots?.close();
-    this.plots = null;
-    const { files } = this.logs.attempt;
-    const told = ["crunchstat.txt", "hoststat.txt"].flatMap((name) => files.get(name) ?? []);
     const ranges = new Ranges(this.uuid, this.url, this.token);
-    if (shown && told.length) this.plots = new Plots(find("plots"), told, ranges, this.memory);
-    else if (shown) this.say({ text: "There are no statistics of this container yet.", bad: false });
-    find("plot").setAttribute("aria-pressed", String(this.plots !== null));
+    this.plots = shown ? new Plots(find("plots"), this.statistics, ranges, this.memory) : null;
+    find("plot").setAttribute("aria-pressed", String(shown));
+  }
+
+  private get statistics(): LogFile[] {
+    const { files } = this.logs.attempt;
+    return ["crunchstat.txt", "hoststat.txt"].flatMap((name) => files.get(name) ?? []);
+  }
+
+  /** Another attempt is shown, or its statistics begin. */
+  private renewPlots(): void {
+    if (this.plots && !this.plots.areOf(this.statistics)) this.showPlots(true);
   }
 
   /** What leads here again: to lines if some are named, else to what is shown. */
@@ -163,16 +173,18 @@ export class Watch {
     const { lines, loaded, size: all } = logs.counts;
     const part = loaded < all ? `showing ${size(loaded)} of ${size(all)}` : size(all);
     const entries = logs.viewer.sheet?.entries ?? [];
-    const bad = logs.least ? `${lineCount(entries).toLocaleString("en")} of ` : "";
-    find("count").textContent = logs.loading ? "loading …" : `${bad}${lines.toLocaleString("en")} lines, ${part}`;
-    const empty = !logs.loading && entries.length === 0;
+    const shown = lineCount(entries);
+    const bad = logs.least ? `${shown.toLocaleString("en")} of ` : "";
+    const told = all ? `${bad}${lines.toLocaleString("en")} ${lines === 1 ? "line" : "lines"}, ${part}` : "";
+    find("count").textContent = logs.loading ? "loading …" : told;
+    const empty = !logs.loading && shown === 0;
     find("none").hidden = !empty;
-    find("log").hidden = empty;
+    find("log").hidden = empty && entries.length === 0;
     this.drawFollow();
-    this.state.wrote(logs.newestFile("stderr.txt")?.lastLines(LAST_LINES) ?? []);
+    this.state.wrote(logs.newestFile("stderr.txt")?.lastLines(LAST_LINES) ?? [], logs.attempt.gaps);
     if (!empty) return;
     find("none").textContent = logs.least
-      ? "No line here says that it is an error or a warning."
+      ? `No line that is loaded says that it is ${logs.least > 1 ? "an error" : "an error or a warning"}.`
       : this.nothing();
   }
 
@@ -182,6 +194,7 @@ export class Watch {
     if (word === "On hold") {
       return "It is on hold: its priority is 0. Lines appear here once it has another priority in Workbench, and runs.";
     }
+    if (!mood) return "loading …";
     if (mood === "waiting") return `It has not begun: ${word?.toLowerCase()}. Lines appear here once it runs.`;
     if (mood === "good" || mood === "bad") return "Nothing has been logged.";
     return "Nothing has been logged yet. Lines appear here as soon as the container writes them.";
@@ -357,6 +370,12 @@ export function connect(watched: () => Watch | undefined): void {
   });
 }
 
+/** Put the cursor into a field; on a phone it may be among the tools that are folded. */
+function reach(id: string): void {
+  if (!find(id).offsetParent) find("more").click();
+  find(id).focus();
+}
+
 /** Keys that act on the process that is shown. */
 export function keysOf(watched: () => Watch | undefined): Key[] {
   const key = (name: string, does: string, act: (watch: Watch) => unknown): Key => ({
@@ -368,12 +387,16 @@ export function keysOf(watched: () => Watch | undefined): Key[] {
     },
   });
   return [
-    key("/", "find in the whole log", () => find("sought").focus()),
+    {
+      key: "/",
+      does: "find in the whole log; in the list, a name",
+      run: () => (watched() ? reach("sought") : document.querySelector<HTMLElement>("#overview input")?.focus()),
+    },
     key("n", "the next line found", ({ logs }) => logs.findNext(1)),
     key("N", "the former line found", ({ logs }) => logs.findNext(-1)),
     key("f", "follow the end", ({ logs }) => logs.toEnd()),
     key("b", "to the beginning", ({ logs }) => logs.toBeginning()),
-    key(":", "go to a line or a time", () => find("goto").focus()),
+    key(":", "go to a line or a time", () => reach("goto")),
     key("[", "the tab before", (watch) => watch.step(-1)),
     key("]", "the tab after", (watch) => watch.step(1)),
     key("t", "time stamps: off, relative, local, UTC", (watch) => watch.nextTimes()),

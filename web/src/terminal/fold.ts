@@ -12,7 +12,7 @@
 
 import { ROW_LIMIT, Row } from "./row";
 import { PLAIN, UNKNOWN, after, onTopOf, type Style } from "./style";
-import { decoded, openBytes, visible } from "./text";
+import { SPECIAL, decoded, openBytes, visible } from "./text";
 
 /** How many rows up the cursor can go. */
 export const REACH = 100;
@@ -20,9 +20,6 @@ export const REACH = 100;
 const WIDEST_MOVE = 255;
 const LONGEST_STRING = 4096;
 
-/** What is not simply shown. */
-// eslint-disable-next-line no-control-regex
-const SPECIAL = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]/;
 const TOKEN = new RegExp(
   [
     "([^\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]+)", // text

@@ -65,6 +65,24 @@ export function columns(character: string): number {
   return eastAsianWidth(code);
 }
 
+/** What would act on whoever reads, or turn text around; not tabs and line ends. */
+// eslint-disable-next-line no-control-regex
+export const SPECIAL = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]/;
+const EACH_SPECIAL = new RegExp(SPECIAL, "g");
+/** Colours, titles and the like. */
+// eslint-disable-next-line no-control-regex
+const SEQUENCE = /\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])/g;
+
+/** A text without the sequences of a terminal. */
+export function withoutSequences(text: string): string {
+  return text.includes("\x1b") ? text.replace(SEQUENCE, "") : text;
+}
+
+/** A name or message of anybody's: what would act in it is left out, or something to see. */
+export function harmless(text: string): string {
+  return withoutSequences(text).replaceAll("\r\n", "\n").replace(EACH_SPECIAL, visible);
+}
+
 /** A control character as something to see. */
 export function visible(character: string): string {
   const code = character.charCodeAt(0);

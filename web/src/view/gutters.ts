@@ -7,6 +7,7 @@
 import type { Extension } from "@codemirror/state";
 import { GutterMarker, gutter } from "@codemirror/view";
 import type { Entry } from "../log/entries";
+import { harmless } from "../terminal/text";
 
 export type Times = "off" | "relative" | "local" | "utc";
 
@@ -84,7 +85,7 @@ export function gutters(beside: Beside): Extension {
         const entry = beside.names ? at(view, line.from) : undefined;
         if (!entry || entry.kind !== "line") return null;
         const name = entry.file.name.replace(/\.txt$/, "");
-        return new Label(name, name === "stderr" ? "name-error" : `name-${hue(name)}`);
+        return new Label(harmless(name), name === "stderr" ? "name-error" : `name-${hue(name)}`);
       },
       lineMarkerChange: () => true,
     }),
