@@ -24,6 +24,9 @@ from publishers.container_logs.writer import Fenced, LogWriter
 
 logger = logging.getLogger(__name__)
 
+_UNASKED = 3
+"""So many looks in a row read what grows, and ask nothing about other files."""
+
 
 class LogCopy:
     """The files of one container, as far as they were carried over."""
@@ -35,6 +38,8 @@ class LogCopy:
         self._push_patience = push_patience
         self._push_moved: dict[str, float] = {}
         self._skipped: set[str] = set()
+        self._grew: set[str] = set()
+        self._unasked = 0
 
     async def file(self, name: str) -> LogFile | None:
         """A file where the stream left it; None if its name cannot be published."""
@@ -70,6 +75,33 @@ class LogCopy:
         """Whether an unfinished line waits for its end."""
         return any(file.held for file in self.files.values())
 
+    def growing(self) -> list[LogFile]:
+        """Those to be read on at this look, as they grew of late; none where it is time to ask for
+        the sizes of all files, which costs as much as reading one."""
+        found = [file for name in self._grew if (file := self.files.get(name)) and not file.pushed]
+        if self._unasked < _UNASKED and len(found) == 1:
+            self._unasked += 1
+            return found
+        self._unasked = 0
+        self._grew.clear()
+        return []
+
+    async def read_on(self, container: Container, file: LogFile) -> int | None:
+        """Carry what has come to a file; its size, or None where the folder has to be asked.
+
+        Rewritten if the file no longer holds what was carried before.
+        """
+        started = time.perf_counter()
+        before = file.read_to
+        found = await self._source.read(container, file.name, *file.wanted_next())
+        if found.size is None or found.size < before:
+            return None
+        await self.write(file, file.take(found.data))
+        if file.read_to != before:
+            self._grew.add(file.name)
+            log_metrics.LAG_SECONDS.observe(time.perf_counter() - started)
+        return found.size
+
     async def catch_up(self, container: Container, file: LogFile, size: int, reads: int) -> bool:
         """Carry a file up to `size`, in at most `reads` calls; whether that was enough.
 
@@ -81,8 +113,9 @@ class LogCopy:
             if wanted is None:
                 break
             before = (file.epoch, file.read_to)
-            data = await self._source.read(container, file.name, *wanted)
-            await self.write(file, file.take(data))
+            found = await self._source.read(container, file.name, *wanted)
+            await self.write(file, file.take(found.data))
+            self._grew.add(file.name)
             log_metrics.LAG_SECONDS.observe(time.perf_counter() - started)
             if (file.epoch, file.read_to) == before:
                 break
@@ -95,7 +128,7 @@ class LogCopy:
         """
         wanted = file.last_known()
         if wanted is not None:
-            file.take(await self._source.read(container, file.name, *wanted))
+            file.take((await self._source.read(container, file.name, *wanted)).data)
 
     async def write(self, file: LogFile, chunks: list[Chunk]) -> None:
         """Store chunks in order; if somebody else wrote to the file, go on from where it stands."""

@@ -100,6 +100,10 @@ class LogFile:
             return None
         return self.read_to - len(self._known), min(size, self.read_to + MAX_READ) - 1
 
+    def wanted_next(self) -> tuple[int, int]:
+        """First and last byte to read of a file whose size is not known."""
+        return self.read_to - len(self._known), self.read_to + MAX_READ - 1
+
     def last_known(self) -> tuple[int, int] | None:
         """First and last byte of the end that is known; `take` compares them and gives nothing."""
         return (self.read_to - len(self._known), self.read_to - 1) if self._known else None

@@ -13,9 +13,16 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from statistics import median
 
 _LONGEST_WATCHED = 2.0
 _MOST_DOUBLINGS = 10
+
+_MOST = 4
+_SAMPLE = 8
+_MEASURED_AGAIN = 60.0
+"""Seconds after which it is measured again how long calls take while there are few."""
+_AS_LONG, _LONG = 1.5, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +74,37 @@ def delay(pace: Pace, now: Situation) -> float:
 def slow_interval(pace: Pace, tailed: int) -> float:
     """Seconds between two looks at a log that nobody watches, one of `tailed`."""
     return max(pace.slow, tailed / pace.slow_looks)
+
+
+class Width:
+    """How many calls at a time: `least`, and up to four times as many while they are all in use and
+    take about as long as so few did. What takes longer waits for Arvados' other clients, or holds
+    them up."""
+
+    def __init__(self, least: int) -> None:
+        self.calls = least
+        self._least = least
+        self._seconds: list[float] = []
+        self._usual = 0.0
+        self._measured_at = float("-inf")
+
+    def took(self, now: float, seconds: float, *, all_in_use: bool) -> None:
+        """A call was answered after so long."""
+        self._seconds.append(seconds)
+        if len(self._seconds) < _SAMPLE * self.calls:
+            return
+        typical = median(self._seconds)
+        self._seconds.clear()
+        if self.calls == self._least:
+            self._usual, self._measured_at = typical, now
+        if now - self._measured_at > _MEASURED_AGAIN:
+            self.calls = self._least
+        elif typical > _LONG * self._usual:
+            self.calls = max(self._least, self.calls * 3 // 4)
+        elif all_in_use and typical < _AS_LONG * self._usual:
+            self.calls = min(self.calls + 1, _MOST * self._least)
+
+    def failed(self) -> None:
+        """A call was not answered."""
+        self.calls = self._least
+        self._seconds.clear()

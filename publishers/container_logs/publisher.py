@@ -83,7 +83,12 @@ async def _publish(
         roster = Roster(tasks, nats, replicas, around, created)
         source.prefer(interest.watched)
         scanner = Scanner(nats, database, roster, attempts, options.scan)
-        interest.on_begin(roster.hurry)
+
+        def began(container_uuid: str) -> None:
+            source.hurry(container_uuid)
+            roster.hurry(container_uuid)
+
+        interest.on_begin(began)
         replicas.on_change(scanner.redistribute)
         tasks.create_task(log_interest.listen(nats, interest))
         tasks.create_task(assignments.take_part(nats, replicas, ready))

@@ -25,8 +25,9 @@ class LogSettings(Block):
     container logs are not read; pushed ones still arrive."""
 
     log_poll_fast_seconds: float = Field(0.25, gt=0)
-    """Between two looks at a log that somebody watches: a line is late by up to so much. Each look
-    is one call of the controller, and one more for each file that has grown."""
+    """Between two looks at a log that somebody watches: a line is late by up to so much. A look is
+    one call of the controller, for one file that grows; at every fourth, or where several grow,
+    one for the sizes and one for each that has grown."""
 
     log_poll_slow_seconds: float = Field(5, gt=0)
     """Between two looks at a log that nobody watches: so much of it is lost when a node dies
@@ -37,9 +38,11 @@ class LogSettings(Block):
     the slow looks are further apart than `log_poll_slow_seconds`, and more can be lost."""
 
     log_calls: int = Field(2, gt=0)
-    """Calls of the controller's log API at a time. A controller hands the API server 8 requests at
-    once (16 since Arvados 3.2, API.MaxConcurrentRailsRequests), users' own included: one replica of
-    each service takes no more than that with all its calls."""
+    """Calls of the controller's log API at a time; up to four times as many while somebody watches
+    more than these can show, and Arvados answers as quickly as it does to few. A controller hands
+    the API server 8 requests at once (16 since Arvados 3.2, API.MaxConcurrentRailsRequests), users'
+    own included: one replica of each service takes no more than that with all its calls, but for
+    what nobody waits for."""
 
     log_scan_seconds: float = Field(2, gt=0)
     """Between two looks at the database for containers that began or ended without an event."""

@@ -68,6 +68,7 @@ class LogTailer:
         self._finishes = 0
         self._ended_at: float | None = None
         self._lag = 0
+        self._sizes: dict[str, int] = {}
 
     def update(self, container: Container) -> None:
         """The container's row as it is now. A request that showed it is not forgotten."""
@@ -117,14 +118,33 @@ class LogTailer:
         return None
 
     async def _poll(self) -> None:
-        """Carry over what is new in each file."""
-        pace = "fast" if self._is_watched else "slow"
-        log_metrics.POLLS.labels(pace).inc()
-        sizes = await self._around.source.sizes(self.container)
+        """Carry over what is new in each file; while somebody watches what has just grown is read
+        without asking for sizes, so that a look is one call."""
+        watched = self._is_watched
+        log_metrics.POLLS.labels("fast" if watched else "slow").inc()
         self._behind = False
-        self._measure(sizes)
-        await self._each(sizes, self._advance)
-        self._measure(sizes)
+        if watched and await self._read_on():
+            return
+        self._sizes = await self._around.source.sizes(self.container)
+        self._measure()
+        await self._each(self._sizes, self._advance)
+        self._measure()
+
+    async def _read_on(self) -> bool:
+        """Whether there was a file to be read on, and no more need be asked at this look."""
+        growing = self._copy.growing()
+        for file in growing:
+            try:
+                size = await self._copy.read_on(self.container, file)
+            except Rewritten:
+                return await self._begin_anew(file)
+            if size is None:
+                return False
+            self._sizes[file.name] = size
+            self._behind |= size > file.read_to
+            await self._copy.write(file, file.settle())
+            self._measure()
+        return bool(growing)
 
     async def _each(
         self, sizes: dict[str, int], carry: Callable[[LogFile, int], Awaitable[bool]]
@@ -256,12 +276,12 @@ class LogTailer:
             tries=self._failures + self._finishes,
         )
 
-    def _measure(self, sizes: dict[str, int]) -> None:
+    def _measure(self) -> None:
         files = self._copy.files
         self._set_lag(
             sum(
                 max(0, size - (files[name].offset if name in files else 0))
-                for name, size in sizes.items()
+                for name, size in self._sizes.items()
             )
         )
 

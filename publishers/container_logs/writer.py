@@ -201,14 +201,11 @@ class LogWriter:
     async def files(self) -> dict[str, Stored]:
         """All files of the container that have bytes in the stream, and where they stand."""
         found: dict[str, Stored] = {}
-        for subject in await self._subjects():
-            message = await self._nats.last(streams.LOGS, subject)
-            try:
-                chunk = message and log_chunks.parse(subject, message.headers, message.data)
-            except BadInput:
-                continue
-            if message and isinstance(chunk, Chunk):
-                found[chunk.file] = log_file.stored(message.sequence, chunk)
+        for message in await self._nats.last_of_each(streams.LOGS, await self._subjects()):
+            with contextlib.suppress(BadInput):
+                chunk = log_chunks.parse(message.subject, message.headers, message.data)
+                if isinstance(chunk, Chunk):
+                    found[chunk.file] = log_file.stored(message.sequence, chunk)
         return found
 
     async def _subjects(self) -> list[str]:

@@ -13,12 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from arvados_nats.arvados import client as arvados_client
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import log_chunks, subjects
 from arvados_nats.contract.log_chunks import Chunk
 from arvados_nats.nats.client import Message
+from arvados_nats.service.ops import Health
+from publishers.container_logs import containers
 from publishers.container_logs import metrics as log_metrics
 from publishers.container_logs.interest import Interest
 from publishers.container_logs.pace import Pace
+from publishers.container_logs.source import LogSource
 from sandbox.servers.api_server import ApiServer
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
@@ -147,13 +152,53 @@ async def test_calls_at_a_time_are_limited(world: World) -> None:
             assert await most_calls(world) == 8
 
 
-async def first_looks(world: World, count: int, *, watched: bool) -> None:
+async def test_who_begins_to_be_watched_waits_no_more_with_the_others(world: World) -> None:
+    """Logs that nobody watches have one turn, one after the other; whoever opens one of them need
+    not wait for all those before it."""
+    jobs = await first_looks(world, 3, watched=False)
+    found = await containers.by_uuid(world.cluster.pool, [job.uuid for job in jobs])
+    token, watched = Token(world.cluster.config.system_root_token), set[str]()
+    async with arvados_client.connect(world.api.url) as arvados:
+        source = LogSource(arvados, lambda: token, Health(), calls=2)
+        source.prefer(watched.__contains__)
+        with world.backend.faults.hanging(SIZES):
+            looks = [asyncio.create_task(source.sizes(container)) for container in found]
+            await until_calls(world, SIZES, 1)
+            assert await most_calls(world) == 1
+            watched.add(found[-1].uuid)
+            source.hurry(found[-1].uuid)
+            await until_calls(world, SIZES, 1)
+        await asyncio.gather(*looks)
+        await asyncio.gather(*map(source.sizes, found))  # all turns were given back
+
+
+async def test_a_look_at_a_log_that_grows_is_one_call(world: World) -> None:
+    """Nobody asks how large a file is before it is read on; other files are found all the same."""
+    world.pace = LAZY
+    async with world.replica():
+        job = await first_look(world)
+        await world.watch(job.uuid)
+        before = world.backend.faults.count(SIZES)
+        for number in range(40):
+            await world.watch(job.uuid)
+            job.write("stdout.txt", b"line %d\n" % number)
+            await world.until_stored(job, "stdout.txt")
+        sizes = world.backend.faults.count(SIZES) - before
+        reads = sum(world.backend.faults.calls.values()) - world.backend.faults.count(SIZES)
+        assert 0 < sizes < reads
+        job.write("stderr.txt", b"and another\n")
+        await world.until_stored(job, "stderr.txt")
+    assert await world.content(job.uuid) == job.written
+
+
+async def first_looks(world: World, count: int, *, watched: bool) -> list[Job]:
     """Let containers begin to run, so that the publisher wants to look at each."""
-    for _ in range(count):
-        job = await world.job(start=False)
+    jobs = [await world.job(start=False) for _ in range(count)]
+    for job in jobs:
         if watched:
             await world.watch(job.uuid)
         await job.start()
+    return jobs
 
 
 async def most_calls(world: World) -> int:
