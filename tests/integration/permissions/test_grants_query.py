@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from arvados_nats.permissions.grants import MANAGES_OWNED
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.object_facts import ObjectFacts, timestamp
 from arvados_nats.permissions.rule import Decision, Identity
-from publishers.permissions.query import GrantsQuery
+from publishers.permissions.query import _GIVEN, _SNAPSHOT, GrantsQuery
 from publishers.permissions.token_query import TokenQuery
 from publishers.postgres import database as postgres
 from publishers.postgres import places
@@ -248,6 +248,46 @@ async def test_a_tree_of_a_hundred_thousand_projects_is_a_handful_of_patterns(
 
     assert f"arvados.live.{tree.uuid}.>" in found.patterns
     assert len(found.patterns) <= 20
+
+
+_OTHERS = """
+INSERT INTO links (uuid, owner_uuid, created_at, updated_at, modified_at, tail_uuid, head_uuid,
+                   link_class, name, properties)
+SELECT 'zzzzz-o0j2j-' || $1 || lpad(n::text, 10, '0'), 'zzzzz-tpzed-000000000000000',
+       now(), now(), now(), 'zzzzz-tpzed-' || $1 || lpad(n::text, 10, '0'),
+       'zzzzz-j7d0g-' || $1 || lpad(n::text, 10, '0'), 'permission', 'can_read', '{}'
+FROM generate_series(1, 20000) AS n
+"""
+
+
+async def test_no_link_of_somebody_else_is_looked_at(
+    database: Database, writer: asyncpg.Connection
+) -> None:
+    """To find the roles of who is asked about: each look at links is by whom they begin at."""
+    async with open_cluster(database.dsn) as cluster:
+        alice = await cluster.user("alice")
+        await cluster.role("role", alice)
+        await writer.execute(_OTHERS, alice.uuid[-5:])
+        await writer.execute("ANALYZE links")
+        sql = f"EXPLAIN (FORMAT JSON) WITH RECURSIVE {_GIVEN} SELECT * FROM given"
+        async with writer.transaction():
+            await writer.execute(_SNAPSHOT)
+            plan = msgspec.json.decode(await writer.fetchval(sql, [alice.uuid]))
+    looks = [node for node in _nodes(plan[0]["Plan"]) if node.get("Relation Name") == "links"]
+
+    assert looks
+    assert all("tail_uuid" in look.get("Index Cond", "") for look in looks), looks
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """All steps of a plan, and of a bitmap's heap what finds it."""
+    below = plan.get("Plans", [])
+    if plan["Node Type"] == "Bitmap Heap Scan":
+        yield plan | {"Index Cond": str(below)}
+        return
+    yield plan
+    for step in below:
+        yield from _nodes(step)
 
 
 async def test_a_row_that_arvados_forgot_is_read(
