@@ -43,6 +43,35 @@ async def _stood_still(pid: int) -> None:
     os.kill(pid, signal.SIGCONT)
 
 
+async def _all_killed(storm: Storm) -> None:
+    """The power is gone for a moment; the disks are not."""
+    for server in storm.servers:
+        await server.kill()
+    await asyncio.gather(*(server.start() for server in storm.servers))
+    await asyncio.gather(*(server.healthy() for server in storm.servers))
+
+
+async def _both_killed(storm: Storm) -> None:
+    await asyncio.gather(*(_killed(storm, name) for name in ("publishers", "publishers-2")))
+
+
+async def _both_killed_with_a_server(storm: Storm) -> None:
+    await asyncio.gather(_nats_killed(storm), _both_killed(storm))
+
+
+async def _killed_while_it_is_filled(storm: Storm) -> None:
+    """All stores are lost, and whoever fills them again dies while it does."""
+    await _lose(storm.servers)
+    for _ in range(2):
+        await _both_killed(storm)
+
+
+async def _most_stopped(storm: Storm) -> None:
+    """No stream has a majority, and clients of the others are not told."""
+    pids = [server.pid for server in random.sample(storm.servers, 2)]
+    await asyncio.gather(*map(_stood_still, pids))
+
+
 async def _nats_stopped(storm: Storm) -> None:
     """It answers for its streams as soon as it goes on, and lacks what came meanwhile."""
     await _stood_still(random.choice(storm.servers).pid)
@@ -174,9 +203,13 @@ FAULTS: dict[str, Callable[[Storm], Awaitable[None]]] = {
     "authcallout killed": lambda s: _killed(s, "authcallout"),
     "a NATS server killed": _nats_killed,
     "a NATS server stopped for 5 s": _nats_stopped,
+    "two NATS servers stopped for 5 s": _most_stopped,
+    "all NATS servers killed": _all_killed,
+    "publishers and a NATS server killed": _both_killed_with_a_server,
     "stream leaders step down": _step_down,
     "store of one NATS server lost": lambda s: _lose(s.servers[2:]),
     "store of all NATS servers lost": lambda s: _lose(s.servers),
+    "publishers killed while stores are filled": _killed_while_it_is_filled,
     "store of one NATS server rolled back": lambda s: _rolled_back(s.servers[1]),
     "disk of one NATS server full": lambda s: _full(s.servers[:1]),
     "disks of all NATS servers full": lambda s: _full(s.servers),
