@@ -165,7 +165,7 @@ def settings_class(name: str) -> type[Block]:
 @contextlib.contextmanager
 def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
     """This process' environment as a service's, while its settings are read."""
-    before = dict(os.environ)
+    before, wanted = dict(os.environ), dict(wanted)  # which may be the very same
     os.environ.clear()
     os.environ.update({name: text for name, text in before.items() if "ARVADOS" not in name})
     os.environ.update(wanted)
