@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The change that takes an object away, as it is told to those who could read it until then.
 
-Pure. A collection, request or project is moved out of reach, a project or a share deleted: what
-they could read before is left, and nothing of what the object is now. Only Arvados' own word
-counts, or anybody could tell so of anything.
+Pure. A collection, request or project is moved out of reach or deleted, a share deleted, a user
+hidden: what they could read before is left, and nothing of what the object is now. A project that
+goes to the trash hides the requests in it also from who cannot see the project. Only Arvados' own
+word counts, or anybody could tell so of anything.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from typing import Any
 import msgspec
 
 from arvados_nats.contract.events import Event
-from arvados_nats.contract.subjects import kind_of
+from arvados_nats.contract.subjects import KIND_OF_NAME, kind_of
 
 HEADER = "Arvados-Gone"
 """Marks such a message of the live tree."""
 
 _DELETE = "delete"
+_ACTIVE, _MERGED = "is_active", "redirect_to_user_uuid"
+_REQUEST = KIND_OF_NAME["container_request"]
 _MOVED = frozenset({"collection", "container_request", "group"})
-_DELETED = frozenset({"group", "link"})
+_DELETED = _MOVED | {"link"}
 """Kinds that others than the readers of the owner could read."""
 
 
@@ -39,8 +42,7 @@ def departed(event: Event) -> Event | None:
         told = kind.name in _DELETED
         properties: dict[str, Any] = {"old_attributes": old}
     else:
-        moved = isinstance(new, dict) and new.get("owner_uuid", owner) != owner
-        told = moved and kind.name in _MOVED
+        told = isinstance(new, dict) and _taken_away(kind.name, old, new)
         properties = {"old_attributes": old, "new_attributes": {}}
     if not told:
         return None
@@ -51,3 +53,27 @@ def departed(event: Event) -> Event | None:
         properties=properties,
         facts={},
     )
+
+
+def _taken_away(kind: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    if kind == "user":
+        merged = new.get(_MERGED) and not old.get(_MERGED)
+        return bool(merged or (old.get(_ACTIVE) is True and new.get(_ACTIVE) is False))
+    owner = old.get("owner_uuid")
+    return kind in _MOVED and new.get("owner_uuid", owner) != owner
+
+
+def hidden(event: Event) -> list[Event]:
+    """Of each request that a project takes along into the trash: that it went."""
+    return [
+        msgspec.structs.replace(
+            event,
+            object_uuid=uuid,
+            object_kind=_REQUEST.arvados,
+            object_owner_uuid=owner,
+            audience=[(owner, uuid)],
+            properties={"old_attributes": {"owner_uuid": owner}, "new_attributes": {}},
+            facts={},
+        )
+        for uuid, owner in event.facts.get("hides", ())
+    ]

@@ -33,7 +33,7 @@ KEPT_ATTRIBUTES: dict[str, frozenset[str]] = {
         " cumulative_cost",
         "link": "tail_uuid head_uuid link_class",
         "group": "group_class frozen_by_uuid",
-        "user": "is_active is_admin username",
+        "user": "is_active is_admin username redirect_to_user_uuid",
         "collection": "version current_version_uuid file_count file_size_total",
         "api_client_authorization": "expires_at user_id",
         "workflow": "collection_uuid",
@@ -54,7 +54,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     whose readers may see the change; for a container these are its container requests, for an
     object that is gone it is its last owner. `facts`: an `object_facts.ObjectFacts` without its
     empty fields, of the object; of its last owner when the object is gone; and in any case where
-    the groups are that own it (`places`). Times are UTC, RFC 3339, as Arvados writes them.
+    the groups are that own it (`places`). Of a project that was put into the trash also `hides`:
+    (uuid, owner uuid) of requests in it that were shared by themselves. Times are UTC, RFC 3339, as
+    Arvados writes them.
     """
 
     id: int

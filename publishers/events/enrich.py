@@ -19,6 +19,8 @@ import msgspec
 from arvados_nats.contract.events import Event
 from arvados_nats.contract.serialized import timestamp
 from arvados_nats.contract.subjects import KIND_OF_NAME, is_uuid
+from publishers.events import former
+from publishers.events.former import Former, Gone, SeenBy
 from publishers.events.rows import LogRow
 from publishers.events.verifier import Verified, Verifier
 from publishers.postgres import object_tables, places, present_facts
@@ -26,36 +28,60 @@ from publishers.postgres.database import Database
 from publishers.postgres.object_tables import Record
 
 _DELETE = "delete"
+_NOTHING: Gone = {}
 
 Records = dict[str, Record]
 
 
-async def events_of(database: Database, rows: Sequence[LogRow], verifier: Verifier) -> list[Event]:
+class Term:
+    """What one term of leading knows of rows that it has published."""
+
+    def __init__(self, database: Database) -> None:
+        self.verifier = Verifier(database)
+        self.former = Former(database, self.verifier)
+
+
+async def events_of(database: Database, rows: Sequence[LogRow], term: Term) -> list[Event]:
     """Events in the order of the rows."""
     named = {row.object_uuid for row in rows if row.object_uuid}
     records = await object_tables.read(database, named)
-    more = set(_related(rows, records)) - set(records)
-    if more:
+    related = set(_related(rows, records))
+    if more := related - set(records):
         records |= await object_tables.read(database, more)
-    verified = await verifier.verify(rows, records)
+    verified = await term.verifier.verify(rows, records)
+    gone = await term.former.gone(rows, verified, related - set(records))
     records |= _with_former_requests(rows, records, verified)
-    events = [_event(row, records, verified.get(row.uuid)) for row in rows]
-    return await _placed(database, events)
+    events = [_event(row, records, verified.get(row.uuid), gone) for row in rows]
+    seen_by = await term.former.seen_by(rows)
+    events = [_seen(event, *seen_by) for event in events]
+    return await _placed(database, events, gone)
 
 
-async def _placed(database: Database, events: list[Event]) -> list[Event]:
-    """The same with where each object is."""
+async def _placed(database: Database, events: list[Event], gone: Gone) -> list[Event]:
+    """The same with where each object is, or was."""
     wanted = [{*_owners(event)} for event in events]
-    found = await places.read(database, set().union(*wanted))
-    users = await places.seen_by(database, [event.object_uuid or "" for event in events])
+    tops = (last.owner for last in gone.values())
+    found = {**await places.read(database, set().union(tops, *wanted))}
+    found |= {uuid: former.place(uuid, gone, found) for uuid in gone if uuid in found}
     return [
         msgspec.structs.replace(
             event,
-            facts=_seen(event, users)
-            | {"places": [found[uuid] for uuid in sorted(owners) if uuid in found]},
+            facts=event.facts
+            | {"places": [found[uuid] for uuid in sorted(owners) if uuid in found]}
+            | await _hidden(database, event),
         )
         for event, owners in zip(events, wanted, strict=True)
     ]
+
+
+async def _hidden(database: Database, event: Event) -> dict[str, Any]:
+    """Of a project that was put into the trash: what was shared of it by itself."""
+    if not event.verified or event.facts.get("kind") != "group":
+        return {}
+    was, now = (event.properties.get(f"{age}_attributes") or {} for age in ("old", "new"))
+    if was.get("is_trashed") is not False or now.get("is_trashed") is not True:
+        return {}
+    return {"hides": await places.hidden(database, event.object_uuid or "")}
 
 
 def _owners(event: Event) -> Iterator[str]:
@@ -67,11 +93,15 @@ def _owners(event: Event) -> Iterator[str]:
         yield left  # those who could see it there may be told that it is gone
 
 
-def _seen(event: Event, users: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
-    facts = event.facts
-    if facts.get("kind") != "user" or facts.get("uuid") != event.object_uuid:
-        return facts
-    return facts | {"seen_by": users.get(facts["uuid"], ())}
+def _seen(event: Event, now: SeenBy, before: SeenBy) -> Event:
+    """A user's event with from where they are seen; of one who is hidden also from where they were,
+    which opens nothing any more."""
+    facts, uuid = event.facts, event.object_uuid or ""
+    if facts.get("kind") != "user" or facts.get("uuid") != uuid:
+        return event
+    hidden = facts.get("is_merged") or not facts.get("is_active")
+    tails = {*now.get(uuid, ()), *(before.get(uuid, ()) if hidden else ())}
+    return msgspec.structs.replace(event, facts=facts | {"seen_by": sorted(tails)})
 
 
 def _with_former_requests(
@@ -121,12 +151,17 @@ def _is_gone(row: LogRow, records: Records) -> bool:
     return row.event_type == _DELETE and row.object_uuid not in records
 
 
-def _event(row: LogRow, records: Records, verified: Verified | None = None) -> Event:
+def _event(
+    row: LogRow, records: Records, verified: Verified | None = None, gone: Gone = _NOTHING
+) -> Event:
     record = records.get(row.object_uuid or "")
     subject_uuid = row.object_owner_uuid if _is_gone(row, records) else row.object_uuid
     facts = _facts(records.get(subject_uuid or ""), records)
-    if (head := records.get(_former_head(row, records) or "")) is not None:
+    former_head = _former_head(row, records) or ""
+    if (head := records.get(former_head)) is not None:
         facts["head_owner_uuid"] = head["owner_uuid"]
+    elif (last := gone.get(former_head)) is not None:
+        facts["head_owner_uuid"] = last.owner
     kind = KIND_OF_NAME.get(row.kind)
     verdict, properties = verified or (None, row.properties or {})
     return Event(

@@ -26,10 +26,10 @@ from arvados_nats.service.ops import Health
 from publishers import metrics
 from publishers.events import enrich, resume
 from publishers.events import rows as log_rows
+from publishers.events.enrich import Term
 from publishers.events.event_source import EventSource, Scans
 from publishers.events.notify_queue import Notified
 from publishers.events.rows import LogRow
-from publishers.events.verifier import Verifier
 from publishers.jetstream.writer import Outgoing, Overtaken, StreamWriter
 from publishers.postgres.database import Database, Session
 from publishers.postgres.leader import Leadership, Lock
@@ -107,26 +107,26 @@ class _Publisher:
             health=self.health,
             on_dropped=lambda message: self._pass_over(message.id, "too_large"),
         )
-        verifier = Verifier(database)
+        term = Term(database)
         source = EventSource(database, notified, past, scans, session.clock)
         reading = asyncio.create_task(past.read())
         try:
             async with aclosing(source.batches()) as batches:
                 async for rows in batches:
-                    await writer.write(await self._messages(rows, verifier))
+                    await writer.write(await self._messages(rows, term))
                     _count(rows)
         finally:
             reading.cancel()
 
-    async def _messages(self, rows: Sequence[LogRow], verifier: Verifier) -> list[Outgoing]:
+    async def _messages(self, rows: Sequence[LogRow], term: Term) -> list[Outgoing]:
         """Messages of rows that were read together; a row that fails by itself is passed over."""
         try:
-            return outgoing(await enrich.events_of(self.database, rows, verifier))
+            return outgoing(await enrich.events_of(self.database, rows, term))
         except ArvadosNatsError:
             raise
         except Exception:
             if len(rows) > 1:
-                return [one for row in rows for one in await self._messages([row], verifier)]
+                return [one for row in rows for one in await self._messages([row], term)]
             logger.exception("a row cannot be published", extra={"action": "events.failed"})
             self._pass_over(rows[0].uuid, "failed")
             return []

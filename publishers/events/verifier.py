@@ -78,6 +78,16 @@ class Verifier:
             self._remember(uuid, found)
         return verified
 
+    def look(self, rows: Sequence[LogRow], covered: datetime) -> dict[str, Verified]:
+        """What is to be said of rows about an object that is gone, before they are published: all
+        since `covered`, in any order."""
+        rows = [row for row in rows if row.event_type in (*CHANGES, DELETE)]
+        if not rows or not object_tables.can_read(rows[0].kind):
+            return {}
+        judged = self._judge(rows, None, set())
+        judged.look_again((), covered)
+        return judged.verified()
+
     def _judge(self, rows: list[LogRow], record: Record | None, own: AbstractSet[int]) -> _Judged:
         uuid, kind = rows[0].object_uuid or "", rows[0].kind
         present = None if record is None else Present.of(kind, record)

@@ -19,6 +19,8 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
 
+import msgspec
+
 from arvados_nats.contract.events import Event
 from arvados_nats.contract.places import GROUP_INFIX, USER_INFIX, Place
 from arvados_nats.contract.subjects import is_uuid
@@ -35,6 +37,8 @@ _MOST_PLACES = 20_000
 _CLOCK = "SELECT extract(epoch FROM clock_timestamp())::float8"
 _MOVES = ("arvados#group", "arvados#link")
 _REQUEST = "container_request"
+
+_NO_PLACES: Mapping[str, Place] = {}
 
 LIFTED = frozenset({"collection", "group"})
 KINDS = LIFTED | {"container", "container_request", "workflow"}
@@ -99,8 +103,12 @@ class RequestsOfContainers:
 class Above:
     """The share points above some objects, as they were read together."""
 
-    def __init__(self, places: Mapping[str, Place], shared: Set[str], now: float) -> None:
-        self._places = places
+    def __init__(
+        self, places: Mapping[str, Place], last: Mapping[str, Place], shared: Set[str], now: float
+    ) -> None:
+        self._places = {**places, **last}
+        self._last = last
+        """Of groups that are gone: whatever they were in may have been a share point."""
         self._shared = shared
         self._now = now
 
@@ -111,7 +119,9 @@ class Above:
         return [
             uuid
             for uuid in dict.fromkeys(above)
-            if uuid[5:12] == USER_INFIX or (gone and uuid == obj) or uuid in self._shared
+            if uuid[5:12] == USER_INFIX
+            or (gone and (uuid == obj or owner in self._last))
+            or uuid in self._shared
         ]
 
     def hides(self, owner: str, kind: str, trash_at: float | None) -> bool:
@@ -147,8 +157,8 @@ class Shares:
             self._places.clear()
             self._shared.clear()
 
-    async def read(self, pairs: Iterable[Pair]) -> Above:
-        """What is above these objects now."""
+    async def read(self, pairs: Iterable[Pair], last: Mapping[str, Place] = _NO_PLACES) -> Above:
+        """What is above these objects now; `last`: where groups were, of which some are gone."""
         wanted = {uuid for pair in pairs for uuid in pair}
         groups = {uuid for uuid in wanted if uuid[5:12] == GROUP_INFIX}
         while True:
@@ -162,7 +172,8 @@ class Shares:
             await self._read_shared(named - self._fresh(self._shared))
             if changes == self._changes:
                 shared = {uuid for uuid in named if uuid in self._shared and self._shared[uuid][1]}
-                return Above(found, shared, time.monotonic() + self._epoch)
+                gone = {uuid: last[uuid] for uuid in found.keys() & last if not found[uuid].above}
+                return Above(found, gone, shared, time.monotonic() + self._epoch)
 
     async def _read_places(self, groups: set[str]) -> None:
         if groups:
@@ -185,6 +196,12 @@ class Shares:
     def _fresh(known: Mapping[str, tuple[float, object]]) -> set[str]:
         since = time.monotonic() - FRESH_PLACES
         return {uuid for uuid, (at, _) in known.items() if at >= since}
+
+
+def last_places(events: Iterable[Event]) -> dict[str, Place]:
+    """Where the owners of what was deleted are, or were."""
+    told = (event.facts.get("places", ()) for event in events if event.event_type == "delete")
+    return {place.uuid: place for some in told for place in msgspec.convert(some, list[Place])}
 
 
 def of_event(event: Event, kind: str, above: Above) -> list[Shown]:

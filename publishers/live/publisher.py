@@ -26,7 +26,7 @@ import msgspec
 
 from arvados_nats.contract import events, log_chunks, streams, subjects
 from arvados_nats.contract.departures import HEADER as GONE
-from arvados_nats.contract.departures import departed
+from arvados_nats.contract.departures import departed, hidden
 from arvados_nats.contract.events import Event
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
@@ -129,7 +129,8 @@ class _Live:
             self.shares.seen(event)
         left = {event.uuid: found for _, event in decoded if (found := departed(event))}
         told = [*(event for _, event in decoded), *left.values()]
-        above = await self.shares.read(pair for event in told for pair in event.audience)
+        pairs = [pair for event in told for pair in event.audience]
+        above = await self.shares.read(pairs, live_audience.last_places(told))
         for message, event in decoded:
             await self._show_event(message, event, left.get(event.uuid), above, pass_over)
 
@@ -155,6 +156,9 @@ class _Live:
             before = live_audience.of_event(left, kind.name, above)
             lost = [shown for shown in before if shown[0] not in shares]
             await self._send(message, left, lost, {**headers, GONE: "true"}, pass_over)
+        for one in hidden(event):
+            by_itself = [(uuid, owner, uuid) for owner, uuid in one.audience]
+            await self._send(message, one, by_itself, {**headers, GONE: "true"}, pass_over)
 
     async def _send(
         self,

@@ -30,7 +30,7 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
         "collection": "name portable_data_hash is_trashed trash_at delete_at version"
         " current_version_uuid file_count file_size_total",
         "group": "name is_trashed trash_at delete_at group_class frozen_by_uuid",
-        "user": "is_active is_admin username",
+        "user": "is_active is_admin username redirect_to_user_uuid",
         "link": "name link_class tail_uuid head_uuid",
         "workflow": "name collection_uuid",
     }.items()
@@ -44,7 +44,6 @@ _EXTRA = {
         SELECT ARRAY[request.uuid, request.owner_uuid] FROM container_requests AS request
         WHERE request.container_uuid = object.uuid ORDER BY request.uuid) AS requests,
         left(object.runtime_constraints, {MAX_YAML_BYTES + 1}) AS runtime_constraints""",
-    "user": "redirect_to_user_uuid",
     "workflow": """coalesce(linked.owner_uuid, '') AS collection_owner_uuid,
         linked.trash_at AS collection_trash_at""",
 }

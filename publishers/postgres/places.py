@@ -14,11 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from arvados_nats.contract.places import GROUP_INFIX, USER_INFIX, Place
+from arvados_nats.errors import Unavailable
 from arvados_nats.permissions.object_facts import ObjectFacts
 from publishers.postgres.database import Database
 
 _DEEPEST = 200
 """Projects inside one another that are followed; Arvados allows no circle."""
+_MOST_HIDDEN = 200
+_HIDDEN_TIMEOUT = 3.0
 _ABOVE = f"""
 WITH RECURSIVE up(start, uuid, depth) AS (
     SELECT asked, asked, 0 FROM unnest($1::varchar[]) AS asked
@@ -37,6 +40,25 @@ SELECT head_uuid, array_agg(DISTINCT tail_uuid ORDER BY tail_uuid) AS tails FROM
 WHERE link_class = 'permission' AND head_uuid = ANY($1::varchar[])
   AND name IN ('can_read', 'can_login', 'can_write', 'can_manage')
 GROUP BY head_uuid
+"""
+_SEEN_BY_NEWEST = """
+SELECT head_uuid, array_agg(DISTINCT tail_uuid ORDER BY tail_uuid) AS tails
+FROM (SELECT uuid FROM users ORDER BY id DESC LIMIT $1) AS newest
+JOIN links ON links.head_uuid = newest.uuid
+WHERE link_class = 'permission' AND name IN ('can_read', 'can_login', 'can_write', 'can_manage')
+GROUP BY head_uuid
+"""
+_HIDDEN = f"""
+WITH RECURSIVE below(uuid, depth) AS (
+    SELECT $1::varchar, 0
+    UNION ALL
+    SELECT groups.uuid, depth + 1
+    FROM below JOIN groups ON groups.owner_uuid = below.uuid WHERE depth < {_DEEPEST}
+)
+SELECT DISTINCT object.uuid, object.owner_uuid
+FROM below JOIN container_requests AS object ON object.owner_uuid = below.uuid
+JOIN links ON links.head_uuid = object.uuid AND links.link_class = 'permission'
+ORDER BY object.uuid LIMIT {_MOST_HIDDEN}
 """
 _SHARED = """
 SELECT DISTINCT head_uuid FROM links
@@ -63,6 +85,21 @@ async def seen_by(database: Database, users: Iterable[str]) -> Mapping[str, tupl
     if not asked:
         return {}
     return {head: tuple(tails) for head, tails in await database.fetch(_SEEN_BY, asked)}
+
+
+async def seen_by_newest(database: Database, most: int) -> Mapping[str, tuple[str, ...]]:
+    """The same of the newest users."""
+    return {head: tuple(tails) for head, tails in await database.fetch(_SEEN_BY_NEWEST, most)}
+
+
+async def hidden(database: Database, project: str) -> list[tuple[str, str]]:
+    """(uuid, owner) of requests below a project that were shared by themselves: in the trash they
+    are hidden from who cannot see the project. None of a project that is too large to look through.
+    """
+    try:
+        return [*map(tuple, await database.fetch(_HIDDEN, project, timeout=_HIDDEN_TIMEOUT))]
+    except Unavailable:
+        return []
 
 
 async def shared(database: Database, uuids: Iterable[str]) -> frozenset[str]:

@@ -53,6 +53,9 @@ def untold(told: Told, rows: Iterable[Json], had: set[str], has: set[str]) -> It
         uuid, event = row["object_uuid"] or "", told.heard.get(row["uuid"])
         if any(infix in uuid for infix in _BY_THEMSELVES):
             continue
+        if event is not None and event["object_uuid"] != uuid:
+            yield from _taken_along(event, had, has)
+            event = None
         emptied = event is not None and not event["properties"].get("new_attributes")
         full = event is not None and not emptied
         what = f"{row['event_type']} of {uuid}"
@@ -66,8 +69,20 @@ def untold(told: Told, rows: Iterable[Json], had: set[str], has: set[str]) -> It
             # The end of an attempt is shown though Arvados hides the container at once (V6).
             yield f"{'content' if full else 'nothing'} of {what}, which is lost"
 
+    for uuid in told.gone & has:
+        yield f"told that {uuid} is gone, which can be read"
+
+
+def _taken_along(event: Json, had: set[str], has: set[str]) -> Iterable[str]:
+    """A row of something else tells that an object went: nothing else of it."""
+    uuid, said = event["object_uuid"], event["properties"]
+    if uuid in has or uuid not in had:
+        yield f"told that {uuid} is gone"
+    if said != {"old_attributes": {"owner_uuid": event["object_owner_uuid"]}, "new_attributes": {}}:
+        yield f"content of {uuid}: {said}"
+
 
 def silent(told: Told, rows: Iterable[Json], had: set[str], has: set[str]) -> bool:
-    """Whether something was lost of which no word came by v0, not even that less can be read."""
+    """Whether something was lost of which no word came, not even that less can be read."""
     rows = [row for row in rows if row["uuid"] in told.heard]
-    return bool(had - has) and not rows and not told.narrowed
+    return bool(had - has) and not rows and not told.gone and not told.narrowed

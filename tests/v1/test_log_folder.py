@@ -161,6 +161,14 @@ async def test_it_answers_as_the_controller_does(panel: Panel) -> None:
         ("/stdout.txt", "GET", {"if_none_match": '"x"'}),
         ("/stdout.txt", "GET", {"authorization": "Basic eDp5"}),
         ("/folder/x.txt", "GET", {}),
+        ("/%2e%2e/x.txt", "GET", {}),
+        ("/stdout%252etxt", "GET", {}),
+        ("//stdout.txt", "GET", {}),
+        ("/stdout.txt/", "GET", {}),
+        ("/STDOUT.TXT", "GET", {}),
+        ("/stdout.txt?api_token=x", "GET", {}),
+        ("/stdout.txt", "GET", {"if_modified_since": "Tue, 01 Dec 2026 00:00:00 GMT"}),
+        ("/stdout.txt", "HEAD", {"if_range": '"x"', "range": "bytes=0-1"}),
         ("", "PROPFIND", {"depth": "2"}),
         ("", "GET", {}),
     ],
@@ -173,6 +181,16 @@ async def test_what_is_not_certain_is_left_to_the_controller(
     await panel.write("empty.txt", b"")
     await panel.until_answered()
     assert (await panel.ask(below, method, **headers)).status_code == LEFT
+
+
+async def test_a_uuid_is_written_in_one_way(panel: Panel) -> None:
+    """As Arvados writes it; what it makes of another way is for it to say."""
+    await panel.write("stdout.txt", b"line\n")
+    await panel.until_answered()
+    token = {"authorization": f"Bearer {panel.who.token}"}
+    for uuid in (panel.request.uuid, panel.container.uuid):
+        path = panel.path().replace(uuid, uuid.upper())
+        assert (await panel.ours.request("PROPFIND", path, headers=token)).status_code == LEFT
 
 
 async def test_nothing_that_is_listed_is_left_to_the_controller(panel: Panel) -> None:
@@ -205,6 +223,28 @@ async def test_only_who_may_read_now_is_answered(panel: Panel, bob: Actor) -> No
     await panel.until_left()
 
 
+async def test_what_is_not_readable_any_more_when_it_comes_is_left(
+    panel: Panel, bob: Actor
+) -> None:
+    """The share ends while Arvados is asked: judged is the moment of the answer."""
+    cluster, faults = panel.site.cluster, panel.site.backend.faults
+    await panel.write("stdout.txt", b"line\n")
+    await cluster.share(panel.request, bob)
+
+    async def answers(expected: int) -> bool:
+        return (await panel.ask("/stdout.txt", who=bob)).status_code == expected
+
+    await until(lambda: answers(200))
+    await asyncio.sleep(2)  # for whoever asks now the last listing is too old
+    with faults.hanging("PROPFIND /arvados/v1/container_requests/{uuid}/log") as fault:
+        asked = asyncio.create_task(panel.ask(who=bob, method="PROPFIND"))
+        await cluster.unshare(panel.request, bob)
+        await until(lambda: answers(LEFT))
+        assert not asked.done()
+        fault.lifted.set()
+        assert (await asked).status_code == LEFT
+
+
 async def test_a_thousand_ranges_while_it_grows_ends_and_is_kept(site: Site, alice: Actor) -> None:
     """Random parts of a file that grows all the time, far beyond what the stream has; then the
     container ends, and the controller has it from Keep: every byte is the file's."""
@@ -221,6 +261,10 @@ async def test_a_thousand_ranges_while_it_grows_ends_and_is_kept(site: Site, ali
         assert (part.status_code, part.content) == (206, bytes(content[start : last + 1]))
         return not left
 
+    async def same_listing(panel: Panel) -> bool:
+        ours = await panel.ask(method="PROPFIND")
+        return seen(ours) == seen(await panel.ask(method="PROPFIND", http=panel.theirs))
+
     async with panel_of(site, alice) as panel:
         await panel.write("stdout.txt", b"begin\n")
         content += b"begin\n"
@@ -235,6 +279,8 @@ async def test_a_thousand_ranges_while_it_grows_ends_and_is_kept(site: Site, ali
             listed = await panel.ask(method="PROPFIND")
             size = sizes(listed)["stdout.txt"] if listed.status_code == 207 else len(content)
             assert 0 < size <= len(content)
+            if turn % 15 == 0:
+                await until(lambda: same_listing(panel))
             answered += sum(await asyncio.gather(*(one(panel, size) for _ in range(20))))
         assert answered >= 900
         await panel.until_left()

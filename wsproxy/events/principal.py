@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from arvados_nats.contract import subjects
@@ -25,7 +25,7 @@ from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.permissions.rule import ALL, Decision, Identity, scopes_allow
 from wsproxy.events.batch import Batch
-from wsproxy.events.departures import departure
+from wsproxy.events.departures import Changes, departures
 from wsproxy.events.permission_check import PermissionCheck
 from wsproxy.events.stored_event import DELETE, StoredEvent
 
@@ -76,11 +76,8 @@ class Principal:
         self._working: asyncio.Task[None] | None = None
         self._generation = 0
         self._holds = 0
-        self._former: Grants | None = None
-        """The grants from before the first event of those that change them just now."""
-        self._changed_by = 0
-        """That event."""
-        self._changing = False
+        self._changes: Changes | None = None
+        """Those of the last seconds."""
         self.busy = False
         """Every event must `wait`: behind others, or until new grants are there."""
         self._released = asyncio.Event()
@@ -103,13 +100,14 @@ class Principal:
         """Whether events are judged by these, or what confirmed them."""
         return self.grants is not None and self.grants.targets is grants.targets
 
-    def hold(self, sequence: int = 0) -> None:
+    def hold(self, change: StoredEvent | None = None) -> None:
         """Judge nothing until as many are released: new grants are on their way.
 
-        `sequence`: of the event that changes them.
+        `change`: the event that changes them.
         """
-        if sequence and not self._changing:
-            self._changing, self._changed_by, self._former = True, sequence, self.grants
+        if change is not None:
+            if self._changes is None or not self._changes.go_on(change, self.grants):
+                self._changes = Changes(change, self.grants)
         self._holds += 1
         self.busy = True
         self._released.clear()
@@ -118,7 +116,6 @@ class Principal:
         """End as many `hold`s."""
         self._holds -= holds
         if not self._holds:
-            self._changing = False
             self.busy = self._working is not None
             self._released.set()
 
@@ -172,18 +169,18 @@ class Principal:
 
     def loses(self, left: StoredEvent) -> bool:
         """Whether the reader could read the object before this change, by what was known then."""
-        # A later event of those may tell of what was done when the object was lost already.
-        grants = self._former if left.sequence == self._changed_by else self.grants
-        if grants is None:
-            return False
-        return decide_event(self._judge(self._identity, grants), left) is _YES
+        known = self._changes.before(left, self.grants) if self._changes else (self.grants,)
+        return any(
+            decide_event(self._judge(self._identity, grants), left) is _YES
+            for grants in known
+            if grants is not None
+        )
 
-    def shown(self, stored: StoredEvent, *, allowed: bool) -> StoredEvent | None:
-        """What of an event is to be delivered: itself, that the object is gone, or nothing."""
+    def shown(self, stored: StoredEvent, *, allowed: bool) -> Sequence[StoredEvent]:
+        """What of an event is to be delivered: itself, or what is gone by it."""
         if allowed:
-            return stored
-        left = departure(stored)
-        return left if left is not None and self.loses(left) else None
+            return (stored,)
+        return [left for left in departures(stored) if self.loses(left)]
 
     def judge_now(self, stored: StoredEvent) -> bool | None:
         """As `judge`, where that needs no waiting; else None."""
@@ -253,15 +250,15 @@ class Principal:
     def _deliver_waiting(self, *, allowed: bool) -> None:
         """The first of what waits, and with it, in one write, what needs no further question."""
         stored, sinks = self._waiting.popleft()
-        events = [self.shown(stored, allowed=allowed)]
-        while self._waiting and self._waiting[0][1] is sinks and len(events) < _TOGETHER:
+        seen = [*self.shown(stored, allowed=allowed)]
+        while self._waiting and self._waiting[0][1] is sinks and len(seen) < _TOGETHER:
             stored, _ = self._waiting[0]
             verdict = self.judge_now(stored)
             if verdict is None:
                 break
             self._waiting.popleft()
-            events.append(self.shown(stored, allowed=verdict))
-        if seen := [shown for shown in events if shown is not None]:
+            seen += self.shown(stored, allowed=verdict)
+        if seen:
             batch = Batch(seen)
             for sink in tuple(sinks):
                 sink.deliver(batch)

@@ -11,13 +11,14 @@ nothing for others. Whoever is found is still judged by the rule.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 
 from arvados_nats.permissions.grants import OWNED, Grants
 from arvados_nats.permissions.rule import Decision
 from wsproxy.events.batch import Batch
-from wsproxy.events.departures import departure
+from wsproxy.events.departures import AT_ONCE_SECONDS, departures
 from wsproxy.events.principal import Principal, Sink
 from wsproxy.events.stored_event import StoredEvent
 
@@ -44,6 +45,9 @@ class Router:
         """Admins, and readers whose grants are not known."""
         self._held: set[Principal] = set()
         self._by_uuid: defaultdict[str, set[Principal]] = defaultdict(set)
+        self._left: defaultdict[str, set[Principal]] = defaultdict(set)
+        """Who had one of these until a moment ago."""
+        self._leaving: deque[tuple[float, Principal, tuple[str, ...]]] = deque()
         self._watches: dict[str, dict[Principal, list[Sink]]] = {}
         self._audiences: dict[tuple[str, ...], Audience] = {}
         """Of events that are judged alike, until any reader or any grants change."""
@@ -73,9 +77,9 @@ class Router:
         if not readers:
             self._watches.pop(uuid, None)
 
-    def hold(self, principal: Principal, sequence: int = 0) -> None:
+    def hold(self, principal: Principal, change: StoredEvent | None = None) -> None:
         """New grants of `principal` are on their way: keep every event for them until `regrant`."""
-        principal.hold(sequence)
+        principal.hold(change)
         self._audiences.clear()
         if principal in self._readers:
             self._held.add(principal)
@@ -85,6 +89,7 @@ class Router:
         moved = principal in self._readers and _place(principal.grants) != _place(grants)
         if moved:
             self._exit(principal)
+            self._leave(principal, grants)
         self._audiences.clear()
         principal.set_grants(grants)
         principal.release(holds)
@@ -141,8 +146,8 @@ class Router:
                 seen[principal].append(stored)
         for principal in others:
             self._offer(stored, principal, seen)
-        if (left := departure(stored)) is not None:
-            for principal in self._found(left.keys).difference(certain, others):
+        if lost := departures(stored):
+            for principal in set().union(*map(self._losing, lost)).difference(certain, others):
                 self._offer(stored, principal, seen)
 
     def _offer(self, stored: StoredEvent, principal: Principal, seen: Seen) -> None:
@@ -151,16 +156,16 @@ class Router:
         verdict = principal.sees(stored)
         if verdict is not None:
             if shown := principal.shown(stored, allowed=verdict):
-                seen[principal].append(shown)
+                seen[principal] += shown
             return
         if before := seen.pop(principal, None):
             principal.deliver(Batch(before))
         principal.wait(stored, principal.sinks)
 
     def _deliver(self, seen: Seen) -> None:
-        batches: dict[tuple[tuple[int, bool], ...], Batch] = {}
+        batches: dict[tuple[int, ...], Batch] = {}
         for principal, events in seen.items():
-            key = tuple([(stored.sequence, stored.gone) for stored in events])
+            key = tuple([id(stored) for stored in events])
             batch = batches.get(key)
             if batch is None:
                 batch = batches[key] = Batch(events)
@@ -200,6 +205,29 @@ class Router:
             if readers:
                 found |= readers
         return found
+
+    def _losing(self, left: StoredEvent) -> set[Principal]:
+        self._forget_left()
+        lately = (self._left[key] for key in left.keys or () if key in self._left)
+        return self._found(left.keys).union(*lately)
+
+    def _leave(self, principal: Principal, grants: Grants | None) -> None:
+        """What is lost together with its object may be told of the object a moment later."""
+        had, has = (known.targets if known else {} for known in (principal.grants, grants))
+        if lost := tuple(had.keys() - has.keys()):
+            self._leaving.append((time.monotonic(), principal, lost))
+            for uuid in lost:
+                self._left[uuid].add(principal)
+        self._forget_left()
+
+    def _forget_left(self) -> None:
+        since = time.monotonic() - AT_ONCE_SECONDS
+        while self._leaving and self._leaving[0][0] < since:
+            _, principal, lost = self._leaving.popleft()
+            for uuid in lost:
+                self._left[uuid].discard(principal)
+                if not self._left[uuid]:
+                    del self._left[uuid]
 
     def _enter(self, principal: Principal) -> None:
         self._audiences.clear()

@@ -29,6 +29,9 @@ DELETE = "delete"
 
 _OWN_ONLY = "api_client_authorization"
 _LIKE_A_COLLECTION = "collection"
+_LIKE_A_REQUEST = "container_request"
+_LIFTED = frozenset({"collection", "group"})
+"""Kinds that are readable in the trash."""
 _JUDGED_BY_OWNER = frozenset({"collection", "container_request", "workflow"})
 _UNKNOWN_TO_PUBLISHER = frozenset(
     {"authorized_key", "credential", "keep_service", "log", "virtual_machine"}
@@ -40,7 +43,7 @@ class StoredEvent:
     """An event, its place in the stream, and what all its readers share."""
 
     __slots__ = (
-        *("alike", "departure", "event", "facts", "gone", "keys", "kind", "left_to_arvados"),
+        *("alike", "departures", "event", "facts", "gone", "keys", "kind", "left_to_arvados"),
         *("moved", "sequence", "size", "v0", "v1"),
     )
 
@@ -57,9 +60,8 @@ class StoredEvent:
         self.alike = alike(self.facts, self.kind)
         """Equal for events that a reader to whom the same keys are open sees or does not see alike;
         None: judge it by itself."""
-        self.departure: StoredEvent | bool | None = False
-        """The same for those who lose the object by it, once asked for: None for nobody; False
-        until then (`departures`)."""
+        self.departures: tuple[StoredEvent, ...] | None = None
+        """What those are told who lose an object by it, once asked for (`departures`)."""
         self.gone = False
         """It is such a one."""
         self.moved = False
@@ -110,9 +112,9 @@ def decode(sequence: int, payload: bytes) -> StoredEvent:
 def facts_of_event(event: Event, kind: Kind | None) -> ObjectFacts | None:
     """What the read rule judges: the object as the publisher found it in the database.
 
-    Of a deleted object only its last owner is left; it is judged like a collection there, which
-    shows it to those who can see what the owner owns. (arvados-ws shows it to all who can see the
-    owner's own record, so also the deletes in a home to whoever may know its user.)
+    Of a deleted object only its last owner is left; it is judged like a collection or a request
+    there, which shows it to those who can see what the owner owns. (arvados-ws shows it to all who
+    can see the owner's own record, so also the deletes in a home to whoever may know its user.)
     Raises BadInput when the publisher's facts cannot be read.
     """
     uuid = event.object_uuid
@@ -133,7 +135,8 @@ def facts_of_event(event: Event, kind: Kind | None) -> ObjectFacts | None:
 
 def facts_of_gone(uuid: str, kind: Kind, owner: str, places: tuple[Place, ...]) -> ObjectFacts:
     """How the deletion of an object is judged, by its last owner."""
-    judged_as = _OWN_ONLY if kind.name == _OWN_ONLY else _LIKE_A_COLLECTION
+    judged_as = _LIKE_A_COLLECTION if kind.name in _LIFTED else _LIKE_A_REQUEST
+    judged_as = _OWN_ONLY if kind.name == _OWN_ONLY else judged_as
     return ObjectFacts(judged_as, uuid, owner, places=places)
 
 

@@ -103,8 +103,11 @@ async def _answer(
     try:
         with readers.of(token, uuid, address) as reader:
             if request.method == "PROPFIND":
-                return await _listed(reader, request.headers, container, rest)
-            return await _file(reader, request, container, rest)
+                answer = await _listed(reader, request.headers, container, rest)
+            else:
+                answer = await _file(reader, request, container, rest)
+            await reader.folder(container)  # Arvados may have been asked for long
+            return answer
     except (ArvadosNatsError, TimeoutError):
         return None
 

@@ -100,12 +100,14 @@ class Principals:
             tasks.create_task(self._renewing(moved))
             tasks.create_task(self._rounds())
 
-    def _renew_soon(self, principal: Principal, sequence: int = 0, at: str | None = None) -> None:
+    def _renew_soon(
+        self, principal: Principal, change: StoredEvent | None = None, at: str | None = None
+    ) -> None:
         """Ask for the reader's grants, and judge nothing before the answer.
 
-        `sequence`: of the event that changes them; `at`: at this group alone.
+        `change`: the event that changes them; `at`: at this group alone.
         """
-        self._router.hold(principal, sequence)
+        self._router.hold(principal, change)
         due = self._due.setdefault(principal, _Due())
         due.holds += 1
         due.at = None if at is None or due.at is None else due.at | {at}
@@ -116,7 +118,7 @@ class Principals:
         change = graph_change(stored)
         if change is not None:
             for principal in self._router.reaching(change.uuids):
-                self._renew_soon(principal, stored.sequence, change.at)
+                self._renew_soon(principal, stored, change.at)
 
     def _changed(self, user_uuid: str) -> None:
         known = None

@@ -139,7 +139,130 @@ async def test_v1_says_gone(scene: Scene, loss: Any) -> None:
         assert scene.private.uuid not in json.dumps(client.seen)
 
 
-@pytest.mark.parametrize("loss", [collection_moved, request_moved, project_moved])
+async def user_deactivated(scene: Scene, before: Callable[[], Awaitable[None]]) -> str:
+    """Everybody sees active users, and nobody the others."""
+    cluster = scene.stack.sandbox.cluster
+    leaving = await cluster.user("departing user")
+    await before()
+    await cluster.unsetup_user(leaving, cluster.root)
+    return leaving.uuid
+
+
+async def user_merged(scene: Scene, before: Callable[[], Awaitable[None]]) -> str:
+    """The links by which the user was seen lead to another one by then."""
+    cluster = scene.stack.sandbox.cluster
+    old, new = await cluster.user("merging user"), await cluster.user("merged user")
+    await before()
+    await cluster.merge_users(old, new, cluster.root, owner=new, redirect=True)
+    return old.uuid
+
+
+async def link_of_a_trashed_role(scene: Scene, before: Callable[[], Awaitable[None]]) -> str:
+    """Members of a role that manages a project could read the role's link to it."""
+    cluster = scene.stack.sandbox.cluster
+    role = await cluster.role("departing role", scene.friend, level="can_manage")
+    link = await cluster.share(scene.private, role, "can_manage", by=cluster.root)
+    await before()
+    await cluster.trash(role, cluster.root)
+    return link.uuid
+
+
+async def swept_with_its_project(scene: Scene, before: Callable[[], Awaitable[None]]) -> str:
+    """A project inside another says who could read what was in it, and both are gone."""
+    cluster = scene.stack.sandbox.cluster
+    inner = await cluster.project(owner=scene.shared, by=scene.owner)
+    made = await cluster.collection("open", owner=inner, by=scene.owner)
+    await before()
+    await _sweep(scene)
+    return made.uuid
+
+
+async def shared_by_itself_and_swept(scene: Scene, before: Callable[[], Awaitable[None]]) -> str:
+    """The link that showed it goes just before."""
+    cluster = scene.stack.sandbox.cluster
+    made = await cluster.collection("open", owner=scene.private, by=scene.owner)
+    await cluster.share(made, scene.friend)
+    scene.shared = scene.private
+    await before()
+    await _sweep(scene)
+    return made.uuid
+
+
+async def link_of_a_swept_project(scene: Scene, before: Callable[[], Awaitable[None]]) -> str:
+    """Whoever managed the project could read the links to what was in it."""
+    cluster = scene.stack.sandbox.cluster
+    another = await cluster.user("departing other")
+    inner = await cluster.project(owner=scene.shared, by=scene.owner)
+    await cluster.share(scene.shared, scene.friend, "can_manage")
+    link = await cluster.share(inner, another)
+    await before()
+    await _sweep(scene)
+    return link.uuid
+
+
+async def request_trashed_unseen(scene: Scene, before: Callable[[], Awaitable[None]]) -> str:
+    """A request that was shared by itself, in a project that its reader cannot see."""
+    cluster = scene.stack.sandbox.cluster
+    made = await cluster.container_request("open", owner=scene.private, by=scene.owner)
+    await cluster.share(made, scene.friend)
+    await before()
+    await cluster.trash(scene.private, scene.owner)
+    return made.uuid
+
+
+async def _sweep(scene: Scene) -> None:
+    cluster = scene.stack.sandbox.cluster
+    await cluster.trash(scene.shared, scene.owner)
+    await cluster.pool.execute(
+        "UPDATE groups SET delete_at = now() AT TIME ZONE 'UTC' - interval '1 minute'"
+        " WHERE uuid = $1",
+        scene.shared.uuid,
+    )
+    await cluster.trash_sweep(cluster.root)
+
+
+GONE = [
+    user_deactivated,
+    user_merged,
+    link_of_a_trashed_role,
+    swept_with_its_project,
+    shared_by_itself_and_swept,
+    link_of_a_swept_project,
+    request_trashed_unseen,
+]
+
+
+@pytest.mark.parametrize("loss", GONE)
+async def test_what_says_who_could_read_it_may_be_gone_too(scene: Scene, loss: Any) -> None:
+    """A row without new attributes by v0; by v1 that it is gone, or that it was deleted."""
+    cluster, url = scene.stack.sandbox.cluster, scene.stack.websocket_url
+    base = f"ws://127.0.0.1:{scene.stack.proxy_port}"
+    async with v0.client(url, scene.friend.token) as old, v1.connected(base, scene.friend) as new:
+        await v0.settled(url, scene.stack.sandbox.api.url, scene.friend)
+        await old.subscribe()
+        await new.subscribe("a", events={})
+
+        async def before() -> None:
+            marker = await cluster.collection(owner=scene.friend)
+            await old.event_about(marker.uuid)
+            await new.until("event", object_uuid=marker.uuid)
+
+        uuid = await loss(scene, before)
+        event = await old.event_about(uuid)
+        assert not event["properties"].get("new_attributes")
+        await new.until_true(
+            lambda: any(
+                body.get("uuid" if key == "gone" else "object_uuid") == uuid
+                and (key == "gone" or body.get("event_type") == "delete")
+                for key, body in new.seen
+            )
+        )
+
+
+NATIVE = [collection_moved, request_moved, project_moved]
+
+
+@pytest.mark.parametrize("loss", NATIVE)
 async def test_a_native_client_hears_it_where_it_was(scene: Scene, loss: Any) -> None:
     """Below the share point that the object has left, and not who sees the new place."""
     async with (

@@ -47,9 +47,6 @@ EVERYBODY = int(os.environ.get("ARVADOS_NATS_GOLDEN_EVERYBODY", "8"))
 long form has 1."""
 SETTLED = 60.0
 """Seconds within which readers must hear exactly what they may; most take a fraction of one."""
-LOSSES_TO_STEP = 43
-"""What follows is told otherwise: users that are hidden or merged, and what is swept out of the
-trash together with the project that said who could read it."""
 NATIVE_ROUNDS = 5
 TRASHABLE = ("group", "collection")
 V1 = Subprotocol("arvados.events.v1.json")
@@ -421,7 +418,7 @@ def losses(
         if not ear.told.stayed:
             continue
         problems += [f"{name}: {wrong}" for wrong in golden_losses.untold(ear.told, rows, had, has)]
-        if ear.protocol == "v0" and golden_losses.silent(ear.told, rows, had, has):
+        if golden_losses.silent(ear.told, rows, had, has):
             problems.append(f"{name}: not a word of {sorted(had - has)}")
     return problems
 
@@ -441,7 +438,7 @@ async def test_everybody_hears_exactly_what_he_may_after_every_step(
             ear.told.next_step()
         made = await follow(replay, step)
         told += await settle(readers, replay, recording, title)
-        if 1 < len(told) and step["n"] <= LOSSES_TO_STEP:
+        if len(told) > 1:
             found = losses(readers, made, told[-2][1], told[-1][1])
             problems += [f"{title}: {problem}" for problem in found]
         labels = joining(told, step["n"])

@@ -32,7 +32,7 @@ export interface Told {
   event(frame: Record<string, unknown>): void;
   /** The token's user may read less than before. */
   narrowed(): void;
-  /** The line was lost before any row came, so nobody knows what was missed. */
+  /** The line was lost and is back: what was taken away meanwhile is not among the rows that follow. */
   missed(): void;
 }
 
@@ -111,6 +111,7 @@ export class ReturningSocket extends EventTarget {
     const line = this.drop();
     if (code === undefined) line?.close();
     else line?.close(code, reason);
+    this.told.live(true, true); // whoever closes knows
     this.finish(code ?? 1005, reason ?? "", true);
   }
 
@@ -134,7 +135,7 @@ export class ReturningSocket extends EventTarget {
     if (!this.opened) {
       this.opened = true;
       this.tell(new Event("open"));
-    } else if (this.lastRow === null) this.told.missed();
+    } else this.told.missed();
   }
 
   private take(event: MessageEvent): void {
@@ -164,6 +165,7 @@ export class ReturningSocket extends EventTarget {
   private lost(code: number, reason: string): void {
     if (code >= CLIENTS_FAULT && code <= 4999 && code !== NOT_ADMITTED) {
       this.drop();
+      this.told.live(false, true);
       this.finish(code, reason, true);
       return;
     }
@@ -186,7 +188,6 @@ export class ReturningSocket extends EventTarget {
     clearInterval(this.watch);
     removeEventListener("online", this.nudge);
     document.removeEventListener("visibilitychange", this.nudge);
-    this.told.live(false, true);
     this.tell(new CloseEvent("close", { code, reason, wasClean }));
   }
 

@@ -303,7 +303,7 @@ def event(facts: ObjectFacts, owner: str, shown_as: str) -> Event:
 
 def told(cluster: Cluster, facts: ObjectFacts) -> dict[str, list[str]]:
     """The subjects below which the live publisher tells of a thing, by branch."""
-    above = Above(cluster.places, cluster.heads, NOW)
+    above = Above(cluster.places, {}, cluster.heads, NOW)
     asked = {facts.kind: facts}
     if facts.kind == "collection":
         asked["linked"] = linked_to(facts)
