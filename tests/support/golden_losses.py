@@ -49,6 +49,8 @@ def untold(told: Told, rows: Iterable[Json], had: set[str], has: set[str]) -> It
     Of what they may read they get the row; of what they could read until then that it went, with
     nothing of what it is now; of the rest nothing.
     """
+    rows = [*rows]
+    last = {row["object_uuid"]: row["uuid"] for row in rows}
     for row in rows:
         uuid, event = row["object_uuid"] or "", told.heard.get(row["uuid"])
         if any(infix in uuid for infix in _BY_THEMSELVES):
@@ -65,12 +67,16 @@ def untold(told: Told, rows: Iterable[Json], had: set[str], has: set[str]) -> It
         elif uuid not in had:
             if event is not None:
                 yield f"heard {what}"
-        elif not emptied and uuid not in told.gone and not (full and _CONTAINER in uuid):
-            # The end of an attempt is shown though Arvados hides the container at once (V6).
+        elif not (emptied or uuid in told.gone or (full and _rightly(row, last))):
             yield f"{'content' if full else 'nothing'} of {what}, which is lost"
-
     for uuid in told.gone & has:
         yield f"told that {uuid} is gone, which can be read"
+
+
+def _rightly(row: Json, last: dict[str, str]) -> bool:
+    """Whether who has lost the object gets its row whole: the end of an attempt, though Arvados
+    hides the container at once (V6), and what could be read until a later row."""
+    return _CONTAINER in row["object_uuid"] or last[row["object_uuid"]] != row["uuid"]
 
 
 def _taken_along(event: Json, had: set[str], has: set[str]) -> Iterable[str]:

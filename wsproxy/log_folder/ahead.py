@@ -32,6 +32,21 @@ class Ahead:
         self._held.move_to_end(key)
         return data[at - start :]
 
+    def held(self, key: Key) -> tuple[int, int]:
+        """From which byte up to before which is held."""
+        start, data = self._held.get(key, (0, b""))
+        return start, start + len(data)
+
+    def joins(self, key: Key, at: int, stored: bytes) -> bool:
+        """Whether what is held agrees with what was stored since, and is held no longer."""
+        start, data = self.drop(key)
+        stop = min(at + len(stored), start + len(data))
+        if at < start or data[at - start : stop - start] != stored[: stop - at]:
+            return False
+        if stop < start + len(data):
+            self.put(key, stop, data[stop - start :])
+        return True
+
     def put(self, key: Key, at: int, data: bytes) -> None:
         """Hold these bytes, and those before that they join."""
         start, before = self.drop(key)

@@ -86,6 +86,7 @@ class Folder:
             raise Unavailable("the stream does not have all of this")
         if file is not None and (recent := file.last(LogPlace(place.epoch, start), stop)):
             return recent
+        await self._compare(access, name, place)
         goal = LogPlace(place.epoch, min(place.offset, stop))
         found = await self._stored(access, name, start, goal)
         while start + len(found) < stop:
@@ -110,6 +111,19 @@ class Folder:
                 raise Unavailable("there is a hole, or the file began anew")
             found += step.data
         return found[start - first : max(start, goal.offset) - first]
+
+    async def _compare(self, access: Access, name: str, place: LogPlace) -> None:
+        """What was read ahead, with what the stream got since: the file may have begun anew before
+        the stream had anything of it."""
+        key = (self.container, name, place.epoch)
+        start, stop = self._ahead.held(key)
+        goal = LogPlace(place.epoch, min(place.offset, stop))
+        if start >= goal.offset:
+            return
+        stored = await self._stored(access, name, start, goal)
+        if self._ahead.held(key)[0] == start and not self._ahead.joins(key, start, bytes(stored)):
+            self._shrunk.add(name)
+            raise Unavailable("the file began anew")
 
     async def _newer(self, access: Access, name: str, at: LogPlace) -> bytes:
         """Bytes that were not stored yet when this began."""

@@ -70,6 +70,26 @@ def test_what_is_held_is_bounded() -> None:
     assert held.read(("c", "0", 0), 0) != b""
 
 
+@pytest.mark.parametrize(
+    ("at", "stored", "joins", "left"),
+    [
+        (2, b"234", True, b"56789"),
+        (4, b"4", True, b"56789"),
+        (2, b"2345678901", True, b""),
+        (2, b"abc", False, b""),
+        (2, b"23456789x", True, b""),
+        (0, b"01234", False, b""),
+    ],
+)
+def test_what_was_read_ahead_must_agree(at: int, stored: bytes, joins: bool, left: bytes) -> None:
+    """With what the stream got since: else they are of two lives of the file, which nobody saw
+    change, and neither is followed by the other's rest."""
+    held, key = Ahead(), ("c", "f", 0)
+    held.put(key, 2, b"23456789")
+    assert held.joins(key, at, stored) is joins
+    assert held.read(key, at + len(stored)) == left
+
+
 def test_a_listing_says_what_headers_say() -> None:
     """Names are those of the path, whatever characters they have; folders are left out."""
     file = GrowingFile(b"12345")
