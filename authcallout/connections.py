@@ -144,31 +144,29 @@ class Connections:
         """Compare with what the servers list: add what was missed, drop what is gone."""
         known = set(self._holders)
         listed: set[Connection] = set()
-        for account in ACCOUNTS:
-            async for connection, owner in self._listed(account):
-                listed.add(connection)
-                if connection not in self._holders:
-                    self.add(connection, owner)
+        async for connection, owner in self._listed():
+            listed.add(connection)
+            if connection not in self._holders:
+                self.add(connection, owner)
         for connection in known - listed:
             self._remove(connection)
 
-    async def _listed(self, account: str) -> AsyncIterator[tuple[Connection, Holder]]:
-        """All connections of an account on all servers; pages are no snapshot."""
-        offset = 0
-        while True:
-            query = {"auth": True, "acc": account, "limit": _PAGE, "offset": offset}
-            found = 0
+    async def _listed(self) -> AsyncIterator[tuple[Connection, Holder]]:
+        """All connections of people and machines on all servers; pages are no snapshot."""
+        offset, more = 0, True
+        while more:
+            query = {"auth": True, "limit": _PAGE, "offset": offset}
+            more = False
             async for answer in self._system.request_all(
                 "$SYS.REQ.SERVER.PING.CONNZ", json.dumps(query).encode()
             ):
                 body = json.loads(answer.data)
-                for listed in body.get("data", {}).get("connections") or ():
-                    found += 1
+                page = body.get("data", {}).get("connections") or ()
+                more |= len(page) == _PAGE
+                for listed in page:
                     owner = holder(listed.get("authorized_user", ""))
-                    if owner:
+                    if owner and listed.get("account") in ACCOUNTS:
                         yield Connection(body["server"]["id"], listed["cid"]), owner
-            if not found:
-                return
             offset += _PAGE
 
     async def cut(self, doomed: Iterable[Connection], cause: str) -> None:

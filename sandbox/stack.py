@@ -44,18 +44,26 @@ class Service:
     async def start(self, *, well: bool = True) -> None:
         """Start it, and wait until it says that it is well; or only that it serves, since none is
         well without publishers."""
+        await self.ready(self.launch(), well=well)
+
+    def launch(self) -> Child:
+        """Start it."""
         self.process = child.start(
             [*self.program, *self.arguments],
             log=self.log,
             environment=self.environment,
         )
+        return self.process
+
+    async def ready(self, process: Child, *, well: bool = True) -> None:
+        """Wait until it says that it is well, or that it serves."""
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{self.ops_port}",
             headers={"Authorization": f"Bearer {MANAGEMENT_TOKEN}"},
             verify=False,  # nothing is encrypted here, and reading all authorities takes 20 ms
         ) as client:
             check = _is_well if well else _is_ready
-            await child.ready(self.process, lambda: check(client), _START_SECONDS)
+            await child.ready(process, lambda: check(client), _START_SECONDS)
 
     async def stop(self, within: float = 15.0) -> None:
         """SIGTERM, and SIGKILL when it has not ended `within` seconds."""
@@ -137,7 +145,7 @@ class Stack:
 
 @asynccontextmanager
 async def beside(sandbox: Sandbox, **environment: str) -> AsyncIterator[Stack]:
-    """Publishers, callout service and WebSocket proxy, started in this order.
+    """Publishers, callout service and WebSocket proxy, started together.
 
     `environment` is added to that of each service.
     """
@@ -150,16 +158,19 @@ async def beside(sandbox: Sandbox, **environment: str) -> AsyncIterator[Stack]:
         stack.add("authcallout", ["authcallout"], **environment)
         listen = f"127.0.0.1:{stack.proxy_port}"
         stack.add("wsproxy", ["wsproxy"], ARVADOS_NATS_LISTEN=listen, **environment)
-        for service in list(stack.services.values()):
+        started = []
+        for service in stack.services.values():
+            started.append((service, service.launch()))
             exits.push_async_callback(service.stop)
-            await _start(service, stack)
+        for service, process in started:
+            await _ready(service, process, stack)
         yield stack
 
 
-async def _start(service: Service, stack: Stack) -> None:
+async def _ready(service: Service, process: Child, stack: Stack) -> None:
     """What stands in the way of one service is often told by another."""
     try:
-        await service.start()
+        await service.ready(process)
     except Unavailable as error:
         ends = (one.process.tail(6) for one in stack.services.values() if one.process)
         raise Unavailable(f"{service.name}: {error}\n" + "\n".join(ends)) from error

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 PART = "newest events"
 
 _EVERY_SECONDS = 5.0
+_AGAIN_SECONDS = 0.5
+"""What failed may be well soon: at the start the stream is not there yet."""
 _BEHIND_SECONDS = 30.0
 _NEWEST = """
     SELECT max(created_at) FROM logs
@@ -36,13 +38,17 @@ _NEWEST = """
 """What is younger may be on its way."""
 
 
-async def follow(nats: Nats, database: Database, health: Health) -> NoReturn:
+async def follow(
+    nats: Nats, database: Database, health: Health, *, every: float = _EVERY_SECONDS
+) -> NoReturn:
     """Compare again and again, until cancelled; what cannot be asked is not well either."""
     while True:
+        pause = every
         try:
             behind = await _behind(nats, database)
         except ArvadosNatsError as error:
             health.fault(PART, error)
+            pause = _AGAIN_SECONDS
         else:
             if behind > _BEHIND_SECONDS:
                 health.fault(
@@ -52,7 +58,7 @@ async def follow(nats: Nats, database: Database, health: Health) -> NoReturn:
                 )
             else:
                 health.well(PART)
-        await asyncio.sleep(_EVERY_SECONDS)
+        await asyncio.sleep(pause)
 
 
 async def _behind(nats: Nats, database: Database) -> float:

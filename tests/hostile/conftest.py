@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from tests.support.worlds.shared_site import alice, bob, cluster, newcomers
+from tests.support.worlds.shared_site import alice, bob, cluster, left_running, newcomers
 
-__all__ = ["alice", "bob", "cluster", "newcomers"]
+__all__ = ["alice", "bob", "cluster", "left_running", "newcomers"]

@@ -311,8 +311,9 @@ class Log {
     if (!message.headers.has("Arvados-Offset")) throw new NotLive(`${message.subject} has no offset`);
     const offset = Number(message.headers.get("Arvados-Offset"));
     const epoch = Number(message.headers.get("Arvados-Epoch"));
-    if (epoch > this.#epoch || (epoch === this.#epoch && offset > this.#offset)) return null;
-    if (epoch < this.#epoch) return new Uint8Array();
+    const ours = this.#epoch ?? 0; // history may not have told it yet
+    if (epoch > ours || (epoch === ours && offset > this.#offset)) return null;
+    if (epoch < ours) return new Uint8Array();
     const data = message.data.slice(this.#offset - offset);
     this.#at(message, this.#offset + data.length);
     return data;

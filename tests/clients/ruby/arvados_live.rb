@@ -325,9 +325,10 @@ class Log
 
     offset = header["Arvados-Offset"].to_i
     epoch = header["Arvados-Epoch"].to_i
-    return false if epoch > @epoch || (epoch == @epoch && offset > @offset)
+    ours = @epoch || 0 # history may not have told it yet
+    return false if epoch > ours || (epoch == ours && offset > @offset)
 
-    data = epoch == @epoch && message.data.byteslice(@offset - offset..)
+    data = epoch == ours && message.data.byteslice(@offset - offset..)
     if data && !data.empty?
       at(header, @offset + data.bytesize)
       yield data

@@ -35,7 +35,7 @@ async def test_rows_that_nobody_publishes_are_told(scene: EventWorld) -> None:
     """While a publisher leads all is well; health says when rows are not in the stream."""
     health = Health()
     async with postgres.connect(scene.database.reader_dsn) as database:
-        following = asyncio.create_task(newest.follow(scene.nats, database, health))
+        following = asyncio.create_task(newest.follow(scene.nats, database, health, every=0.1))
 
         async def well() -> bool:
             return newest.PART not in health.faults

@@ -36,6 +36,20 @@ async def site(
         yield opened
 
 
+@pytest.fixture(autouse=True)
+async def left_running(site: Site) -> AsyncIterator[None]:
+    """What a test leaves running is followed no longer than it runs."""
+    yield
+    await forget_running(site.cluster)
+
+
+async def forget_running(cluster: Cluster) -> None:
+    """No container is alive: each would be looked at again and again until the end of the run."""
+    await cluster.pool.execute(
+        "DELETE FROM containers WHERE state IN ('Queued', 'Locked', 'Running')"
+    )
+
+
 def publisher(site: Site) -> AbstractAsyncContextManager[object]:
     """One replica of the container log publisher."""
     place = log_replica.Place(
@@ -44,12 +58,12 @@ def publisher(site: Site) -> AbstractAsyncContextManager[object]:
         api_url=site.api.url,
         token=site.cluster.config.system_root_token,
         dsn=site.database.reader_dsn,
-        fast=0.05,
-        slow=0.2,
+        fast=0.1,
+        slow=0.5,
         confirm=2.5,
         give_up=4.0,
         push=1.0,
-        scan=0.1,
+        scan=0.3,
     )
     return sites.background(log_replica.publish(place, Health()))
 

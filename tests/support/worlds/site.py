@@ -39,7 +39,7 @@ from sandbox.servers.postgres import Database
 from wsproxy import main as wsproxy
 from wsproxy.settings import Settings
 
-SCANS = Scans(near_every=0.2, middle_every=0.5, wide_every=1.0, wide=timedelta(hours=2))
+SCANS = Scans(near_every=0.5, middle_every=1.0, wide_every=5.0, wide=timedelta(hours=2))
 
 
 @dataclass(slots=True)

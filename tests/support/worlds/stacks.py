@@ -20,6 +20,14 @@ from sandbox.servers import backends
 from sandbox.servers.postgres import PostgresServer
 from sandbox.stack import Stack
 from tests.support.clients.native_answers import trusted
+from tests.support.worlds.shared_site import forget_running
+
+HASTY = {
+    "ARVADOS_NATS_LOG_POLL_SLOW_SECONDS": "1",
+    "ARVADOS_NATS_LOG_SCAN_SECONDS": "0.5",
+    "ARVADOS_NATS_LOG_CONFIRM_SECONDS": "3",
+}
+"""What nobody watches is looked at soon, too: most tests wait for a log."""
 
 
 @asynccontextmanager
@@ -28,7 +36,7 @@ async def beside(sandbox: Sandbox, **environment: str) -> AsyncIterator[Stack]:
     # Makes the docker image that everybody can read, which later would widen every login.
     somebody = await sandbox.cluster.user("somebody")
     await sandbox.cluster.container_request("first", owner=somebody, state="Uncommitted")
-    async with services.beside(sandbox, **environment) as running:
+    async with services.beside(sandbox, **HASTY | environment) as running:
         yield running
 
 
@@ -69,6 +77,7 @@ async def stack(shared_stack: Stack) -> AsyncIterator[Stack]:
         if service.process is None or not service.process.running:
             await service.start()
     yield shared_stack
+    await forget_running(shared_stack.sandbox.cluster)
     services.require(shared_stack)
 
 
