@@ -14,6 +14,7 @@ from arvados_nats.arvados.identities import Identities
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
+from arvados_nats.nats.responder import IN_TURN
 from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.permissions.request_info import holder
@@ -54,6 +55,7 @@ async def _serve(settings: Settings, health: Health) -> None:
     async with (
         _connected(settings, "authcallout", "callout") as auth,
         _connected(settings, "authcallout-service", "callout-service") as service,
+        _connected(settings, "authcallout-requests", "callout-service", IN_TURN) as requests,
         _connected(settings, "authcallout-sys", "sys") as system,
         arvados_client.connect(
             settings.arvados_url,
@@ -105,16 +107,19 @@ async def _serve(settings: Settings, health: Health) -> None:
         tasks.create_task(publisher_health.probe(service, health))
         tasks.create_task(connections.follow(complete))
         tasks.create_task(revocation.watch(service, lambda: health.well("revocation")))
-        tasks.create_task(whoami.answer(service, grants, tokens, limit))
+        tasks.create_task(whoami.answer(requests, grants, tokens, limit))
         tasks.create_task(desk.serve(ready))
 
 
-def _connected(settings: Settings, name: str, seed: str) -> AbstractAsyncContextManager[Nats]:
+def _connected(
+    settings: Settings, name: str, seed: str, in_turn: int = 0
+) -> AbstractAsyncContextManager[Nats]:
     return nats_client.connect(
         settings.nats_servers,
         name=name,
         seed=settings.living_seed(seed),
         ca_file=settings.nats_ca_file,
+        in_turn=in_turn,
     )
 
 

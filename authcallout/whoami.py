@@ -9,32 +9,49 @@ the token itself (arvados_nats/commands/nats_login.py).
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NoReturn
 
 import msgspec
 
 from arvados_nats.contract import answers, subjects
-from arvados_nats.contract.answers import Whoami
+from arvados_nats.contract.answers import Busy, Whoami
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from arvados_nats.nats import responder
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permissions import request_info
 from arvados_nats.permissions.grant_subjects import OVERFLOW
+from arvados_nats.permissions.request_info import Holder
 from authcallout.admissions import MAX_PATTERNS, listening
 from authcallout.token_cache import TokenCache
 
 QUEUE = "authcallout"
+PER_USER = 8
+"""Answers for one user that are under way."""
 
 
 async def answer(nats: Nats, grants: GrantsCache, tokens: TokenCache, limit: int) -> NoReturn:
     """Answer requests until cancelled."""
+    under_way: Counter[str] = Counter()
+
+    async def asked(message: Message) -> Whoami:
+        if message.data.strip() not in (b"", b"{}"):
+            raise BadInput("whoami takes no fields: send nothing")
+        sender = request_info.sender(message.headers)
+        if under_way[sender.user_uuid] >= PER_USER:
+            raise Busy("too many requests are under way: wait for an answer, then ask again")
+        under_way[sender.user_uuid] += 1
+        try:
+            return await _whoami(sender, grants, tokens, limit)
+        finally:
+            under_way[sender.user_uuid] -= 1
+            if not under_way[sender.user_uuid]:
+                del under_way[sender.user_uuid]
 
     async def reply(message: Message) -> None:
         try:
-            if message.data.strip() not in (b"", b"{}"):
-                raise BadInput("whoami takes no fields: send nothing")
-            found = await _whoami(message, grants, tokens, limit)
+            found = await asked(message)
         except ArvadosNatsError as error:
             refusal = answers.failure(error)
             await nats.publish(message.reply, refusal.data, headers=refusal.headers)
@@ -46,9 +63,8 @@ async def answer(nats: Nats, grants: GrantsCache, tokens: TokenCache, limit: int
 
 
 async def _whoami(
-    message: Message, grants: GrantsCache, tokens: TokenCache, limit: int = MAX_PATTERNS
+    sender: Holder, grants: GrantsCache, tokens: TokenCache, limit: int = MAX_PATTERNS
 ) -> Whoami:
-    sender = request_info.sender(message.headers)
     identity = (await tokens.of([sender.token_uuid])).get(sender.token_uuid)
     if identity is None:
         raise Refused("the token is not known any more")

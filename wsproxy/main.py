@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NoReturn
 
 from arvados_nats.arvados import client as arvados_client
@@ -18,6 +18,7 @@ from arvados_nats.arvados.identities import Identities
 from arvados_nats.errors import ConfigError
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
+from arvados_nats.nats.responder import IN_TURN
 from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.service import http_server, ops, publisher_health
@@ -141,12 +142,9 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
     """The shared parts, at work; they end when the context does."""
     watched = ArvadosHealth(health)
     async with (
-        nats_client.connect(
-            settings.nats_servers,
-            name="wsproxy",
-            seed=settings.living_seed("wsproxy"),
-            ca_file=settings.nats_ca_file,
-        ) as nats,
+        _connected(settings, "wsproxy") as nats,
+        # What users ask must not stand before what all readers hear.
+        _connected(settings, "wsproxy-requests", IN_TURN) as requests,
         arvados_client.connect(
             settings.arvados_url,
             ca_file=settings.arvados_ca_file,
@@ -163,12 +161,13 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
             tasks.create_task(part)
             for part in (
                 nats.until_closed(),
+                requests.until_closed(),
                 watched.probe(arvados),
                 shared.events.source.run(),
                 shared.logins.run(),
                 shared.whereabouts.run(),
                 shared.logs.run(),
-                NativeApi(nats, own, shared.grants, shared.answers).serve(),
+                NativeApi(requests, nats, own, shared.grants, shared.answers).serve(),
                 publisher_health.probe(nats, health),
                 _follow_seed(settings, shared.cursors),
                 shared.transport.connections.run(),
@@ -184,6 +183,18 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
         finally:
             for task in background:
                 task.cancel()
+
+
+def _connected(
+    settings: Settings, name: str, in_turn: int = 0
+) -> AbstractAsyncContextManager[Nats]:
+    return nats_client.connect(
+        settings.nats_servers,
+        name=name,
+        seed=settings.living_seed("wsproxy"),
+        ca_file=settings.nats_ca_file,
+        in_turn=in_turn,
+    )
 
 
 def _connection_changed(health: Health, connected: bool) -> None:

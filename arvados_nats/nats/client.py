@@ -184,11 +184,13 @@ async def connect(
     inbox_prefix: str = "_INBOX",
     timeout: float | None = None,
     ca_file: str | None = None,
+    in_turn: int = 0,
 ) -> AsyncIterator[Nats]:
     """Connect as a service (`seed`, an nkey) or as a user (`token`); reconnects for ever.
 
     With a token one listens; to ask (`asks`) takes a connection of its own. `ca_file` names the
-    authority of `tls://` servers, if it is a private one.
+    authority of `tls://` servers, if it is a private one. `in_turn`: messages that are read before
+    all else in the process has its turn, where anybody may send any number; 0 for all there are.
 
     Waits until a server answers, at most `timeout` seconds. Raises Refused if the server refuses
     the credentials, Unavailable if none answers in time, ConfigError if the server is older than
@@ -225,7 +227,7 @@ async def connect(
     options |= _credentials(seed, token, asks)
     if ca_file:
         options["tls"] = ssl.create_default_context(cafile=ca_file)
-    entering = asyncio.ensure_future(_enter(options, inbox_prefix, seed))
+    entering = asyncio.ensure_future(_enter(options, inbox_prefix, seed, in_turn))
     await asyncio.wait((entering, refused), timeout=timeout, return_when="FIRST_COMPLETED")
     try:
         if not entering.done():
@@ -274,9 +276,10 @@ def _credentials(seed: Secret, token: Secret, asks: bool) -> dict[str, Any]:
     return {"token": token} if token else {}
 
 
-async def _enter(options: dict[str, Any], inbox_prefix: str, seed: Secret) -> Nats:
+async def _enter(options: dict[str, Any], inbox_prefix: str, seed: Secret, in_turn: int) -> Nats:
     """Connect until a server has let us in."""
-    client, standing = nats_wire.Client(seed if callable(seed) else None), Standing()
+    client = nats_wire.Client(seed if callable(seed) else None, in_turn)
+    standing = Standing()
     connection = Nats(client, inbox_prefix, standing)
     try:
         with translated():

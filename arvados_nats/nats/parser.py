@@ -43,9 +43,11 @@ class Client(nats.aio.client.Client):
 
     _ended = False
 
-    def __init__(self, seed: Callable[[], str] | None = None) -> None:
+    def __init__(self, seed: Callable[[], str] | None = None, in_turn: int = 0) -> None:
         super().__init__()
         self._seed = seed
+        self._in_turn = in_turn
+        self._read = 0
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         self._ended = self._ended or status == self.CLOSED
@@ -84,6 +86,9 @@ class Client(nats.aio.client.Client):
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
     ) -> None:
+        self._read += 1
+        if self._in_turn and not self._read % self._in_turn:
+            await asyncio.sleep(0)
         try:
             await super()._process_msg(sid, subject, reply, data, headers)
         except Exception as error:

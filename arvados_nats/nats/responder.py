@@ -12,6 +12,9 @@ from typing import NoReturn
 
 from arvados_nats.nats.client import Message, Nats
 
+IN_TURN = 8
+"""Requests read before others have their turn, over a connection for what anybody may ask."""
+
 Handler = Callable[[Message], Awaitable[None]]
 
 

@@ -40,15 +40,20 @@ _ANONYMOUS_SCOPES = ("GET /",)
 
 
 class NativeApi:
-    """All requests under way; `serve` until cancelled."""
+    """All requests under way; `serve` until cancelled.
+
+    They come over a connection of their own, `requests`: whoever sends many lets nothing else wait.
+    """
 
     def __init__(
         self,
+        requests: Nats,
         nats: Nats,
         own: OwnTokens,
         grants: GrantsCache,
         answers: Answers,
     ) -> None:
+        self._requests = requests
         self._nats = nats
         self._own = own
         self._grants = grants
@@ -57,7 +62,7 @@ class NativeApi:
     async def serve(self) -> NoReturn:
         """Answer until cancelled."""
         handlers = dict.fromkeys((*self._answers.by_name, f"{OBJECT}*"), self._take)
-        await responder.answer(self._nats, handlers, queue=QUEUE)
+        await responder.answer(self._requests, handlers, queue=QUEUE)
 
     async def _take(self, message: Message) -> None:
         outcome = "ok"
@@ -98,11 +103,11 @@ class NativeApi:
             late = Unavailable("the answer takes too long")
             outcome = await self._send(message.reply, answers.failure(late))
         # The next answer begins when the server has this one, so little waits here.
-        await self._nats.flush()
+        await self._requests.flush()
         return outcome
 
     async def _send(self, reply: str, part: Part) -> str:
-        await self._nats.publish(reply, part.data, headers=part.headers)
+        await self._requests.publish(reply, part.data, headers=part.headers)
         metrics.native_bytes.inc(len(part.data))
         return answers.code(part)
 
