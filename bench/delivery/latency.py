@@ -33,7 +33,7 @@ from bench.worlds.compared import Cost, Side
 from sandbox import stack
 
 PEERS = ("arvados-ws",)
-_FRESH = 5
+_FRESH = 3
 
 
 async def _round(side: Side, targets: Sequence[Target], rate: float, seconds: float) -> Figures:
@@ -143,5 +143,5 @@ def main(arguments: list[str]) -> dict[str, Any]:
     )
     parser.add_argument("--rate", type=float, default=100.0, help="rows a second")
     parser.add_argument("--rounds", type=int, default=3, help="counted, after one that is not")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of a round")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of a round")
     return asyncio.run(measure(parser.parse_args(arguments)))
