@@ -169,6 +169,7 @@ def logs(process: tuple[str, ...], **options: Unpack[_Options]) -> None:
     from arvados_nats.commands import arvados_settings, command, logs_list, logs_run
     from arvados_nats.commands.logs import LogSelection
 
+    _refuse_contradictions(options)
     files = options["files"] + (_MAIN if options["main_logs"] else ())
     if options["attempt"] and any("-dz642-" in word for word in process):
         raise click.UsageError("--attempt is for container requests; this is one container")
@@ -187,6 +188,27 @@ def logs(process: tuple[str, ...], **options: Unpack[_Options]) -> None:
         options["proxy"],
     )
     command.run(run.show(process))
+
+
+def _refuse_contradictions(options: _Options) -> None:
+    """What would show nothing, or be passed over in silence."""
+    since, until = options["since"], options["until"]
+    if since and until and until < since:
+        raise click.UsageError("--until is before --since: no line is of that time")
+    if options["listed"]:
+        others = {
+            "--follow": options["follow"],
+            "--tail": options["tail"] is not None,
+            "--file": options["files"],
+            "--main": options["main_logs"],
+            "--attempt": options["attempt"],
+            "--since": since,
+            "--until": until,
+            "--grep": options["pattern"],
+            "--exit-code": options["exit_code"],
+        }
+        if given := [name for name, value in others.items() if value]:
+            raise click.UsageError(f"--list shows no lines: leave out {', '.join(given)}")
 
 
 class _Printers:

@@ -92,7 +92,7 @@ class Run:
             show = Show(wanted, self.printer(label), self.notes)
             async with self._waiting(events, process.uuid, show, label):
                 await show.run(handle)
-            if not show.received:
+            if not show.received and wanted.tail != 0:
                 await self._nothing(events, process.uuid, over=handle.done)
             await handle.close()
         except Refused as error:
@@ -101,7 +101,8 @@ class Run:
     async def _nothing(self, events: Stream, uuid: str, *, over: bool) -> None:
         """Say that nothing came, and why, unless it is over."""
         why = "" if over else await waiting.why(events, uuid)
-        told = "nothing has been logged" + ("" if over else " yet")
+        where = f" in {', '.join(self.wanted.files)}" if self.wanted.files else ""
+        told = f"nothing has been logged{where}" + ("" if over else " yet")
         self.notes.tell(f"{told}: {why}" if why else told)
 
     @asynccontextmanager

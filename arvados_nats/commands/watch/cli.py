@@ -62,6 +62,17 @@ def _uuid(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
+def _owner(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    kind = subjects.kind_of(value)
+    if kind is None or kind.name not in ("group", "user"):
+        raise click.BadParameter("not the uuid of a project or a user: nothing is in it")
+    return value
+
+
+def _uuids(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_uuid(ctx, param, one) for one in value)
+
+
 def _watch(as_json: bool, proxy: str | None) -> Watch:
     from arvados_nats.commands import arvados_settings, command
     from arvados_nats.commands.watch.events import Watch
@@ -86,7 +97,7 @@ def watch_object(uuid: str, as_json: bool, proxy: str | None) -> None:
 
 
 @watch.command("project")
-@click.argument("uuid", callback=_uuid)
+@click.argument("uuid", callback=_owner)
 @click.option("--below", is_flag=True, help="Also in all projects below it.")
 @_event_options
 def watch_project(uuid: str, **options: Any) -> None:
@@ -96,10 +107,18 @@ def watch_project(uuid: str, **options: Any) -> None:
 
 @watch.command("events")
 @click.option(
-    "--owner", "owners", multiple=True, help="Objects in this project; may be given more than once."
+    "--owner",
+    "owners",
+    multiple=True,
+    callback=_uuids,
+    help="Objects in this project; may be given more than once.",
 )
 @click.option(
-    "--object", "objects", multiple=True, help="This object; may be given more than once."
+    "--object",
+    "objects",
+    multiple=True,
+    callback=_uuids,
+    help="This object; may be given more than once.",
 )
 @_event_options
 def watch_events(owners: tuple[str, ...], objects: tuple[str, ...], **options: Any) -> None:

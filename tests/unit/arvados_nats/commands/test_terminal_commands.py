@@ -115,3 +115,24 @@ def test_what_is_no_time_is_told(text: str) -> None:
     result = CliRunner().invoke(cli.main, ["logs", "--since", text, "x"])
     assert result.exit_code == 2
     assert "neither a time" in result.output
+
+
+_REQUEST = "zzzzz-xvhdp-0123456789abcde"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("logs", "--since", "1h", "--until", "2h", _REQUEST), "--until is before --since"),
+        (("logs", "--list", "-f"), "--list shows no lines: leave out --follow"),
+        (("logs", "--list", "--grep", "x", "-n", "0"), "leave out --tail, --grep"),
+        (("watch", "project", _REQUEST), "not the uuid of a project or a user"),
+        (("watch", "events", "--owner", "nobody"), "not the uuid of an Arvados object"),
+        (("watch", "events", "--object", "nobody"), "not the uuid of an Arvados object"),
+    ],
+)
+def test_what_would_show_nothing_is_refused(words: tuple[str, ...], said: str) -> None:
+    """At once, with what to leave out; nobody waits for what never comes."""
+    result = CliRunner().invoke(cli.main, words)
+    assert result.exit_code == 2
+    assert said in result.output
