@@ -67,7 +67,7 @@ async def test_a_release_lives(site: Site) -> None:
     names = {f"r-arvados-nats-{component}" for component in COMPONENTS}
     assert await workloads(site) == {**dict.fromkeys(names, (2, 2)), "r-nats": (3, 3)}
     first = await site.nkeys()
-    assert set(first) == {f"{role}.{end}" for role in keys.ROLES for end in ("nk", "pub")}
+    assert set(first) == {f"{role}.{end}" for role in keys.ALL for end in ("nk", "pub")}
     assert site.hooks == [["keys", "ensure", "--secret", "r-nkeys"]]
 
     await site.helm("test", "r", "--timeout", "60s")
