@@ -144,6 +144,7 @@ ADMIN_PUBLISH = (
     USER_INFO,
     *(f"$JS.API.{call}.{stream}.>" for call in _CONSUMER_CALLS for stream in _ADMIN_STREAMS),
     *(f"$JS.API.STREAM.INFO.{stream}" for stream in _ADMIN_STREAMS),
+    "$JS.API.STREAM.NAMES",  # a library that subscribes to a subject asks for its stream
     *(f"$JS.API.DIRECT.GET.{stream}" for stream in _ADMIN_STREAMS),
     *(f"$JS.API.DIRECT.GET.{stream}.>" for stream in _ADMIN_STREAMS),
     *(f"$JS.API.STREAM.MSG.GET.{stream}" for stream in _ADMIN_STREAMS),

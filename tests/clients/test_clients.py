@@ -12,13 +12,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from arvados_nats.contract import accounts, streams, subjects
 from arvados_nats.nats import client as nats_client
-from arvados_nats.nats.client import Nats
+from arvados_nats.nats.client import Message, Nats
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
@@ -76,6 +78,18 @@ class World:
             if self.alice.uuid in one.get("authorized_user", ""):
                 subject = f"$SYS.REQ.SERVER.{body['server']['id']}.KICK"
                 await system.request(subject, json.dumps({"cid": one["cid"]}).encode())
+
+    @asynccontextmanager
+    async def unanswered(self) -> AsyncIterator[Nats]:
+        """Nobody answers requests, but who does it by this connection."""
+        sandbox, proxy = self.stack.sandbox, self.stack.services["wsproxy"]
+        await proxy.stop()
+        try:
+            seed = sandbox.seed("wsproxy")
+            async with nats_client.connect([sandbox.nats.url], name="test", seed=seed) as nats:
+                yield nats
+        finally:
+            await proxy.start()
 
     async def live(self, *messages: tuple[str, dict[str, str], bytes]) -> None:
         """Have users hear what no service of ours would send them like this."""
@@ -293,3 +307,89 @@ async def test_a_log_is_read_to_its_end(world: World, command: Sequence[str]) ->
         await cluster.finish(request)
         assert await program.ends() == 0
         assert bytes(program.output) == b"".join(pieces)
+
+
+async def test_a_token_is_renewed_on_the_open_connection(
+    world: World, command: Sequence[str], tmp_path: Path
+) -> None:
+    """Out of a file, while the inbox has the user's name: nothing is missed, live or asked for,
+    whether the new token is there before the old one ends or only after it was refused (A2)."""
+    cluster, file = world.stack.sandbox.cluster, tmp_path / "token"
+    first, second, third = [await cluster.token(world.alice) for _ in range(3)]
+    file.write_text(first.token)
+    environment = world.environment("none") | {
+        "ARVADOS_API_TOKEN_FILE": str(file),
+        "ARVADOS_USER_UUID": world.alice.uuid,
+    }
+    async with running(command, "events", world.project.uuid, environment=environment) as program:
+        await program.says("caught up")
+        made = await world.make()
+        await program.tells(made)
+        file.write_text(second.token)
+        await cluster.logout(first)
+        await program.says("connected", 2)
+        made += await world.make()
+        await program.tells(made)
+        await program.says("caught up", program.times("caught up") + 2)
+        assert not program.times("closed")
+        await cluster.logout(second)
+        await program.says("refused")
+        made += await world.make(2)
+        file.write_text(third.token)
+        await program.tells(made)
+
+
+async def test_an_answer_that_breaks_off_is_asked_for_again(world: World, program: Program) -> None:
+    """Who answers dies in the midst of it: live goes on, and the next answer is waited for."""
+    made = await world.make()
+    await program.tells(made)
+    await program.says("caught up", program.times("caught up") + 1)
+    async with world.unanswered() as nats:
+
+        async def half(message: Message) -> None:
+            await nats.publish(message.reply, b"", headers={"Arvados-Gap": "half an answer"})
+
+        answering = await nats.subscribe(subjects.API_EVENTS, half)
+        await program.says("gap: half an answer")
+        await answering.unsubscribe()
+    made += await world.make()
+    await program.tells(made)
+    await program.says("caught up", program.times("caught up") + 1)
+
+
+async def test_a_log_is_waited_for_while_nobody_answers(
+    world: World, command: Sequence[str]
+) -> None:
+    """Begun at such a time, the program says so and goes on trying."""
+    cluster = world.stack.sandbox.cluster
+    request = await cluster.container_request(owner=world.project, by=world.bob)
+    container = await cluster.run(request)
+    await cluster.write_log(container, "stdout.txt", b"one\n")
+    arguments = ("log", request.uuid, "stdout.txt")
+    async with AsyncExitStack() as both:
+        async with world.unanswered():
+            program = await both.enter_async_context(
+                running(command, *arguments, environment=world.environment())
+            )
+            await program.says("history")
+            assert program.process.returncode is None
+        await cluster.write_log(container, "stdout.txt", b"two\n")
+        await cluster.finish(request)
+        assert await program.ends() == 0
+        assert bytes(program.output) == b"one\ntwo\n"
+
+
+async def test_what_a_newer_server_says_and_the_largest_event_are_told(
+    world: World, program: Program
+) -> None:
+    """Fields and headers that are not known do no harm."""
+    subject = (
+        f"arvados.live.{world.project.uuid}.{world.project.uuid}.later.event.other.later.later"
+    )
+    event = {"object_uuid": "later", "event_type": "later", "later": {"text": "x" * 700_000}}
+    headers = {"Nats-Sequence": "99999999", "Arvados-Later": "yes"}
+    await world.live((subject, headers, json.dumps(event).encode()))
+    await program.tells(["later"])
+    assert program.events == [event]
+    made = await world.make()
+    await program.tells(["later", *made])

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
-from arvados_nats.contract import streams
+from arvados_nats.contract import streams, subjects
 from arvados_nats.nats import client as nats_client
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
@@ -22,7 +24,7 @@ from sandbox.stack import Stack
 from tests.clients import programs
 from tests.clients.programs import Program, running
 
-WITHIN = 120.0
+WITHIN = 40.0
 _RUNNER = """#!/bin/sh
 # As crunch-run does: Running, then the work, then the end. It ends where it is told to.
 put() {
@@ -61,7 +63,7 @@ class World:
     boss: Actor
     hold: Path
 
-    def dispatcher(self) -> AbstractAsyncContextManager[Program]:
+    def dispatcher(self, **more: str) -> AbstractAsyncContextManager[Program]:
         """One slot."""
         sandbox = self.stack.sandbox
         environment = {
@@ -71,6 +73,7 @@ class World:
             "RECONCILE_SECONDS": "3",
             "SLOTS": "1",
             "HOLD": str(self.hold),
+            **more,
         }
         return running(self.command, environment=environment)
 
@@ -134,6 +137,125 @@ async def test_by_priority_and_what_is_on_hold_waits(world: World) -> None:
         await world.reaches(held, "Complete")
         assert ran(program) == uuids(high, urgent, low, held)
     assert await world.reaches(high, "Complete") and await world.reaches(low, "Complete")
+
+
+@contextlib.asynccontextmanager
+async def front(api: str, after: Callable[[str], Awaitable[None]]) -> AsyncIterator[str]:
+    """Arvados behind a front that does something when it has answered, before the answer is told;
+    a ConnectionError loses it."""
+    async with httpx.AsyncClient(base_url=api) as http:
+
+        async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            first, *rest = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
+            given = {
+                name.lower(): value for name, _, value in (one.partition(": ") for one in rest)
+            }
+            method, path, _ = first.split()
+            names = ("authorization", "content-type")
+            body = await reader.readexactly(int(given.get("content-length", 0)))
+            headers = {name: given[name] for name in names}
+            answer = await http.request(method, path, content=body, headers=headers)
+            with contextlib.suppress(ConnectionError):
+                await after(path)
+                head = f"HTTP/1.1 {answer.status_code} -\r\nContent-Length: {len(answer.content)}"
+                writer.write(f"{head}\r\nConnection: close\r\n\r\n".encode() + answer.content)
+                await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(carry, "127.0.0.1", 0) as server:
+            yield "http://{}:{}".format(*server.sockets[0].getsockname())
+
+
+async def test_what_happens_while_it_locks(world: World) -> None:
+    """Cancelled before the answer to the lock is there: it is not kept. The answer is lost: it is
+    run all the same, once."""
+    cluster = world.stack.sandbox.cluster
+    cancelled, lost = await world.wanted(900), await world.wanted(800)
+    left = {f"{uuid}/lock" for uuid in uuids(cancelled, lost)}
+
+    async def after(path: str) -> None:
+        locked = path.removeprefix("/arvados/v1/containers/")
+        if locked not in left:
+            return
+        left.remove(locked)
+        if locked.startswith(uuids(lost)[0]):
+            raise ConnectionError
+        await cluster.update(cancelled, {"priority": 0}, world.alice)
+
+    async with (
+        front(world.stack.sandbox.api.url, after) as api,
+        world.dispatcher(ARVADOS_API=api) as program,
+    ):
+        await world.reaches(lost, "Running")
+        world.go(lost)
+        await world.reaches(lost, "Complete")
+        await world.reaches(cancelled, "Cancelled", "Queued")
+        assert ran(program).count(*uuids(lost)) == 1
+        assert ran(program).count(*uuids(cancelled)) <= 1
+    assert not left
+
+
+async def test_two_dispatchers_share_a_queue(world: World) -> None:
+    """Each with a token of its own: every container is run by one of them."""
+    (world.hold / "all").touch()
+    other = await world.stack.sandbox.cluster.token(world.boss)
+    async with (
+        world.dispatcher() as first,
+        world.dispatcher(ARVADOS_API_TOKEN=other.token) as second,
+    ):
+        await first.says("caught up", within=WITHIN)
+        await second.says("caught up", within=WITHIN)
+        wanted = [await world.wanted(priority) for priority in range(1, 9)]
+        for request in wanted:
+            await world.reaches(request, "Complete")
+        told = [uuid for uuid in ran(first) + ran(second) if uuid in uuids(*wanted)]
+        assert sorted(told) == sorted(uuids(*wanted))
+
+
+async def test_its_token_is_renewed(world: World, tmp_path: Path) -> None:
+    """What was locked with the former one runs on with it, the next is locked with the new one; and
+    the connection comes back with that when the former one ends."""
+    cluster, file = world.stack.sandbox.cluster, tmp_path / "token"
+    first, second = [await cluster.token(world.boss) for _ in range(2)]
+    file.write_text(first.token)
+    runs, waits = await world.wanted(900), await world.wanted(800)
+    async with world.dispatcher(
+        ARVADOS_API_TOKEN_FILE=str(file), ARVADOS_USER_UUID=world.boss.uuid
+    ) as program:
+        await world.reaches(runs, "Running")
+        file.write_text(second.token)
+        world.go(runs)
+        await world.reaches(runs, "Complete")
+        await world.reaches(waits, "Running")
+        await cluster.logout(first)
+        await program.says("connected", 2, WITHIN)
+        last = await world.wanted(700)
+        world.go(waits, last)
+        await world.reaches(last, "Complete")
+        assert await world.reaches(waits, "Complete")
+        assert ran(program) == uuids(runs, waits, last)
+
+
+async def test_a_value_that_is_not_understood_stops_no_other(world: World) -> None:
+    """Neither one that is broken, nor one of a state that a later Arvados may have."""
+    sandbox, uuid = world.stack.sandbox, "zzzzz-dz642-{:015d}".format
+    paused = {"uuid": uuid(4), "state": "Paused", "priority": f"{2**70}"}
+    broken = [b"{", b'{"uuid": 1}', b'{"state": "Queued", "priority": "high"}']
+    async with (
+        world.dispatcher() as program,
+        nats_client.connect(
+            [sandbox.nats.url], name="test", seed=sandbox.seed("publisher")
+        ) as nats,
+    ):
+        await program.says("caught up", within=WITHIN)
+        for number, value in enumerate([*broken, json.dumps(paused).encode()], 1):
+            await nats.publish(f"{subjects.QUEUE}.{uuid(number)}", value)
+        await program.says("left out", len(broken), WITHIN)
+        wanted = await world.wanted(700)
+        world.go(wanted)
+        await world.reaches(wanted, "Complete")
+        assert not program.times(f"not locked: {uuid(4)}")
+        await program.until(lambda: ran(program) == uuids(wanted), "runs it")
 
 
 async def test_a_lost_queue_and_another_leader_end_nothing(world: World) -> None:

@@ -5,10 +5,12 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
+	"os"
 	"strings"
 	"time"
 
@@ -35,18 +37,39 @@ type NotAnswered struct {
 
 func (e *NotAnswered) Error() string { return e.Text }
 
-// Open connects with an Arvados token, v2/<uuid>/<secret>. Answers come to an inbox that only
-// this token may read.
-func Open(url, token string) (*Connection, error) {
-	parts := strings.Split(token, "/")
-	if len(parts) < 3 {
+// tokenNow is the token that holds now, v2/<uuid>/<secret>: a file is read again each time.
+func tokenNow() string {
+	if file := os.Getenv("ARVADOS_API_TOKEN_FILE"); file != "" {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			log.Print("* error: ", err)
+		}
+		return strings.TrimSpace(string(text))
+	}
+	return os.Getenv("ARVADOS_API_TOKEN")
+}
+
+// uuidOf is the middle part of a token; empty if it has none.
+func uuidOf(token string) string {
+	if parts := strings.Split(token, "/"); len(parts) == 3 {
+		return parts[1]
+	}
+	return ""
+}
+
+// Open connects; the library asks for the token again whenever it connects anew. Answers come to an
+// inbox named by the user, whose name stays, or else by the token.
+func Open(url string) (*Connection, error) {
+	inbox := cmp.Or(os.Getenv("ARVADOS_USER_UUID"), uuidOf(tokenNow()))
+	if inbox == "" {
 		return nil, errors.New("not a token of the form v2/<uuid>/<secret>")
 	}
+	prefix := nats.CustomInboxPrefix("_INBOX_" + inbox)
 	c := &Connection{Live: make(chan *nats.Msg, 65536), Due: make(chan struct{}, 1)}
 	var err error
 	c.asking, err = connect(url,
-		nats.UserInfo("api", token),
-		nats.CustomInboxPrefix("_INBOX_"+parts[1]),
+		nats.UserInfoHandler(func() (string, string) { return "api", tokenNow() }),
+		prefix,
 		nats.ConnectHandler(func(*nats.Conn) { c.due() }),
 		nats.ReconnectHandler(func(*nats.Conn) { c.due() }), // a question may have been lost
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
@@ -57,8 +80,8 @@ func Open(url, token string) (*Connection, error) {
 		return nil, err
 	}
 	c.Conn, err = connect(url,
-		nats.Token(token),
-		nats.CustomInboxPrefix("_INBOX_"+parts[1]), // JetStream answers an administrator there
+		nats.TokenHandler(tokenNow),
+		prefix, // JetStream answers an administrator there
 		nats.ConnectHandler(func(*nats.Conn) { log.Print("* connected"); c.due() }),
 		nats.DisconnectErrHandler(func(*nats.Conn, error) { log.Print("* disconnected") }),
 		nats.ReconnectHandler(func(*nats.Conn) { log.Print("* connected"); c.due() }),

@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -23,12 +22,13 @@ import (
 //
 // The queue says what to try, and Arvados alone decides: who locks a container has it. So nothing is lost
 // where the queue is late, empty for a while or made anew, nor where the dispatcher itself begins anew:
-// what its token has locked is its own. That a container is not in the queue ends nothing by itself.
+// what its token has locked is its own; so each dispatcher has a token of its own. What it has locked with
+// a token of before stays its own while it runs. That a container is not in the queue ends nothing by itself.
 type Dispatcher struct {
 	Command []string // the container's uuid is its last argument
 	Slots   int
 	api     api
-	me      string // the token's uuid, which Arvados notes as locked_by_uuid
+	me      map[string]bool // uuids of its tokens, which Arvados notes as locked_by_uuid
 	running map[string]*exec.Cmd
 	over    map[string]bool      // processes that have ended, whose containers have to be looked at
 	refused map[string]time.Time // the state of a container in which Arvados did not let us lock it
@@ -36,8 +36,8 @@ type Dispatcher struct {
 }
 
 // Follow dispatches for ever.
-func (d *Dispatcher) Follow(c *Connection, host, token string, reconcile time.Duration) error {
-	d.api, d.me = api{host, token, http.Client{Timeout: 30 * time.Second}}, strings.Split(token, "/")[1]
+func (d *Dispatcher) Follow(c *Connection, host string, reconcile time.Duration) error {
+	d.api, d.me = api{host: host, client: http.Client{Timeout: 30 * time.Second}}, map[string]bool{}
 	d.running, d.over = map[string]*exec.Cmd{}, map[string]bool{}
 	d.refused, d.ended = map[string]time.Time{}, make(chan string)
 	queue := Queue{Changed: make(chan struct{}, 1)}
@@ -59,6 +59,8 @@ func (d *Dispatcher) pass(queue *Queue) {
 	if len(d.refused) > 1000 {
 		d.refused = map[string]time.Time{} // asked once more
 	}
+	d.api.token = tokenNow() // one for the whole pass: who locks a container starts it
+	d.me[uuidOf(d.api.token)] = true
 	mine, waiting := queue.Of(d.me), queue.Next(d.Slots+len(d.refused)+len(d.running))
 	for uuid := range d.over {
 		d.settle(uuid)
@@ -107,18 +109,20 @@ func (d *Dispatcher) keep(uuid string, container Container) {
 		log.Print("* stop: ", uuid)
 		process.Process.Signal(syscall.SIGTERM)
 	case process != nil:
-	case container.State == "Locked" && container.priority.Sign() > 0 && len(d.running) < d.Slots:
-		if found, err := d.api.get(uuid); err == nil && found.State == "Locked" && found.LockedBy == d.me {
+	case container.State == "Running" || container.priority.Sign() <= 0 || container.LockedByUUID != uuidOf(d.api.token):
+		d.settle(uuid) // its process is none of ours: we began anew
+	case container.State == "Locked" && len(d.running) < d.Slots:
+		found, err := d.api.get(uuid)
+		if err == nil && found.State == "Locked" && found.LockedBy == container.LockedByUUID {
 			d.start(uuid)
 		}
-	case container.State == "Running" || container.priority.Sign() <= 0:
-		d.settle(uuid) // its process is none of ours: we began anew
 	}
 }
 
 func (d *Dispatcher) start(uuid string) {
 	process := exec.Command(d.Command[0], append(d.Command[1:], uuid)...)
 	process.Stdout, process.Stderr = os.Stdout, os.Stderr
+	process.Env = append(os.Environ(), "ARVADOS_API_TOKEN="+d.api.token)
 	if err := process.Start(); err != nil {
 		log.Print("* error: ", err)
 		d.over[uuid] = true
@@ -142,11 +146,11 @@ func (d *Dispatcher) look(uuid string) {
 // settle gives back or cancels a container whose process is gone.
 func (d *Dispatcher) settle(uuid string) {
 	found, err := d.api.get(uuid)
-	if err == nil && found.LockedBy == d.me {
-		switch found.State {
-		case "Locked":
+	if err == nil && d.me[found.LockedBy] {
+		switch {
+		case found.State == "Locked" && found.LockedBy == uuidOf(d.api.token):
 			err = d.api.call("POST", "containers/"+uuid+"/unlock", nil, nil)
-		case "Running":
+		case found.State == "Locked" || found.State == "Running": // nobody unlocks what another token has
 			cancelled := map[string]any{"container": map[string]any{"state": "Cancelled"}}
 			err = d.api.call("PUT", "containers/"+uuid, cancelled, nil)
 		}

@@ -95,21 +95,17 @@ func (l *Log) live(message *nats.Msg, tell func([]byte)) bool {
 
 // Follow tells all bytes, until the container has ended.
 func (l *Log) Follow(c *Connection, reconcile time.Duration, tell func([]byte)) error {
-	for err := l.listen(c); err != nil; err = l.listen(c) {
-		var notAnswered *NotAnswered
-		if !errors.As(err, &notAnswered) || !notAnswered.Temporary {
-			return err
-		}
-		log.Print("* log: ", err)
-		select {
-		case <-c.Due:
-		case <-time.After(5 * time.Second):
-		}
-	}
-	for due := true; ; {
+	for listens, due := false, true; ; {
 		if due {
+			var err error
+			if !listens {
+				err = l.listen(c)
+				listens = err == nil
+			}
+			if err == nil {
+				err = l.history(c, tell)
+			}
 			var notAnswered *NotAnswered
-			err := l.history(c, tell)
 			if errors.As(err, &notAnswered) && notAnswered.Temporary {
 				log.Print("* history: ", err)
 			} else if err != nil {

@@ -10,7 +10,9 @@
 //	live dispatch COMMAND …        a dispatcher: runs the command with the uuid of each container
 //	                               that it locks, SLOTS at a time; ARVADOS_API is the address to ask
 //
-// Reads NATS_URL and ARVADOS_API_TOKEN. What happens to the connection is said on standard error.
+// Reads NATS_URL and ARVADOS_API_TOKEN; or ARVADOS_API_TOKEN_FILE, anew for each connection, and
+// ARVADOS_USER_UUID, so that a token is renewed without a new start. What happens to the connection is
+// said on standard error.
 package main
 
 import (
@@ -22,7 +24,7 @@ import (
 
 func main() {
 	log.SetFlags(0)
-	connection, err := Open(os.Getenv("NATS_URL"), os.Getenv("ARVADOS_API_TOKEN"))
+	connection, err := Open(os.Getenv("NATS_URL"))
 	if err == nil {
 		err = run(connection, os.Args[1:])
 	}
@@ -50,7 +52,7 @@ func run(c *Connection, args []string) error {
 	case len(args) > 1 && args[0] == "dispatch":
 		slots, _ := strconv.Atoi(os.Getenv("SLOTS"))
 		dispatcher := Dispatcher{Command: args[1:], Slots: max(slots, 1)}
-		return dispatcher.Follow(c, os.Getenv("ARVADOS_API"), os.Getenv("ARVADOS_API_TOKEN"), every)
+		return dispatcher.Follow(c, os.Getenv("ARVADOS_API"), every)
 	}
 	log.Fatal("usage: live events PROJECT_UUID | log CONTAINER_UUID FILE | queue | dispatch COMMAND …")
 	return nil

@@ -40,16 +40,16 @@ type Decision struct {
 
 func (c Container) decision() string {
 	switch {
-	case c.State == "Running":
-		return "watch"
 	case c.State == "Locked" && c.priority.Sign() <= 0:
 		return "unlock"
 	case c.State == "Locked":
 		return "start"
-	case c.priority.Sign() <= 0:
+	case c.State == "Queued" && c.priority.Sign() <= 0:
 		return "hold"
+	case c.State == "Queued":
+		return "lock"
 	}
-	return "lock"
+	return "watch" // Running, or a state that a later Arvados has
 }
 
 // Queue is the dispatch queue as it is now, for an administrator's token.
@@ -112,7 +112,7 @@ func (q *Queue) watch(c *Connection, reconcile time.Duration, tell func([]byte))
 			case entry.Operation() == jetstream.KeyValuePut:
 				listed[entry.Key()] = true
 				if err := q.put(entry.Value(), tell); err != nil {
-					return err
+					log.Printf("* left out: %s: %s", entry.Key(), err) // one that nobody can read stops no other
 				}
 			default:
 				q.remove(entry.Key(), tell)
@@ -134,11 +134,14 @@ func (q *Queue) watch(c *Connection, reconcile time.Duration, tell func([]byte))
 }
 
 func (q *Queue) put(value []byte, tell func([]byte)) error {
-	container := Container{priority: new(big.Int)}
+	var container Container
 	if err := json.Unmarshal(value, &container); err != nil {
 		return err
 	}
-	container.priority.SetString(container.Priority, 10)
+	var whole bool
+	if container.priority, whole = new(big.Int).SetString(container.Priority, 10); !whole {
+		return fmt.Errorf("no priority: %q", container.Priority)
+	}
 	q.Lock()
 	q.containers[container.UUID] = container
 	q.Unlock()
@@ -172,13 +175,13 @@ func (q *Queue) sayNext() {
 	}
 }
 
-// Of is the containers that a token has locked, by uuid.
-func (q *Queue) Of(token string) map[string]Container {
+// Of is the containers that one of these tokens has locked, by uuid.
+func (q *Queue) Of(tokens map[string]bool) map[string]Container {
 	q.Lock()
 	defer q.Unlock()
 	found := map[string]Container{}
 	for uuid, container := range q.containers {
-		if container.LockedByUUID == token {
+		if tokens[container.LockedByUUID] {
 			found[uuid] = container
 		}
 	}

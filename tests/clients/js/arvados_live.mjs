@@ -7,18 +7,35 @@
 //   node arvados_live.mjs events PROJECT_UUID       one JSON line for each change, each once
 //   node arvados_live.mjs log CONTAINER_UUID FILE   the bytes of the file, each once
 //
-// Reads NATS_URL and ARVADOS_API_TOKEN. What happens to the connection is said on standard error.
+// Reads NATS_URL and ARVADOS_API_TOKEN; or ARVADOS_API_TOKEN_FILE, anew for each connection, and
+// ARVADOS_USER_UUID, so that a token is renewed without a new start. What happens to the connection is said on standard error.
 // In a browser the same code works with `wsconnect` of @nats-io/nats-core instead of `connect`.
+
+import { readFileSync } from "node:fs";
 
 import {
   AuthorizationError,
   connect,
   createInbox,
   PermissionViolationError,
+  tokenAuthenticator,
+  usernamePasswordAuthenticator,
 } from "@nats-io/transport-node";
 
 const RECONCILE_SECONDS = Number(process.env.RECONCILE_SECONDS ?? 60);
+const WAITING = 10000; // live messages that may wait for a slow handler
 const say = (text) => console.error(`* ${text}`);
+const { ARVADOS_API_TOKEN, ARVADOS_API_TOKEN_FILE, ARVADOS_USER_UUID } = process.env;
+/** The token that holds now: v2/<uuid>/<secret>. */
+function tokenNow() {
+  if (!ARVADOS_API_TOKEN_FILE) return ARVADOS_API_TOKEN;
+  try {
+    return readFileSync(ARVADOS_API_TOKEN_FILE, "utf8").trim();
+  } catch (error) {
+    say(`error: ${error.message}`);
+    return ""; // is refused, and asked for again; the library closes for good where this throws
+  }
+}
 const sleep = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
 const some = (low, high) => low + Math.random() * (high - low);
 
@@ -45,8 +62,9 @@ class Connection {
   #open = new Set();
   #wake = () => {};
 
-  /** Connect. Answers come to an inbox that only this token may read: v2/<uuid>/<secret>. */
-  static async open(servers, token) {
+  /** Connect. The library asks for the token again whenever it connects anew; answers come to an inbox
+   * named by the user, whose name stays, or else by the token. */
+  static async open(servers) {
     const options = {
       servers,
       maxReconnectAttempts: -1,
@@ -56,12 +74,12 @@ class Connection {
       ignoreAuthErrorAbort: true, // a refusal may be an outage: the server's words are the same
     };
     const connection = new Connection();
-    connection.inboxPrefix = `_INBOX_${token.split("/")[1]}`;
-    connection.nats = await Connection.#connect({ ...options, token });
+    connection.inboxPrefix = `_INBOX_${ARVADOS_USER_UUID ?? tokenNow().split("/")[1]}`;
+    const listens = tokenAuthenticator(tokenNow);
+    connection.nats = await Connection.#connect({ ...options, authenticator: listens });
     connection.asking = await Connection.#connect({
       ...options,
-      user: "api",
-      pass: token,
+      authenticator: usernamePasswordAuthenticator("api", tokenNow),
       inboxPrefix: connection.inboxPrefix,
     });
     say("connected");
@@ -135,7 +153,8 @@ class Connection {
   }
 
   #put(message) {
-    this.#messages.push(message);
+    if (this.#messages.length < WAITING) this.#messages.push(message);
+    else this.#messages = [null]; // history tells what is not taken in time
     this.#wake();
   }
 
@@ -156,10 +175,14 @@ class Connection {
   /** The messages of one answer. */
   async *ask(subject, request) {
     const inbox = createInbox(this.inboxPrefix);
-    const answers = this.asking.subscribe(inbox, { timeout: 10000 });
+    const answers = this.asking.subscribe(inbox);
+    let timer; // the library's own waits for the first message alone
+    const patient = () => (timer = setTimeout(() => answers.unsubscribe(), 10000));
     try {
       this.asking.publish(subject, JSON.stringify(request), { reply: inbox });
+      patient();
       for await (const message of answers) {
+        clearTimeout(timer);
         if (message.headers?.code === 503) throw new NotAnswered("nobody answers", true);
         if (message.headers?.get("Arvados-Error")) {
           const found = message.json();
@@ -167,10 +190,13 @@ class Connection {
         }
         yield message;
         if (message.headers?.has("Arvados-End")) return;
+        patient();
       }
+      throw new NotAnswered("the answer does not come", true);
     } catch (error) {
       throw error instanceof NotAnswered ? error : new NotAnswered(error.message, true);
     } finally {
+      clearTimeout(timer);
       answers.unsubscribe();
     }
   }
@@ -332,9 +358,11 @@ class Log {
 
   /** All bytes, until the container has ended. */
   async *follow(connection) {
-    await this.#listen(connection);
+    let listens = false;
     for (let due = true; ; ) {
       try {
+        if (!listens) await this.#listen(connection);
+        listens = true;
         if (due) yield* this.#history(connection);
       } catch (error) {
         if (!error.temporary) throw error;
@@ -357,7 +385,7 @@ class Log {
 
 const [what, ...rest] = process.argv.slice(2);
 const followed = what === "events" ? new Events(...rest) : new Log(...rest);
-const connection = await Connection.open(process.env.NATS_URL, process.env.ARVADOS_API_TOKEN);
+const connection = await Connection.open(process.env.NATS_URL);
 for await (const found of followed.follow(connection)) {
   process.stdout.write(found instanceof Uint8Array ? found : `${JSON.stringify(found)}\n`);
 }

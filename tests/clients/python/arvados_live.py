@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Follow an Arvados project, or a container's log file, with a native NATS connection.
 
-Needs nats-py 2.16. Reads NATS_URL and ARVADOS_API_TOKEN.
+Needs nats-py 2.16. Reads NATS_URL and ARVADOS_API_TOKEN; or ARVADOS_API_TOKEN_FILE, anew for each
+connection, and ARVADOS_USER_UUID, so that a token is renewed without a new start.
 
     python arvados_live.py events PROJECT_UUID       one JSON line for each change, each once
     python arvados_live.py log CONTAINER_UUID FILE   the bytes of the file, each once
@@ -17,6 +18,7 @@ import os
 import random
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import nats
@@ -25,6 +27,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 RECONCILE_SECONDS = float(os.environ.get("RECONCILE_SECONDS", "60"))
+WAITING = 10_000
+"""Live messages that may wait for a slow handler."""
 
 
 class NotAnswered(Exception):
@@ -40,6 +44,18 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def token_now() -> str:
+    """The token that holds now: v2/<uuid>/<secret>."""
+    file = os.environ.get("ARVADOS_API_TOKEN_FILE")
+    return Path(file).read_text().strip() if file else os.environ["ARVADOS_API_TOKEN"]
+
+
+def inbox_prefix() -> bytes:
+    """Where answers come: named by the user, whose name stays, or else by the token."""
+    named = os.environ.get("ARVADOS_USER_UUID") or token_now().split("/")[1]
+    return f"_INBOX_{named}".encode()
+
+
 class Connection:
     """Two connections that come back for as long as the program runs: one listens, one asks.
 
@@ -47,18 +63,17 @@ class Connection:
     the services' answers heard as events.
     """
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        self.token = token
         self.nats: Client
         self.asking: Client
-        self.messages: asyncio.Queue[Msg | None] = asyncio.Queue()
+        self.messages: asyncio.Queue[Msg | None] = asyncio.Queue(WAITING)
         """Live messages in order; None when history has to be read."""
         self.denied = False
         """The server does not let us subscribe: a permission is missing."""
 
     async def open(self) -> None:
-        """Connect. Answers come to an inbox that only this token may read: v2/<uuid>/<secret>."""
+        """Connect; the library asks for the token again whenever it connects anew."""
         options: dict[str, Any] = {
             "max_reconnect_attempts": -1,
             "reconnect_time_wait": random.uniform(1, 3),
@@ -66,7 +81,7 @@ class Connection:
         }
         self.nats = await nats.connect(
             self.url,
-            token=self.token,
+            token=token_now,
             error_cb=self._failed,
             disconnected_cb=self._lost,
             reconnected_cb=self._back,
@@ -75,8 +90,8 @@ class Connection:
         self.asking = await nats.connect(
             self.url,
             user="api",
-            password=self.token,
-            inbox_prefix=b"_INBOX_" + self.token.split("/")[1].encode(),
+            password=token_now,
+            inbox_prefix=inbox_prefix(),
             error_cb=self._not_asked,
             reconnected_cb=self._asking_back,
             **options,
@@ -93,7 +108,7 @@ class Connection:
 
     async def listen(self, subject: str) -> None:
         """Put what comes live into `messages`."""
-        await self.nats.subscribe(subject, cb=self.messages.put)
+        await self.nats.subscribe(subject, cb=self._take)
         await self.nats.flush()  # from here on nothing is missed
 
     async def ask(
@@ -120,6 +135,13 @@ class Connection:
         finally:
             await answers.unsubscribe()
 
+    async def _take(self, message: Msg | None = None) -> None:
+        if self.messages.full():  # history tells what is not taken in time
+            while not self.messages.empty():
+                self.messages.get_nowait()
+            message = None
+        self.messages.put_nowait(message)
+
     async def _failed(self, error: Exception) -> None:
         text = str(error).lower()
         if "permissions violation for subscription" in text:
@@ -132,7 +154,7 @@ class Connection:
         say(f"asking: {error}")
 
     async def _asking_back(self) -> None:
-        await self.messages.put(None)  # a question may have been lost
+        await self._take()  # a question may have been lost
 
     async def _lost(self) -> None:
         self.denied = False  # subscriptions are sent again with the next connection
@@ -141,11 +163,11 @@ class Connection:
     async def _back(self) -> None:
         await self.nats.flush()  # a refusal comes before the answer to this
         say("connected")
-        await self.messages.put(None)
+        await self._take()
 
     async def _closed(self) -> None:
         say("closed")  # nats-py gives up on some refusals: end, and let the caller start anew
-        await self.messages.put(None)
+        await self._take()
 
 
 class NotLive(Exception):
@@ -289,10 +311,12 @@ class Log:
 
     async def follow(self, connection: Connection) -> AsyncIterator[bytes]:
         """All bytes, until the container has ended."""
-        await self._listen(connection)
-        due = True
+        listens, due = False, True
         while not connection.is_closed:
             try:
+                if not listens:
+                    await self._listen(connection)
+                    listens = True
                 if due:
                     async for data in self.history(connection):
                         yield data
@@ -330,7 +354,7 @@ class Log:
 async def main(what: str, uuid: str, *rest: str) -> None:
     followed: Any = Events(uuid) if what == "events" else Log(uuid, *rest)
     while not getattr(followed, "ended", False):
-        connection = Connection(os.environ["NATS_URL"], os.environ["ARVADOS_API_TOKEN"])
+        connection = Connection(os.environ["NATS_URL"])
         await connection.open()
         async for found in followed.follow(connection):
             data = found if isinstance(found, bytes) else json.dumps(found).encode() + b"\n"

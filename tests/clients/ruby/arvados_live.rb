@@ -7,14 +7,16 @@
 #   ruby arvados_live.rb events PROJECT_UUID       one JSON line for each change, each once
 #   ruby arvados_live.rb log CONTAINER_UUID FILE   the bytes of the file, each once
 #
-# Needs nats-pure 2.5. Reads NATS_URL and ARVADOS_API_TOKEN. What happens to the connection is said
-# on standard error.
+# Needs nats-pure 2.5. Reads NATS_URL and ARVADOS_API_TOKEN; or ARVADOS_API_TOKEN_FILE, anew for each
+# connection, and ARVADOS_USER_UUID, so that a token is renewed without a new start. What happens to
+# the connection is said on standard error.
 
 require "json"
 require "set"
 require "nats"
 
 RECONCILE_SECONDS = Float(ENV.fetch("RECONCILE_SECONDS", "60"))
+WAITING = 10_000 # live messages that may wait for a slow handler
 
 def say(text)
   warn "* #{text}"
@@ -42,6 +44,14 @@ def sequence_of(message)
   sequence
 end
 
+# The token that holds now: v2/<uuid>/<secret>. The library writes it down whenever it connects anew.
+class Token
+  def to_s
+    file = ENV["ARVADOS_API_TOKEN_FILE"]
+    file ? File.read(file).strip : ENV.fetch("ARVADOS_API_TOKEN")
+  end
+end
+
 # Two connections that come back for as long as the program runs: one listens, one asks. Who listens
 # may publish nothing, and who asks hears nothing but answers, so nobody can have the services'
 # answers heard as events.
@@ -49,12 +59,12 @@ class Connection
   # Live messages in order; nil when history has to be read.
   attr_reader :messages
 
-  # Connect. Answers come to an inbox that only this token may read: v2/<uuid>/<secret>.
-  def initialize(url, token)
+  # Connect. Answers come to an inbox named by the user, whose name stays, or else by the token.
+  def initialize(url)
     @messages = Queue.new
     @subjects = {}
     @options = {
-      auth_token: token,
+      auth_token: Token.new,
       connect_timeout: 5, # the server takes 2 s when nobody can judge the token
       max_reconnect_attempts: -1,
       reconnect_time_wait: 1 + rand * 2,
@@ -65,7 +75,7 @@ class Connection
       client.on_reconnect { back }
     end
     # nats-pure takes a user name from the address alone, and a token beside it.
-    inbox = "_INBOX_#{token.split('/')[1]}"
+    inbox = "_INBOX_#{ENV['ARVADOS_USER_UUID'] || Token.new.to_s.split('/')[1]}"
     @asking = open(servers: [url.sub("://", "://api:-@")], custom_inbox_prefix: inbox) do |client|
       client.on_error { |error| say "asking: #{error}" }
       client.on_reconnect { @messages << nil } # a question may have been lost
@@ -75,7 +85,7 @@ class Connection
 
   # Put what comes live into `messages`.
   def listen(subject)
-    @subjects[subject] = @nats.subscribe(subject) { |message| @messages << message }
+    @subjects[subject] = @nats.subscribe(subject) { |message| take(message) }
     @nats.flush # from here on nothing is missed
   end
 
@@ -126,6 +136,14 @@ class Connection
   end
 
   private
+
+  def take(message)
+    if @messages.size >= WAITING # history tells what is not taken in time
+      @messages.clear
+      message = nil
+    end
+    @messages << message
+  end
 
   def open(**options)
     client = NATS::IO::Client.new
@@ -261,7 +279,6 @@ class Log
 
   # Tell all bytes, until the container has ended.
   def follow(connection, &tell)
-    listen(connection)
     due = true
     until @ended
       catch_up(connection, &tell) if due
@@ -280,13 +297,15 @@ class Log
     connection.ask("arvados.api.logs", { uuid: @uuid, file: @file }) do |header, _|
       subject = header["Arvados-Live"] || subject
     end
-    return unless subject
+    return true unless subject
 
     connection.listen(subject)
     connection.listen("#{subject.rpartition('.').first}.end")
+    true
   end
 
   def catch_up(connection, &tell)
+    @listens ||= listen(connection)
     more = true
     more = history(connection, &tell) while more
   rescue NotAnswered => error
@@ -349,7 +368,7 @@ what, *rest = ARGV
 $stdout.sync = true
 $stdout.binmode
 followed = what == "events" ? Events.new(*rest) : Log.new(*rest)
-connection = Connection.new(ENV.fetch("NATS_URL"), ENV.fetch("ARVADOS_API_TOKEN"))
+connection = Connection.new(ENV.fetch("NATS_URL"))
 followed.follow(connection) do |found|
   found.is_a?(String) ? $stdout.write(found) : $stdout.puts(JSON.generate(found))
 end

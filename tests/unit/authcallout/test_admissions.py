@@ -84,7 +84,7 @@ def test_admins_get_named_streams_and_can_change_none() -> None:
     """No call that creates, changes or empties a stream (docs/facts/nats-callout.md 9.7)."""
     found = admission(changed(IDENTITY, is_root=True), GRANTS)
     calls = [subject for subject in found.publish if subject.startswith("$JS.API.STREAM")]
-    assert {call.split(".")[3] for call in calls} == {"INFO", "MSG"}
+    assert {call.split(".")[3] for call in calls} == {"INFO", "MSG", "NAMES"}
     assert not {">", "$JS.>", "$JS.API.>", "$SYS.>"} & set(found.publish)
 
 
