@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Play the frames of a server to any client, and see whether it does what a right client does.
 
-``python play.py frames/v1-log-resume.jsonl -- command of the client``
+``python play.py frames/recorded/v1-log-resume.jsonl -- command of the client``
 
 Needs `websockets` and no other part of this project. The command gets the environment variables
 `EVENTS_URL` (with the token in it for v0), `ARVADOS_API_TOKEN` and `FOLLOW`, a JSON object that
