@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from starlette.routing import Mount, Route
 
+from arvados_nats.contract import subjects
 from arvados_nats.service.ops import Health
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
@@ -36,6 +38,8 @@ FOLDER = "/arvados/v1/container_requests/{uuid}/log/{path}"
 CONTAINERS = "/arvados/v1/containers/{uuid}/log_events"
 GUARDED = ("/_health/ping", "/_health/db", "/metrics")
 PLAIN = ("/websocket", "/v1/stream", "/wamp", "/arvados/v1/events.ws")
+UNSHOWN = ("text/html", "text/css", "text/javascript")
+"""Answers without an example."""
 HIDDEN = "zzzzz-{}-000000000000001"
 
 
@@ -179,10 +183,42 @@ async def answered(base: str, ask: Ask) -> None:
         if types:
             found = answer.headers["content-type"].partition(";")[0]
             assert found in types, ask
-            if found == "application/json" and "errors" in str(types):
-                body = yaml.safe_load(await answer.aread())
-                assert all(isinstance(text, str) for text in body["errors"]), ask
-                assert body["errors"]
+            if method == "head":
+                return
+            if example := types[found].get("example"):
+                await answer.aread()
+                assert_alike(example, answer.text, ask)
+            else:
+                assert found in UNSHOWN, ask
+
+
+def assert_alike(example: Any, text: str, ask: Ask) -> None:
+    """An example has what answers have: fields of the same types, or lines that begin alike."""
+    if not isinstance(example, str):
+        assert_fields(example, yaml.safe_load(text), ask)
+        return
+    for line in filter(None, example.splitlines()):
+        begin, _, body = line.partition('{"')
+        if not body:
+            assert re.findall("[A-Za-z:]+", line)[0] in text, (line, ask)
+            continue
+        bodies = [one.removeprefix(begin) for one in text.splitlines() if one.startswith(begin)]
+        shown = json.loads('{"' + body)
+        alike = [one for one in map(json.loads, bodies) if shown.keys() == one.keys()]
+        assert_fields(shown, alike[0], ask)
+
+
+def assert_fields(example: Any, found: Any, ask: Ask) -> None:
+    """All that the example has is there."""
+    if isinstance(example, dict) and isinstance(found, dict):
+        for name, value in example.items():
+            if name in found or not subjects.is_uuid(name):
+                assert_fields(value, found[name], ask)
+    elif isinstance(example, list) and isinstance(found, list):
+        for value, other in zip(example, found, strict=False):
+            assert_fields(value, other, ask)
+    else:
+        assert type(example) is type(found), (example, found, ask)
 
 
 @pytest.mark.parametrize("path", ["/", "/static/arvados-events.js", "/v1/site"])
