@@ -126,7 +126,8 @@ def document() -> dict[str, Any]:
 def _examples() -> dict[str, list[dict[str, Any]]]:
     """By key, the first frames of it in the contract tests."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(_FRAMES.glob("v1-*.jsonl")):
+    paths = sorted(_FRAMES.glob("*/v1-*.jsonl"), reverse=True)  # the recorded ones first
+    for path in (path for path in paths if "newer" not in path.stem):
         for line in path.read_text(encoding="utf-8").splitlines():
             step = json.loads(line)
             for key, body in step.get("client", step.get("server", {})).items():

@@ -21,10 +21,11 @@ from arvados_nats.contract import streams, subjects
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from arvados_nats.protocol_v1.messages import SUBPROTOCOL
-from sandbox import ports, sandbox, stack
+from sandbox import sandbox, stack
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
+from sandbox.servers import ports
 from sandbox.stack import Service, Stack
 from tests.contract.record import ID, REQUEST, WITHIN, Line, Tape
 from wsproxy.wamp import messages as wamp_messages
@@ -60,6 +61,13 @@ class World:
             "job", owner=self.project, by=self.bob, container_count_max=1
         )
         return request, await self.cluster.run(request)
+
+    async def ends(self, request: Record) -> None:
+        """It ends, and all of its log is told at another proxy."""
+        await self.cluster.finish(request)
+        aside = Tape(self.alice.token)
+        async with self.v1(aside, self.stack.stream_url, log={"uuid": request.uuid}) as line:
+            await line.hear(_over)
 
     async def writes(self, line: Line, container: Record, pieces: Sequence[bytes]) -> Any:
         """Pieces of a log, each when the one before was heard; the place behind them."""
@@ -211,7 +219,7 @@ async def v1_log_resume(world: World) -> Lines:
         place = await world.writes(line, container, _PIECES[:2])
         line.cut()
     await world.cluster.write_log(container, "stderr.txt", _PIECES[2])
-    await world.cluster.finish(request)
+    await world.ends(request)
     target = {"uuid": request.uuid, "container": container.uuid, "from": {"stderr.txt": place}}
     async with world.v1(tape, log=target) as line:
         await line.hear(_over)
@@ -224,7 +232,7 @@ async def v1_log_ended(world: World) -> Lines:
     tape = Tape(world.alice.token)
     request, container = await world.running()
     await world.cluster.write_log(container, "stderr.txt", b"".join(_PIECES))
-    await world.cluster.finish(request)
+    await world.ends(request)
     async with world.v1(tape, log={"uuid": request.uuid}) as line:
         await line.hear(_over)
     about = "a log that is over"
@@ -304,7 +312,7 @@ async def wamp_log_ended(world: World) -> Lines:
     tape = Tape(world.alice.token)
     request, container = await world.running()
     await world.cluster.write_log(container, "stderr.txt", b"".join(_PIECES))
-    await world.cluster.finish(request)
+    await world.ends(request)
     async with world.wamp(tape, f"arvados.log.{request.uuid}") as line:
         await line.hear(_over)
     about = "a log to its end"
