@@ -18,6 +18,7 @@ from datetime import timedelta
 from typing import NamedTuple, TypeVar
 
 from arvados_nats.contract.places import GROUP_INFIX, USER_INFIX, Place
+from arvados_nats.contract.subjects import kind_of
 from arvados_nats.permissions.object_facts import timestamp
 from publishers.events import rows as log_rows
 from publishers.events.rows import LogRow
@@ -62,6 +63,7 @@ class Former:
         for row in rows:
             if row.event_type == DELETE:
                 self._take(row, verified.get(row.uuid))
+        missing = {uuid for uuid in missing if _leaves_rows(uuid)}
         found: dict[str, Last] = {}
         for _ in range(_DEEPEST):
             unknown = missing - self._gone.keys()
@@ -118,6 +120,12 @@ class Former:
         for user in named:
             _keep(self._shown, user, now.get(user, ()))
         return now, before
+
+
+def _leaves_rows(uuid: str) -> bool:
+    """Whether it can be gone, and its deletion be proven: a row names what its poster likes."""
+    kind = kind_of(uuid)
+    return kind is not None and object_tables.can_read(kind.name)
 
 
 def _ends(row: LogRow) -> Iterator[tuple[str, str]]:
