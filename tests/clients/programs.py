@@ -67,7 +67,9 @@ def wamp(language: str, folder: Path) -> Sequence[str]:
 def _ruby() -> Sequence[str]:
     ruby = tool("ruby")
     if not has_nats_pure():
-        raise Missing("nats-pure is not installed: gem install nats-pure, or name its lib in RUBYLIB")
+        raise Missing(
+            "nats-pure is not installed: gem install nats-pure, or name its lib in RUBYLIB"
+        )
     return [ruby, str(HERE / "ruby" / "arvados_live.rb")]
 
 
