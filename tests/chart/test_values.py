@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import runpy
@@ -239,6 +240,19 @@ def test_versions_agree() -> None:
     assert version is not None
     assert chart["appVersion"] == version[1]
     assert f"### {chart['version']}\n" in (CHART / "UPGRADING.md").read_text()
+
+
+def test_the_lock_is_of_these_dependencies() -> None:
+    """By Helm's own digest, or `helm dependency build` refuses it."""
+    wanted = yaml.safe_load((CHART / "Chart.yaml").read_text())["dependencies"]
+    lock = yaml.safe_load((CHART / "Chart.lock").read_text())
+    order = ("name", "version", "repository", "condition")
+    both = [
+        [{key: found[key] for key in order if key in found} for found in part]
+        for part in (wanted, lock["dependencies"])
+    ]
+    text = json.dumps(both, separators=(",", ":")).encode()
+    assert lock["digest"] == f"sha256:{hashlib.sha256(text).hexdigest()}"
 
 
 def test_each_example_says_what_it_shows() -> None:
