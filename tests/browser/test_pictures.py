@@ -49,6 +49,7 @@ class Sights:
     many: Record
     strange: Record
     hidden: Record
+    stranger: Actor
 
 
 def _lines(minute: int, texts: list[str]) -> bytes:
@@ -127,16 +128,18 @@ async def _many(stack: Stack, user: Actor) -> Record:
     return request
 
 
-async def _strange(stack: Stack, user: Actor) -> Record:
-    """Names and words as long as can be, which would turn what follows them around."""
+async def _strange(stack: Stack) -> tuple[Actor, Record]:
+    """Names and words as long as can be, which would turn what follows them around; they are
+    somebody's own, and so not in the list of others."""
     cluster = stack.sandbox.cluster
+    user = await cluster.user("stranger")
     name = "\u202eevil\u2066 " + "name-without-end-" * 14
     request = await cluster.container_request(name, owner=user, by=user)
     container = await cluster.run(request)
     file = "a-file-with-a-name-that-is-longer-than-any-tab-should-ever-be.txt"
     await cluster.write_log(container, file, _lines(1, ["\u202etxt.exe", "日本語 " * 40]))
     await cluster.progress(container, 0.1, warning="\u202e" + "warns" * 200)
-    return request
+    return user, request
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +163,7 @@ async def sights(stack: Stack) -> Sights:
     cancelled = await request("too-large", owner=user, by=user, container_count_max=1)
     await cluster.cancel(await cluster.run(cancelled))
     many = await _many(stack, user)
-    strange = await _strange(stack, user)
+    stranger, strange = await _strange(stack)
     hidden = await request("somebody else's", owner=await cluster.user("other"))
     return Sights(
         user,
@@ -176,6 +179,7 @@ async def sights(stack: Stack) -> Sights:
         many,
         strange,
         hidden,
+        stranger,
     )
 
 
@@ -369,7 +373,9 @@ async def tab(
     context = await browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=theme, ignore_https_errors=True
     )
-    yield await context.new_page(), size, theme
+    page = await context.new_page()
+    page.on("dialog", lambda dialog: dialog.accept())  # another one's login
+    yield page, size, theme
     await context.close()
 
 
@@ -389,7 +395,8 @@ async def test_every_state_has_its_picture(
         if not FOLDER and name not in SEEN:
             continue
         uuid = getattr(sights, which).uuid if which else ""
-        token = "" if which is None else f"&token={sights.user.token}"
+        who = sights.stranger if which == "strange" else sights.user
+        token = "" if which is None else f"&token={who.token}"
         await page.goto("about:blank")
         if name == "gap":
             await page.route_web_socket("**/v1/stream", with_gap)

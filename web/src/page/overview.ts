@@ -272,7 +272,7 @@ function row(process: Listed, now: number, owner: string, line: string): HTMLEle
   const container = process.container;
   const state = make("td", {}, make("b", { class: mood }, word));
   if (container?.state === "Running" && container.progress) {
-    const share = `${Math.round(container.progress * 100)} %`;
+    const share = `${Math.round(container.progress * 100)}\u00a0%`;
     state.append(" ", make("progress", { max: 1, value: container.progress, "aria-label": "Progress" }), ` ${share}`);
   } else if (mood === "bad" || mood === "waiting") {
     state.append(` ${why}`);
