@@ -60,7 +60,6 @@ GRANTS: dict[str, dict[str, Any]] = {
         "sub": {"allow": [f"{INBOX}.>"]},
         "pub": {"allow": ["arvados.logs.own.>", f"{LAST_CHUNK}.arvados.logs.own.>"]},
     },
-    "no-lists": {"aud": accounts.USERS, "sub": {}, "pub": {}},
     "dispatcher": {
         "aud": accounts.ARVADOS,
         "sub": {"allow": [f"{INBOX}.>"]},
@@ -170,9 +169,9 @@ class World:
         self._clients.append(client)
         return client
 
-    async def refusal(self, within: float = 60) -> str:
+    async def refusal(self) -> str:
         """The server's next word about something that was not allowed."""
-        async with asyncio.timeout(within):
+        async with asyncio.timeout(60):
             return await self.refusals.get()
 
     async def close(self) -> None:

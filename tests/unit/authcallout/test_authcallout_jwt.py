@@ -109,6 +109,24 @@ def test_an_admission_writes_both_sides() -> None:
     assert user["exp"] > time.time() + 4 * 3600
 
 
+NOTHING, SOMETHING = {"deny": [">"]}, {"allow": ["a"]}
+
+
+@pytest.mark.parametrize("subjects", [(), ("a..b",)])
+def test_no_side_is_ever_left_open(subjects: tuple[str, ...]) -> None:
+    """The server forgets what the account says of a side that is left out (1.3)."""
+    for publish, subscribe, expected in (
+        (subjects, ("a",), (NOTHING, SOMETHING)),
+        (("a",), subjects, (SOMETHING, NOTHING)),
+        (subjects, subjects, (NOTHING, NOTHING)),
+    ):
+        admission = Admission(accounts.USERS, "name", publish, subscribe)
+        _, user = answer_claims(
+            callout_response.admit(parsed_request(), admission, Signer(ISSUER), until=None)
+        )
+        assert (user["nats"]["pub"], user["nats"]["sub"]) == expected
+
+
 def test_a_bad_subject_locks_nobody_out() -> None:
     """The server refuses a login for one malformed entry, so such an entry is left out."""
     bad = ("", "a..b", ".a", "a.", "a b", "a.>.b", "a\n", "good.*.>")
