@@ -28,8 +28,9 @@ from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
 from tests.support.clients import v1 as clients_v1
-from tests.support.clients.native import connected, until
+from tests.support.clients.native import connected
 from tests.support.clients.pushed import close, push_log, write
+from tests.support.waiting import until
 
 TOKEN_INVALID = 4501
 # nats-py leaves the sockets of its failed attempts to reconnect to the garbage collector.

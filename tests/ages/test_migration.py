@@ -27,7 +27,7 @@ from sandbox.sandbox import Sandbox
 from sandbox.servers import backends
 from sandbox.servers.postgres import PostgresServer
 from sandbox.stack import Stack
-from tests.support.clients.native import until
+from tests.support.waiting import until
 from tests.support.worlds import aged
 
 SOCKETS, PER_SECOND = 100, 50

@@ -36,7 +36,8 @@ from tests.support.chart import image as images
 from tests.support.chart import nats_servers
 from tests.support.chart.nats_servers import Held, Servers
 from tests.support.chart.rendered import COMPONENTS, Helm, Pod, Rendered
-from tests.support.clients.native import Native, until
+from tests.support.clients.native import Native
+from tests.support.waiting import until
 
 SETS = (
     "arvados.existingSecret=arvados-cluster",

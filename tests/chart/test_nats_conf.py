@@ -26,7 +26,7 @@ from arvados_nats.nats.client import Nats
 from publishers.settings import Settings as PublisherSettings
 from tests.support.chart import nats_servers
 from tests.support.chart.rendered import CHART, ROOT, Helm, Rendered
-from tests.support.clients.native import until
+from tests.support.waiting import until
 
 VARIABLES = {
     "callout": "CALLOUT_USER",

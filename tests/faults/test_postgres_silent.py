@@ -24,7 +24,8 @@ from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database, PostgresServer
 from tests.support.fronts import cuttable
 from tests.support.fronts.cuttable import Cuttable, Way
-from tests.support.worlds.events import QUICK, EventWorld, until, world
+from tests.support.waiting import until
+from tests.support.worlds.events import QUICK, EventWorld, world
 
 LEADS_AGAIN = 30.0
 

@@ -19,7 +19,7 @@ from sandbox.sandbox import MANAGEMENT_TOKEN
 from sandbox.servers.nats_server import NatsServer
 from sandbox.stack import Service, Stack
 from tests.support.clients.v1 import connected
-from tests.support.worlds.logs import until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.storm
 BACK = 20.0

@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 
 from sandbox.sandbox import MANAGEMENT_TOKEN
 from sandbox.stack import Stack
-from tests.support.worlds.events import until
+from tests.support.waiting import until
 
 STATIONS = {
     "publishers": (

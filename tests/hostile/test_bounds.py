@@ -28,8 +28,9 @@ from sandbox.stack import Stack
 from tests.support.clients import raw_socket as raw
 from tests.support.clients import v1 as clients
 from tests.support.clients import wamp as wamp_client
-from tests.support.clients.native import connected, lets_in, until
+from tests.support.clients.native import connected, lets_in
 from tests.support.clients.v0 import client as v0_client
+from tests.support.waiting import until
 from tests.support.worlds.proxy import own, until_equal
 from tests.support.worlds.site import Site
 from tools import make_bounds

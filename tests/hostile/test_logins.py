@@ -34,7 +34,7 @@ from authcallout.admissions import CONTAINER
 from authcallout.connections import Connection, Connections
 from sandbox.model.actors import Actor
 from tests.support.clients import v1 as clients
-from tests.support.clients.native import until
+from tests.support.waiting import until
 from tests.support.worlds.proxy import own
 from tests.support.worlds.site import Site
 from wsproxy.transport.close_codes import CloseCode

@@ -23,7 +23,7 @@ from publishers.supervision import RESTARTS, keep_running
 from sandbox.servers import ports
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
-from tests.support.worlds.events import until
+from tests.support.waiting import until
 
 
 def _restarts(part: str) -> float:

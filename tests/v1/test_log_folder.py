@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 from arvados_nats.contract import streams
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
+from tests.support.waiting import until
 from tests.support.worlds.site import Site
 
 LEFT = 421
@@ -32,15 +33,6 @@ COMPARED = (
     "etag",
     "last-modified",
 )
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """It comes to be so."""
-    async with asyncio.timeout(60):
-        while True:
-            if await condition():
-                return
-            await asyncio.sleep(0.05)
 
 
 @dataclass(slots=True)

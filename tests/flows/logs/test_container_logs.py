@@ -16,7 +16,8 @@ from arvados_nats.nats.client import Nats
 from sandbox.model.records import Record
 from sandbox.sandbox import MANAGEMENT_TOKEN
 from sandbox.stack import Service, Stack
-from tests.support.worlds.logs import joined, until
+from tests.support.waiting import until
+from tests.support.worlds.logs import joined
 
 
 async def running(stack: Stack, name: str) -> Record:

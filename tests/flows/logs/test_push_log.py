@@ -16,7 +16,8 @@ from sandbox.model.records import Record
 from sandbox.stack import Stack
 from tests.support.clients.native import connected
 from tests.support.clients.pushed import close, push_log, write
-from tests.support.worlds.logs import joined, until
+from tests.support.waiting import until
+from tests.support.worlds.logs import joined
 
 
 async def messages(nats: Nats, container_uuid: str) -> list[Chunk | ContainerEnd]:

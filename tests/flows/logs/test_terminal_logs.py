@@ -26,7 +26,7 @@ from sandbox.servers import ports
 from sandbox.stack import Stack
 from tests.support import long_ago
 from tests.support.clients.terminal_command import environment, ran, started
-from tests.support.worlds.logs import until
+from tests.support.waiting import until
 
 STAMP = "2026-01-02T03:04:{:02d}.000000000Z {}\n"
 

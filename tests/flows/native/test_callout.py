@@ -20,7 +20,8 @@ from authcallout.admissions import USER_INFO
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 from tests.support.clients.forbidden import FORBIDDEN_PUBLISHES, FORBIDDEN_SUBSCRIPTIONS
-from tests.support.clients.native import Native, connected, until
+from tests.support.clients.native import Native, connected
+from tests.support.waiting import until
 
 
 @pytest.fixture

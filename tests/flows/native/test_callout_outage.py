@@ -16,7 +16,8 @@ from bench.crowd import native
 from sandbox import bulk
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
-from tests.support.clients.native import connected, lets_in, lets_in_at_last, until
+from tests.support.clients.native import connected, lets_in, lets_in_at_last
+from tests.support.waiting import until
 
 CLIENTS = 100
 LOOK_UP = "GET /arvados/v1/api_client_authorizations/current"

@@ -19,8 +19,9 @@ from nats.aio.msg import Msg
 from arvados_nats.contract import streams, subjects
 from authcallout.admissions import USER_INFO
 from sandbox.stack import Stack
-from tests.support.clients.native import connected, until
+from tests.support.clients.native import connected
 from tests.support.clients.native_answers import EVENTS, LOGS, ask, eventually, native, trusted
+from tests.support.waiting import until
 
 ASKED = (subjects.API_WHOAMI, EVENTS, LOGS, USER_INFO)
 

@@ -19,7 +19,7 @@ from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
 from tests.support.clients.documented import arvados_live
-from tests.support.clients.native import connected, until
+from tests.support.clients.native import connected
 from tests.support.clients.native_answers import (
     EVENTS,
     LOGS,
@@ -29,6 +29,7 @@ from tests.support.clients.native_answers import (
     native,
     trusted,
 )
+from tests.support.waiting import until
 
 NOBODY = "zzzzz-xvhdp-000000000000001"
 

@@ -15,8 +15,9 @@ from arvados_nats.nats.client import Message, Nats
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
 from tests.support.clients import v1
-from tests.support.clients.native import connected, until
+from tests.support.clients.native import connected
 from tests.support.clients.native_answers import Answer, ask
+from tests.support.waiting import until
 
 NOBODY = "zzzzz-4zz18-000000000000001"
 

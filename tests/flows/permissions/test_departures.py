@@ -17,7 +17,8 @@ from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
 from tests.support.clients import v0, v1
-from tests.support.clients.native import Native, connected, until
+from tests.support.clients.native import Native, connected
+from tests.support.waiting import until
 
 SECRET = "SECRET NAME"
 

@@ -38,9 +38,10 @@ from sandbox.servers.postgres import PostgresServer
 from sandbox.stack import Stack
 from tests.support import golden_losses
 from tests.support.clients import late
-from tests.support.clients.native import connected, until
+from tests.support.clients.native import connected
 from tests.support.golden_losses import Told
 from tests.support.golden_replay import Json, Replay
+from tests.support.waiting import until
 
 EVERYBODY = int(os.environ.get("ARVADOS_NATS_GOLDEN_EVERYBODY", "8"))
 """At each eighth step everybody joins anew; at the others those whose rights it has changed. The

@@ -16,7 +16,8 @@ from websockets.typing import Subprotocol
 from arvados_nats.contract import answers, subjects
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
-from tests.support.clients.native import connected, until
+from tests.support.clients.native import connected
+from tests.support.waiting import until
 
 
 async def _status(stack: Stack, user: Actor, uuid: str) -> int:

@@ -12,8 +12,9 @@ import pytest
 from sandbox.cluster import Cluster
 from sandbox.model.records import Record
 from sandbox.stack import Stack
-from tests.support.clients.native import Native, connected, until
+from tests.support.clients.native import Native, connected
 from tests.support.revocations import SCENES, Given
+from tests.support.waiting import until
 
 
 async def _subscribe(client: Native, project_uuid: str) -> None:

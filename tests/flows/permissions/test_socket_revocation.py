@@ -20,8 +20,9 @@ from websockets.typing import Subprotocol
 
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
-from tests.support.clients.native import connected, until
+from tests.support.clients.native import connected
 from tests.support.revocations import SCENES
+from tests.support.waiting import until
 
 
 @dataclass

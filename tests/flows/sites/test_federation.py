@@ -18,7 +18,8 @@ from sandbox.model.actors import Actor
 from sandbox.sandbox import Sandbox
 from sandbox.servers.postgres import PostgresServer
 from sandbox.stack import Stack
-from tests.support.clients.native import connected, until
+from tests.support.clients.native import connected
+from tests.support.waiting import until
 from tests.support.worlds import aged
 
 TOKEN_INVALID = 4501

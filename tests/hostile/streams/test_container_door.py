@@ -14,7 +14,8 @@ from arvados_nats.nats.client import Nats
 from sandbox import stack as services
 from sandbox.model.records import Record
 from sandbox.stack import Stack
-from tests.support.clients.native import connected, until
+from tests.support.clients.native import connected
+from tests.support.waiting import until
 
 MAX_PAYLOAD = 8 * 1024 * 1024
 

@@ -22,7 +22,7 @@ from publishers.system_logs import cli as system_logs_cli
 from publishers.system_logs.cli import SystemLogSettings
 from sandbox.model.records import random_name
 from sandbox.stack import Stack
-from tests.support.clients.native import until
+from tests.support.waiting import until
 
 
 def hosts() -> tuple[str, str]:

@@ -25,7 +25,8 @@ from sandbox.cluster import Cluster, open_cluster
 from sandbox.raw_rows import new_uuid
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
-from tests.support.worlds.events import EventWorld, until, world
+from tests.support.waiting import until
+from tests.support.worlds.events import EventWorld, world
 from tests.support.worlds.live import LiveWorld, live_publishing
 
 SHOWN_HEADERS = {

@@ -18,7 +18,7 @@ from arvados_nats.service import keys
 from publishers.jetstream.room import Room
 from sandbox.raw_rows import new_uuid
 from sandbox.servers.nats_server import NatsServer
-from tests.support.worlds.events import until
+from tests.support.waiting import until
 from tests.support.worlds.site import background
 
 MIB = 1024 * 1024

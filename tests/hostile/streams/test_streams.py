@@ -39,8 +39,9 @@ from sandbox.model.records import Record
 from sandbox.stack import Stack
 from tests.hostile.streams import raw_sender
 from tests.support.clients import v1
-from tests.support.clients.native import Native, connected, lets_in_at_last, until
+from tests.support.clients.native import Native, connected, lets_in_at_last
 from tests.support.clients.terminal_command import Command, environment, started
+from tests.support.waiting import until
 
 EXAMPLES = int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "10"))
 

@@ -18,8 +18,8 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys
 from tests.hostile.streams import raw_sender
+from tests.support.waiting import until
 from tests.support.worlds.accounts import World, open_world
-from tests.support.worlds.events import until
 
 PLAIN = b"NATS/1.0\r\nA: b\r\n\r\n"
 

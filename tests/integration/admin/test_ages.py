@@ -41,7 +41,7 @@ from sandbox.model.config import ClusterConfig
 from sandbox.raw_rows import utc_now
 from sandbox.servers import api_server
 from sandbox.servers.postgres import Database, PostgresServer
-from tests.support.worlds.permissions import eventually
+from tests.support.waiting import until
 from wsproxy.settings import Settings as ProxySettings
 
 RECORDED: dict[str, Any] = json.loads(
@@ -313,9 +313,9 @@ async def test_health_tells_what_is_missing_until_it_is_there(
     health = Health()
     async with postgres.connect(database.reader_dsn) as pool:
         following = asyncio.create_task(pool.columns.follow(health))
-        await eventually(lambda: "links.name is not granted" in (health.error or ""), "told")
+        await until(lambda: "links.name is not granted" in (health.error or ""), "told")
         await execute(database.dsn, "GRANT SELECT (name) ON links TO arvados_nats")
-        await eventually(lambda: health.error is None, "well")
+        await until(lambda: health.error is None, "well")
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await following
@@ -361,12 +361,12 @@ async def test_container_logs_wait_for_a_release_that_serves_them(
             health = Health()
             waiting = asyncio.create_task(served.until_served(arvados, health, every=0.05))
             discovery = "GET /discovery"
-            await eventually(lambda: backend.faults.count(discovery) > 3, "it goes on looking")
+            await until(lambda: backend.faults.count(discovery) > 3, "it goes on looking")
             assert not waiting.done()
             assert health.error is None
             assert caplog.text.count("container logs are not read") == 1
             await cluster.migrate("2.7")
-            await eventually(waiting.done, "container logs begin")
+            await until(waiting.done, "container logs begin")
     await postgres_server.drop(database)
 
 

@@ -6,27 +6,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner, Result
 
 from arvados_nats.admin.status_cli import status
 from sandbox.raw_rows import row, utc_now
-from sandbox.servers.nats_server import NatsServer
-from sandbox.servers.postgres import Database
-from tests.support.worlds.events import EventWorld, world
-
-
-@pytest.fixture
-async def scene(
-    database: Database, fresh_nats: NatsServer, keys_folder: Path
-) -> AsyncIterator[EventWorld]:
-    """A world without a publisher, until a test starts one."""
-    async with world(database, fresh_nats, keys_folder) as made:
-        yield made
+from tests.support.worlds.events import EventWorld
 
 
 async def _asked(scene: EventWorld, keys_folder: Path) -> Result:

@@ -31,7 +31,7 @@ from publishers.retry import Attempts
 from sandbox.servers import postgres as sandbox
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
-from tests.support.worlds.events import until
+from tests.support.waiting import until
 
 LOCK = leader.Lock("test")
 

@@ -18,7 +18,7 @@ from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
 from publishers.jetstream.writer import Outgoing, Overtaken, StreamWriter
 from sandbox.servers.nats_server import NatsServer
-from tests.support.worlds.events import until
+from tests.support.waiting import until
 
 SUBJECT = "arvados.events.other.none.test"
 

@@ -10,9 +10,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -26,19 +24,8 @@ from publishers.events.event_source import Scans
 from publishers.postgres.database import Database as PublishersDatabase
 from sandbox import raw_rows
 from sandbox.raw_rows import RawRow, change, new_uuid, row
-from sandbox.servers.nats_server import NatsServer
-from sandbox.servers.postgres import Database
-from tests.support.worlds.events import QUICK, EventWorld, skipped, until, world
-
-
-@pytest.fixture
-async def scene(
-    database: Database, fresh_nats: NatsServer, keys_folder: Path
-) -> AsyncIterator[EventWorld]:
-    """A world of this test alone."""
-    async with world(database, fresh_nats, keys_folder) as made:
-        yield made
-
+from tests.support.waiting import until
+from tests.support.worlds.events import QUICK, EventWorld, skipped
 
 _LEADS_IN = """
 SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted

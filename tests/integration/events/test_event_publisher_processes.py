@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -18,17 +17,8 @@ from sandbox import raw_rows
 from sandbox.raw_rows import RawRow, change, new_uuid, row
 from sandbox.servers import postgres
 from sandbox.servers.nats_server import NatsServer
-from sandbox.servers.postgres import Database
-from tests.support.worlds.events import PROCESS_SECONDS, EventWorld, until, world
-
-
-@pytest.fixture
-async def scene(
-    database: Database, fresh_nats: NatsServer, keys_folder: Path
-) -> AsyncIterator[EventWorld]:
-    """A world of this test alone."""
-    async with world(database, fresh_nats, keys_folder) as made:
-        yield made
+from tests.support.waiting import until
+from tests.support.worlds.events import PROCESS_SECONDS, EventWorld, world
 
 
 def _rows(count: int) -> list[RawRow]:

@@ -21,7 +21,8 @@ from sandbox.cluster import Cluster
 from sandbox.raw_rows import new_uuid
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
-from tests.support.worlds.events import EventWorld, until, world
+from tests.support.waiting import until
+from tests.support.worlds.events import EventWorld, world
 
 CHANGES = ("create", "update", "delete")
 

@@ -7,28 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
-
-import pytest
 
 from arvados_nats.service.ops import Health
 from publishers.events import newest
 from publishers.postgres import database as postgres
 from sandbox.raw_rows import row, utc_now
-from sandbox.servers.nats_server import NatsServer
-from sandbox.servers.postgres import Database
-from tests.support.worlds.events import EventWorld, until, world
-
-
-@pytest.fixture
-async def scene(
-    database: Database, fresh_nats: NatsServer, keys_folder: Path
-) -> AsyncIterator[EventWorld]:
-    """A world without a publisher, until a test starts one."""
-    async with world(database, fresh_nats, keys_folder) as made:
-        yield made
+from tests.support.waiting import until
+from tests.support.worlds.events import EventWorld
 
 
 async def test_rows_that_nobody_publishes_are_told(scene: EventWorld) -> None:

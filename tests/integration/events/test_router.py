@@ -19,6 +19,7 @@ from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import Identity
 from sandbox.servers import api_server
 from tests.support.made_events import COLLECTION, PROJECT, USER, made
+from tests.support.waiting import until
 from wsproxy.events.batch import Batch
 from wsproxy.events.permission_check import PermissionCheck
 from wsproxy.events.principal import MAX_WAITING, Principal
@@ -99,12 +100,6 @@ def connect(router: Router, check: PermissionCheck) -> Connect:
         return principal, inbox
 
     return make
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110  (a condition of many parts)
-            await asyncio.sleep(0.005)
 
 
 async def test_owner_and_object_lead_to_readers(router: Router, connect: Connect) -> None:

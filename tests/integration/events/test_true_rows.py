@@ -28,7 +28,8 @@ from sandbox.model.actors import Actor
 from sandbox.raw_rows import new_uuid
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
-from tests.support.worlds.events import QUICK, EventWorld, until, world
+from tests.support.waiting import until
+from tests.support.worlds.events import QUICK, EventWorld, world
 
 CHANGES = ("create", "update", "delete")
 OPTIONS = publisher.Options(scans=QUICK, fresh_start=timedelta(hours=1))

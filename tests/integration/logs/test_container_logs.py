@@ -16,7 +16,8 @@ from arvados_nats.contract.log_chunks import FileEnd
 from arvados_nats.service.ops import Health
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
-from tests.support.worlds.logs import World, open_world, until, until_calls
+from tests.support.waiting import until
+from tests.support.worlds.logs import World, open_world, until_calls
 
 
 @pytest.fixture

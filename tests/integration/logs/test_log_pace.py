@@ -27,7 +27,8 @@ from publishers.container_logs.source import LogSource
 from sandbox.servers.api_server import ApiServer
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
-from tests.support.worlds.logs import Job, World, open_world, until, until_calls
+from tests.support.waiting import until
+from tests.support.worlds.logs import Job, World, open_world, until_calls
 
 SIZES = "PROPFIND /arvados/v1/container_requests/{uuid}/log"
 READS = "GET /arvados/v1/container_requests/{uuid}/log"

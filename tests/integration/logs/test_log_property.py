@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from publishers.container_logs.pace import Pace
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import PostgresServer
-from tests.support.worlds.logs import Job, World, open_world, until
+from tests.support.waiting import until
+from tests.support.worlds.logs import Job, World, open_world
 
 FILES = ("stdout.txt", "stderr.txt")
 Step = tuple[str, bytes] | Literal["wait", "replace", "second", "tunnel", "checkpoint"]

@@ -23,7 +23,8 @@ from publishers.pipes.pipe import Pipe
 from publishers.pipes.spool import Spool
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
-from tests.support.worlds.logs import Job, World, open_world, until, until_calls
+from tests.support.waiting import until
+from tests.support.worlds.logs import Job, World, open_world, until_calls
 
 READS = "GET /arvados/v1/container_requests/{uuid}/log"
 

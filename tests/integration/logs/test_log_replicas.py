@@ -28,7 +28,8 @@ from publishers.container_logs.tailer import LogTailer, Surroundings
 from publishers.container_logs.writer import Fenced, LogWriter
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
-from tests.support.worlds.logs import Job, World, open_world, until
+from tests.support.waiting import until
+from tests.support.worlds.logs import Job, World, open_world
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from arvados_nats.service import keys
 from publishers.system_logs import metrics
 from sandbox.servers.nats_server import NatsServer
 from tests.support.fronts.journald import Journald, journald
-from tests.support.worlds.logs import until
+from tests.support.waiting import until
 from tests.support.worlds.system_logs import HOST, World, open_world, said
 
 

@@ -34,13 +34,8 @@ from arvados_nats.permissions.grants import DIRECT, OWNED, Grants
 from arvados_nats.permissions.rule import Identity
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
-from tests.support.worlds.permissions import (
-    FAST,
-    SLOW,
-    PermissionWorld,
-    eventually,
-    uuids,
-)
+from tests.support.waiting import until
+from tests.support.worlds.permissions import FAST, SLOW, PermissionWorld, uuids
 
 
 @asynccontextmanager
@@ -92,7 +87,7 @@ async def test_questions_at_the_same_time_travel_as_one(here: PermissionWorld) -
         await here.nats.subscribe(subjects.GRANTS_ANSWERED, answered)
         await here.nats.flush()
         found = await asyncio.gather(*(here.grants_cache.of(user) for user in users * 2))
-        await eventually(lambda: notes, "the answer is noted")
+        await until(lambda: notes, "the answer is noted")
         again = await here.grants_cache.of(users[0])
 
     assert [grants.user_uuid for grants in found] == users * 2
@@ -322,9 +317,9 @@ async def test_a_follower_is_told_what_moved(here: PermissionWorld) -> None:
         await here.watch()
         for user in (bob, carol):
             await cluster.unshare(project, user)
-        await eventually(lambda: follower.of(bob), "bob's loss is told")
+        await until(lambda: follower.of(bob), "bob's loss is told")
         await cluster.share(project, bob)
-        await eventually(lambda: len(follower.of(bob)) == 2, "bob's gain is told")
+        await until(lambda: len(follower.of(bob)) == 2, "bob's gain is told")
 
     assert {change.user_uuid for change, _ in follower.changes} == {bob.uuid}
     lost, gained = follower.of(bob)
@@ -365,7 +360,7 @@ async def test_a_change_while_no_publisher_ran_is_told(here: PermissionWorld) ->
             await here.watch()
         await here.cluster.unshare(project, bob)
         async with here.publishing():
-            await eventually(lambda: follower.of(bob), "the change is told")
+            await until(lambda: follower.of(bob), "the change is told")
 
     assert project.uuid in follower.of(bob)[0].lost
 
@@ -386,8 +381,8 @@ async def test_a_standby_takes_over_and_tells(here: PermissionWorld) -> None:
         here.forget()
         await cluster.unshare(project, bob)
         await cluster.logout(spare)
-        await eventually(lambda: here.starts > starts, "the standby takes over")
-        await eventually(lambda: here.gone, "the token is told gone")
+        await until(lambda: here.starts > starts, "the standby takes over")
+        await until(lambda: here.gone, "the token is told gone")
         told = await here.told(bob)
 
     assert told == uuids([bob])
@@ -430,7 +425,7 @@ async def test_the_grants_cache_outlives_the_leaders_database_session(
         )
         await connection.close()
         await here.cluster.unshare(project, bob)
-        await eventually(lambda: here.starts > starts, "the lock is taken again")
+        await until(lambda: here.starts > starts, "the lock is taken again")
         told = await here.told(bob)
 
     assert told == uuids([bob])
@@ -453,10 +448,10 @@ async def test_dead_tokens_reach_their_follower(here: PermissionWorld) -> None:
     async with running(tokens_watch.follow(here.reader, here.own, lambda: mine, ended)):
         async with here.publishing(FAST):
             await here.cluster.logout(first)
-            await eventually(lambda: gone, "the notice arrives")
+            await until(lambda: gone, "the notice arrives")
         await here.cluster.logout(second)
         async with here.publishing(FAST):
-            await eventually(lambda: len(dict(gone)) == 2, "the lost one is asked for")
+            await until(lambda: len(dict(gone)) == 2, "the lost one is asked for")
             live = await tokens_watch.live(here.reader, [str(kept.token_uuid)])
 
     assert {uuid for uuid, _ in gone} == {first.token_uuid, second.token_uuid}
@@ -481,7 +476,7 @@ async def test_a_token_is_asked_about_soon_after_it_came_into_use(here: Permissi
         await here.watch(alice)
         await here.cluster.logout(brief)
         mine |= {str(brief.token_uuid): None, str(kept.token_uuid): None}
-        await eventually(lambda: gone, "it is asked about")
+        await until(lambda: gone, "it is asked about")
 
     assert set(gone) == {brief.token_uuid}, "by the answer, and by a look"
     assert mine.keys() == {kept.token_uuid}
@@ -512,7 +507,7 @@ async def test_a_token_that_is_not_what_it_was_let_in_as_is_asked_about(
         here.publishing(SLOW),
         running(tokens_watch.follow(here.reader, here.own, lambda: using, ended)),
     ):
-        await eventually(lambda: len(told) > 1, "all is told, or asked about twice")
+        await until(lambda: len(told) > 1, "all is told, or asked about twice")
 
     expected = {(str(dead.token_uuid), "expired")}
     assert set(told) == expected | (set() if used == "as it is" else {(uuid, "stale")})

@@ -22,14 +22,8 @@ from sandbox.model.config import ClusterConfig
 from sandbox.model.records import Record
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import PostgresServer
-from tests.support.worlds.permissions import (
-    FAST,
-    PermissionWorld,
-    event_of,
-    eventually,
-    uuids,
-    world,
-)
+from tests.support.waiting import until
+from tests.support.worlds.permissions import FAST, PermissionWorld, event_of, uuids, world
 
 
 @dataclass
@@ -222,7 +216,7 @@ async def test_a_revocation_is_told_within_moments(here: PermissionWorld) -> Non
     async with here.publishing():
         await here.watch(*made.everybody)
         await here.cluster.unshare(made.project, made.bob)
-        await eventually(lambda: made.bob.uuid in {c.user_uuid for c in here.changed}, "told")
+        await until(lambda: made.bob.uuid in {c.user_uuid for c in here.changed}, "told")
 
 
 async def test_what_leaves_no_row_is_found_by_the_round(here: PermissionWorld) -> None:
@@ -326,7 +320,7 @@ async def test_dead_tokens_are_told(here: PermissionWorld) -> None:
         await cluster.logout(logged_out)
         assert deleted.token_uuid
         await cluster.delete(deleted.token_uuid, cluster.root)
-        await eventually(lambda: len(here.gone) >= 3, "three tokens are told gone")
+        await until(lambda: len(here.gone) >= 3, "three tokens are told gone")
 
     assert {(told.token_uuid, told.reason) for told in here.gone} == {
         (logged_out.token_uuid, "expired"),
@@ -343,7 +337,7 @@ async def test_a_token_ends_at_its_time_and_not_at_the_next_sweep(here: Permissi
     token = await here.cluster.token(alice, expires_at=at.replace(tzinfo=None))
     async with here.publishing():
         await here.use(token)
-        await eventually(lambda: here.gone, "the token is told gone")
+        await until(lambda: here.gone, "the token is told gone")
         late = datetime.now(UTC) - at
 
     assert timedelta(0) < late < timedelta(minutes=1)
@@ -369,13 +363,13 @@ async def test_another_clusters_token_is_stale_before_it_is_gone(
             soon = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=1)
             own = await here.cluster.token(user, expires_at=soon)
             await here.use(foreign, own)
-            await eventually(lambda: len(here.gone) >= 2, "the end and the staleness are told")
+            await until(lambda: len(here.gone) >= 2, "the end and the staleness are told")
             assert {(told.token_uuid, told.reason) for told in here.gone} == {
                 (own.token_uuid, "expired"),
                 (foreign.token_uuid, "stale"),
             }
             assert await tokens_watch.live(here.reader, [str(foreign.token_uuid)])
-            await eventually(lambda: len(here.gone) >= 3, "nobody asked, and it is told gone")
+            await until(lambda: len(here.gone) >= 3, "nobody asked, and it is told gone")
         assert (here.gone[-1].token_uuid, here.gone[-1].reason) == (foreign.token_uuid, "expired")
     await postgres_server.drop(database)
 
@@ -390,7 +384,7 @@ async def test_an_event_of_a_token_makes_the_sweep_look(here: PermissionWorld) -
         await here.use(extra, narrowed)
         await here.cluster.delete(extra.token_uuid, alice)
         await here.cluster.update(narrowed.token_uuid, {"scopes": ["GET /"]}, alice)
-        await eventually(lambda: len(here.gone) >= 2, "both are told")
+        await until(lambda: len(here.gone) >= 2, "both are told")
 
     assert {(told.token_uuid, told.reason) for told in here.gone} == {
         (extra.token_uuid, "deleted"),
@@ -414,7 +408,7 @@ async def test_a_token_that_lived_between_two_looks_is_told_if_it_was_asked_abou
         await cluster.logout(brief)
         await cluster.logout(witness)
         await here.nats.publish(event_of(witness))
-        await eventually(lambda: len(here.gone) > asked, "a look was taken, and all is told")
+        await until(lambda: len(here.gone) > asked, "a look was taken, and all is told")
 
     told = {brief.token_uuid, witness.token_uuid} if asked else {witness.token_uuid}
     assert {gone.token_uuid for gone in here.gone} == told
@@ -436,7 +430,7 @@ async def test_a_token_that_became_stale_between_two_looks_is_told(here: Permiss
         )
         await cluster.logout(witness)
         await here.nats.publish(event_of(witness))
-        await eventually(lambda: len(here.gone) > 1, "a look was taken, and all is told")
+        await until(lambda: len(here.gone) > 1, "a look was taken, and all is told")
 
     assert {(gone.token_uuid, gone.reason) for gone in here.gone} == {
         (witness.token_uuid, "expired"),
@@ -459,7 +453,7 @@ async def test_whoever_leads_has_heard_what_another_replica_was_asked(
             brief.append(str(token.token_uuid))
             await here.ask(token)
             await here.cluster.logout(token)
-        await eventually(lambda: len(here.gone) >= len(brief), "all are told gone")
+        await until(lambda: len(here.gone) >= len(brief), "all are told gone")
 
     assert {(gone.token_uuid, gone.reason) for gone in here.gone} == {
         (uuid, "expired") for uuid in brief
@@ -477,7 +471,7 @@ async def test_a_containers_token_ends_with_it(here: PermissionWorld) -> None:
         await here.watch(alice)
         assert here.gone == []
         await here.cluster.finish(request)
-        await eventually(lambda: here.gone, "the token is told gone")
+        await until(lambda: here.gone, "the token is told gone")
 
     assert {told.token_uuid for told in here.gone} == {locked["auth_uuid"]}
 
@@ -489,6 +483,6 @@ async def test_deactivating_a_user_ends_his_tokens(here: PermissionWorld) -> Non
         await here.use(*made.everybody)
         await here.watch(*made.everybody)
         await here.cluster.deactivate(made.bob)
-        await eventually(lambda: here.gone, "the token is told gone")
+        await until(lambda: here.gone, "the token is told gone")
 
     assert [told.token_uuid for told in here.gone] == [made.bob.token_uuid]

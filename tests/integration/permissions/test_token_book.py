@@ -24,7 +24,8 @@ from sandbox.api import calls
 from sandbox.api.app import ApiApp
 from sandbox.model.actors import Actor
 from sandbox.servers import api_server
-from tests.support.worlds.permissions import FAST, PermissionWorld, eventually
+from tests.support.waiting import until
+from tests.support.worlds.permissions import FAST, PermissionWorld
 
 MANY = 1001
 """More than the publisher answers about at once."""
@@ -100,7 +101,7 @@ async def test_who_cannot_be_asked_about_is_kept_and_asked_about_again(
         await revocation.check_all()
         kept = len(connections)
         async with here.publishing(FAST, with_events=False):
-            await eventually(lambda: len(connections) == 3, "the dead token is found")
+            await until(lambda: len(connections) == 3, "the dead token is found")
 
     assert kept == 4
 
@@ -129,9 +130,9 @@ async def test_arvados_is_not_asked_again_about_a_token_in_use(here: PermissionW
         revocation = Revocation(connections, identities, here.grants_cache, TokenCache(here.reader))
         watching = asyncio.create_task(revocation.watch(here.reader, lambda: None))
         confirmed = identities._answers.values
-        await eventually(lambda: any(one.confirmed for one in confirmed()), "it lives on")
+        await until(lambda: any(one.confirmed for one in confirmed()), "it lives on")
         assert not await asked(alice)
         assert await asked(bob)
         await here.cluster.logout(alice)
-        await eventually(lambda: not identities.usable().get(str(alice.token_uuid)), "it is gone")
+        await until(lambda: not identities.usable().get(str(alice.token_uuid)), "it is gone")
         watching.cancel()

@@ -16,7 +16,8 @@ from publishers.postgres import database as postgres
 from publishers.retry import Attempts
 from sandbox.cluster import open_cluster
 from sandbox.servers.postgres import Database
-from tests.support.worlds.permissions import FAST, PermissionWorld, eventually
+from tests.support.waiting import until
+from tests.support.worlds.permissions import FAST, PermissionWorld
 
 
 @pytest.mark.parametrize("template", ["_DIGEST", "_LIVE", "_STATES", "_ROWS_LEFT"])
@@ -64,8 +65,8 @@ async def test_a_token_that_nobody_asks_about_is_not_in_use(
 
         await here.ask(left)
         asks = asyncio.create_task(asking())
-        await eventually(lambda: left.token_uuid in sweep.watched, "both are in use")
-        await eventually(lambda: sweep.watched == {used.token_uuid}, "one is, and still")
+        await until(lambda: left.token_uuid in sweep.watched, "both are in use")
+        await until(lambda: sweep.watched == {used.token_uuid}, "one is, and still")
         for task in (asks, running):
             task.cancel()
         await asyncio.gather(asks, running, return_exceptions=True)

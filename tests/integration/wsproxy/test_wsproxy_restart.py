@@ -19,8 +19,8 @@ from websockets.exceptions import ConnectionClosed
 from sandbox.model.actors import Actor
 from sandbox.sandbox import Sandbox
 from tests.integration.wsproxy.test_wsproxy_process import running
-from tests.support.clients.native import until
 from tests.support.clients.v0 import client, settled
+from tests.support.waiting import until
 from tests.support.worlds import site as sites
 from tests.support.worlds.site import Site
 

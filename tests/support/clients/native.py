@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from arvados_nats.contract import subjects
@@ -17,15 +17,7 @@ from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
-
-
-async def until(condition: Callable[[], object], what: str, within: float = 60) -> float:
-    """Wait until the condition holds; the seconds it took. Fails with `what`."""
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() < started + within, f"not within {within} s: {what}"
-        await asyncio.sleep(0.002)
-    return time.monotonic() - started
+from tests.support.waiting import until
 
 
 class Native:

@@ -9,8 +9,7 @@ import asyncio
 import contextlib
 import os
 import sysconfig
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -32,19 +31,12 @@ from sandbox.raw_rows import RawRow
 from sandbox.servers import child
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
+from tests.support.waiting import until
 
 PROCESS_SECONDS = 60.0
 """How long a publisher process may take to start on a busy machine."""
 
 QUICK = Scans(near_every=0.2, middle_every=0.5, wide_every=1.0)
-
-
-async def until(condition: Callable[[], Awaitable[bool]], what: str, within: float = 60) -> None:
-    """Wait until the condition holds; fail with `what` when it does not in time."""
-    deadline = time.monotonic() + within
-    while not await condition():
-        assert time.monotonic() < deadline, f"not within {within} s: {what}"
-        await asyncio.sleep(0.02)
 
 
 def skipped(reason: str) -> float:

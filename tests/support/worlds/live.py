@@ -18,7 +18,8 @@ from publishers.live.cursor import Options
 from publishers.postgres import database as postgres
 from sandbox import raw_rows
 from sandbox.raw_rows import new_uuid
-from tests.support.worlds.events import EventWorld, until
+from tests.support.waiting import until
+from tests.support.worlds.events import EventWorld
 
 
 class LiveWorld:

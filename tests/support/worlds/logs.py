@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,7 @@ from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
 from tests.support import log_replica
 from tests.support.log_replica import Place
+from tests.support.waiting import until
 
 PACE = Pace(fast=0.05, slow=0.2, confirm=1.0, give_up=2.0, push=1.0)
 _IMAGE = ". d41d8cd98f00b204e9800998ecf8427e+0 0:0:image.tar\n"
@@ -256,15 +257,6 @@ def joined(chunks: list[Chunk]) -> dict[str, bytes]:
         data += chunk.data
         files[chunk.file] = epoch, data
     return {file: bytes(data) for file, (_, data) in files.items()}
-
-
-async def until(
-    condition: Callable[[], Awaitable[bool]], *, within: float = 60, every: float = 0.02
-) -> None:
-    """Ask until the answer is yes; TimeoutError when it takes too long."""
-    async with asyncio.timeout(within):
-        while not await condition():  # noqa: ASYNC110  (other processes give no event)
-            await asyncio.sleep(every)
 
 
 async def until_calls(world: World, route: str, more: int) -> None:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -32,19 +31,12 @@ from sandbox.model.actors import Actor
 from sandbox.model.config import ClusterConfig
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
+from tests.support.waiting import until
 from tests.support.worlds.events import QUICK
 
 SLOW = permissions.Options(round=3600, sweep=3600)
 """Nothing is found by the clock, so that what is told was noticed by events and timers."""
 FAST = permissions.Options(round=0.3, sweep=0.2)
-
-
-async def eventually(condition: Callable[[], object], what: str, within: float = 60) -> None:
-    """Wait until the condition holds; fail with `what` when it does not in time."""
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within} s: {what}"
-        await asyncio.sleep(0.005)
 
 
 class PermissionWorld:
@@ -137,7 +129,7 @@ class PermissionWorld:
         def told() -> bool:
             return any(gone.token_uuid == witness.token_uuid for gone in self.gone)
 
-        await eventually(told, "the witness is told gone")
+        await until(told, "the witness is told gone")
         self.gone = [gone for gone in self.gone if gone.token_uuid != witness.token_uuid]
 
     async def settled(self) -> None:
@@ -146,14 +138,14 @@ class PermissionWorld:
         before = len(self._told_about(self.canary))
         cage = await self.cluster.project(f"canary {self._settled}", owner=self.cluster.root)
         await self.cluster.share(cage, self.canary)
-        await eventually(
+        await until(
             lambda: len(self._told_about(self.canary)) > before, "the canary's change is told"
         )
         await self.grants_cache.of(self.canary.uuid)
 
     async def told(self, *users: Actor) -> set[str]:
         """Wait until these users' changes are told; whose were, up to a change made afterwards."""
-        await eventually(
+        await until(
             lambda: {user.uuid for user in users} <= {c.user_uuid for c in self.changed},
             f"changes of {len(users)} users are told, not only {self.changed}",
         )
