@@ -273,7 +273,9 @@ async def test_many_requests_at_once(world: World, nats: Nats) -> None:
     assert (await ask(nats, EVENTS, owners=[world.shared.uuid])).objects == made
 
 
-async def test_history_joins_live_while_events_are_written(world: World) -> None:
+async def test_history_joins_live_while_events_are_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The documented client: connected in the midst of writing, it tells every event once."""
     cluster = world.stack.sandbox.cluster
     followed = arvados_live.Events(world.shared.uuid)
@@ -290,7 +292,8 @@ async def test_history_joins_live_while_events_are_written(world: World) -> None
 
     writing = asyncio.create_task(write())
     await eventually(lambda: _true(len(made) > 30))
-    connection = arvados_live.Connection(world.stack.sandbox.nats.url, world.alice.token)
+    monkeypatch.setattr(arvados_live, "token_now", lambda: world.alice.token)
+    connection = arvados_live.Connection(world.stack.sandbox.nats.url)
     await connection.open()
     try:
         async with asyncio.timeout(60):
@@ -419,7 +422,9 @@ async def test_what_left_the_stream_is_told(world: World, nats: Nats) -> None:
     assert page.bytes == LINES[begins:]
 
 
-async def test_a_log_joins_live_while_it_is_written(world: World) -> None:
+async def test_a_log_joins_live_while_it_is_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The documented client: every byte once, to the end of the container."""
     cluster = world.stack.sandbox.cluster
     request, container = await running(world)
@@ -436,7 +441,8 @@ async def test_a_log_joins_live_while_it_is_written(world: World) -> None:
 
     writing = asyncio.create_task(write())
     await started.wait()
-    connection = arvados_live.Connection(world.stack.sandbox.nats.url, world.alice.token)
+    monkeypatch.setattr(arvados_live, "token_now", lambda: world.alice.token)
+    connection = arvados_live.Connection(world.stack.sandbox.nats.url)
     await connection.open()
     try:
         async with asyncio.timeout(40):

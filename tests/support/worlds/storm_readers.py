@@ -117,10 +117,11 @@ class NativeReader:
     async def run(self) -> None:
         """Read until cancelled."""
         arvados_live.say = self._said
+        arvados_live.token_now = lambda: self._who.token
         arvados_live.RECONCILE_SECONDS = 6.0
         events = arvados_live.Events(self._who.uuid)
         while True:
-            connection = arvados_live.Connection(self._url, self._who.token)
+            connection = arvados_live.Connection(self._url)
             with contextlib.suppress(OSError, nats.errors.Error, TimeoutError):
                 await connection.open()
                 async for event in events.follow(connection):
