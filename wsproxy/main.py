@@ -85,8 +85,8 @@ def services(
 ) -> Services:
     """All that connections share, not yet running."""
     router, record_check = Router(), RecordCheck(arvados, settings.max_calls)
-    source = EventSource(nats, router, health)
     grants = GrantsCache(nats)
+    source = EventSource(nats, router, health, grants.now)
     whereabouts = Whereabouts(nats, router, grants.now)
     cursors = Codec(*cursor_keys(settings))
     places = RowPositions(nats, source.recent)

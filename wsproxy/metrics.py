@@ -27,7 +27,7 @@ sinks_blocked = Gauge(
     "arvados_ws_sinks_blocked", "Connections that are behind and catch up from the stream."
 )
 replays_waiting = Gauge(
-    "arvados_ws_replays_waiting", "Subscriptions that wait for their turn to read the past."
+    "arvados_ws_replays_waiting", "Subscriptions that wait until the next part of the past is read."
 )
 events_in = Counter("arvados_ws_events_in", "Events taken from the stream.")
 events_out = Counter("arvados_ws_events_out", "Events written to connections.")

@@ -6,8 +6,8 @@
 The stream is the overflow queue. A consumer whose connection is full leaves the live readers, waits
 for room, reads on from its place at its own pace, and joins live again in the loop turn in which it
 has reached the last dispatched event: nothing is lost, nothing comes twice, and nobody else waits.
-A replay is the same thing begun at an older place; what is not at hand is read by few at once
-(`replays`).
+A replay is the same thing begun at an older place; what is not at hand is read for all who want it
+(`history`).
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from arvados_nats.errors import BadInput, Unavailable
+from arvados_nats.permissions.grants import Grants
 from arvados_nats.service import tracing
 from wsproxy import metrics
 from wsproxy.events.batch import Batch
+from wsproxy.events.block import Block
 from wsproxy.events.history import History
 from wsproxy.events.present import Present
 from wsproxy.events.principal import Principal
 from wsproxy.events.recent import Recent
-from wsproxy.events.replays import Replays, Turn
 from wsproxy.events.stored_event import StoredEvent
 from wsproxy.transport import failures
 from wsproxy.transport.send_buffer import SendBuffer
@@ -44,7 +45,6 @@ class Engine(Protocol):
     recent: Recent
     history: History
     present: Present
-    replays: Replays
     turns: asyncio.Semaphore
     """Of those who are behind one at a time judges and sends, in the order in which they came: live
     events wait for one of them, not for all."""
@@ -71,7 +71,9 @@ class EventConsumer:
         self._send_buffer = send_buffer
         self._accept = accept
         self._live_again = live_again
-        self._turn = Turn(engine.replays, queued)
+        self._queued = queued
+        self._told = False
+        """That it waits, since it was live last."""
         self._task: asyncio.Task[None] | None = None
         self.position = 0
         """Nothing up to this sequence will be delivered (again)."""
@@ -131,7 +133,7 @@ class EventConsumer:
 
     def _join(self) -> None:
         if not self.live and not self.ended:
-            self.live = True
+            self.live, self._told = True, False
             metrics.sinks.inc()
             self._principal.sinks.append(self)
             if self._live_again:
@@ -152,96 +154,106 @@ class EventConsumer:
     async def _replay(self) -> None:
         try:
             while not self._send_buffer.closed:
-                await self._turn.keep_while(self._send_buffer.writable)
+                await self._send_buffer.writable()
                 if self.position >= self._engine.position and not self._send_buffer.lagging:
                     self._join()
                     return
-                await self._deliver_page(await self._as_of_now(await self._page()))
+                place = self.position
+                block = await self._block()
+                if block and place == self.position:
+                    now = await self._as_of_now(block)
+                    if now and place == self.position:
+                        await self._deliver(now)
                 await asyncio.sleep(0)
         finally:
-            self._turn.give_up()
             if self._task is asyncio.current_task():
                 self._task = None
             metrics.sinks_blocked.dec()
 
-    async def _page(self) -> Sequence[StoredEvent]:
-        """The next events; moves over runs of sequences that the stream does not have."""
-        while True:
-            if self._engine.recent.is_at_hand(self.position):
-                self._turn.give_up()
-            else:
-                await self._turn.take()
-            recent = self._engine.recent.after(self.position, _PAGE)
-            if recent is not None:
-                if not recent:
-                    self.position = max(self.position, self._engine.position)
-                return recent
-            place = self.position
-            try:
-                block = await self._engine.history.after(place, self._engine.position)
-            except Unavailable as error:
-                logger.warning(
-                    "old events cannot be read; trying again",
-                    extra={"action": "feed.history", "error": str(error)},
-                )
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
-            if block.events or place != self.position:
-                return block.events if place == self.position else ()
-            self.position = block.next_sequence - 1
+    async def _block(self) -> Block | None:
+        """The next events, which are read for all who need them unless they are the newest."""
+        recent, known = self._engine.recent, self._engine.position
+        if recent.is_at_hand(self.position):
+            newest = recent.after(self.position, _PAGE) or ()
+            return Block(newest, newest[-1].sequence + 1 if newest else known + 1)
+        try:
+            return await self._engine.history.after(self.position, known, self._tell)
+        except Unavailable as error:
+            logger.warning(
+                "old events cannot be read; trying again",
+                extra={"action": "feed.history", "error": str(error)},
+            )
+            await asyncio.sleep(_RETRY_SECONDS)
+            return None
 
-    async def _as_of_now(self, page: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
-        """The page as it is to be judged; none of it if the consumer stands elsewhere meanwhile.
+    def _tell(self, ahead: int) -> None:
+        if not self._told:
+            self._told = True
+            self._queued(ahead)
+
+    async def _as_of_now(self, block: Block) -> Block | None:
+        """The block as it is to be judged; None for now if nobody can tell.
 
         Where nobody tells the reader's grants either, Arvados is asked about each object.
         """
-        place = self.position
-        while page:
-            await self._principal.settled()
-            try:
-                found = await self._engine.present.of(page)
-                return found if place == self.position else ()
-            except (Unavailable, BadInput) as error:
-                if self._principal.ask_arvados:
-                    asked = [stored.for_arvados() for stored in page]
-                    return asked if place == self.position else ()
-                logger.warning(
-                    "who may read old events is not known; trying again",
-                    extra={"action": "feed.present", "error": str(error)},
-                )
-                await asyncio.sleep(_RETRY_SECONDS)
-        return page
+        await self._principal.settled()
+        try:
+            return await self._engine.present.block(block)
+        except (Unavailable, BadInput) as error:
+            if self._principal.ask_arvados:
+                asked = [stored.for_arvados() for stored in block.events]
+                return Block(asked, block.next_sequence)
+            logger.warning(
+                "who may read old events is not known; trying again",
+                extra={"action": "feed.present", "error": str(error)},
+            )
+            await asyncio.sleep(_RETRY_SECONDS)
+            return None
 
-    async def _deliver_page(self, page: Sequence[StoredEvent]) -> None:
-        rest, place = page, self.position
+    async def _deliver(self, block: Block) -> None:
+        """What of a block may be shown, and on to its end; ends early where the reader stands
+        elsewhere meanwhile, is full, or has other grants, by which other events may be theirs."""
+        principal, end = self._principal, min(block.next_sequence - 1, self._engine.position)
+        place, grants, rest = self.position, principal.grants, self._candidates(block, end)
+        if principal.holding:
+            return
         while rest:
             async with self._engine.turns:
-                if self.position != place:
-                    return  # it goes on elsewhere
+                if self._is_elsewhere(place, grants):
+                    return
                 rest, asked = self._deliver_some(rest)
                 place = self.position
                 await asyncio.sleep(0)  # the turn is over when everybody else had theirs
             if asked is not None:
-                allowed = await self._principal.judge(asked)
-                if self.position != place or self._send_buffer.lagging:
-                    return  # sent elsewhere meanwhile, or full: this event is read again
+                allowed = await principal.judge(asked)
+                if self._is_elsewhere(place, grants):
+                    return
                 self._take(asked, allowed=allowed)
                 place = self.position
+        if not self._is_elsewhere(place, grants):
+            self.position = max(place, end)
+
+    def _candidates(self, block: Block, end: int) -> Sequence[StoredEvent]:
+        principal, grants = self._principal, self._principal.grants
+        if principal.identity.is_root or (grants is not None and grants.is_admin):
+            grants = None
+        return block.for_reader(principal.user_uuid, grants, self.position, end)
+
+    def _is_elsewhere(self, place: int, grants: Grants | None) -> bool:
+        if self._send_buffer.lagging or self._principal.grants is not grants:
+            return True
+        return self.position != place
 
     def _deliver_some(
-        self, page: Sequence[StoredEvent]
+        self, events: Sequence[StoredEvent]
     ) -> tuple[Sequence[StoredEvent], StoredEvent | None]:
         """Deliver what one turn of the loop takes; what is left, and who has to be asked before."""
-        for number, stored in enumerate(page):
-            if stored.sequence <= self.position:
-                continue
-            if number >= _TURN:
-                return page[number:], None
-            if self._send_buffer.lagging:
-                return (), None
+        for number, stored in enumerate(events):
+            if number >= _TURN or self._send_buffer.lagging:
+                return events[number:], None
             allowed = self._principal.judge_now(stored)
             if allowed is None:
-                return page[number + 1 :], stored
+                return events[number + 1 :], stored
             self._take(stored, allowed=allowed)
         return (), None
 

@@ -29,7 +29,6 @@ from wsproxy.events import stored_event
 from wsproxy.events.history import History
 from wsproxy.events.present import Present
 from wsproxy.events.recent import Recent
-from wsproxy.events.replays import Replays
 from wsproxy.events.router import Router
 from wsproxy.events.stored_event import StoredEvent
 
@@ -58,13 +57,15 @@ Arrival = tuple[int, bytes]
 class EventSource:
     """Takes each event once, in order, and hands it to the router; `run` until cancelled."""
 
-    def __init__(self, nats: Nats, router: Router, health: Health) -> None:
+    def __init__(
+        self, nats: Nats, router: Router, health: Health, now: Callable[[], float]
+    ) -> None:
+        """`now`: seconds since 1970 by the database's clock."""
         self.router = router
         self.recent = Recent()
-        self.history = History(nats)
-        self.replays = Replays()
+        self.history = History(nats, self.recent)
         self.turns = asyncio.Semaphore(1)
-        self.present = Present(nats)
+        self.present = Present(nats, now)
         self.created = ""
         """When the stream was made: sequences of another life of it mean nothing."""
         self.ready = asyncio.Event()

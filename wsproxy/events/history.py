@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from arvados_nats.contract import streams, subjects
@@ -21,8 +21,12 @@ from arvados_nats.errors import BadInput
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import BATCH_BYTES
 from arvados_nats.service import tracing
+from arvados_nats.single_flight import SingleFlight
 from wsproxy import metrics
 from wsproxy.events import stored_event
+from wsproxy.events.block import Block
+from wsproxy.events.recent import Recent
+from wsproxy.events.replays import Replays
 from wsproxy.events.stored_event import StoredEvent
 
 _BLOCK = 500
@@ -31,50 +35,73 @@ _TURN = 50
 _ALL = f"{subjects.EVENTS}.>"
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """The events of one run of sequences; `next_sequence` is where to read on."""
-
-    events: tuple[StoredEvent, ...]
-    next_sequence: int
-
-
 class History:
     """Reads the stream of events; `keep` blocks of 500 events stay in memory."""
 
-    def __init__(self, nats: Nats, keep: int = 8) -> None:
+    def __init__(self, nats: Nats, recent: Recent, keep: int = 8) -> None:
         self._nats = nats
+        self._recent = recent
         self._keep = keep
-        self._blocks: OrderedDict[int, asyncio.Future[Block]] = OrderedDict()
+        self._blocks: OrderedDict[int, Block] = OrderedDict()
+        self._replays = Replays()
+        self._reading = SingleFlight[tuple[int, int], Block]("event history")
+        self._wanted: Counter[int] = Counter()
 
     def reset(self) -> None:
         """Forget what was read: the stream is another one now."""
-        self._blocks.clear()
+        self._blocks = OrderedDict()
+        self._reading.forget(lambda _: True)
 
-    async def after(self, sequence: int, known: int) -> Block:
-        """Events that follow `sequence`, at most one block of them, none above `known`.
+    async def after(
+        self, sequence: int, known: int, queued: Callable[[int], None] = lambda _: None
+    ) -> Block:
+        """The block in which the event that follows `sequence` stands.
 
-        `known` is the last sequence the process has dispatched. Raises Unavailable.
+        `known` is the last sequence the process has dispatched: what comes after it may be missing.
+        `queued` is told how many parts are read before, if any wait. Raises Unavailable.
         """
-        block = await self._block(sequence // _BLOCK, known)
-        events = tuple(e for e in block.events if sequence < e.sequence <= known)
-        return Block(events, min(block.next_sequence, known + 1))
-
-    async def _block(self, number: int, known: int) -> Block:
-        last = (number + 1) * _BLOCK
-        if known < last:  # not complete
-            return await self._read(number, known)
-        reading = self._blocks.get(number)
-        if reading is None or (reading.done() and (reading.cancelled() or reading.exception())):
-            reading = asyncio.ensure_future(self._read(number, last))
-            self._blocks[number] = reading
-            while len(self._blocks) > self._keep:
-                self._blocks.popitem(last=False)
-        else:
+        number = sequence // _BLOCK
+        if block := self._blocks.get(number):
             self._blocks.move_to_end(number)
-        return await asyncio.shield(reading)
+            return block
+        if (ahead := self._replays.ahead) is not None:
+            queued(ahead)
+        part = (number, min((number + 1) * _BLOCK, known))
+        self._wanted[number] += 1
+        with metrics.replays_waiting.track_inprogress():
+            try:
+                return await self._reading.ask(part, lambda: self._read(*part))
+            finally:
+                self._wanted[number] -= 1
+                self._wanted += Counter()
 
     async def _read(self, number: int, until: int) -> Block:
+        blocks = self._blocks
+        async with self._replays.turn(number):
+            if not self._wanted[number]:
+                return Block((), number * _BLOCK + 1)
+            block = await self._at_hand(number, until) or await self._from_stream(number, until)
+        if until == (number + 1) * _BLOCK:
+            blocks[number] = block
+            while len(blocks) > self._keep:
+                blocks.popitem(last=False)
+        return block
+
+    async def _at_hand(self, number: int, until: int) -> Block | None:
+        """What is still in memory; None if not all of it is."""
+        last, found, following = (number + 1) * _BLOCK, list[StoredEvent](), number * _BLOCK + 1
+        while following <= min(last, until):
+            some = self._recent.after(following - 1, _TURN)
+            if some is None:
+                return None
+            found += [stored for stored in some if stored.sequence <= last]
+            if len(some) < _TURN:
+                break
+            following = some[-1].sequence + 1
+            await asyncio.sleep(0)
+        return Block(found, min(last, until) + 1)
+
+    async def _from_stream(self, number: int, until: int) -> Block:
         metrics.blocks.inc()
         last = (number + 1) * _BLOCK
         following = number * _BLOCK + 1
@@ -89,12 +116,12 @@ class History:
                     await asyncio.sleep(0)
                 following = message.sequence + 1
                 if message.sequence > last:
-                    return Block(tuple(found), message.sequence)
+                    return Block(found, message.sequence)
                 with contextlib.suppress(BadInput):
                     found.append(stored_event.decode(message.sequence, message.data))
             if not messages or not left:
                 break
-        return Block(tuple(found), last + 1)
+        return Block(found, min(last, until) + 1)
 
 
 def _page(first: int) -> dict[str, Any]:

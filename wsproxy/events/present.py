@@ -6,13 +6,14 @@
 An event was stored with what decided about its object then. Whoever reads it later may read the
 object now, or may not: Arvados is asked about the object, not about its past. What is gone is
 judged as its deletion is, by its last owner. Facts are kept for some seconds, and forgotten when an
-event tells that they may be others.
+event tells that they may be others. What a new event tells of its own object is not asked for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -22,12 +23,15 @@ from arvados_nats.errors import BadInput
 from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client import object_messages
 from arvados_nats.permission_client.object_messages import PresentFacts
-from arvados_nats.permissions.object_facts import ObjectFacts
+from arvados_nats.permissions.object_facts import ObjectFacts, timestamp
 from wsproxy.events import stored_event
+from wsproxy.events.block import Block
 from wsproxy.events.stored_event import CHANGES, DELETE, StoredEvent
 
 FRESH_SECONDS = 5.0
 """What no event tells of is noticed so late."""
+_AHEAD_SECONDS = 1.0
+"""By so much the clock of who writes rows may be before the database's."""
 _MOST_KEPT = 20_000
 _AT_ONCE = 300
 """Objects in one question."""
@@ -52,14 +56,16 @@ class _Asking:
 class Present:
     """Facts of objects as they are now; one for a process."""
 
-    def __init__(self, nats: Nats) -> None:
+    def __init__(self, nats: Nats, now: Callable[[], float]) -> None:
+        """`now`: seconds since 1970 by the database's clock."""
         self._nats = nats
+        self._now = now
         self._plain: dict[str, tuple[float, ObjectFacts | None]] = {}
         self._mixed: dict[str, tuple[float, ObjectFacts | None]] = {}
         self._asking: set[_Asking] = set()
 
     def seen(self, stored: StoredEvent) -> None:
-        """Forget what an event may have changed."""
+        """Forget what an event may have changed, and take from it what it tells of its object."""
         kind, uuid = stored.kind.name if stored.kind else "", stored.event.object_uuid or ""
         everything = kind in events.GRAPH_KINDS
         mixed = everything or kind in _PLAIN
@@ -71,13 +77,33 @@ class Present:
             self._plain.clear()
         if mixed:
             self._mixed.clear()
-        self._plain.pop(uuid, None)
-        self._mixed.pop(uuid, None)
+        self._kept(uuid).pop(uuid, None)
+        if stored.facts is not None and not everything and (age := self._age(stored)) is not None:
+            self._keep({uuid: stored.facts}, age)
+
+    def _age(self, stored: StoredEvent) -> float | None:
+        """How old the facts of an event are at most, for they were read when its row was there;
+        None where they are too old, or not those of the object as it is."""
+        if stored.tells_last_owner or stored.decided_by is None:
+            return None
+        with contextlib.suppress(BadInput):
+            age = self._now() - (timestamp(stored.event.created_at) or 0.0)
+            return max(age, 0.0) if -_AHEAD_SECONDS < age < FRESH_SECONDS else None
+        return None
 
     async def of(self, page: Sequence[StoredEvent]) -> list[StoredEvent]:
         """The events with the facts of now. Raises Unavailable."""
-        found = await self._facts({uuid for stored in page if (uuid := _asked_about(stored))})
+        found = await self._facts({uuid for stored in page if (uuid := stored.decided_by)})
         return [_as_of_now(stored, found) for stored in page]
+
+    async def block(self, block: Block) -> Block:
+        """As `of`; the same for all who read it while nothing about it is found to be other."""
+        async with block.asking:
+            found = await self._facts(block.objects)
+        if block.as_of_now is None or block.as_of_now[0] != found:
+            now = [_as_of_now(stored, found) for stored in block.events]
+            block.as_of_now = found, Block(now, block.next_sequence)
+        return block.as_of_now[1]
 
     async def _facts(self, uuids: Collection[str]) -> dict[str, ObjectFacts | None]:
         now = time.monotonic()
@@ -101,13 +127,13 @@ class Present:
     def _kept(self, uuid: str) -> dict[str, tuple[float, ObjectFacts | None]]:
         return self._plain if _is_plain(uuid) else self._mixed
 
-    def _keep(self, answer: dict[str, ObjectFacts | None]) -> None:
+    def _keep(self, answer: Mapping[str, ObjectFacts | None], age: float = 0.0) -> None:
         if len(self._plain) + len(self._mixed) + len(answer) > _MOST_KEPT:
             self._plain.clear()
             self._mixed.clear()
-        now = time.monotonic()
+        since = time.monotonic() - age
         for uuid, facts in answer.items():
-            self._kept(uuid)[uuid] = now, facts
+            self._kept(uuid)[uuid] = since, facts
 
     async def _ask(self, uuids: list[str]) -> dict[str, ObjectFacts | None]:
         found: dict[str, ObjectFacts | None] = {}
@@ -162,15 +188,8 @@ def _is_plain(uuid: str) -> bool:
     return kind is not None and kind.name in _PLAIN
 
 
-def _asked_about(stored: StoredEvent) -> str | None:
-    """The object whose facts decide; None where they do not, or nobody here can tell."""
-    if stored.kind is None or stored.judged_by_arvados:
-        return None
-    return stored.event.object_uuid
-
-
 def _as_of_now(stored: StoredEvent, found: dict[str, ObjectFacts | None]) -> StoredEvent:
-    uuid = _asked_about(stored)
+    uuid = stored.decided_by
     if uuid is None or uuid not in found:
         return stored
     facts = found[uuid]

@@ -1,76 +1,59 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Who may read the past out of the stream: so many at once, the others in the order they came.
+"""Which part of the past is read next: the oldest that is wanted, with few exceptions.
 
-Whoever waits reads nothing and holds nobody up. A place is for as long as its holder goes on: who
-is given more than they take gives it up, and comes again.
+Who is furthest behind comes by where others wait, and goes on with them: so the past is read once
+for all, and many who are far behind come to its end while it grows. In the order in which they came
+each would read it alone. That nobody waits for ever, each fourth turn is of who waits for longest.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-
-from wsproxy import metrics
+import contextlib
+from collections.abc import AsyncIterator
+from operator import itemgetter
 
 AT_ONCE = 4
-"""More would make each slower, and have no more of the stream in common."""
-_PATIENCE = 0.1
-"""Seconds that a place is kept for somebody who does not take what they were given."""
+"""Parts that are read at once. More would have less in common."""
+_OF_THE_LONGEST = 4
 
 
 class Replays:
-    """All places of a process."""
+    """So many turns at once; parts are numbered from the oldest on."""
 
     def __init__(self, at_once: int = AT_ONCE) -> None:
-        self._places = asyncio.Semaphore(at_once)
-        self._waiting = 0
+        self._free = at_once
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._given = 0
 
-    async def enter(self, queued: Callable[[int], None]) -> None:
-        """Return when a place is free; `queued` is told how many are before, if it is not yet."""
-        if self._places.locked():
-            queued(self._waiting)
-        self._waiting += 1
-        metrics.replays_waiting.inc()
+    @property
+    def ahead(self) -> int | None:
+        """How many turns are waited for; None while nobody has to."""
+        return None if self._free else len(self._waiting)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, part: int) -> AsyncIterator[None]:
+        """While it is the turn of a part."""
+        if self._free:
+            self._free -= 1
+        else:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((part, turn))
+            await turn
         try:
-            await self._places.acquire()
+            yield
         finally:
-            self._waiting -= 1
-            metrics.replays_waiting.dec()
+            self._next()
 
-    def leave(self) -> None:
-        """Give the place up."""
-        self._places.release()
-
-
-class Turn:
-    """One reader's place, if they have one."""
-
-    def __init__(self, replays: Replays, queued: Callable[[int], None]) -> None:
-        self._replays = replays
-        self._queued = queued
-        self._held = False
-
-    async def take(self) -> None:
-        """Return when the reader has a place."""
-        if not self._held:
-            await self._replays.enter(self._queued)
-            self._held = True
-
-    def give_up(self) -> None:
-        """Let the next one in; nothing where there is no place."""
-        if self._held:
-            self._held = False
-            self._replays.leave()
-
-    async def keep_while(self, waiting: Callable[[], Awaitable[None]]) -> None:
-        """Wait with the place; give it up where that takes long."""
-        if not self._held:
-            await waiting()
-            return
-        timer = asyncio.get_running_loop().call_later(_PATIENCE, self.give_up)
-        try:
-            await waiting()
-        finally:
-            timer.cancel()
+    def _next(self) -> None:
+        while self._waiting:
+            self._given += 1
+            longest = self._given % _OF_THE_LONGEST == 0
+            chosen = self._waiting[0] if longest else min(self._waiting, key=itemgetter(0))
+            self._waiting.remove(chosen)
+            if not chosen[1].done():
+                chosen[1].set_result(None)
+                return
+        self._free += 1

@@ -96,6 +96,13 @@ class StoredEvent:
         return self.left_to_arvados or self.facts.kind in _UNKNOWN_TO_PUBLISHER
 
     @property
+    def decided_by(self) -> str | None:
+        """The object whose facts decide; None where they do not, or nobody here can tell."""
+        if self.kind is None or self.judged_by_arvados:
+            return None
+        return self.event.object_uuid
+
+    @property
     def tells_last_owner(self) -> bool:
         """Whether it was judged as a deletion when it was stored: the object was gone."""
         return self.facts is not None and self.event.facts.get("uuid") != self.facts.uuid

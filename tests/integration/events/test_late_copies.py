@@ -88,7 +88,9 @@ async def _copy(nats: Nats, name: str, subject: str, stream: str = streams.EVENT
 
 
 async def _of_history(nats: Nats) -> list[int]:
-    block = await History(nats).after(0, _COUNT)
+    recent = Recent()
+    recent.reset(_COUNT + 1)
+    block = await History(nats, recent).after(0, _COUNT)
     assert block.next_sequence == _COUNT + 1
     return [stored.sequence for stored in block.events]
 
@@ -193,7 +195,7 @@ async def test_no_event_is_passed_over(
             return await subscribe(subject, some, queue=queue)
 
         other.subscribe = lossy  # type: ignore[method-assign]
-        source = EventSource(other, Router(), Health())
+        source = EventSource(other, Router(), Health(), lambda: 0.0)
         seen: list[int] = []
         source.router.before_dispatch.append(lambda stored: seen.append(stored.sequence))
         async with background(source.run()):
@@ -236,7 +238,7 @@ async def test_the_last_owner_is_the_last(nats: Nats) -> None:
             await _copy(nats, "NEW", subject)
     for _ in range(3 * _TRIES):
         with contextlib.suppress(Unavailable):
-            assert await Present(nats)._last_owners([gone]) == {gone: last}
+            assert await Present(nats, lambda: 0.0)._last_owners([gone]) == {gone: last}
 
 
 def _owner(number: int) -> str:

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,7 +19,7 @@ from arvados_nats.arvados import client as arvados_client
 from arvados_nats.contract import events, streams, subjects
 from arvados_nats.contract.places import Place
 from arvados_nats.nats import client as nats_client
-from arvados_nats.nats.client import Message
+from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import object_messages
 from arvados_nats.permissions.grants import DIRECT, OWNED, Grants
 from arvados_nats.permissions.judge import Judge
@@ -38,7 +40,8 @@ from wsproxy.events.record_check import RecordCheck
 from wsproxy.events.router import Router
 from wsproxy.transport.send_buffer import SendBuffers
 
-READERS, EVENTS, AT_ONCE = 30, 600, 100
+READERS, EVENTS, PAST, AT_ONCE = 30, 600, 6000, 100
+ELSEWHERE = "zzzzz-j7d0g-elsewhere000000"
 
 
 @pytest.fixture
@@ -58,14 +61,14 @@ async def past(fresh_nats: NatsServer, keys_folder: Path) -> AsyncIterator[Event
     async with nats_client.connect([fresh_nats.url], name="test", seed=seed) as nats:
         await streams.ensure(nats, streams.event_stream())
         acks = []
-        for sequence in range(1, EVENTS + 1):
+        for sequence in range(1, PAST + 1):
             event = made(sequence).event
             subject = subjects.event(event.object_uuid, event.event_type)
             acks.append(await nats.publish_stored(subject, events.encode(event)))
         await asyncio.gather(*acks)
     async with _opened(fresh_nats, keys_folder) as opened:
-        opened.recent.reset(EVENTS + 1)
-        opened._position = EVENTS
+        opened.recent.reset(PAST + 1)
+        opened._position = PAST
         yield opened
 
 
@@ -87,14 +90,18 @@ async def _opened(server: NatsServer, keys_folder: Path) -> AsyncIterator[EventS
 
         await answering.subscribe(subjects.OBJECTS_FACTS, answer)
         await answering.flush()
-        yield EventSource(nats, Router(), Health())
+        yield EventSource(nats, Router(), Health(), lambda: 0.0)
 
 
 def _consumer(
-    source: EventSource, check: PermissionCheck, found: list[int], ahead: list[int]
+    source: EventSource,
+    check: PermissionCheck,
+    found: list[int],
+    ahead: list[int],
+    project: str = PROJECT,
 ) -> EventConsumer:
     principal = Principal(Identity("t", "u"), check, lambda i, g: Judge(i, g, 0.0))
-    principal.set_grants(Grants("u", targets={PROJECT: DIRECT | OWNED}))
+    principal.set_grants(Grants("u", targets={project: DIRECT | OWNED}))
 
     def accept(batch: Batch) -> None:
         found.extend(stored.sequence for stored in batch.events)
@@ -126,50 +133,108 @@ async def test_a_bystander_waits_for_one_page_whoever_is_behind(source: EventSou
     assert most <= AT_ONCE
 
 
-async def test_few_read_the_past_at_once_and_the_others_in_their_order(past: EventSource) -> None:
-    """Who waits is told how many are before; all come to the end, and later ones not earlier."""
-    delivered: list[list[int]] = [[] for _ in range(READERS)]
+class Counting:
+    """Counts the reads of the stream."""
+
+    def __init__(self, nats: Nats) -> None:
+        self.reads = 0
+        self._nats = nats
+
+    async def whole_page(self, *asked: Any) -> Any:
+        self.reads += 1
+        return await self._nats.whole_page(*asked)
+
+
+async def test_the_past_is_read_for_all_who_are_behind(past: EventSource) -> None:
+    """Wherever each of them stands: who is furthest behind comes by the others, and all go on.
+
+    Each by themselves would read all parts from theirs on.
+    """
+    parts = PAST // 500
+    counting = Counting(past.history._nats)
+    past.history._nats = counting  # type: ignore[assignment]
     ahead: list[list[int]] = [[] for _ in range(READERS)]
-    ended: list[int] = []
-    most = 0
     async with arvados_client.connect("http://127.0.0.1:9") as arvados:
         check = PermissionCheck(RecordCheck(arvados))
-        consumers = [
-            _consumer(past, check, found, told)
-            for found, told in zip(delivered, ahead, strict=True)
-        ]
+        consumers = [_consumer(past, check, [], told, ELSEWHERE) for told in ahead]
+        for number, one in reversed([*enumerate(consumers)]):
+            one.start(number * (PAST // READERS))
+        async with asyncio.timeout(120):
+            while not all(one.live for one in consumers):  # noqa: ASYNC110  (looked at from outside)
+                await asyncio.sleep(0.01)
+        for one in consumers:
+            assert one.position == PAST
+            one.stop()
+
+    assert counting.reads <= 3 * parts
+    assert any(ahead)
+    assert all(len(told) <= 1 for told in ahead)
+
+
+async def test_all_come_to_the_end_of_the_past_in_order(past: EventSource) -> None:
+    """Each event once, and with none left out, from wherever they begin."""
+    delivered: list[list[int]] = [[] for _ in range(5)]
+    async with arvados_client.connect("http://127.0.0.1:9") as arvados:
+        check = PermissionCheck(RecordCheck(arvados))
+        consumers = [_consumer(past, check, found, []) for found in delivered]
+        for number, one in enumerate(consumers):
+            one.start(number * 1234)
+        async with asyncio.timeout(120):
+            while not all(one.live for one in consumers):  # noqa: ASYNC110  (looked at from outside)
+                await asyncio.sleep(0.01)
+        for one in consumers:
+            one.stop()
+    for number, found in enumerate(delivered):
+        assert found == [*range(number * 1234 + 1, PAST + 1)]
+
+
+async def test_who_is_behind_is_not_asked_about_what_others_have(past: EventSource) -> None:
+    """Each event of the past, for each reader: with new ones coming they would never be at its end.
+
+    Who has the project is asked about each of its events, who has another about none.
+    """
+    asked: Counter[str] = Counter()
+    async with arvados_client.connect("http://127.0.0.1:9") as arvados:
+        check = PermissionCheck(RecordCheck(arvados))
+
+        def judge(identity: Identity, grants: Grants) -> Judge:
+            asked[identity.user_uuid] += 1
+            return Judge(identity, grants, 0.0)
+
+        consumers = []
+        for user, project in (("owner", PROJECT), ("stranger", ELSEWHERE)):
+            principal = Principal(Identity("t", user), check, judge)
+            principal.set_grants(Grants(user, targets={project: DIRECT | OWNED}))
+            buffer = SendBuffers().open(MemoryWire(lambda _: None))
+            consumers.append(EventConsumer(past, principal, buffer, lambda _: None))
         for one in consumers:
             one.start(0)
         async with asyncio.timeout(60):
-            while len(ended) < READERS:
-                await asyncio.sleep(0)
-                reading = [number for number in range(READERS) if 0 < len(delivered[number])]
-                ended += [n for n in reading if n not in ended and consumers[n].live]
-                most = max(most, len(set(reading) - set(ended)))
+            while not all(one.live for one in consumers):  # noqa: ASYNC110  (two conditions)
+                await asyncio.sleep(0.01)
         for one in consumers:
+            assert one.position == PAST
             one.stop()
-
-    assert all(found == [*range(1, EVENTS + 1)] for found in delivered)
-    assert most <= replays.AT_ONCE
-    assert ahead[: replays.AT_ONCE] == [[]] * replays.AT_ONCE
-    assert ahead[replays.AT_ONCE :] == [[n] for n in range(READERS - replays.AT_ONCE)]
-    assert {*ended[: replays.AT_ONCE]} == {*range(replays.AT_ONCE)}
+    assert asked == {"owner": PAST}
 
 
-async def test_who_takes_nothing_gives_the_place_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And comes again behind the others; who goes on in time keeps it."""
-    monkeypatch.setattr(replays, "_PATIENCE", 0.0)
-    places = replays.Replays(at_once=1)
-    told: list[int] = []
-    slow, other = (replays.Turn(places, told.append) for _ in range(2))
-    await slow.take()
-    waiting = asyncio.create_task(other.take())
-    await asyncio.sleep(0)
-    assert told == [0]
-    await slow.keep_while(lambda: asyncio.wait_for(waiting, 60))
-    again = asyncio.create_task(slow.take())
-    await asyncio.sleep(0)
-    assert told == [0, 0]
-    other.give_up()
-    await asyncio.wait_for(again, 60)
-    slow.give_up()
+async def test_the_oldest_part_is_read_first_and_each_fourth_time_who_waits_longest() -> None:
+    """Who gave up is passed."""
+    turns, order = replays.Replays(at_once=1), list[int]()
+
+    async def read(part: int) -> None:
+        async with turns.turn(part):
+            order.append(part)
+
+    assert turns.ahead is None
+    async with turns.turn(5):
+        assert turns.ahead == 0
+        reading = [asyncio.create_task(read(part)) for part in (9, 8, 2, 7, 2, 6)]
+        given_up = asyncio.create_task(read(1))
+        await asyncio.sleep(0)
+        assert turns.ahead == 7
+        given_up.cancel()
+        await asyncio.sleep(0)
+    await asyncio.gather(*reading)
+    assert order == [2, 2, 9, 6, 7, 8]
+    assert turns.ahead is None
