@@ -65,12 +65,17 @@ def untold(told: Told, rows: Iterable[Json], had: set[str], has: set[str]) -> It
             if not full and uuid in had:  # or it may have become readable after the row
                 yield f"missing {what}"
         elif uuid not in had:
-            if event is not None:
+            if event is not None and not _was_in_the_trash(row, had):
                 yield f"heard {what}"
         elif not (emptied or uuid in told.gone or (full and _rightly(row, last))):
             yield f"{'content' if full else 'nothing'} of {what}, which is lost"
     for uuid in told.gone & has:
         yield f"told that {uuid} is gone, which can be read"
+
+
+def _was_in_the_trash(row: Json, had: set[str]) -> bool:
+    """Whether it was deleted where it was hidden: Arvados shows that to who can see its owner."""
+    return row["event_type"] == "delete" and row["object_owner_uuid"] in had
 
 
 def _rightly(row: Json, last: dict[str, str]) -> bool:

@@ -29,9 +29,6 @@ DELETE = "delete"
 
 _OWN_ONLY = "api_client_authorization"
 _LIKE_A_COLLECTION = "collection"
-_LIKE_A_REQUEST = "container_request"
-_LIFTED = frozenset({"collection", "group"})
-"""Kinds that are readable in the trash."""
 _JUDGED_BY_OWNER = frozenset({"collection", "container_request", "workflow"})
 _UNKNOWN_TO_PUBLISHER = frozenset(
     {"authorized_key", "credential", "keep_service", "log", "virtual_machine"}
@@ -119,9 +116,9 @@ def decode(sequence: int, payload: bytes) -> StoredEvent:
 def facts_of_event(event: Event, kind: Kind | None) -> ObjectFacts | None:
     """What the read rule judges: the object as the publisher found it in the database.
 
-    Of a deleted object only its last owner is left; it is judged like a collection or a request
-    there, which shows it to those who can see what the owner owns. (arvados-ws shows it to all who
-    can see the owner's own record, so also the deletes in a home to whoever may know its user.)
+    Of a deleted object only its last owner is left; it is judged like a collection there, which
+    shows it to those who can see what the owner owns, in the trash too. (arvados-ws shows it to all
+    who can see the owner's own record, so also the deletes in a home to whoever may know its user.)
     Raises BadInput when the publisher's facts cannot be read.
     """
     uuid = event.object_uuid
@@ -142,8 +139,7 @@ def facts_of_event(event: Event, kind: Kind | None) -> ObjectFacts | None:
 
 def facts_of_gone(uuid: str, kind: Kind, owner: str, places: tuple[Place, ...]) -> ObjectFacts:
     """How the deletion of an object is judged, by its last owner."""
-    judged_as = _LIKE_A_COLLECTION if kind.name in _LIFTED else _LIKE_A_REQUEST
-    judged_as = _OWN_ONLY if kind.name == _OWN_ONLY else judged_as
+    judged_as = _OWN_ONLY if kind.name == _OWN_ONLY else _LIKE_A_COLLECTION
     return ObjectFacts(judged_as, uuid, owner, places=places)
 
 
