@@ -215,6 +215,8 @@ async def test_what_is_shown_can_be_saved_byte_for_byte(
     await cluster.write_log(request, long, b"long\n")
     await open_page(page, stack, request.uuid, user)
     await expect(page.locator("#log")).to_contain_text("no end")
+    for name in ("stderr.txt", "名"):
+        await expect(page.get_by_role("tab", name=name)).to_be_visible()
     async with page.expect_download() as started:
         await page.locator("#saveall").click()
     await (await started.value).save_as(tmp_path / "logs.tar")
