@@ -149,7 +149,7 @@ class CaughtUp(Struct, frozen=True):
 class Queued(Struct, frozen=True):
     """Many read the past now: this subscription goes on when its turn comes.
 
-    `ahead`: how many came before it. What is live comes after what is old, as always.
+    `ahead`: parts of it that are read before. What is live comes after what is old, as always.
     """
 
     id: str
