@@ -284,7 +284,7 @@ async def test_bytes_of_another_container_are_left_out(
         for piece in pieces[2:]:
             await cluster.write_log(container, "stdout.txt", piece)
         await cluster.finish(request)
-        assert await program.ends() == 0
+        assert await program.ends() == 0, program.said
         assert bytes(program.output) == b"".join(pieces)
 
 
@@ -305,7 +305,7 @@ async def test_a_log_is_read_to_its_end(world: World, command: Sequence[str]) ->
             if number == 20:
                 await world.kick()
         await cluster.finish(request)
-        assert await program.ends() == 0
+        assert await program.ends() == 0, program.said
         assert bytes(program.output) == b"".join(pieces)
 
 
@@ -375,7 +375,7 @@ async def test_a_log_is_waited_for_while_nobody_answers(
             assert program.process.returncode is None
         await cluster.write_log(container, "stdout.txt", b"two\n")
         await cluster.finish(request)
-        assert await program.ends() == 0
+        assert await program.ends() == 0, program.said
         assert bytes(program.output) == b"one\ntwo\n"
 
 

@@ -455,7 +455,7 @@ async def test_processes_are_named_and_attempts_chosen(
     assert await ran("logs", env=env) == (0, b"called\n", named)
     code, out, said = await ran("logs", "-f", "align", "--attempt", "1", env=env)
     assert (code, out) == (0, b"why it failed\n"), said
-    code, out, said = await ran("logs", "--attempt", "2", request.uuid, env=env)
+    code, out, said = await ran("logs", "-f", "--attempt", "2", request.uuid, env=env)
     assert (code, out, said) == (0, b"again\n", "")
     code, out, said = await ran("logs", "--attempt", "3", request.uuid, env=env)
     assert (code, out) == (1, b"")

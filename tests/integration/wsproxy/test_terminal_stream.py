@@ -301,7 +301,7 @@ async def test_end_of_the_container_ends_the_reading(proxy: Proxy) -> None:
 
 async def test_reader_that_waits_holds_nothing_in_memory(proxy: Proxy) -> None:
     """A slow reader slows the server down instead of filling memory, and gets every byte."""
-    total = 400
+    total = 1000  # 32 MB, more than two kernels keep
     async with connected(proxy) as events:
         handle = await events.log(C1)
         peer = await begun(proxy, handle)
