@@ -21,7 +21,8 @@ from publishers.postgres.database import Database
 _DEEPEST = 200
 """Projects inside one another that are followed; Arvados allows no circle."""
 _MOST_HIDDEN = 200
-_HIDDEN_TIMEOUT = 3.0
+_HIDDEN_TIMEOUT = 1.0
+"""Seconds: rows wait for it."""
 _ABOVE = f"""
 WITH RECURSIVE up(start, uuid, depth) AS (
     SELECT asked, asked, 0 FROM unnest($1::varchar[]) AS asked

@@ -77,6 +77,7 @@ class EventConsumer:
         self._task: asyncio.Task[None] | None = None
         self.position = 0
         """Nothing up to this sequence will be delivered (again)."""
+        self._starts = 0
         self.live = False
         self.ended = False
 
@@ -85,6 +86,7 @@ class EventConsumer:
         if self.ended:
             return
         self._leave()
+        self._starts += 1
         self.position = after
         if self._task is None:
             if after >= self._engine.position and not self._send_buffer.lagging:
@@ -158,11 +160,11 @@ class EventConsumer:
                 if self.position >= self._engine.position and not self._send_buffer.lagging:
                     self._join()
                     return
-                place = self.position
+                place = self._place
                 block = await self._block()
-                if block and place == self.position:
+                if block and place == self._place:
                     now = await self._as_of_now(block)
-                    if now and place == self.position:
+                    if now and place == self._place:
                         await self._deliver(now)
                 await asyncio.sleep(0)
         finally:
@@ -214,7 +216,7 @@ class EventConsumer:
         """What of a block may be shown, and on to its end; ends early where the reader stands
         elsewhere meanwhile, is full, or has other grants, by which other events may be theirs."""
         principal, end = self._principal, min(block.next_sequence - 1, self._engine.position)
-        place, grants, rest = self.position, principal.grants, self._candidates(block, end)
+        place, grants, rest = self._place, principal.grants, self._candidates(block, end)
         if principal.holding:
             return
         while rest:
@@ -222,16 +224,16 @@ class EventConsumer:
                 if self._is_elsewhere(place, grants):
                     return
                 rest, asked = self._deliver_some(rest)
-                place = self.position
+                place = self._place
                 await asyncio.sleep(0)  # the turn is over when everybody else had theirs
             if asked is not None:
                 allowed = await principal.judge(asked)
                 if self._is_elsewhere(place, grants):
                     return
                 self._take(asked, allowed=allowed)
-                place = self.position
+                place = self._place
         if not self._is_elsewhere(place, grants):
-            self.position = max(place, end)
+            self.position = max(self.position, end)
 
     def _candidates(self, block: Block, end: int) -> Sequence[StoredEvent]:
         principal, grants = self._principal, self._principal.grants
@@ -239,10 +241,15 @@ class EventConsumer:
             grants = None
         return block.for_reader(principal.user_uuid, grants, self.position, end)
 
-    def _is_elsewhere(self, place: int, grants: Grants | None) -> bool:
+    @property
+    def _place(self) -> tuple[int, int]:
+        """The same sequence is another event where the stream was made anew meanwhile."""
+        return self._starts, self.position
+
+    def _is_elsewhere(self, place: tuple[int, int], grants: Grants | None) -> bool:
         if self._send_buffer.lagging or self._principal.grants is not grants:
             return True
-        return self.position != place
+        return self._place != place
 
     def _deliver_some(
         self, events: Sequence[StoredEvent]

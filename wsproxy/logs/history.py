@@ -17,7 +17,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from arvados_nats.errors import Refused
+from arvados_nats.errors import Refused, Unavailable
 from arvados_nats.service import tracing
 from arvados_nats.single_flight import SingleFlight
 from wsproxy.logs.pieces import After, Found, Hole, NewEpoch, Piece, join, pieces
@@ -72,12 +72,16 @@ class LogHistory:
         self._bytes = 0
         self._holes: OrderedDict[_Key, tuple[Hole, float]] = OrderedDict()
         self._flights = SingleFlight[_Key, Step]("log history")
+        self._lives = 0
+        """Of the stream; what was read of a former one is nothing now."""
 
     def forget(self) -> None:
         """The stream is another one: epochs are counted anew, and what is missing may come."""
         self._pieces.clear()
         self._holes.clear()
         self._bytes = 0
+        self._lives += 1
+        self._flights.forget(lambda _: True)
 
     async def read(self, wanted: Stretch, access: Access) -> Step:
         """What comes at the place: never nothing.
@@ -156,9 +160,11 @@ class LogHistory:
         return await self._from_arvados(wanted, found, access)
 
     async def _from_stream(self, wanted: Stretch) -> Piece | Found:
-        place = wanted.place
+        place, life = wanted.place, self._lives
         while True:
             page = await self._stored.page(wanted.container, wanted.file, place)
+            if life != self._lives:
+                raise Unavailable("the stream was made anew")
             found = join(page, place, wanted.stop)
             whole = found.after not in (After.MORE, After.DRY)
             made = pieces(wanted.container, wanted.file, place, found.data, whole=whole)

@@ -30,8 +30,10 @@ from arvados_nats.service.ops import Health
 from sandbox.servers.nats_server import NatsServer
 from tests.support.log_readers import MemoryWire
 from tests.support.made_events import PROJECT, made
+from tests.support.waiting import until
 from wsproxy.events import replays
 from wsproxy.events.batch import Batch
+from wsproxy.events.block import Block
 from wsproxy.events.consumer import EventConsumer
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.permission_check import PermissionCheck
@@ -186,6 +188,31 @@ async def test_all_come_to_the_end_of_the_past_in_order(past: EventSource) -> No
             one.stop()
     for number, found in enumerate(delivered):
         assert found == [*range(number * 1234 + 1, PAST + 1)]
+
+
+async def test_what_was_being_read_when_the_stream_was_made_anew_is_not_shown(
+    past: EventSource,
+) -> None:
+    """The same sequences are other events then, and the reader begins at the same place again."""
+    asked, answered, found = asyncio.Event(), asyncio.Event(), list[int]()
+    read = past.history.after
+
+    async def of_before(*_: Any) -> Block:
+        past.history.after = read  # type: ignore[method-assign]
+        asked.set()
+        await answered.wait()
+        return Block([made(PAST)], PAST + 1)
+
+    past.history.after = of_before  # type: ignore[method-assign,assignment]
+    async with arvados_client.connect("http://127.0.0.1:9") as arvados:
+        consumer = _consumer(past, PermissionCheck(RecordCheck(arvados)), found, [])
+        consumer.start(0)
+        await asyncio.wait_for(asked.wait(), 60)
+        consumer.start(0)
+        answered.set()
+        await until(lambda: consumer.live)
+        consumer.stop()
+    assert found == [*range(1, PAST + 1)]
 
 
 async def test_who_is_behind_is_not_asked_about_what_others_have(past: EventSource) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import streams, subjects
 from arvados_nats.contract.log_chunks import ContainerEnd, FileEnd
+from arvados_nats.errors import Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys
@@ -363,6 +365,35 @@ async def test_one_read_is_under_way_while_the_last_is_sent(
     assert read == content
     assert reads[0] == 2
     assert reads[-1] == -(-len(content) // (512 * 1024))
+
+
+async def test_what_is_read_while_the_stream_is_made_anew_is_not_kept(
+    nats: Nats, world: log_world.World, access: Access
+) -> None:
+    """Epochs are counted anew in another stream: the same place may have other bytes there."""
+    job = await world.job()
+    await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"before"]))
+    wanted = Stretch(job.uuid, "stdout.txt", LogPlace(0, 0), LogPlace(0, 6))
+    async with arvados_client.connect(world.api.url) as arvados:
+        stored = StoredLogs(nats)
+        history, read = LogHistory(stored, SavedLogs(arvados)), stored.page
+
+        async def made_anew(*asked: Any) -> Any:
+            page = await read(*asked)
+            stored.page = read  # type: ignore[method-assign]
+            stored.forget()
+            history.forget()
+            await world.nats.js_api(f"STREAM.DELETE.{streams.LOGS}")
+            await streams.ensure(world.nats, streams.log_stream())
+            await publish(world.nats, *chunks(job.uuid, "stdout.txt", [b"after!"]))
+            return page
+
+        stored.page = made_anew  # type: ignore[method-assign,assignment]
+        with pytest.raises(Unavailable, match="made anew"):
+            await history.read(wanted, access)
+        piece = await history.read(wanted, access)
+    assert isinstance(piece, Piece)
+    assert piece.data == b"after!"
 
 
 async def test_bytes_that_nobody_has_are_a_gap_with_exact_borders(
