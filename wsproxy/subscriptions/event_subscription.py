@@ -83,9 +83,9 @@ class EventSubscription:
         source = self._services.events.source
         if self._target.cursor is not None:
             cursor = self._services.cursors.events(self._target.cursor)
+            oldest, newest = await self._extent()
             if cursor.created != source.created:
                 return ANEW, 0
-            oldest, newest = await self._extent()
             if cursor.sequence > max(newest, source.position):
                 return ANEW, 0  # the stream has lost its end, or is an older copy
             if cursor.sequence + 1 < oldest:

@@ -21,6 +21,7 @@ from arvados_nats.permissions.grant_subjects import Change
 from wsproxy import metrics
 from wsproxy.events.batch import Batch
 from wsproxy.events.consumer import EventConsumer
+from wsproxy.events.row_positions import Place as RowPlace
 from wsproxy.logins.logins import Login
 from wsproxy.services import Services
 from wsproxy.transport.close_codes import CloseCode
@@ -149,22 +150,27 @@ class ConnectionV0:
         return True
 
     async def _replay(self, subscription: Subscription) -> None:
-        wanted = subscription.wanted
-        await self._services.events.source.ready.wait()
-        place = None
-        while place is None:
-            try:
-                place = await self._services.events.places.after_row(
-                    wanted.last_log_id, wanted.created_since
-                )
-            except Unavailable:
-                await asyncio.sleep(_RETRY_SECONDS[-1])
+        place = await self._found(subscription.wanted)
         consumer = self._consumer
         shown = consumer.position if consumer and consumer.running else place.sequence
-        after_id = None if place.exact else wanted.last_log_id
+        after_id = None if place.exact else subscription.wanted.last_log_id
         self._session.begin_replay(subscription, place.sequence, after_id, shown)
         if consumer and not (consumer.running and consumer.position <= place.sequence):
             consumer.start(place.sequence)
+
+    async def _found(self, wanted: Subscribe) -> RowPlace:
+        """Where to read on, in the stream that there is now."""
+        source, places = self._services.events.source, self._services.events.places
+        await source.ready.wait()
+        while True:
+            created = source.created
+            try:
+                place = await places.after_row(wanted.last_log_id, wanted.created_since)
+            except Unavailable:
+                await asyncio.sleep(_RETRY_SECONDS[-1])
+                continue
+            if created == source.created:
+                return place
 
     # Who it is.
 
