@@ -16,6 +16,7 @@ from itertools import chain
 
 from arvados_nats.permissions.grants import Grants
 from arvados_nats.permissions.object_facts import ObjectFacts
+from arvados_nats.permissions.rule import Identity
 from wsproxy.events.stored_event import StoredEvent
 
 
@@ -48,18 +49,19 @@ class Block:
         return [stored for stored in self.events if stored.keys is None]
 
     def for_reader(
-        self, user_uuid: str, grants: Grants | None, after: int, until: int
+        self, identity: Identity, grants: Grants | None, after: int, until: int
     ) -> list[StoredEvent]:
         """In order, all that a reader may see after a sequence and up to another, and some more.
 
-        `grants`: of who may not see everything; None for whoever has to be asked about each.
+        `grants`: None where nobody can tell them.
         """
-        if grants is None:
+        if grants is None or grants.is_admin or identity.is_root:
             found = self.events
         else:
             targets, by_key = grants.targets, self._by_key
             few, many = (targets, by_key) if len(targets) < len(by_key) else (by_key, targets)
-            keys = {key for key in few if key in many} | ({user_uuid} & by_key.keys())
+            users = {identity.user_uuid, grants.user_uuid}
+            keys = {key for key in few if key in many} | (users & by_key.keys())
             mine = chain(self._of_anybody, *(by_key[key] for key in keys))
             unique = {stored.sequence: stored for stored in mine}
             found = [unique[sequence] for sequence in sorted(unique)]

@@ -216,9 +216,12 @@ class EventConsumer:
         """What of a block may be shown, and on to its end; ends early where the reader stands
         elsewhere meanwhile, is full, or has other grants, by which other events may be theirs."""
         principal, end = self._principal, min(block.next_sequence - 1, self._engine.position)
-        place, grants, rest = self._place, principal.grants, self._candidates(block, end)
         if principal.holding:
             return
+        place, grants = self._place, principal.grants
+        rest: Sequence[StoredEvent] = block.for_reader(
+            principal.identity, grants, self.position, end
+        )
         while rest:
             async with self._engine.turns:
                 if self._is_elsewhere(place, grants):
@@ -234,12 +237,6 @@ class EventConsumer:
                 place = self._place
         if not self._is_elsewhere(place, grants):
             self.position = max(self.position, end)
-
-    def _candidates(self, block: Block, end: int) -> Sequence[StoredEvent]:
-        principal, grants = self._principal, self._principal.grants
-        if principal.identity.is_root or (grants is not None and grants.is_admin):
-            grants = None
-        return block.for_reader(principal.user_uuid, grants, self.position, end)
 
     @property
     def _place(self) -> tuple[int, int]:

@@ -31,6 +31,7 @@ from arvados_nats.permissions.rule import Decision
 from arvados_nats.protocol_v1.requests import EventsTarget, Words
 from wsproxy.cursors import Codec, EventCursor
 from wsproxy.events import stored_event
+from wsproxy.events.block import Block
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.filters import ANEW, GONE, Filters
 from wsproxy.events.principal import decide_event
@@ -42,6 +43,7 @@ MAX_EVENTS = 1000
 _EXAMINED = 20_000
 """Events looked at for one answer: a rare kind takes several answers, each of them short."""
 _RUN = 500
+_ALL = f"{subjects.EVENTS}.*.*.*"
 _BEHIND_SECONDS = 2.0
 _EXAMPLE = '{"owners": ["zzzzz-j7d0g-0123456789abcde"], "cursor": "…", "limit": 100}'
 
@@ -81,21 +83,23 @@ class NativeEvents:
         judge = await get_judge()  # refuses a dead token before anything else is read
         if gap:
             yield Part(headers={answers.GAP: gap})
-        async for run, reached in self._runs(place, last, page):
-            if run:
-                run = await self._source.present.of(run)
-                judge = await get_judge()
-            for stored in run:
-                if page.full:
-                    break
+        async for block, reached in self._blocks(place, last, page):
+            now = await self._source.present.block(block)
+            judge = await get_judge()
+            for stored in now.for_reader(judge.identity, judge.grants, place, reached):
                 if part := page.part(stored, judge):
                     place_after = self._cursor(created, stored.sequence)
                     part.headers[answers.CURSOR] = place_after
                     yield part
                 place = stored.sequence
+                if page.full:
+                    break
             if page.full:
                 break
             place = reached
+            page.looked_at(len(block.events))
+            if page.full:
+                break
         yield Part(
             headers={
                 answers.END: self._cursor(created, place),
@@ -107,21 +111,22 @@ class NativeEvents:
     def _cursor(self, created: str, sequence: int) -> str:
         return self._cursors.encode(EventCursor(created, sequence))
 
-    async def _runs(
-        self, place: int, last: int, page: _Page
-    ) -> AsyncIterator[tuple[Sequence[StoredEvent], int]]:
-        """Events after `place` and up to `last`, with the place that each run reaches."""
-        recent = self._source.recent
+    async def _blocks(self, place: int, last: int, page: _Page) -> AsyncIterator[tuple[Block, int]]:
+        """Events after `place` and up to `last`, with the place that each block reaches.
+
+        Where few of them are wanted, and they are not in memory, only those are read.
+        """
         count = min(page.wanted, _RUN)
         while place < last:
-            begins = recent.begins
-            found = recent.after(place, _RUN)
-            if found is None:
+            begins = self._source.recent.begins
+            if page.pattern == _ALL or place + 1 >= begins:
+                block = await self._source.history.after(place, last)
+                place = min(block.next_sequence - 1, last)
+            else:
                 found, place = await self._stored(place, min(begins - 1, last), page, count)
                 count = min(2 * count, _RUN)
-            else:
-                place = last if len(found) < _RUN else min(found[-1].sequence, last)
-            yield [stored for stored in found if stored.sequence <= last], place
+                block = Block(found, place + 1)
+            yield block, place
             await asyncio.sleep(0)
 
     async def _stored(
@@ -187,9 +192,12 @@ class _Page:
         """Whether the next event belongs to the next page."""
         return self._events_left <= 0 or self._bytes_left <= 0 or self._looks_left <= 0
 
+    def looked_at(self, count: int) -> None:
+        """So many events were, whether they are wanted or not."""
+        self._looks_left -= count
+
     def part(self, stored: StoredEvent, judge: Judge) -> Part | None:
         """The event as its reader sees it; None if it is not for them."""
-        self._looks_left -= 1
         if decide_event(judge, stored) is not Decision.YES or stored.facts is None:
             return None
         pairs = stored.event.audience

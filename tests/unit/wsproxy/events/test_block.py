@@ -19,6 +19,7 @@ from wsproxy.events.principal import decide_event
 from wsproxy.events.stored_event import StoredEvent
 
 USERS = [f"zzzzz-tpzed-{number:015d}" for number in range(3)]
+READER = Identity("token", USERS[0])
 PROJECTS = [f"zzzzz-j7d0g-{number:015d}" for number in range(4)]
 OWNERS = st.sampled_from(USERS + PROJECTS)
 UUIDS = {
@@ -70,8 +71,8 @@ def test_nothing_that_the_rule_shows_is_left_out(
 ) -> None:
     """Of those between the two places; what is found beside is judged, and not shown."""
     block = _block(events)
-    found = block.for_reader(USERS[0], grants, after, until)
-    judge = Judge(Identity("token", USERS[0]), grants, 0.0)
+    found = block.for_reader(READER, grants, after, until)
+    judge = Judge(READER, grants, 0.0)
     shown = [
         stored.sequence
         for stored in block.events
@@ -86,11 +87,13 @@ def test_nothing_that_the_rule_shows_is_left_out(
 def test_who_has_to_be_asked_about_each_finds_all(events: list[dict[str, Any]]) -> None:
     """Admins, and whose grants nobody tells."""
     block = _block(events)
-    assert block.for_reader(USERS[0], None, 0, 100) == block.events
+    assert block.for_reader(READER, None, 0, 100) == block.events
+    admin = Grants(USERS[0], is_admin=True)
+    assert block.for_reader(READER, admin, 0, 100) == block.events
 
 
 def test_what_others_have_is_not_found() -> None:
     """Else each reader would go through the whole past."""
     block = _block([{"object_uuid": uuid, "owner": PROJECTS[0]} for uuid in UUIDS["4zz18"]])
     other = Grants(USERS[0], is_active=True, targets={PROJECTS[1]: DIRECT | OWNED})
-    assert block.for_reader(USERS[0], other, 0, 100) == []
+    assert block.for_reader(READER, other, 0, 100) == []
