@@ -219,7 +219,8 @@ def _sockets() -> list[Bounds]:
             "v1",
             _size(v1.MAX_MESSAGE),
             "-",
-            f"{pace}; {v1.MAX_REFUSALS} refused tokens",
+            f"{pace}; {v1.TOKENS_AT_FIRST} tokens at first, {v1.TOKENS_PER_SECOND:.0f}/s more,"
+            f" {v1.MAX_REFUSALS} refused",
             known,
             f"{silent}; {v1.SILENT_SECONDS:.1f} s without a pong",
             f"{subscribed}; {unsent}",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import pytest
 from websockets.asyncio.client import connect as connect_raw
@@ -31,6 +32,18 @@ async def test_a_token_is_acknowledged_with_its_uuid(connect: Connect, alice: Ac
         assert hello["token_uuid"].split("-")[1] == "gj3su"
         assert hello["limits"]["subscriptions"] > 0
         assert hello["ping_seconds"] < 60
+
+
+async def test_who_sends_tokens_again_and_again_waits(connect: Connect, alice: Actor) -> None:
+    """Each is looked up, and its answer written, between everybody else's messages."""
+    more = 2
+    async with connect() as client, connect() as other:
+        began = time.monotonic()
+        for _ in range(session_v1.TOKENS_AT_FIRST + more):
+            await client.authenticate(alice)
+        assert time.monotonic() - began >= (more - 0.1) / session_v1.TOKENS_PER_SECOND
+        await client.send("auth", {"token": alice.token})
+        await other.authenticate(alice)
 
 
 @pytest.mark.parametrize("token", ["undefined", "", "v2/zzzzz-gj3su-000000000000001/no", "é"])

@@ -29,9 +29,20 @@ from wsproxy.transport.close_codes import CloseCode
 from wsproxy.transport.failures import Tasks
 from wsproxy.transport.frames import Message, text_frame
 from wsproxy.transport.incoming import Incoming
-from wsproxy.transport.limits import Place, TooMany
+from wsproxy.transport.limits import Pace, Place, TooMany
 from wsproxy.transport.send_buffer import SendBuffer
-from wsproxy.v1.session import Admit, Begin, Bounds, Close, Say, SessionV1, Step, Stop
+from wsproxy.v1.session import (
+    TOKENS_AT_FIRST,
+    TOKENS_PER_SECOND,
+    Admit,
+    Begin,
+    Bounds,
+    Close,
+    Say,
+    SessionV1,
+    Step,
+    Stop,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +81,7 @@ class ConnectionV1:
             services.transport.limits,
             services.transport.max_age * random.uniform(0.8, 1.2),
         )
+        self._tokens = Pace(TOKENS_PER_SECOND, TOKENS_AT_FIRST)
         bounds = Bounds(limits.subscriptions, limits.subscription_bytes, age)
         self._session = SessionV1(bounds, asyncio.get_running_loop().time())
 
@@ -84,6 +96,7 @@ class ConnectionV1:
         while (data := await self._incoming.receive()) is not None:
             for step in self._session.received(data):
                 if isinstance(step, Admit):
+                    await asyncio.sleep(self._tokens.wait(asyncio.get_running_loop().time()))
                     await self._admit(Token(step.token))
                 else:
                     self._take(step)

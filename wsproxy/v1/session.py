@@ -25,6 +25,9 @@ PING_SECONDS = 25.0
 SILENT_SECONDS = 2.5 * PING_SECONDS
 MAX_REFUSALS = 10
 """Tokens that Arvados does not accept, sent on one connection."""
+TOKENS_AT_FIRST = 5
+TOKENS_PER_SECOND = 1.0
+"""Of one connection; what it sends more often waits."""
 RECONNECT_MS = (0, 5000)
 """Range of random waiting that clients are told when the server's business ends a connection."""
 
