@@ -23,7 +23,7 @@ from arvados_nats.nats.client import Message, Nats
 from arvados_nats.permission_client import object_messages
 from arvados_nats.permissions.grants import DIRECT, OWNED, Grants
 from arvados_nats.permissions.judge import Judge
-from arvados_nats.permissions.object_facts import ObjectFacts
+from arvados_nats.permissions.object_facts import ObjectFacts, timestamp
 from arvados_nats.permissions.rule import Identity
 from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
@@ -37,9 +37,11 @@ from wsproxy.events.block import Block
 from wsproxy.events.consumer import EventConsumer
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.permission_check import PermissionCheck
+from wsproxy.events.present import FRESH_SECONDS, Present
 from wsproxy.events.principal import Principal
 from wsproxy.events.record_check import RecordCheck
 from wsproxy.events.router import Router
+from wsproxy.events.stored_event import StoredEvent
 from wsproxy.transport.send_buffer import SendBuffers
 
 READERS, EVENTS, PAST, AT_ONCE = 30, 600, 6000, 100
@@ -136,7 +138,7 @@ async def test_a_bystander_waits_for_one_page_whoever_is_behind(source: EventSou
 
 
 class Counting:
-    """Counts the reads of the stream."""
+    """Counts the reads of the stream, and the questions."""
 
     def __init__(self, nats: Nats) -> None:
         self.reads = 0
@@ -145,6 +147,10 @@ class Counting:
     async def whole_page(self, *asked: Any) -> Any:
         self.reads += 1
         return await self._nats.whole_page(*asked)
+
+    async def request(self, *asked: Any) -> Any:
+        self.reads += 1
+        return await self._nats.request(*asked)
 
 
 async def test_the_past_is_read_for_all_who_are_behind(past: EventSource) -> None:
@@ -243,6 +249,35 @@ async def test_who_is_behind_is_not_asked_about_what_others_have(past: EventSour
             assert one.position == PAST
             one.stop()
     assert asked == {"owner": PAST}
+
+
+ROW = timestamp("2026-01-02T03:04:05Z") or 0.0
+"""When the rows of `made` were made."""
+
+
+@pytest.mark.parametrize(
+    ("age", "then", "asked"),
+    [
+        (1.0, None, 0),
+        (FRESH_SECONDS + 1, None, 1),
+        (-2.0, None, 1),  # no clock is as far ahead
+        (1.0, made(2, PROJECT, facts={"is_role": False}), 1),
+        (1.0, made(2, event_type="delete", facts={"uuid": ""}), 1),
+    ],
+    ids=["new", "old", "of a wrong clock", "its project changed", "it is gone"],
+)
+async def test_what_a_new_event_tells_of_its_object_is_not_asked_for(
+    source: EventSource, age: float, then: StoredEvent | None, asked: int
+) -> None:
+    """Unless something may have changed since."""
+    counting = Counting(source.present._nats)
+    present = Present(counting, lambda: ROW + age)  # type: ignore[arg-type]
+    stored = made(1)
+    present.seen(stored)
+    if then is not None:
+        present.seen(then)
+    assert await present.of([stored]) == [stored]
+    assert counting.reads == asked
 
 
 async def test_the_oldest_part_is_read_first_and_each_fourth_time_who_waits_longest() -> None:
