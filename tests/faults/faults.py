@@ -144,7 +144,7 @@ async def _failed_over(storm: Storm) -> None:
     """The host of PostgreSQL is gone without a word, and another one is the primary."""
     dead, alive = storm.database_lines
     dead.silence()
-    dead.closed, alive.refusing = True, False
+    dead.closed, alive.closed, alive.refusing = True, False, False
     storm.database_lines.reverse()
     await storm.sandbox.postgres.restart()
     await asyncio.sleep(3)
