@@ -229,6 +229,10 @@ async def test_attempts_that_nobody_watched_are_told_and_can_be_read(
     second = await cluster.run(request)
     await cluster.write_log(second, "stderr.txt", b"again\n")
     async with connect(alice) as client:
+        # Who comes before the proxy has heard of the second attempt is told it as it begins.
+        await client.subscribe("o", object={"uuid": request.uuid})
+        while (await client.until("object"))["record"]["container_uuid"] != second.uuid:
+            pass
         await client.subscribe("a", log={"uuid": request.uuid})
         told = await client.until("attempts")
         assert told["containers"] == {first.uuid: 1, second.uuid: 2}
