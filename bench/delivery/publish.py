@@ -15,15 +15,16 @@ What it does not show: other load on the database, a network between the servers
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import statistics
 import sysconfig
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,13 @@ from sandbox.servers import child, nats_server, postgres
 _OBJECTS = 2_000
 _TRANSACTION = 50
 _SPREAD = timedelta(minutes=5)
+_TABLES = ("containers", "container_requests", "collections")
+_UPDATE = """
+    UPDATE {table} SET modified_at = given.at
+    FROM (SELECT changed, max(at) AS at
+          FROM unnest($1::varchar[], $2::timestamp[]) AS one(changed, at) GROUP BY 1) AS given
+    WHERE uuid = given.changed
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,8 @@ class World:
     keys: Path
     nats: Nats
     writer: asyncpg.Connection
-    objects: list[dict[str, Any]]
+    turns: Iterator[dict[str, Any]]
+    """The objects, one after the other, for ever."""
 
     def start_publisher(self, folder: Path, *parts: str) -> child.Child:
         program = Path(sysconfig.get_path("scripts")) / "arvados-nats"
@@ -70,11 +79,31 @@ class World:
         info = await self.nats.stream_info(streams.EVENTS)
         return info["state"]["messages"] if info else 0
 
-    def rows(self, count: int) -> list[RawRow]:
-        return [self._row(self.objects[number % len(self.objects)]) for number in range(count)]
+    def changes(self, times: Sequence[datetime]) -> list[RawRow]:
+        """An update of one object after the other at each of these times."""
+        return [self._change(at) for at in times]
 
-    def _row(self, record: dict[str, Any]) -> RawRow:
-        return row(record["uuid"], properties=change(record, record))
+    def _change(self, at: datetime) -> RawRow:
+        record = next(self.turns)
+        before = dict(record)
+        record["modified_at"] = f"{at.isoformat(timespec='microseconds')}000Z"
+        properties = change(before, record)
+        return row(record["uuid"], properties=properties, created_at=at)
+
+    async def write(self, rows: Sequence[RawRow], *, notify: bool = True) -> None:
+        """The updates and their rows in one transaction."""
+        async with self.writer.transaction():
+            for table in _TABLES:
+                changed = [one.object_uuid for one in rows], [one.created_at for one in rows]
+                await self.writer.execute(_UPDATE.format(table=table), *changed)
+            await raw_rows.insert(self.writer, rows, notify=notify)
+
+    async def write_now(self, count: int) -> list[RawRow]:
+        """So many updates in one transaction, and the rows of them."""
+        now = raw_rows.utc_now()
+        rows = self.changes([now + timedelta(microseconds=place) for place in range(count)])
+        await self.write(rows)
+        return rows
 
 
 @asynccontextmanager
@@ -91,7 +120,7 @@ async def world() -> AsyncIterator[World]:
             database = await database_server.clone()
             writer = await asyncpg.connect(database.dsn)
             objects = await _create_objects(writer)
-            yield World(server, database, folder, nats, writer, objects)
+            yield World(server, database, folder, nats, writer, itertools.cycle(objects))
             await writer.close()
 
 
@@ -104,11 +133,14 @@ async def _create_objects(writer: asyncpg.Connection) -> list[dict[str, Any]]:
         container, request = new_uuid("dz642"), new_uuid("xvhdp")
         containers.append((container, SYSTEM_USER, now, now, now, "Running"))
         requests.append((request, SYSTEM_USER, now, now, now, "Committed", container))
-        objects += [_record(container, "Running"), _record(request, "Committed")]
+        objects.append(_record(container, state="Running", lock_count=0, runtime_status={}, cost=0))
+        counts = {"container_count": 0, "cumulative_cost": 0}
+        objects.append(_record(request, state="Committed", container_uuid=container, **counts))
     for _ in range(_OBJECTS // 2):
         collection = new_uuid("4zz18")
         collections.append((collection, SYSTEM_USER, now, now, now, "benchmark", False))
-        objects.append(_record(collection, None))
+        counts = {"version": 1, "file_count": 0, "file_size_total": 0}
+        objects.append(_record(collection, name="benchmark", is_trashed=False, **counts))
     times = ["uuid", "owner_uuid", "created_at", "updated_at", "modified_at"]
     for table, columns, records in (
         ("containers", [*times, "state"], containers),
@@ -119,15 +151,13 @@ async def _create_objects(writer: asyncpg.Connection) -> list[dict[str, Any]]:
     return objects
 
 
-def _record(uuid: str, state: str | None) -> dict[str, Any]:
+def _record(uuid: str, **attributes: Any) -> dict[str, Any]:
     """About 800 bytes, as a small object of Arvados has."""
     return {
         "uuid": uuid,
         "owner_uuid": SYSTEM_USER,
-        "modified_at": "2026-01-01T00:00:00.000000000Z",
-        "name": "benchmark",
-        "state": state,
-        "is_trashed": False,
+        "modified_at": None,
+        **attributes,
         "properties": {"note": "x" * 200},
         "command": ["echo", "y" * 300],
         "mounts": {"/out": {"kind": "tmp", "capacity": 1_000_000}},
@@ -147,13 +177,8 @@ async def backlog(world: World, folder: Path, count: int) -> dict[str, float]:
     start = raw_rows.utc_now() - _SPREAD
     step = _SPREAD / count
     for first in range(0, count, 1000):
-        rows = world.rows(min(1000, count - first))
-        times = [start + (first + number) * step for number in range(len(rows))]
-        records = [
-            RawRow(one.uuid, one.object_uuid, properties=one.properties, created_at=when)
-            for one, when in zip(rows, times, strict=True)
-        ]
-        await raw_rows.insert(world.writer, records, notify=False)
+        times = [start + number * step for number in range(first, min(first + 1000, count))]
+        await world.write(world.changes(times), notify=False)
     publisher = world.start_publisher(folder)
     began = await _until_stored(world, 1)
     already = await world.stored()
@@ -171,14 +196,14 @@ async def _sustained(world: World, folder: Path, count: int) -> dict[str, float]
     """Rows are inserted in small transactions, each notified, while the publisher runs."""
     publisher = world.start_publisher(folder)
     already = await world.stored()
-    await raw_rows.insert(world.writer, world.rows(1))
+    await world.write_now(1)
     await _until_stored(world, already + 1)
-    batches = [world.rows(_TRANSACTION) for _ in range(count // _TRANSACTION)]
+    transactions = count // _TRANSACTION
     began = time.perf_counter()
-    for batch in batches:
-        await raw_rows.insert(world.writer, batch)
+    for _ in range(transactions):
+        await world.write_now(_TRANSACTION)
     inserted = time.perf_counter()
-    ended = await _until_stored(world, already + 1 + len(batches) * _TRANSACTION)
+    ended = await _until_stored(world, already + 1 + transactions * _TRANSACTION)
     await publisher.kill()
     return {
         "sustained_rows_per_second": round(count / (ended - began)),
@@ -219,9 +244,9 @@ async def _latency(world: World, folder: Path, count: int, rate: float) -> dict[
     await _until_live(world, arrivals["live"])
     committed: dict[str, float] = {}
     began = time.perf_counter()
-    for number, one in enumerate(world.rows(count)):
+    for number in range(count):
         await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
-        await raw_rows.insert(world.writer, [one])
+        (one,) = await world.write_now(1)
         committed[str(one.uuid)] = time.perf_counter()
     figures: dict[str, float] = {"latency_rate": rate}
     for name, found in arrivals.items():
@@ -239,7 +264,7 @@ async def _latency(world: World, folder: Path, count: int, rate: float) -> dict[
 async def _until_live(world: World, live: _Arrivals) -> None:
     """Insert rows until one is shown: both parts are at work."""
     while not live.moments:
-        await raw_rows.insert(world.writer, world.rows(1))
+        await world.write_now(1)
         await asyncio.sleep(0.1)
 
 

@@ -4,7 +4,7 @@
 """A cluster with users, shared projects and objects in them, and rows of the logs table about them.
 
 Objects are collections put in by SQL, as a restored database has them: no rows, no NOTIFY. Rows are
-what Arvados writes for an update: two copies of the record, 1.6 kB.
+what Arvados writes for an update, with the update: two copies of the record, 1.8 kB.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -26,7 +27,11 @@ from sandbox.model.actors import Actor
 from sandbox.raw_rows import SYSTEM_USER, RawRow, change, new_uuid, row
 from sandbox.sandbox import Sandbox
 
-_NAMES = ("uuid", "uuid", "owner_uuid", "uuid")
+_NAMES = ("uuid", "current_version_uuid", "owner_uuid", "name", "is_trashed", "portable_data_hash")
+_UPDATE = """
+    UPDATE collections SET modified_at = given.at, updated_at = given.at
+    FROM unnest($1::varchar[], $2::timestamp[]) AS given(changed, at) WHERE uuid = given.changed
+"""
 READERS = (2, 5, 10, 20)
 """Users that projects are shared with, in turn: 10 to 100 sockets when each user has five."""
 
@@ -42,11 +47,13 @@ class Target:
     def uuid(self) -> str:
         return str(self.record["uuid"])
 
-    def row(self) -> RawRow:
-        """An update of it."""
+    def changed(self, now: datetime) -> RawRow:
+        """The row of an update of it, which is to be written with it."""
+        before = dict(self.record)
+        self.record["modified_at"] = f"{now.isoformat(timespec='microseconds')}000Z"
         return row(
             self.uuid,
-            properties=change(self.record, self.record),
+            properties=change(before, self.record),
             object_owner_uuid=self.record["owner_uuid"],
         )
 
@@ -64,8 +71,14 @@ class World:
     """One object in each user's home: its readers are that user's sockets."""
 
     async def commit(self, targets: Sequence[Target]) -> list[tuple[int, Target, float]]:
-        """One transaction with a row for each target: (row id, target, moment of COMMIT)."""
-        ids = await raw_rows.insert(self.writer, [target.row() for target in targets])
+        """One transaction that updates each target: (row id, target, moment of COMMIT)."""
+        began = raw_rows.utc_now()
+        times = [began + timedelta(microseconds=place) for place in range(len(targets))]
+        rows = [target.changed(at) for target, at in zip(targets, times, strict=True)]
+        last = {target.uuid: at for target, at in zip(targets, times, strict=True)}
+        async with self.writer.transaction():
+            await self.writer.execute(_UPDATE, [*last], [*last.values()])
+            ids = await raw_rows.insert(self.writer, rows)
         now = time.monotonic()
         return [(id_, target, now) for id_, target in zip(ids, targets, strict=True)]
 
@@ -144,13 +157,18 @@ async def more(made: World, count: int) -> list[Target]:
 
 def record(owner_uuid: str) -> dict[str, Any]:
     """A collection; about 800 bytes as JSON, as a small object of Arvados has."""
+    uuid = new_uuid("4zz18")
     return {
-        "uuid": new_uuid("4zz18"),
+        "uuid": uuid,
+        "current_version_uuid": uuid,
+        "version": 1,
         "owner_uuid": owner_uuid,
-        "modified_at": "2026-01-01T00:00:00.000000000Z",
-        "name": "benchmark",
+        "modified_at": None,
+        "name": uuid,
         "is_trashed": False,
         "portable_data_hash": "d41d8cd98f00b204e9800998ecf8427e+0",
+        "file_count": 0,
+        "file_size_total": 0,
         "properties": {"note": "x" * 300},
         "description": "y" * 300,
     }
@@ -161,10 +179,8 @@ async def insert(writer: asyncpg.Connection, records: Sequence[dict[str, Any]]) 
     await writer.copy_records_to_table(
         "collections",
         columns=[
-            *("uuid", "current_version_uuid", "owner_uuid", "name", "is_trashed"),
+            *_NAMES,
             *("created_at", "updated_at", "modified_at", "modified_by_user_uuid"),
         ],
-        records=[
-            (*(one[name] for name in _NAMES), False, now, now, now, SYSTEM_USER) for one in records
-        ],
+        records=[(*(one[name] for name in _NAMES), now, now, now, SYSTEM_USER) for one in records],
     )

@@ -16,7 +16,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -98,7 +98,8 @@ class Side:
     async def caught_up(self, within: float = 180.0) -> None:
         """Return when a row committed now has come through."""
         target = self.world.private[0]
-        marker = replace(target.row(), event_type=_MARKER)
+        owner = target.record["owner_uuid"]
+        marker = raw_rows.row(target.uuid, event_type=_MARKER, object_owner_uuid=owner)
         (row_id,) = await raw_rows.insert(self.world.writer, [marker])
         deadline = time.monotonic() + within
         while row_id not in (await self.crowd.take(ROW_ID)).numbers:

@@ -21,6 +21,7 @@ from arvados_nats.contract.serialized import timestamp
 from arvados_nats.contract.subjects import KIND_OF_NAME, is_uuid
 from publishers.events import former
 from publishers.events.former import Former, Gone, SeenBy
+from publishers.events.looks import Looks
 from publishers.events.rows import LogRow
 from publishers.events.verifier import Verified, Verifier
 from publishers.postgres import object_tables, places, present_facts
@@ -37,8 +38,9 @@ class Term:
     """What one term of leading knows of rows that it has published."""
 
     def __init__(self, database: Database) -> None:
-        self.verifier = Verifier(database)
-        self.former = Former(database, self.verifier)
+        looks = Looks(database)
+        self.verifier = Verifier(looks)
+        self.former = Former(database, looks, self.verifier)
 
 
 async def events_of(database: Database, rows: Sequence[LogRow], term: Term) -> list[Event]:

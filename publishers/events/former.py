@@ -21,6 +21,7 @@ from arvados_nats.contract.places import GROUP_INFIX, USER_INFIX, Place
 from arvados_nats.contract.subjects import kind_of
 from arvados_nats.permissions.object_facts import timestamp
 from publishers.events import rows as log_rows
+from publishers.events.looks import Looks
 from publishers.events.rows import LogRow
 from publishers.events.verification import DELETE, WINDOW
 from publishers.events.verifier import Verified, Verifier
@@ -50,8 +51,9 @@ T = TypeVar("T")
 class Former:
     """One term of leading; rows must be given in the order in which they are published."""
 
-    def __init__(self, database: Database, verifier: Verifier) -> None:
+    def __init__(self, database: Database, looks: Looks, verifier: Verifier) -> None:
         self._database = database
+        self._looks = looks
         self._verifier = verifier
         self._gone: OrderedDict[str, Last] = OrderedDict()
         self._shown: OrderedDict[str, tuple[str, ...]] | None = None
@@ -83,12 +85,14 @@ class Former:
     async def _look_ahead(self, uuids: AbstractSet[str]) -> None:
         """Their deletions may be among the rows that come next."""
         begin = await log_rows.now(self._database) - timedelta(seconds=WINDOW)
-        rows, covered = await log_rows.about(self._database, dict.fromkeys(uuids, begin))
+        rows, covered = await self._looks.about(dict.fromkeys(uuids, begin))
         for uuid, about in rows.items():
             verified = self._verifier.look(about, covered[uuid])
             for row in about:
                 if row.event_type == DELETE:
                     self._take(row, verified.get(row.uuid))
+            if uuid in self._gone:
+                self._looks.helped(uuid)
 
     def _take(self, row: LogRow, verified: Verified | None) -> None:
         verdict, said = verified or (None, {})

@@ -36,6 +36,8 @@ _TRUNCATED = {"truncated": True}
 _ABOUT_BYTES = 16 * 1024 * 1024
 _ABOUT_ROWS = 2000
 _ABOUT_TIMEOUT = 3.0
+_ABOUT_MOST = 1_000_000
+"""About so many PostgreSQL looks at until then."""
 
 _COLUMNS = f"""
     id, uuid, event_type, event_at, created_at, object_uuid, object_owner_uuid,
@@ -131,9 +133,9 @@ async def read_by_uuid(database: Database, uuids: Sequence[str]) -> list[LogRow]
 
 async def about(
     database: Database, since: Mapping[str, datetime]
-) -> tuple[dict[str, list[LogRow]], dict[str, datetime]]:
+) -> tuple[dict[str, list[LogRow]], dict[str, datetime], int]:
     """Rows about objects, and since when all of an object's are there: in general since the moment
-    that was asked for; later where they are too many."""
+    that was asked for; later where they are too many. And how many PostgreSQL had to look at."""
     limits = (_ABOUT_BYTES, _ABOUT_ROWS)
     found: defaultdict[str, list[LogRow]] = defaultdict(list)
     try:
@@ -146,13 +148,12 @@ async def about(
             "rows about some objects cannot be read; what they prove is not known",
             extra={"action": "log_rows.about", "objects": len(since), "error": str(error)},
         )
-        return found, dict.fromkeys(since, covered)
+        return found, dict.fromkeys(since, covered), _ABOUT_MOST
     for row in await _read(database, rows):
         found[row.object_uuid or ""].append(row)
-    whole = not rows or len(rows) == rows[0][10]
-    return found, {
-        uuid: begin if whole else max(begin, rows[-1][4]) for uuid, begin in since.items()
-    }
+    every: int = rows[0][10] if rows else 0
+    oldest = rows[-1][4] if len(rows) < every else datetime.min
+    return found, {uuid: max(begin, oldest) for uuid, begin in since.items()}, every
 
 
 async def _read(database: Database, rows: Iterable[Row]) -> list[LogRow]:

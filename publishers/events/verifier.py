@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from arvados_nats.permissions.object_facts import timestamp
-from publishers.events import rows as log_rows
+from publishers.events.looks import Looks
 from publishers.events.rows import LogRow
 from publishers.events.verification import (
     CHANGES,
@@ -32,7 +32,6 @@ from publishers.events.verification import (
     chain,
 )
 from publishers.postgres import object_tables
-from publishers.postgres.database import Database
 from publishers.postgres.object_tables import Record
 
 _REMEMBERED = 20_000
@@ -49,8 +48,8 @@ Verified = tuple[Verdict, dict[str, Any]]
 class Verifier:
     """One term of leading; rows must be given in the order in which they are published."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, looks: Looks) -> None:
+        self._looks = looks
         self._seen: OrderedDict[str, Seen] = OrderedDict()
 
     async def verify(
@@ -67,9 +66,10 @@ class Verifier:
         async for uuid in _in_turns(about):
             judged[uuid] = self._judge(about[uuid], records.get(uuid), own)
         if open_ones := {uuid: found.begin for uuid, found in judged.items() if found.is_open}:
-            more, covered = await log_rows.about(self._database, open_ones)
-            async for uuid in _in_turns(open_ones):
-                judged[uuid].look_again(more.get(uuid, ()), covered[uuid])
+            more, covered = await self._looks.about(open_ones)
+            async for uuid in _in_turns(covered):
+                if judged[uuid].look_again(more.get(uuid, ()), covered[uuid]):
+                    self._looks.helped(uuid)
         proven = {xid for found in judged.values() for xid in found.proven}
         verified: dict[str, Verified] = {}
         for uuid, found in judged.items():
@@ -146,12 +146,17 @@ class _Judged:
             return False  # it has not changed for so long that none of these rows can be true
         return any(self._chain.verdict(claim, present) is not True for claim in self._claims)
 
-    def look_again(self, rows: Sequence[LogRow], covered: datetime) -> None:
-        """Judge once more beside all other rows since `covered`."""
+    def look_again(self, rows: Sequence[LogRow], covered: datetime) -> bool:
+        """Judge once more beside all other rows since `covered`; whether more is true then."""
+        before = self._true()
         known = {claim.row.uuid for claim in self._claims}
         others = [Claim.of(row) for row in rows if row.uuid not in known]
         begin = timestamp(covered)
         self._chain = chain([*self._claims, *others], self._present, self._seen, self._own, begin)
+        return self._true() > before
+
+    def _true(self) -> int:
+        return sum(self._chain.verdict(claim, self._present) is True for claim in self._claims)
 
     @property
     def proven(self) -> set[int]:
