@@ -109,9 +109,9 @@ install: $(PAGE)
 dist: $(VENV)/.sandbox $(PAGE)
 	.ci/dist $(VENV)
 
-# The package into a bare Debian; needs mmdebstrap and root.
-test-dist: dist
-	.ci/test-dist
+# The packages into bare Debians, up to an event delivered there; needs mmdebstrap and root.
+test-dist: dist $(VENV)/.test
+	.ci/test-dist $(VENV)
 
 # The page, built from TypeScript with the machine's Node.js or one that pip brings.
 web: $(PAGE)

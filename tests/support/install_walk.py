@@ -1,12 +1,14 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Walk docs/install.md's way for machines, word by word, on a machine that is bare of us.
+"""Walk docs/install.md's way for machines, word by word: `install_walk PAGE [ROOT]`.
 
-Runs in namespaces of its own (`unshare --mount --net`): /etc, /opt, /run, /usr/local/bin and
-/var/lib are written to a layer that goes with it, and no port is anybody else's. Only what a shell
-cannot do here is stood in for: the installation itself is a link to this environment, `systemctl`
-is an exact reader of the units, and `runuser -u postgres` is the superuser of a sandbox' database.
+On this machine, bare of us: /etc, /opt, /run, /usr/local/bin and /var/lib are written to a layer
+that goes with it, and the installation is a link to this environment. Or in ROOT, where the package
+is installed and nothing else; it stays as the walk leaves it. Runs in namespaces of its own
+(`unshare --mount --net`), so no port is anybody else's. Only what a shell cannot do here is stood
+in for: `systemctl` is an exact reader of the units, and `runuser -u postgres` is the superuser of a
+sandbox' database.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -25,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -35,23 +39,86 @@ from sandbox import sandbox as sandboxes
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
 from sandbox.servers import child, postgres_binaries
 from sandbox.servers.child import Process
+from tests.support import started_unit
 from tests.support.clients import v0
-from tests.support.worlds.machine import launch
 
 WITHIN = 60.0
+HERE = Path("/")
 LAYERED = ("/etc", "/opt", "/run", "/usr/local/bin", "/var/lib")
+PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 PORTS = {"publishers": 9091, "authcallout": 9092, "wsproxy": 9093}
-CONFIG = Path("/etc/arvados/config.yml")
+PYTHON = "/opt/arvados-nats/bin/python"
+STAND_INS = {
+    "systemctl": '[ "$1" = daemon-reload ] || { shift 2; echo "$@" > /run/enabled; }',
+    "runuser": '[ "$1 $2 $3 $4" = "-u postgres -- psql" ] || exit 9; cat > /run/statements.sql',
+}
 
 
-def separate(place: Path) -> None:
+@dataclass(slots=True)
+class Walk:
+    """Where one walks, and what runs there."""
+
+    root: Path
+    place: Path
+    """Ours, for logs."""
+    sandbox: Sandbox
+    running: dict[str, Process] = field(default_factory=dict)
+
+    def inside(self, *words: str) -> list[str]:
+        """The command, for who is not in there."""
+        return list(words) if self.root == HERE else ["chroot", str(self.root), *words]
+
+    def path(self, name: str) -> Path:
+        """A file in there."""
+        return self.root / name.removeprefix("/")
+
+    def run(self, line: str) -> None:
+        """One line of the page, in a terminal where a person says yes."""
+        ours, theirs = pty.openpty()
+        os.write(ours, b"y\n")
+        done = subprocess.run(
+            self.inside("sh", "-ec", line), stdin=theirs, capture_output=True, text=True,
+            env={"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}, check=False, timeout=WITHIN,
+        )  # fmt: skip
+        os.close(ours)
+        os.close(theirs)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        if (statements := self.path("/run/statements.sql")).exists():
+            psql = [str(postgres_binaries.find() / "psql"), "-q", self.sandbox.database.dsn]
+            subprocess.run(psql, input=statements.read_bytes(), check=True, timeout=WITHIN)
+            statements.unlink()
+
+    async def start(self, *, but: str = "") -> None:
+        """The units that were enabled, each as it is written; all of them well."""
+        for name in self.path("/run/enabled").read_text().split():
+            if name != but:
+                words = [PYTHON, "/run/started_unit.py", f"{name}.service", str(CREDENTIALS)]
+                service = name.removeprefix("arvados-nats-")
+                self.running[service] = child.start(
+                    self.inside(*words, *map(str, FOLDERS)), log=self.place / f"{service}.log"
+                )
+        for service, port in PORTS.items():
+            await child.ready(self.running[service], _well(port), WITHIN)
+
+    async def deliver(self) -> None:
+        """What happens in Arvados is told to a socket."""
+        root = self.sandbox.cluster.root
+        async with v0.client("ws://127.0.0.1:8000/websocket", root.token) as client:
+            await client.subscribe()
+            made = await self.sandbox.cluster.project(owner=root)
+            await client.event_about(made.uuid, "create")
+
+
+def separate(root: Path, place: Path) -> None:
     """What is written below `LAYERED` goes to a folder of our own; the network is loopback."""
-    for path in LAYERED:
+    for path in LAYERED if root == HERE else ():
         upper, work = place / f"upper{path}", place / f"work{path}"
         upper.mkdir(parents=True)
         work.mkdir(parents=True)
         options = f"lowerdir={path},upperdir={upper},workdir={work}"
         subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, path], check=True)
+    for path in () if root == HERE else ("proc", "dev"):
+        subprocess.run(["mount", "--bind", f"/{path}", root / path], check=True)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         up = struct.pack("16sh", b"lo", 1)  # SIOCSIFFLAGS, IFF_UP
         fcntl.ioctl(any_socket, 0x8914, up)
@@ -63,31 +130,30 @@ def commands(page: str) -> list[list[str]]:
     return [block.strip().splitlines() for block in re.findall(r"```sh\n(.*?)```", way, re.DOTALL)]
 
 
-def stand_ins(sandbox: Sandbox, started: Path) -> None:
-    """What a shell cannot do here; each says so to nobody and does the same."""
-    os.makedirs("/opt/arvados-nats", exist_ok=True)
-    os.symlink(Path(sys.executable).parent, "/opt/arvados-nats/bin")
-    superuser = sandbox.database.dsn
-    psql = postgres_binaries.find() / "psql"
-    script = f'shift 5\nshift\nexec {psql} -v ON_ERROR_STOP=0 "{superuser}" "$@"\n'
-    shims = {
-        "systemctl": f'[ "$1" = daemon-reload ] || {{ shift 2; echo "$@" > {started}; }}\n',
-        "runuser": f'[ "$1 $2 $3 $4" = "-u postgres -- psql" ] || exit 9\n{script}',
-    }
-    for name, text in shims.items():
-        path = Path("/usr/local/bin") / name
+def arrange(walk: Walk, install: list[str]) -> None:
+    """Arvados' file, the installation, and what a shell cannot do here."""
+    for name, text in STAND_INS.items():
+        path = walk.path(f"/usr/local/bin/{name}")
         path.unlink(missing_ok=True)
-        path.write_text(f"#!/bin/sh\n{text}")
+        path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
+    shutil.copy(started_unit.__file__, walk.path("/run/started_unit.py"))
+    file = walk.path("/etc/arvados/config.yml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(config(walk.sandbox))
+    file.chmod(0o600)
+    if walk.root == HERE:
+        shutil.rmtree("/opt/arvados-nats", ignore_errors=True)
+        os.symlink(sys.prefix, "/opt/arvados-nats")
+        for line in install[1:]:
+            walk.run(line)
 
 
-def write_config(sandbox: Sandbox) -> None:
-    """Arvados' own file, of the sandbox' cluster."""
+def config(sandbox: Sandbox) -> str:
+    """Arvados' own config.yml, of the sandbox' cluster."""
     login = dsn.options(sandbox.database.dsn)
     host, _, port = login["host"].rpartition(":")
-    CONFIG.parent.mkdir(parents=True, exist_ok=True)
-    CONFIG.write_text(
-        f"""
+    return f"""
 Clusters:
   zzzzz:
     SystemRootToken: {sandbox.cluster.root.token}
@@ -104,34 +170,6 @@ Clusters:
       Controller: {{ExternalURL: "https://{sandbox.api_tls.host}"}}
       Websocket: {{ExternalURL: "wss://ws.example.com/websocket"}}
 """
-    )
-    CONFIG.chmod(0o600)
-
-
-def run(line: str) -> str:
-    """One line of the page, in a terminal where a person says yes."""
-    ours, theirs = pty.openpty()
-    os.write(ours, b"y\n")
-    path = f"/usr/local/bin:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["sh", "-ec", line], stdin=theirs, capture_output=True, text=True, timeout=WITHIN,
-        env={"PATH": path, "HOME": "/root", "LANG": "C.UTF-8"}, check=False,
-    )  # fmt: skip
-    os.close(ours)
-    os.close(theirs)
-    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-async def started(names: list[str], place: Path) -> dict[str, Process]:
-    """Units, each started as it is written; all of them well."""
-    processes = {}
-    for name in names:
-        service = name.removeprefix("arvados-nats-").removesuffix(".service")
-        processes[service] = launch(service, list(FOLDERS), CREDENTIALS, place / f"{service}.log")
-    for service, port in PORTS.items():
-        await child.ready(processes[service], _well(port), WITHIN)
-    return processes
 
 
 def _well(port: int) -> Callable[[], Awaitable[bool]]:
@@ -147,58 +185,50 @@ def _well(port: int) -> Callable[[], Awaitable[bool]]:
     return check
 
 
-async def deliver(sandbox: Sandbox) -> None:
-    """What happens in Arvados is told to a socket."""
-    url = "ws://127.0.0.1:8000/websocket"
-    root = sandbox.cluster.root
-    async with v0.client(url, root.token) as client:
-        await client.subscribe()
-        made = await sandbox.cluster.project(owner=root)
-        await client.event_about(made.uuid, "create")
-
-
-async def walk(page: str, place: Path) -> dict[str, float]:
-    """Both ways of the page; how long each took."""
-    took, marked = {}, place / "started"
+async def both_ways(page: str, root: Path, place: Path) -> dict[str, float]:
+    """Settings that `init` copies, then config.yml itself; how long each took."""
+    took = {}
     async with sandboxes.run() as sandbox:
-        stand_ins(sandbox, marked)
-        write_config(sandbox)
+        walk = Walk(root, place, sandbox)
         install, go, *_ = commands(page)
-        for line in install[1:]:
-            await asyncio.to_thread(run, line)
+        await asyncio.to_thread(arrange, walk, install)
         began = time.monotonic()
         for line in go:
-            await asyncio.to_thread(run, line.replace("arvados_production", sandbox.database.name))
-        processes = await started(marked.read_text().split(), place)
-        await deliver(sandbox)
-        took["three commands"] = time.monotonic() - began
+            await asyncio.to_thread(walk.run, line)
+        await walk.start()
+        took["three commands, until all are well"] = time.monotonic() - began
+        await walk.deliver()
+        took["until an event is delivered"] = time.monotonic() - began
         sandbox.advertise("wss://ws.example.com/websocket")
-        await asyncio.to_thread(run, "arvados-nats doctor")
+        await asyncio.to_thread(walk.run, "arvados-nats doctor")
         for service in PORTS:
-            await processes[service].stop(signal.SIGTERM, 15)
-        services = [name for name in marked.read_text().split() if "server" not in name]
-        _read_config_itself(page, services)
+            await walk.running[service].stop(signal.SIGTERM, 15)
+        _read_config_itself(page, walk)
         began = time.monotonic()
-        await started(services, place)
-        await deliver(sandbox)
-        await asyncio.to_thread(run, "arvados-nats doctor")
+        await walk.start(but="arvados-nats-server")
+        await walk.deliver()
+        await asyncio.to_thread(walk.run, "arvados-nats doctor")
         took["config.yml itself"] = time.monotonic() - began
+        for process in reversed(walk.running.values()):
+            await process.stop(signal.SIGTERM, 15)
     return took
 
 
-def _read_config_itself(page: str, services: list[str]) -> None:
+def _read_config_itself(page: str, walk: Walk) -> None:
     drop_in = re.search(r"```ini\n(.*?)```", page, re.DOTALL)
     assert drop_in is not None
-    for path in Path("/etc/arvados-nats/secrets").iterdir():
+    for path in walk.path("/etc/arvados-nats/secrets").iterdir():
         path.unlink()
-    for name in services:
-        folder = Path(f"/etc/systemd/system/{name}.service.d")
-        folder.mkdir()
+    for service in PORTS:
+        folder = walk.path(f"/etc/systemd/system/arvados-nats-{service}.service.d")
+        folder.mkdir(parents=True)
         (folder / "config.conf").write_text(drop_in[1])
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="arvados-nats-walk-") as made:
-        separate(Path(made))
         text = Path(sys.argv[1]).read_text(encoding="utf-8")
-        json.dump(asyncio.run(walk(text, Path(made))), sys.stdout)
+        where = Path(sys.argv[2]).resolve() if len(sys.argv) > 2 else HERE
+        separate(where, Path(made))
+        found = asyncio.run(both_ways(text, where, Path(made)))
+        json.dump({name: round(seconds, 1) for name, seconds in found.items()}, sys.stdout)

@@ -27,10 +27,11 @@ def _may_separate() -> bool:
 
 
 def test_three_commands_follow_the_installation() -> None:
-    """The page says so, and these are they."""
+    """The page says so, and these are they; the README says the same."""
     install, go, *_ = install_walk.commands(PAGE.read_text(encoding="utf-8"))
     assert install[0].startswith("make install PREFIX=")
     assert [line.split()[0] for line in go] == ["arvados-nats", "runuser", "systemctl"]
+    assert "\n".join(go) in (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.timeout(300)
@@ -43,4 +44,5 @@ async def test_the_page_can_be_walked() -> None:
         subprocess.run, walk, capture_output=True, text=True, check=False, cwd=PAGE.parents[1]
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert set(json.loads(done.stdout)) == {"three commands", "config.yml itself"}
+    print(done.stdout)  # noqa: T201 (how long it took, shown by -s)
+    assert "until an event is delivered" in json.loads(done.stdout)

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 import secrets
 import shutil
 import signal
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -32,9 +30,9 @@ from arvados_nats.service import keys
 from sandbox.sandbox import MANAGEMENT_TOKEN, Sandbox
 from sandbox.servers import child, ports
 from sandbox.servers.child import Process
+from tests.support import started_unit
 
 SERVICES = ("publishers", "authcallout", "wsproxy")
-_NOBODY = 65534
 _START_SECONDS = 60.0
 
 
@@ -83,8 +81,10 @@ class Machine:
 
     def launch(self, service: str) -> None:
         """Start a unit."""
+        name = f"arvados-nats-{service}.service"
+        program, environment = started_unit.command(name, [self.units], self.credentials)
         log = self.place / f"{service}.log"
-        self.running[service] = launch(service, [self.units], self.credentials, log)
+        self.running[service] = child.start(program, log=log, environment=environment)
 
     async def stop(self, service: str) -> None:
         """End a unit."""
@@ -105,39 +105,6 @@ class Machine:
         words = ["doctor", "--units", str(self.units), "--credentials", str(self.credentials)]
         config = () if "--arvados-config" in more else ("--arvados-config", "/nonexistent")
         return await asyncio.to_thread(CliRunner().invoke, main, [*words, *config, *more])
-
-
-def launch(service: str, units: list[Path], credentials: Path, log: Path) -> Process:
-    """Start a unit as systemd would: as a user without a home, who sees what it is shown."""
-    name = f"arvados-nats-{service}.service"
-    unit = unit_files.find(name, units)
-    assert unit is not None, f"there is no {name}"
-    shown = credentials / name
-    shutil.rmtree(shown, ignore_errors=True)
-    shown.mkdir(parents=True)
-    environment = dict(unit_files.with_credentials(unit, shown))
-    environment |= {"CREDENTIALS_DIRECTORY": str(shown), "HOME": "/", "PATH": "/usr/bin:/bin"}
-    program = [word.replace("${CREDENTIALS_DIRECTORY}", str(shown)) for word in unit.program]
-    own = [shown, *shown.iterdir()]
-    if unit.state:
-        own.append(Path("/var/lib") / unit.state)
-        own[-1].mkdir(parents=True, exist_ok=True)
-    if unit.dynamic_user and (prefix := _as_nobody(program[0])):
-        program = [*prefix, *program]
-        for path in own:
-            os.chown(path, _NOBODY, _NOBODY)
-    return child.start(program, log=log, environment=environment)
-
-
-@functools.cache
-def _as_nobody(program: str) -> tuple[str, ...]:
-    """What runs a program as nobody special; nothing where that one may not enter our folders."""
-    if os.getuid() != 0:
-        return ()
-    ids = f"--reuid={_NOBODY} --regid={_NOBODY} --clear-groups --pdeathsig TERM"
-    prefix = ("/usr/bin/setpriv", *ids.split())
-    done = subprocess.run([*prefix, program, "--version"], capture_output=True, check=False)
-    return prefix if done.returncode == 0 else ()
 
 
 @contextlib.asynccontextmanager
