@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import textwrap
 from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from arvados_nats.cli import main
 from arvados_nats.nats import server_config
@@ -149,6 +151,25 @@ def test_commands_that_a_page_names_exist(page: str) -> None:
         words = line.split()
         if words[0] in groups:
             assert any(_resolves(words[:length]) for length in (1, 2)), line
+
+
+def test_prometheus_is_told_of_every_service() -> None:
+    """At the addresses of the units, and of a rule file that the packages bring."""
+    page = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
+    block = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    told = yaml.safe_load(textwrap.dedent(block[1]))
+    (scraped,) = told["scrape_configs"]
+    listening = {
+        entry.removeprefix("ARVADOS_NATS_OPS_LISTEN=")
+        for unit in SERVICES
+        if unit.stem != "arvados-nats-system-logs"  # on machines of their own
+        for entry in values(unit, "Environment")
+        if entry.startswith("ARVADOS_NATS_OPS_LISTEN=")
+    }
+    assert set(scraped["static_configs"][0]["targets"]) == listening
+    packaged = (ROOT / "packaging" / "nfpm.yaml").read_text(encoding="utf-8")
+    assert all(f"dst: {path}}}" in packaged for path in told["rule_files"])
 
 
 def test_the_nginx_site_hands_on_what_sockets_need() -> None:
