@@ -53,16 +53,23 @@ class Site:
 
     async def helm(self, command: str, *arguments: str | Path) -> str:
         """All that Helm says, with hooks run meanwhile; `RefusedByHelm` when it fails."""
+        return await self.run(self.program, command, *arguments, "--namespace", self.namespace)
+
+    async def run(
+        self, *words: str | Path, path: str = os.defpath, folder: Path | None = None
+    ) -> str:
+        """The same of any program."""
         # Helm 4 looks for plugins and caches below these.
         home = self.kubernetes.kubeconfig.parent
         environment = {
-            "PATH": os.defpath,
+            "PATH": path,
             "HOME": str(home),
             "KUBECONFIG": str(self.kubernetes.kubeconfig),
+            "LANG": "C.UTF-8",
         }
         process = await asyncio.create_subprocess_exec(
-            self.program, command, *arguments, "--namespace", self.namespace,
-            env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            *words, env=environment, cwd=folder,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         async with _beside(self._run_hooks()):
             said, _ = await process.communicate()
@@ -84,10 +91,12 @@ class Site:
         found: dict[str, str] = secret["data"]
         return found
 
-    async def hook_cluster(self) -> keys_cluster.KubernetesApi:
+    async def hook_cluster(
+        self, account: str = "r-arvados-nats-keys"
+    ) -> keys_cluster.KubernetesApi:
         """What the key hook's pod knows of the cluster, and whom it is taken for."""
         made = await self.kubernetes.make(
-            f"{self.core}/serviceaccounts/r-arvados-nats-keys/token",
+            f"{self.core}/serviceaccounts/{account}/token",
             {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}},
         )
         authority = str(self.kubernetes.authority)
@@ -106,7 +115,7 @@ class Site:
         command: list[str] = pod["spec"]["containers"][0]["args"]
         self.hooks.append(command)
         if command[:3] == ["keys", "ensure", "--secret"]:
-            cluster = await self.hook_cluster()
+            cluster = await self.hook_cluster(pod["spec"]["serviceAccountName"])
             await asyncio.to_thread(keys_cluster.ensure, cluster, command[3])
         path = f"{self.core}/pods/{pod['metadata']['name']}/status"
         await self.kubernetes.call("PATCH", path, {"status": {"phase": "Succeeded"}}, _PATCH)
@@ -127,7 +136,7 @@ async def _beside(work: Awaitable[None]) -> AsyncIterator[None]:
 
 
 async def prepare(kubernetes: Kubernetes, namespace: str) -> None:
-    """The namespace, its Secrets, and volumes for three NATS servers."""
+    """The namespace, its Secrets, and volumes."""
     labels = {f"{_SECURITY}{mode}": "restricted" for mode in ("enforce", "warn")}
     await kubernetes.make("/api/v1/namespaces", {"metadata": {"name": namespace, "labels": labels}})
     for name, told in (
@@ -136,6 +145,11 @@ async def prepare(kubernetes: Kubernetes, namespace: str) -> None:
     ):
         secret = {"metadata": {"name": name}, "stringData": told}
         await kubernetes.make(f"/api/v1/namespaces/{namespace}/secrets", secret)
+    await volumes(kubernetes, namespace)
+
+
+async def volumes(kubernetes: Kubernetes, namespace: str) -> None:
+    """Room for three NATS servers."""
     for number in range(3):
         volume = {
             "metadata": {"name": f"{namespace}-{number}"},

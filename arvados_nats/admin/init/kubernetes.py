@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What the chart needs of a site, as files: values and the Secrets that they name. Pure."""
+"""What the chart needs of a site, as files: values and the Secrets that they name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from arvados_nats.postgres import arvados_tables
 
 FOLDER = Path("arvados-nats")
 NAMESPACE = "arvados-nats"
-_CLUSTER, _DATABASE = "arvados-cluster", "arvados-postgresql"
+_CLUSTER, _DATABASE, _AUTHORITY = "arvados-cluster", "arvados-postgresql", "arvados-ca"
+_CA_FILE = "ARVADOS_NATS_ARVADOS_CA_FILE"
 _SETTINGS = {
     "ARVADOS_NATS_ROLE_GROUPS_VISIBLE_TO_ALL": ("publishers", "roleGroupsVisibleToAll"),
     "ARVADOS_NATS_SEND_TIMEOUT": ("wsproxy", "sendTimeout"),
@@ -29,15 +30,17 @@ _SETTINGS = {
 def files(
     answers: Answers, folder: Path, cluster: str, namespace: str, host: str | None
 ) -> Iterator[File]:
-    """Values for `helm install -f`, Secrets for `kubectl apply -f`, and the role's SQL."""
+    """Values for `helm install -f`, what `kubectl apply -f` makes first, and the role's SQL."""
     sql = machine.role_sql(arvados_tables.ROLE, answers.password)
     yield File(folder / "role.sql", sql, 0o600, (answers.password,))
     tokens = (answers.log_token, answers.management_token)
-    secrets = [
+    objects: list[dict[str, Any]] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
         _secret(_CLUSTER, namespace, SystemRootToken=tokens[0], ManagementToken=tokens[1]),
         _secret(_DATABASE, namespace, dsn=answers.dsn),
+        *_authority(answers, namespace),
     ]
-    text = yaml.safe_dump_all(secrets, sort_keys=False, width=1000)
+    text = yaml.safe_dump_all(objects, sort_keys=False, width=1000)
     yield File(folder / "secrets.yaml", text, 0o600, (*tokens, answers.dsn))
     values = yaml.safe_dump(_values(answers, cluster, host), sort_keys=False)
     yield File(folder / "values.yaml", values)
@@ -48,8 +51,8 @@ def dsn(folder: Path) -> str:
     path = folder / "secrets.yaml"
     if not path.exists():
         return ""
-    found = {each["metadata"]["name"]: each for each in yaml.safe_load_all(path.read_text())}
-    return str(found.get(_DATABASE, {}).get("stringData", {}).get("dsn", ""))
+    told = (each.get("stringData", {}) for each in yaml.safe_load_all(path.read_text()))
+    return "".join(str(entries["dsn"]) for entries in told if "dsn" in entries)
 
 
 def _secret(name: str, namespace: str, **entries: str) -> dict[str, Any]:
@@ -60,6 +63,17 @@ def _secret(name: str, namespace: str, **entries: str) -> dict[str, Any]:
         "type": "Opaque",
         "stringData": entries,
     }
+
+
+def _authority(answers: Answers, namespace: str) -> Iterator[dict[str, Any]]:
+    """Who signed Arvados' certificate, where that is a private one."""
+    if path := answers.more.get(_CA_FILE):
+        yield {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": _AUTHORITY, "namespace": namespace},
+            "data": {"ca-certificates.crt": Path(path).read_text(encoding="utf-8")},
+        }
 
 
 def _values(answers: Answers, cluster: str, host: str | None) -> dict[str, Any]:
@@ -75,6 +89,8 @@ def _values(answers: Answers, cluster: str, host: str | None) -> dict[str, Any]:
     }
     if "ARVADOS_API_HOST_INSECURE" in answers.more:
         values["arvados"]["insecureSkipVerify"] = True
+    if _CA_FILE in answers.more:
+        values["arvados"]["caBundle"] = {"existingConfigMap": _AUTHORITY}
     if host:
         values["wsproxy"]["externalURL"] = f"wss://{host}/websocket"
     for variable, (component, name) in _SETTINGS.items():
@@ -88,10 +104,8 @@ def following(answers: Answers, folder: Path, namespace: str) -> str:
     return "\n".join(
         (
             "Next:",
-            f"  psql -d {answers.database} < {folder}/role.sql  # as the tables' owner",
-            f"  kubectl create namespace {namespace}",
-            f"  kubectl apply -f {folder}/secrets.yaml",
-            f"  helm install arvados-nats helm/arvados-nats -n {namespace} -f {folder}/values.yaml"
-            " --wait --timeout 10m",
+            f"  psql -d {answers.database} < {folder}/role.sql  # as PostgreSQL's superuser",
+            f"  kubectl apply -f {folder}/secrets.yaml && helm install arvados-nats"
+            f" helm/arvados-nats -n {namespace} -f {folder}/values.yaml --wait --timeout 10m",
         )
     )

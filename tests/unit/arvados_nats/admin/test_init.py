@@ -186,13 +186,28 @@ def test_the_chart_gets_values_that_it_has(tmp_path: Path) -> None:
             assert name in schema[part]["properties"]["settings"]["properties"]
     assert values["arvados"]["clusterID"] == "xurid"
     assert values["wsproxy"]["externalURL"] == "wss://ws2.example.org/websocket"
-    secrets = {
-        each["metadata"]["name"]: each["stringData"]
-        for each in yaml.safe_load_all((folder / "secrets.yaml").read_text())
-    }
+    space, *made = yaml.safe_load_all((folder / "secrets.yaml").read_text())
+    assert {each["metadata"]["namespace"] for each in made} == {space["metadata"]["name"]}
+    secrets = {each["metadata"]["name"]: each["stringData"] for each in made}
     assert set(secrets) == {values[part]["existingSecret"] for part in ("arvados", "postgresql")}
     assert dsn.options(secrets["arvados-postgresql"]["dsn"])["user"] == "arvados_nats"
     assert stat.S_IMODE((folder / "secrets.yaml").stat().st_mode) == 0o600
     before = (folder / "secrets.yaml").read_text()
     run(tmp_path, "--yes", "--kubernetes", "--host", "ws2.example.org")
     assert (folder / "secrets.yaml").read_text() == before
+
+
+def test_a_private_authority_is_known_to_the_chart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a ConfigMap, under the key that the chart mounts."""
+    monkeypatch.setenv("ARVADOS_NATS_ARVADOS_CA_FILE", str(tmp_path / "ca.pem"))
+    (tmp_path / "ca.pem").write_text("CERTIFICATE\n")
+    assert run(tmp_path, "--yes", "--kubernetes").exit_code == 0
+    found = yaml.safe_load_all((tmp_path / "etc" / "secrets.yaml").read_text())
+    (bundle,) = (each for each in found if each["kind"] == "ConfigMap")
+    known = yaml.safe_load((CHART / "values.yaml").read_text())["arvados"]["caBundle"]
+    assert bundle["data"] == {known["key"]: "CERTIFICATE\n"}
+    values = yaml.safe_load((tmp_path / "etc" / "values.yaml").read_text())
+    told = values["arvados"]["caBundle"]["existingConfigMap"]
+    assert told == bundle["metadata"]["name"]
