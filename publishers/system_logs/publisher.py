@@ -92,9 +92,10 @@ class Sender:
         )
         self._attempts.succeeded()
         self._stored = last.headers.get(_CURSOR, "") if last else ""
-        if self._places.is_new:
-            known = self._stored if is_of_a_journal(self._stored) else ""
-            self._places.save(Place(self._places.place.source, known))
+        place = self._places.place
+        known = place.cursor or (self._stored if is_of_a_journal(self._stored) else "")
+        if self._places.is_new or known != place.cursor:
+            self._places.save(Place(place.source, known))
 
     async def _read(self, source: Source, queue: asyncio.Queue[Outgoing | None]) -> None:
         async for cursor, line in source.lines(self._places.place.cursor):

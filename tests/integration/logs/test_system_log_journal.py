@@ -15,6 +15,7 @@ import pytest
 from arvados_nats.service.ops import Health
 from publishers.system_logs import metrics
 from publishers.system_logs.journal import Journal
+from publishers.system_logs.place import Place, PlaceFile
 from sandbox.servers.nats_server import NatsServer
 from tests.support.fronts.scripted_journal import ScriptedJournal
 from tests.support.worlds.system_logs import World, open_world, said
@@ -83,6 +84,19 @@ async def test_a_cursor_that_is_refused(world: World, journal: ScriptedJournal) 
         await world.until_said("1", "2", "3")
     assert metrics.CURSOR_LOST._value.get() == before + 1
     assert "--cursor" not in journal.starts[-1] and "--boot" not in journal.starts[-1]
+
+
+async def test_a_place_that_was_not_kept_in_time(world: World, journal: ScriptedJournal) -> None:
+    """Ended between the first record's way into the stream and its place on disk: reading goes on
+    behind it, also if the machine has been started anew since."""
+    journal.write("1", "2")
+    async with world.sending():
+        await world.until_said("1", "2")
+    PlaceFile(world.settings().system_log_state).save(Place("pipe"))
+    journal.write("3")
+    async with world.sending():
+        await world.until_said("1", "2", "3")
+    assert journal.starts[-1].endswith("--cursor=s=0f;i=2")
 
 
 async def test_lines_that_are_no_records(world: World, journal: ScriptedJournal) -> None:
