@@ -102,7 +102,6 @@ class Stream:
         self._token = token
         self._options = options
         self._handles: dict[str, SubscriptionHandle] = {}
-        self._established: set[str] = set()
         self._timers: set[asyncio.Task[None]] = set()
         self._count = 0
         self._line: ClientConnection | None = None
@@ -261,8 +260,9 @@ class Stream:
             return
         self._line = line
         self._greeted = self._stood = True
-        self._established.clear()
         self._tell(Connected(hello))
+        for handle in self._handles.values():
+            handle.established = False
         for handle in tuple(self._handles.values()):
             await self._subscribe(line, handle)
 
@@ -272,8 +272,10 @@ class Stream:
             if handle is not None:
                 await self._hand_over(handle, message)
             return
+        # What comes before `subscribed` is of others, such as a former one to the same log.
         for handle in tuple(self._handles.values()):
-            await self._hand_over(handle, message)
+            if handle.established:
+                await self._hand_over(handle, message)
 
     async def _hand_over(self, handle: SubscriptionHandle, message: ServerMessage) -> None:
         subscription = handle.subscription
@@ -283,8 +285,8 @@ class Stream:
         await handle.put(fresh)
         match message:
             case Subscribed():
-                self._established.add(handle.id)
-            case Error(temporary=True) if handle.id not in self._established:
+                handle.established = True
+            case Error(temporary=True) if not handle.established:
                 line = self._line
                 self._later(_AGAIN_SECONDS, lambda: self._again(line, handle))
         over = _over(message)

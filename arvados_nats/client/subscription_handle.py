@@ -29,6 +29,8 @@ class SubscriptionHandle:
     ) -> None:
         self.id = id
         self.subscription = subscription
+        self.established = False
+        """The server has said so on the present connection."""
         self._drop = drop
         self._queue: asyncio.Queue[ServerMessage | None] = asyncio.Queue(_WAITING_MESSAGES)
         self._end: BaseException | None = None

@@ -29,6 +29,9 @@ from arvados_nats.protocol_v1.messages import (
 )
 from arvados_nats.protocol_v1.requests import EventsTarget, From, LogTarget, ObjectTarget
 
+_ANEW = (-1, 0)
+"""The place of a file that goes on at the first byte of an epoch that is not known yet."""
+
 
 @dataclass(slots=True)
 class LogSubscription:
@@ -48,10 +51,13 @@ class LogSubscription:
     ended: bool = False
     _container_ended: bool = False
     first: str | None = None
+    _tailed: str | None = None
+    """The container of whose files only the server knows where they begin."""
 
     def __post_init__(self) -> None:
         if "-dz642-" in self.uuid:
             self.container = self.uuid
+            self._tailed = self.uuid if self.tail is not None else None
 
     def request(self) -> LogTarget:
         """The target to subscribe to now."""
@@ -88,6 +94,8 @@ class LogSubscription:
             return None  # told again on resuming
         if self.container is not None and not self._container_ended:
             self.former[self.container] = self.places
+        if self.container is None and self.tail is not None:
+            self._tailed = attempt.container
         self.container, self.places, self._container_ended = attempt.container, {}, False
         return attempt
 
@@ -98,22 +106,22 @@ class LogSubscription:
         places = self._places_of(gap.container)
         if not gap.file:
             self.former.pop(gap.container or "", None)
-        elif places is not None and isinstance(gap.to, int):
-            places[gap.file] = (gap.epoch or 0, gap.to)
+        elif places is not None:
+            places[gap.file] = (gap.epoch or 0, gap.to) if isinstance(gap.to, int) else _ANEW
 
     def _take_log(self, log: Log) -> Log | None:
         places = self._places_of(log.container)
         if places is None or not self._wants(log.file):
             return None
-        epoch, offset = places.get(log.file, (log.epoch, log.offset))
-        if log.epoch < epoch:
-            return None
-        if log.epoch == epoch:
-            if not log.offset <= offset < log.next:
-                return None
-            if offset > log.offset:
-                rest = log.data[offset - log.offset :]
-                log = Log.of(log.container, log.file, log.epoch, offset, rest)
+        begins = log.offset if log.container == self._tailed else 0
+        epoch, offset = places.get(log.file, (log.epoch, begins))
+        if log.epoch > epoch:
+            offset = 0  # a file that began anew is shown from its first byte
+        if log.epoch < epoch or not log.offset <= offset < log.next:
+            return None  # for another subscription to the same file, which is elsewhere
+        if offset > log.offset:
+            rest = log.data[offset - log.offset :]
+            log = Log.of(log.container, log.file, log.epoch, offset, rest)
         places[log.file] = (log.epoch, log.next)
         return log
 
@@ -134,7 +142,7 @@ class LogSubscription:
 
 
 def _from(places: Mapping[str, tuple[int, int]]) -> dict[str, From]:
-    return {file: From(offset, epoch) for file, (epoch, offset) in places.items()}
+    return {file: From(offset, epoch) for file, (epoch, offset) in places.items() if epoch >= 0}
 
 
 @dataclass(slots=True)

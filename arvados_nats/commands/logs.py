@@ -99,7 +99,7 @@ class Show:
             self._done = True
 
     def _take_own(self, message: ServerMessage) -> None:
-        if self._is_last(message):
+        if isinstance(message, CaughtUp | End):
             self._over_at = time.monotonic() + _MORE_SECONDS
         elif not (self._live and isinstance(message, Log)):
             self._over_at = None
@@ -138,12 +138,6 @@ class Show:
             and isinstance(message.container, str)
             and message.container != self._wanted.only
         )
-
-    def _is_last(self, message: ServerMessage) -> bool:
-        """Whether this may be the last of what there is; a request may have no container."""
-        if isinstance(message, Subscribed):
-            return "-xvhdp-" in self._wanted.uuid
-        return isinstance(message, CaughtUp | End)
 
     def _begin_attempt(self, attempt: Attempt) -> None:
         self._printer.begin(attempt.container)

@@ -4,11 +4,11 @@
 """What the server of protocol v1 says, subprotocol `arvados.events.v1.json`.
 
 Pure; spoken by `wsproxy`, understood by `terminal`. One JSON object per frame, with one key that
-names its type; what is not known is ignored, since a server may be newer than its client. Messages
-of logs and states (`log`, `object`, `end` of a file or container) carry no subscription id, and
-none has a number of the connection, so that one encoded frame serves all; events are encoded once
-for each id that subscriptions have. What a client says is in `requests_v1`. docs/asyncapi.yaml
-describes the same types; a test holds the two equal.
+names its type; what is not known is ignored, since a server may be newer than its client. Bytes and
+states (`log`, `object`) carry no subscription id, and none has a number of the connection, so that
+one encoded frame serves all; events are encoded once for each id that subscriptions have. What a
+client says is in `requests_v1`. docs/asyncapi.yaml describes the same types; a test holds the two
+equal.
 """
 
 from __future__ import annotations
@@ -197,9 +197,11 @@ class Attempts(Struct, frozen=True):
 class End(Struct, frozen=True):
     """No more bytes will come: of a file; of a container, after all its files; of a request.
 
-    `confirmed`: the saved log has exactly these bytes.
+    `id`: of the subscription that has had them all. `confirmed`: the saved log has exactly these
+    bytes.
     """
 
+    id: str | UnsetType = UNSET
     container: str | UnsetType = UNSET
     request: str | UnsetType = UNSET
     file: str | UnsetType = UNSET

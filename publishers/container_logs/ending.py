@@ -28,6 +28,11 @@ def is_settled(container: Container, sizes: Mapping[str, int], *, patience_over:
     return patience_over or sum(sizes.values()) == container.saved_bytes
 
 
+def is_missing(container: Container, sizes: Mapping[str, int]) -> bool:
+    """Whether a log was saved of which nothing is listed: it is not known then what is in it."""
+    return container.log is not None and not sizes and container.saved_bytes != 0
+
+
 def marker(
     container: Container, files: Iterable[LogFile], sizes: Mapping[str, int]
 ) -> ContainerEnd:

@@ -217,7 +217,11 @@ class LogTailer:
 
     async def _saved_sizes(self) -> dict[str, int]:
         never_ran = not self.container.started and self.container.log is None
-        return {} if never_ran else await self._around.source.sizes(self.container)
+        sizes = {} if never_ran else await self._around.source.sizes(self.container)
+        if ending.is_missing(self.container, sizes):
+            if self._since_end() < self._around.pace.give_up:
+                raise Unavailable("Arvados lists no file of a log that was saved")
+        return sizes
 
     async def _complete(self, file: LogFile, size: int, *, settled: bool) -> bool:
         """Carry over all that the saved log has of a file; whether nothing is missing."""
@@ -240,7 +244,8 @@ class LogTailer:
         for name in await self._writer.files():
             await self._copy.file(name)
         end = ending.marker(self.container, self._copy.files.values(), sizes)
-        await self._writer.end(end)
+        if end.files or not ending.is_missing(self.container, sizes):
+            await self._writer.end(end)  # else readers ask Arvados, each with their own token
         log_metrics.ENDS.inc()
         log_metrics.UNCONFIRMED.inc(sum(not file.confirmed for file in end.files.values()))
         return end

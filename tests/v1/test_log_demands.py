@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import httpx
@@ -24,6 +25,7 @@ from arvados_nats.protocol_v1.messages import SUBPROTOCOL
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
+from tests.support.clients import v1, wamp
 from tests.support.clients.v1 import WITHIN, Client
 from tests.support.worlds import site as sites
 from tests.support.worlds.site import Site
@@ -169,10 +171,58 @@ async def test_a_finished_job_ends_once(
             await client.silence(0.2)
             assert client.logs.content(container.uuid, "stderr.txt") == b"failed\n"
             assert [end for end in client.of("end") if "request" in end] == [
-                {"request": request.uuid, "state": "Final"}
+                {"id": "a", "request": request.uuid, "state": "Final"}
             ]
             ends = [end for end in client.of("end") if "exit_code" in end]
             assert [end["exit_code"] for end in ends] == [1 if how == "failed" else None]
+
+
+Told = list[tuple[str, dict[str, Any]]]
+Read = Callable[[Site, str, Actor], Coroutine[Any, Any, Told]]
+
+
+async def _by_socket(site: Site, uuid: str, who: Actor) -> Told:
+    async with v1.connected(site.websocket_url.removesuffix("/websocket"), who) as client:
+        await client.subscribe("a", log={"uuid": uuid})
+        await client.until("end", request=uuid)
+        return client.seen
+
+
+async def _by_sse(site: Site, uuid: str, who: Actor) -> Told:
+    async with opened(site, uuid, who) as events:
+        await events.until("end", request=uuid)
+        await events.rest()
+        return events.seen
+
+
+async def _by_wamp(site: Site, uuid: str, who: Actor) -> Told:
+    async with wamp.connected(site.websocket_url.removesuffix("/websocket"), who) as client:
+        await client.subscribe(f"arvados.log.{uuid}")
+        await client.told("end", request=uuid)
+        return [one for message in client.seen if message[0] == 36 for one in message[5].items()]
+
+
+@pytest.mark.parametrize("read", [_by_socket, _by_sse, _by_wamp])
+async def test_the_last_words_come_at_every_door(
+    site: Site, cluster: Cluster, alice: Actor, read: Read
+) -> None:
+    """Who comes before them, between them and the end, while the log is handed over to Keep, and
+    after that: every byte once, and one end, confirmed."""
+    request, container = await _running(cluster, alice)
+    readings: list[asyncio.Task[Told]] = []
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(9):
+            if number == 2:
+                await cluster.write_log(container, "stdout.txt", b"last words")
+            if number == 4:
+                await cluster.finish(container)
+            readings.append(tasks.create_task(read(site, request.uuid, alice)))
+            await asyncio.sleep(0.05)
+    for told in (reading.result() for reading in readings):
+        assert "".join(body["text"] for key, body in told if key == "log") == "last words"
+        assert not {"gap", "error"} & {key for key, _ in told}
+        ends = [body for key, body in told if key == "end" and "exit_code" in body]
+        assert [end["confirmed"] for end in ends] == [True]
 
 
 async def test_none_yet_and_empty_are_told_apart(
@@ -196,6 +246,22 @@ async def test_none_yet_and_empty_are_told_apart(
     async with opened(site, queued.uuid, alice) as events:
         await events.until("caught_up")
         assert [key for key, _ in events.seen] == ["subscribed", "attempt", "caught_up"]
+
+
+async def test_a_draft_is_told_to_have_no_log_yet(
+    connect: Connect, cluster: Cluster, alice: Actor
+) -> None:
+    """Who does not follow need not guess by the clock; what it will have is new, and all of it
+    comes to who asked for the last lines."""
+    draft = await cluster.container_request("job", owner=alice, state="Uncommitted", priority=0)
+    async with connect(alice) as client:
+        await client.subscribe("a", log={"uuid": draft.uuid, "tail": 1})
+        await client.until("caught_up", id="a")
+        assert not client.of("attempt")
+        await cluster.update(draft, {"state": "Committed", "priority": 500}, alice)
+        container = await cluster.run(draft)
+        await cluster.write_log(container, "stdout.txt", b"one\ntwo\n")
+        await client.until_content(container.uuid, "stdout.txt", b"one\ntwo\n")
 
 
 async def test_retries_whose_logs_are_shorter_and_longer(
@@ -286,6 +352,7 @@ async def test_thousand_viewers_cost_arvados_nothing_more(
         limit = 50
         await first.subscribe("a", log={"uuid": request.uuid})
         await first.until_content(container.uuid, "stdout.txt", b"line\n")
+        await first.until_true(lambda: bool(first.of("caught_up")))
         before = site.backend.faults.count("GET /arvados/v1/container")
 
         async def many() -> None:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 
+from arvados_nats.client import stream
+from arvados_nats.client.subscription_handle import SubscriptionHandle
+from arvados_nats.protocol_v1.messages import Attempt, Log
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
@@ -130,6 +133,32 @@ async def test_a_retry_does_not_wait_for_the_end_of_the_former_attempt(
         await cluster.finish(second)
         await client.until("end", request=request.uuid)
         assert [body["n"] for body in client.of("attempt")] == [1, 2]
+
+
+async def test_a_log_that_is_over_is_read_again_and_again_on_one_connection(
+    cluster: Cluster, alice: Actor, site: Site
+) -> None:
+    """As `logs --attempt` does: what the former reading is still told ends no other, nor does one
+    beside it that has less to read."""
+    request, container = await _running(cluster, alice)
+    content = b"".join(b"line %d\n" % n for n in range(20_000))
+    await cluster.write_log(container, "stdout.txt", content)
+    await cluster.finish(container)
+    url = f"{site.websocket_url.removesuffix('/websocket')}/v1/stream"
+    async with stream.connect(url, lambda: alice.token) as events:
+        for _ in range(20):
+            former = await events.log(request.uuid, tail=0)
+            async for message in former:
+                if isinstance(message, Attempt):
+                    break
+            await former.close()
+            assert await _read(await events.log(request.uuid)) == content
+        beside = [await events.log(uuid) for uuid in (request.uuid, container.uuid, request.uuid)]
+        assert await asyncio.gather(*map(_read, beside)) == [content] * 3
+
+
+async def _read(reading: SubscriptionHandle) -> bytes:
+    return b"".join([message.data async for message in reading if isinstance(message, Log)])
 
 
 async def test_resuming_between_two_attempts(

@@ -64,6 +64,8 @@ export interface GapMessage {
 
 /** The end of a file, of a container (after all its files), or of a request. */
 export interface EndMessage {
+  /** Of the subscription. */
+  id?: string;
   container?: string;
   request?: string;
   file?: string;

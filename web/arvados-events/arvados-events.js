@@ -18,6 +18,8 @@ const AUTH_TIMEOUT = 4502;
 const FIRST_DELAY_MS = 500;
 const MAX_DELAY_MS = 30_000;
 const SILENCE_FACTOR = 2.5;
+/** The place of a file that goes on at the first byte of an epoch that is not known yet. */
+const ANEW = { epoch: -1, offset: 0 };
 
 /** A random time, so that clients that lost one server do not come back in the same second. */
 function backoff(attempt) {
@@ -40,6 +42,11 @@ function cutFront(log, next) {
   return { ...log, offset: next, text: undefined, base64: undefined, bytes: rest };
 }
 
+/** file -> place, of those that the server can be asked for. */
+function placesIn(places) {
+  return Object.fromEntries([...places].filter(([, { epoch }]) => epoch >= 0));
+}
+
 /** One subscription. Subclasses say how to begin, how to resume, and which frames are theirs. */
 class Subscription {
   constructor(connection, id, handlers) {
@@ -47,6 +54,8 @@ class Subscription {
     this.id = id;
     this.handlers = handlers;
     this.live = false;
+    /** The server has said so on the present connection; what comes before is of others. */
+    this.subscribed = false;
   }
 
   /** Ends the subscription; no handler is called afterwards. */
@@ -63,6 +72,7 @@ class Subscription {
 
   /** A frame that names this subscription. */
   named(type, body) {
+    if (type === "subscribed") this.subscribed = true;
     if (type === "caught_up") this.live = true;
     this.tell(type === "caught_up" ? "caughtup" : type, body);
     if (type === "revoked" || (type === "error" && !body.temporary)) this.connection.drop(this);
@@ -77,6 +87,8 @@ class LogSubscription extends Subscription {
     this.options = options;
     this.container = uuid.includes("-dz642-") ? uuid : (options.container ?? null);
     this.containerEnded = false;
+    /** The container of whose files only the server knows where they begin. */
+    this.tailed = options.tail === undefined ? null : this.container;
     /** file -> {epoch, offset}: where the next byte is to come from. */
     this.places = new Map();
     /** container -> such places, of earlier attempts whose end has not come. */
@@ -91,12 +103,13 @@ class LogSubscription extends Subscription {
     const { tail, from, container, ...log } = { ...this.options, uuid: this.uuid };
     // Files that were not seen yet would otherwise begin at their first byte.
     if (tail !== undefined && !this.caughtUp) log.tail = tail;
-    if (this.places.size) log.from = Object.fromEntries(this.places);
+    const known = placesIn(this.places);
+    if (Object.keys(known).length) log.from = known;
     else if (from) log.from = from;
     if (this.container && this.container !== this.uuid) log.container = this.container;
     if (this.former.size) {
       log.former = {};
-      for (const [container, places] of this.former) log.former[container] = Object.fromEntries(places);
+      for (const [container, places] of this.former) log.former[container] = placesIn(places);
     }
     return { log };
   }
@@ -106,11 +119,13 @@ class LogSubscription extends Subscription {
   }
 
   named(type, body) {
+    if (type === "end") return this.ended(body);
     if (type === "caught_up") this.caughtUp = true;
     if (type === "attempt") this.begin(body.container);
     if (type === "gap" && body.file === undefined) this.former.delete(body.container);
-    else if (type === "gap" && body.to != null) {
-      this.placesOf(body.container)?.set(body.file, { epoch: body.epoch, offset: body.to });
+    else if (type === "gap") {
+      const place = body.to == null ? ANEW : { epoch: body.epoch, offset: body.to };
+      this.placesOf(body.container)?.set(body.file, place);
     }
     super.named(type, body);
   }
@@ -118,6 +133,7 @@ class LogSubscription extends Subscription {
   begin(container) {
     if (container === this.container) return;
     if (this.container && !this.containerEnded) this.former.set(this.container, this.places);
+    if (!this.container && this.options.tail !== undefined && !this.caughtUp) this.tailed = container;
     // Where to begin was said of the first one only.
     if (this.container) this.options = { ...this.options, from: undefined };
     this.container = container;
@@ -130,12 +146,20 @@ class LogSubscription extends Subscription {
     if (type !== "log") return;
     const places = this.placesOf(body.container);
     if (!places || (this.options.files && !this.options.files.includes(body.file))) return;
-    const place = places.get(body.file);
-    if (place && body.epoch < place.epoch) return;
-    const fresh = place && place.epoch === body.epoch ? cutFront(body, place.offset) : body;
+    const { epoch, offset } = places.get(body.file) ?? this.beginning(body);
+    if (body.epoch < epoch) return;
+    // A file that began anew is shown from its first byte.
+    const fresh = cutFront(body, body.epoch > epoch ? 0 : offset);
     if (!fresh) return;
     places.set(body.file, { epoch: body.epoch, offset: body.next });
     this.tell("log", fresh.base64 === undefined ? fresh : { ...fresh, bytes: bytesOf(fresh.base64) });
+  }
+
+  /** Where a file begins of which nothing has come. */
+  beginning({ container, file, epoch, offset }) {
+    if (container === this.tailed) return { epoch, offset };
+    const wanted = container === this.container ? this.options.from?.[file]?.offset : undefined;
+    return { epoch, offset: wanted ?? 0 };
   }
 
   ended(end) {
@@ -321,7 +345,7 @@ export class ArvadosEvents {
     // The id of an event is that of its row.
     else if (body.subscription !== undefined) this.subscriptions.get(body.subscription)?.named(type, body);
     else if (body.id !== undefined && type !== "event") this.subscriptions.get(body.id)?.named(type, body);
-    else for (const one of [...this.subscriptions.values()]) one.shared(type, body);
+    else for (const one of [...this.subscriptions.values()]) if (one.subscribed) one.shared(type, body);
   }
 
   welcomed(hello) {
@@ -371,7 +395,7 @@ export class ArvadosEvents {
     clearTimeout(this.watchdog);
     this.open = false;
     this.socket = undefined;
-    for (const subscription of this.subscriptions.values()) subscription.live = false;
+    for (const subscription of this.subscriptions.values()) subscription.live = subscription.subscribed = false;
     if (this.stopped) return;
     if (code === TOKEN_INVALID) {
       this.refusedToken = token;

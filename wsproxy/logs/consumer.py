@@ -17,10 +17,11 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
+from arvados_nats.contract.log_chunks import ContainerEnd
+from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
 from arvados_nats.protocol_v1.messages import CaughtUp, End, Error, Gap, ServerMessage, encode
 from wsproxy.logs import tail as log_tail
-from wsproxy.logs.history import LATE_PAUSES, Step, Stretch
+from wsproxy.logs.history import LATE_PAUSES, Hidden, Step, Stretch
 from wsproxy.logs.hub import LogHub
 from wsproxy.logs.live_file import LogFile
 from wsproxy.logs.pieces import Hole, NewEpoch, Piece
@@ -84,6 +85,7 @@ class LogConsumer:
         self._begun = False
         self._caught_up = False
         self._stopped = False
+        self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -109,7 +111,7 @@ class LogConsumer:
     @property
     def caught_up(self) -> bool:
         """Whether all that there is has been sent."""
-        return self._caught_up and self._behind.keys() <= self._ahead
+        return self._caught_up and self._is_even
 
     @property
     def places(self) -> dict[str, LogPlace] | None:
@@ -162,6 +164,7 @@ class LogConsumer:
 
     def wake(self) -> None:
         """Look whether there is something to do."""
+        self._woken.set()
         if self._task is None and not self._stopped:
             self._task = asyncio.create_task(self._work(), name="log reader")
             failures.end_with(self.send_buffer, self._task)
@@ -197,19 +200,31 @@ class LogConsumer:
         """Do the next thing there is to do; True if there is none."""
         if not self._begun:
             await self._begin()
-        name = next((name for name in self._behind if name not in self._ahead), None)
-        if name is None:
+        rest = 0.0
+        if self._is_even and not self._caught_up:
+            rest = await self._hub.rest(self.access)
+        if not self._is_even:
+            await self._advance(next(name for name in self._behind if name not in self._ahead))
+        elif rest:
+            self._woken.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(rest):
+                    await self._woken.wait()
+        else:
             self._arrive()
             return True
-        await self._advance(name)
         return False
+
+    @property
+    def _is_even(self) -> bool:
+        """Whether all was sent that was heard."""
+        return self._behind.keys() <= self._ahead
 
     async def _begin(self) -> None:
         """Wait for the hub, and find where to begin in each file that is there."""
         await self._hub.ready.wait()
-        if self._hub.end is None and not self._hub.files:
-            with contextlib.suppress(Refused):  # then its permission ends elsewhere
-                await self._hub.settle(self.access)
+        if not self._hub.files:
+            await self._hub.rest(self.access)
         if self._selection.tail is not None:
             await self._find_tails(self._selection.tail)
         self._begun = True
@@ -218,7 +233,7 @@ class LogConsumer:
             self.enter(file)
 
     async def _find_tails(self, lines: int) -> None:
-        listed = await self._hub.listed(self.access)
+        listed = {} if self._hub.end else await self._hub.record.listed(self.access)
         for name in {*self._hub.files, *listed}:
             if self._follows(name) and name not in self._selection.places:
                 file, size = self._hub.files.get(name), listed.get(name, 0)
@@ -270,12 +285,12 @@ class LogConsumer:
         self._looked.add(file.name)
 
     async def _read(self, file: LogFile, place: LogPlace, goal: LogPlace) -> Step:
-        wanted = Stretch(self._hub.container, file.name, place, goal, live=self._hub.end is None)
+        live = self._hub.end is None or self._hub.hot
+        wanted = Stretch(self._hub.container, file.name, place, goal, live=live)
         try:
             return await self._hub.history.read(wanted, self.access)
-        except Refused:
-            stop = goal.offset if goal.epoch == place.epoch else None
-            return Hole(place, stop, "Arvados does not show these bytes to this token", goal.epoch)
+        except Hidden as hidden:
+            return hidden.hole
 
     def _take(self, name: str, place: LogPlace, step: Step) -> None:
         match step:
@@ -307,14 +322,20 @@ class LogConsumer:
             self._caught_up = True
             if not self._selection.former:
                 self._tell(CaughtUp(self._id))
-        end = self._hub.end
-        if end is None:
-            return
+        end = self._hub.end_for(self.access)
+        if end is not None:
+            self._tell_end(end)
+            self._task = None  # this very task, which is done
+            self.stop()
+            self._ended()
+
+    def _tell_end(self, end: ContainerEnd) -> None:
         for name in sorted(end.files):
             if self._follows(name):
                 last = end.files[name]
                 self._tell(
                     End(
+                        id=self._id,
                         container=end.container_uuid,
                         file=name,
                         epoch=last.epoch,
@@ -323,20 +344,19 @@ class LogConsumer:
                     )
                 )
         confirmed = all(last.confirmed for last in end.files.values())
-        if self._hub.log_is_gone:
+        if self._hub.end is None:
             confirmed = False
-            self._tell(Error("log_gone", "the saved log is not there any more", False, self._id))
+            reason = "the saved log is not there any more, or not shown to this token"
+            self._tell(Error("log_gone", reason, False, self._id))
         self._tell(
             End(
+                id=self._id,
                 container=end.container_uuid,
                 state=end.state,
                 exit_code=end.exit_code,
                 confirmed=confirmed,
             )
         )
-        self._task = None  # this very task, which is done
-        self.stop()
-        self._ended()
 
     def _tell(self, message: ServerMessage) -> None:
         self.send(Message(encode(message)))

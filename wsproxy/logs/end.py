@@ -3,24 +3,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The end of a container's logs where the stream does not tell it: from Arvados' saved log.
 
-Pure but for `saved_sizes`. Normally the container log publisher announces the end. A container that
+Pure. Normally the container log publisher announces the end. A container that
 ended before the stream's time, or never ran, has no such message; nor has one whose publishers
 were away for long.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 
 from arvados_nats.contract.log_chunks import ContainerEnd, FileEnd
-from arvados_nats.errors import Refused
 from arvados_nats.permissions import object_facts
 from wsproxy.logs.frontier import Frontier
-from wsproxy.logs.saved import Access, ContainerState, SavedLogs
+from wsproxy.logs.saved import ContainerState
 
 GRACE_SECONDS = 60.0
 """How long after a container's end the publisher's own word is waited for."""
+KEEP_SECONDS = 10.0
+"""How long after it Keep may list what was saved before: 5 s, and clocks differ."""
 
 
 def certain(state: ContainerState, *, heard: bool) -> bool:
@@ -28,25 +30,22 @@ def certain(state: ContainerState, *, heard: bool) -> bool:
 
     `heard`: some of the log is in the stream, so that a publisher is or was at work on it.
     """
-    if not state.final:
-        return False
-    if state.log and not heard:
-        return True
+    patience = KEEP_SECONDS if state.log and not heard else GRACE_SECONDS
+    return state.final and _age(state) > patience
+
+
+def rest(state: ContainerState, *, heard: bool) -> float:
+    """Seconds for which more of a log is waited for, and its end, before a reader is told that all
+    of it was sent: it was saved a moment ago."""
+    coming = state.final and state.log and (state.state == "Complete" or not heard)
+    return max(0.0, KEEP_SECONDS - max(0.0, _age(state))) if coming else 0.0
+
+
+def _age(state: ContainerState) -> float:
+    """Seconds since the container ended; one that does not say when did so long ago."""
     finished = object_facts.timestamp(state.finished_at) if state.finished_at else None
     now = time.time()  # noqa: TID251  (no permission hangs on it)
-    return finished is None or now - finished > GRACE_SECONDS
-
-
-async def saved_sizes(
-    saved: SavedLogs, container: str, state: ContainerState, access: Access
-) -> dict[str, int] | None:
-    """Sizes of the files of the saved log, none if none was saved; None if it is gone."""
-    if not state.log:
-        return {}
-    try:
-        return await saved.sizes(container, access)
-    except Refused:
-        return None
+    return math.inf if finished is None else now - finished
 
 
 def of_saved_log(

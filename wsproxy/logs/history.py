@@ -59,6 +59,14 @@ class Stretch:
         return self.goal.offset if self.goal.epoch == self.place.epoch else None
 
 
+class Hidden(Refused):
+    """Arvados does not show this viewer what it alone has."""
+
+    def __init__(self, hole: Hole) -> None:
+        super().__init__(hole.reason)
+        self.hole = hole
+
+
 _Key = tuple[str, str, LogPlace]
 
 
@@ -86,8 +94,7 @@ class LogHistory:
     async def read(self, wanted: Stretch, access: Access) -> Step:
         """What comes at the place: never nothing.
 
-        Raises Unavailable when it cannot be told now, Refused when Arvados does not let this
-        viewer read what only Arvados has.
+        Raises Unavailable when it cannot be told now, Hidden with what is a hole for this viewer.
         """
         step = await self._step(wanted, access)
         if isinstance(step, Piece) and step.ahead is not None:
@@ -187,7 +194,13 @@ class LogHistory:
             end = min(found.met.offset, goal)
         stop = min(end, place.offset + _SAVED_BYTES)
         with tracing.span("log asked of Arvados"):
-            data = await self._saved.read(wanted.container, wanted.file, place.offset, stop, access)
+            try:
+                data = await self._saved.read(
+                    wanted.container, wanted.file, place.offset, stop, access
+                )
+            except Refused as error:
+                reason = "Arvados does not show these bytes to this token"
+                raise Hidden(Hole(place, end, reason)) from error
         whole = place.offset + len(data) >= end
         made = pieces(wanted.container, wanted.file, place, data, whole=whole)
         if not made:

@@ -6,14 +6,13 @@
 Each chunk that the stream republishes becomes one frame, written in a loop to every consumer that
 is exactly there (`frontier` decides); a consumer that is not reads history at its own pace
 (`consumer`). A lost last message shows no hole, so the stream is asked when the connection was
-away and every half minute. Arvados is asked about the container with a viewer's token, seldom.
+away and every half minute. Of what the stream does not tell, Arvados is asked (`record`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import random
 from collections import deque
@@ -24,13 +23,14 @@ from arvados_nats.contract import events, log_chunks, subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.nats.client import Message, Nats
-from wsproxy.logs import end as log_end
 from wsproxy.logs.follower import Follower
+from wsproxy.logs.frontier import Frontier
 from wsproxy.logs.history import LogHistory
 from wsproxy.logs.live_file import LogFile
 from wsproxy.logs.pieces import join
 from wsproxy.logs.place import LogPlace
 from wsproxy.logs.recent_bytes import RecentBytes
+from wsproxy.logs.record import ContainerRecord
 from wsproxy.logs.saved import FINAL, Access, SavedLogs
 from wsproxy.logs.stored import StoredLogs
 from wsproxy.transport import failures
@@ -44,8 +44,6 @@ _RETRY_SECONDS = 0.5
 _EARLY = 200
 """Live messages that are kept until it is known how far the files are: the newest. What was before
 them is read from the stream."""
-_ASK_SECONDS = 5.0
-"""Arvados is asked about the container of a hub at most this often."""
 MOST_FILES = 100
 """Of one container; crunch-run writes about ten, and a container may name any."""
 _ASK_AT_MOST = 3
@@ -79,22 +77,18 @@ class LogHub:
         self.files: dict[str, LogFile] = {}
         self.consumers: set[Consumer] = set()
         self.end: ContainerEnd | None = None
-        self.log_is_gone = False
-        """The log was saved once, and Arvados does not have it any more."""
+        self.record = ContainerRecord(container, saved, self._known)
         self.ready = asyncio.Event()
         self.check_now = asyncio.Event()
         self._stream_lost = False
         self._nats = nats
         self._stored = stored
-        self._saved = saved
         self._recent = recent
         self._early: deque[Message] | None = deque(maxlen=_EARLY)
         self._looked = 0
         """The stream was read up to this sequence; what was heard after it may not be all."""
         self._looking = asyncio.Lock()
-        self._asking = asyncio.Lock()
-        self._listing: dict[str, int] | None = None
-        self._asked_at = self._heard_at = float("-inf")
+        self._heard_at = float("-inf")
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -159,6 +153,8 @@ class LogHub:
                 )
                 await asyncio.sleep(_RETRY_SECONDS)
         self._looked = max((sequence for sequence, _ in starts), default=0)
+        if starts:
+            self._heard_at = asyncio.get_running_loop().time()
         ends = [(sequence, end) for sequence, end in starts if isinstance(end, ContainerEnd)]
         end_at = ends[0][0] if ends else self._looked
         for sequence, parsed in starts:
@@ -199,6 +195,7 @@ class LogHub:
         if event.verified is False or not isinstance(attributes, dict):
             return
         if attributes.get("state") in FINAL:
+            self.record.changed()
             self.check_now.set()
 
     def _handle(self, message: Message) -> None:
@@ -209,6 +206,7 @@ class LogHub:
         except (KeyError, ValueError) as error:
             raise BadInput("a stored message without its sequence") from error
         if isinstance(parsed, ContainerEnd):
+            self._heard_at = asyncio.get_running_loop().time()
             self._finish(parsed)
         else:
             self._accept(parsed, sequence, previous)
@@ -247,14 +245,17 @@ class LogHub:
     async def _check(self) -> None:
         """See to it that nothing was missed, and that an end nobody announced is found."""
         await self.look()
-        loop = asyncio.get_running_loop()
-        if self.end is not None or loop.time() - self._heard_at < _QUIET_SECONDS:
+        if self.end is not None or self.hot:
             return
-        await asyncio.sleep(self._asked_at + _ASK_SECONDS - loop.time())
-        for consumer in tuple(itertools.islice(self.consumers, _ASK_AT_MOST)):
+        await asyncio.sleep(max(self.record.due, self.record.rest))
+        blind = [one for one in self.consumers if not self.record.hidden_from(one.access)]
+        for consumer in blind[:_ASK_AT_MOST]:
             with contextlib.suppress(Refused):
                 await self.settle(consumer.access)
-                return
+                if not self.record.hidden_from(consumer.access):
+                    break
+        if self.end is None and self.record.rest:
+            self.check_now.set()
 
     async def look(self) -> None:
         """Take from the stream what was not heard.
@@ -276,31 +277,42 @@ class LogHub:
                 else:
                     self._finish(parsed)
 
-    async def listed(self, access: Access) -> Mapping[str, int]:
-        """Sizes of the files at Arvados when they were asked for first, which is once.
+    def _known(self) -> Mapping[str, Frontier]:
+        return {name: file.frontier for name, file in self.files.items()}
 
-        The stream may not have as much yet: then what it brings is not new.
+    @property
+    def hot(self) -> bool:
+        """Whether something was heard a moment ago: a replica of the stream may only be late."""
+        return asyncio.get_running_loop().time() - self._heard_at < _QUIET_SECONDS
+
+    def end_for(self, access: Access) -> ContainerEnd | None:
+        """The end as this viewer is told it: for all, or since the saved log is hidden from it."""
+        return self.end or self.record.hidden_from(access)
+
+    async def rest(self, access: Access) -> float:
+        """Seconds for which more is to be waited for before all that there is was sent: the
+        container has just ended. Where the stream has some of the log, Arvados is asked once.
+
+        Raises Unavailable where the stream has nothing and Arvados cannot tell.
         """
-        async with self._asking:
-            if self._listing is None and self.end is None:
-                with contextlib.suppress(ArvadosNatsError):
-                    self._listing = await self._saved.sizes(self.container, access)
-        return self._listing or {}
+        if not (self.files and self.record.was_asked):
+            # Where it is the permission that is gone, that is told elsewhere.
+            with contextlib.suppress(ArvadosNatsError if self.files else Refused):
+                await self.settle(access)
+        return 0.0 if self.end_for(access) else self.record.rest
 
     async def settle(self, access: Access) -> None:
         """Find out from Arvados whether a container is over whose end the stream does not tell.
 
         Raises Refused and Unavailable as Arvados does.
         """
-        loop = asyncio.get_running_loop()
-        async with self._asking:
-            if self.end is not None or loop.time() - self._asked_at < _ASK_SECONDS:
-                return
-            state = await self._saved.state(self.container, access)
-            self._asked_at = loop.time()
-            if not log_end.certain(state, heard=bool(self.files)):
-                return
-            sizes = await log_end.saved_sizes(self._saved, self.container, state, access)
-        known = {name: file.frontier for name, file in self.files.items()}
-        self.log_is_gone = sizes is None
-        self._finish(log_end.of_saved_log(self.container, state, sizes or {}, known))
+        if self.end_for(access) is not None:
+            return
+        end = await self.record.end(access)
+        if end is not None:
+            self._finish(end)
+        elif self.record.hidden_from(access):
+            for file in self.files.values():
+                file.apply(file.frontier.finish(file.frontier.epoch, file.frontier.edge))
+                file.flush()
+            failures.each(self.consumers, lambda consumer: consumer.wake())

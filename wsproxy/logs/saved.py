@@ -16,10 +16,12 @@ from typing import Any
 
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
-from arvados_nats.errors import BadInput, Refused
+from arvados_nats.errors import BadInput, Refused, Unavailable
 
 FINAL = ("Complete", "Cancelled")
 _REQUESTS = 10_000
+_EMPTY = "d41d8cd98f00b204e9800998ecf8427e+"
+"""The portable data hash of a collection without files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,11 @@ class ContainerState:
     def final(self) -> bool:
         """Whether it will not run any more."""
         return self.state in FINAL
+
+    @property
+    def has_log(self) -> bool:
+        """Whether a log with any file in it was saved."""
+        return bool(self.log) and not str(self.log).startswith(_EMPTY)
 
 
 class SavedLogs:
@@ -78,16 +85,24 @@ class SavedLogs:
             return {}
 
     async def read(self, container: str, file: str, start: int, stop: int, access: Access) -> bytes:
-        """Bytes from `start` up to before `stop`, fewer or none if the file has no more now."""
+        """Bytes from `start` up to before `stop`, fewer or none if the file has no more now.
+
+        Refused if Arvados does not show this viewer where the file would be.
+        """
         while True:
             guessed = (access.token.digest, container) in self._requests
             request = await self._request(container, access)
             found = await self._arvados.log_range(
                 access.token, request, container, file, start, stop - 1
             )
-            if found.size is not None or access.request or not guessed:
+            if found.size is not None:
                 return found.data[: stop - start]
-            # No such file; or the request that once showed the container does no longer.
+            # No such file; or the request that showed the container does not, or no longer.
+            if access.request or not guessed:
+                listed = await self.sizes(container, access)
+                if listed.get(file, 0) > start:
+                    raise Unavailable(f"Arvados lists {file}, and does not find it")
+                return b""
             self._requests.pop((access.token.digest, container), None)
 
     async def _request(self, container: str, access: Access) -> str:

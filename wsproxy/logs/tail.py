@@ -9,8 +9,7 @@ end in reach, or bytes that nobody has, move the beginning nearer: no more than 
 
 from __future__ import annotations
 
-from arvados_nats.errors import Refused
-from wsproxy.logs.history import Stretch
+from wsproxy.logs.history import Hidden, Step, Stretch
 from wsproxy.logs.hub import LogHub
 from wsproxy.logs.pieces import Hole, Piece
 from wsproxy.logs.place import LogPlace
@@ -29,6 +28,8 @@ async def place(hub: LogHub, file: str, end: LogPlace, lines: int, access: Acces
     while lines:
         start = max(end.offset - min(reach, _MAX_BYTES), 0)
         first, data = await _bytes(hub, file, LogPlace(end.epoch, start), end, access)
+        if not data:
+            return LogPlace(end.epoch, start)  # that nobody has them is told where they are read
         offset = first + start_of_last(data, lines)
         if offset > first or start == 0 or first > start or reach >= _MAX_BYTES:
             return LogPlace(end.epoch, offset)
@@ -57,9 +58,9 @@ async def _bytes(
         known = hub.files.get(file)
         recent = known.recent(place) if known else None
         try:
-            step = recent or await hub.history.read(wanted, access)
-        except Refused:
-            return end.offset, b""
+            step: Step = recent or await hub.history.read(wanted, access)
+        except Hidden as hidden:
+            step = hidden.hole
         if isinstance(step, Piece):
             data += step.data
             place = step.next

@@ -11,6 +11,7 @@ rule, without include_trash, on what the database says of the container now (`ru
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated
@@ -30,6 +31,7 @@ from arvados_nats.permissions.judge import Judge
 from arvados_nats.protocol_v1.requests import Offset, Text
 from wsproxy.logins.readable import covers_logs
 from wsproxy.logs import end as log_end
+from wsproxy.logs.history import LATE_PAUSES
 from wsproxy.logs.pieces import After, Found, join
 from wsproxy.logs.place import LogPlace
 from wsproxy.logs.saved import ContainerState
@@ -136,13 +138,17 @@ class NativeLogs:
         return LogPlace(present if asked.epoch is None else asked.epoch, asked.offset)
 
     async def _read(self, reading: _Reading) -> AsyncIterator[Part]:
-        log, file = reading.log, reading.file
+        log, file, late = reading.log, reading.file, iter(LATE_PAUSES)
         for _ in range(_PAGES):
             place = reading.place
             page = await self._stored.page(log.container, file, place)
             found = join(page, place, None)
             for part in reading.take(found, joined=page.joined):
                 yield part
+            if found.after is After.DRY and reading.is_behind:
+                if (pause := next(late, None)) is not None:
+                    await asyncio.sleep(pause)
+                    continue
             if reading.more or found.after is After.DRY:
                 self._stored.remember(log.container, file, reading.place, page)
                 return
@@ -183,7 +189,7 @@ class NativeLogs:
             attempts,
             files,
             end,
-            end is not None or _is_over(run, heard=bool(files)),
+            end is not None or _is_over(run),
         )
 
     async def _run(self, uuid: str) -> Run:
@@ -223,9 +229,10 @@ def _shown(run: Run, uuid: str, judge: Judge) -> tuple[str, str, str] | None:
     return judge.heard_at(facts, found, owner), "*", found
 
 
-def _is_over(run: Run, *, heard: bool) -> bool:
+def _is_over(run: Run) -> bool:
+    """Whether nothing more of it will come to the stream, which has no end of it."""
     state = ContainerState(run.state or "", run.exit_code, run.log, run.finished_at)
-    return log_end.certain(state, heard=heard)
+    return log_end.certain(state, heard=True)
 
 
 class _Reading:
@@ -243,6 +250,12 @@ class _Reading:
     def ended(self) -> bool:
         """Whether all was read that there will ever be."""
         return self.log.over and not self.more
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the stream is known to have more: the replica that was asked is late."""
+        known = self.log.files.get(self.file)
+        return not self.more and known is not None and self.place < known
 
     def take(self, found: Found, *, joined: bool) -> list[Part]:
         """The messages for what a page holds from `place` on; moves `place`."""

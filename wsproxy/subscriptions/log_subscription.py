@@ -14,13 +14,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from arvados_nats.contract import subjects
 from arvados_nats.errors import BadInput, Refused
 from arvados_nats.permissions.object_facts import ObjectFacts
-from arvados_nats.protocol_v1.messages import NOT_READABLE, Attempt, Attempts, End, Gap, Subscribed
+from arvados_nats.protocol_v1.messages import (
+    NOT_READABLE,
+    Attempt,
+    Attempts,
+    CaughtUp,
+    End,
+    Gap,
+    Subscribed,
+)
 from arvados_nats.protocol_v1.requests import From, LogTarget
 from wsproxy.cursors import LogCursor
 from wsproxy.logins.readable import covers_logs
@@ -157,6 +166,10 @@ class LogSubscription:
             self._client.tell(Attempts(self._id, self._target.uuid, dict(known)))
         self._resume(known, state["container_uuid"])
         self._look()
+        if not state["container_uuid"] and self._container is None:
+            # A draft has no log, so what it will have is new.
+            self._client.tell(CaughtUp(self._id))
+            self._next = replace(self._next, tail=None)
 
     async def _known_attempts(self, state: State) -> Mapping[str, int]:
         """The containers that the request has had, where it had more than its present one."""
@@ -226,7 +239,7 @@ class LogSubscription:
             else:
                 self._client.revoke(self._id, NOT_READABLE)
         elif state["state"] == _FINAL and all(one.stopped for one in self._consumers.values()):
-            self._client.tell(End(request=self._target.uuid, state=_FINAL))
+            self._client.tell(End(id=self._id, request=self._target.uuid, state=_FINAL))
             self._client.finished(self._id)
 
     def _go_on_to(self, container: str, n: int) -> None:

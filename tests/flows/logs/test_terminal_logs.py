@@ -453,13 +453,10 @@ async def test_processes_are_named_and_attempts_chosen(
 
     named = f"arvados-nats: {other.uuid} call variants\n"
     assert await ran("logs", env=env) == (0, b"called\n", named)
-
-    async def shows(expected: bytes, *arguments: str) -> bool:
-        return (await ran("logs", *arguments, env=env))[:2] == (0, expected)
-
-    # Just when an attempt ends it has come out empty now and then: asked again until it is there.
-    await until(lambda: shows(b"why it failed\n", "-f", "align", "--attempt", "1"))
-    await until(lambda: shows(b"again\n", "-f", "--attempt", "2", request.uuid))
+    code, out, said = await ran("logs", "-f", "align", "--attempt", "1", env=env)
+    assert (code, out) == (0, b"why it failed\n"), said
+    code, out, said = await ran("logs", "-f", "--attempt", "2", request.uuid, env=env)
+    assert (code, out, said) == (0, b"again\n", "")
     code, out, said = await ran("logs", "--attempt", "3", request.uuid, env=env)
     assert (code, out) == (1, b"")
     assert "no attempt 3 is known; known: 1, 2" in said

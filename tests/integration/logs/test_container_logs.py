@@ -14,6 +14,7 @@ import pytest
 from arvados_nats.contract import streams, subjects
 from arvados_nats.contract.log_chunks import FileEnd
 from arvados_nats.service.ops import Health
+from publishers.container_logs import metrics
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
 from tests.support.waiting import until
@@ -329,6 +330,25 @@ async def test_checkpoint_that_is_ahead_of_the_stream_is_read(world: World) -> N
     async with world.replica():
         end = await world.until_end(job.uuid)
     assert await world.content(job.uuid) == {"stdout.txt": b"saved\n"}
+    assert end.files == {"stdout.txt": FileEnd(0, 6, confirmed=True)}
+
+
+async def test_a_saved_log_that_is_not_found_is_no_empty_one(world: World) -> None:
+    """404 for the folder of a log that was saved: no end marker says that nothing was logged."""
+    job = await world.job()
+    job.write("stdout.txt", b"saved\n")
+    before = metrics.ENDS._value.get()
+
+    async def given_up() -> bool:
+        return bool(metrics.ENDS._value.get() > before)
+
+    with world.backend.faults.failing("PROPFIND", 404):
+        async with world.replica():
+            await job.finish()
+            await until(given_up)
+            assert await world.messages(job.uuid) == []
+    async with world.replica():
+        end = await world.until_end(job.uuid)
     assert end.files == {"stdout.txt": FileEnd(0, 6, confirmed=True)}
 
 

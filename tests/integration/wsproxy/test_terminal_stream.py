@@ -20,7 +20,10 @@ from arvados_nats.client.stream import Connected, State, Stream, Waiting
 from arvados_nats.client.subscription_handle import SubscriptionHandle
 from arvados_nats.errors import ConfigError, Refused, Unavailable
 from arvados_nats.protocol_v1.messages import (
+    Attempt,
     CaughtUp,
+    End,
+    Error,
     Event,
     Log,
     Object,
@@ -31,6 +34,7 @@ from tests.support.fronts import scripted_proxy
 from tests.support.fronts.scripted_proxy import Peer, Proxy
 
 C1 = "zzzzz-dz642-000000000000001"
+REQUEST = "zzzzz-xvhdp-000000000000001"
 
 
 @pytest.fixture
@@ -50,7 +54,15 @@ async def begun(proxy: Proxy, handle: SubscriptionHandle) -> Peer:
     peer = await proxy.next()
     assert await peer.welcome() == "token"
     assert (await peer.heard())["subscribe"]["id"] == handle.id
+    await subscribed(peer, handle)
     return peer
+
+
+async def subscribed(peer: Peer, *handles: SubscriptionHandle) -> None:
+    """These subscriptions have begun, and have read so."""
+    for handle in handles:
+        await peer.say(subscribed={"id": handle.id})
+        assert isinstance(await soon(handle), Subscribed)
 
 
 async def soon(handle: SubscriptionHandle) -> ServerMessage:
@@ -103,6 +115,7 @@ async def test_lost_connection_is_resumed(proxy: Proxy, how: str) -> None:
         place = {"a": {"epoch": 0, "offset": 4}}
         wanted = {"uuid": C1, "from": place}
         assert await peer.heard() == {"subscribe": {"id": handle.id, "log": wanted}}
+        await subscribed(peer, handle)
         await peer.say(log=log(0, "one\ntwo\n"))
         assert await soon(handle) == Log.of(C1, "a", 0, 4, b"two\n")
 
@@ -256,20 +269,22 @@ async def test_refused_subscription_ends_alone(proxy: Proxy) -> None:
         await peer.say(error={"code": "x", "message": "no", "temporary": False, "id": refused.id})
         await peer.say(revoked={"reason": "unshared", "id": revoked.id})
         await peer.say(error={"code": "x", "message": "later", "temporary": True, "id": other.id})
+        await peer.say(subscribed={"id": other.id})
         await peer.say(object={"uuid": f"{C1[:-1]}1", "etag": "e", "record": {}, "cursor": "c"})
         for handle, words in ((refused, "no"), (revoked, "unshared")):
             await anext(handle)
             with pytest.raises(Refused, match=words):
                 await anext(handle)
-        await anext(other)
-        assert isinstance(await anext(other), Object)
+        assert [type(await anext(other)) for _ in range(3)] == [Error, Subscribed, Object]
 
 
 async def test_subscription_that_could_not_be_judged_is_asked_for_again(proxy: Proxy) -> None:
     """A temporary error before `subscribed` means that there is none yet; after it, patience."""
     async with connected(proxy) as events:
         handle = await events.log(C1)
-        peer = await begun(proxy, handle)
+        peer = await proxy.next()
+        await peer.welcome()
+        assert (await peer.heard())["subscribe"]["id"] == handle.id
         later = {"code": "unavailable", "message": "later", "temporary": True, "id": handle.id}
         await peer.say(error=later)
         assert (await peer.heard())["subscribe"]["id"] == handle.id
@@ -297,6 +312,27 @@ async def test_end_of_the_container_ends_the_reading(proxy: Proxy) -> None:
         await peer.welcome()
         later = await events.object(C1)
         assert (await peer.heard())["subscribe"]["id"] == later.id
+
+
+async def test_what_is_told_to_a_former_subscription_is_not_the_next_ones(proxy: Proxy) -> None:
+    """Bytes and ends that were under way when it was closed: the next one to the same request has
+    all of its own."""
+    async with connected(proxy) as events:
+        former = await events.log(REQUEST, tail=0)
+        peer = await begun(proxy, former)
+        await former.close()
+        handle = await events.log(REQUEST)
+        assert [next(iter(await peer.heard())) for _ in range(2)] == ["unsubscribe", "subscribe"]
+        await peer.say(log=log(700, "live\n"))
+        await peer.say(end={"container": C1, "state": "Complete", "exit_code": 0})
+        await peer.say(end={"request": REQUEST, "state": "Final"})
+        await subscribed(peer, handle)
+        own = {"id": handle.id, "request": REQUEST}
+        await peer.say(attempt={**own, "container": C1, "n": 1})
+        await peer.say(log=log(0, "all\n"))
+        for id in (former.id, handle.id):
+            await peer.say(end={"id": id, "request": REQUEST, "state": "Final"})
+        assert [type(message) async for message in handle] == [Attempt, Log, End]
 
 
 async def test_reader_that_waits_holds_nothing_in_memory(proxy: Proxy) -> None:
@@ -329,6 +365,7 @@ async def test_closed_reading_holds_up_nobody(proxy: Proxy) -> None:
         handle, other = await events.log(C1), await events.object(C1)
         peer = await proxy.next()
         await peer.welcome()
+        await subscribed(peer, handle, other)
         sending = asyncio.create_task(_send(peer, "x\n", 500))
         await soon(handle)
         await handle.close()
@@ -345,8 +382,7 @@ async def test_events_resume_by_cursor(proxy: Proxy) -> None:
         peer = await begun(proxy, handle)
         other = await events.events()
         assert await peer.heard() == {"subscribe": {"id": other.id, "events": {}}}
-        for one in (handle, other):
-            await peer.say(subscribed={"id": one.id})
+        await peer.say(subscribed={"id": other.id})
         event = {
             "id": 1,
             "uuid": "l",
@@ -363,8 +399,7 @@ async def test_events_resume_by_cursor(proxy: Proxy) -> None:
         await peer.say(event={**event, "cursor": "c7", "subscription": other.id})
         await peer.say(event={**event, "cursor": "c9", "subscription": "of a former one"})
         await peer.say(caught_up={"id": handle.id, "cursor": "c2"})
-        kinds = [type(await soon(handle)) for _ in range(3)]
-        assert kinds == [Subscribed, Event, CaughtUp]
+        assert [type(await soon(handle)) for _ in range(2)] == [Event, CaughtUp]
         assert [type(await soon(other)) for _ in range(2)] == [Subscribed, Event]
         peer.abort()
         peer = await proxy.next()

@@ -88,6 +88,13 @@ class Job:
         await self.set(state=state, exit_code=exit_code, log=saved)
         self.world.logs.kill_node(self.uuid)
 
+    async def ended_long_ago(self) -> None:
+        """Nobody is at work on its log any more."""
+        await self.world.backend.rows(
+            "UPDATE containers SET finished_at = finished_at - interval '3 h' WHERE uuid = $1",
+            self.uuid,
+        )
+
     async def die(self) -> None:
         """The node is gone with all that was not saved; the dispatcher notices and cancels."""
         self.world.logs.kill_node(self.uuid)

@@ -50,6 +50,23 @@ def test_when_a_listing_is_final(
     assert ending.is_settled(container, sizes, patience_over=patience_over) is settled
 
 
+@pytest.mark.parametrize(
+    ("container", "sizes", "missing"),
+    [
+        (SAVED, {}, True),
+        (SAVED, {"a": 0}, False),
+        (replace(SAVED, saved_bytes=None), {}, True),
+        (replace(SAVED, saved_bytes=0), {}, False),
+        (replace(SAVED, log=None, saved_bytes=None), {}, False),
+    ],
+)
+def test_when_it_is_not_known_what_was_saved(
+    container: Container, sizes: dict[str, int], missing: bool
+) -> None:
+    """A folder that is not there is no log without files."""
+    assert ending.is_missing(container, sizes) is missing
+
+
 def test_what_the_end_marker_says() -> None:
     """Confirmed is what was saved with the very size that was streamed."""
     names = {"same": 10, "longer": 10, "shorter": 10, "lost": 10}

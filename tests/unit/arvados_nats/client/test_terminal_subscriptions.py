@@ -56,7 +56,6 @@ def event(cursor: str) -> Event:
 def test_bytes_come_once_however_frames_overlap(data: bytes, cuts: list[tuple[int, int]]) -> None:
     """Frames doubled, overlapping or meant for others: the bytes taken join and are right."""
     subscription, taken = LogSubscription(C1), b""
-    subscription.places["a"] = (0, 0)
     for start, length in [*cuts, (0, 30), (20, 60)]:
         message = subscription.take(log(start, data[start : start + length]))
         if isinstance(message, Log):
@@ -70,7 +69,19 @@ def test_log_begins_where_its_first_frame_does() -> None:
     """With `tail`, only the server knows where that is."""
     subscription = LogSubscription(C1, tail=5)
     assert target(subscription) == requests_v1.LogTarget(C1, tail=5)
+    subscription.take(CaughtUp("1"))
     assert subscription.take(log(700, b"last\n")) == log(700, b"last\n")
+
+
+def test_tail_is_of_the_attempt_that_is_shown_first() -> None:
+    """The next one begins at its beginning, also where another subscription is in its midst."""
+    subscription = LogSubscription(REQUEST, tail=0)
+    subscription.take(Attempt("1", REQUEST, C1, 1))
+    subscription.take(CaughtUp("1"))
+    subscription.take(Attempt("1", REQUEST, C2, 2))
+    assert subscription.take(log(700, b"x")) == log(700, b"x")
+    assert subscription.take(log(700, b"x", container=C2)) is None
+    assert subscription.take(log(0, b"x", container=C2)) == log(0, b"x", container=C2)
 
 
 def test_resume_in_the_middle_of_a_tail_keeps_it_for_the_other_files() -> None:
@@ -96,6 +107,7 @@ def test_new_epoch_begins_at_its_own_offset() -> None:
     """A file that began anew is followed, and what comes late of the old one is dropped."""
     subscription = LogSubscription(C1)
     subscription.take(log(0, b"old old"))
+    assert subscription.take(log(700, b"elsewhere", epoch=1)) is None, "of another subscription"
     assert subscription.take(log(0, b"new", epoch=1)) == log(0, b"new", epoch=1)
     assert subscription.take(log(7, b"late")) is None
     assert target(subscription).from_ == {"a": requests_v1.From(3, 1)}
@@ -109,6 +121,16 @@ def test_gap_moves_the_place() -> None:
     gap = Gap("1", "lost", C1, "a", 0, 2, 9)
     assert subscription.take(gap) is gap
     assert subscription.take(log(9, b"x")) == log(9, b"x")
+
+
+def test_a_file_goes_on_in_a_stream_that_was_made_anew() -> None:
+    """Its epochs are counted anew, so the next one may be lower than the one before."""
+    subscription = LogSubscription(C1)
+    subscription.take(log(0, b"ab", epoch=3))
+    assert subscription.take(Gap("1", "lost", C1, "a", 3, 2, None))
+    assert target(subscription).from_ is None
+    assert subscription.take(log(5, b"elsewhere")) is None
+    assert subscription.take(log(0, b"ab")) == log(0, b"ab")
 
 
 def test_an_attempt_can_be_begun_with() -> None:

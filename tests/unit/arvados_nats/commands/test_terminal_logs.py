@@ -147,8 +147,8 @@ async def test_history_that_is_late_is_waited_for() -> None:
 
 
 async def test_request_without_a_container_is_not_waited_for() -> None:
-    """Nothing is there and nothing will come at once."""
-    assert await shown(LogSelection(REQUEST), [Subscribed("1")]) == b""
+    """Nothing is there, which the server says, and nothing will come at once."""
+    assert await shown(LogSelection(REQUEST), [Subscribed("1"), CaughtUp("1")]) == b""
 
 
 async def test_retry_while_reading_shows_both(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,8 @@ def state(
         ("Running", "pdh", None, False, False),
         ("Queued", None, None, False, False),
         ("Locked", None, None, False, False),
-        ("Complete", "pdh", 1, False, True),  # saved, and nobody is at work on it
+        ("Complete", "pdh", 1, False, False),  # Keep may list what was saved before
+        ("Complete", "pdh", 11, False, True),  # saved, and nobody is at work on it
         ("Complete", "pdh", 1, True, False),  # its publisher is about to say so
         ("Complete", "pdh", 61, True, True),
         ("Cancelled", None, 1, False, False),  # streamed bytes may still come
@@ -42,6 +43,30 @@ def test_when_it_is_certain(
 ) -> None:
     """A final state, and nobody left who would announce the end."""
     assert log_end.certain(state(name, log, ago), heard=heard) is certain
+
+
+@pytest.mark.parametrize(
+    ("name", "log", "ago", "heard", "comes"),
+    [
+        ("Running", "pdh", None, True, False),
+        ("Complete", "pdh", 1, False, True),
+        ("Complete", "pdh", 1, True, True),
+        ("Complete", "pdh", -30, True, True),  # the clock of Arvados is ahead
+        ("Complete", "pdh", 11, True, False),
+        ("Complete", "pdh", None, True, False),
+        ("Complete", None, 1, True, False),
+        ("Cancelled", "pdh", 1, False, True),
+        ("Cancelled", "pdh", 1, True, False),  # a checkpoint: what follows it is lost
+        ("Cancelled", None, 1, False, False),
+    ],
+)
+def test_when_the_rest_is_on_its_way(
+    name: str, log: str | None, ago: float | None, heard: bool, comes: bool
+) -> None:
+    """A log that was saved a moment ago is waited for, and not for long."""
+    rest = log_end.rest(state(name, log, ago), heard=heard)
+    assert rest <= log_end.KEEP_SECONDS
+    assert (rest > 0) is comes
 
 
 def test_what_was_streamed_is_never_taken_back() -> None:
