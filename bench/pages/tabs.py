@@ -9,7 +9,8 @@ Workbench does. `controller`: at the controller, where every question goes to th
 `questions_per_second` are those of the tabs, `gateway_per_second` all that came to the gateway,
 the container log publisher's own included; `ratio_gateway_requests` is the second over the first
 with wsproxy, since without it they are the same. Delays are from the write to the tab, of each new
-piece's first line, which has waited longest. `exact`: every tab has the log from its first byte.
+piece's first line, which has waited longest. `exact`: every tab has the log from its first byte;
+`left`: questions that went on to the controller; `failed`: those that were cut without an answer.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Tabs:
     lines: NumberedLines = field(default_factory=lambda: NumberedLines(10**9, _WIDTH))
     asked: int = 0
     left: int = 0
+    failed: int = 0
     wrong: int = 0
     seen: list[tuple[float, int]] = field(default_factory=list)
 
@@ -70,25 +72,32 @@ class Tabs:
         return answer
 
     async def tab(self, number: int, tabs: int, token: str) -> None:
-        """One tab, until it is closed."""
+        """One tab, until it is closed. What failed it asks again at its time, as a page does."""
         last = dict.fromkeys(FILES, 0)
-        headers = {"Authorization": f"Bearer {token}"}
         await asyncio.sleep(number / tabs * _POLL)
         while True:
             began = time.monotonic()
-            listing = await self.ask("PROPFIND", "", headers)
-            for name, size in _sizes(listing).items() if listing.status_code == 207 else ():
-                start = last.get(name, size)
-                if size > start:
-                    asked = {**headers, "Range": f"bytes={start}-{size - 1}"}
-                    part = await self.ask("GET", f"/{name}", asked)
-                    if part.status_code != 206:
-                        continue
-                    self.wrong += part.content != self.lines.read(start, size)
-                    last[name] = size
-                    if name == FILES[0]:
-                        self.seen.append((time.monotonic(), start // _WIDTH))
+            try:
+                await self.look(last, {"Authorization": f"Bearer {token}"})
+            except httpx.TransportError:
+                self.failed += 1
             await asyncio.sleep(max(0.0, began + _POLL - time.monotonic()))
+
+    async def look(self, last: dict[str, int], headers: dict[str, str]) -> None:
+        """What there is of the log, and what is new of each file."""
+        listing = await self.ask("PROPFIND", "", headers)
+        for name, size in _sizes(listing).items() if listing.status_code == 207 else ():
+            start = last.get(name, size)
+            if size <= start:
+                continue
+            asked = {**headers, "Range": f"bytes={start}-{size - 1}"}
+            part = await self.ask("GET", f"/{name}", asked)
+            if part.status_code != 206:
+                continue
+            self.wrong += part.content != self.lines.read(start, size)
+            last[name] = size
+            if name == FILES[0]:
+                self.seen.append((time.monotonic(), start // _WIDTH))
 
 
 def _sizes(listing: httpx.Response) -> dict[str, int]:
@@ -139,7 +148,9 @@ async def _side(made: World, services: Stack, first: str, options: argparse.Name
         cpu = processes.cpu_seconds(pid) - cpu
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for ended in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended  # a tab that has died asks nothing, which would look cheap
     await cluster.finish(container)
     stack.require(services)
     late = [moment - written[line] for moment, line in tabs.seen if line < len(written)]
@@ -149,6 +160,7 @@ async def _side(made: World, services: Stack, first: str, options: argparse.Name
         "gateway_per_second": came / took,
         "proxy_cpu_ms_per_question": cpu / asked * 1000 if asked else 0.0,
         "left": tabs.left,
+        "failed": tabs.failed,
         "exact": float(not tabs.wrong),
     }
 
@@ -173,8 +185,9 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             report |= found
             for line in figures.lines(found):
                 print(line)
-    report["ratio_gateway_requests"] = round(
-        report["wsproxy_gateway_per_second"] / report["wsproxy_questions_per_second"], 4
+    asked = report["wsproxy_questions_per_second"]
+    report["ratio_gateway_requests"] = (
+        round(report["wsproxy_gateway_per_second"] / asked, 4) if asked else None
     )
     report["load"] = processes.load()
     return report
