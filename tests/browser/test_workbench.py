@@ -23,6 +23,7 @@ import httpx
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
+from arvados_nats.admin.init import machine
 from sandbox.model.actors import Actor
 from sandbox.sandbox import MANAGEMENT_TOKEN
 from sandbox.stack import Stack
@@ -297,6 +298,30 @@ async def test_the_lines_of_nginx_are_enough(
         await cluster.write_log(container, "stdout.txt", b"last\n")
         await cluster.finish(container)
         await desk.shown(tab, "seen.logs['stdout.txt'] === 'one\\nzwölf\\nlast\\n'")
+
+
+async def test_a_page_that_a_browser_has_comes_anew_with_the_lines(
+    front: Workbench, tmp_path: Path
+) -> None:
+    """The file is the same, and would be answered with 304: without the script for as long as
+    Workbench is not upgraded. The page with the script is never taken for the same later."""
+    for folder in ("www", "before", "after"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "www" / "page.html").write_text("<head></head>", encoding="utf-8")
+    served = f"location = /page.html {{ root {tmp_path / 'www'}; }}"
+    lines = served + machine.text("workbench.conf")
+    beside = "upstream arvados-nats-wsproxy { server 127.0.0.1:1; }"
+    async with (
+        nginx.in_front(front.url, tmp_path / "before", inside=served) as before,
+        nginx.in_front(front.url, tmp_path / "after", beside=beside, inside=lines) as after,
+        httpx.AsyncClient() as http,
+    ):
+        had = (await http.get(f"{before}/page.html")).headers
+        known = {"if-none-match": had["etag"], "if-modified-since": had["last-modified"]}
+        answer = await http.get(f"{after}/page.html", headers=known)
+    assert answer.status_code == 200
+    assert "/workbench.js" in answer.text
+    assert not {"etag", "last-modified"} & answer.headers.keys()
 
 
 async def answered_by(stack: Stack) -> float:
