@@ -105,6 +105,12 @@ class GrantsChanged(msgspec.Struct, frozen=True):
 MAX_LISTED = 100
 
 
+class GrantsHidden(msgspec.Struct, frozen=True):
+    """Told when the trash hides these, to which links lead; nobody's grants are different."""
+
+    uuids: tuple[str, ...]
+
+
 class TokenState(msgspec.Struct, frozen=True):
     """A live token. In seconds since 1970: when it ends, and from when on Arvados' answer about
     another cluster's token is to be asked for again."""
@@ -176,6 +182,7 @@ _encoder = msgspec.json.Encoder()
 _answers = msgspec.json.Decoder(GrantsAnswer)
 _questions = msgspec.json.Decoder(GrantsQuestion)
 _answered = msgspec.json.Decoder(GrantsAnswered)
+_hidden = msgspec.json.Decoder(GrantsHidden)
 
 
 def encode(value: msgspec.Struct) -> bytes:
@@ -223,6 +230,14 @@ def answered(payload: bytes) -> GrantsAnswered:
         return _answered.decode(payload)
     except MALFORMED as error:
         raise BadInput(f"not a note about an answer: {error}") from error
+
+
+def hidden(payload: bytes) -> tuple[str, ...]:
+    """What the trash hides; BadInput if it is something else."""
+    try:
+        return _hidden.decode(payload).uuids
+    except MALFORMED as error:
+        raise BadInput(f"not what the trash hides: {error}") from error
 
 
 class Assembly:

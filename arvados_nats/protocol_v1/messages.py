@@ -139,6 +139,15 @@ class Gone(Struct, frozen=True):
     subscription: str | UnsetType = UNSET
 
 
+class Narrowed(Struct, frozen=True):
+    """The user may read less than before: look again at what you show.
+
+    A role that is lost, or a trash time that comes, takes along what no `gone` names.
+    """
+
+    id: str
+
+
 class CaughtUp(Struct, frozen=True):
     """All that was there has been sent; what follows is live."""
 
@@ -239,6 +248,7 @@ ServerMessage = (
     | Object
     | Event
     | Gone
+    | Narrowed
     | CaughtUp
     | Queued
     | Gap
@@ -259,6 +269,7 @@ SERVER_KEYS: dict[str, type[Struct]] = {
     "object": Object,
     "event": Event,
     "gone": Gone,
+    "narrowed": Narrowed,
     "caught_up": CaughtUp,
     "queued": Queued,
     "gap": Gap,

@@ -23,7 +23,7 @@ from arvados_nats.permission_client import grants_messages
 from arvados_nats.service.ops import Health
 from publishers.permissions import answers as grants_answers
 from publishers.permissions import leader as grants_leader
-from publishers.permissions import metrics, object_answers, token_query, token_sweep
+from publishers.permissions import metrics, object_answers, token_query, token_sweep, trash_times
 from publishers.permissions.leader import GrantsLeader
 from publishers.permissions.query import GrantsQuery
 from publishers.permissions.token_query import TokenQuery
@@ -73,6 +73,7 @@ async def run(
         for event in answering:
             await event.wait()
         tasks.create_task(sweep.run(Attempts(health, "tokens")))
+        tasks.create_task(trash_times.tell(nats, database, lambda: sweep.leads))
         attempts = Attempts(health, "permissions")
         leadership = Leadership(nats, LOCK, attempts, options.replicas)
         tasks.create_task(_lead(database, leadership, leading, sweep, ready))

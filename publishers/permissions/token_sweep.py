@@ -70,6 +70,11 @@ class TokenSweep:
         self._untold: list[tuple[float, TokenGone]] = []
 
     @property
+    def leads(self) -> bool:
+        """Whether this replica tells."""
+        return self._leading
+
+    @property
     def watched(self) -> frozenset[str]:
         """The tokens that lived and were in use at the last look."""
         return frozenset(self._live or ())

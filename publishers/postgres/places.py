@@ -61,6 +61,23 @@ FROM below JOIN container_requests AS object ON object.owner_uuid = below.uuid
 JOIN links ON links.head_uuid = object.uuid AND links.link_class = 'permission'
 ORDER BY object.uuid LIMIT {_MOST_HIDDEN}
 """
+_HIDDEN_BETWEEN = f"""
+WITH RECURSIVE below(uuid, depth) AS (
+    SELECT uuid, 0 FROM groups WHERE trash_at > to_timestamp($1) AT TIME ZONE 'UTC'
+    AND trash_at <= to_timestamp($2) AT TIME ZONE 'UTC'
+    UNION ALL
+    SELECT groups.uuid, depth + 1
+    FROM below JOIN groups ON groups.owner_uuid = below.uuid WHERE depth < {_DEEPEST}
+), inside(uuid) AS (
+    SELECT uuid FROM below WHERE depth > 0
+    UNION SELECT object.uuid
+    FROM below JOIN container_requests AS object ON object.owner_uuid = below.uuid
+    UNION SELECT object.uuid FROM below JOIN workflows AS object ON object.owner_uuid = below.uuid
+)
+SELECT DISTINCT inside.uuid FROM inside
+JOIN links ON links.head_uuid = inside.uuid AND links.link_class = 'permission'
+ORDER BY inside.uuid LIMIT {_MOST_HIDDEN}
+"""
 _SHARED = """
 SELECT DISTINCT head_uuid FROM links
 WHERE link_class = 'permission' AND head_uuid = ANY($1::varchar[])
@@ -101,6 +118,12 @@ async def hidden(database: Database, project: str) -> list[tuple[str, str]]:
         return [*map(tuple, await database.fetch(_HIDDEN, project, timeout=_HIDDEN_TIMEOUT))]
     except Unavailable:
         return []
+
+
+async def hidden_between(database: Database, since: float, until: float) -> frozenset[str]:
+    """What was shared by itself below projects whose trash time came between these."""
+    found = await database.fetch(_HIDDEN_BETWEEN, since, until, timeout=_HIDDEN_TIMEOUT)
+    return frozenset(row[0] for row in found)
 
 
 async def shared(database: Database, uuids: Iterable[str]) -> frozenset[str]:

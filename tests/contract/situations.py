@@ -212,6 +212,22 @@ async def v1_events_gone(world: World) -> Lines:
     return tape.lines(_head(about, "/v1/stream", events=_COLLECTIONS), right)
 
 
+async def v1_events_narrowed(world: World) -> Lines:
+    tape, cluster = Tape(world.alice.token), world.cluster
+    role, opened = await cluster.role("lost", world.alice), await cluster.project(owner=world.bob)
+    await cluster.share(opened, role)
+    async with world.v1(tape, events=_COLLECTIONS) as line:
+        await line.hear(lambda told: "caught_up" in told)
+        await cluster.collection("c1", owner=opened, by=world.bob)
+        await line.hear(_event)
+        await cluster.unshare(role, world.alice)
+        await line.hear(lambda told: "narrowed" in told)
+    about = "a role is lost, and with it what was shared with the role"
+    return tape.lines(
+        _head(about, "/v1/stream", events=_COLLECTIONS), "look again at what it shows"
+    )
+
+
 async def v1_log_resume(world: World) -> Lines:
     tape = Tape(world.alice.token)
     request, container = await world.running()
@@ -326,6 +342,7 @@ ALL: dict[str, Callable[[World], Awaitable[Lines]]] = {
         v0_resume,
         v1_events_gap,
         v1_events_gone,
+        v1_events_narrowed,
         v1_events_resume,
         v1_log_ended,
         v1_log_gap,

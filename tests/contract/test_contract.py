@@ -81,7 +81,17 @@ async def test_a_client_that_gives_up_is_found_out() -> None:
 def test_every_message_that_needs_an_answer_is_among_them() -> None:
     """A gap, a queue, an end, a revocation, a lost line: in each protocol that knows it."""
     said = {key for path in FRAMES for step in lines(path) for key in _keys(step)}
-    assert {"gap", "queued", "end", "revoked", "gone", "attempt", "error", "goodbye"} <= said
+    assert {
+        "gap",
+        "queued",
+        "end",
+        "revoked",
+        "gone",
+        "narrowed",
+        "attempt",
+        "error",
+        "goodbye",
+    } <= said
 
 
 def _keys(step: dict[str, Any]) -> set[str]:

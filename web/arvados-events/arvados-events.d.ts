@@ -159,6 +159,8 @@ export class ArvadosEvents {
       onevent?(message: EventMessage, subscription: Subscription): void;
       /** An object that may not be read any more. */
       ongone?(message: GoneMessage, subscription: Subscription): void;
+      /** Less may be read than before, also where no object is named: look again. */
+      onnarrowed?(message: object, subscription: Subscription): void;
       ongap?(message: GapMessage, subscription: Subscription): void;
     },
     options?: EventsOptions,

@@ -20,9 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
+from arvados_nats.contract import subjects
 from arvados_nats.errors import BadInput, Unavailable
-from arvados_nats.nats.client import Nats
-from arvados_nats.permission_client import grants_watch
+from arvados_nats.nats.client import Message, Nats
+from arvados_nats.permission_client import grants_messages, grants_watch
 from arvados_nats.permission_client.grants_cache import STALE, GrantsCache
 from arvados_nats.permissions.grant_subjects import Change
 from arvados_nats.permissions.rule import Identity
@@ -96,6 +97,13 @@ class Principals:
     async def run(self, moved: Callable[[Change], None]) -> None:
         """Follow grants until cancelled. `moved` is told what a user lost or gained."""
         await grants_watch.hear(self._nats, self._grants_cache, self._changed, self._all_again)
+
+        async def hidden(message: Message) -> None:
+            uuids = grants_messages.hidden(message.data)
+            for user in {reader.user_uuid for reader in self._router.reaching(uuids)}:
+                moved(Change(user, 0, lost=uuids))
+
+        await self._nats.subscribe(subjects.GRANTS_HIDDEN, hidden)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._renewing(moved))
             tasks.create_task(self._rounds())

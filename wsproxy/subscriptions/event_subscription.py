@@ -11,7 +11,16 @@ from __future__ import annotations
 
 from arvados_nats.contract import events, streams
 from arvados_nats.errors import Unavailable
-from arvados_nats.protocol_v1.messages import CaughtUp, Event, Gap, Gone, Queued, Subscribed, encode
+from arvados_nats.protocol_v1.messages import (
+    CaughtUp,
+    Event,
+    Gap,
+    Gone,
+    Narrowed,
+    Queued,
+    Subscribed,
+    encode,
+)
 from arvados_nats.protocol_v1.requests import EventsTarget
 from wsproxy import metrics
 from wsproxy.cursors import EventCursor
@@ -60,7 +69,9 @@ class EventSubscription:
             self._consumer.stop()
 
     async def recheck(self) -> None:
-        """Each event is judged when it is sent."""
+        """Each event is judged when it is sent; no event names all that is lost."""
+        if self._consumer and not self._stopped:
+            self._client.tell(Narrowed(self._id))
 
     def renew(self) -> None:
         """The client has a new token: go on at the same place as the one it names."""

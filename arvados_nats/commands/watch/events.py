@@ -18,7 +18,15 @@ from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.commands.command import Notes
 from arvados_nats.commands.watch import text as watch_text
 from arvados_nats.errors import Refused
-from arvados_nats.protocol_v1.messages import NOT_READABLE, Error, Event, Gap, Gone, Object
+from arvados_nats.protocol_v1.messages import (
+    NOT_READABLE,
+    Error,
+    Event,
+    Gap,
+    Gone,
+    Narrowed,
+    Object,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,8 @@ async def watch_events(watch: Watch, readable: str | None = None, **filters: Any
                 watch.show([watch_text.event_line(message)], message)
             elif isinstance(message, Gone):
                 watch.show([watch_text.gone_line(message)], message)
+            elif isinstance(message, Narrowed):
+                watch.notes.tell("you may read less than before")
             elif isinstance(message, Gap):
                 watch.notes.tell(message.reason)
             elif isinstance(message, Error) and message.temporary:

@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from arvados_nats.nats.client import Message
+from arvados_nats.protocol_v1.messages import NOT_READABLE
+from sandbox.model import records
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
@@ -20,7 +25,7 @@ from tests.support.clients import v0, v1
 from tests.support.clients.native import Native, connected
 from tests.support.waiting import until
 
-SECRET = "SECRET NAME"
+SECRET, WHOAMI = "SECRET NAME", "arvados.api.whoami"
 
 
 @dataclass(slots=True)
@@ -32,6 +37,8 @@ class Scene:
     friend: Actor
     shared: Record
     private: Record
+    request: str = ""
+    """That which is lost, once it is there."""
 
 
 @pytest.fixture
@@ -56,6 +63,7 @@ async def collection_moved(scene: Scene, before: Callable[[], Awaitable[None]]) 
 async def request_moved(scene: Scene, before: Callable[[], Awaitable[None]]) -> str:
     cluster = scene.stack.sandbox.cluster
     made = await cluster.container_request("open", owner=scene.shared, by=scene.owner)
+    scene.request = made.uuid
     await before()
     change = {"owner_uuid": scene.private.uuid, "name": SECRET}
     await cluster.update(made, change, scene.owner)
@@ -206,6 +214,7 @@ async def request_trashed_unseen(scene: Scene, before: Callable[[], Awaitable[No
     cluster = scene.stack.sandbox.cluster
     made = await cluster.container_request("open", owner=scene.private, by=scene.owner)
     await cluster.share(made, scene.friend)
+    scene.request = made.uuid
     await before()
     await cluster.trash(scene.private, scene.owner)
     return made.uuid
@@ -260,6 +269,88 @@ async def test_what_says_who_could_read_it_may_be_gone_too(scene: Scene, loss: A
         )
 
 
+async def role_lost(scene: Scene, before: Callable[[], Awaitable[None]]) -> None:
+    """A role is taken out of another: no row tells it to the members."""
+    cluster = scene.stack.sandbox.cluster
+    inner = await cluster.role("departing inner", scene.friend)
+    outer = await cluster.role("departing outer", inner)
+    await cluster.share(scene.private, outer)
+    await before()
+    await cluster.unshare(outer, inner)
+
+
+async def request_whose_trash_time_comes(
+    scene: Scene, before: Callable[[], Awaitable[None]]
+) -> None:
+    """It was shared by itself, and of its project its reader hears nothing."""
+    cluster = scene.stack.sandbox.cluster
+    made = await cluster.container_request("open", owner=scene.private, by=scene.owner)
+    await cluster.share(made, scene.friend)
+    scene.request = made.uuid
+    await before()
+    soon = records.now() + timedelta(seconds=1)
+    await cluster.expire(scene.private, soon, by=scene.owner)
+
+
+async def project_whose_trash_time_comes(
+    scene: Scene, before: Callable[[], Awaitable[None]]
+) -> None:
+    """The requests in it are hidden, and its readers see nothing of what is above."""
+    cluster = scene.stack.sandbox.cluster
+    inner = await cluster.project(owner=scene.private, by=scene.owner)
+    await cluster.container_request("open", owner=inner, by=scene.owner)
+    await cluster.share(inner, scene.friend)
+    await before()
+    soon = records.now() + timedelta(seconds=1)
+    await cluster.expire(scene.private, soon, by=scene.owner)
+
+
+@pytest.mark.parametrize(
+    "loss", [role_lost, request_whose_trash_time_comes, project_whose_trash_time_comes]
+)
+async def test_what_no_row_names_is_told_as_less(scene: Scene, loss: Any) -> None:
+    """`narrowed`: by v1 to each subscription of events, by v0 to who asks for it."""
+    cluster, url = scene.stack.sandbox.cluster, scene.stack.websocket_url
+    base = f"ws://127.0.0.1:{scene.stack.proxy_port}"
+    async with v0.client(url, scene.friend.token) as old, v1.connected(base, scene.friend) as new:
+
+        async def before() -> None:
+            await v0.settled(url, scene.stack.sandbox.api.url, scene.friend)
+            await old.send({"method": "subscribe", "narrowed": True})
+            await new.subscribe("a", events={"kinds": ["collection"]})
+            marker = await cluster.collection(owner=scene.friend)
+            while (await old.receive()).get("object_uuid") != marker.uuid:
+                pass
+            await new.until("event", object_uuid=marker.uuid)
+
+        await loss(scene, before)
+        while await old.receive() != {"narrowed": True}:
+            pass
+        await new.until("narrowed", id="a")
+
+
+@pytest.mark.parametrize(
+    "loss", [request_moved, request_trashed_unseen, request_whose_trash_time_comes]
+)
+async def test_server_sent_events_end_with_their_request(scene: Scene, loss: Any) -> None:
+    """They are of its log alone; the last one says why."""
+    async with contextlib.AsyncExitStack() as exits:
+        lines: AsyncIterator[str]
+
+        async def before() -> None:
+            nonlocal lines
+            http = await exits.enter_async_context(httpx.AsyncClient(timeout=v1.WITHIN))
+            url = f"{scene.stack.page_url}/arvados/v1/container_requests/{scene.request}/log_events"
+            headers = {"Authorization": f"Bearer {scene.friend.token}"}
+            answer = await exits.enter_async_context(http.stream("GET", url, headers=headers))
+            assert answer.status_code == 200
+            lines = answer.aiter_lines()
+
+        await loss(scene, before)
+        said = [line async for line in lines if line.startswith("data: ")]
+        assert json.loads(said[-1].removeprefix("data: ")) == {"revoked": {"reason": NOT_READABLE}}
+
+
 NATIVE = [collection_moved, request_moved, project_moved]
 
 
@@ -289,6 +380,56 @@ async def test_a_native_client_hears_it_where_it_was(scene: Scene, loss: Any) ->
         assert not gone(owner)
         assert not any(SECRET.encode() in message.data for message in friend.heard)
         assert not any(scene.private.uuid.encode() in message.data for message in friend.heard)
+
+
+NATIVE_CUT = {
+    request_trashed_unseen: False,
+    project_unshared: True,
+    swept_with_its_project: True,
+    shared_by_itself_and_swept: True,
+    link_of_a_trashed_role: True,
+    link_of_a_swept_project: True,
+}
+"""Where the right to hear goes as well the connection ends, and comes back with less. Users and
+links are told nobody natively: who has lost no more than those hears nothing (docs/clients.md)."""
+
+
+@pytest.mark.parametrize("loss", NATIVE_CUT)
+async def test_a_native_client_learns_of_the_rest(scene: Scene, loss: Any) -> None:
+    """That it is gone, or that less may be heard."""
+    friend: Native
+    asking: Native
+    had: set[str] = set()
+    async with contextlib.AsyncExitStack() as exits:
+
+        async def patterns() -> set[str]:
+            return {*json.loads((await asking.nats.request(WHOAMI)).data)["subscribe"]}
+
+        async def before() -> None:
+            nonlocal friend, asking
+            url, api = scene.stack.websocket_url, scene.stack.sandbox.api.url
+            await v0.settled(url, api, scene.friend)
+            asking = await exits.enter_async_context(
+                connected(scene.stack, scene.friend, asks=True)
+            )
+            friend = await exits.enter_async_context(connected(scene.stack, scene.friend))
+            had.update(await patterns())
+            for pattern in had:
+                await friend.listen(pattern)
+
+        uuid = await loss(scene, before)
+        if NATIVE_CUT[loss]:
+            await until(lambda: friend.cuts, "the connection ends")
+
+            async def less() -> bool:
+                return await patterns() < had
+
+            await until(less, "less is permitted")
+            return
+        await until(
+            lambda: any("Arvados-Gone" in m.headers for m in friend.heard if uuid in m.subject),
+            "the friend hears that it is gone",
+        )
 
 
 async def test_a_forged_row_tells_nobody(scene: Scene) -> None:

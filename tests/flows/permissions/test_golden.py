@@ -427,7 +427,7 @@ def losses(
         if not ear.told.stayed:
             continue
         problems += [f"{name}: {wrong}" for wrong in golden_losses.untold(ear.told, rows, had, has)]
-        if ear.protocol == "v0" and golden_losses.silent(ear.told, rows, had, has):
+        if golden_losses.silent(ear.told, rows, had, has):
             problems.append(f"{name}: not a word of {sorted(had - has)}")
     return problems
 

@@ -86,7 +86,11 @@ export class Overview {
     this.heading();
     this.clock = setInterval(() => this.draw(), 5000);
     events.events(
-      { onevent: (event) => isListed(event) && this.later(), oncaughtup: () => this.later() },
+      {
+        onevent: (event) => isListed(event) && this.later(),
+        oncaughtup: () => this.later(),
+        onnarrowed: () => this.later(),
+      },
       { kinds: ["container_request"], event_types: ["create", "delete"] },
     );
     void this.load();
