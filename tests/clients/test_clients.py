@@ -357,6 +357,35 @@ async def test_an_answer_that_breaks_off_is_asked_for_again(world: World, progra
     await program.says("caught up", program.times("caught up") + 1)
 
 
+async def test_history_is_asked_for_however_many_live_messages_come(
+    world: World, command: Sequence[str]
+) -> None:
+    """Not answered when it is back, it asks again, and now and then from then on: live messages
+    that follow say nothing of those that are lost."""
+    environment = world.environment() | {"RECONCILE_SECONDS": "2"}
+    made: list[str] = []
+
+    async def write() -> None:
+        while True:
+            made.extend(await world.make())
+            await asyncio.sleep(0.2)
+
+    async with (
+        running(command, "events", world.project.uuid, environment=environment) as program,
+        asyncio.TaskGroup() as tasks,
+    ):
+        await program.says("caught up")
+        writing = tasks.create_task(write())
+        async with world.unanswered():
+            await world.kick()
+            await program.says("connected", 2)
+            await program.says("history", program.times("history") + 1)
+        await program.says("caught up", program.times("caught up") + 2)
+        writing.cancel()
+        await program.until(lambda: set(made) <= set(program.objects), "tells all")
+        assert sorted(made) == sorted(program.objects)
+
+
 async def test_a_log_is_waited_for_while_nobody_answers(
     world: World, command: Sequence[str]
 ) -> None:

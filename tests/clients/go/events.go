@@ -24,6 +24,9 @@ type Events struct {
 	ahead   map[uint64]bool // sequences above it that came live
 }
 
+// again is until history is asked again that was not answered.
+const again = 2 * time.Second
+
 type eventsRequest struct {
 	Owners []string `json:"owners"`
 	Limit  int      `json:"limit"`
@@ -95,21 +98,22 @@ func (e *Events) Follow(c *Connection, reconcile time.Duration, tell func([]byte
 	if err := c.Listen("arvados.live." + e.Project + "." + e.Project + ".*.event.>"); err != nil {
 		log.Print("* ", err) // not connected yet: it is sent when we are
 	}
-	due := true
 	for {
-		if due && !c.Denied() { // what we may not see now is told when we may again
+		// Live messages can be lost, so history is asked now and then, however many come.
+		wait := time.Duration((0.8 + 0.4*rand.Float64()) * float64(reconcile))
+		if !c.Denied() { // what we may not see now is told when we may again
 			var notAnswered *NotAnswered
 			if err := e.history(c, tell); errors.As(err, &notAnswered) {
 				log.Print("* history: ", err)
+				wait = time.Duration((0.5 + 0.5*rand.Float64()) * float64(again))
 			} else if err != nil {
 				return err
 			} else {
 				log.Print("* caught up")
 			}
 		}
-		// Live messages can be lost, so history is asked now and then.
-		wait := time.After(time.Duration((0.8 + 0.4*rand.Float64()) * float64(reconcile)))
-		for due = false; !due; {
+		asked := time.After(wait)
+		for due := false; !due; {
 			select {
 			case message := <-c.Live:
 				if e.live(message) {
@@ -117,7 +121,7 @@ func (e *Events) Follow(c *Connection, reconcile time.Duration, tell func([]byte
 				}
 			case <-c.Due:
 				due = true
-			case <-wait:
+			case <-asked:
 				due = true
 			}
 		}

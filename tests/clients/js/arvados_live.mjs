@@ -23,6 +23,7 @@ import {
 } from "@nats-io/transport-node";
 
 const RECONCILE_SECONDS = Number(process.env.RECONCILE_SECONDS ?? 60);
+const AGAIN_SECONDS = 2; // until history is asked again that was not answered
 const WAITING = 10000; // live messages that may wait for a slow handler
 const say = (text) => console.error(`* ${text}`);
 const { ARVADOS_API_TOKEN, ARVADOS_API_TOKEN_FILE, ARVADOS_USER_UUID } = process.env;
@@ -269,19 +270,24 @@ class Events {
   /** All events from now on. */
   async *follow(connection) {
     await connection.listen(`arvados.live.${this.project}.${this.project}.*.event.>`);
-    for (let due = true; ; ) {
-      try {
-        // What we may not see now is told when we may again.
-        if (due && !(await connection.isDenied())) {
-          yield* this.#history(connection);
-          say("caught up");
+    const now = () => performance.now() / 1000;
+    for (let due = now(); ; ) {
+      // Live messages can be lost, so history is asked now and then, however many come.
+      if (now() >= due) {
+        due = now() + some(0.8, 1.2) * RECONCILE_SECONDS;
+        try {
+          // What we may not see now is told when we may again.
+          if (!(await connection.isDenied())) {
+            yield* this.#history(connection);
+            say("caught up");
+          }
+        } catch (error) {
+          say(`history: ${error.message}`);
+          due = now() + some(0.5, 1) * AGAIN_SECONDS;
         }
-      } catch (error) {
-        say(`history: ${error.message}`);
       }
-      // Live messages can be lost, so history is asked now and then.
-      const message = await connection.next(some(0.8, 1.2) * RECONCILE_SECONDS);
-      due = message === null;
+      const message = await connection.next(due - now());
+      if (message === null) due = now();
       const event = message && this.#live(message);
       if (event) yield event;
     }

@@ -27,6 +27,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 RECONCILE_SECONDS = float(os.environ.get("RECONCILE_SECONDS", "60"))
+AGAIN_SECONDS = 2.0
+"""Until history is asked again that was not answered."""
 WAITING = 10_000
 """Live messages that may wait for a slow handler."""
 
@@ -236,21 +238,25 @@ class Events:
     async def follow(self, connection: Connection) -> AsyncIterator[Any]:
         """All events from now on, until the connection is closed for good."""
         await connection.listen(self.subject)
-        due = True
+        now = asyncio.get_running_loop().time
+        due = now()
         while not connection.is_closed:
-            if due and not connection.denied:  # what we may not see now is told when we may again
+            if now() >= due:  # live messages can be lost: ask now and then, however many come
+                due = now() + random.uniform(0.8, 1.2) * RECONCILE_SECONDS
                 try:
-                    async for event in self.history(connection):
-                        yield event
-                    say("caught up")
+                    if not connection.denied:  # else it is told when we may see it again
+                        async for event in self.history(connection):
+                            yield event
+                        say("caught up")
                 except NotAnswered as error:
                     say(f"history: {error}")
+                    due = now() + random.uniform(0.5, 1) * AGAIN_SECONDS
             try:
-                wait = random.uniform(0.8, 1.2) * RECONCILE_SECONDS
-                message = await asyncio.wait_for(connection.messages.get(), wait)
+                message = await asyncio.wait_for(connection.messages.get(), max(due - now(), 0))
             except TimeoutError:
-                message = None  # live messages can be lost: ask now and then
-            due = message is None
+                continue
+            if message is None:
+                due = now()
             try:
                 event = message and self.live(message)
             except NotLive as error:

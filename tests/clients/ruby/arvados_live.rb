@@ -16,6 +16,7 @@ require "set"
 require "nats"
 
 RECONCILE_SECONDS = Float(ENV.fetch("RECONCILE_SECONDS", "60"))
+AGAIN_SECONDS = 2 # until history is asked again that was not answered
 WAITING = 10_000 # live messages that may wait for a slow handler
 
 def say(text)
@@ -205,18 +206,24 @@ class Events
   # Tell all events from now on.
   def follow(connection, &tell)
     connection.listen("arvados.live.#{@project}.#{@project}.*.event.>")
-    due = true
+    due = now
     loop do
-      # What we may not see now is told when we may again.
-      catch_up(connection, &tell) if due && !connection.denied?
-      # Live messages can be lost, so history is asked now and then.
-      message = connection.next((0.8 + 0.4 * rand) * RECONCILE_SECONDS)
-      due = message.nil?
+      if now >= due # live messages can be lost: ask now and then, however many come
+        # What we may not see now is told when we may again.
+        answered = connection.denied? || catch_up(connection, &tell)
+        due = now + (answered ? (0.8 + 0.4 * rand) * RECONCILE_SECONDS : (0.5 + 0.5 * rand) * AGAIN_SECONDS)
+      end
+      message = connection.next(due - now)
+      due = now if message.nil?
       live(message, &tell) if message
     end
   end
 
   private
+
+  def now
+    Process.clock_gettime(Process::CLOCK_MONOTONIC)
+  end
 
   # Tell the event in a live message if it was not told before.
   def live(message)
@@ -237,12 +244,15 @@ class Events
     @ahead.delete_if { |one| one <= sequence }
   end
 
+  # Whether history was told up to now.
   def catch_up(connection, &tell)
     more = true
     more = history(connection, &tell) while more
     say "caught up"
+    true
   rescue NotAnswered => error
     say "history: #{error}"
+    false
   end
 
   # A page of the events that did not come live; whether there are more.
