@@ -39,6 +39,8 @@ class Routes:
     routes: tuple[str, ...]
     tls: Tls | None = None
     password: str | None = field(default=None, repr=False)
+    advertise: str | None = None
+    """Where the others, told of it by one of them, look for it instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ def _cluster(cluster: Routes | None) -> dict[str, Any] | None:
         "name": cluster.name,
         "listen": cluster.listen,
         "no_advertise": True,
+        **({"advertise": cluster.advertise} if cluster.advertise else {}),
         **({"authorization": login} if cluster.password else {}),
         "routes": [f"nats-route://{named}{route}" for route in cluster.routes],
         **({"tls": tls} if tls else {}),

@@ -185,18 +185,22 @@ async def run_cluster(
     size: int = 3,
     limits: accounts_config.AccountLimits | None = None,
     tls: server_config.Tls | None = None,
+    routes: Sequence[server_config.Routes] = (),
 ) -> AsyncIterator[list[NatsServer]]:
     """Several servers that form one cluster with a leader, in a temporary folder.
 
-    With `tls` the servers speak TLS to each other and to their clients.
+    With `tls` the servers speak TLS to each other and to their clients. `routes`: how each of them
+    finds the others, where that is not as usual.
     """
     place = Path(tempfile.mkdtemp(prefix="arvados-nats-"))
-    addresses = [f"127.0.0.1:{port}" for port in itertools.islice(ports.candidates(), size)]
+    if not routes:
+        addresses = [f"127.0.0.1:{port}" for port in itertools.islice(ports.candidates(), size)]
+        routes = [server_config.Routes("sandbox", at, tuple(addresses), tls) for at in addresses]
     public = keys.load_all_public(keys_folder)
     password = keys.load(keys_folder, server_config.ROUTES).text
     servers = [
         NatsServer(config_folder, config, public, limits)
-        for config_folder, config in _cluster_members(place, addresses, tls, password)
+        for config_folder, config in _cluster_members(place, routes, tls, password)
     ]
     try:
         await asyncio.gather(*(server.start() for server in servers))
@@ -208,9 +212,12 @@ async def run_cluster(
 
 
 def _cluster_members(
-    place: Path, addresses: Sequence[str], tls: server_config.Tls | None, password: str
+    place: Path,
+    routes: Sequence[server_config.Routes],
+    tls: server_config.Tls | None,
+    password: str,
 ) -> Iterator[tuple[Path, server_config.Server]]:
-    for number, address in enumerate(addresses, 1):
+    for number, own in enumerate(routes, 1):
         folder = place / f"nats-{number}"
         folder.mkdir()
         yield (
@@ -221,7 +228,7 @@ def _cluster_members(
                 store_dir=str(folder),
                 monitor=_ANY_PORT,
                 tls=dataclasses.replace(tls, authority=None) if tls else None,
-                cluster=server_config.Routes("sandbox", address, tuple(addresses), tls, password),
+                cluster=dataclasses.replace(own, password=password),
                 ports_file_dir=str(folder),
                 sync_always=False,
             ),

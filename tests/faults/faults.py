@@ -11,6 +11,7 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
@@ -39,8 +40,10 @@ async def _stopped(storm: Storm, name: str) -> None:
 
 async def _stood_still(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
-    await asyncio.sleep(5)
-    os.kill(pid, signal.SIGCONT)
+    try:
+        await asyncio.sleep(5)
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 async def _all_killed(storm: Storm) -> None:
@@ -150,6 +153,43 @@ async def _failed_over(storm: Storm) -> None:
     await asyncio.sleep(3)
 
 
+async def _cut_in_two(storm: Storm) -> None:
+    """The third NATS server hears no other: who led streams there leads no more after 10 s."""
+    for line in storm.route_lines:
+        line.silence()
+        line.refusing = True
+    await asyncio.sleep(15)
+    for line in storm.route_lines:
+        line.heal()
+        line.refusing = False
+
+
+async def _rows_lost(storm: Storm) -> None:
+    """PostgreSQL is back without its last rows, as a standby that was behind; ids come again."""
+    postgres = storm.sandbox.postgres
+    copy = postgres.folder.with_name("copy")
+    async with storm.rights:  # those are as they were
+        await postgres.stop()
+        await asyncio.to_thread(_copied, postgres.folder, copy)
+        await postgres.start()
+        await asyncio.sleep(5)
+        await postgres.kill()
+        await asyncio.to_thread(shutil.rmtree, postgres.folder)
+        await asyncio.to_thread(copy.rename, postgres.folder)
+        await postgres.start()
+        await storm.forget_lost()
+
+
+def _copied(folder: Path, copy: Path) -> None:
+    shutil.rmtree(copy, ignore_errors=True)
+    subprocess.run(["cp", "--archive", folder, copy], check=True)
+
+
+async def _failed_over_twice(storm: Storm) -> None:
+    for _ in range(2):
+        await _failed_over(storm)
+
+
 async def _clocks(storm: Storm) -> None:
     for seconds in (30, -30, 30, 0):
         for name, clock in storm.clocks.items():
@@ -207,6 +247,7 @@ FAULTS: dict[str, Callable[[Storm], Awaitable[None]]] = {
     "all NATS servers killed": _all_killed,
     "publishers and a NATS server killed": _both_killed_with_a_server,
     "stream leaders step down": _step_down,
+    "NATS cluster cut in two": _cut_in_two,
     "store of one NATS server lost": lambda s: _lose(s.servers[2:]),
     "store of all NATS servers lost": lambda s: _lose(s.servers),
     "publishers killed while stores are filled": _killed_while_it_is_filled,
@@ -217,6 +258,8 @@ FAULTS: dict[str, Callable[[Storm], Awaitable[None]]] = {
     "PostgreSQL silent": _postgres_silent,
     "PostgreSQL silent one way": lambda s: _postgres_silent(s, Way.DOWN),
     "PostgreSQL at another host": _failed_over,
+    "PostgreSQL at another host twice": _failed_over_twice,
+    "PostgreSQL back without its last rows": _rows_lost,
     "clocks jump by 30 s": _clocks,
     "API hangs for 4 s": _api_hangs,
     "API answers 500 for 4 s": _api_fails,

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything in several copies, with writers and readers that number all they do.
 
-Three NATS servers, PostgreSQL at two addresses of which one at a time leads to it, two of each
-service with clocks that can be moved. One writer makes collections, at home and in a project, and
-one writes a log; a guest is shown the project and shut out again, all the time. What is done and
-seen becomes a history (`tests/faults/checker.py`).
+Three NATS servers, of which the third can be cut off from the others, PostgreSQL at two addresses
+of which one at a time leads to it, two of each service with clocks that can be moved. One writer
+makes collections, at home and in a project, and one writes a log; a guest is shown the project and
+shut out again, all the time. What is done and seen becomes a history (`tests/faults/checker.py`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats.accounts_config import AccountLimits
+from arvados_nats.nats.server_config import Routes
 from sandbox import sandbox as whole_sandbox
 from sandbox import stack as services
 from sandbox.model.actors import Actor
@@ -37,8 +38,11 @@ from tests.support.fronts.cuttable import Cuttable
 from tests.support.fronts.moved_clock import MovedClock
 from tests.support.worlds.storm_readers import EVENTS, FILE, LOG, PROJECT, NativeReader, Reader
 
+_NOWHERE = "127.0.0.1:1"
+"""So that no server finds another but over the lines that it is given."""
 _LINE = b"line %08d\n"
 _EVERY = 0.1
+T = TypeVar("T")
 _REPLICAS = ("EVENTS_REPLICAS", "LOGS_REPLICAS", "QUEUE_REPLICAS", "SYSTEM_LOGS_REPLICAS")
 
 _GUEST_SECONDS = 6.0
@@ -60,6 +64,8 @@ class Storm:
     database_lines: list[Cuttable]
     """The first leads to PostgreSQL; the others refuse."""
     proxy_lines: list[Cuttable]
+    route_lines: list[Cuttable]
+    """All that is between the third NATS server and the others."""
     clocks: dict[str, MovedClock]
     alice: Actor
     guest: Actor
@@ -67,6 +73,10 @@ class Storm:
     request: Record
     container: Record
     readers: list[Reader | NativeReader] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    """Writers and readers that ended, and were begun again: they should not."""
+    rights: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """While it is held the guest is shown nothing more, and not shut out."""
     _steps: list[dict[str, Any]] = field(default_factory=list)
     _shared: list[dict[str, Any]] = field(default_factory=list)
     _numbers: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -105,25 +115,34 @@ class Storm:
             with contextlib.suppress(Exception):  # the database is away: it was not written
                 made = await self.sandbox.cluster.collection(f"c{n}", owner=owner)
                 self._numbers[made.uuid] = stream, n
-                self.note("write", stream=stream, n=n)
+                self.note("write", uuid=made.uuid)
             await asyncio.sleep(_EVERY)
+
+    async def forget_lost(self) -> None:
+        """What the database has no more was not written."""
+        written = [step["uuid"] for step in self._steps if step["do"] == "write" and "uuid" in step]
+        query = "SELECT uuid FROM collections WHERE uuid = ANY($1::varchar[])"
+        rows = await self._written(lambda: self.sandbox.cluster.pool.fetch(query, written))
+        for uuid in set(written) - {row["uuid"] for row in rows}:
+            del self._numbers[uuid]
 
     async def share(self) -> None:
         """Show the project to the guest for a while, and again."""
         cluster = self.sandbox.cluster
         while True:
-            self._guest("permit")
-            await self._written(lambda: cluster.share(self.project, self.guest))
+            async with self.rights:
+                self._guest("permit")
+                await self._written(lambda: cluster.share(self.project, self.guest))
             await asyncio.sleep(_GUEST_SECONDS)
-            await self._written(lambda: cluster.unshare(self.project, self.guest))
-            self._guest("revoke")
+            async with self.rights:
+                await self._written(lambda: cluster.unshare(self.project, self.guest))
+                self._guest("revoke")
             await asyncio.sleep(_GUEST_SECONDS)
 
-    async def _written(self, act: Callable[[], Awaitable[object]]) -> None:
+    async def _written(self, act: Callable[[], Awaitable[T]]) -> T:
         while True:
             with contextlib.suppress(Exception):  # the database is away
-                await act()
-                return
+                return await act()
             await asyncio.sleep(_EVERY)
 
     def _guest(self, do: str) -> None:
@@ -137,9 +156,24 @@ class Storm:
             self.note("write", stream=LOG, n=n)
             await asyncio.sleep(_EVERY)
 
+    async def keep(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Do it for ever: who has ended sees nothing, and is not missed."""
+        while True:
+            try:
+                await act()
+            except Exception as error:
+                self.broken.append(f"{act.__qualname__} ended: {error!r}")
+            await asyncio.sleep(1)
+
     async def mend(self) -> None:
-        """Start what a fault that failed half-way has left behind."""
-        self.database_lines[0].refusing = False
+        """Have everything as in the beginning, whatever a fault has left behind."""
+        for line in (*self.database_lines, *self.proxy_lines, *self.route_lines):
+            line.heal()
+            line.closed, line.refusing, line.rate = False, line in self.database_lines[1:], None
+        for clock in self.clocks.values():
+            clock.move(0)
+        with contextlib.suppress(ArvadosNatsError):
+            await self.sandbox.postgres.restart()
         for server in self.servers:
             with contextlib.suppress(ArvadosNatsError):
                 await server.restart()
@@ -154,9 +188,18 @@ class Storm:
         wanted = {(reader, stream) for reader, streams in _READ.items() for stream in streams}
         return await self._soon(within, lambda: wanted <= {read[:2] for read in self._reads()})
 
+    async def writing(self, within: float) -> bool:
+        """Whether something of each stream is soon written from now on."""
+        since = time.monotonic()
+
+        def written() -> set[str]:
+            return {s["stream"] for s in self._known() if s["do"] == "write" and s["t"] > since}
+
+        return await self._soon(within, lambda: written() == {EVENTS, PROJECT, LOG})
+
     async def settled(self, within: float) -> bool:
         """Whether all that is written by now is soon read by everybody who must."""
-        written = [(s["stream"], s["n"]) for s in self._steps if s["do"] == "write"]
+        written = [(s["stream"], s["n"]) for s in self._known() if s["do"] == "write"]
         wanted = {
             (reader, stream, n)
             for reader, streams in _READ.items()
@@ -181,9 +224,7 @@ class Storm:
 async def running(keys_folder: Path, folder: Path) -> AsyncIterator[Storm]:
     """All of it; it takes some seconds to start."""
     async with AsyncExitStack() as exits:
-        servers = await exits.enter_async_context(
-            nats_server.run_cluster(keys_folder, limits=AccountLimits(copies=3))
-        )
+        servers, routes = await _nats(exits, keys_folder)
         database = await exits.enter_async_context(postgres.run(durable=True))
         sandbox = await exits.enter_async_context(
             whole_sandbox.on(database, servers[0], keys_folder, folder)
@@ -195,20 +236,37 @@ async def running(keys_folder: Path, folder: Path) -> AsyncIterator[Storm]:
         lines[1].refusing = True
         clocks = moved_clock.make(folder, ("publishers", "wsproxy-2", "authcallout"))
         stack = await exits.enter_async_context(_services(sandbox, servers, lines, clocks))
-        storm = await _peopled(exits, sandbox, stack, servers, lines, clocks)
-        tasks = [asyncio.create_task(reader.run()) for reader in storm.readers]
-        tasks += [
-            asyncio.create_task(act)
-            for act in (storm.write_events(), storm.write_log(), storm.share())
-        ]
+        storm = await _peopled(exits, sandbox, stack, servers, lines, routes, clocks)
+        acts = [*(reader.run for reader in storm.readers)]
+        acts += [storm.write_events, storm.write_log, storm.share]
+        tasks = [asyncio.create_task(storm.keep(act)) for act in acts]
         try:
             yield storm
         finally:
             for task in tasks:
                 task.cancel()
-            ends = await asyncio.gather(*tasks, return_exceptions=True)
-            if failed := [end for end in ends if isinstance(end, Exception)]:
-                raise failed[0]  # who has ended sees nothing, and is not missed
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _nats(
+    exits: AsyncExitStack, keys_folder: Path
+) -> tuple[list[NatsServer], list[Cuttable]]:
+    """Three servers, and all lines between the third and the others."""
+    own = list(itertools.islice(ports.candidates(), 3))
+    lines = [await exits.enter_async_context(cuttable.before("127.0.0.1", port)) for port in own]
+    one, two, three = [f"127.0.0.1:{port}" for port in own]
+    to_one, to_two, to_three = [f"127.0.0.1:{line.port}" for line in lines]
+    found = {
+        one: (one, two, to_three),
+        two: (one, two, to_three),
+        three: (to_one, to_two, three),
+    }
+    routes = [
+        Routes("sandbox", address, others, advertise=_NOWHERE) for address, others in found.items()
+    ]
+    limits = AccountLimits(copies=3)
+    running = nats_server.run_cluster(keys_folder, limits=limits, routes=routes)
+    return await exits.enter_async_context(running), lines
 
 
 async def _peopled(
@@ -217,6 +275,7 @@ async def _peopled(
     stack: Stack,
     servers: list[NatsServer],
     database_lines: list[Cuttable],
+    route_lines: list[Cuttable],
     clocks: dict[str, MovedClock],
 ) -> Storm:
     cluster = sandbox.cluster
@@ -236,6 +295,7 @@ async def _peopled(
         servers,
         database_lines,
         lines,
+        route_lines,
         clocks,
         alice,
         guest,
