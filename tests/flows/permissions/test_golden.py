@@ -13,6 +13,7 @@ for the whole past, are those whose rights the step has changed, and now and the
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import time
@@ -27,6 +28,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
+from arvados_nats.contract import streams, subjects
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Nats
 from sandbox import sandbox as whole_sandbox
 from sandbox import stack as services
 from sandbox.cluster import Cluster
@@ -101,6 +105,14 @@ async def replay(stack: Stack, recording: Json) -> AsyncIterator[Replay]:
     await following.start()
     yield following
     await listener.close()
+
+
+@pytest.fixture
+async def nats(stack: Stack) -> AsyncIterator[Nats]:
+    """A trusted connection."""
+    seed = stack.sandbox.seed("publisher")
+    async with nats_client.connect([stack.sandbox.nats.url], name="test", seed=seed) as connection:
+        yield connection
 
 
 @dataclass
@@ -406,15 +418,25 @@ def _kind(uuid: str) -> str:
     }.get(uuid.split("-")[1], "other")
 
 
-async def follow(replay: Replay, step: Json) -> list[Json]:
+async def follow(replay: Replay, step: Json, nats: Nats | None = None) -> list[Json]:
     """Do what was done in a step; what the server makes by itself is known by its log rows, which
-    are returned."""
+    are returned. With `nats` each of its requests waits until the rows of those before are stored:
+    of what is deleted before the publisher has seen it, nothing can be proven."""
     logs: list[Json] = []
     for request in step["requests"]:
+        if nats and logs:
+            await until(functools.partial(is_stored, nats, logs[-1]))
         await replay.send(request)
         logs += await replay.new_logs()
         replay.learn(logs, step["logs"])
     return logs
+
+
+async def is_stored(nats: Nats, row: Json) -> bool:
+    """Whether the stream has a row's event."""
+    subject = subjects.event(row["object_uuid"], row["event_type"])
+    last = await nats.last(streams.EVENTS, subject)
+    return last is not None and last.headers["Nats-Msg-Id"] == row["uuid"]
 
 
 def losses(
@@ -434,7 +456,7 @@ def losses(
 
 @pytest.mark.timeout(600)
 async def test_everybody_hears_exactly_what_he_may_after_every_step(
-    stack: Stack, replay: Replay, recording: Json
+    stack: Stack, replay: Replay, recording: Json, nats: Nats
 ) -> None:
     """57 changes, 14 tokens, every object: sockets that stay open, and native NATS logins."""
     readers = Readers(stack, replay, recording)
@@ -445,7 +467,7 @@ async def test_everybody_hears_exactly_what_he_may_after_every_step(
         title = f"step {step['n']} {step['title']}"
         for ear in readers.ears:
             ear.told.next_step()
-        made = await follow(replay, step)
+        made = await follow(replay, step, nats)
         told += await settle(readers, replay, recording, title)
         if len(told) > 1:
             asked = [row for row in made if is_asked_about(replay, recording, row["object_uuid"])]
