@@ -129,6 +129,12 @@ class GrantsCache:
         else:
             self._outdated[user_uuid] = _Told(generation, version, time.monotonic())
 
+    def begin_anew(self) -> None:
+        """A publisher has taken over, maybe because the database went back (a failover): whatever
+        is answered and told from now on is later than all that is known."""
+        for entry in self._entries.values():
+            entry.grants = msgspec.structs.replace(entry.grants, generation=0)
+
     def is_outdated(self, user_uuid: str) -> bool:
         """Whether a change was told that no answer has in it yet."""
         return user_uuid in self._outdated

@@ -94,6 +94,7 @@ async def hear(
         changed(user_uuid)
 
     async def started(_: Message) -> None:
+        grants_cache.begin_anew()
         again()
 
     def connection_changed(connected: bool) -> None:

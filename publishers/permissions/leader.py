@@ -73,6 +73,7 @@ class GrantsLeader:
             for subscription in await self._subscribe():
                 stack.push_async_callback(subscription.unsubscribe)
             await self._nats.flush()
+            self._watch.renumber()  # who led before may have read of a database that went back
             await self._read(self._watch.users(), "takeover")
             self._log("takeover")
             await self._nats.publish(subjects.GRANTS_STARTED)

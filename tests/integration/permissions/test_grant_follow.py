@@ -250,11 +250,12 @@ async def test_what_a_link_gives_is_asked_at_its_head_alone(here: PermissionWorl
         assert began and (part.held(carol.uuid) or Grants("")).generation > began.generation
 
 
+@pytest.mark.parametrize("taken_over", [False, True])
 async def test_a_database_that_went_back_is_believed(
-    here: PermissionWorld, monkeypatch: pytest.MonkeyPatch
+    here: PermissionWorld, monkeypatch: pytest.MonkeyPatch, taken_over: bool
 ) -> None:
     """After a failover numbers may fall; what was read later in time holds, once answers can no
-    longer have crossed."""
+    longer have crossed, or at once where a publisher said that it takes over."""
     alice = "zzzzz-tpzed-0000000000alice"
     project = "zzzzz-j7d0g-000000000000001"
     answers = [
@@ -275,7 +276,14 @@ async def test_a_database_that_went_back_is_believed(
     await here.grants_cache.renew([alice])
     await here.grants_cache.renew([alice])
     crossed = here.grants_cache.held(alice)
-    monkeypatch.setattr(grants_cache, "_CROSSING", 0.0)
+    if taken_over:
+        anew = asyncio.Event()
+        await grants_watch.hear(here.reader, here.grants_cache, lambda _: None, anew.set)
+        await here.reader.flush()
+        await here.nats.publish(subjects.GRANTS_STARTED)
+        await asyncio.wait_for(anew.wait(), 60)
+    else:
+        monkeypatch.setattr(grants_cache, "_CROSSING", 0.0)
     await here.grants_cache.renew([alice])
     later = here.grants_cache.held(alice)
     await subscription.unsubscribe()

@@ -5,13 +5,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import Any, cast
+
 import msgspec
 import pytest
 
+from arvados_nats.contract import subjects
+from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client import grants_messages
 from arvados_nats.permission_client.grants_messages import GrantsAnswered
 from arvados_nats.permissions.grants import DIRECT, OWNED, Grants
-from publishers.permissions.query import Reading
+from publishers.permissions.leader import GrantsLeader
+from publishers.permissions.query import GrantsQuery, Reading
 from publishers.permissions.watched import Watch
 
 ME = "zzzzz-tpzed-000000000000me0"
@@ -110,6 +118,45 @@ def test_after_the_database_went_back_any_reading_counts() -> None:
     told = list(watch.take(reading(4, Grants(ME)), "round"))
 
     assert ME in {change.user_uuid for change in told}
+
+
+class Wire:
+    """NATS, as far as a leader needs it: what it says is kept."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def on_change(self, _: object) -> None: ...
+
+    async def subscribe(self, *_: object) -> Wire:
+        return self
+
+    async def unsubscribe(self) -> None: ...
+
+    async def flush(self) -> None: ...
+
+    async def publish(self, subject: str, *_: Any) -> None:
+        self.said.append(subject)
+
+
+class Database:
+    """What it says of who reads, after it went back."""
+
+    async def read(self, _: Iterable[str]) -> Reading:
+        return reading(4, Grants(ME))
+
+
+async def test_who_takes_over_after_the_database_went_back_tells_what_is_other() -> None:
+    """It led never before, and heard what others had read of a database that was further."""
+    wire, ready = Wire(), asyncio.Event()
+    leader = GrantsLeader(cast(Nats, wire), cast(GrantsQuery, Database()))
+    leader.answered(note(reading(9, MINE)))
+    leading = asyncio.create_task(leader.run(ready.set))
+    await asyncio.wait_for(ready.wait(), 60)
+    leading.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await leading
+    assert wire.said == [subjects.grants_changed(ME), subjects.GRANTS_STARTED]
 
 
 def test_two_readers_with_different_versions_make_one_be_told() -> None:
