@@ -29,7 +29,7 @@ class Attempts:
     """Counts the failures of one part since it last worked."""
 
     def __init__(self, health: Health, part: str) -> None:
-        self._health = health
+        self.health = health
         self._part = part
         self._failures = 0
         self._failed_at = float("-inf")
@@ -38,11 +38,11 @@ class Attempts:
 
     def succeeded(self) -> None:
         self._proven = True
-        self._health.well(self._part)
+        self.health.well(self._part)
 
     def fault(self, error: object) -> None:
         """Say what is wrong, where waiting is all that can be done."""
-        self._health.fault(self._part, error)
+        self.health.fault(self._part, error)
 
     async def failed(self, error: ArvadosNatsError) -> None:
         """Report the fault and pause, longer each time; raises a ConfigError seen at the start,
@@ -50,7 +50,7 @@ class Attempts:
         disagrees = isinstance(error, Disagreement)
         if isinstance(error, ConfigError) and not disagrees and not self._proven:
             raise error
-        self._health.fault(self._part, error)
+        self.health.fault(self._part, error)
         await asyncio.sleep(random.uniform(0.5, 1) * self._pause())
 
     def _pause(self) -> float:

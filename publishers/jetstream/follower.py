@@ -11,15 +11,18 @@ memory. No consumer is left on the server (docs/facts/nats.md).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from arvados_nats.contract import subjects
+from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.nats.history import BATCH_BYTES, StoredMessage, parse
 
 _KEPT_BYTES = 32 * 1024 * 1024
 _PAGE = 500
+_LOOK_SECONDS = 5.0
 
 
 class StreamFollower:
@@ -53,7 +56,8 @@ class StreamFollower:
             self._news.set()
 
     async def batches(self, last: int) -> AsyncIterator[list[StoredMessage]]:
-        """Messages behind sequence `last`, until the connection was lost and is back.
+        """Messages behind sequence `last`, until the connection was lost and is back, or the
+        stream is another one.
 
         Each batch is not empty. Call again to go on, from where the caller knows to have come.
         Raises Unavailable when the stream cannot be read.
@@ -65,7 +69,8 @@ class StreamFollower:
             if self._reread or not _continues(heard, last):
                 self._reread = False
                 end = await self._end()
-                last = min(last, end)  # lower: the stream was made anew
+                if end < last:
+                    return  # the stream was made anew
                 async for page in self._read(last, end):
                     yield page
                     last = page[-1].sequence
@@ -73,7 +78,16 @@ class StreamFollower:
                 yield fresh
                 last = fresh[-1].sequence
             if not self._heard:
+                await self._until_news(last)
+
+    async def _until_news(self, last: int) -> None:
+        """A lost last message shows no hole: now and then the end of the stream is looked at."""
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
                 await self._news.wait()
+        except TimeoutError:
+            with contextlib.suppress(ArvadosNatsError):  # it is looked at again
+                self._reread = await self._end() != last
 
     async def _end(self) -> int:
         """The stream's last sequence; 0 when it is not there yet."""

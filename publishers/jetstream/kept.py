@@ -11,32 +11,44 @@ again from Arvados.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 from arvados_nats.contract import streams
-from arvados_nats.errors import ArvadosNatsError, Unavailable
+from arvados_nats.errors import ArvadosNatsError, Unavailable, said
 from arvados_nats.nats.client import Nats
+from arvados_nats.service.ops import Health
 from publishers.retry import Attempts
 
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
+_UNANSWERED_SECONDS = 10.0
+_UNANSWERED = "NATS says nothing of this stream: do most of the servers that keep it run?"
 
 
-async def until_lost(nats: Nats, stream: str, created: str) -> NoReturn:
+async def until_lost(nats: Nats, stream: str, created: str, health: Health) -> NoReturn:
     """Raise Unavailable once the stream is not the one that was created then.
 
-    While NATS does not answer nothing is known, and nothing is lost.
+    While NATS does not answer nothing is known, and nothing is lost; if it does not for long,
+    health says so, under the stream's name.
     """
-    while True:
-        with contextlib.suppress(ArvadosNatsError):
-            now = await streams.created(nats, stream)
-            if now != created:
-                break
-        await asyncio.sleep(_LOOK_SECONDS)
+    clock = asyncio.get_running_loop().time
+    answered = clock()
+    try:
+        while True:
+            try:
+                if await streams.created(nats, stream) != created:
+                    break
+                answered = clock()
+                health.well(stream)
+            except ArvadosNatsError as error:
+                if clock() - answered > _UNANSWERED_SECONDS:
+                    health.fault(stream, f"{_UNANSWERED} ({said(error)})")
+            await asyncio.sleep(_LOOK_SECONDS)
+    finally:
+        health.well(stream)
     logger.warning("a stream was lost", extra={"action": "streams.lost", "stream": stream})
     raise Unavailable(f"the stream {stream} was lost; it is made anew and filled from Arvados")
 
@@ -55,7 +67,7 @@ async def keep(
                 created = await streams.created(nats, config["name"])
                 if created is None:
                     raise Unavailable(f"the stream {config['name']} was lost as it was made")
-                tasks.create_task(until_lost(nats, config["name"], created))
+                tasks.create_task(until_lost(nats, config["name"], created, attempts.health))
                 await work(created)
         except* ArvadosNatsError as group:
             failure = first_of(group)

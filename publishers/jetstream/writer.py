@@ -97,8 +97,7 @@ class StreamWriter:
                     failures += 1
         finally:
             self._take_back()
-        if failures:
-            self._health.well(self._stream)
+            self._health.well(self._stream)  # who gives up says so as a part of its own
 
     async def _advance(self) -> None:
         """Send as many as the window takes, then wait for the oldest acknowledgement."""

@@ -43,9 +43,11 @@ class QueueView:
         self._known: dict[str, tuple[int, bytes]] = {}
         self._created = ""
 
-    def of(self, created: str) -> None:
-        """What follows is of the bucket that was created then: another one counts from 1 again."""
-        if created != self._created:
+    def of(self, created: str, last: int) -> None:
+        """What follows is of the bucket that was created then and ends there: another one counts
+        from 1 again, and so does one that has lost its messages alone."""
+        lost = any(sequence > last for sequence, _ in self._known.values())
+        if created != self._created or lost:
             self._created = created
             self._known = {key: (0, value) for key, (_, value) in self._known.items()}
 
@@ -129,8 +131,8 @@ async def _read(nats: Nats, view: QueueView) -> int:
     info = await nats.stream_info(streams.QUEUE)
     if info is None:
         raise Unavailable("there is no queue yet: does the queue publisher run?")
-    view.of(info["created"])
     last: int = info["state"]["last_seq"]
+    view.of(info["created"], last)
     keys = set()
     async for stored in nats.history(streams.QUEUE, f"{subjects.QUEUE}.>"):
         last = max(last, stored.sequence)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -141,6 +142,21 @@ async def test_a_stream_that_is_gone_is_not_waited_for(nats: Nats) -> None:
     await streams.ensure(nats, streams.event_stream())
     with pytest.raises(Overtaken, match="lost"):
         await writer.write(_messages("b"))
+
+
+async def test_who_gives_up_leaves_no_fault_behind(nats: Nats, fresh_nats: NatsServer) -> None:
+    """What was wrong while it waited is another's to say: nobody would take it back."""
+    health = Health()
+    writer = StreamWriter(nats, streams.EVENTS, 0, health=health)
+    await fresh_nats.kill()
+    writing = asyncio.create_task(writer.write(_messages("a")))
+    await until(lambda: streams.EVENTS in health.faults)
+    for found in list(fresh_nats.folder.rglob("jetstream")):
+        shutil.rmtree(found, ignore_errors=True)
+    await fresh_nats.start()
+    with pytest.raises(Overtaken, match="gone"):
+        await asyncio.wait_for(writing, 60)
+    assert not health.faults
 
 
 async def test_a_full_stream_holds_the_writer_until_there_is_room(nats: Nats) -> None:

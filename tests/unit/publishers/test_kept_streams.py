@@ -6,12 +6,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any, cast
 
+import pytest
+
+from arvados_nats.errors import Unavailable
 from arvados_nats.nats.client import Nats
 from arvados_nats.service.ops import Health
 from publishers.jetstream import kept
 from publishers.retry import Attempts
+from tests.support.waiting import until
 
 
 class Server:
@@ -42,3 +47,38 @@ async def test_a_stream_lost_as_it_is_made_is_made_again() -> None:
         assert await worked.get() == "2"
     keeping.cancel()
     await asyncio.wait([keeping])
+
+
+class Leaderless:
+    """Knows the stream, and says nothing of it for a while."""
+
+    silent = False
+
+    async def stream_info(self, _: str) -> dict[str, Any]:
+        if self.silent:
+            raise Unavailable("NATS: no answer in time")
+        return {"created": "then"}
+
+
+async def test_health_names_a_stream_of_which_nats_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Until it does again; whoever writes to it waits meanwhile."""
+    monkeypatch.setattr("publishers.jetstream.kept._LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("publishers.jetstream.kept._UNANSWERED_SECONDS", 0.05)
+    server, health = Leaderless(), Health()
+    looking = asyncio.create_task(kept.until_lost(cast(Nats, server), "KEPT", "then", health))
+    try:
+        for _ in range(2):
+            server.silent = True
+            await until(lambda: "no answer in time" in (health.error or ""))
+            assert "KEPT" in health.faults
+            server.silent = False
+            await until(lambda: health.error is None)
+        server.silent = True
+        await until(lambda: "KEPT" in health.faults)
+    finally:
+        looking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await looking
+    assert not health.faults

@@ -83,6 +83,17 @@ def test_a_reading_shows_the_difference(view: QueueView, shown: Shown) -> None:
     assert shown.said == [("a", "Queued"), ("b", "Queued"), ("b", "gone")]
 
 
+def test_a_bucket_that_has_lost_its_messages_counts_from_1_again(
+    view: QueueView, shown: Shown
+) -> None:
+    """The servers say that it was made when it was before."""
+    view.of("then", 900)
+    view.change(A, 900, entry(A), b"first")
+    view.of("then", 3)
+    view.change(A, 2, entry(A, state="Locked"), b"second")
+    assert shown.said == [("a", "Queued"), ("a", "Locked")]
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
