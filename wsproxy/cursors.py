@@ -19,18 +19,12 @@ import hmac
 import msgspec
 
 from arvados_nats.errors import MALFORMED, BadInput
+from wsproxy.events.cursor import EventCursor
 from wsproxy.logs.place import LogPlace
 
 _VERSION = 1
 _MAC_BYTES = 10
 _MAX_LENGTH = 16 * 1024
-
-
-class EventCursor(msgspec.Struct, frozen=True, tag="e", array_like=True):
-    """After message `sequence` of the stream of events that was created at `created`."""
-
-    created: str
-    sequence: int
 
 
 class LogCursor(msgspec.Struct, frozen=True, tag="l", array_like=True):

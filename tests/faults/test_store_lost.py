@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 import pytest
 
-from arvados_nats.contract import streams
+from arvados_nats.contract import streams, subjects
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from sandbox.sandbox import MANAGEMENT_TOKEN
@@ -22,6 +22,7 @@ from tests.support.clients.v1 import connected
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.storm
+Lose = Callable[[NatsServer], Awaitable[None]]
 BACK = 20.0
 """Seconds within which all is as before, once the server is back: 1 to 6 on an idle machine."""
 
@@ -43,6 +44,15 @@ async def lose_store(server: NatsServer) -> None:
     await server.start()
 
 
+async def lose_messages(server: NatsServer) -> None:
+    """As if the files of all streams had been lost, and not what the server knows of the streams:
+    it makes them anew as of the day when they were made first."""
+    await server.kill()
+    for found in server.folder.rglob("msgs"):
+        shutil.rmtree(found)
+    await server.start()
+
+
 async def said(service: Service) -> str:
     """What its health says."""
     async with httpx.AsyncClient(
@@ -57,7 +67,8 @@ async def well(stack: Stack) -> bool:
     return all(['"OK"' in await said(service) for service in stack.services.values()])
 
 
-async def test_log_readers_go_on_at_their_byte(stack: Stack, nats: Nats) -> None:
+@pytest.mark.parametrize("lose", [lose_store, lose_messages])
+async def test_log_readers_go_on_at_their_byte(stack: Stack, nats: Nats, lose: Lose) -> None:
     """Who stood at byte 150 gets byte 150, to the end; a new reader gets all; health is well."""
     cluster = stack.sandbox.cluster
     alice = await cluster.user("alice")
@@ -69,7 +80,7 @@ async def test_log_readers_go_on_at_their_byte(stack: Stack, nats: Nats) -> None
     async with connected(base, alice) as reader:
         await reader.subscribe("a", log={"uuid": request.uuid})
         await reader.until_content(container.uuid, "stdout.txt", b"".join(lines[:15]))
-        await lose_store(stack.sandbox.nats)
+        await lose(stack.sandbox.nats)
         await cluster.write_log(container, "stdout.txt", b"".join(lines[15:100]))
         async with asyncio.timeout(2 * BACK):
             await reader.until_content(container.uuid, "stdout.txt", b"".join(lines[:100]))
@@ -163,3 +174,29 @@ async def test_a_cursor_of_the_future_is_told(stack: Stack) -> None:
             await reader.until("gap")
     finally:
         await stack.services["publishers"].start()
+
+
+async def test_a_cursor_of_another_life_is_told(stack: Stack, nats: Nats) -> None:
+    """The stream has the same `created`, and was filled beyond the reader's place."""
+    cluster = stack.sandbox.cluster
+    dave = await cluster.user("dave")
+    base = f"ws://127.0.0.1:{stack.proxy_port}"
+    async with connected(base, dave) as reader:
+        await reader.subscribe("e", events={"begin": "now"})
+        await cluster.collection("before", owner=dave)
+        event = await reader.until("event")
+    created = await streams.created(nats, streams.EVENTS)
+    await stack.services["wsproxy"].stop()
+    await lose_messages(stack.sandbox.nats)
+    after = await cluster.collection("after", owner=dave)
+    await until(
+        lambda: nats.last(streams.EVENTS, subjects.event(after.uuid, "create")), within=BACK
+    )
+    await stack.services["wsproxy"].start()
+    assert await streams.created(nats, streams.EVENTS) == created
+    async with connected(base, dave) as reader:
+        await reader.send("subscribe", {"id": "e", "events": {"cursor": event["cursor"]}})
+        await reader.until("gap")
+        await reader.until_true(
+            lambda: after.uuid in [body["object_uuid"] for body in reader.of("event")]
+        )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from sandbox.cluster import Cluster
@@ -14,7 +15,8 @@ from tests.support.clients import v1 as clients
 from tests.support.worlds import site as sites
 from tests.support.worlds.site import Site
 from tests.v1.conftest import Connect
-from wsproxy.cursors import Codec, EventCursor
+from wsproxy.cursors import Codec
+from wsproxy.events.cursor import EventCursor
 
 FIELDS = {
     "id",
@@ -140,7 +142,12 @@ async def test_a_cursor_of_another_life_of_the_stream_is_a_gap(
         await client.subscribe("a", events={"objects": [made.uuid], "cursor": foreign})
         gap = await client.until("gap")
         assert gap["id"] == "a" and codec.events(gap["cursor"]).sequence == 0
-        await client.until("event", object_uuid=made.uuid)
+        event = await client.until("event", object_uuid=made.uuid)
+        ours = codec.events(event["cursor"])
+        assert ours.mark and ours.seen >= ours.sequence
+        other = codec.encode(msgspec.structs.replace(ours, mark=ours.mark ^ 1))
+        await client.subscribe("b", events={"objects": [made.uuid], "cursor": other})
+        assert (await client.until("gap"))["id"] == "b"
 
 
 @pytest.mark.parametrize("change", ["other key", "cut", "flipped"])

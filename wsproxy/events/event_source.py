@@ -26,6 +26,7 @@ from arvados_nats.permissions import object_facts
 from arvados_nats.service.ops import Health
 from wsproxy import metrics
 from wsproxy.events import stored_event
+from wsproxy.events.cursor import EventCursor, mark
 from wsproxy.events.history import History
 from wsproxy.events.present import Present
 from wsproxy.events.recent import Recent
@@ -50,8 +51,8 @@ _GRAPH_SECONDS = 0.25
 _MAX_ARRIVED = 50_000
 """Messages that may wait while the stream is read."""
 
-Arrival = tuple[int, bytes]
-"""Sequence and payload."""
+Arrival = tuple[int, bytes, str]
+"""Sequence, payload, and when it was stored."""
 
 
 class EventSource:
@@ -68,12 +69,16 @@ class EventSource:
         self.present = Present(nats, now)
         self.created = ""
         """When the stream was made: sequences of another life of it mean nothing."""
+        self.resets = 0
+        """How often it was another one since we began."""
         self.ready = asyncio.Event()
         self.on_reset: set[Callable[[], None]] = set()
         """Called when the stream turns out to be another one."""
         self._nats = nats
         self._health = health
         self._position = 0
+        self._seen = (0, 0)
+        """The newest message, and the mark of its time (`cursors`)."""
         self._lock = asyncio.Lock()
         self._check_now = asyncio.Event()
         self._turn_began = 0.0
@@ -86,6 +91,24 @@ class EventSource:
     def position(self) -> int:
         """Sequence of the last event that was dispatched."""
         return self._position
+
+    def cursor(self, sequence: int) -> EventCursor:
+        """The place after a message of this life of the stream."""
+        return EventCursor(self.created, sequence, *self._seen)
+
+    async def knows(self, cursor: EventCursor) -> bool:
+        """Whether a cursor is of this life of the stream: what was seen then is there, or so old
+        that it is gone."""
+        if cursor.created != self.created:
+            return False
+        if not cursor.mark:
+            return True
+        seen = cursor.seen
+        question = {"seq": seen, "next_by_subj": _ALL, "batch": 1, "max_bytes": BATCH_BYTES}
+        messages, _ = await self._nats.whole_page(streams.EVENTS, question, seen)
+        if not messages:
+            return False  # it has lost its end, or is an older copy
+        return messages[0].sequence > seen or mark(messages[0].time) == cursor.mark
 
     async def reached(self, sequence: int) -> None:
         """Return when everything up to `sequence` was dispatched."""
@@ -131,7 +154,8 @@ class EventSource:
         """Put a message down; what came in one read from NATS is looked at together."""
         if len(self._arrived) < _MAX_ARRIVED:  # the rest is a hole, and read from the stream
             sequence = int(message.headers.get("Nats-Sequence", 0))
-            self._arrived.append((sequence, message.data))
+            time_stamp = message.headers.get("Nats-Time-Stamp", "")
+            self._arrived.append((sequence, message.data, time_stamp))
         self._graph_follows = GRAPH_FOLLOWS in message.headers
         self._arrival.set()
 
@@ -160,7 +184,7 @@ class EventSource:
         """Dispatch what continues the sequence; read what is missing before what follows it."""
         run: list[Arrival] = []
         place = self._position
-        for sequence, payload in arrived:
+        for sequence, payload, stored_at in arrived:
             if sequence <= place:
                 continue
             if sequence > place + 1:
@@ -168,14 +192,16 @@ class EventSource:
                 run = []
                 metrics.holes.inc()
                 await self._repair(sequence - 1)
-            run.append((sequence, payload))
+            run.append((sequence, payload, stored_at))
             place = sequence
         await self._dispatch(run)
 
     async def _dispatch(self, run: list[Arrival]) -> None:
+        if run:
+            self._seen = run[-1][0], mark(run[-1][2])
         events = [
             stored
-            for sequence, payload in run
+            for sequence, payload, _ in run
             if (stored := self._decoded(sequence, payload)) is not None
         ]
         self.router.prepare(events)
@@ -195,7 +221,8 @@ class EventSource:
             metrics.event_newest.set(object_facts.timestamp(events[-1].event.created_at) or 0)
 
     async def _remember(self, run: list[Arrival]) -> None:
-        for sequence, payload in run:
+        for sequence, payload, stored_at in run:
+            self._seen = sequence, mark(stored_at)
             stored = self._decoded(sequence, payload)
             self._move_to(sequence)
             if stored is not None:
@@ -247,7 +274,7 @@ class EventSource:
             question = {"seq": self._position + 1, "next_by_subj": _ALL}
             limits = {"batch": _BATCH, "max_bytes": BATCH_BYTES}
             messages, _ = await self._nats.whole_page(streams.EVENTS, question | limits, last)
-            await handle([(m.sequence, m.data) for m in messages if m.sequence <= last])
+            await handle([(m.sequence, m.data, m.time) for m in messages if m.sequence <= last])
             # What the stream does not have any more is passed over.
             if not messages or messages[-1].sequence > last:
                 self._move_to(last)
@@ -271,7 +298,8 @@ class EventSource:
         info = await self._nats.stream_info(streams.EVENTS)
         if info is None:
             raise Unavailable(f"there is no stream {streams.EVENTS}")
-        if info["created"] != self.created or info["state"]["last_seq"] < before:
+        here = EventCursor(info["created"], before, *self._seen)
+        if info["state"]["last_seq"] < before or not await self.knows(here):
             async with self._lock:
                 self._start_anew(info["created"])
         last = info["state"]["last_seq"]
@@ -289,7 +317,8 @@ class EventSource:
     def _start_anew(self, created: str) -> None:
         logger.warning("the event stream was made anew", extra={"action": "events.reset"})
         self.created = created
-        self._position = 0
+        self.resets += 1
+        self._position, self._seen = 0, (0, 0)
         self.recent.reset(1)
         self.history.reset()
         for listener in tuple(self.on_reset):

@@ -29,9 +29,10 @@ from arvados_nats.nats.history import BATCH_BYTES
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import Decision
 from arvados_nats.protocol_v1.requests import EventsTarget, Words
-from wsproxy.cursors import Codec, EventCursor
+from wsproxy.cursors import Codec
 from wsproxy.events import stored_event
 from wsproxy.events.block import Block
+from wsproxy.events.cursor import EventCursor
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.filters import ANEW, GONE, Filters
 from wsproxy.events.principal import decide_event
@@ -78,8 +79,10 @@ class NativeEvents:
         asked = native_reply.request(payload, EventsRequest, _EXAMPLE)
         page = _Page(asked)
         cursor = None if asked.cursor is None else self._cursors.events(asked.cursor)
-        created, first, last = await extent(self._nats, self._source)
-        gap, place = _begin(asked, cursor, created, first, last)
+        end, first = await extent(self._nats, self._source)
+        last = end.sequence
+        known = cursor is None or await self._source.knows(cursor)
+        gap, place = _begin(asked, cursor, first, last, known=known)
         judge = await get_judge()  # refuses a dead token before anything else is read
         if gap:
             yield Part(headers={answers.GAP: gap})
@@ -88,8 +91,7 @@ class NativeEvents:
             judge = await get_judge()
             for stored in now.for_reader(judge.identity, judge.grants, place, reached):
                 if part := page.part(stored, judge):
-                    place_after = self._cursor(created, stored.sequence)
-                    part.headers[answers.CURSOR] = place_after
+                    part.headers[answers.CURSOR] = self._cursor(end, stored.sequence)
                     yield part
                 place = stored.sequence
                 if page.full:
@@ -102,14 +104,14 @@ class NativeEvents:
                 break
         yield Part(
             headers={
-                answers.END: self._cursor(created, place),
+                answers.END: self._cursor(end, place),
                 answers.MORE: native_reply.flag(place < last),
                 answers.SEQUENCE: str(place),
             }
         )
 
-    def _cursor(self, created: str, sequence: int) -> str:
-        return self._cursors.encode(EventCursor(created, sequence))
+    def _cursor(self, end: EventCursor, sequence: int) -> str:
+        return self._cursors.encode(msgspec.structs.replace(end, sequence=sequence))
 
     async def _blocks(self, place: int, last: int, page: _Page) -> AsyncIterator[tuple[Block, int]]:
         """Events after `place` and up to `last`, with the place that each block reaches.
@@ -145,10 +147,10 @@ class NativeEvents:
         return [stored for stored in found if stored.sequence <= stop], stop
 
 
-async def extent(nats: Nats, source: EventSource) -> tuple[str, int, int]:
-    """Which life of the stream it is, and its first and last sequence.
+async def extent(nats: Nats, source: EventSource) -> tuple[EventCursor, int]:
+    """The end of the stream, and its first sequence.
 
-    The last one is what the stream itself says, and this process has come so far: what was
+    The end is what the stream itself says, and this process has come so far: what was
     live before the request is in the answer.
     """
     info = await nats.stream_info(streams.EVENTS)
@@ -161,9 +163,10 @@ async def extent(nats: Nats, source: EventSource) -> tuple[str, int, int]:
             await source.reached(last)
     except TimeoutError as error:
         raise Unavailable("the stream is ahead of this process") from error
-    if info["created"] != source.created:
+    end = source.cursor(last)
+    if end.created != info["created"] or not await source.knows(end):
         raise Unavailable(ANEW)
-    return info["created"], max(first, 1), last
+    return end, max(first, 1)
 
 
 class _Page:
@@ -219,12 +222,13 @@ def _encode(event: Event, pairs: list[tuple[str, str]]) -> bytes:
 
 
 def _begin(
-    asked: EventsRequest, cursor: EventCursor | None, created: str, first: int, last: int
+    asked: EventsRequest, cursor: EventCursor | None, first: int, last: int, *, known: bool
 ) -> tuple[str | None, int]:
-    """What is missing before the page, if anything, and after which sequence it begins."""
+    """What is missing before the page, if anything, and after which sequence it begins; `known`:
+    the cursor is of this life of the stream."""
     if cursor is None:
         return None, last if asked.begin == "now" else first - 1
-    if cursor.created != created or cursor.sequence > last:
+    if not known or cursor.sequence > last:
         return ANEW, first - 1
     if cursor.sequence + 1 < first:
         return GONE, first - 1

@@ -24,7 +24,7 @@ from arvados_nats.permission_client import object_messages
 from arvados_nats.permission_client.object_messages import Snapshot
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.permissions.rule import ALL, scopes_allow
-from wsproxy.cursors import Codec, EventCursor
+from wsproxy.cursors import Codec
 from wsproxy.events.event_source import EventSource
 from wsproxy.native_api import reply as native_reply
 from wsproxy.native_api.events import extent
@@ -54,7 +54,7 @@ class NativeObjects:
         """The record, unless the client has it, then the end with the place to go on from."""
         asked = native_reply.request(payload, ObjectRequest, _EXAMPLE)
         object_state.attributes(uuid)
-        created, _, place = await extent(self._nats, self._source)
+        here, _ = await extent(self._nats, self._source)
         answer = await self._nats.request(subjects.OBJECTS_GET, uuid.encode())
         snapshot = object_messages.decode(answer.headers, answer.data)
         judge = await get_judge()
@@ -64,9 +64,9 @@ class NativeObjects:
             yield Part(msgspec.json.encode(record), {ETAG: etag})
         yield Part(
             headers={
-                answers.END: self._cursors.encode(EventCursor(created, place)),
+                answers.END: self._cursors.encode(here),
                 answers.MORE: native_reply.flag(False),
-                answers.SEQUENCE: str(place),
+                answers.SEQUENCE: str(here.sequence),
                 ETAG: etag,
                 **_live(snapshot, judge),
             }

@@ -23,7 +23,6 @@ from arvados_nats.protocol_v1.messages import (
 )
 from arvados_nats.protocol_v1.requests import EventsTarget
 from wsproxy import metrics
-from wsproxy.cursors import EventCursor
 from wsproxy.events.batch import Batch
 from wsproxy.events.consumer import EventConsumer
 from wsproxy.events.filters import ANEW, GONE, Filters
@@ -95,7 +94,7 @@ class EventSubscription:
         if self._target.cursor is not None:
             cursor = self._services.cursors.events(self._target.cursor)
             oldest, newest = await self._extent()
-            if cursor.created != source.created:
+            if not await source.knows(cursor):
                 return ANEW, 0
             if cursor.sequence > max(newest, source.position):
                 return ANEW, 0  # the stream has lost its end, or is an older copy
@@ -166,8 +165,7 @@ class EventSubscription:
             self._consumer.start(0)
 
     def _cursor(self, sequence: int) -> str:
-        place = EventCursor(self._services.events.source.created, sequence)
-        return self._services.cursors.encode(place)
+        return self._services.cursors.encode(self._services.events.source.cursor(sequence))
 
 
 def gone_message(stored: StoredEvent, cursor: str) -> Message:

@@ -19,7 +19,6 @@ from arvados_nats.permissions.object_facts import ObjectFacts
 from arvados_nats.permissions.rule import ALL, scopes_allow
 from arvados_nats.protocol_v1.messages import NOT_READABLE, Object, Subscribed, encode
 from arvados_nats.protocol_v1.requests import ObjectTarget
-from wsproxy.cursors import EventCursor
 from wsproxy.objects import state as object_state
 from wsproxy.objects.hub import ObjectHub
 from wsproxy.subscriptions.subscription import Client, still_allowed
@@ -216,7 +215,7 @@ class ObjectSubscription:
     def _message(self, hub: ObjectHub, etag: str, record: dict[str, Any], sequence: int) -> Message:
         """The message of a state, built once for all viewers."""
         if hub.shared is None or hub.shared[0] != etag:
-            place = EventCursor(self._services.events.source.created, sequence)
+            place = self._services.events.source.cursor(sequence)
             cursor = self._services.cursors.encode(place)
             hub.shared = etag, Message(encode(Object(self._uuid, etag, record, cursor)))
         return hub.shared[1]

@@ -163,13 +163,13 @@ class ConnectionV0:
         source, places = self._services.events.source, self._services.events.places
         await source.ready.wait()
         while True:
-            created = source.created
+            resets = source.resets
             try:
                 place = await places.after_row(wanted.last_log_id, wanted.created_since)
             except Unavailable:
                 await asyncio.sleep(_RETRY_SECONDS[-1])
                 continue
-            if created == source.created:
+            if resets == source.resets:
                 return place
 
     # Who it is.

@@ -24,7 +24,6 @@ from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.permissions.judge import Judge
 from arvados_nats.protocol_v1.messages import NOT_READABLE
 from arvados_nats.protocol_v1.requests import EventsTarget
-from wsproxy.cursors import EventCursor
 from wsproxy.logins.logins import Login
 from wsproxy.native_api.answers import OBJECT, SECONDS
 from wsproxy.native_api.events import MAX_EVENTS
@@ -119,9 +118,8 @@ class _Answer:
         if not isinstance(target, EventsTarget) or target.below:
             raise BadInput("this topic has no history here: see arvados.api.logs and .object")
         asked = _asked(self._args, self._kwargs)
-        created = self._services.events.source.created
         cursors = self._services.cursors
-        begin = EventCursor(created, asked.after_publication)
+        begin = self._services.events.source.cursor(asked.after_publication)
         request = {
             "owners": target.owners,
             "objects": target.objects,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,8 +21,10 @@ from arvados_nats.nats.acks import Ack
 from arvados_nats.nats.client import Handler, Message, Nats, Subscription
 from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
+from publishers.jetstream.follower import follow
 from sandbox.servers.nats_server import NatsServer
 from tests.support.made_events import made
+from wsproxy.events.cursor import EventCursor
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.history import History
 from wsproxy.events.recent import Recent
@@ -152,6 +155,42 @@ async def test_a_message_that_is_lost_is_read_from_the_stream(
             await watch.until(lambda: watch.sequences == [3, 4, 5, 6, 7, 8, 9])
 
 
+async def test_who_carries_a_stream_on_finds_a_last_message_that_was_lost(
+    nats: Nats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing comes behind it that would show a hole."""
+    monkeypatch.setattr("publishers.jetstream.follower._LOOK_SECONDS", 0.2)
+    subscribe = nats.subscribe
+
+    async def deaf(subject: str, handler: Handler, *, queue: str = "") -> Subscription:
+        async def ignore(_: Message) -> None: ...
+
+        return await subscribe(subject, ignore, queue=queue)
+
+    nats.subscribe = deaf  # type: ignore[method-assign]
+    await store(nats, 1)
+    async with follow(nats, streams.EVENTS, subjects.EVENTS) as follower:
+        batches = follower.batches(0)
+        assert [found.sequence for found in await anext(batches)] == [1]
+        following = asyncio.create_task(anext(batches))
+        await asyncio.sleep(0.1)  # it waits
+        await store(nats, 2)
+        assert [found.sequence for found in await asyncio.wait_for(following, 60)] == [2]
+
+
+async def test_who_carries_a_stream_on_asks_where_to_begin_in_another_one(nats: Nats) -> None:
+    """What it holds is not passed over for the places of the former one."""
+    await store(nats, 1, 2, 3)
+    async with follow(nats, streams.EVENTS, subjects.EVENTS) as follower:
+        batches = follower.batches(3)
+        following = asyncio.create_task(anext(batches, None))
+        await asyncio.sleep(0.1)  # it waits
+        await nats.js_api(f"STREAM.DELETE.{streams.EVENTS}")
+        await streams.ensure(nats, streams.event_stream())
+        await store(nats, 4)
+        assert await asyncio.wait_for(following, 60) is None
+
+
 async def test_bad_messages_are_left_out_and_the_rest_goes_on(nats: Nats) -> None:
     """Whatever stands in the stream."""
     async with watched(nats) as watch:
@@ -179,6 +218,32 @@ async def test_a_stream_made_anew_begins_again(nats: Nats) -> None:
         assert told
         await store(nats, 4)
         await watch.until(lambda: watch.sequences[-1:] == [4])
+
+
+async def test_a_stream_that_has_lost_its_messages_alone_is_another_one(
+    nats: Nats, fresh_nats: NatsServer
+) -> None:
+    """It was made when it was before, and is filled beyond the place; old cursors have no mark."""
+    await store(nats, *range(1, 11))
+    async with watched(nats) as watch:
+        place = watch.source.cursor(10)
+        assert await watch.source.knows(place)
+    await fresh_nats.kill()
+    for found in fresh_nats.folder.rglob("msgs"):
+        shutil.rmtree(found)
+    await fresh_nats.start()
+    await nats.until_connected()
+    await store(nats, *range(1, 13))
+    async with watched(nats) as watch:
+        assert watch.source.created == place.created
+        assert not await watch.source.knows(place)
+        assert await watch.source.knows(EventCursor(place.created, 10))
+        here = watch.source.cursor(12)
+        await nats.js_api(f"STREAM.PURGE.{streams.EVENTS}", {"keep": 1})
+        assert await watch.source.knows(here)
+        await store(nats, 13)
+        await nats.js_api(f"STREAM.PURGE.{streams.EVENTS}", {"keep": 1})
+        assert await watch.source.knows(here), "it is gone with age, which is told by its sequence"
 
 
 async def test_a_lost_stream_is_noticed_as_soon_as_it_is_made_anew(

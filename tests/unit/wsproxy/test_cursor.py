@@ -7,19 +7,27 @@ from __future__ import annotations
 
 import base64
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from arvados_nats.errors import BadInput
-from wsproxy.cursors import Codec, EventCursor, LogCursor
+from wsproxy.cursors import Codec, LogCursor
+from wsproxy.events.cursor import EventCursor
 from wsproxy.logs.place import LogPlace
 
 CODEC = Codec(b"seed of wsproxy")
 
 places = st.builds(LogPlace, st.integers(0, 9), st.integers(0, 2**50))
 cursors = st.one_of(
-    st.builds(EventCursor, st.text(max_size=30), st.integers(0, 2**53)),
+    st.builds(
+        EventCursor,
+        st.text(max_size=30),
+        st.integers(0, 2**53),
+        st.integers(0, 2**53),
+        st.integers(0, 2**32 - 1),
+    ),
     st.builds(
         LogCursor,
         st.text(max_size=30),
@@ -81,6 +89,17 @@ def test_a_cursor_outlives_the_key_that_sealed_it() -> None:
     assert replaced.encode(cursor) == Codec(b"new seed of wsproxy").encode(cursor)
     with pytest.raises(BadInput):
         Codec(b"newer seed", b"new seed of wsproxy").events(CODEC.encode(cursor))
+
+
+def test_a_cursor_of_before_marks_is_taken() -> None:
+    """And a process of before takes ours: what follows the sequence is left out there."""
+    former = msgspec.defstruct(
+        "Former", [("created", str), ("sequence", int)], tag="e", array_like=True, frozen=True
+    )
+    old = msgspec.msgpack.encode(former("now", 7))
+    assert msgspec.msgpack.decode(old, type=EventCursor) == EventCursor("now", 7)
+    new = msgspec.msgpack.encode(EventCursor("now", 7, 9, 5))
+    assert msgspec.msgpack.decode(new, type=former) == former("now", 7)
 
 
 def test_kinds_are_not_mixed_up() -> None:
