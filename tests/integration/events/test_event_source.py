@@ -172,7 +172,7 @@ async def test_who_carries_a_stream_on_finds_a_last_message_that_was_lost(
     async with follow(nats, streams.EVENTS, subjects.EVENTS) as follower:
         batches = follower.batches(0)
         assert [found.sequence for found in await anext(batches)] == [1]
-        following = asyncio.create_task(anext(batches))
+        following = asyncio.ensure_future(anext(batches))
         await asyncio.sleep(0.1)  # it waits
         await store(nats, 2)
         assert [found.sequence for found in await asyncio.wait_for(following, 60)] == [2]
