@@ -35,7 +35,7 @@ async def check(dsn: str) -> Findings:
         with translate():
             found |= await _look(Hosts(dsn))
     except ArvadosNatsError as error:
-        found["PostgreSQL"] = str(error)
+        found["PostgreSQL"] = str(error).removeprefix("PostgreSQL: ")
     return found
 
 

@@ -412,6 +412,7 @@ async def test_a_fault_is_named_with_its_remedy(
     told = [one for one in seen[group] if fault.told in f"{one['part']}: {one['text']}"]
     assert told, f"{fault.told!r} is not in {json.dumps(seen.pop(group), indent=1)}"
     assert fault.mend in told[0]["mend"]
+    assert not told[0]["text"].startswith(f"{told[0]['part']}: "), "said twice"
 
 
 @pytest.mark.parametrize(
