@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NoReturn
 
 from arvados_nats.nats.client import Message, Nats
+from arvados_nats.nats.jetstream import REQUEST_TIMEOUT
+
+logger = logging.getLogger(__name__)
 
 IN_TURN = 8
 """Requests read before others have their turn, over a connection for what anybody may ask."""
+
+WAIT_SECONDS = REQUEST_TIMEOUT / 2
+"""Whose turn comes later has given up, or will before the answer is there, and asks anew: answered
+in order, with more questions than can be, none would be one that is waited for."""
 
 Handler = Callable[[Message], Awaitable[None]]
 
@@ -24,19 +33,28 @@ async def answer(
     *,
     queue: str,
     at_once: int | None = None,
+    wait: float = WAIT_SECONDS,
     ready: Callable[[], None] = lambda: None,
 ) -> NoReturn:
     """Hand each request to the handler of its subject, until cancelled or shut out (Unavailable).
 
-    `at_once` requests are handled together, the others wait; None for all. `ready` is called when
-    the server knows of the subscriptions. What a handler raises ends the responder.
+    `at_once` requests are handled together, the others wait, `wait` seconds at most; None for all.
+    `ready` is called when the server knows of the subscriptions. What a handler raises ends the
+    responder.
     """
     turn = asyncio.Semaphore(at_once) if at_once else contextlib.nullcontext()
     async with asyncio.TaskGroup() as tasks:
 
         async def handle(handler: Handler, message: Message) -> None:
+            came = time.monotonic()
             async with turn:
-                await handler(message)
+                if time.monotonic() - came <= wait:
+                    await handler(message)
+                else:
+                    logger.info(
+                        "a question is left: nobody waits for its answer any more",
+                        extra={"action": "responder.left", "subject": message.subject},
+                    )
 
         def taking(handler: Handler) -> Handler:
             async def take(message: Message) -> None:

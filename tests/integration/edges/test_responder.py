@@ -1,0 +1,54 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Questions that wait for their turn, at a real NATS server."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from pathlib import Path
+
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats import responder
+from arvados_nats.nats.client import Message
+from arvados_nats.service import keys
+from sandbox.servers.nats_server import NatsServer
+
+WITHIN = 60.0
+
+
+async def test_a_question_that_nobody_waits_for_is_left(
+    nats_server: NatsServer, keys_folder: Path
+) -> None:
+    """Or with more of them than can be answered none would be that is still waited for."""
+    subject = f"arvados.test.{secrets.token_hex(4)}"
+    begun: asyncio.Queue[bytes] = asyncio.Queue()
+    go_on = asyncio.Event()
+
+    async def handle(asked: Message) -> None:
+        begun.put_nowait(asked.data)
+        await go_on.wait()
+
+    seed = keys.load(keys_folder, "publisher").text
+    async with nats_client.connect([nats_server.url], name="test", seed=seed) as nats:
+        ready = asyncio.Event()
+        answering = asyncio.create_task(
+            responder.answer(
+                nats, {subject: handle}, queue="test", at_once=1, wait=0.2, ready=ready.set
+            )
+        )
+        async with asyncio.timeout(WITHIN):
+            await ready.wait()
+            for question in (b"1", b"2", b"3"):
+                await nats.publish(subject, question, reply="nobody")
+            await nats.flush()
+            assert await begun.get() == b"1"
+            waited = time.monotonic()
+            while time.monotonic() - waited < 0.5:  # noqa: ASYNC110 (it is about time)
+                await asyncio.sleep(0.05)
+            go_on.set()
+            await nats.publish(subject, b"4", reply="nobody")
+            assert await begun.get() == b"4"
+        answering.cancel()
