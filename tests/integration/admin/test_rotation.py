@@ -204,7 +204,7 @@ async def _write(site: Site, stopping: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     due = loop.time()
     while not stopping.is_set():
-        site.made.append((await cluster.project(owner=cluster.root)).uuid)
+        site.made.append((await cluster.collection(owner=cluster.root)).uuid)
         due = max(due + WRITERS / ROWS, loop.time() - 1)
         await asyncio.sleep(due - loop.time())
 
