@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections import deque
 
 from arvados_nats.commands.terminal_rows import tokens
-from arvados_nats.commands.terminal_rows.fold import REACH, Fold
+from arvados_nats.commands.terminal_rows.fold import Fold
 from arvados_nats.commands.terminal_rows.row import Row
+from arvados_nats.commands.terminal_rows.screen import REACH
 from arvados_nats.commands.terminal_rows.style import PLAIN, sequence
 
 RESET = "\x1b[0m"
@@ -39,6 +40,7 @@ class Harmless:
         self._colours = colours
         self._stamps = stamps
         self._fold = Fold(self._gone)
+        self._screen = self._fold.screen
         self._plain: deque[bytes] = deque(maxlen=REACH)
         """The last lines that needed no fold: it hears of them when a line needs it."""
         self._printed: dict[Row, str] = {}
@@ -57,27 +59,27 @@ class Harmless:
             stamp = None if self._stamps else tokens.STAMP.match(text)
             return [text[stamp.end() :] if stamp else text]
         self._catch_up()
-        self._fold.highest = 0
+        self._screen.highest = 0
         self._fold.write(data + b"\n")
         self._measure()
-        return self._take(len(self._fold.rows) - 1 - self._reach)
+        return self._take(len(self._screen.rows) - 1 - self._reach)
 
     def rest(self) -> list[str]:
         """What was held back, since more could have been drawn over it."""
         self._catch_up()
         self._fold.close()
-        return self._take(len(self._fold.rows) - self._fold.fresh)
+        return self._take(len(self._screen.rows) - self._screen.fresh)
 
     def _catch_up(self) -> None:
         while self._plain:
             self._fold.write(self._plain.popleft() + b"\n")
-            for row in self._fold.rows[-2:-1]:
+            for row in self._screen.rows[-2:-1]:
                 self._printed[row] = self._shown(row)
-                self._fold.touched.pop(row, None)
+                self._screen.touched.pop(row, None)
 
     def _measure(self) -> None:
-        if self._fold.highest:
-            self._reach, self._quiet = max(self._reach, self._fold.highest), 0
+        if self._screen.highest:
+            self._reach, self._quiet = max(self._reach, self._screen.highest), 0
         elif self._reach:
             self._quiet += 1
             if self._quiet > 2 * self._reach:
@@ -85,10 +87,10 @@ class Harmless:
 
     def _take(self, final: int) -> list[str]:
         """Print what was written to, of the rows before one."""
-        self._pending |= self._fold.touched
-        self._fold.touched.clear()
+        self._pending |= self._screen.touched
+        self._screen.touched.clear()
         if self._pending:
-            for row in self._fold.rows[: max(0, final)]:
+            for row in self._screen.rows[: max(0, final)]:
                 if row in self._pending:
                     self._print(row)
         ready, self._ready = self._ready, []
@@ -103,8 +105,8 @@ class Harmless:
 
     def _gone(self, row: Row) -> None:
         """The cursor cannot reach it any more."""
-        if row in self._fold.touched or row in self._pending:
-            self._fold.touched.pop(row, None)
+        if row in self._screen.touched or row in self._pending:
+            self._screen.touched.pop(row, None)
             self._pending[row] = None
             self._print(row)
         self._printed.pop(row, None)

@@ -29,7 +29,9 @@ _SLICE = 512 * 1024
 """Bytes that are looked through before others have their turn."""
 _LONGEST_LINE = 1024 * 1024
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]+Z")
-_SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\))")
+_SEQUENCE = re.compile(
+    rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\|(?=\x1b)))"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,20 @@ Pure. `web/src/terminal/row.ts` says the same in TypeScript.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
 from arvados_nats.commands.terminal_rows.style import PLAIN, Style
 
-ROW_LIMIT = 100_000
-"""Columns that the cursor can reach."""
+COLUMNS = 4096
+"""Columns that the cursor can reach: no terminal is wider, and what is drawn costs no more."""
+ENDLESS = 1_000_000_000
+"""Behind every column."""
 _TAB = 8
 _LONGEST_CELL = 32
+"""UTF-16 units."""
 
 
 class Cell(NamedTuple):
@@ -54,16 +58,20 @@ class Row:
     stamp: str = ""
     _runs: list[Run] = field(default_factory=list)
     _cells: list[Cell] | None = None
+    _tail: list[Run] = field(default_factory=list)
+    """What stands behind the columns."""
 
     @property
     def empty(self) -> bool:
         """Whether nothing stands in it."""
-        return not (self._runs if self._cells is None else self._cells)
+        return not (self._runs if self._cells is None else self._cells or self._tail)
 
     @property
     def runs(self) -> list[Run]:
         """What stands in it, in as few stretches as there are looks."""
-        pieces = self._runs if self._cells is None else self._cells
+        pieces: Sequence[Cell | Run] = self._runs
+        if self._cells is not None:
+            pieces = [*self._cells, *self._tail]
         grouped = groupby((piece for piece in pieces if piece.text), lambda piece: piece.style)
         return [Run("".join(piece.text for piece in same), style) for style, same in grouped]
 
@@ -74,21 +82,26 @@ class Row:
 
     @property
     def width(self) -> int:
-        """How many columns it has."""
+        """How many columns it has that the cursor can reach."""
         return len(self._columns())
 
     def append(self, text: str, style: Style) -> None:
         """Add text at the end."""
-        if self._cells is not None:
-            self.write(len(self._cells), text, style)
-        else:
+        if self._cells is None:
             self._runs.append(Run(text, style))
+        elif self._tail:
+            self._tail.append(Run(text, style))
+        else:
+            self.write(len(self._cells), text, style)
 
-    def write(self, column: int, text: str, style: Style) -> int:
-        """Write over what stands from a column on; the column after it."""
+    def write(self, column: int, text: str, style: Style) -> int | None:
+        """Write over what stands from a column on; the column after it, None behind all of them."""
         cells, at = self._columns(), column
         cells.extend([_BLANK] * (at - len(cells)))
-        for character in text:
+        for written, character in enumerate(text):
+            if at >= COLUMNS:
+                self._tail = [Run(text[written:], style)]
+                return None
             width = _TAB - at % _TAB if character == "\t" else columns(character)
             if width == 0:
                 self._join(at, character)
@@ -97,17 +110,22 @@ class Row:
             self._part(at + width)
             cells[at : at + width] = [Cell(character, style), *[Cell("", style)] * (width - 1)]
             at += width
-        return at
+        if at < COLUMNS:
+            return at
+        self._tail = []
+        return None
 
     def erase(self, start: int, stop: int) -> None:
         """Blanks from a column up to before another; up to the end, nothing is left."""
         cells = self._columns()
         self._part(start)
         self._part(stop)
-        if stop >= len(cells):
-            del cells[start:]
-        else:
+        if stop < len(cells) or (self._tail and stop < ENDLESS):
+            stop = min(stop, len(cells))
             cells[start:stop] = [_BLANK] * (stop - start)
+        else:
+            del cells[start:]
+            self._tail = []
 
     def shift(self, column: int, count: int) -> None:
         """Take columns out, or put blanks in: what stands behind moves."""
@@ -119,13 +137,18 @@ class Row:
             self._part(column - count)
             del cells[column : column - count]
         else:
-            cells[column:column] = [_BLANK] * count
+            cells[column:column] = [_BLANK] * min(count, COLUMNS - len(cells))
+
+    def take(self, other: Row) -> None:
+        """Have what another row has."""
+        self.stamp, self._runs = other.stamp, other._runs
+        self._cells, self._tail = other._cells, other._tail
 
     def _columns(self) -> list[Cell]:
         if self._cells is None:
             self._cells = []
             for text, style in self._runs:
-                self.write(len(self._cells), text, style)
+                self.append(text, style)
         return self._cells
 
     def _join(self, column: int, mark: str) -> None:
@@ -133,7 +156,7 @@ class Row:
         cells, at = self._columns(), column - 1
         while at > 0 and not cells[at].text:
             at -= 1
-        if at >= 0 and len(cells[at].text) < _LONGEST_CELL:
+        if at >= 0 and len(cells[at].text.encode("utf-16-le")) < 2 * _LONGEST_CELL:
             cells[at] = Cell(cells[at].text + mark, cells[at].style)
 
     def _part(self, column: int) -> None:
@@ -150,6 +173,11 @@ class Row:
         cells[first:last] = [_BLANK] * (last - first)
 
 
-def tab_stop(column: int) -> int:
-    """The next tab stop after a column."""
-    return column + _TAB - column % _TAB
+def tab_stop(column: int, count: int = 1) -> int:
+    """So many tab stops after a column."""
+    return _TAB * (column // _TAB + count)
+
+
+def width(text: str) -> int:
+    """Columns of a text."""
+    return sum(map(columns, text))

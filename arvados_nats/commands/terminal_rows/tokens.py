@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How text of a log is taken apart: plain text, sequences of a terminal, and what would act.
 
-Pure. `web/src/terminal/fold.ts` has the same expressions.
+Pure. `web/src/terminal/tokens.ts` has the same expressions.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _LONGEST_STRING = 4096
 _ACTS = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
 SPECIAL = re.compile(f"[{_ACTS}]")
 """What is not simply shown."""
-_STRING = f"\x1b[\\]PX^_][^\x07\x1b\n]{{0,{_LONGEST_STRING}}}"
+_STRING = f"\x1b[\\]PX^_][^\x07\x1b\x9c\n]{{0,{_LONGEST_STRING}}}"
 TOKEN = re.compile(
     f"(?P<text>[^\t{_ACTS}]+)"
     "|\x1b\\[(?P<parameters>[0-?]{0,64})(?P<between>[ -/]{0,4})(?P<final>[@-~])"
-    f"|{_STRING}(?:\x07|\x1b\\\\)"
+    f"|{_STRING}(?:[\x07\x9c]|\x1b\\\\|(?=\x1b))"
     "|\x1b(?P<short>[ -/]{0,4}[0-OQ-WYZ\\\\`-~])"
     "|(?P<acting>.)",
     re.DOTALL,
@@ -40,6 +40,7 @@ def visible(character: str) -> str:
     return "^?" if code == 0x7F else f"<U+{code:04X}>"
 
 
-def begun(text: str) -> re.Match[str] | None:
-    """A sequence at the end of a text whose end has not come."""
-    return _OPEN.search(text, max(0, len(text) - _LONGEST_STRING - 4))
+def begun(text: str) -> int:
+    """Where a sequence begins whose end may follow; the length of the text if none does."""
+    found = _OPEN.search(text, max(0, len(text) - _LONGEST_STRING - 4))
+    return len(text) if found is None else found.start()

@@ -9,7 +9,11 @@ import { columns } from "./text";
 
 /** Characters of a row; what a longer line has more is in `rest`. */
 export const ROW_LIMIT = 100_000;
+/** Columns that the cursor can reach: no terminal is wider, and what is drawn costs no more than they do. */
+export const COLUMNS = 4096;
 const TAB = 8;
+/** UTF-16 units. */
+const LONGEST_CELL = 32;
 
 /** Text up to before `to` has this look. */
 export interface Run {
@@ -19,11 +23,11 @@ export interface Run {
 
 /** One column. A wide character or a tab is followed by columns without text. */
 interface Cell {
-  text: string;
-  style: Style;
+  readonly text: string;
+  readonly style: Style;
 }
 
-const blank = (): Cell => ({ text: " ", style: PLAIN });
+const BLANK: Cell = { text: " ", style: PLAIN };
 
 export class Row {
   text = "";
@@ -38,6 +42,8 @@ export class Row {
   /** Where the bytes begin that are not in `text`, since the line is too long; -1: all are. */
   rest = -1;
   private cells: Cell[] | null = null;
+  /** What stands behind the columns. */
+  private tail: { text: string; style: Style }[] = [];
 
   constructor(offset: number) {
     this.offset = offset;
@@ -45,17 +51,18 @@ export class Row {
   }
 
   get empty(): boolean {
-    return this.cells ? this.cells.length === 0 : this.text === "";
+    return this.cells ? this.cells.length + this.tail.length === 0 : this.text === "";
   }
 
   get full(): boolean {
-    return (this.cells ? this.cells.length : this.text.length) >= ROW_LIMIT;
+    return this.text.length >= ROW_LIMIT;
   }
 
-  /** Add text without tabs at the end, or with them where nobody has to know the column. */
+  /** Add text at the end. */
   append(text: string, style: Style): void {
     if (this.cells) {
-      this.write(this.cells.length, text, style);
+      if (this.tail.length) this.tail.push({ text, style });
+      else this.write(this.cells.length, text, style);
       return;
     }
     const from = this.text.length;
@@ -67,7 +74,7 @@ export class Row {
     this.runs.push({ to: this.text.length, style });
   }
 
-  /** How many columns it has. */
+  /** How many columns it has that the cursor can reach. */
   get width(): number {
     return this.columns().length;
   }
@@ -78,18 +85,24 @@ export class Row {
     this.cells = cells;
     let from = 0;
     for (const { to, style } of this.runs.length ? this.runs : [{ to: this.text.length, style: PLAIN }]) {
-      this.write(cells.length, this.text.slice(from, to), style);
+      this.append(this.text.slice(from, to), style);
       from = to;
     }
     return cells;
   }
 
-  /** Write over what stands from a column on; the column after it. */
+  /** Write over what stands from a column on; the column after it, -1 if that is behind all of them. */
   write(column: number, text: string, style: Style): number {
     const cells = this.columns();
     let at = column;
-    while (cells.length < at) cells.push(blank());
+    let written = 0;
+    while (cells.length < at) cells.push(BLANK);
     for (const character of text) {
+      if (at >= COLUMNS) {
+        this.tail = [{ text: text.slice(written), style }];
+        return -1;
+      }
+      written += character.length;
       const width = character === "\t" ? TAB - (at % TAB) : columns(character);
       if (width === 0) {
         this.join(at, character);
@@ -101,7 +114,9 @@ export class Row {
       for (let more = 1; more < width; more += 1) cells[at + more] = { text: "", style };
       at += width;
     }
-    return at;
+    if (at < COLUMNS) return at;
+    this.tail = [];
+    return -1;
   }
 
   /** A mark that has no column of its own. */
@@ -110,7 +125,7 @@ export class Row {
     let at = column - 1;
     while (at > 0 && cells[at]?.text === "") at -= 1;
     const cell = cells[at];
-    if (cell && cell.text.length < 32) cell.text += mark;
+    if (cell && cell.text.length < LONGEST_CELL) cells[at] = { text: cell.text + mark, style: cell.style };
   }
 
   /** What stands over the border before a column is cut: blanks take the place of both parts. */
@@ -119,16 +134,20 @@ export class Row {
     if (cells[column]?.text !== "") return;
     let first = column;
     while (first > 0 && cells[first]?.text === "") first -= 1;
-    for (let at = first; at === first || cells[at]?.text === ""; at += 1) cells[at] = blank();
+    for (let at = first; at === first || cells[at]?.text === ""; at += 1) cells[at] = BLANK;
   }
 
-  /** Blanks from a column up to before another; up to the end, nothing is left. */
+  /** Blanks from a column up to before another; up to the end (Infinity), nothing is left. */
   erase(from: number, to: number): void {
     const cells = this.columns();
     this.part(from);
     this.part(to);
-    for (let at = from; at < Math.min(to, cells.length); at += 1) cells[at] = blank();
-    if (to >= cells.length) cells.length = Math.min(cells.length, from);
+    if (to < cells.length || (this.tail.length && to < Infinity)) {
+      cells.fill(BLANK, from, Math.min(to, cells.length));
+    } else {
+      cells.length = Math.min(cells.length, from);
+      this.tail = [];
+    }
   }
 
   /** Take columns out, or put blanks in: what stands behind moves. */
@@ -140,13 +159,24 @@ export class Row {
       this.part(column - count);
       cells.splice(column, -count);
     } else {
-      cells.splice(column, 0, ...Array.from({ length: Math.min(count, ROW_LIMIT) }, blank));
+      const more = Math.min(count, Math.max(0, COLUMNS - cells.length));
+      cells.splice(column, 0, ...new Array<Cell>(more).fill(BLANK));
     }
   }
 
-  /** The next tab stop after a column. */
-  static stop(column: number): number {
-    return column + TAB - (column % TAB);
+  /** Have what another row has. */
+  take(other: Row): void {
+    this.text = other.text;
+    this.runs = other.runs;
+    this.stamp = other.stamp;
+    this.rest = other.rest;
+    this.cells = other.cells;
+    this.tail = other.tail;
+  }
+
+  /** So many tab stops after a column. */
+  static stop(column: number, count: number): number {
+    return TAB * (Math.floor(column / TAB) + count);
   }
 
   /** Make `text` and `runs` of what stands in the columns. */
@@ -156,13 +186,13 @@ export class Row {
     this.runs = [];
     let length = 0;
     let style: Style = PLAIN;
-    for (const cell of this.cells) {
-      if (cell.style !== style && cell.text !== "") {
+    for (const piece of this.tail.length ? [...this.cells, ...this.tail] : this.cells) {
+      if (piece.style !== style && piece.text !== "") {
         if (length > 0) this.runs.push({ to: length, style });
-        style = cell.style;
+        style = piece.style;
       }
-      parts.push(cell.text);
-      length += cell.text.length;
+      parts.push(piece.text);
+      length += piece.text.length;
     }
     if (length > 0 && (this.runs.length || style !== PLAIN)) this.runs.push({ to: length, style });
     this.text = parts.join("");
@@ -172,5 +202,6 @@ export class Row {
   freeze(): void {
     this.settle();
     this.cells = null;
+    this.tail = [];
   }
 }

@@ -71,7 +71,7 @@ export const SPECIAL = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u20
 const EACH_SPECIAL = new RegExp(SPECIAL, "g");
 /** Colours, titles and the like. */
 // eslint-disable-next-line no-control-regex
-const SEQUENCE = /\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])/g;
+const SEQUENCE = /\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\x9c]*(?:[\x07\x9c]|\x1b\\|(?=\x1b))|[ -/]*[0-~])/g;
 
 /** A text without the sequences of a terminal. */
 export function withoutSequences(text: string): string {

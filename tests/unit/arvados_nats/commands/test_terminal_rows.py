@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,16 @@ def rows_of(pieces: Iterable[bytes]) -> list[Row]:
     for piece in pieces:
         fold.write(piece)
     fold.close()
-    last = fold.rows[:-1] if fold.fresh else fold.rows
+    last = fold.screen.rows[:-1] if fold.screen.fresh else fold.screen.rows
     return [*rows, *last]
 
 
 def look(style: Style) -> dict[str, Any]:
     """What is not as in plain text."""
     values = dataclasses.asdict(style)
-    return {name: value for name, value in values.items() if value not in (None, False)}
+    return {
+        name: value for name, value in values.items() if value is not None and value is not False
+    }
 
 
 def shown(row: Row) -> list[Any]:
@@ -58,6 +61,31 @@ def test_rows_are_as_the_table_says_in_any_cuts(case: dict[str, Any]) -> None:
     if "stamps" in case:
         assert [row.stamp for row in found] == case["stamps"]
     whole = b"".join(pieces)
-    for size in (1, 2, 3, 7):
+    for size in (1, 2, 3, 7) if len(whole) < 5000 else (997,):
         cut = (whole[at : at + size] for at in range(0, len(whole), size))
         assert [shown(row) for row in rows_of(cut)] == rows, size
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"y\r" + b"x" * 3_000_000,
+        b"x" * 3_000_000 + b"\b\rab",
+        b"x" * 90_000 + b"\x1b[1K\x1b[2@\x1b[3X" * 3_000,
+        b"=\x1b[255b" * 20_000,
+        b"a\n\x1b[A\x1b[L" * 3_000,
+        b"\x1b[2J\x1b[99;1Hx" * 5_000,
+    ],
+)
+def test_what_is_drawn_costs_no_more_than_a_screen(line: bytes) -> None:
+    """However long a line is, and whatever is drawn over it: what the cursor reaches is bounded."""
+    tracemalloc.start()
+    try:
+        fold = Fold(lambda row: fold.screen.touched.pop(row, None))
+        for at in range(0, len(line), 100_000):
+            fold.write(line[at : at + 100_000])
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(fold.screen.rows) <= 200
+    assert most < 40_000_000
