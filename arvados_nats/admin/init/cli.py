@@ -76,7 +76,7 @@ def init(
     answers = asked.read(known)
     files = machine.files(answers, keys.missing(places.keys), places, site)
     _write(folder, files, overwrite=overwrite, yes=yes)
-    click.echo(_next(answers.database, places))
+    click.echo("\n".join(_next(answers.database, places, site)))
 
 
 def _for_kubernetes(
@@ -128,13 +128,12 @@ def _confirmed(wanted: list[Change]) -> bool:
     return click.confirm("Write this?")
 
 
-def _next(database: str, places: Places) -> str:
+def _next(database: str, places: Places, site: Site | None) -> Iterator[str]:
     services = " ".join(name.removesuffix(".service") for name in machine.UNITS)
-    return "\n".join(
-        (
-            "Next, as root:",
-            f"  runuser -u postgres -- psql -d {database} < {places.folder}/role.sql",
-            f"  systemctl daemon-reload && systemctl enable --now {services}",
-            "  arvados-nats doctor",
-        )
-    )
+    yield "Next, as root:"
+    yield f"  runuser -u postgres -- psql -d {database} < {places.folder}/role.sql"
+    yield f"  systemctl daemon-reload && systemctl enable --now {services}"
+    if site:
+        link = f"ln -sf {places.folder}/nginx.conf /etc/nginx/conf.d/arvados-nats.conf"
+        yield f"  {link} && nginx -t && systemctl reload nginx"
+    yield "  arvados-nats doctor"

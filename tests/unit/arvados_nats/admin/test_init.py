@@ -141,7 +141,11 @@ def test_the_site_of_nginx_has_the_names_that_were_given(tmp_path: Path) -> None
     """And is written only where one is wanted."""
     run(tmp_path, "--yes")
     assert not (tmp_path / "etc" / "nginx.conf").exists()
-    run(tmp_path, "--yes", "--host", "ws2.example.org", "--certificate", "/a.crt", "/a.key")
+    words = ("--host", "ws2.example.org", "--certificate", "/a.crt", "/a.key")
+    said = run(tmp_path, "--yes", *words).output
+    page = (SITE.parents[2] / "docs" / "install.md").read_text(encoding="utf-8")
+    (link,) = (line for line in said.splitlines() if "nginx -t" in line)
+    assert link.strip().replace(str(tmp_path / "etc"), "/etc/arvados-nats") in page
     text = (tmp_path / "etc" / "nginx.conf").read_text()
     assert "server_name ws2.example.org;" in text
     assert "/a.crt;" in text
