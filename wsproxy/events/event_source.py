@@ -106,8 +106,9 @@ class EventSource:
         seen = cursor.seen
         question = {"seq": seen, "next_by_subj": _ALL, "batch": 1, "max_bytes": BATCH_BYTES}
         messages, _ = await self._nats.whole_page(streams.EVENTS, question, seen)
-        if not messages:
-            return False  # it has lost its end, or is an older copy
+        if not messages:  # all of it is gone with age; or it has lost its end, or is an older copy
+            info = await self._nats.stream_info(streams.EVENTS)
+            return info is not None and int(info["state"]["last_seq"]) >= seen
         return messages[0].sequence > seen or mark(messages[0].time) == cursor.mark
 
     async def reached(self, sequence: int) -> None:

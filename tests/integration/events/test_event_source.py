@@ -244,6 +244,8 @@ async def test_a_stream_that_has_lost_its_messages_alone_is_another_one(
         await store(nats, 13)
         await nats.js_api(f"STREAM.PURGE.{streams.EVENTS}", {"keep": 1})
         assert await watch.source.knows(here), "it is gone with age, which is told by its sequence"
+        await nats.js_api(f"STREAM.PURGE.{streams.EVENTS}")
+        assert await watch.source.knows(here), "and so is all that followed"
 
 
 async def test_a_lost_stream_is_noticed_as_soon_as_it_is_made_anew(
