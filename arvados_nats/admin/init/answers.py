@@ -27,6 +27,7 @@ from arvados_nats.postgres import dsn as postgres_dsn
 from arvados_nats.service import process
 from arvados_nats.service.settings import CommaSeparated, OpsSettings
 
+SITE_FILE = Path("/etc/arvados/config.yml")
 _NOWHERE = Path(os.devnull)
 
 
@@ -54,7 +55,7 @@ class Answers:
 
 def read(known_dsn: str = "") -> Answers:
     """Ask for what is set nowhere; `known_dsn` is what an earlier run wrote, for its password."""
-    settings = process.load(lambda: Settings(secrets_dir=_NOWHERE))
+    settings = _settings()
     url = postgres_dsn.to_url(
         _secret(settings.postgres_dsn, "ARVADOS_NATS_POSTGRES_DSN", "Arvados' database, as libpq")
     )
@@ -75,11 +76,19 @@ def read(known_dsn: str = "") -> Answers:
 
 def cluster() -> str:
     """The cluster's five characters: of Arvados' own file, or asked for."""
-    settings = process.load(lambda: Settings(secrets_dir=_NOWHERE))
+    settings = _settings()
     if settings.arvados_config is None:
         return settings.arvados_cluster or _ask("ARVADOS_NATS_ARVADOS_CLUSTER", "Cluster id")
     clusters = arvados_config.read(settings.arvados_config)
     return arvados_config.choose(clusters, settings.arvados_cluster).name
+
+
+def _settings() -> Settings:
+    """With Arvados' own file where it usually is, unless another is named."""
+    found = process.load(lambda: Settings(secrets_dir=_NOWHERE))
+    if found.arvados_config or not SITE_FILE.exists():
+        return found
+    return process.load(lambda: Settings(secrets_dir=_NOWHERE, arvados_config=SITE_FILE))
 
 
 def _more(settings: Settings) -> Iterator[tuple[str, str]]:

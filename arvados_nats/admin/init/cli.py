@@ -62,8 +62,9 @@ def init(
 
     FOLDER is /etc/arvados-nats, or ./arvados-nats with --kubernetes.
 
-    What a site is comes from Arvados' own file (`arvados-nats --arvados-config FILE init`), from
-    the environment by the names of docs/settings.md, or is asked for. It can be run again: what
+    What a site is comes from Arvados' own file (/etc/arvados/config.yml, or `arvados-nats
+    --arvados-config FILE init`), from the environment by the names of docs/settings.md, or is asked
+    for. It can be run again: what
     changed is shown before it is written, and what a person changed is kept.
     """
     if kubernetes:
