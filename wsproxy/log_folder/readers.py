@@ -84,6 +84,8 @@ class Reader:
         state = await self._record.load(login.token)
         if state["container_uuid"] != container or state["state"] != _COMMITTED:
             raise Unavailable("not the container that the request runs now")
+        if self._over:
+            raise Unavailable("the reader has gone")
         facts = object_state.facts(state)
         if not await self._services.readable.logs(
             login, self._request, facts, self._moved, container=container

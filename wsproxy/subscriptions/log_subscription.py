@@ -120,6 +120,8 @@ class LogSubscription:
             consumer.access = self._access()
 
     async def _may_read(self, *, fresh: bool = True) -> bool:
+        if self._stopped:
+            return False  # nobody is told any more when the answer is another one
         return await self._services.readable.logs(
             self._client.login,
             self._target.uuid,

@@ -97,6 +97,8 @@ class ObjectSubscription:
         """The next read is made with the client's new token anyway."""
 
     async def _may_read(self, *, fresh: bool = True) -> bool:
+        if self._stopped:
+            return False  # nobody is told any more when the answer is another one
         return await self._services.readable.state(
             self._client.login, self._uuid, self._facts, self._judge_anew, fresh=fresh
         )

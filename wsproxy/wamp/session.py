@@ -84,7 +84,7 @@ class SessionWamp:
         match message:
             case messages.Hello() if not self._challenged:
                 return self._hello(message)
-            case messages.Authenticate() if self._challenged and not self._asking:
+            case messages.Authenticate() if self._expects_a_token:
                 self._asking = True
                 return [Admit(message.signature)]
             case messages.Abort():
@@ -96,6 +96,11 @@ class SessionWamp:
                 return self._violation("not before the session is joined")
             case _:
                 return self._request(message, len(frame))
+
+    @property
+    def _expects_a_token(self) -> bool:
+        """Once: a session stays with its login, which `logins` counts."""
+        return self._challenged and not self._asking and self.user is None
 
     def _request(self, message: messages.ClientMessage, weight: int) -> list[Step]:
         match message:

@@ -25,6 +25,7 @@ from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from tests.support.clients import v1 as clients
+from tests.support.clients import wamp
 from tests.support.worlds.proxy import own, until_equal
 from tests.support.worlds.site import Site
 from wsproxy import metrics
@@ -33,15 +34,16 @@ from wsproxy.transport.limits import SUBSCRIPTION_BYTES, Kept
 
 WITHIN = 60.0
 EXAMPLES = int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "20"))
-_VERSIONS = ("0", "1", "sse")
+_KINDS = ("v0", "v1", "sse", "wamp")
+_VERSIONS = ("0", "1", "sse", "wamp")
 
-Kind = Literal["v0", "v1", "sse"]
+Kind = Literal["v0", "v1", "sse", "wamp"]
 Act = Literal["repeat", "renew", "guess", "subscribe", "close", "lose"]
 Step = tuple[Literal["open"], Kind] | tuple[Act, int]
 
 _steps = st.lists(
     st.one_of(
-        st.tuples(st.just("open"), st.sampled_from(("v0", "v1", "sse"))),
+        st.tuples(st.just("open"), st.sampled_from(_KINDS)),
         st.tuples(
             st.sampled_from(("repeat", "renew", "guess", "subscribe", "close", "lose")),
             st.integers(0, 7),
@@ -87,7 +89,7 @@ class Guests:
 
     async def act(self, step: Step) -> None:
         match step:
-            case ("open", "v0" | "v1" | "sse" as kind):
+            case ("open", "v0" | "v1" | "sse" | "wamp" as kind):
                 self.here.append(await self._open(kind))
             case ("close" | "lose" as act, int(which)) if self.here:
                 guest = self.here.pop(which % len(self.here))
@@ -95,14 +97,19 @@ class Guests:
             case ("subscribe", int(which)) if self.here:
                 await self._subscribe(self.here[which % len(self.here)])
             case (act, int(which)):
-                await self._auth(act, [g for g in self.here if g.kind == "v1"], which)
+                await self._auth(act, [g for g in self.here if g.kind in ("v1", "wamp")], which)
 
     async def _subscribe(self, guest: Guest) -> None:
         if guest.kind == "sse":
             return
         self.subscriptions += 1
-        v1 = {"subscribe": {"id": str(self.subscriptions), "events": {}}}
-        text = json.dumps(v1 if guest.kind == "v1" else {"method": "subscribe"})
+        topic = f"arvados.event...t{self.subscriptions}"
+        messages = {
+            "v0": {"method": "subscribe"},
+            "v1": {"subscribe": {"id": str(self.subscriptions), "events": {}}},
+            "wamp": [32, self.subscriptions, {"match": "wildcard"}, topic],
+        }
+        text = json.dumps(messages[guest.kind])
         guest.texts.append(len(text))
         await guest.line.send(text)
 
@@ -117,6 +124,11 @@ class Guests:
         if act == "renew":
             guest.token = 1 - guest.token
         token = "nobodys" if act == "guess" else self.tokens[guest.token]
+        if guest.kind == "wamp":  # a session stays with its ticket
+            await guest.line.send(json.dumps([5, token, {}]))
+            await guest.line.wait_closed()
+            self.here.remove(guest)
+            return
         assert await guest.auth(token) == ("error" if act == "guess" else "hello")
 
     async def _open(self, kind: Kind) -> Guest:
@@ -132,6 +144,13 @@ class Guests:
             )
             assert answer.status_code == 200
             return Guest(kind, answer, http.aclose)
+        if kind == "wamp":
+            line = await connect_raw(f"{self.base}/wamp", subprotocols=[Subprotocol("wamp.2.json")])
+            for message in (wamp.HELLO, [5, self.tokens[0], {}]):
+                await line.send(json.dumps(message))
+            await line.recv()
+            assert json.loads(await line.recv())[0] == 2
+            return Guest(kind, line, line.close)
         if kind == "v0":
             line = await connect_raw(f"{self.base}/websocket?api_token={self.tokens[0]}")
             return Guest(kind, line, line.close)
@@ -149,7 +168,7 @@ class Guests:
 
     def counts(self) -> list[float]:
         kinds = [guest.kind for guest in self.here]
-        return [float(kinds.count(kind)) for kind in ("v0", "v1", "sse")]
+        return [float(kinds.count(kind)) for kind in _KINDS]
 
     async def all_leave(self) -> None:
         while self.here:
@@ -200,7 +219,7 @@ async def test_what_is_counted_is_what_is_open(
         if drained:
             await services.transport.connections.drain(0.0, WITHIN)
         await guests.all_leave()
-        await until_equal(counted, (0,) * 8)
+        await until_equal(counted, (0,) * 9)
         assert kept() == 0
         for holder in (services.logins, services.events.router, services.transport.tally):
             assert held(holder) == {}
@@ -218,6 +237,40 @@ def held(thing: object) -> dict[str, Any]:
 def vars_of(thing: object) -> dict[str, Any]:
     slots = getattr(type(thing), "__slots__", None)
     return {name: getattr(thing, name) for name in slots} if slots else vars(thing)
+
+
+async def test_who_unsubscribes_at_once_leaves_nothing_behind(
+    site: Site, alice: Actor, request_: Record
+) -> None:
+    """What a subscription takes as it begins is given back, also when it was over before."""
+    async with own(site) as (base, services):
+
+        def taken() -> tuple[int, int, int]:
+            hubs = services.objects._users, services.logs._users
+            objects, logs = (sum(users.values()) for users in hubs)
+            return objects, logs, len(services.whereabouts._followed)
+
+        async with clients.connected(base, alice) as client:
+            await client.subscribe("stays", object={"uuid": request_.uuid})
+            alone = taken()
+            for number in range(20):
+                target = {"object" if number % 2 else "log": {"uuid": request_.uuid}}
+                await client.send("subscribe", {"id": str(number), **target})
+                await client.send("unsubscribe", {"id": str(number)})
+            await client.subscribe("last", events={})
+            await until_equal(taken, alone)
+        await until_equal(taken, (0, 0, 0))
+
+
+async def test_a_wamp_session_stays_with_its_ticket(site: Site, alice: Actor) -> None:
+    """A second one ends it, and leaves nothing of either behind."""
+    other = (await site.cluster.token(alice)).token
+    async with own(site) as (base, services):
+        async with wamp.connected(base, alice) as client:
+            await client.send(5, other, {})
+            assert await client.closed() == CloseCode.BAD_REQUEST
+        await until_equal(lambda: services.logins.sessions_of(alice.uuid), 0)
+        assert held(services.logins) == {}
 
 
 async def test_saying_who_one_is_again_takes_no_place(site: Site, alice: Actor) -> None:
