@@ -35,6 +35,7 @@ from tests.support.worlds.proxy import own, until_equal
 from tests.support.worlds.site import Site
 from tools import make_bounds
 from wsproxy.log_folder.routes import MOST_BYTES
+from wsproxy.logs import search as log_search
 from wsproxy.native_api import answers as native_answers
 from wsproxy.page import site as page_site
 from wsproxy.transport.fragments import MAX_FRAGMENTS
@@ -132,6 +133,22 @@ async def sse_nobody(world: World) -> None:
         assert (await log_events(base, "nonsense")).status_code in (401, 503)
 
 
+async def finds(world: World, http: httpx.AsyncClient) -> None:
+    """Whoever wrote the log, no step has more lines than others can wait for."""
+    cluster = world.site.cluster
+    running = await cluster.run(await cluster.container_request("found", owner=world.alice))
+    await cluster.write_log(running, "stdout.txt", b"a\n" * 5 * log_search.LINES)
+    query = {"container": running.uuid, "file": "stdout.txt", "text": "a", "from": "0"}
+    query["to"] = str(2**40)
+    token = {"Authorization": f"Bearer {world.alice.token}"}
+    found = await http.get("/v1/search", params=query, headers=token, timeout=WITHIN)
+    steps = [json.loads(line) for line in found.text.splitlines()]
+    assert max(step["count"] for step in steps) == 5 * log_search.LINES
+    told = [len(step["lines"]) for step in steps]
+    assert sum(told) == 5 * log_search.LINES
+    assert max(told) <= log_search.LINES
+
+
 async def page(world: World) -> None:
     """A refused token costs one question however often it comes; of too many pages nothing is
     said."""
@@ -139,6 +156,7 @@ async def page(world: World) -> None:
     arvados = world.site.backend.faults
     async with own(world.site) as (base, _):
         async with httpx.AsyncClient(base_url=base.replace("ws", "http", 1)) as http:
+            await finds(world, http)
             before = arvados.count(_CURRENT), arvados.count(lists)
             for path in ("/v1/processes", "/v1/search") * 10:
                 refused = await http.get(path, headers={"Authorization": "Bearer guess"})

@@ -99,6 +99,7 @@ async def asks(site: Site, cluster: Cluster, alice: Actor) -> list[Ask]:
             Ask(path, 204, token=token, values=here, last=events.last_id),
             Ask(path, 204, "options", values=here),
             Ask(path, 400, token=token, values=here, query="?tail=many"),
+            Ask(path, 400, token=token, values=here, query="?tail=10001"),
             Ask(path, 400, token=token, values=here, query="?tial=3"),
             Ask(path, 401, values=here),
             Ask(path, 404, token=token, values={"uuid": other}),

@@ -25,9 +25,11 @@ MOST_FOUND = 10_000
 RANGE = 4 * 1024 * 1024
 _AHEAD = 2
 """Ranges that are asked for while one is looked through."""
-_SLICE = 512 * 1024
+_SLICE = 32 * 1024
 """Bytes that are looked through before others have their turn."""
-_LONGEST_LINE = 1024 * 1024
+LINES = 1000
+"""And lines: whoever writes the log decides how many stand in those bytes."""
+_LONGEST_LINE = 128 * 1024
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]+Z")
 _SEQUENCE = re.compile(
     rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\|(?=\x1b)))"
@@ -120,9 +122,12 @@ async def search(
             ahead.extend(_read(saved, sought, start, access) for start in islice(starts, 1))
             for begin in range(0, max(1, len(data)), _SLICE):
                 last = ended and begin + _SLICE >= len(data)
-                found = list(scan.add(data[begin : begin + _SLICE], last=last))
-                yield at - len(data) + min(len(data), begin + _SLICE), found
+                lines = scan.add(data[begin : begin + _SLICE], last=last)
+                while found := list(islice(lines, LINES)):
+                    yield at - len(data) + begin, found
+                    await asyncio.sleep(0)
                 await asyncio.sleep(0)
+            yield at, []
             if ended:
                 return
     finally:

@@ -16,6 +16,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+import msgspec
+
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 from arvados_nats.permissions.grant_subjects import Change
@@ -177,32 +179,40 @@ def target_of(
     (`stdout.txt:4711`, several separated by commas). BadInput names what makes no sense.
     """
     query_fields.only(query, *_QUERY)
-    files = query["files"].split(",") if query.get("files") else None
+    asked = {
+        "uuid": uuid,
+        "files": query["files"].split(",") if query.get("files") else None,
+        "tail": _number(query["tail"]) if query.get("tail") else None,
+        "from": _places(query.get("from")),
+    }
+    try:
+        target = msgspec.convert(asked, LogTarget)  # within the bounds of protocol v1
+    except msgspec.ValidationError as error:
+        raise BadInput(str(error)) from error
     if last_event_id:
         cursor = services.cursors.log(last_event_id)
         target = LogTarget(
             uuid,
-            files=files,
+            files=target.files,
             from_=_from(cursor.places),
             container=cursor.container,
             former={container: _from(places) for container, places in cursor.former.items()},
         )
         return target, cursor.done
-    tail = _number(query["tail"]) if query.get("tail") else None
-    return LogTarget(uuid, files=files, from_=_places(query.get("from")), tail=tail), False
+    return target, False
 
 
 def _from(places: Mapping[str, LogPlace]) -> dict[str, From]:
     return {file: From(place.offset, place.epoch) for file, place in places.items()}
 
 
-def _places(text: str | None) -> dict[str, From] | None:
+def _places(text: str | None) -> dict[str, dict[str, int]] | None:
     if not text:
         return None
     found = {}
     for part in text.split(","):
         file, _, offset = part.rpartition(":")
-        found[file] = From(_number(offset))
+        found[file] = {"offset": _number(offset)}
     return found
 
 
