@@ -104,7 +104,7 @@ async def _serve(settings: Settings, health: Health) -> None:
             tasks.create_task(logins.probe(servers, settings.nats_ca_file))
 
         tasks.create_task(watched.probe(arvados))
-        tasks.create_task(publisher_health.probe(service, health))
+        tasks.create_task(publisher_health.probe(service, own, health))
         tasks.create_task(connections.follow(complete))
         tasks.create_task(revocation.watch(service, lambda: health.well("revocation")))
         tasks.create_task(whoami.answer(requests, grants, tokens, limit))

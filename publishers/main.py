@@ -34,6 +34,7 @@ from publishers.jetstream.room import Room
 from publishers.live import publisher as live
 from publishers.permissions import publisher as permissions
 from publishers.postgres import database as postgres
+from publishers.postgres import leader
 from publishers.postgres.database import Database
 from publishers.queue import publisher as queue
 from publishers.retry import Attempts
@@ -177,6 +178,8 @@ async def _run(
         ):
             follow(nats)
             closed = tasks.create_task(nats.until_closed())
+            attempts = Attempts(health, _words(name))
+            await leader.claimed(nats, database, attempts, settings.events_replicas)
             await PARTS[name](Shared(settings, nats, database, health))
             closed.cancel()
 

@@ -168,7 +168,7 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
                 shared.whereabouts.run(),
                 shared.logs.run(),
                 NativeApi(requests, nats, own, shared.grants, shared.answers).serve(),
-                publisher_health.probe(nats, health),
+                publisher_health.probe(nats, own, health),
                 _follow_seed(settings, shared.cursors),
                 shared.transport.connections.run(),
                 shared.transport.send_buffers.watch(cut=_count_cut, queued=metrics.queue_len.set),

@@ -25,6 +25,8 @@ SYSTEM_LOGS = "ARVADOS_SYSLOG"
 CURSORS = "ARVADOS_CURSORS"
 QUEUE = "KV_ARVADOS_QUEUE"
 """The stream behind the key-value bucket ARVADOS_QUEUE."""
+_CLUSTER = "arvados-cluster"
+"""In the metadata of CURSORS: whose account it is."""
 
 MIN_SERVER_VERSION = (2, 14, 0)
 DUPLICATE_WINDOW = timedelta(minutes=2)
@@ -93,9 +95,11 @@ def system_log_stream(limits: StreamLimits = DEFAULT_SYSTEM_LOG_LIMITS) -> dict[
     return _stream(SYSTEM_LOGS, subjects.SYSTEM_LOGS, 2, limits, MAX_SYSTEM_RECORD)
 
 
-def cursor_stream(replicas: int = 1) -> dict[str, Any]:
-    """Configuration of ARVADOS_CURSORS: how far each of our own readers has come."""
+def cursor_stream(replicas: int = 1, cluster: str | None = None) -> dict[str, Any]:
+    """Configuration of ARVADOS_CURSORS: how far each of our own readers has come, and of which
+    cluster they are."""
     return {
+        **({"metadata": {_CLUSTER: cluster}} if cluster else {}),
         "name": CURSORS,
         "subjects": [f"{subjects.CURSORS}.>"],
         "retention": "limits",
@@ -154,17 +158,35 @@ class JetStreamApi(Protocol):
 
 
 async def ensure(nats: JetStreamApi, config: dict[str, Any]) -> None:
-    """Create the stream, or bring the fields we set to our values; others stay as they are."""
+    """Create the stream, or bring the fields we set to our values; others stay as they are.
+
+    Disagreement if the stream is another cluster's.
+    """
     name = config["name"]
     present = await nats.stream_config(name)
     if present is None:
         await nats.js_api(f"STREAM.CREATE.{name}", config, api_level=1)
-    elif any(present.get(key) != value for key, value in config.items()):
+        return
+    if metadata := config.get("metadata"):
+        held = present.get("metadata") or {}
+        if held.get(_CLUSTER, cluster := metadata[_CLUSTER]) != cluster:
+            raise Disagreement(elsewhere(held[_CLUSTER], cluster))
+        config = {**config, "metadata": {**held, **metadata}}
+    if any(present.get(key) != value for key, value in config.items()):
         await nats.js_api(f"STREAM.UPDATE.{name}", {**present, **config}, api_level=1)
 
 
+def elsewhere(owner: str, cluster: str) -> str:
+    """What is wrong where two clusters share an account: each would take the other's users,
+    containers and rows for its own."""
+    return (
+        f"the streams in this NATS account are those of cluster {owner}, and this is {cluster}:"
+        " each cluster has NATS servers, or accounts, of its own"
+    )
+
+
 class StreamInfo(Protocol):
-    """What `created` needs of a NATS connection."""
+    """What `created` and `owner` need of a NATS connection."""
 
     async def stream_info(self, name: str) -> dict[str, Any] | None: ...
 
@@ -176,3 +198,10 @@ async def created(nats: StreamInfo, name: str) -> str | None:
     """
     info = await nats.stream_info(name)
     return str(info["created"]) if info else None
+
+
+async def owner(nats: StreamInfo) -> str | None:
+    """The cluster whose account this is; None: no publisher has said so yet."""
+    info = await nats.stream_info(CURSORS)
+    found = (info["config"].get("metadata") or {}).get(_CLUSTER) if info else None
+    return str(found) if found else None

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from enum import Enum
 
-from arvados_nats.contract import subjects
+from arvados_nats.contract import streams, subjects
+from arvados_nats.errors import Unavailable
 from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client import object_messages
 
@@ -33,6 +34,7 @@ class OwnTokens:
         self._ask_cluster_id = cluster_id
         self._nats = nats
         self._cluster_id = ""
+        self._is_ours = False
 
     async def of_uuid(self, token_uuid: str) -> OwnToken | None:
         """Which of the two has this uuid; None for the uuid of a row, or of nothing here."""
@@ -42,7 +44,12 @@ class OwnTokens:
         return None
 
     async def of(self, token_uuid: str, user_uuid: str) -> OwnToken | None:
-        """Which of the two this token is that this user holds; None for any other."""
+        """Which of the two this token is that this user holds; None for any other.
+
+        Nobody's token is judged by what the publishers of another cluster would tell.
+        """
+        if fault := await self.elsewhere():
+            raise Unavailable(fault)
         token = await self.of_uuid(token_uuid)
         if token is None or user_uuid != await self._uuid("tpzed", token):
             return None
@@ -57,6 +64,15 @@ class OwnTokens:
     async def is_foreign(self, token_uuid: str) -> bool:
         """Whether the token is another cluster's."""
         return not token_uuid.startswith(f"{await self._cluster()}-")
+
+    async def elsewhere(self) -> str | None:
+        """What is wrong if the NATS account is another cluster's."""
+        if not self._is_ours:
+            owner, cluster = await streams.owner(self._nats), await self._cluster()
+            if owner not in (None, cluster):
+                return streams.elsewhere(str(owner), cluster)
+            self._is_ours = owner == cluster
+        return None
 
     async def _cluster(self) -> str:
         if not self._cluster_id:

@@ -132,6 +132,15 @@ TABLES: Mapping[str, Table] = dict(
 )
 
 
+CLUSTER_ID = """
+SELECT left(uuid, 5) FROM groups
+WHERE uuid LIKE '_____-j7d0g-000000000000000'
+  AND owner_uuid = left(uuid, 5) || '-tpzed-000000000000000'
+ORDER BY created_at, uuid LIMIT 1
+"""
+"""The cluster's five characters, by its system group: of no other cluster is there any."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a look at the database has shown; `columns` says of each table's whether the role may

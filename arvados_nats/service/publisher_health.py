@@ -9,15 +9,17 @@ A service that runs while nobody reads Arvados' database lets people in and show
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import NoReturn
 
 import msgspec
 
 from arvados_nats.contract import subjects
-from arvados_nats.errors import Unavailable
+from arvados_nats.errors import ArvadosNatsError, Unavailable
 from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client import grants_messages
 from arvados_nats.permission_client.grants_messages import GrantsQuestion
+from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.service.ops import Health
 
 PART = "publishers"
@@ -25,11 +27,13 @@ _EVERY, _SOON = 15.0, 1.0
 _NOBODY = "zzzzz-tpzed-" + "0" * 15
 
 
-async def probe(nats: Nats, health: Health) -> NoReturn:
+async def probe(nats: Nats, own: OwnTokens, health: Health) -> NoReturn:
     """Ask now and then until cancelled; not well before the first answer."""
     health.faults.setdefault(PART, "none has answered yet: do they run?")
     while True:
         why = await unanswered(nats)
+        with contextlib.suppress(ArvadosNatsError):  # others tell of Arvados and the streams
+            why = why or await own.elsewhere()
         if why is None:
             health.well(PART)
         else:

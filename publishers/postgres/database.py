@@ -66,14 +66,14 @@ class Session:
     async def clock(self) -> datetime:
         """PostgreSQL's clock (UTC, no zone). Whatever was committed before has been heard by now:
         the server sends what it has to notify before it answers."""
-        moment: datetime = await self._ask(_CLOCK)
+        moment: datetime = await self.ask(_CLOCK)
         return moment
 
     async def try_lock(self, key: int) -> bool:
         """Take the advisory lock, if nobody has it, for as long as the connection stands."""
-        return bool(await self._ask("SELECT pg_try_advisory_lock($1::bigint)", key))
+        return bool(await self.ask("SELECT pg_try_advisory_lock($1::bigint)", key))
 
-    async def _ask(self, sql: str, *arguments: Any) -> Any:
+    async def ask(self, sql: str, *arguments: Any) -> Any:
         """One value; whoever says nothing in time is taken for gone."""
         with translate():
             async with self._turn:
@@ -122,7 +122,7 @@ class Session:
         while True:
             await asyncio.sleep(_HEARTBEAT)
             try:
-                await self._ask("SELECT 1")
+                await self.ask("SELECT 1")
             except Unavailable:
                 self._connection.terminate()
                 self.end()

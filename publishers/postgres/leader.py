@@ -27,7 +27,8 @@ from dataclasses import dataclass
 from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import ArvadosNatsError, Unavailable
 from arvados_nats.nats.client import Message, Nats
-from publishers.postgres.database import Session
+from arvados_nats.postgres.arvados_tables import CLUSTER_ID
+from publishers.postgres.database import Database, Session
 from publishers.retry import Attempts
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,26 @@ class Lock:
         return f"{subjects.LEADING}.{self.name.replace('.', '_')}"
 
 
+async def claim(nats: Nats, cluster: str | None, replicas: int) -> str:
+    """The store of NATS as it is called nowhere else: when its stream of cursors was made.
+
+    Disagreement if it is another cluster's.
+    """
+    await nats.until_connected()
+    await streams.ensure(nats, streams.cursor_stream(replicas, cluster))
+    return await streams.created(nats, streams.CURSORS) or ""
+
+
+async def claimed(nats: Nats, database: Database, attempts: Attempts, replicas: int) -> None:
+    """Return when the account of NATS is that of the database's cluster, which nothing is asked
+    nor told before."""
+
+    async def attempt() -> None:
+        await claim(nats, await database.fetch_value(CLUSTER_ID), replicas)
+
+    await attempts.until_done(attempt)
+
+
 @dataclass(frozen=True, slots=True)
 class Leadership:
     """One part's way to be the only one; `replicas`: of the stream that names the installation.
@@ -79,7 +100,8 @@ class Leadership:
         Unavailable ends the body when the lock may be another's, or NATS is not what it was.
         """
         async with session.guard():
-            installation = await self._installation()
+            cluster = await session.ask(CLUSTER_ID)
+            installation = await claim(self.nats, cluster, self.replicas)
             async with self._hearing() as heard:
                 await self._acquire(session, installation, heard)
             telling = asyncio.create_task(self._tell(session, installation))
@@ -87,13 +109,6 @@ class Leadership:
                 yield
             finally:
                 telling.cancel()
-
-    async def _installation(self) -> str:
-        """The store of NATS as it is called nowhere else: when its stream of cursors was made."""
-        await self.nats.until_connected()
-        config = streams.cursor_stream(self.replicas)
-        await streams.ensure(self.nats, config)
-        return await self._made() or ""
 
     async def _made(self) -> str | None:
         return await streams.created(self.nats, streams.CURSORS)

@@ -9,17 +9,21 @@ import asyncio
 import contextlib
 from pathlib import Path
 
+import httpx
 import pytest
 
-from arvados_nats.contract import streams
-from arvados_nats.errors import ConfigError
+from arvados_nats.contract import streams, subjects
+from arvados_nats.errors import ConfigError, Unavailable
 from arvados_nats.nats import client as nats_client
+from arvados_nats.permission_client.own_tokens import OwnTokens
 from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
 from publishers import main as publishers
 from publishers.main import PARTS, Shared
 from publishers.settings import Settings
 from publishers.supervision import RESTARTS, keep_running
+from sandbox.cluster import open_cluster
+from sandbox.model.config import ClusterConfig
 from sandbox.servers import ports
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
@@ -83,6 +87,62 @@ async def test_a_part_that_fails_begins_anew_and_the_others_go_on(
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
+
+
+async def test_nothing_runs_in_the_account_of_another_cluster(
+    database: Database, fresh_nats: NatsServer, keys_folder: Path
+) -> None:
+    """A user of a federation is in both, with other rights: nothing is written, told or answered,
+    and nobody is let in by what the others answer."""
+    where = f"127.0.0.1:{next(ports.candidates())}"
+    settings = Settings(
+        nats_url=fresh_nats.url,
+        keys_dir=keys_folder,
+        postgres_dsn=database.reader_dsn,
+        ops_listen=where,
+        management_token="manage",
+    )
+    own_id, seed = ClusterConfig().cluster_id, keys.load(keys_folder, "publisher").text
+    user = f"{own_id}-tpzed-{'0' * 15}"
+
+    async def ours() -> str:
+        return own_id
+
+    async def health() -> str:
+        with contextlib.suppress(httpx.HTTPError):
+            async with httpx.AsyncClient(headers={"Authorization": "Bearer manage"}) as http:
+                return (await http.get(f"http://{where}/_health/ping")).text
+        return ""
+
+    async with (
+        open_cluster(database.dsn, ClusterConfig()),
+        nats_client.connect([fresh_nats.url], name="test", seed=seed) as nats,
+    ):
+        await streams.ensure(nats, streams.cursor_stream(cluster="bbbbb"))
+        running = asyncio.create_task(publishers.main(settings, ("events", "permissions")))
+        try:
+
+            async def refused() -> bool:
+                assert not running.done(), running.exception()
+                return (await health()).count("are those of cluster bbbbb") == 2
+
+            await until(refused, "both say whose account it is")
+            assert await nats.stream_info(streams.EVENTS) is None
+            with pytest.raises(Unavailable):
+                await nats.request(subjects.TOKENS_GET, b"[]")
+            with pytest.raises(Unavailable, match="bbbbb"):
+                await OwnTokens(ours, nats).of(f"{own_id}-gj3su-{'0' * 15}", user)
+            await nats.js_api(f"STREAM.DELETE.{streams.CURSORS}")
+
+            async def begun() -> bool:
+                return await nats.stream_info(streams.EVENTS) is not None
+
+            await until(begun, "the account is theirs")
+            assert await streams.owner(nats) == own_id
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
 
 
 async def test_a_setting_that_is_wrong_at_the_start_ends_the_process() -> None:

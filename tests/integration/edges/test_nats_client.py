@@ -19,7 +19,7 @@ import uvloop
 
 from arvados_nats.contract import streams
 from arvados_nats.contract.streams import require_version
-from arvados_nats.errors import ConfigError, Refused, Unavailable
+from arvados_nats.errors import ConfigError, Disagreement, Refused, Unavailable
 from arvados_nats.nats import accounts_config
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
@@ -154,6 +154,21 @@ async def test_streams_are_created_and_brought_to_our_values(
         present = await nats.stream_config(streams.EVENTS)
     assert present is not None
     assert {key: present[key] for key in changed} == changed
+
+
+async def test_the_stream_of_cursors_says_whose_the_account_is(
+    fresh_nats: NatsServer, keys_folder: Path
+) -> None:
+    """Also one that is older than that; who comes second from elsewhere changes nothing of it."""
+    async with nats_client.connect(
+        [fresh_nats.url], name="t", seed=seed(keys_folder, "publisher")
+    ) as nats:
+        assert await streams.owner(nats) is None
+        for config in (streams.cursor_stream(), streams.cursor_stream(cluster="aaaaa")) * 2:
+            await streams.ensure(nats, config)
+        with pytest.raises(Disagreement, match=r"cluster aaaaa, and this is bbbbb"):
+            await streams.ensure(nats, streams.cursor_stream(cluster="bbbbb"))
+        assert await streams.owner(nats) == "aaaaa"
 
 
 async def test_who_asks_for_a_stream_that_is_being_made_is_answered(keys_folder: Path) -> None:
