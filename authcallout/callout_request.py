@@ -8,6 +8,7 @@ Pure: bytes of a checked request JWT in, one frozen value out. The token is the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,10 +47,10 @@ class CalloutRequest:
 def parse(request_jwt: bytes) -> CalloutRequest:
     """The request in a JWT that a server signed; BadInput if it is none."""
     claims = nkey_jwt.verify(request_jwt, issued_by="N", audience=_AUDIENCE)
-    nats: dict[str, Any] = claims.get("nats") or {}
-    server: dict[str, Any] = nats.get("server_id") or {}
-    client: dict[str, Any] = nats.get("client_info") or {}
-    options: dict[str, Any] = nats.get("connect_opts") or {}
+    nats = _part(claims, "nats")
+    server, client, options = (
+        _part(nats, name) for name in ("server_id", "client_info", "connect_opts")
+    )
     if nats.get("type") != "authorization_request" or server.get("id") != claims["iss"]:
         raise BadInput("the JWT is no authorization request of the server that signed it")
     try:
@@ -68,3 +69,8 @@ def parse(request_jwt: bytes) -> CalloutRequest:
         )
     except (KeyError, ValueError, TypeError) as error:
         raise BadInput(f"the authorization request lacks {error}") from error
+
+
+def _part(claims: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = claims.get(name)
+    return found if isinstance(found, dict) else {}

@@ -92,6 +92,8 @@ def verify(token: bytes, *, issued_by: Literal["N", "A"], audience: str | None) 
         raise BadInput("the JWT is for another audience")
     expires = claims.get("exp", 0)
     now = time.time()  # noqa: TID251  (nats-server has signed by its own clock)
+    if not isinstance(expires, int | float):
+        raise BadInput("the JWT does not say when it expires")
     if expires and expires + _CLOCK_SKEW < now:
         raise BadInput("the JWT has expired; are the clocks of the machines in step?")
     return claims

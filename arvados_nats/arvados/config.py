@@ -76,6 +76,8 @@ def parse(text: str) -> Mapping[str, Node]:
     """The same for the text of a file."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except RecursionError as error:
+        raise BadInput("it is nested too deeply") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise BadInput(f"line {mark.line + 1 if mark else '?'}: {error.problem}") from error
@@ -136,6 +138,8 @@ def entries(node: MappingNode) -> dict[str, Node]:
     """Name -> node; `BadInput` for a name that is written twice: one of them would be lost."""
     found: dict[str, Node] = {}
     for key, value in node.value:
+        if not isinstance(key, ScalarNode):
+            raise BadInput(f"line {key.start_mark.line + 1}: this is no name of a setting")
         if key.value in found:
             raise BadInput(f"line {key.start_mark.line + 1}: {key.value} is written twice")
         found[str(key.value)] = value

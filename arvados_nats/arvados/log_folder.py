@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 from arvados_nats.errors import Unavailable
 
 _DAV = "{DAV:}"
+_LONGEST_SIZE = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,14 @@ def entries(multistatus: bytes) -> dict[str, Entry]:
     """The files by name, folders left out; Unavailable if it is no multistatus."""
     try:
         root = ElementTree.fromstring(multistatus)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise Unavailable("the log folder's listing is no WebDAV multistatus") from error
     found = {}
     for response in root.iter(f"{_DAV}response"):
         name = (response.findtext(f"{_DAV}href") or "").rpartition("/")[2]
         told = {element.tag.removeprefix(_DAV): element.text or "" for element in response.iter()}
         length = told.get("getcontentlength", "")
-        if name and length.isdecimal():
+        if name and length.isdecimal() and len(length) <= _LONGEST_SIZE:
             found[unquote(name)] = Entry(
                 int(length),
                 told.get("getetag", ""),

@@ -24,6 +24,26 @@ WANTED = {
 }
 
 
+@pytest.mark.parametrize("name", ["image.txt", "units.txt"])
+def test_all_that_is_needed_is_locked(name: str) -> None:
+    """Also by what is needed: pip would refuse, or without hashes fetch, what is not there."""
+    locked = {package: pin.version for package, pin in pinned(name).items()}
+    bill = json.loads((FOLDER / "sbom.json").read_bytes())
+    names = {part["bom-ref"]: name_of(part["name"]) for part in bill["components"]}
+    needs = {item["ref"]: item.get("dependsOn", []) for item in bill["dependencies"]}
+    asked = [bill["metadata"]["component"]["bom-ref"]]
+    reached: set[str] = set()
+    while asked:
+        found = set(needs[asked.pop()]) - reached
+        reached |= found
+        asked += found
+    needed = {names[ref] for ref in reached}
+    assert needed == set(pinned("image.txt"))
+    assert needed - locked.keys() == set()
+    image = {package: pin.version for package, pin in pinned("image.txt").items()}
+    assert {package: locked[package] for package in image} == image
+
+
 @pytest.mark.parametrize("name", WANTED)
 def test_what_is_locked_is_what_is_asked_for(name: str) -> None:
     """Each requirement by a version that it allows, nothing beside them, all by their hashes."""

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Frames of any kind, number and order: RFC 6455 is kept to, and no peer keeps another waiting."""
+"""Frames of any kind, number and order: none keeps another peer waiting, nor stops the server."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from wsproxy.transport.websocket import Socket
 
 EXAMPLES = int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "40"))
 FAST = Limits(commands_per_second=1e6, command_burst=10**6)
-NUMBERS = range(10)
+NUMBERS = range(100)
 
 
 @dataclass
@@ -76,93 +76,6 @@ async def server() -> AsyncIterator[Echo]:
 
 def code(number: int, reason: bytes = b"") -> bytes:
     return close(number.to_bytes(2, "big") + reason)
-
-
-ECHOED = {
-    "empty text": (text(""), [b""]),
-    "text of 125 and 126 bytes": (text("x" * 125) + text("y" * 126), [b"x" * 125, b"y" * 126]),
-    "text of 64 KiB": (text("x" * 65536), [b"x" * 65536]),
-    "two fragments": (text("a", fin=False) + more(b"b"), [b"ab"]),
-    "empty fragments": (text("", fin=False) + more(fin=False) + more(), [b""]),
-    "most fragments": (
-        text("", fin=False) + more(b"x", fin=False) * (MAX_FRAGMENTS - 2) + more(b"y"),
-        [b"x" * (MAX_FRAGMENTS - 2) + b"y"],
-    ),
-    "a character in two fragments": (text(b"\xe2\x82", fin=False) + more(b"\xac"), ["€".encode()]),
-    "binary": (frame(Opcode.BINARY, b"\xff\x00"), [b"\xff\x00"]),
-    "pongs that nobody asked for": (frame(Opcode.PONG, b"x") * 3 + text("a"), [b"a"]),
-    "last character of Unicode": (text("\U0010ffff"), ["\U0010ffff".encode()]),
-    "no character": (text("\ufffe\uffff"), ["\ufffe\uffff".encode()]),
-}
-
-
-@pytest.mark.parametrize("case", ECHOED)
-async def test_frames_that_rfc_6455_allows(server: Echo, case: str) -> None:
-    """Each arrives as it was sent, in whatever pieces."""
-    data, wanted = ECHOED[case]
-    async with raw.opened(server.url) as peer:
-        await peer.send(data)
-        assert [bytes((await peer.frame()).data) for _ in wanted] == wanted
-        await peer.send(code(1000, b"bye"))
-        assert await peer.close_code() == 1000
-
-
-async def test_pings_between_fragments_are_answered_and_part_nothing(server: Echo) -> None:
-    """RFC 6455 5.4: control frames may stand in the middle of a message."""
-    async with raw.opened(server.url) as peer:
-        await peer.send(text("a", fin=False) + ping(b"1") + more(b"b", fin=False) + ping(b"2"))
-        assert [bytes((await peer.frame()).data) for _ in "12"] == [b"1", b"2"]
-        await peer.send(more(b"c"))
-        assert bytes((await peer.frame()).data) == b"abc"
-
-
-REFUSED = {
-    **{f"reserved bits {rsv}": (frame(Opcode.TEXT, b"x", rsv=rsv), 1002) for rsv in range(1, 8)},
-    **{f"opcode {op}": (frame(op, b"x"), 1002) for op in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)},
-    "a ping of 126 bytes": (ping(b"x" * 126), 1002),
-    "a close of 126 bytes": (code(1000, b"x" * 124), 1002),
-    "a ping in fragments": (frame(Opcode.PING, b"x", fin=False), 1002),
-    "a close in fragments": (frame(Opcode.CLOSE, fin=False), 1002),
-    "no mask": (b"\x81\x01x", 1002),
-    "the end of nothing": (more(b"x"), 1002),
-    "the middle of nothing": (more(b"x", fin=False), 1002),
-    "a beginning in the middle": (text("a", fin=False) + text("b"), 1002),
-    "another end": (text("a", fin=False) + more(b"b") + more(b"c"), 1002),
-    "a close in the middle": (text("a", fin=False) + code(1000), 1002),
-    "a close of one byte": (close(b"\x03"), 1002),
-    "a reason that is no UTF-8": (code(1000, b"\xc3\x28"), 1007),
-    "half a character": (text(b"\xc3"), 1007),
-    "a surrogate": (text(b"\xed\xa0\x80"), 1007),
-    "more than Unicode has": (text(b"\xf4\x90\x80\x80"), 1007),
-    "an overlong character": (text(b"\xc0\xaf"), 1007),
-    "bad UTF-8 over fragments": (text(b"\xc3", fin=False) + more(b"\x28"), 1007),
-    "a length of 2**63": (b"\x81\xff" + (2**63).to_bytes(8, "big") + b"mask", 1009),
-    "a length over the limit": (b"\x81\xff" + (65537).to_bytes(8, "big") + b"mask", 1009),
-    "fragments over the limit": (text("x" * 40_000, fin=False) + more(b"x" * 30_000), 1009),
-    "a fragment too many": (text("", fin=False) + more(fin=False) * MAX_FRAGMENTS, 1008),
-    **{f"close code {n}": (code(n), 1002) for n in (0, 999, 1004, 1005, 1006, 1015, 2999, 5000)},
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-async def test_frames_that_rfc_6455_or_a_bound_forbids(server: Echo, case: str) -> None:
-    """The connection is closed with the code for it, and another goes on."""
-    data, wanted = REFUSED[case]
-    async with connect(server.url) as other, raw.opened(server.url) as peer:
-        await peer.send(data)
-        assert await peer.close_code() == wanted
-        await other.send("still here")
-        assert await other.recv() == "still here"
-
-
-@pytest.mark.parametrize(
-    "number", [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999, None]
-)
-async def test_close_codes_are_echoed(server: Echo, number: int | None) -> None:
-    """RFC 6455 7.4; a close without a code as well."""
-    async with raw.opened(server.url) as peer:
-        await peer.send(close() if number is None else code(number))
-        assert await peer.close_code() == (number or 1005)
 
 
 _pieces = st.one_of(
@@ -242,8 +155,10 @@ FLOODS = {
 
 @pytest.mark.parametrize("flood", FLOODS)
 async def test_a_flood_of_frames_waits_and_others_do_not(flood: str) -> None:
-    """Most of it is still unread, and not even taken from the kernel, when others were answered."""
-    async with echo(Limits()) as here, connect(here.url) as other:
+    """Most of it is still unread, and not even taken from the kernel, when others were answered,
+    of a pace that gives nothing anew meanwhile."""
+    limits = Limits(commands_per_second=1e-3)
+    async with echo(limits) as here, connect(here.url) as other:
         async with raw.opened(here.url) as peer:
             sending = asyncio.create_task(peer.send(FLOODS[flood]))
             attacker = here.sockets[1]
@@ -255,7 +170,7 @@ async def test_a_flood_of_frames_waits_and_others_do_not(flood: str) -> None:
                 assert await other.recv() == str(number)
             if flood == "fragments":
                 assert await peer.close_code() == 1008
-            assert here.heard <= Limits().command_burst + SLICE_BYTES // 6 + len(NUMBERS)
+            assert here.heard <= limits.command_burst + SLICE_BYTES // 6 + len(NUMBERS)
             sending.cancel()
 
 
