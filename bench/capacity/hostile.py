@@ -14,7 +14,8 @@ that began anew.
 
 The attack itself takes a part of a 2-core machine, which weighs on the delays; so it is also aimed
 at a target of its own that does nothing (`bench.peers.sink`) while the same sockets read:
-`ratio_floor` is that p99 against none, `ratio_to_floor` ours against it, `cores_…` parts of one.
+`ratio_floor` is that p99 against none, `ratio_to_floor` ours against it. `cores_…`, alone and at
+the floor as well, are parts of a core; `arvados` is this process, which pretends to be that.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 import time
 from array import array
@@ -168,7 +170,7 @@ def _pids(services: Stack) -> dict[str, int]:
 
 
 @contextmanager
-def _cores(report: dict[str, Any], pids: Mapping[str, int]) -> Iterator[None]:
+def _cores(report: dict[str, Any], pids: Mapping[str, int], prefix: str = "") -> Iterator[None]:
     """What part of a core each process has meanwhile."""
     before = {name: processes.cpu_seconds(pid) for name, pid in pids.items()}
     began = time.monotonic()
@@ -176,7 +178,7 @@ def _cores(report: dict[str, Any], pids: Mapping[str, int]) -> Iterator[None]:
     took = time.monotonic() - began
     for name, pid in pids.items():
         used = processes.cpu_seconds(pid) - before[name]
-        report[f"cores_{name}"] = round(used / took, 2)
+        report[f"{prefix}cores_{name}"] = round(used / took, 2)
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -185,8 +187,10 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     done: dict[str, Any] = {}
     async with AsyncExitStack() as exits:
         scene, services = await slow.connected(exits, options)
-        alone = await slow.watch(scene, options.alone)
         pids, memory = _pids(services), {}
+        working = {**pids, "nats": services.sandbox.nats.pid, "arvados": os.getpid()}
+        with _cores(report, working, "alone_"):
+            alone = await slow.watch(scene, options.alone)
         for name, pid in pids.items():
             memory[name] = processes.resident(pid)
         plan = await _plan(scene.fan, services, options)
@@ -194,8 +198,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         settle = min(options.settle, options.seconds / 2)
         async with _attack(plan, done) as attackers:
             logins = asyncio.create_task(good.run())
-            nats = services.sandbox.nats.pid
-            with _cores(report, {**pids, "nats": nats, "attackers": attackers}):
+            with _cores(report, {**working, "attackers": attackers}):
                 beside = await slow.watch(scene, options.seconds, settle)
             good.enough = True
             await logins
@@ -204,7 +207,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             report[f"{name}_rss_growth_mib"] = round(grown, 1)
         alone += await slow.watch(scene, options.alone)
         async with _sink(plan) as elsewhere, _attack(elsewhere, {}) as attackers:
-            with _cores(report, {"floor_attackers": attackers}):
+            with _cores(report, {**working, "attackers": attackers}, "floor_"):
                 floor = await slow.watch(scene, options.alone + settle, settle)
         report["restarts"] = _ended(services, pids)
     report |= figures.medians(alone, "alone_") | figures.medians(beside, "hostile_")

@@ -151,15 +151,16 @@ class Attack:
 
     async def _chunk(self) -> None:
         """A container's chunk of 8 MiB, once a second."""
-        async with _line(self._plan.nats) as (reader, writer):
-            writer.write(native.login(self._plan.container_token, []))
-            while not (line := await reader.readline()).startswith(b"PONG"):
-                if not line:
-                    return
-            subject = self._plan.container_subject.encode()
-            writer.write(b"PUB %b %d\r\n" % (subject, 8 * MIB) + bytes(8 * MIB) + b"\r\n")
-            self.done["chunks"] += 1
-            await reader.read()
+        with contextlib.suppress(OSError):
+            async with _line(self._plan.nats) as (reader, writer):
+                writer.write(native.login(self._plan.container_token, []))
+                while not (line := await reader.readline()).startswith(b"PONG"):
+                    if not line:
+                        return
+                subject = self._plan.container_subject.encode()
+                writer.write(b"PUB %b %d\r\n" % (subject, 8 * MIB) + bytes(8 * MIB) + b"\r\n")
+                self.done["chunks"] += 1
+                await reader.read()
         await asyncio.sleep(1.0)
 
     async def _repeat(self, token: str) -> None:

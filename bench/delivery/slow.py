@@ -25,7 +25,8 @@ from typing import Any
 from arvados_nats.nats import client as nats_client
 from bench import command, figures, processes
 from bench.crowd import clients as crowds
-from bench.crowd.clients import Clients
+from bench.crowd import publisher as publishers
+from bench.crowd.clients import Clients, Far
 from bench.crowd.crowd_process import Heard
 from bench.figures import Figures
 from bench.worlds import cluster as world
@@ -33,7 +34,6 @@ from bench.worlds.compared import ROW_ID
 from bench.worlds.subscribers import Ours
 from sandbox import stack
 
-_TICK = 0.02
 _LOOK = 0.05
 _TIMED = 10
 """Normal clients whose frames are timed."""
@@ -45,6 +45,7 @@ class Scene:
 
     fan: Ours
     """Its clients are those who are timed."""
+    publisher: Far
     counted: Clients
     rate: float
     window: float
@@ -54,13 +55,9 @@ class Scene:
         return self.fan.clients.count + self.counted.count
 
 
-async def _publish(fan: Ours, rate: float, seconds: float) -> None:
-    began, done = time.monotonic(), 0
-    while (elapsed := time.monotonic() - began) < seconds:
-        if due := int(elapsed * rate) + 1 - done:
-            await fan.publish(due, 10)
-            done += due
-        await asyncio.sleep(_TICK)
+async def _publish(scene: Scene, seconds: float) -> None:
+    published = scene.fan.published
+    published.extend(await scene.publisher.tell("publish", len(published) + 1, scene.rate, seconds))
 
 
 async def watch(scene: Scene, seconds: float, settle: float = 0.0) -> list[Figures]:
@@ -68,7 +65,7 @@ async def watch(scene: Scene, seconds: float, settle: float = 0.0) -> list[Figur
     fan = scene.fan
     first = len(fan.published)
     cpu, began = processes.cpu_seconds(fan.server), time.monotonic()
-    publishing = asyncio.create_task(_publish(fan, scene.rate, seconds))
+    publishing = asyncio.create_task(_publish(scene, seconds))
     timed, counted, memory = Heard(), 0, list[float]()
 
     def missing() -> int:
@@ -129,7 +126,12 @@ async def connected(exits: AsyncExitStack, options: argparse.Namespace) -> tuple
     )
     await fan.until_heard(counted, counted.count)
     await timed.take()
-    return Scene(fan, counted, options.rate, options.window), services
+    publisher = await exits.enter_async_context(
+        publishers.publisher(
+            made.sandbox.nats.url, made.sandbox.seed("publisher"), fan.owner, fan.above
+        )
+    )
+    return Scene(fan, publisher, counted, options.rate, options.window), services
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 import time
 from array import array
 from collections.abc import AsyncIterator, Sequence
@@ -20,11 +19,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from arvados_nats.contract import events, subjects
-from arvados_nats.contract.events import Event
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from bench.crowd import clients as crowds
+from bench.crowd import publisher
 from bench.crowd.clients import Clients
 from bench.peers.centrifugo import Centrifugo
 from bench.peers.nexus import Nexus
@@ -38,7 +36,6 @@ _REST_SECONDS = 0.3
 _TRIES, _TRY_SECONDS = 10, 3.0
 """Time to read a sign of life of every client: what follows is to cost publications only."""
 _SIGN_OF_LIFE = {"v0": b"{}", "v1": b'{"pong":{}}', "wamp": b"[16,1,{}]"}
-_NOW = "2026-01-01T00:00:00.000000Z"
 
 
 class Fan(Protocol):
@@ -135,28 +132,7 @@ class Ours:
         self.published.append(time.monotonic())
         number = len(self.published)
         uuid = f"zzzzz-4zz18-{number % self.objects if self.objects else number:015d}"
-        event = Event(
-            id=number,
-            uuid=f"zzzzz-57u5n-{number:015d}",
-            event_type="update",
-            event_at=_NOW,
-            created_at=_NOW,
-            object_uuid=uuid,
-            object_kind="arvados#collection",
-            object_owner_uuid=self.owner,
-            verified=True,
-            audience=[(self.owner, uuid)],
-            properties={"text": "x" * size},
-            facts={
-                "kind": "collection",
-                "uuid": uuid,
-                "owner_uuid": self.owner,
-                "places": [{"uuid": self.owner, "above": [self.above]}],
-            },
-        )
-        headers = {"Nats-Msg-Id": f"{event.uuid}{secrets.token_hex(4)}"}
-        subject = subjects.event(uuid, "update")
-        return await self.nats.publish_stored(subject, events.encode(event), headers)  # type: ignore[return-value]
+        return await publisher.publish(self.nats, number, uuid, self.owner, self.above, size)
 
     async def keep_alive(self) -> None:
         await self.clients.send([_SIGN_OF_LIFE[self.version]])
