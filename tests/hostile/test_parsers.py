@@ -27,7 +27,6 @@ from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.service import keys, machine_keys
 from authcallout import callout_request
 from authcallout.nkey_jwt import Signer
-from tests.unit.authcallout.test_authcallout_jwt import CLAIMS, SERVER
 from wsproxy.cursors import Codec, LogCursor
 from wsproxy.events import stored_event
 from wsproxy.log_folder import ranges
@@ -135,6 +134,17 @@ def claims(changed: Any) -> object:
     return callout_request.parse(Signer(SERVER).sign(body).encode())
 
 
+SERVER = keys.generate(keys.Kind.SERVER)
+CLAIMS = {
+    "aud": "nats-authorization-request",
+    "nats": {
+        "type": "authorization_request",
+        "user_nkey": keys.generate(keys.Kind.USER).public,
+        "server_id": {"id": SERVER.public, "xkey": "X"},
+        "client_info": {"id": 7, "host": "127.0.0.1", "kind": "Client", "type": "nats"},
+        "connect_opts": {"auth_token": "secret", "name": "mine", "lang": "go"},
+    },
+}
 _HEADERS = {"Arvados-File": "stdout.txt", "Arvados-Offset": "0", "Arvados-Epoch": "0"}
 _END = {"container_uuid": CONTAINER, "state": "Complete", "exit_code": 0, "files": {"a": _PLACE}}
 _SUBSCRIBE = {"id": "a", "log": {"uuid": REQUEST, "from": {"a": _PLACE}, "tail": 3}}

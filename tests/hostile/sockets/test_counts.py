@@ -34,10 +34,10 @@ from wsproxy.transport.limits import SUBSCRIPTION_BYTES, Kept
 
 WITHIN = 60.0
 EXAMPLES = int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "20"))
-_KINDS = ("v0", "v1", "sse", "wamp")
 _VERSIONS = ("0", "1", "sse", "wamp")
 
 Kind = Literal["v0", "v1", "sse", "wamp"]
+_KINDS: tuple[Kind, ...] = ("v0", "v1", "sse", "wamp")
 Act = Literal["repeat", "renew", "guess", "subscribe", "close", "lose"]
 Step = tuple[Literal["open"], Kind] | tuple[Act, int]
 
