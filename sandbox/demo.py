@@ -102,13 +102,14 @@ async def _show(services: Stack) -> None:
     async with asyncio.TaskGroup() as tasks:
         for _ in range(_AT_ONCE):
             tasks.create_task(work())
-        click.echo(_instructions(services, user, await started.get()))
+        click.echo(instructions(services, user, await started.get()))
         while True:
             await asyncio.sleep(1)
             stack.require(services)
 
 
-def _instructions(services: Stack, user: Actor, request_uuid: str) -> str:
+def instructions(services: Stack, user: Actor, request_uuid: str) -> str:
+    """What one can do with it: commands that run as they stand."""
     url, token = services.page_url, user.token
     events = f"{url}/arvados/v1/container_requests/{request_uuid}/log_events"
     here = Path(sys.argv[0])

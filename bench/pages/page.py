@@ -9,13 +9,16 @@ finding; megabytes of the tab's heap, opened and at the end. `seven`: 100,000 li
 files; CPU milliseconds of script, the longest task, until all are shown. `rate`: so many lines a
 second, followed and then with lines selected; milliseconds between frames, lines that came, whether
 the selection stayed. `line`: 50 MB in one line; milliseconds until what follows it is on the
-screen, and until another tab is.
+screen, and until another tab is. `plots`: a gigabyte of statistics; milliseconds until the plots
+are of all of them, from the first to the last, the longest task meanwhile, and megabytes of the
+tab's heap before and after.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import shutil
 import time
 from collections.abc import Awaitable, Callable
@@ -27,6 +30,8 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from bench import command, figures, processes
 from bench.figures import Figures
+from bench.pages import statistics
+from bench.pages.statistics import Statistics
 from bench.worlds import cluster as world
 from bench.worlds.cluster import World
 from sandbox import stack
@@ -252,8 +257,30 @@ async def _line(side: Side) -> Figures:
     return {"shown_ms": shown, "tab_ms": await seen(page, "another file", click=tab)}
 
 
+async def _plots(side: Side) -> Figures:
+    page = await side.tab()
+    await side.open(page, side.saved["plots"])
+    await seen(page, "began")
+    found: Figures = {"opened_mb": await heap(page)}
+    began = time.monotonic()
+    await page.locator("#plot").click()
+    told = page.locator("#plots [role=status]")
+    await told.filter(has_text="reading crunchstat.txt").wait_for()
+    await told.filter(has_text=re.compile("^$")).wait_for(
+        state="attached", timeout=2 * _PATIENCE * 1000
+    )
+    found["all_ms"] = (time.monotonic() - began) * 1000
+    await page.locator("#plots summary").click()
+    memory = page.get_by_role("rowheader", name="memory", exact=True).locator("xpath=..")
+    most = await memory.get_by_role("cell").last.inner_text()
+    assert most == "10.0 GB", f"its first line is not there: {most}"
+    found["longest_ms"] = float(await page.evaluate("longest"))
+    found["after_mb"] = await heap(page)
+    return found
+
+
 PARTS: dict[str, Callable[[Side], Awaitable[Figures]]] = {
-    "big": _big, "seven": _seven, "rate": _rate, "line": _line,
+    "big": _big, "seven": _seven, "rate": _rate, "line": _line, "plots": _plots,
 }  # fmt: skip
 
 
@@ -264,6 +291,9 @@ def _files(options: argparse.Namespace, part: str) -> dict[str, Source]:
     if part == "seven":
         names = [f"file-{n}" for n in range(7)]
         return {f"{name}.txt": GrowingFile(_stamped(options.lines, name)) for name in names}
+    if part == "plots":
+        figures_of = Statistics(options.megabytes * 1_000_000 // statistics.WIDTH)
+        return {"crunchstat.txt": figures_of, "stderr.txt": GrowingFile(b"began\n")}
     text = b"begin " + b"x" * _LONG + b"\nafter it\n"
     return {"stdout.txt": GrowingFile(text), "stderr.txt": GrowingFile(b"another file\n")}
 

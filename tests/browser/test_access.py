@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The page for who sees little, hears it, or has no mouse."""
+"""The page for who sees little, or hears it."""
 
 from __future__ import annotations
 
@@ -124,81 +124,6 @@ async def test_axe_finds_nothing_where_there_is_no_log(
     await expect(themed.locator("#why")).to_contain_text("may not be read")
     await expect(themed.locator("#line")).to_be_empty()
     assert await faults(themed) == []
-
-
-async def test_all_is_done_with_keys(page: Page, stack: Stack, user: Actor) -> None:
-    """No mouse: from the list to a log, through it, found, filtered, timed, and back."""
-    cluster = stack.sandbox.cluster
-    user = await cluster.user("typist")
-    text = "".join(f"line {n:04d}{' needle' if n % 1000 == 0 else ''}\n" for n in range(6000))
-    request, container = await running_request(stack, user, text)
-    await cluster.write_log(request, "stderr.txt", b"ERROR: no\n")
-    press = page.keyboard.press
-    await page.goto(f"{stack.page_url}/#token={user.token}")
-    await page.get_by_role("link", name="watched").focus()
-    await press("Enter")
-    log = page.locator("#log")
-    await expect(log).to_contain_text("line 5999")
-    await press("/")
-    await page.keyboard.insert_text("needle")  # at once: nothing is counted for a part of it
-    await expect(page.locator("#hits")).to_contain_text("6 lines")
-    await press("Enter")
-    await expect(page.locator("#log .picked")).to_have_text("line 0000 needle")
-    await page.locator("#log .cm-content").focus()
-    await press("n")
-    await expect(page.locator("#log .picked")).to_have_text("line 1000 needle")
-    await press("b")
-    await expect(log).to_contain_text("line 0000")
-    await press("e")
-    await expect(page.locator("#log .cm-line")).to_have_text(["ERROR: no"])
-    await press("e")
-    await press("t")
-    await expect(page.locator("#times")).to_have_value("relative")
-    await press("]")
-    await press("]")
-    await expect(page.get_by_role("tab", name="stderr.txt")).to_have_attribute(
-        "aria-selected", "true"
-    )
-    await page.get_by_role("tab", name="stderr.txt").focus()
-    await press("ArrowRight")
-    await expect(page.get_by_role("tab", name="stdout.txt")).to_be_focused()
-    await press(":")
-    await page.keyboard.type("3001")
-    await press("Enter")
-    await expect(page.locator("#log .picked")).to_have_text("line 3000 needle")
-    await page.locator("#log .cm-content").focus()
-    await press("End")
-    await expect(log).to_contain_text("line 5999")
-    await expect(page.locator("#follow")).to_have_attribute("aria-pressed", "true")
-    await press("N")
-    await expect(page.locator("#log .picked")).to_have_text("line 5000 needle")
-    await press("l")
-    await expect(page.locator("#line")).to_contain_text("link")
-    assert "offset=" in page.url
-    await press("f")
-    await expect(page.locator("#follow")).to_have_attribute("aria-pressed", "true")
-    await press("w")
-    await expect(page.locator("#wrap")).not_to_be_checked()
-    size = "getComputedStyle(document.querySelector('#log > div')).getPropertyValue('--log-size')"
-    before = await page.evaluate(size)
-    await press("+")
-    assert await page.evaluate(size) != before
-    await press("-")
-    assert await page.evaluate(size) == before
-    await press("p")
-    await expect(page.locator("#plots")).to_contain_text("no statistics")
-    for key, name in (("d", "stdout.txt"), ("D", f"{container.uuid}-logs.tar")):
-        async with page.expect_download() as started:
-            await press(key)
-        assert (await started.value).suggested_filename == name
-    await press("[")
-    await expect(page.get_by_role("tab", name="stderr.txt")).to_have_attribute(
-        "aria-selected", "true"
-    )
-    await press("?")
-    await expect(page.locator("#keys")).to_contain_text("find in the whole log")
-    await press("Escape")
-    await expect(page.locator("#keys")).to_be_hidden()
 
 
 _NODE = (

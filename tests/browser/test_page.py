@@ -286,9 +286,11 @@ async def test_a_lost_line_is_taken_up_again(page: Page, stack: Stack, user: Act
     await open_page(page, stack, request.uuid, user)
     await expect(page.locator("#log")).to_contain_text("one")
     await page.context.set_offline(True)
+    await expect(page.locator("#line")).to_contain_text("No connection since")
     await cluster.write_log(request, "stdout.txt", b"two\n")
     await page.context.set_offline(False)
     await expect(page.locator("#log")).to_contain_text("two")
+    await expect(page.locator("#line")).not_to_contain_text("No connection")
     proxy = stack.services["wsproxy"]
     await proxy.kill()
     await cluster.write_log(request, "stdout.txt", b"three\n")

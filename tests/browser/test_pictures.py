@@ -24,6 +24,7 @@ from playwright.async_api import Browser, Page, Route, WebSocketRoute, expect
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
+from tests.browser.test_access import faults
 
 FOLDER = os.environ.get("ARVADOS_NATS_PICTURES")
 SIZES = {"wide": (1440, 900), "middle": (1024, 768), "phone": (390, 844)}
@@ -112,7 +113,7 @@ async def _done(stack: Stack, user: Actor) -> Record:
     container = await cluster.run(request)
     said = ["began", "x" * 300_000, "all done"]
     await cluster.write_log(container, "stderr.txt", _lines(1, said))
-    await cluster.finish(container)
+    await cluster.finish(container, cost=1.25)
     return request
 
 
@@ -385,12 +386,14 @@ async def tab(
     indirect=True,
     ids="-".join,
 )
+@pytest.mark.timeout(1800 if FOLDER else 180)
 async def test_every_state_has_its_picture(
     tab: tuple[Page, str, str], stack: Stack, sights: Sights, tmp_path: Path
 ) -> None:
-    """Nothing is wider than the screen, and on a phone less than 15 % of it is above a log, also
-    where the state says an error and what it wrote last."""
+    """Nothing is wider than the screen, axe finds nothing, and on a phone less than 15 % of it is
+    above a log, also where the state says an error and what it wrote last."""
     page, size, theme = tab
+    unfit: dict[str, Any] = {}
     for name, (which, show) in VIEWS.items():
         if not FOLDER and name not in SEEN:
             continue
@@ -407,8 +410,11 @@ async def test_every_state_has_its_picture(
         if picture in DOCS:
             (folder / "docs").mkdir(exist_ok=True)
             shutil.copy(folder / f"{picture}.png", folder / "docs" / f"{DOCS[picture]}.png")
+        if found := await faults(page):
+            unfit[name] = found
         wide = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0, f"{name} is wider than the screen"
         if size == "phone" and name == "failed":
             top = await page.evaluate("document.querySelector('#log').getBoundingClientRect().top")
             assert top < 0.15 * SIZES[size][1]
+    assert not unfit

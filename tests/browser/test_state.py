@@ -5,7 +5,12 @@
 
 from __future__ import annotations
 
-from playwright.async_api import Page, expect
+import asyncio
+import json
+from collections.abc import Callable
+from functools import partial
+
+from playwright.async_api import Page, WebSocketRoute, expect
 
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
@@ -38,6 +43,83 @@ async def test_what_waits_says_what_it_needs(page: Page, stack: Stack, user: Act
     await expect(page.locator("#none")).to_have_text(
         "It has not begun: queued. Lines appear here once it runs."
     )
+
+
+async def test_each_reason_to_wait_is_said(page: Page, stack: Stack, user: Actor) -> None:
+    """On hold, queued, being started, being cancelled: as it goes on, at the process and in the
+    list."""
+    cluster = stack.sandbox.cluster
+    request = await cluster.container_request("patient", owner=user, priority=0)
+    listed = await page.context.new_page()
+    await listed.goto(f"{stack.page_url}/#token={user.token}")
+    row = listed.get_by_role("row").filter(has_text="patient")
+
+    async def said(word: str) -> None:
+        await expect(page.locator("#verdict")).to_contain_text(word)
+        await expect(row).to_contain_text(word.partition(" its")[0])
+
+    await open_page(page, stack, request.uuid, user)
+    await said("On hold its priority is 0")
+    await expect(page.locator("#none")).to_contain_text("on hold")
+    await cluster.update(request, {"priority": 10}, user)
+    await said("Queued")
+    await expect(page.locator("#verdict")).to_contain_text("priority 10")
+    await cluster.lock(await cluster.container_of(request), cluster.root)
+    await said("Starting")
+    await cluster.run(request)
+    await said("Running")
+    none = page.locator("#none")
+    await expect(none).to_contain_text("Nothing has been logged yet")
+    await cluster.cancel_request(request, by=user)
+    await expect(page.locator("#verdict")).to_contain_text("being cancelled")
+    await cluster.cancel(request)
+    await said("Cancelled")
+    await expect(none).to_have_text("Nothing has been logged.")
+
+
+async def test_what_it_cost_is_said(page: Page, stack: Stack, user: Actor) -> None:
+    """At the process and in the list, alike, and also less than a cent."""
+    cluster = stack.sandbox.cluster
+    request, container = await running_request(stack, user)
+    await cluster.update(container, {"cost": 0.0034}, cluster.root)
+    await open_page(page, stack, request.uuid, user)
+    cost = page.locator("#state .fact").filter(has_text="cost")
+    await expect(cost).to_contain_text("0.0034")
+    await cluster.finish(container, cost=1234.567)
+    await expect(cost).to_contain_text("1,234.57")
+    await page.locator("#home").click()
+    link = page.locator(f"a[href*='{request.uuid}']")
+    row = page.get_by_role("row").filter(has=link)
+    await expect(row.get_by_role("cell").last).to_have_text("1,234.57")
+
+
+async def test_what_is_being_read_is_said(page: Page, stack: Stack, user: Actor) -> None:
+    """While lines are on their way, nobody is told that there are none."""
+    request, _ = await running_request(stack, user, "hello\n")
+    kept: list[Callable[[], None]] = []
+    let = asyncio.Event()
+
+    def slowly(line: WebSocketRoute) -> None:
+        server = line.connect_to_server()
+
+        def pass_on(message: str | bytes) -> None:
+            if let.is_set() or not {"log", "caught_up"} & set(json.loads(message)):
+                line.send(message)
+            else:
+                kept.append(partial(line.send, message))
+
+        server.on_message(pass_on)
+        line.on_message(server.send)
+
+    await page.route_web_socket("**/v1/stream", slowly)
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#verdict")).to_contain_text("Running")
+    await expect(page.locator("#count")).to_have_text("loading …")
+    await expect(page.locator("#none")).to_be_hidden()
+    let.set()
+    for send in kept:
+        send()
+    await expect(page.locator("#count")).to_contain_text("1 line")
 
 
 async def test_what_failed_shows_what_it_wrote_last(page: Page, stack: Stack, user: Actor) -> None:

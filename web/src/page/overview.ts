@@ -9,7 +9,7 @@ import { find, make, renew } from "./dom";
 import { harmless } from "../terminal/text";
 import { Notice, wishToBeTold } from "./notice";
 import { inWorkbench } from "./session";
-import { span, verdict, type Mood, type Process } from "./state";
+import { money, span, verdict, type Mood, type Process } from "./state";
 
 /** Processes whose state is followed; a connection carries no more subscriptions than that. */
 const FOLLOWED = 60;
@@ -300,6 +300,6 @@ function row(process: Listed, now: number, owner: string, line: string): HTMLEle
     make("td", { class: "less" }, home),
     make("td", { class: "less" }, new Date(process.created_at).toLocaleString()),
     make("td", {}, took),
-    make("td", { class: "less" }, process.cumulative_cost ? process.cumulative_cost.toFixed(2) : ""),
+    make("td", { class: "less" }, money(process)),
   );
 }

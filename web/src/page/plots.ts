@@ -101,7 +101,7 @@ export class Plots {
     this.place = place;
     this.limit = limit;
     this.readers = files.map((file) => new Reader(file, ranges));
-    const head = ["", "now", "mean", "most"].map((text) => make("th", { scope: "col" }, text));
+    const head = ["of what", "now", "mean", "most"].map((text) => make("th", { scope: "col" }, text));
     place.replaceChildren(
       this.progress,
       this.charts,

@@ -30,6 +30,7 @@ export interface Process extends Container {
   name?: string | null;
   container_uuid?: string | null;
   container_count?: number | null;
+  requesting_container_uuid?: string | null;
   container?: Container | null;
   output_uuid?: string | null;
   log_uuid?: string | null;
@@ -77,7 +78,9 @@ export function verdict(process: Process, now: number): Verdict {
 
 function ofContainer(container: Container, process: Process, now: number): Verdict {
   const { state, exit_code: code, created_at, started_at, finished_at } = container;
-  const held = Number(container.priority ?? 1) === 0 || Number(process.priority ?? 1) === 0;
+  // A container's priority is told with other changes alone; it is its own where another container asks for it.
+  const own = process === container || process.requesting_container_uuid ? container.priority : null;
+  const held = Number(own ?? 1) === 0 || Number(process.priority ?? 1) === 0;
   if (state === "Queued" || state === "Locked") {
     const since = between(created_at, null, now);
     if (held) return { mood: "waiting", word: "On hold", why: "its priority is 0" };
@@ -143,7 +146,13 @@ function moment(time: string): string {
   return today ? date.toLocaleTimeString() : date.toLocaleString();
 }
 
-const money = (cost: number) => cost.toLocaleString("en", { maximumFractionDigits: cost < 1 ? 4 : 2 });
+/** What it has cost so far, with what a container that is not over tells of itself; "" where nobody says. */
+export function money(process: Process): string {
+  const { container } = process;
+  const own = container && process.state !== "Final" ? container.cost : process.cost;
+  const cost = (process.cumulative_cost ?? 0) + (own ?? 0);
+  return cost ? cost.toLocaleString("en", { maximumFractionDigits: cost < 1 ? 4 : 2 }) : "";
+}
 
 function facts(process: Process, now: number): HTMLElement[] {
   const container = process.container ?? process;
@@ -161,8 +170,8 @@ function facts(process: Process, now: number): HTMLElement[] {
     const share = `${Math.round(container.progress * 100)} %`;
     found.push(make("div", { class: "fact", "data-key": "progress" }, make("span", {}, "progress"), bar, ` ${share}`));
   }
-  const cost = process.cumulative_cost || container.cost;
-  if (cost) found.push(fact("cost", money(cost)));
+  const cost = money(process);
+  if (cost) found.push(fact("cost", cost));
   if ((process.container_count ?? 0) > 1) found.push(fact("attempts", String(process.container_count)));
   const links = [
     ["Workbench", inWorkbench(process.uuid)], ["Output", inWorkbench(process.output_uuid)],
@@ -228,6 +237,8 @@ export class State {
       blocks.push(make("div", { class: "told error", "data-key": "stderr" }, last));
     }
     renew(this.place, blocks);
+    // What is longer than its place can be read with keys.
+    this.place.tabIndex = this.place.scrollHeight > this.place.clientHeight ? 0 : -1;
   }
 
   close(): void {
