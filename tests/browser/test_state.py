@@ -40,6 +40,9 @@ async def test_what_waits_says_what_it_needs(page: Page, stack: Stack, user: Act
     await expect(page.locator("#verdict")).to_contain_text("priority 500")
     needs = page.locator("#state .fact").filter(has_text="needs")
     await expect(needs).to_contain_text("16 cores, 64.0 GB of memory")
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await expect(needs).to_be_visible()
+    await page.set_viewport_size({"width": 1100, "height": 700})
     await expect(page.locator("#none")).to_have_text(
         "It has not begun: queued. Lines appear here once it runs."
     )
