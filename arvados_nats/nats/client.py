@@ -19,7 +19,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import nats.aio.client
 import nats.aio.msg
 import nats.aio.subscription
 import nats.errors
@@ -30,7 +29,6 @@ from arvados_nats.nats import inbox as nats_inbox
 from arvados_nats.nats import parser as nats_wire
 from arvados_nats.nats.connection_state import Standing
 from arvados_nats.nats.errors import cancellable, translated
-from arvados_nats.nats.inbox import PENDING_BYTES, PENDING_MESSAGES
 from arvados_nats.nats.jetstream import REQUEST_TIMEOUT, JetStream
 
 logger = logging.getLogger(__name__)
@@ -39,6 +37,8 @@ Handler = Callable[["Message"], Awaitable[None]]
 Secret = str | Callable[[], str] | None
 """A secret, or what gives it as it is now; asked at each login, so also when a server came back."""
 
+_PENDING_MESSAGES = 1_000_000
+_PENDING_BYTES = 256 * 1024 * 1024
 _OUTGOING_BYTES = 64 * 1024 * 1024
 _PING = b"PING\r\n"
 
@@ -56,9 +56,7 @@ class Message:
 class Nats(JetStream):
     """An open connection; get one from `connect`."""
 
-    def __init__(
-        self, client: nats.aio.client.Client, inbox_prefix: str, standing: Standing
-    ) -> None:
+    def __init__(self, client: nats_wire.Client, inbox_prefix: str, standing: Standing) -> None:
         super().__init__(client, inbox_prefix, standing)
         self.on_change = standing.on_change
         self.until_closed = standing.until_closed
@@ -145,8 +143,8 @@ class Nats(JetStream):
                 subject,
                 queue=queue,
                 cb=call,
-                pending_msgs_limit=PENDING_MESSAGES,
-                pending_bytes_limit=PENDING_BYTES,
+                pending_msgs_limit=_PENDING_MESSAGES,
+                pending_bytes_limit=_PENDING_BYTES,
             )
         return Subscription(raw)
 

@@ -35,14 +35,13 @@ def require_sendable(
 ) -> None:
     """BadInput for a message for which the server would end the connection, as for a larger one
     than `max_payload`: headers count, and the client library looks at the data alone."""
-    with translated():
-        names = len(subject.encode()) + len(reply.encode())
-        size = len(data) + sum(
-            len(f"{name}{value}".encode()) + _HEADER_LINE_FRAME
-            for name, value in (headers or {}).items()
-        )
-    if headers:
-        size += _HEADER_FRAME
+    try:
+        names, size = len(f"{subject}{reply}".encode()), len(data)
+        if headers:
+            size += len("".join((*headers, *headers.values())).encode())
+            size += len(headers) * _HEADER_LINE_FRAME + _HEADER_FRAME
+    except UnicodeError as error:
+        raise BadInput(f"the message cannot be sent: {said(error)}") from error
     if size > max_payload:
         raise BadInput(f"the message has {size} bytes with its headers, over {max_payload}")
     if names > _LONGEST_SUBJECTS:

@@ -16,15 +16,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats.errors import cancellable, translated
+from arvados_nats.nats.parser import Client
 
-PENDING_MESSAGES = 1_000_000
-PENDING_BYTES = 256 * 1024 * 1024
 _END_SECONDS = 1.0
 _NO_RESPONDERS = "503"
 
@@ -36,11 +34,13 @@ class Inbox:
         self.subject = subject
         self._arrived: asyncio.Queue[Msg] = asyncio.Queue()
 
-    async def put(self, message: Msg) -> None:
+    def put(self, message: Msg) -> None:
         self._arrived.put_nowait(message)
 
     async def next(self, timeout: float | None) -> Msg:
         """The next message; TimeoutError after so many seconds without one."""
+        if not self._arrived.empty():
+            return self._arrived.get_nowait()
         async with asyncio.timeout(timeout):
             return await self._arrived.get()
 
@@ -50,15 +50,12 @@ async def opened(client: Client) -> AsyncIterator[Inbox]:
     """An inbox for as long as the block runs."""
     inbox = Inbox(client.new_inbox())
     with cancellable():
-        subscription = await client.subscribe(
-            inbox.subject,
-            cb=inbox.put,
-            pending_msgs_limit=PENDING_MESSAGES,
-            pending_bytes_limit=PENDING_BYTES,
-        )
+        subscription = await client.subscribe(inbox.subject)
+    client.taken[subscription._id] = inbox.put
     try:
         yield inbox
     finally:
+        del client.taken[subscription._id]
         await end(subscription)
 
 

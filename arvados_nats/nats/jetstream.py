@@ -16,7 +16,6 @@ import json
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-import nats.aio.client
 import nats.aio.msg
 import nats.aio.subscription
 import nats.errors
@@ -30,7 +29,7 @@ from arvados_nats.nats.acks import Ack, JetStreamError
 from arvados_nats.nats.connection_state import Standing
 from arvados_nats.nats.errors import cancellable, require_sendable, translated
 from arvados_nats.nats.history import StoredMessage
-from arvados_nats.nats.parser import parse_headers
+from arvados_nats.nats.parser import Client, parse_headers
 
 REQUEST_TIMEOUT = 5.0
 _AGAIN = 0.5
@@ -46,9 +45,7 @@ _LATE_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4)
 class JetStream:
     """The streams that a connection reaches; it is a `nats_client.Nats`."""
 
-    def __init__(
-        self, client: nats.aio.client.Client, inbox_prefix: str, standing: Standing
-    ) -> None:
+    def __init__(self, client: Client, inbox_prefix: str, standing: Standing) -> None:
         self._client = client
         self.until_connected = standing.until_connected
         self._acks = nats_acks.Acks(f"{inbox_prefix}.{NUID().next().decode()}")
@@ -65,9 +62,8 @@ class JetStream:
         """
         if self._ack_subscription is None:
             with translated():
-                self._ack_subscription = await self._client.subscribe(
-                    self._acks.pattern, cb=self._acknowledge
-                )
+                self._ack_subscription = await self._client.subscribe(self._acks.pattern)
+                self._client.taken[self._ack_subscription._id] = self._acknowledge
         reply, future = self._acks.expect()
         try:
             await self._send(subject, data, reply, headers)
@@ -83,7 +79,7 @@ class JetStream:
         with translated():
             await self._client.publish(subject, data, reply=reply, headers=headers)
 
-    async def _acknowledge(self, raw: nats.aio.msg.Msg) -> None:
+    def _acknowledge(self, raw: nats.aio.msg.Msg) -> None:
         self._acks.arrived(raw.subject, raw.headers or {}, raw.data)
 
     async def js_api(
