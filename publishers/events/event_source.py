@@ -71,8 +71,13 @@ class EventSource:
         self._clock = self._high = past.newest or past.known.floor
         self._due = {"near": 0.0, "middle": 0.0, "wide": 0.0}
 
-    async def batches(self) -> AsyncGenerator[list[LogRow], None]:
-        """Batches of new rows, for ever; a row handed out once is not handed out again."""
+    async def batches(
+        self, settled: Callable[[], Awaitable[None]]
+    ) -> AsyncGenerator[list[LogRow], None]:
+        """Batches of new rows, for ever; a row handed out once is not handed out again.
+
+        `settled` returns when the last is stored: it is awaited before news are.
+        """
         async for rows in self._missed():
             yield rows
         self._due["near"] = 0.0
@@ -86,6 +91,7 @@ class EventSource:
             if due:
                 async for rows in self._scan():
                     yield rows
+            await settled()
             await self._notified.wait(self._due["near"] - time.monotonic())
 
     async def _missed(self) -> AsyncIterator[list[LogRow]]:

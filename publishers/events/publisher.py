@@ -110,13 +110,21 @@ class _Publisher:
         term = Term(database)
         source = EventSource(database, notified, past, scans, session.clock)
         reading = asyncio.create_task(past.read())
+        writing = asyncio.create_task(_write(writer, (), ()))
+
+        async def settled() -> None:
+            await writing
+
         try:
-            async with aclosing(source.batches()) as batches:
+            async with aclosing(source.batches(settled)) as batches:
                 async for rows in batches:
-                    await writer.write(await self._messages(rows, term))
-                    _count(rows)
+                    messages = await self._messages(rows, term)
+                    await writing
+                    writing = asyncio.create_task(_write(writer, rows, messages))
         finally:
             reading.cancel()
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
 
     async def _messages(self, rows: Sequence[LogRow], term: Term) -> list[Outgoing]:
         """Messages of rows that were read together; a row that fails by itself is passed over."""
@@ -156,6 +164,15 @@ def _outgoing(event: events.Event, *, follows: bool) -> Outgoing:
     subject = subjects.event(event.object_uuid, event.event_type)
     headers = {events.GRAPH_FOLLOWS: "1"} if follows else {}
     return Outgoing(subject, event.uuid, events.encode(event), headers)
+
+
+async def _write(
+    writer: StreamWriter, rows: Sequence[LogRow], messages: Sequence[Outgoing]
+) -> None:
+    """Store the messages of rows; meanwhile the next rows are read."""
+    await writer.write(messages)
+    if rows:
+        _count(rows)
 
 
 def _count(rows: Sequence[LogRow]) -> None:

@@ -5,15 +5,13 @@
 
 Pure. Rows are known by uuid, in slices of ten seconds of their created_at, so that a scan compares
 a count for each slice with PostgreSQL and lists only the slices that differ. Half an hour of a busy
-site is a million rows, so eight bytes stand for a uuid: a keyed hash, since any user may choose
-one. Ids are remembered for a moment, to spare the reading of a row that is notified again; they
-decide nothing (docs/facts/arvados.md 0.3).
+site is a million rows, so eight bytes stand for a uuid: Python's hash of a text, which has a key of
+its own in each process, since any user may choose one. Ids are remembered for a moment, to spare
+the reading of a row that is notified again; they decide nothing (docs/facts/arvados.md 0.3).
 """
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from array import array
 from bisect import bisect_left
 from collections import deque
@@ -39,29 +37,24 @@ def start_of(number: int) -> datetime:
 
 _RECENT = 12
 """Slices whose ids are remembered: those that were begun last."""
-_KEY = secrets.token_bytes(16)
-
-
-def _short(uuid: str) -> int:
-    return int.from_bytes(hashlib.blake2b(uuid.encode(), digest_size=8, key=_KEY).digest(), "big")
 
 
 @dataclass(slots=True)
 class _Slice:
     """The rows of ten seconds, in order of what stands for their uuids."""
 
-    rows: array[int] = field(default_factory=lambda: array("Q"))
+    rows: array[int] = field(default_factory=lambda: array("q"))
     ids: list[int] | None = field(default_factory=list)
     """None when they are remembered no more."""
 
     def has(self, uuid: str) -> bool:
-        short = _short(uuid)
+        short = hash(uuid)
         place = bisect_left(self.rows, short)
         return place < len(self.rows) and self.rows[place] == short
 
     def add(self, uuid: str) -> bool:
         """False if it is there."""
-        short = _short(uuid)
+        short = hash(uuid)
         place = bisect_left(self.rows, short)
         if place < len(self.rows) and self.rows[place] == short:
             return False
@@ -155,7 +148,7 @@ class KnownRows:
 
     def keep_only(self, begin: datetime, end: datetime, listed: set[str]) -> None:
         """Forget rows of whole slices that PostgreSQL no longer has, so that counts agree again."""
-        short = set(map(_short, listed))
+        short = set(map(hash, listed))
         for number in range(slice_of(begin), slice_of(end)):
             if one := self._slices.get(number):
-                one.rows = array("Q", (row for row in one.rows if row in short))
+                one.rows = array("q", (row for row in one.rows if row in short))

@@ -29,6 +29,14 @@ _TOKEN = "api_client_authorization"
 _NAMES: dict[str, tuple[str, ...]] = {
     kind: (*_COMMON, *names) for kind, names in ATTRIBUTES.items()
 } | {_TOKEN: ("user_id", "expires_at")}
+_PARTS = {
+    kind: (
+        tuple(name for name in names if name in _TIMES),
+        tuple(name for name in names if name not in _TIMES),
+    )
+    for kind, names in _NAMES.items()
+}
+"""Of each kind, what is a time, and the rest."""
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
@@ -41,14 +49,14 @@ class State(NamedTuple):
 
 def state_of(kind: str, values: object) -> State | None:
     """The state in a record or in one side of a row; None where that is none."""
-    names = _NAMES.get(kind)
-    if names is None or not isinstance(values, Mapping) or not values:
+    parts = _PARTS.get(kind)
+    if parts is None or not isinstance(values, Mapping) or not values:
         return None
     try:
-        times = tuple(_seconds(values.get(name)) for name in names if name in _TIMES)
+        times = tuple([_seconds(values.get(name)) for name in parts[0]])
     except BadInput:
         return None
-    rest = [_plain(values.get(name)) for name in names if name not in _TIMES]
+    rest = [_plain(values.get(name)) for name in parts[1]]
     return State(times, hashlib.blake2b(_encoder.encode(rest), digest_size=16).digest())
 
 
@@ -84,12 +92,12 @@ def _same(one: float | None, other: float | None) -> bool:
 
 def _plain(value: Any) -> Any:
     """Numbers alike, however they were written: those over 2^53 travel as text."""
+    if value is None or isinstance(value, str | bool):
+        return value
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, bool) or value is None:
-        return value
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
