@@ -34,7 +34,7 @@ from wsproxy.transport.send_buffer import SendBuffer
 logger = logging.getLogger(__name__)
 
 _PAGE = 100
-_TURN = 100
+_TURN = 25
 """Events that a reader who is behind gets at once; then live ones have their turn."""
 _RETRY_SECONDS = 1.0
 

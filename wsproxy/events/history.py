@@ -30,7 +30,9 @@ from wsproxy.events.replays import Replays
 from wsproxy.events.stored_event import StoredEvent
 
 _BLOCK = 500
-_TURN = 50
+_PAGE = 100
+"""Messages that NATS sends at once: live ones come behind them."""
+_TURN = 25
 """Events that are decoded at once; then live ones have their turn."""
 _ALL = f"{subjects.EVENTS}.>"
 
@@ -125,4 +127,4 @@ class History:
 
 
 def _page(first: int) -> dict[str, Any]:
-    return {"seq": first, "next_by_subj": _ALL, "batch": _BLOCK, "max_bytes": BATCH_BYTES}
+    return {"seq": first, "next_by_subj": _ALL, "batch": _PAGE, "max_bytes": BATCH_BYTES}

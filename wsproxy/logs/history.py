@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 _CACHE_BYTES = 32 * 1024 * 1024
 _COPIES = 3
 """A piece is held as bytes, as text and as a frame."""
+_OBJECTS = 1_200
+"""Bytes of what stands around them, which is most of a short piece."""
 _SAVED_BYTES = 512 * 1024
 _HOLE_SECONDS = 30.0
 _HOLES = 1_000
@@ -126,10 +128,10 @@ class LogHistory:
         key = (piece.container, piece.file, LogPlace(piece.epoch, piece.offset))
         old = self._pieces.pop(key, None)
         self._pieces[key] = piece
-        self._bytes += (len(piece.data) - (len(old.data) if old else 0)) * _COPIES
+        self._bytes += _cost(piece) - (_cost(old) if old else 0)
         while self._bytes > _CACHE_BYTES:
             _, gone = self._pieces.popitem(last=False)
-            self._bytes -= len(gone.data) * _COPIES
+            self._bytes -= _cost(gone)
 
     def _known(self, key: _Key) -> Step | None:
         piece = self._pieces.get(key)
@@ -216,3 +218,7 @@ class LogHistory:
         for piece in made:
             self.keep(piece)
         return made[0]
+
+
+def _cost(piece: Piece) -> int:
+    return len(piece.data) * _COPIES + _OBJECTS

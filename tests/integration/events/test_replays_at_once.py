@@ -156,9 +156,9 @@ class Counting:
 async def test_the_past_is_read_for_all_who_are_behind(past: EventSource) -> None:
     """Wherever each of them stands: who is furthest behind comes by the others, and all go on.
 
-    Each by themselves would read all parts from theirs on.
+    Each by themselves would read all pages from theirs on.
     """
-    parts = PAST // 500
+    pages = PAST // 100
     counting = Counting(past.history._nats)
     past.history._nats = counting  # type: ignore[assignment]
     ahead: list[list[int]] = [[] for _ in range(READERS)]
@@ -174,7 +174,7 @@ async def test_the_past_is_read_for_all_who_are_behind(past: EventSource) -> Non
             assert one.position == PAST
             one.stop()
 
-    assert counting.reads <= 3 * parts
+    assert counting.reads <= 3 * pages
     assert any(ahead)
     assert all(len(told) <= 1 for told in ahead)
 

@@ -58,13 +58,15 @@ def _small_events() -> Recent:
     return recent
 
 
-def _log_pieces() -> LogHistory:
+_LINE = b"2026-01-02T03:04:05.123456789Z a line of a log, as long as they are\n"
+
+
+def _log_pieces(size: int = PIECE_BYTES, count: int = 2 * _CACHE_BYTES // PIECE_BYTES) -> object:
     history = LogHistory(cast("Any", None), cast("Any", None))
-    line = b"2026-01-02T03:04:05.123456789Z a line of a log, as long as they are\n"
-    data = (line * (PIECE_BYTES // len(line)))[:PIECE_BYTES]
-    for number in range(2 * _CACHE_BYTES // PIECE_BYTES):
-        piece = Piece("zzzzz-dz642-000000000000000", "stdout.txt", 0, number * PIECE_BYTES, data)
-        piece = Piece(piece.container, piece.file, 0, piece.offset, bytes(bytearray(data)))
+    data = (_LINE * (size // len(_LINE)))[:size]
+    for number in range(count):
+        container = f"zzzzz-dz642-{number % 200:015d}"
+        piece = Piece(container, "stdout.txt", 0, number * size, bytes(bytearray(data)))
         assert piece.message.frame
         history.keep(piece)
     return history
@@ -100,6 +102,7 @@ CACHES: dict[str, tuple[Callable[[], object], float]] = {
     "wsproxy: 10,000 small events": (_small_events, 16),
     "wsproxy: pieces of logs": (_log_pieces, 40),
     "wsproxy: last bytes of 1,000 log files": (_last_bytes, 40),
+    "wsproxy: pieces of one line": (lambda: _log_pieces(len(_LINE), 60_000), 40),
     "wsproxy: places in log streams": (_log_places, 12),
     "publishers: rows of half an hour, 100,000": (_seen_rows, 3),
 }
