@@ -283,13 +283,15 @@ class Stream:
         if fresh is None:
             return
         await handle.put(fresh)
+        over = _over(message)
         match message:
             case Subscribed():
                 handle.established = True
-            case Error(temporary=True) if not handle.established:
+            case Error() if handle.established:
+                over = None  # it goes on by itself
+            case Error(temporary=True):
                 line = self._line
                 self._later(_AGAIN_SECONDS, lambda: self._again(line, handle))
-        over = _over(message)
         if subscription.ended or over:
             self._handles.pop(handle.id, None)
             handle.finish(over)

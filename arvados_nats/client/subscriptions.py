@@ -113,6 +113,10 @@ class LogSubscription:
         places = self._places_of(log.container)
         if places is None or not self._wants(log.file):
             return None
+        if log.next == log.offset:  # it tells the place alone
+            if log.container == self._tailed:
+                places.setdefault(log.file, (log.epoch, log.next))
+            return None
         begins = log.offset if log.container == self._tailed else 0
         epoch, offset = places.get(log.file, (log.epoch, begins))
         if log.epoch > epoch:

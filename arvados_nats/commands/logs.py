@@ -119,8 +119,8 @@ class Show:
                 self._begin_attempt(message)
             case End():
                 self._take_end(message)
-            case Error(temporary=True):
-                self._notes.tell(f"{message.message}; trying again")
+            case Error(temporary=True) | Error(code="log_gone"):  # any other ends the reading
+                self._notes.tell(message.message + "; trying again" * message.temporary)
 
     def _take_log(self, log: Log) -> None:
         if not self.received:

@@ -20,6 +20,9 @@ HERE = Path(__file__).parent
 LANGUAGES = ("python", "go", "js", "ruby")
 
 
+NO_NATS_PURE = "nats-pure is not installed: gem install nats-pure, or name its lib in RUBYLIB"
+
+
 class Missing(Exception):
     """This machine does not have what the program needs."""
 
@@ -67,9 +70,7 @@ def wamp(language: str, folder: Path) -> Sequence[str]:
 def _ruby() -> Sequence[str]:
     ruby = tool("ruby")
     if not has_nats_pure():
-        raise Missing(
-            "nats-pure is not installed: gem install nats-pure, or name its lib in RUBYLIB"
-        )
+        raise Missing(NO_NATS_PURE)
     return [ruby, str(HERE / "ruby" / "arvados_live.rb")]
 
 

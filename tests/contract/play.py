@@ -98,8 +98,12 @@ class Script:
         for step in self._lines:
             if "server" in step:
                 await line.send(json.dumps(names.filled(step["server"])))
+            elif "raw" in step:
+                await line.send(step["raw"])
             elif "client" in step:
                 await self._expect(line, names, step["client"])
+            elif "quiet" in step:
+                await self._quiet(line, step["quiet"])
             else:
                 with contextlib.suppress(ConnectionClosed):  # it may be as quick as that
                     await (await line.ping())  # it has all that was said before
@@ -126,6 +130,13 @@ class Script:
                 if wanted == said or not _aside(said):
                     break
         names.match(wanted, said)
+
+    async def _quiet(self, line: ServerConnection, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    if not _aside(said := json.loads(await line.recv())):
+                        raise Wrong(f"it said {said!r}, where a right client waits")
 
 
 def _aside(said: Any) -> bool:

@@ -346,6 +346,11 @@ async def test_only_the_files_that_are_wanted(
         await client.until("caught_up")
         assert client.logs.content(container.uuid, "stdout.txt") == b"2\n3\n"
         assert not client.logs.content(container.uuid, "stderr.txt")
+    async with connect(alice) as client:
+        await client.subscribe("none", log={"uuid": request.uuid, "tail": 0})
+        await client.until("caught_up")
+        told = {one["file"]: (one["offset"], one["next"]) for one in client.of("log")}
+        assert told == {"stdout.txt": (6, 6), "stderr.txt": (2, 2)}, "where each goes on, no byte"
 
 
 async def test_many_viewers_cost_arvados_no_more_than_one(

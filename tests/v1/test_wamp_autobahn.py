@@ -110,6 +110,40 @@ async def test_it_hears_events_by_prefix_and_an_object(
         await session.until(lambda: session.messages(state, "object")[-1]["record"]["name"] == "5")
 
 
+async def test_it_asks_for_the_past(site: Site, cluster: Cluster, alice: Actor) -> None:
+    """Calls: every byte of a log, every event of a project, and an object as it is."""
+    project = await cluster.project("p", owner=alice)
+    made = [(await cluster.collection(name, owner=project, by=alice)).uuid for name in "123"]
+    container = await cluster.run(await cluster.container_request("job", owner=alice))
+    pieces = ["one é\n", "two\n"]
+    topic = f"arvados.log.{container.uuid}"
+    async with autobahn.session(base(site), alice) as session:
+        await session.subscribe(session.hear(topic), topic)
+        for piece in pieces:
+            await cluster.write_log(container, "stdout.txt", piece.encode())
+        length = len("".join(pieces).encode())
+        await session.until(
+            lambda: any(m["next"] == length for m in session.messages(topic, "log"))
+        )
+        asked = {"uuid": container.uuid, "file": "stdout.txt"}
+        found = (await session.call("arvados.api.logs", **asked)).kwresults
+        assert "".join(message["text"] for message in found["messages"]) == "".join(pieces)
+        assert found["end"]["Arvados-End"] == str(length)
+        wanted = {"owners": [project.uuid], "kinds": ["collection"]}
+        found = (await session.call("arvados.api.events", **wanted)).kwresults
+        assert [message["json"]["object_uuid"] for message in found["messages"]] == made
+        found = (await session.call(f"arvados.api.object.{made[0]}")).kwresults
+        assert found["messages"][0]["json"]["name"] == "1"
+
+
+async def test_a_dead_token_ends_its_session(site: Site, cluster: Cluster, alice: Actor) -> None:
+    """onLeave says why; nothing is told any more."""
+    async with autobahn.session(base(site), alice) as session:
+        await cluster.logout(alice)
+        async with asyncio.timeout(autobahn.WITHIN):
+            assert (await session.left).reason == "wamp.close.killed"
+
+
 async def test_it_gets_the_specifications_errors(site: Site, alice: Actor, bob: Actor) -> None:
     """As ApplicationErrors with their URIs; what is not there looks like what is forbidden."""
     async with autobahn.session(base(site), alice) as session:

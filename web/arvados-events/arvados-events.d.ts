@@ -47,7 +47,7 @@ export interface GoneMessage {
 export interface ErrorMessage {
   code: string;
   message: string;
-  /** Trying again may help; the subscription is gone if not. */
+  /** Of a subscription that had not begun: it is tried again, or gone. One that had begun goes on. */
   temporary: boolean;
 }
 

@@ -75,8 +75,9 @@ class Subscription {
     if (type === "subscribed") this.subscribed = true;
     if (type === "caught_up") this.live = true;
     this.tell(type === "caught_up" ? "caughtup" : type, body);
-    if (type === "revoked" || (type === "error" && !body.temporary)) this.connection.drop(this);
-    else if (type === "error") this.connection.again(this);
+    const refused = type === "error" && !this.subscribed; // later ones end nothing: it goes on by itself
+    if (type === "revoked" || (refused && !body.temporary)) this.connection.drop(this);
+    else if (refused) this.connection.again(this);
   }
 }
 
@@ -103,9 +104,8 @@ class LogSubscription extends Subscription {
     const { tail, from, container, ...log } = { ...this.options, uuid: this.uuid };
     // Files that were not seen yet would otherwise begin at their first byte.
     if (tail !== undefined && !this.caughtUp) log.tail = tail;
-    const known = placesIn(this.places);
+    const known = { ...from, ...placesIn(this.places) };
     if (Object.keys(known).length) log.from = known;
-    else if (from) log.from = from;
     if (this.container && this.container !== this.uuid) log.container = this.container;
     if (this.former.size) {
       log.former = {};
@@ -152,6 +152,7 @@ class LogSubscription extends Subscription {
     const fresh = cutFront(body, body.epoch > epoch ? 0 : offset);
     if (!fresh) return;
     places.set(body.file, { epoch: body.epoch, offset: body.next });
+    if (body.next === body.offset) return; // it tells the place alone
     this.tell("log", fresh.base64 === undefined ? fresh : { ...fresh, bytes: bytesOf(fresh.base64) });
   }
 
@@ -326,15 +327,22 @@ export class ArvadosEvents {
       this.reached = true;
       this.sendToken();
     };
-    socket.onmessage = ({ data }) => this.receive(JSON.parse(data));
+    socket.onmessage = ({ data }) => this.receive(data);
     socket.onclose = ({ code, reason }) => {
       if (this.socket === socket) this.lost(code, reason, token);
     };
   }
 
-  receive(message) {
+  receive(text) {
     this.heard(this.silence);
-    for (const [type, body] of Object.entries(message)) this.dispatch(type, body);
+    let message;
+    try {
+      message = JSON.parse(text);
+    } catch {
+      this.abandon("the server sent what is no JSON");
+    }
+    // What is no object is of a later release.
+    for (const [type, body] of Object.entries(message ?? {})) if (Object(body) === body) this.dispatch(type, body);
   }
 
   dispatch(type, body) {

@@ -8,6 +8,7 @@ Pure. Nothing here decides who may see an event; that is the rule's business (`p
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Iterable
 from collections.abc import Set as AbstractSet
 
@@ -38,10 +39,13 @@ class Filters:
         """Whether nothing is left out."""
 
     def form(self, of_client: Hashable) -> Hashable:
-        """Equal for those who want the same events, in equal forms."""
+        """Equal for those who want the same events, in equal forms: a text, since each socket looks
+        it up for each event, and the hash of a tuple would be made anew."""
         if self.everything:
             return of_client
-        return of_client, self._wanted, self._below
+        wanted = [None if words is None else sorted(words) for words in self._wanted]
+        told = repr((of_client, wanted, self._below)).encode()
+        return hashlib.blake2b(told, digest_size=16).hexdigest()
 
     def match(self, stored: StoredEvent, shown: Iterable[tuple[str, str]]) -> bool:
         """Whether an event is wanted; `shown`: (owner, request) pairs that count for it."""

@@ -242,6 +242,9 @@ class LogConsumer:
                     end = LogPlace(end.epoch, size)
                 place = await log_tail.place(self._hub, name, end, lines, self.access)
                 self._tails[name] = place
+                if not lines:  # else no message would say where the file goes on
+                    piece = Piece(self._hub.container, name, place.epoch, place.offset, b"")
+                    self.send(piece.message)
 
     async def _later(self, error: ArvadosNatsError, pause: float) -> float:
         """Tell once that history has to wait, and wait; the next pause."""

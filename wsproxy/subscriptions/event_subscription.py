@@ -113,21 +113,17 @@ class EventSubscription:
         return max(int(info["state"]["first_seq"]), 1), int(info["state"]["last_seq"])
 
     def _accept(self, batch: Batch) -> None:
-        send_buffer, form = self._send_buffer, self._form
-        if not (self._filters.by_request and batch.shows_requests):
-            made = batch.made.get(form)
-            if made is None:
-                wanted = [stored for stored in batch.events if self._wants(stored)]
-                made = batch.keep(form, [self._encoded(stored) for stored in wanted])
-            piece, count = made
-            if piece:
-                send_buffer.put(piece)
-                metrics.sent.waiting += count
-            return
-        for stored in batch.events:
-            if self._wants(stored):
-                metrics.sent.waiting += 1
-                send_buffer.put(self._encoded(stored))
+        made = batch.made.get(self._form)
+        if made is None:
+            pieces = [self._encoded(stored) for stored in batch.events if self._wants(stored)]
+            if self._filters.by_request and batch.shows_requests:
+                made = b"".join(pieces), len(pieces)  # not what others have by the same filters
+            else:
+                made = batch.keep(self._form, pieces)
+        piece, count = made
+        if piece:
+            self._send_buffer.put(piece)
+            metrics.sent.waiting += count
 
     def _wants(self, stored: StoredEvent) -> bool:
         return self._filters.everything or self._filters.match(stored, self._shown(stored))

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log"
+	"maps"
 	"math/rand/v2"
 	"strconv"
 	"time"
@@ -21,7 +22,7 @@ type Events struct {
 	Project string
 	cursor  string
 	told    uint64          // history has told everything up to this sequence
-	ahead   map[uint64]bool // sequences above it that came live
+	ahead   map[uint64]bool // sequences above it that were told, most of them live
 }
 
 // again is until history is asked again that was not answered.
@@ -39,9 +40,9 @@ func sequence(message *nats.Msg) uint64 {
 	return number
 }
 
-// live is true for a live message that was not told before: a container in two requests comes
-// twice, and so may all after a restart of a publisher. The services give each a sequence.
-func (e *Events) live(message *nats.Msg) bool {
+// isNew is true for the message of an event that was not told before: a container in two requests
+// comes twice, and so may all after a restart of a publisher. The services give each a sequence.
+func (e *Events) isNew(message *nats.Msg) bool {
 	number := sequence(message)
 	if number == 0 || !json.Valid(message.Data) {
 		log.Print("* left out: no event on ", message.Subject)
@@ -68,10 +69,11 @@ func (e *Events) history(c *Connection, tell func([]byte)) error {
 				log.Print("* gap: ", header.Get("Arvados-Gap"))
 				e.told, e.ahead = 0, map[uint64]bool{}
 			case header.Get("Arvados-End") != "":
-				e.reached(header.Get("Arvados-End"), sequence(message))
+				e.cursor, e.told = header.Get("Arvados-End"), sequence(message)
+				maps.DeleteFunc(e.ahead, func(number uint64, _ bool) bool { return number <= e.told })
 				more = header.Get("Arvados-More") == "true"
-			case !e.ahead[sequence(message)]:
-				e.reached(header.Get("Arvados-Cursor"), sequence(message))
+			case e.isNew(message):
+				e.cursor = header.Get("Arvados-Cursor")
 				tell(message.Data)
 			}
 			return nil
@@ -81,15 +83,6 @@ func (e *Events) history(c *Connection, tell func([]byte)) error {
 		}
 	}
 	return nil
-}
-
-func (e *Events) reached(cursor string, told uint64) {
-	e.cursor, e.told = cursor, told
-	for number := range e.ahead {
-		if number <= told {
-			delete(e.ahead, number)
-		}
-	}
 }
 
 // Follow tells all events from now on.
@@ -116,7 +109,7 @@ func (e *Events) Follow(c *Connection, reconcile time.Duration, tell func([]byte
 		for due := false; !due; {
 			select {
 			case message := <-c.Live:
-				if e.live(message) {
+				if e.isNew(message) {
 					tell(message.Data)
 				}
 			case <-c.Due:

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"log"
 	"strconv"
@@ -19,6 +20,7 @@ type Log struct {
 	UUID, File    string
 	offset, epoch int64
 	known         bool // the epoch: how often the file began anew
+	gap           bool // what comes next in an answer may begin behind our place
 	ended         bool
 }
 
@@ -29,13 +31,28 @@ type logRequest struct {
 	Epoch  *int64 `json:"epoch,omitempty"`
 }
 
-func number(header nats.Header, name string) int64 {
-	found, _ := strconv.ParseInt(header.Get(name), 10, 64)
-	return found
-}
-
-func (l *Log) at(header nats.Header, offset int64) {
-	l.offset, l.epoch, l.known = offset, number(header, "Arvados-Epoch"), true
+// take tells the bytes of a message that are new; false if others have to come before them.
+func (l *Log) take(message *nats.Msg, asked bool, tell func([]byte)) bool {
+	header := message.Header
+	offset, wrong := strconv.ParseInt(cmp.Or(header.Get("Arvados-End"), header.Get("Arvados-Offset")), 10, 64)
+	epoch, bad := strconv.ParseInt(header.Get("Arvados-Epoch"), 10, 64)
+	if wrong != nil || bad != nil {
+		log.Print("* left out: no bytes of the log on ", message.Subject)
+		return true
+	}
+	behind := epoch > l.epoch || epoch == l.epoch && offset > l.offset
+	if behind && !(asked && (l.gap || epoch > l.epoch)) {
+		return false
+	}
+	if behind || !l.known {
+		l.offset, l.epoch, l.known = offset, epoch, true
+	}
+	l.gap = false
+	if end := offset + int64(len(message.Data)); epoch == l.epoch && end > l.offset {
+		tell(message.Data[l.offset-offset:])
+		l.offset = end
+	}
+	return true
 }
 
 // history tells the bytes that the stream has from our place on.
@@ -46,20 +63,20 @@ func (l *Log) history(c *Connection, tell func([]byte)) error {
 			epoch := l.epoch
 			request.Epoch = &epoch
 		}
+		l.gap = false
 		err := c.Ask("arvados.api.logs", request, func(message *nats.Msg) error {
 			header := message.Header
-			switch {
-			case header.Get("Arvados-Gap") != "": // read it from Arvados' API with `Range`
+			if header.Get("Arvados-Gap") != "" { // read it from Arvados' API with `Range`
 				log.Printf("* gap: bytes %s of %s",
 					header.Get("Arvados-Gap"), header.Get("Arvados-Log-Path"))
-			case header.Get("Arvados-End") != "":
-				l.at(header, number(header, "Arvados-End"))
-				more = header.Get("Arvados-More") == "true"
-				l.ended = header.Get("Arvados-Ended") == "true"
-			default:
-				l.at(header, number(header, "Arvados-Offset")+int64(len(message.Data)))
-				tell(message.Data)
+				l.gap = true
+				return nil
 			}
+			if !l.take(message, true, tell) {
+				return &NotAnswered{"a part of the answer is missing", true}
+			}
+			more = header.Get("Arvados-More") == "true"
+			l.ended = header.Get("Arvados-Ended") == "true"
 			return nil
 		})
 		if err != nil {
@@ -71,26 +88,13 @@ func (l *Log) history(c *Connection, tell func([]byte)) error {
 
 // live tells the new bytes of a live message; false if history has to tell what is before them.
 func (l *Log) live(message *nats.Msg, tell func([]byte)) bool {
-	header := message.Header
-	tokens := strings.Split(message.Subject, ".")
-	named, ends := header.Get("Arvados-Container"), header.Get("Arvados-End") != ""
-	if sequence(message) == 0 || named != "" && named != tokens[len(tokens)-2] ||
-		!ends && header.Get("Arvados-Offset") == "" {
+	tokens, named := strings.Split(message.Subject, "."), message.Header.Get("Arvados-Container")
+	if sequence(message) == 0 || named != "" && named != tokens[len(tokens)-2] {
 		log.Print("* left out: no bytes of the log on ", message.Subject)
 		return true
 	}
-	if ends {
-		return false // the container is over: history says when we have all
-	}
-	offset, epoch := number(header, "Arvados-Offset"), number(header, "Arvados-Epoch")
-	if epoch > l.epoch || epoch == l.epoch && offset > l.offset {
-		return false
-	}
-	if end := offset + int64(len(message.Data)); epoch == l.epoch && end > l.offset {
-		tell(message.Data[l.offset-offset:])
-		l.at(header, end)
-	}
-	return true
+	// After its end the container is over: history says when we have all.
+	return message.Header.Get("Arvados-End") == "" && l.take(message, false, tell)
 }
 
 // Follow tells all bytes, until the container has ended.

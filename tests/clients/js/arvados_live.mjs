@@ -40,9 +40,6 @@ function tokenNow() {
 const sleep = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
 const some = (low, high) => low + Math.random() * (high - low);
 
-/** A message on a live subject that the services did not send like this. */
-class NotLive extends Error {}
-
 /** Why a request has no answer. */
 class NotAnswered extends Error {
   constructor(text, temporary) {
@@ -75,7 +72,12 @@ class Connection {
       ignoreAuthErrorAbort: true, // a refusal may be an outage: the server's words are the same
     };
     const connection = new Connection();
-    connection.inboxPrefix = `_INBOX_${ARVADOS_USER_UUID ?? tokenNow().split("/")[1]}`;
+    const named = ARVADOS_USER_UUID || tokenNow().split("/")[1];
+    if (!named) {
+      say("not a token of the form v2/<uuid>/<secret>");
+      process.exit(1);
+    }
+    connection.inboxPrefix = `_INBOX_${named}`;
     const listens = tokenAuthenticator(tokenNow);
     connection.nats = await Connection.#connect({ ...options, authenticator: listens });
     connection.asking = await Connection.#connect({
@@ -203,46 +205,31 @@ class Connection {
   }
 }
 
-/** The place in the stream; the services give one to each live message. */
-function sequenceOf(message) {
-  const sequence = Number(message.headers?.get("Nats-Sequence"));
-  if (sequence > 0) return sequence;
-  throw new NotLive(`${message.subject} has no sequence`);
-}
-
 /** What happens in a project, each event once, over every interruption; in order, but for what was
  * lost on its way: history tells that later. */
 class Events {
   #place = { begin: "now" }; // or "oldest", for all that is kept; later a cursor
   #told = 0; // history has told everything up to this sequence
-  #ahead = new Set(); // sequences above it that came live
+  #ahead = new Set(); // sequences above it that were told, most of them live
 
   constructor(project) {
     this.project = project;
   }
 
-  /** Whether a live message was not told before: a container in two requests comes twice. */
-  #isNew(sequence) {
-    if (sequence <= this.#told || this.#ahead.has(sequence)) return false;
-    this.#ahead.add(sequence);
-    return true;
-  }
-
-  /** The event in a live message; null if it was told before, or is none. */
-  #live(message) {
+  /** The event in a message; null if it was told before, or is none that we know. */
+  #new(message) {
+    const sequence = Number(message.headers?.get("Nats-Sequence"));
     try {
-      const [sequence, event] = [sequenceOf(message), message.json()];
-      return this.#isNew(sequence) ? event : null;
+      if (!(sequence > 0)) throw new Error("no sequence");
+      const event = message.json();
+      // A container in two requests comes twice, and so may all after a restart.
+      if (sequence <= this.#told || this.#ahead.has(sequence)) return null;
+      this.#ahead.add(sequence);
+      return event;
     } catch (error) {
-      say(`left out: ${error.message}`);
+      say(`left out: ${message.subject}: ${error.message}`);
       return null;
     }
-  }
-
-  #reached(cursor, sequence) {
-    this.#place = { cursor };
-    this.#told = sequence;
-    for (const one of this.#ahead) if (one <= sequence) this.#ahead.delete(one);
   }
 
   /** The events that did not come live, up to now. */
@@ -250,18 +237,21 @@ class Events {
     for (let more = true; more; ) {
       const request = { owners: [this.project], limit: 1000, ...this.#place };
       for await (const message of connection.ask("arvados.api.events", request)) {
-        const header = (name) => message.headers.get(name);
-        const sequence = Number(header("Nats-Sequence"));
+        const header = (name) => message.headers?.get(name);
         if (header("Arvados-Gap")) {
           say(`gap: ${header("Arvados-Gap")}`);
           this.#told = 0;
           this.#ahead.clear();
         } else if (header("Arvados-End")) {
-          this.#reached(header("Arvados-End"), sequence);
+          this.#place = { cursor: header("Arvados-End") };
+          this.#told = Number(header("Nats-Sequence"));
+          for (const one of this.#ahead) if (one <= this.#told) this.#ahead.delete(one);
           more = header("Arvados-More") === "true";
-        } else if (!this.#ahead.has(sequence)) {
-          this.#reached(header("Arvados-Cursor"), sequence);
-          yield message.json();
+        } else {
+          const event = this.#new(message);
+          if (!event) continue;
+          this.#place = { cursor: header("Arvados-Cursor") };
+          yield event;
         }
       }
     }
@@ -288,7 +278,7 @@ class Events {
       }
       const message = await connection.next(due - now());
       if (message === null) due = now();
-      const event = message && this.#live(message);
+      const event = message && this.#new(message);
       if (event) yield event;
     }
   }
@@ -297,7 +287,8 @@ class Events {
 /** The bytes of one log file of a container, each once and in order. */
 class Log {
   #offset = 0;
-  #epoch; // how often the file began anew
+  #epoch; // how often the file began anew, once an answer or a live message has said it
+  #gap = false; // what comes next in an answer may begin behind our place
   #ended = false;
 
   constructor(uuid, file) {
@@ -305,9 +296,23 @@ class Log {
     this.file = file;
   }
 
-  #at(message, offset) {
-    this.#offset = offset;
-    this.#epoch = Number(message.headers.get("Arvados-Epoch"));
+  /** The bytes of a message that are new; null if others have to come before them. */
+  #new(message, asked = false) {
+    const header = (name) => message.headers?.get(name);
+    const place = [header("Arvados-End") || header("Arvados-Offset"), header("Arvados-Epoch")];
+    const [offset, epoch] = place.map(Number);
+    if (!place.every(Boolean) || Number.isNaN(offset + epoch)) {
+      say(`left out: ${message.subject} has no place`);
+      return new Uint8Array();
+    }
+    const ours = this.#epoch ?? 0;
+    const behind = epoch > ours || (epoch === ours && offset > this.#offset);
+    if (behind && !(asked && (this.#gap || epoch > ours))) return null;
+    if (behind || this.#epoch === undefined) [this.#offset, this.#epoch] = [offset, epoch];
+    const data = epoch < this.#epoch ? new Uint8Array() : message.data.slice(this.#offset - offset);
+    this.#offset += data.length;
+    this.#gap = false;
+    return data;
   }
 
   /** The bytes that the stream has from our place on. */
@@ -315,47 +320,39 @@ class Log {
     for (let more = true; more; ) {
       const { uuid, file } = this;
       const request = { uuid, file, offset: this.#offset, epoch: this.#epoch };
+      this.#gap = false;
       for await (const message of connection.ask("arvados.api.logs", request)) {
-        const header = (name) => message.headers.get(name);
+        const header = (name) => message.headers?.get(name);
         if (header("Arvados-Gap")) {
           // GET Arvados-Log-Path of Arvados' API with `Range`
           say(`gap: bytes ${header("Arvados-Gap")} of ${header("Arvados-Log-Path")}`);
-        } else if (header("Arvados-End")) {
-          this.#at(message, Number(header("Arvados-End")));
-          more = header("Arvados-More") === "true";
-          this.#ended = header("Arvados-Ended") === "true";
-        } else {
-          this.#at(message, Number(header("Arvados-Offset")) + message.data.length);
-          yield message.data;
+          this.#gap = true;
+          continue;
         }
+        const data = this.#new(message, true);
+        if (!data) throw new NotAnswered("a part of the answer is missing", true);
+        yield data;
+        more = header("Arvados-More") === "true";
+        this.#ended = header("Arvados-Ended") === "true";
       }
     }
   }
 
   /** New bytes of a live message; null if history has to tell what is before them. */
   #live(message) {
-    sequenceOf(message);
-    const named = message.headers.get("Arvados-Container");
-    if (named && named !== message.subject.split(".").at(-2)) {
-      throw new NotLive(`${message.subject} has bytes of another container`);
+    const [named, container] = [message.headers?.get("Arvados-Container"), message.subject.split(".").at(-2)];
+    if (!message.headers?.has("Nats-Sequence") || (named && named !== container)) {
+      say(`left out: ${message.subject}`);
+      return new Uint8Array();
     }
-    if (message.headers.has("Arvados-End")) return null; // history says when we have all
-    if (!message.headers.has("Arvados-Offset")) throw new NotLive(`${message.subject} has no offset`);
-    const offset = Number(message.headers.get("Arvados-Offset"));
-    const epoch = Number(message.headers.get("Arvados-Epoch"));
-    const ours = this.#epoch ?? 0; // history may not have told it yet
-    if (epoch > ours || (epoch === ours && offset > this.#offset)) return null;
-    if (epoch < ours) return new Uint8Array();
-    const data = message.data.slice(this.#offset - offset);
-    this.#at(message, this.#offset + data.length);
-    return data;
+    return message.headers.has("Arvados-End") ? null : this.#new(message); // history says when we have all
   }
 
   /** Hear the file as it grows; the answer says where. `end` tells when it is over. */
   async #listen(connection) {
     const { uuid, file } = this;
     for await (const message of connection.ask("arvados.api.logs", { uuid, file })) {
-      const subject = message.headers.get("Arvados-Live");
+      const subject = message.headers?.get("Arvados-Live");
       if (!subject) continue;
       await connection.listen(subject);
       await connection.listen(`${subject.slice(0, subject.lastIndexOf("."))}.end`);
@@ -376,15 +373,9 @@ class Log {
       }
       if (this.#ended) return;
       const message = await connection.next(RECONCILE_SECONDS / 4);
-      try {
-        const data = message && this.#live(message);
-        due = data === null;
-        if (data?.length) yield data;
-      } catch (error) {
-        if (!(error instanceof NotLive)) throw error;
-        say(`left out: ${error.message}`);
-        due = false;
-      }
+      const data = message && this.#live(message);
+      due = data === null;
+      if (data?.length) yield data;
     }
   }
 }

@@ -54,7 +54,9 @@ def token_now() -> str:
 
 def inbox_prefix() -> bytes:
     """Where answers come: named by the user, whose name stays, or else by the token."""
-    named = os.environ.get("ARVADOS_USER_UUID") or token_now().split("/")[1]
+    named = os.environ.get("ARVADOS_USER_UUID") or [*token_now().split("/"), ""][1]
+    if not named:
+        sys.exit("* not a token of the form v2/<uuid>/<secret>")
     return f"_INBOX_{named}".encode()
 
 
@@ -76,6 +78,7 @@ class Connection:
 
     async def open(self) -> None:
         """Connect; the library asks for the token again whenever it connects anew."""
+        inbox = inbox_prefix()
         options: dict[str, Any] = {
             "max_reconnect_attempts": -1,
             "reconnect_time_wait": random.uniform(1, 3),
@@ -93,7 +96,7 @@ class Connection:
             self.url,
             user="api",
             password=token_now,
-            inbox_prefix=inbox_prefix(),
+            inbox_prefix=inbox,
             error_cb=self._not_asked,
             reconnected_cb=self._asking_back,
             **options,
@@ -172,18 +175,6 @@ class Connection:
         await self._take()
 
 
-class NotLive(Exception):
-    """A message on a live subject that the services did not send like this."""
-
-
-def sequence_of(message: Msg) -> int:
-    """The place in the stream; the services give one to each live message."""
-    try:
-        return int((message.headers or {})["Nats-Sequence"])
-    except (KeyError, ValueError) as error:
-        raise NotLive(f"{message.subject} has no sequence") from error
-
-
 class Events:
     """What happens in a project, each event once, over every interruption.
 
@@ -197,22 +188,22 @@ class Events:
         self.told = 0
         """History has told everything up to this sequence."""
         self.ahead: set[int] = set()
-        """Sequences above it that came live."""
+        """Sequences above it that were told, most of them live."""
 
     @property
     def subject(self) -> str:
         share = owner = self.project_uuid  # the project itself is what was shared
         return f"arvados.live.{share}.{owner}.*.event.>"
 
-    def live(self, message: Msg) -> Any:
-        """The event in a live message; None if it was told before."""
-        sequence = sequence_of(message)
+    def new(self, headers: dict[str, str], data: bytes) -> Any:
+        """The event in a message; None if it was told before, or is none that we know."""
+        try:
+            sequence, event = int(headers["Nats-Sequence"]), json.loads(data)
+        except (KeyError, ValueError) as error:
+            say(f"left out: {error!r}")
+            return None
         if sequence <= self.told or sequence in self.ahead:
             return None  # a container in two requests comes twice, and so may all after a restart
-        try:
-            event = json.loads(message.data)
-        except ValueError as error:
-            raise NotLive(f"{message.subject} is no JSON") from error
         self.ahead.add(sequence)
         return event
 
@@ -230,10 +221,9 @@ class Events:
                     self.told = int(headers["Nats-Sequence"])
                     self.ahead = {one for one in self.ahead if one > self.told}
                     more = headers["Arvados-More"] == "true"
-                elif int(headers["Nats-Sequence"]) not in self.ahead:
+                elif event := self.new(headers, data):
                     self.place = {"cursor": headers["Arvados-Cursor"]}
-                    self.told = int(headers["Nats-Sequence"])
-                    yield json.loads(data)
+                    yield event
 
     async def follow(self, connection: Connection) -> AsyncIterator[Any]:
         """All events from now on, until the connection is closed for good."""
@@ -257,12 +247,7 @@ class Events:
                 continue
             if message is None:
                 due = now()
-            try:
-                event = message and self.live(message)
-            except NotLive as error:
-                say(f"left out: {error}")
-                continue
-            if event:
+            elif event := self.new(message.headers or {}, message.data):
                 yield event
 
 
@@ -272,48 +257,61 @@ class Log:
     def __init__(self, uuid: str, file: str) -> None:
         self.uuid = uuid
         self.file = file
-        self.place = {"offset": 0}
+        self.epoch: int | None = None
+        """How often the file began anew, once an answer or a live message has said it."""
+        self.offset = 0
+        self.gap = False
+        """What comes next in an answer may begin behind our place."""
         self.ended = False
+
+    def new(self, headers: dict[str, str], data: bytes, *, asked: bool = False) -> bytes | None:
+        """The bytes of a message that are new; None if others have to come before them."""
+        try:
+            epoch, offset = int(headers["Arvados-Epoch"]), int(headers["Arvados-Offset"])
+        except (KeyError, ValueError) as error:
+            say(f"left out: {error!r}")
+            return b""
+        place = self.epoch or 0, self.offset
+        if (epoch, offset) > place and not (asked and (self.gap or epoch > place[0])):
+            return None
+        if self.epoch is None or (epoch, offset) > place:
+            self.epoch, self.offset = epoch, offset
+        new = data[self.offset - offset :] if epoch == self.epoch else b""
+        self.offset += len(new)
+        self.gap = False
+        return new
 
     async def history(self, connection: Connection) -> AsyncIterator[bytes]:
         """The bytes that the stream has from our place on."""
         more = True
         while more:
-            request = {"uuid": self.uuid, "file": self.file, **self.place}
+            self.gap = False
+            place = {"offset": self.offset, "epoch": self.epoch}
+            request = {"uuid": self.uuid, "file": self.file, **place}
             async for headers, data in connection.ask("arvados.api.logs", **request):
                 if "Arvados-Gap" in headers:  # GET Arvados-Log-Path of Arvados' API with `Range`
                     say(f"gap: bytes {headers['Arvados-Gap']} of {headers.get('Arvados-Log-Path')}")
-                elif "Arvados-End" in headers:
-                    self._at(headers, int(headers["Arvados-End"]))
-                    more = headers["Arvados-More"] == "true"
-                    self.ended = headers["Arvados-Ended"] == "true"
-                else:
-                    self._at(headers, int(headers["Arvados-Offset"]) + len(data))
-                    yield data
+                    self.gap = True
+                    continue
+                # The end has no bytes, but the place behind them.
+                at = {"Arvados-Offset": end} if (end := headers.get("Arvados-End")) else {}
+                new = self.new({**headers, **at}, data, asked=True)
+                if new is None:
+                    raise NotAnswered("a part of the answer is missing", temporary=True)
+                yield new
+                more = headers.get("Arvados-More") == "true"
+                self.ended = headers.get("Arvados-Ended") == "true"
 
     def live(self, message: Msg) -> bytes | None:
         """Bytes of a live message that are new; None if history has to tell what is before them."""
-        headers = message.headers or {}
-        sequence_of(message)
-        container = message.subject.split(".")[-2]
-        if headers.get("Arvados-Container", container) != container:
-            raise NotLive(f"{message.subject} has bytes of another container")
+        headers, container = message.headers or {}, message.subject.split(".")[-2]
+        named = headers.get("Arvados-Container", container)
+        if "Nats-Sequence" not in headers or named != container:
+            say(f"left out: {message.subject}")
+            return b""
         if "Arvados-End" in headers:
             return None  # the container is over: history says when we have all
-        try:
-            offset, epoch = int(headers["Arvados-Offset"]), int(headers["Arvados-Epoch"])
-        except (KeyError, ValueError) as error:
-            raise NotLive(f"{message.subject} has no offset") from error
-        if (epoch, offset) > (self.place.get("epoch", 0), self.place["offset"]):
-            return None
-        if epoch < self.place.get("epoch", 0):
-            return b""
-        new = message.data[self.place["offset"] - offset :]
-        self._at(headers, self.place["offset"] + len(new))
-        return new
-
-    def _at(self, headers: dict[str, str], offset: int) -> None:
-        self.place = {"offset": offset, "epoch": int(headers["Arvados-Epoch"])}
+        return self.new(headers, message.data)
 
     async def follow(self, connection: Connection) -> AsyncIterator[bytes]:
         """All bytes, until the container has ended."""
@@ -350,11 +348,7 @@ class Log:
             message = await asyncio.wait_for(connection.messages.get(), RECONCILE_SECONDS / 4)
         except TimeoutError:
             return None
-        try:
-            return None if message is None else self.live(message)
-        except NotLive as error:
-            say(f"left out: {error}")
-            return b""
+        return None if message is None else self.live(message)
 
 
 async def main(what: str, uuid: str, *rest: str) -> None:

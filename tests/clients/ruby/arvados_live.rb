@@ -33,18 +33,6 @@ class NotAnswered < StandardError
   end
 end
 
-# A message on a live subject that the services did not send like this.
-class NotLive < StandardError
-end
-
-# The place in the stream; the services give one to each live message.
-def sequence_of(message)
-  sequence = (message.header || {})["Nats-Sequence"].to_i
-  raise NotLive, "#{message.subject} has no sequence" unless sequence.positive?
-
-  sequence
-end
-
 # The token that holds now: v2/<uuid>/<secret>. The library writes it down whenever it connects anew.
 class Token
   def to_s
@@ -70,14 +58,16 @@ class Connection
       max_reconnect_attempts: -1,
       reconnect_time_wait: 1 + rand * 2,
     }
+    named = ENV["ARVADOS_USER_UUID"] || Token.new.to_s.split("/")[1]
+    abort "* not a token of the form v2/<uuid>/<secret>" unless named
     @nats = open(servers: [url]) do |client|
       client.on_error { |error| failed(error) }
       client.on_disconnect { say "disconnected" }
       client.on_reconnect { back }
     end
     # nats-pure takes a user name from the address alone, and a token beside it.
-    inbox = "_INBOX_#{ENV['ARVADOS_USER_UUID'] || Token.new.to_s.split('/')[1]}"
-    @asking = open(servers: [url.sub("://", "://api:-@")], custom_inbox_prefix: inbox) do |client|
+    asks = { servers: [url.sub("://", "://api:-@")], custom_inbox_prefix: "_INBOX_#{named}" }
+    @asking = open(**asks) do |client|
       client.on_error { |error| say "asking: #{error}" }
       client.on_reconnect { @messages << nil } # a question may have been lost
     end
@@ -200,7 +190,7 @@ class Events
     @project = project
     @place = { begin: "now" } # or "oldest", for all that is kept; later a cursor
     @told = 0 # history has told everything up to this sequence
-    @ahead = Set.new # sequences above it that came live
+    @ahead = Set.new # sequences above it that were told, most of them live
   end
 
   # Tell all events from now on.
@@ -215,7 +205,7 @@ class Events
       end
       message = connection.next(due - now)
       due = now if message.nil?
-      live(message, &tell) if message
+      new(message.header, message.data, &tell) if message
     end
   end
 
@@ -225,23 +215,18 @@ class Events
     Process.clock_gettime(Process::CLOCK_MONOTONIC)
   end
 
-  # Tell the event in a live message if it was not told before.
-  def live(message)
-    sequence, event = sequence_of(message), JSON.parse(message.data)
-    yield event if new?(sequence)
-  rescue NotLive, JSON::ParserError => error
+  # Tell the event in a message if it was not told before, and is one that we know; whether it was.
+  def new(header, data)
+    sequence = Integer((header || {}).fetch("Nats-Sequence"))
+    event = JSON.parse(data)
+    # A container in two requests comes twice, and so may all after a restart.
+    return false unless sequence > @told && @ahead.add?(sequence)
+
+    yield event
+    true
+  rescue KeyError, ArgumentError, JSON::ParserError => error
     say "left out: #{error}"
-  end
-
-  # Whether a live message was not told before: a container in two requests comes twice.
-  def new?(sequence)
-    sequence > @told && @ahead.add?(sequence)
-  end
-
-  def reached(cursor, sequence)
-    @place = { cursor: cursor }
-    @told = sequence
-    @ahead.delete_if { |one| one <= sequence }
+    false
   end
 
   # Whether history was told up to now.
@@ -256,21 +241,21 @@ class Events
   end
 
   # A page of the events that did not come live; whether there are more.
-  def history(connection)
+  def history(connection, &tell)
     more = false
     request = { owners: [@project], limit: 1000, **@place }
     connection.ask("arvados.api.events", request) do |header, data|
-      sequence = header["Nats-Sequence"].to_i
       if header.key?("Arvados-Gap")
         say "gap: #{header['Arvados-Gap']}"
         @told = 0
         @ahead.clear
       elsif header.key?("Arvados-End")
-        reached(header["Arvados-End"], sequence)
+        @place = { cursor: header["Arvados-End"] }
+        @told = header["Nats-Sequence"].to_i
+        @ahead.delete_if { |one| one <= @told }
         more = header["Arvados-More"] == "true"
-      elsif !@ahead.include?(sequence)
-        reached(header["Arvados-Cursor"], sequence)
-        yield JSON.parse(data)
+      elsif new(header, data, &tell)
+        @place = { cursor: header["Arvados-Cursor"] }
       end
     end
     more
@@ -283,7 +268,8 @@ class Log
     @uuid = uuid
     @file = file
     @offset = 0
-    @epoch = nil # how often the file began anew
+    @epoch = nil # how often the file began anew, once an answer or a live message has said it
+    @gap = false # what comes next in an answer may begin behind our place
     @ended = false
   end
 
@@ -325,52 +311,52 @@ class Log
   end
 
   # Bytes that the stream has from our place on; whether there are more.
-  def history(connection)
-    more = false
+  def history(connection, &tell)
+    more = @gap = false
     request = { uuid: @uuid, file: @file, offset: @offset, epoch: @epoch }
     connection.ask("arvados.api.logs", request) do |header, data|
       if header.key?("Arvados-Gap") # GET Arvados-Log-Path of Arvados' API with `Range`
         say "gap: bytes #{header['Arvados-Gap']} of #{header['Arvados-Log-Path']}"
-      elsif header.key?("Arvados-End")
-        at(header, header["Arvados-End"].to_i)
-        more = header["Arvados-More"] == "true"
-        @ended = header["Arvados-Ended"] == "true"
-      else
-        at(header, header["Arvados-Offset"].to_i + data.bytesize)
-        yield data
+        @gap = true
+        next
       end
+      raise NotAnswered.new("a part of the answer is missing", true) unless new(header, data, asked: true, &tell)
+
+      more = header["Arvados-More"] == "true"
+      @ended = header["Arvados-Ended"] == "true"
     end
     more
   end
 
-  # Tell the new bytes of a live message; false if history has to tell what is before them.
-  def live(message)
-    sequence_of(message)
-    header = message.header
-    named = header.fetch("Arvados-Container", message.subject.split(".")[-2])
-    raise NotLive, "bytes of #{named} on #{message.subject}" if named != message.subject.split(".")[-2]
-    return false if header.key?("Arvados-End") # history says when we have all
-    raise NotLive, "no offset on #{message.subject}" unless header.key?("Arvados-Offset")
+  # Tell the bytes of a message that are new; false if others have to come before them.
+  def new(header, data, asked: false)
+    offset = Integer(header["Arvados-End"] || header.fetch("Arvados-Offset"))
+    epoch = Integer(header.fetch("Arvados-Epoch"))
+    ours = @epoch || 0
+    behind = epoch > ours || (epoch == ours && offset > @offset)
+    return false if behind && !(asked && (@gap || epoch > ours))
 
-    offset = header["Arvados-Offset"].to_i
-    epoch = header["Arvados-Epoch"].to_i
-    ours = @epoch || 0 # history may not have told it yet
-    return false if epoch > ours || (epoch == ours && offset > @offset)
-
-    data = epoch == ours && message.data.byteslice(@offset - offset..)
+    @offset, @epoch = offset, epoch if behind || @epoch.nil?
+    @gap = false
+    data = epoch == @epoch && data.byteslice(@offset - offset..)
     if data && !data.empty?
-      at(header, @offset + data.bytesize)
+      @offset += data.bytesize
       yield data
     end
     true
-  rescue NotLive => error
+  rescue KeyError, ArgumentError => error
     say "left out: #{error}"
     true
   end
 
-  def at(header, offset)
-    @offset = offset
-    @epoch = header["Arvados-Epoch"].to_i
+  # Tell the new bytes of a live message; false if history has to tell what is before them.
+  def live(message, &tell)
+    header, container = message.header || {}, message.subject.split(".")[-2]
+    if !header.key?("Nats-Sequence") || header.fetch("Arvados-Container", container) != container
+      say "left out: #{message.subject}"
+      return true
+    end
+    !header.key?("Arvados-End") && new(header, message.data, &tell) # history says when we have all
   end
 end
 

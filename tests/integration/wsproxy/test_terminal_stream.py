@@ -120,6 +120,24 @@ async def test_lost_connection_is_resumed(proxy: Proxy, how: str) -> None:
         assert await soon(handle) == Log.of(C1, "a", 0, 4, b"two\n")
 
 
+async def test_a_file_of_which_nothing_was_shown_goes_on_where_it_was(proxy: Proxy) -> None:
+    """`tail=0`: the place alone is told, and the next connection begins there, not at 0."""
+    async with connected(proxy) as events:
+        handle = await events.log(C1, tail=0)
+        peer = await begun(proxy, handle)
+        await peer.say(log=log(4, ""))
+        await peer.say(caught_up={"id": handle.id})
+        assert isinstance(await soon(handle), CaughtUp)
+        peer.abort()
+        peer = await proxy.next()
+        await peer.welcome()
+        wanted = {"uuid": C1, "from": {"a": {"epoch": 0, "offset": 4}}}
+        assert await peer.heard() == {"subscribe": {"id": handle.id, "log": wanted}}
+        await subscribed(peer, handle)
+        await peer.say(log=log(4, "two\n"))
+        assert await soon(handle) == Log.of(C1, "a", 0, 4, b"two\n")
+
+
 async def test_silent_line_is_given_up(proxy: Proxy) -> None:
     """A peer that is gone without a word is noticed after two and a half times its own interval."""
     async with connected(proxy) as events:

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+from arvados_nats.protocol_v1.requests import EventsTarget
 from tests.support.made_events import made
 from wsproxy.events.batch import MAX_FORMS, Batch
+from wsproxy.events.filters import Filters
 
 
 def test_a_batch_knows_its_place_in_the_stream() -> None:
@@ -24,6 +26,25 @@ def test_bytes_of_one_form_are_made_once_and_shared() -> None:
 
     assert batch.made.get("frame") == (b"onetwo", 2)
     assert batch.made.get("text") is None
+
+
+def test_those_who_want_the_same_have_one_form() -> None:
+    """In whatever order they say it; nobody has the bytes of those who want something else."""
+    same = [
+        EventsTarget(owners=["a", "b"], kinds=["collection"]),
+        EventsTarget(owners=["b", "a"], kinds=["arvados#collection", "collection"]),
+    ]
+    others = [
+        EventsTarget(owners=["a", "b"]),
+        EventsTarget(owners=["a', 'b"], kinds=["collection"]),
+        EventsTarget(owners=["a", "b"], kinds=["collection"], below=True),
+        EventsTarget(objects=["a", "b"], kinds=["collection"]),
+        EventsTarget(owners=["a", "b"], kinds=["collection"], objects=[]),
+        EventsTarget(),
+    ]
+    forms = [Filters(target).form("1") for target in (*same, *others)]
+    assert forms[0] == forms[1]
+    assert len({*forms, *(Filters(same[0]).form(of) for of in (1, "2"))}) == 1 + len(others) + 2
 
 
 def test_a_single_event_is_not_copied() -> None:
