@@ -14,7 +14,7 @@ from playwright.async_api import Browser, Page, Route, expect
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
-from tests.browser.conftest import MODULE
+from tests.browser.conftest import MODULE, SOON_MS
 from tests.browser.test_page import open_page, running_request, user
 
 __all__ = ["user"]  # the fixture
@@ -33,6 +33,7 @@ async def themed(browser: Browser, request: pytest.FixtureRequest) -> AsyncItera
     context = await browser.new_context(
         viewport={"width": 1440, "height": 900}, color_scheme=request.param
     )
+    context.set_default_timeout(SOON_MS)
     yield await context.new_page()
     await context.close()
 
