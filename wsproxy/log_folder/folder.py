@@ -57,7 +57,8 @@ class Folder:
         self._services.logs.close(self.container, watching=False)
 
     async def listing(self, access: Access, form: Form) -> Listing:
-        """What Arvados lists, not older than `FRESH_SECONDS`.
+        """What Arvados lists, not older than `FRESH_SECONDS`, nor than the container's end, after
+        which Workbench asks once more and never again.
 
         Raises Unavailable where the log has ended, so that it is Keep's, or was not heard yet;
         Refused and Unavailable as Arvados does.
@@ -160,7 +161,8 @@ class Folder:
         loop = asyncio.get_running_loop()
         while True:
             known, asked_at = self._listings.get(form, (None, 0.0))
-            if known is not None and loop.time() - asked_at <= age:
+            begin = max(loop.time() - age, self._hub.record.changed_at)
+            if known is not None and asked_at >= begin:
                 return known
             others = form in self._flights
             try:

@@ -34,13 +34,14 @@ class ContainerRecord:
         self._saved = saved
         self._known = known
         self._asking = asyncio.Lock()
-        self._asked_at = self._rest_until = _NEVER
+        self.changed_at = self._asked_at = self._rest_until = _NEVER
         self._end: ContainerEnd | None = None
         self._hidden: dict[_Viewer, ContainerEnd] = {}
         self._listing: dict[str, int] | None = None
 
     def changed(self) -> None:
-        """What was told before does not count any more."""
+        """It is over: what was told before does not count any more."""
+        self.changed_at = asyncio.get_running_loop().time()
         self._asked_at = _NEVER
 
     @property
