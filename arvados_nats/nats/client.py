@@ -32,6 +32,7 @@ from arvados_nats.nats.errors import cancellable, translated
 from arvados_nats.nats.jetstream import REQUEST_TIMEOUT, JetStream
 
 logger = logging.getLogger(__name__)
+logger.addHandler(logging.NullHandler())  # for a person's command its own error is enough
 
 Handler = Callable[["Message"], Awaitable[None]]
 Secret = str | Callable[[], str] | None

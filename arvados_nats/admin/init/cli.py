@@ -76,8 +76,8 @@ def init(
     known = places.dsn.read_text(encoding="utf-8").strip() if places.dsn.exists() else ""
     answers = asked.read(known)
     files = machine.files(answers, keys.missing(places.keys), places, site)
-    _write(folder, files, overwrite=overwrite, yes=yes)
-    click.echo("\n".join(_next(answers.database, places, site)))
+    renewed = _write(folder, files, overwrite=overwrite, yes=yes)
+    click.echo("\n".join(_next(answers.database, places, site, renewed=renewed)))
 
 
 def _for_kubernetes(
@@ -89,12 +89,14 @@ def _for_kubernetes(
     click.echo(chart.following(answers, folder, namespace))
 
 
-def _write(folder: Path, files: Iterator[File], *, overwrite: bool, yes: bool) -> None:
+def _write(folder: Path, files: Iterator[File], *, overwrite: bool, yes: bool) -> bool:
+    """Whether anything was there before and is another now."""
     wanted = written.changes(folder, files, overwrite=overwrite)
     _show(wanted)
     if not yes and not _confirmed(wanted):
         sys.exit(1)
     written.write(folder, wanted)
+    return any(change.state is State.CHANGED for change in wanted)
 
 
 def _own_units(folder: Path) -> Path | None:
@@ -129,11 +131,13 @@ def _confirmed(wanted: list[Change]) -> bool:
     return click.confirm("Write this?")
 
 
-def _next(database: str, places: Places, site: Site | None) -> Iterator[str]:
+def _next(database: str, places: Places, site: Site | None, *, renewed: bool) -> Iterator[str]:
     services = " ".join(name.removesuffix(".service") for name in machine.UNITS)
     yield "Next, as root:"
     yield f"  runuser -u postgres -- psql -d {database} < {places.folder}/role.sql"
     yield f"  systemctl daemon-reload && systemctl enable --now {services}"
+    if renewed:
+        yield f"  systemctl restart {services}  # those that ran before read what is new"
     if site:
         link = f"ln -sf {places.folder}/nginx.conf /etc/nginx/conf.d/arvados-nats.conf"
         yield f"  {link} && nginx -t && systemctl reload nginx"

@@ -90,7 +90,10 @@ def test_it_can_be_run_again(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     moved = tmp_path / "config.yml"
     moved.write_text(SITE.read_text().replace("https://xurid.example.com", "https://new.example"))
-    assert "-ARVADOS_API_HOST=xurid.example.com" in run(tmp_path, "--yes", config=moved).output
+    said = run(tmp_path, "--yes", config=moved).output
+    assert "-ARVADOS_API_HOST=xurid.example.com" in said
+    assert "systemctl restart arvados-nats-server " in said
+    assert "systemctl restart" not in again.output
     assert "ARVADOS_API_HOST=new.example\n" in (tmp_path / "etc" / "environment").read_text()
 
 
