@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from yaml.nodes import MappingNode, Node
 
+from arvados_nats import urls
 from arvados_nats.arvados import config as arvados_config
 from arvados_nats.arvados.config import ClusterConfig, duration
 
@@ -84,10 +84,10 @@ def websocket_faults(url: str, controller_url: str) -> Iterator[str]:
     if not url:
         yield "it is not set: no client looks for events"
         return
-    parts = urlsplit(url)
+    parts = urls.split(url)
     if parts.scheme not in ("ws", "wss"):
         yield f"it begins with {parts.scheme}://, and must with wss://"
-    elif parts.scheme == "ws" and urlsplit(controller_url).scheme == "https":
+    elif parts.scheme == "ws" and urls.split(controller_url).scheme == "https":
         yield "it begins with ws://: pages that came by https:// may not open it"
     if not parts.hostname:
         yield "it names no host"

@@ -16,13 +16,13 @@ import json
 import secrets
 import ssl
 import time
-from urllib.parse import urlsplit
 
 import httpx
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
+from arvados_nats import urls
 from arvados_nats.admin import clocks
 from arvados_nats.arvados.tokens import NOBODY
 from arvados_nats.contract import streams
@@ -107,7 +107,7 @@ async def proxy(url: str, *, ca_file: str | None = None) -> Findings:
 
 def _base(url: str) -> str:
     """From `ws://host/…` to `://host`, from `wss://host/…` to `s://host`."""
-    parts = urlsplit(url)
+    parts = urls.split(url)
     if parts.scheme not in ("ws", "wss") or not parts.netloc:
         raise ConfigError(f"--proxy: {url!r} is no ws:// or wss:// address")
     return f"{parts.scheme.removeprefix('ws')}://{parts.netloc}"

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from arvados_nats import urls
 from arvados_nats.arvados import config as arvados_config
 from arvados_nats.arvados.config import ClusterConfig
 from arvados_nats.errors import BadInput, ConfigError
@@ -64,7 +64,7 @@ def _host(cluster: ClusterConfig) -> str | None:
     url = cluster.text(path)
     if not url:
         return None
-    parts = urlsplit(url)
+    parts = urls.split(url)
     if not parts.netloc:
         raise BadInput(f"line {cluster.line(path)}: {cluster.name}.{path}: it names no host")
     return parts.netloc if parts.scheme == "https" else f"{parts.scheme}://{parts.netloc}"
@@ -74,15 +74,15 @@ WORKBENCHES = ("Workbench2", "Workbench1")
 
 
 def _workbench(cluster: ClusterConfig) -> tuple[str, ...] | None:
-    urls = (cluster.text(f"Services.{name}.ExternalURL") for name in WORKBENCHES)
-    return origins(urls) or None
+    pages = (cluster.text(f"Services.{name}.ExternalURL") for name in WORKBENCHES)
+    return origins(pages) or None
 
 
-def origins(urls: Iterable[str]) -> tuple[str, ...]:
+def origins(pages: Iterable[str]) -> tuple[str, ...]:
     """Of Arvados' own pages at these addresses, as browsers send them."""
     found = []
-    for url in urls:
-        parts = urlsplit(url)
+    for page in pages:
+        parts = urls.split(page)
         if parts.scheme and parts.hostname:
             default = {"https": 443, "http": 80}.get(parts.scheme)
             host = parts.netloc.lower().removesuffix(f":{default}")

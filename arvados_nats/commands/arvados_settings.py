@@ -17,8 +17,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
+from arvados_nats import urls
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.client.errors import CERTIFICATES
@@ -144,7 +145,7 @@ async def discovery(settings: ArvadosSettings) -> dict[str, Any]:
 
 def at_stream(url: str) -> str:
     """The address of protocol v1 beside `/websocket`, or on the host that is named."""
-    parts = urlsplit(url if "://" in url else f"wss://{url}")
+    parts = urls.split(url if "://" in url else f"wss://{url}")
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     if scheme not in ("ws", "wss") or not parts.hostname:
         raise ConfigError(f"not the address of a WebSocket proxy: {url}")

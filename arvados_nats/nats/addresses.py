@@ -9,12 +9,13 @@ Pure.
 from __future__ import annotations
 
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+
+from arvados_nats import urls
 
 
 def is_loopback(address: str) -> bool:
     """Whether a URL or a `host:port` is on this machine."""
-    host = urlsplit(address if "://" in address else f"//{address}").hostname or ""
+    host = urls.split(address if "://" in address else f"//{address}").hostname or ""
     try:
         return ip_address(host).is_loopback
     except ValueError:

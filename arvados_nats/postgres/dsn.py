@@ -12,8 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
+from arvados_nats import urls
 from arvados_nats.errors import ConfigError
 
 _PAIR = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))(?=\s|$)")
@@ -51,7 +52,7 @@ def to_url(dsn: str) -> str:
 
 def options(url: str) -> dict[str, str]:
     """What a URL says by libpq's names, wherever in it that stands."""
-    parts = urlsplit(url)
+    parts = urls.split(url)
     found = dict(parse_qsl(parts.query))
     login, _, found_hosts = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
@@ -61,7 +62,7 @@ def options(url: str) -> dict[str, str]:
 
 def as_role(url: str, role: str, password: str) -> str:
     """The same database for another role."""
-    parts = urlsplit(url)
+    parts = urls.split(url)
     asked = {k: v for k, v in parse_qsl(parts.query) if k not in ("user", "password")}
     hosts = parts.netloc.rpartition("@")[2]
     if hosts:

@@ -9,8 +9,9 @@ import asyncio
 import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urljoin
 
+from arvados_nats import urls
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.config_source import WORKBENCHES, origins
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
@@ -85,18 +86,15 @@ async def learn_origins(arvados: Arvados, allowed: set[str]) -> None:
         except ArvadosNatsError:
             await asyncio.sleep(_RETRY_SECONDS)
         else:
-            urls = (_url(services.get(name)) for name in WORKBENCHES)
-            allowed.update(origins(urls) or ["*"])
+            pages = (_url(services.get(name)) for name in WORKBENCHES)
+            allowed.update(origins(pages) or ["*"])
 
 
 def origin_of(address: str) -> str:
     """The origin of a page's address, as `Login.TrustedClients` names it."""
-    try:
-        parts = urlsplit(address)
-        if parts.scheme in ("http", "https") and parts.hostname and len(address) < _LONGEST:
-            return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    except ValueError:
-        pass
+    parts = urls.split(address)
+    if parts.scheme in ("http", "https") and parts.hostname and len(address) < _LONGEST:
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     raise BadInput("return_to is the address of a page")
 
 

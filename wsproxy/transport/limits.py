@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
+from arvados_nats import urls
 from arvados_nats.errors import Refused
 from arvados_nats.peers import FewPlaces, network
 
@@ -184,5 +184,5 @@ def origin_allowed(origin: str | None, host: str | None, allowed: Collection[str
         return True
     if not origin.isascii() or host is None:
         return False
-    parts = urlsplit(origin)
+    parts = urls.split(origin)
     return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
