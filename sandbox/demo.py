@@ -120,6 +120,8 @@ def instructions(services: Stack, user: Actor, request_uuid: str) -> str:
     return f"""
   Page     {url}/#request={request_uuid}&token={token}
   Token    {token}
+  User     {user.uuid}
+  Admin    {services.sandbox.cluster.root.token} (for the queue and whatever administrators see)
   curl     curl -N -H 'Authorization: Bearer {token}' {events}
   Logs     {where} {program} logs -f {request_uuid}
   SDK      the same three settings, for every Arvados tool
