@@ -125,10 +125,10 @@ class Received:
     def _log(self, body: dict[str, Any]) -> None:
         data = base64.b64decode(body["base64"]) if "base64" in body else body["text"].encode()
         place = body["file"], body["epoch"]
+        assert data or place not in self.first, "nothing tells where a file goes on, and that once"
         self.first.setdefault(place, body["offset"])
         assert body["offset"] == self.next.get(place, body["offset"]), "gap or double"
         assert body["next"] == body["offset"] + len(data)
-        assert data
         self.next[place] = body["next"]
         self.bytes_of[place] += data
 
