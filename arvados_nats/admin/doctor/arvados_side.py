@@ -34,8 +34,8 @@ _MENDS = {
     "Arvados": "correct ARVADOS_API_HOST, Services.Websocket.ExternalURL or the CA file",
     "API server of Arvados": "systemctl restart arvados-railsapi, or nginx",
     "release of Arvados": "upgrade Arvados",
-    "PostgreSQL": "correct ARVADOS_NATS_POSTGRES_DSN or pg_hba.conf, then systemctl restart"
-    " arvados-nats-publishers",
+    "PostgreSQL": "run role.sql if that was never done, or correct ARVADOS_NATS_POSTGRES_DSN or"
+    " pg_hba.conf, then systemctl restart arvados-nats-publishers",
     "tables of Arvados": "run role.sql again, as `arvados-nats init` says",
 }
 
