@@ -86,7 +86,7 @@ async def _check(services: Stack) -> None:
 
 async def _show(services: Stack) -> None:
     cluster = services.sandbox.cluster
-    user = await cluster.user("demo")
+    user, admin = await cluster.user("demo"), await cluster.user("admin", admin=True)
     project = await cluster.project("Demo", owner=user)
     numbers = itertools.count(1)
     started: asyncio.Queue[str] = asyncio.Queue()
@@ -102,13 +102,13 @@ async def _show(services: Stack) -> None:
     async with asyncio.TaskGroup() as tasks:
         for _ in range(_AT_ONCE):
             tasks.create_task(work())
-        click.echo(instructions(services, user, await started.get()))
+        click.echo(instructions(services, user, admin, await started.get()))
         while True:
             await asyncio.sleep(1)
             stack.require(services)
 
 
-def instructions(services: Stack, user: Actor, request_uuid: str) -> str:
+def instructions(services: Stack, user: Actor, admin: Actor, request_uuid: str) -> str:
     """What one can do with it: commands that run as they stand."""
     url, token = services.page_url, user.token
     events = f"{url}/arvados/v1/container_requests/{request_uuid}/log_events"
@@ -121,7 +121,7 @@ def instructions(services: Stack, user: Actor, request_uuid: str) -> str:
   Page     {url}/#request={request_uuid}&token={token}
   Token    {token}
   User     {user.uuid}
-  Admin    {services.sandbox.cluster.root.token} (for the queue and whatever administrators see)
+  Admin    {admin.token} (for the queue and whatever administrators see)
   curl     curl -N -H 'Authorization: Bearer {token}' {events}
   Logs     {where} {program} logs -f {request_uuid}
   SDK      the same three settings, for every Arvados tool

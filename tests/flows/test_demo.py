@@ -51,7 +51,8 @@ async def test_each_command_that_it_prints_runs_as_it_stands(
     await cluster.run(request)
     await cluster.write_log(request, "stdout.txt", b"hello\n")
     printed = (
-        line.split(maxsplit=1) for line in demo.instructions(stack, user, request.uuid).splitlines()
+        line.split(maxsplit=1)
+        for line in demo.instructions(stack, user, cluster.root, request.uuid).splitlines()
     )
     [command] = [words[1] for words in printed if words[:1] == [name]]
     shell = await asyncio.create_subprocess_exec(
