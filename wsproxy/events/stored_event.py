@@ -201,7 +201,10 @@ def _link_keys(facts: ObjectFacts) -> tuple[str, ...] | None:
     if facts.is_permission is None:
         return None
     if not facts.is_permission:
-        return _above(facts, facts.uuid, facts.owner_uuid)
+        keys = _above(facts, facts.uuid, facts.owner_uuid)
+        # What is above the head is said of its owner, too, where that is the head.
+        same = facts.head_owner_uuid if facts.head_uuid == facts.owner_uuid else None
+        return keys + above(facts, same) if same else keys
     if facts.head_owner_uuid is None:
         return None
     ends = (facts.tail_uuid, facts.head_uuid, *above(facts, facts.head_owner_uuid))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from arvados_nats.permissions.grants import DIRECT, MANAGES, MANAGES_OWNED, OWNED, Grants
@@ -68,6 +68,20 @@ def _sequences(found: list[StoredEvent]) -> list[int]:
 BETWEEN = st.just((0, 40)) | st.tuples(st.integers(0, 40), st.integers(0, 40))
 
 
+IN_ITS_HEAD = {"is_permission": False, "tail_uuid": USERS[0], "head_uuid": PROJECTS[0]}
+
+
+@example(
+    [
+        {
+            "object_uuid": UUIDS["o0j2j"][0],
+            "owner": PROJECTS[0],
+            "facts": {**IN_ITS_HEAD, "head_owner_uuid": PROJECTS[2]},
+        }
+    ],
+    Grants(USERS[0], targets={PROJECTS[2]: DIRECT | OWNED}),
+    (0, 40),
+)
 @settings(max_examples=300)
 @given(st.lists(_event(), max_size=20), GRANTS, BETWEEN)
 def test_nothing_that_the_rule_shows_is_left_out(
