@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -183,6 +184,7 @@ class Present:
         return {uuid: owner for uuid, (_, owner) in found.items()}
 
 
+@lru_cache(maxsize=20_000)
 def _is_plain(uuid: str) -> bool:
     kind = subjects.kind_of(uuid)
     return kind is not None and kind.name in _PLAIN
