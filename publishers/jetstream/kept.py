@@ -32,8 +32,10 @@ async def until_lost(nats: Nats, stream: str, created: str, health: Health) -> N
     """Raise Unavailable once the stream is not the one that was created then.
 
     While NATS does not answer nothing is known, and nothing is lost; if it does not for long,
-    health says so, under the stream's name.
+    health says so, as a part of its own: under the stream's name its writer says what it cannot
+    store.
     """
+    part = f"servers of {stream}"
     clock = asyncio.get_running_loop().time
     answered = clock()
     try:
@@ -42,13 +44,13 @@ async def until_lost(nats: Nats, stream: str, created: str, health: Health) -> N
                 if await streams.created(nats, stream) != created:
                     break
                 answered = clock()
-                health.well(stream)
+                health.well(part)
             except ArvadosNatsError as error:
                 if clock() - answered > _UNANSWERED_SECONDS:
-                    health.fault(stream, f"{_UNANSWERED} ({said(error)})")
+                    health.fault(part, f"{_UNANSWERED} ({said(error)})")
             await asyncio.sleep(_LOOK_SECONDS)
     finally:
-        health.well(stream)
+        health.well(part)
     logger.warning("a stream was lost", extra={"action": "streams.lost", "stream": stream})
     raise Unavailable(f"the stream {stream} was lost; it is made anew and filled from Arvados")
 

@@ -19,7 +19,6 @@ import pytest
 from arvados_nats.contract import streams
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
-from tests.support.clients import v0
 from tests.support.waiting import until
 from tests.support.worlds.site import Site
 
@@ -363,24 +362,3 @@ async def test_many_panels_cost_the_node_what_one_does(site: Site, alice: Actor)
         assert {answer.status_code for answer in listings} == {207}
         assert {answer.content for answer in parts} == {b"line\n"}
         assert calls[f"GET {log}"] + calls[f"PROPFIND {log}"] - before < 50
-
-
-async def test_what_came_last_is_listed_when_the_end_was_told(site: Site, alice: Actor) -> None:
-    """A panel asks once more when it hears that the process is over, and never again: what another
-    asked for a moment before does not do."""
-    for _ in range(3):
-        async with (
-            panel_of(site, alice) as panel,
-            v0.client(site.websocket_url, alice.token) as socket,
-        ):
-            await socket.subscribe()
-            await panel.write("stdout.txt", b"first\n")
-            await panel.until_answered()
-            await panel.write("stdout.txt", b"last\n")
-            await panel.site.cluster.finish(panel.container)
-            while True:
-                event = await socket.event_about(panel.container.uuid, "update")
-                if event["properties"]["new_attributes"].get("state") == "Complete":
-                    break
-            listed = await panel.ask(method="PROPFIND")
-            assert listed.status_code == LEFT or sizes(listed)["stdout.txt"] == len("first\nlast\n")

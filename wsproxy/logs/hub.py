@@ -17,6 +17,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Mapping
+from itertools import islice
 from typing import Protocol
 
 from arvados_nats.contract import events, log_chunks, subjects
@@ -248,8 +249,8 @@ class LogHub:
         if self.end is not None or self.hot:
             return
         await asyncio.sleep(max(self.record.due, self.record.rest))
-        blind = [one for one in self.consumers if not self.record.hidden_from(one.access)]
-        for consumer in blind[:_ASK_AT_MOST]:
+        seeing = (one for one in self.consumers if not self.record.hidden_from(one.access))
+        for consumer in tuple(islice(seeing, _ASK_AT_MOST)):
             with contextlib.suppress(Refused):
                 await self.settle(consumer.access)
                 if not self.record.hidden_from(consumer.access):

@@ -8,12 +8,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
 from arvados_nats.contract.log_chunks import MAX_COUNT, Chunk, ContainerEnd, FileEnd
@@ -22,7 +20,7 @@ from sandbox.raw_rows import new_uuid
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
 from tests.support.log_readers import join, publish
-from tests.support.worlds.logs import World, open_world
+from tests.support.worlds.logs import World, open_world, proxy
 from wsproxy.logs.consumer import Selection
 from wsproxy.logs.hub import MOST_FILES
 from wsproxy.logs.hubs import LogHubs
@@ -40,21 +38,9 @@ async def world(
         yield world
 
 
-@asynccontextmanager
-async def proxy(world: World) -> AsyncIterator[LogHubs]:
-    """The hubs of one wsproxy."""
-    async with arvados_client.connect(world.api.url) as arvados:
-        hubs = LogHubs(world.nats, arvados)
-        task = asyncio.create_task(hubs.run())
-        await asyncio.sleep(0)
-        yield hubs
-        task.cancel()
-        await asyncio.wait([task])
-
-
 @pytest.fixture
 async def hubs(world: World) -> AsyncIterator[LogHubs]:
-    async with proxy(world) as hubs:
+    async with proxy(world.nats, world) as hubs:
         yield hubs
 
 
@@ -146,6 +132,6 @@ async def test_a_container_names_any_number_of_files(hubs: LogHubs, world: World
     await publish(world.nats, dataclasses.replace(stdout, offset=4, data=b"two\n"))
     await peer.received.until(lambda: peer.received.content("stdout.txt") == b"one\ntwo\n")
     assert len(hub.files) == MOST_FILES
-    async with proxy(world) as others:
+    async with proxy(world.nats, world) as others:
         late = join(others.open(job.uuid), access=access)
         await late.received.until(lambda: late.received.content("stdout.txt") == b"one\ntwo\n")

@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
@@ -43,13 +41,8 @@ async def nats(nats_server: NatsServer, keys_folder: Path) -> AsyncIterator[Nats
 @pytest.fixture
 async def hubs(nats: Nats, world: log_world.World) -> AsyncIterator[LogHubs]:
     """The hubs of one wsproxy."""
-    async with arvados_client.connect(world.api.url) as arvados:
-        hubs = LogHubs(nats, arvados)
-        task = asyncio.create_task(hubs.run())
-        await asyncio.sleep(0)
+    async with log_world.proxy(nats, world) as hubs:
         yield hubs
-        task.cancel()
-        await asyncio.wait([task])
 
 
 @pytest.fixture

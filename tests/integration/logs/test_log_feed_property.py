@@ -178,19 +178,11 @@ class Run:
 
 
 @pytest.fixture
-async def nats(nats_server: NatsServer, keys_folder: Path) -> AsyncIterator[Nats]:
+async def publisher(nats_server: NatsServer, keys_folder: Path) -> AsyncIterator[Nats]:
     """The publisher's connection."""
     seed = keys.load(keys_folder, "publisher").text
     async with nats_client.connect([nats_server.url], name="publisher", seed=seed) as nats:
         await streams.ensure(nats, streams.log_stream())
-        yield nats
-
-
-@pytest.fixture
-async def reading(nats_server: NatsServer, keys_folder: Path) -> AsyncIterator[Nats]:
-    """wsproxy's connection."""
-    seed = keys.load(keys_folder, "wsproxy").text
-    async with nats_client.connect([nats_server.url], name="wsproxy", seed=seed) as nats:
         yield nats
 
 
@@ -211,14 +203,14 @@ async def reading(nats_server: NatsServer, keys_folder: Path) -> AsyncIterator[N
 )
 @pytest.mark.timeout(240)
 async def test_every_reader_gets_every_byte(
-    nats: Nats, reading: Nats, steps: list[Write | Come | Stall]
+    publisher: Nats, nats: Nats, steps: list[Write | Come | Stall]
 ) -> None:
     """No gap, no double, no byte changed, for each of them."""
     container = f"zzzzz-dz642-{secrets.token_hex(8)[:15]}"
     async with arvados_client.connect("http://127.0.0.1:9") as arvados:
-        stored, saved = StoredLogs(reading), SavedLogs(arvados)
-        hub = LossyHub(container, reading, stored, saved, LogHistory(stored, saved), RecentBytes())
-        run = Run(nats, hub)
+        stored, saved = StoredLogs(nats), SavedLogs(arvados)
+        hub = LossyHub(container, nats, stored, saved, LogHistory(stored, saved), RecentBytes())
+        run = Run(publisher, hub)
         await run.do(Write(FILES[0], [b"begun\n"], [], lost=False, anew=False))
         task = asyncio.create_task(hub.run())
         try:

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from arvados_nats.arvados import client as arvados_client
 from arvados_nats.contract import log_chunks, streams, subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats import client as nats_client
@@ -37,6 +38,7 @@ from sandbox.servers.postgres import Database
 from tests.support import log_replica
 from tests.support.log_replica import Place
 from tests.support.waiting import until
+from wsproxy.logs.hubs import LogHubs
 
 PACE = Pace(fast=0.05, slow=0.2, confirm=1.0, give_up=2.0, push=1.0)
 _IMAGE = ". d41d8cd98f00b204e9800998ecf8427e+0 0:0:image.tar\n"
@@ -302,3 +304,15 @@ async def open_world(
                 seed,
                 image["portable_data_hash"],
             )
+
+
+@contextlib.asynccontextmanager
+async def proxy(nats: Nats, world: World) -> AsyncIterator[LogHubs]:
+    """The hubs of one wsproxy, over this connection."""
+    async with arvados_client.connect(world.api.url) as arvados:
+        hubs = LogHubs(nats, arvados)
+        task = asyncio.create_task(hubs.run())
+        await asyncio.sleep(0)
+        yield hubs
+        task.cancel()
+        await asyncio.wait([task])

@@ -53,8 +53,10 @@ class Leaderless:
     """Knows the stream, and says nothing of it for a while."""
 
     silent = False
+    asked = 0
 
     async def stream_info(self, _: str) -> dict[str, Any]:
+        self.asked += 1
         if self.silent:
             raise Unavailable("NATS: no answer in time")
         return {"created": "then"}
@@ -72,13 +74,29 @@ async def test_health_names_a_stream_of_which_nats_says_nothing(
         for _ in range(2):
             server.silent = True
             await until(lambda: "no answer in time" in (health.error or ""))
-            assert "KEPT" in health.faults
+            assert "KEPT" in str(health.error)
             server.silent = False
             await until(lambda: health.error is None)
         server.silent = True
-        await until(lambda: "KEPT" in health.faults)
+        await until(lambda: health.error is not None)
     finally:
         looking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await looking
     assert not health.faults
+
+
+async def test_what_a_writer_says_of_its_stream_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk stores nothing, and its server answers what it is asked about the stream."""
+    monkeypatch.setattr("publishers.jetstream.kept._LOOK_SECONDS", 0.01)
+    server, health = Leaderless(), Health()
+    health.fault("KEPT", Unavailable("insufficient resources"))
+    looking = asyncio.create_task(kept.until_lost(cast(Nats, server), "KEPT", "then", health))
+    try:
+        await until(lambda: server.asked > 2)
+        assert "insufficient resources" in str(health.error)
+    finally:
+        looking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await looking
+    assert "insufficient resources" in str(health.error)
