@@ -208,3 +208,11 @@ def chunks(
         made.append(Chunk(container, file, epoch, offset, piece))
         offset += len(piece)
     return made
+
+
+async def all_stopped() -> None:
+    """No reader asks Arvados any more when the connection to it is closed."""
+    readers = [task for task in asyncio.all_tasks() if task.get_name() == "log reader"]
+    for task in readers:
+        task.cancel()
+    await asyncio.gather(*readers, return_exceptions=True)

@@ -19,6 +19,7 @@ from publishers.container_logs.writer import LogWriter
 from sandbox.raw_rows import new_uuid
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
+from tests.support import log_readers
 from tests.support.log_readers import join, publish
 from tests.support.worlds.logs import World, open_world, proxy
 from wsproxy.logs.consumer import Selection
@@ -42,6 +43,7 @@ async def world(
 async def hubs(world: World) -> AsyncIterator[LogHubs]:
     async with proxy(world.nats, world) as hubs:
         yield hubs
+        await log_readers.all_stopped()
 
 
 @pytest.mark.parametrize("begin", [(0, 0), (1, 7), (1000, 0)])

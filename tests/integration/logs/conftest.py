@@ -16,6 +16,7 @@ from arvados_nats.nats.client import Nats
 from arvados_nats.service import keys
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
+from tests.support import log_readers
 from tests.support.worlds import logs as log_world
 from wsproxy.logs.hubs import LogHubs
 from wsproxy.logs.saved import Access
@@ -43,6 +44,7 @@ async def hubs(nats: Nats, world: log_world.World) -> AsyncIterator[LogHubs]:
     """The hubs of one wsproxy."""
     async with log_world.proxy(nats, world) as hubs:
         yield hubs
+        await log_readers.all_stopped()
 
 
 @pytest.fixture
