@@ -28,6 +28,8 @@ class Block:
         self.next_sequence = next_sequence
         self.as_of_now: tuple[Mapping[str, ObjectFacts | None], Block] | None = None
         """The block by the facts of its objects that were looked up last (`present`)."""
+        self.fresh_until = 0.0
+        """By the monotonic clock, unless an event tells of one of its objects before."""
         self.asking = asyncio.Lock()
         """Held by who looks them up: the next finds them fresh."""
 
@@ -35,6 +37,11 @@ class Block:
     def objects(self) -> frozenset[str]:
         """Uuids of those whose facts decide."""
         return frozenset(filter(None, (stored.decided_by for stored in self.events)))
+
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        """Names of their kinds."""
+        return frozenset(stored.kind.name for stored in self.events if stored.kind)
 
     @cached_property
     def _by_key(self) -> dict[str, list[StoredEvent]]:

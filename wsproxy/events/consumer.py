@@ -33,7 +33,6 @@ from wsproxy.transport.send_buffer import SendBuffer
 
 logger = logging.getLogger(__name__)
 
-_PAGE = 100
 _TURN = 25
 """Events that a reader who is behind gets at once; then live ones have their turn."""
 _RETRY_SECONDS = 1.0
@@ -157,15 +156,16 @@ class EventConsumer:
         try:
             while not self._send_buffer.closed:
                 await self._send_buffer.writable()
+                place = self._place
+                if self.position < self._engine.position:
+                    block = await self._block()
+                    if block and place == self._place:
+                        now = await self._as_of_now(block)
+                        if now and place == self._place:
+                            await self._deliver(now)
                 if self.position >= self._engine.position and not self._send_buffer.lagging:
                     self._join()
                     return
-                place = self._place
-                block = await self._block()
-                if block and place == self._place:
-                    now = await self._as_of_now(block)
-                    if now and place == self._place:
-                        await self._deliver(now)
                 await asyncio.sleep(0)
         finally:
             if self._task is asyncio.current_task():
@@ -173,13 +173,11 @@ class EventConsumer:
             metrics.sinks_blocked.dec()
 
     async def _block(self) -> Block | None:
-        """The next events, which are read for all who need them unless they are the newest."""
-        recent, known = self._engine.recent, self._engine.position
-        if recent.is_at_hand(self.position):
-            newest = recent.after(self.position, _PAGE) or ()
-            return Block(newest, newest[-1].sequence + 1 if newest else known + 1)
+        """The next events, which are read for all who need them."""
         try:
-            return await self._engine.history.after(self.position, known, self._tell)
+            return await self._engine.history.after(
+                self.position, self._engine.position, self._tell
+            )
         except Unavailable as error:
             logger.warning(
                 "old events cannot be read; trying again",

@@ -31,7 +31,7 @@ from wsproxy.events.stored_event import StoredEvent
 
 _BLOCK = 500
 _PAGE = 100
-"""Messages that NATS sends at once: live ones come behind them."""
+"""Messages that NATS sends at once: live ones come behind them; and events of a smaller block."""
 _TURN = 25
 """Events that are decoded at once; then live ones have their turn."""
 _ALL = f"{subjects.EVENTS}.>"
@@ -45,13 +45,14 @@ class History:
         self._recent = recent
         self._keep = keep
         self._blocks: OrderedDict[int, Block] = OrderedDict()
+        self._newest: OrderedDict[int, Block] = OrderedDict()
         self._replays = Replays()
         self._reading = SingleFlight[tuple[int, int], Block]("event history")
         self._wanted: Counter[int] = Counter()
 
     def reset(self) -> None:
         """Forget what was read: the stream is another one now."""
-        self._blocks = OrderedDict()
+        self._blocks, self._newest = OrderedDict(), OrderedDict()
         self._reading.forget(lambda _: True)
 
     async def after(
@@ -62,6 +63,8 @@ class History:
         `known` is the last sequence the process has dispatched: what comes after it may be missing.
         `queued` is told how many parts are read before, if any wait. Raises Unavailable.
         """
+        if self._recent.is_at_hand(sequence):
+            return self._at_once(sequence, known)
         number = sequence // _BLOCK
         if block := self._blocks.get(number):
             self._blocks.move_to_end(number)
@@ -76,6 +79,21 @@ class History:
             finally:
                 self._wanted[number] -= 1
                 self._wanted += Counter()
+
+    def _at_once(self, sequence: int, known: int) -> Block:
+        """Of the newest events, in smaller blocks: all who come to the end together share them."""
+        number = sequence // _PAGE
+        last = min((number + 1) * _PAGE, known)
+        block = self._newest.get(number)
+        if block is None or block.next_sequence <= last:
+            begin = max(number * _PAGE, self._recent.begins - 1)
+            some = self._recent.after(begin, _PAGE) or ()
+            block = Block([stored for stored in some if stored.sequence <= last], last + 1)
+            self._newest[number] = block
+            self._newest.move_to_end(number)
+            while len(self._newest) > self._keep:
+                self._newest.popitem(last=False)
+        return block
 
     async def _read(self, number: int, until: int) -> Block:
         blocks = self._blocks

@@ -12,9 +12,11 @@ event tells that they may be others. What a new event tells of its own object is
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
+from weakref import WeakSet
 
 import msgspec
 
@@ -64,6 +66,8 @@ class Present:
         self._plain: dict[str, tuple[float, ObjectFacts | None]] = {}
         self._mixed: dict[str, tuple[float, ObjectFacts | None]] = {}
         self._asking: set[_Asking] = set()
+        self._shared: WeakSet[Block] = WeakSet()
+        """Blocks whose objects are looked up again only when something is found to be other."""
 
     def seen(self, stored: StoredEvent) -> None:
         """Forget what an event may have changed, and take from it what it tells of its object."""
@@ -78,9 +82,16 @@ class Present:
             self._plain.clear()
         if mixed:
             self._mixed.clear()
-        self._kept(uuid).pop(uuid, None)
+        before = self._kept(uuid).pop(uuid, None)
         if stored.facts is not None and not everything and (age := self._age(stored)) is not None:
             self._keep({uuid: stored.facts}, age)
+        now = self._kept(uuid).get(uuid)
+        same = before is not None and now is not None and before[1] == now[1]
+        for block in self._shared:
+            if uuid in block.objects and not same:
+                block.fresh_until = 0.0
+            elif everything or (mixed and not block.kinds.issubset(_PLAIN)):
+                block.fresh_until = 0.0
 
     def _age(self, stored: StoredEvent) -> float | None:
         """How old the facts of an event are at most, for they were read when its row was there;
@@ -100,11 +111,24 @@ class Present:
     async def block(self, block: Block) -> Block:
         """As `of`; the same for all who read it while nothing about it is found to be other."""
         async with block.asking:
-            found = await self._facts(block.objects)
-        if block.as_of_now is None or block.as_of_now[0] != found:
-            now = [_as_of_now(stored, found) for stored in block.events]
-            block.as_of_now = found, Block(now, block.next_sequence)
+            if block.as_of_now is None or time.monotonic() >= block.fresh_until:
+                self._shared.add(block)
+                found = await self._facts(block.objects)
+                block.fresh_until = self._fresh_until(found)
+                if block.as_of_now is None or block.as_of_now[0] != found:
+                    now = [_as_of_now(stored, found) for stored in block.events]
+                    block.as_of_now = found, Block(now, block.next_sequence)
         return block.as_of_now[1]
+
+    def _fresh_until(self, found: Mapping[str, ObjectFacts | None]) -> float:
+        """Until when these need not be looked up again; 0 where an event told of one meanwhile."""
+        since = math.inf
+        for uuid, facts in found.items():
+            known = self._kept(uuid).get(uuid)
+            if known is None or known[1] != facts:
+                return 0.0
+            since = min(since, known[0])
+        return since + FRESH_SECONDS
 
     async def _facts(self, uuids: Collection[str]) -> dict[str, ObjectFacts | None]:
         now = time.monotonic()

@@ -41,7 +41,12 @@ class Replays:
         else:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((part, turn))
-            await turn
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():  # it was given meanwhile
+                    self._next()
+                raise
         try:
             yield
         finally:

@@ -137,6 +137,29 @@ async def test_a_bystander_waits_for_one_page_whoever_is_behind(source: EventSou
     assert most <= AT_ONCE
 
 
+async def test_who_is_at_the_end_goes_on_live_though_new_events_come_all_the_time(
+    source: EventSource,
+) -> None:
+    """One in each turn of the loop: who looked for the end a turn later would never be there."""
+    most = 3 * EVENTS
+    source.present = Present(source.present._nats, lambda: ROW + 1.0)
+    async with arvados_client.connect("http://127.0.0.1:9") as arvados:
+        check = PermissionCheck(RecordCheck(arvados))
+        consumers = [_consumer(source, check, [], [], ELSEWHERE) for _ in range(READERS)]
+        for one in consumers:
+            one.start(0)
+        for sequence in range(EVENTS + 1, most):
+            if all(one.live for one in consumers):
+                break
+            source._position = sequence
+            source.recent.add(made(sequence))
+            source.present.seen(made(sequence))
+            await asyncio.sleep(0)
+        for one in consumers:
+            one.stop()
+    assert source.position < most - 1
+
+
 class Counting:
     """Counts the reads of the stream, and the questions."""
 
@@ -280,6 +303,60 @@ async def test_what_a_new_event_tells_of_its_object_is_not_asked_for(
     assert counting.reads == asked
 
 
+MOVED = made(2, owner=ELSEWHERE)
+REQUEST = "zzzzz-xvhdp-request00000000"
+CONTAINER = "zzzzz-dz642-container000000"
+
+
+@pytest.mark.parametrize(
+    ("of", "then", "asked", "shared"),
+    [
+        (made(1), made(2), 0, True),
+        (made(1), made(2, "zzzzz-4zz18-another00000000"), 0, True),
+        (made(1), made(2, REQUEST), 0, True),
+        (made(1), MOVED, 0, False),
+        (made(1), made(2, PROJECT, facts={"is_role": False}), 1, True),
+        (made(1), made(2, event_type="delete", facts={"uuid": ""}), 1, True),
+        (made(1, CONTAINER), made(2, REQUEST), 1, True),
+        (made(1, CONTAINER), made(2), 1, True),
+    ],
+    ids=[
+        *("nothing new", "another object", "a request", "it moved", "its project changed"),
+        *("it is gone", "a container's request", "a container's output"),
+    ],
+)
+async def test_a_block_is_judged_anew_only_when_something_of_it_may_be_other(
+    source: EventSource, of: StoredEvent, then: StoredEvent, asked: int, shared: bool
+) -> None:
+    """Who is behind reads what was put together for others, as long as it is true."""
+    counting = Counting(source.present._nats)
+    present = Present(counting, lambda: ROW + 1.0)  # type: ignore[arg-type]
+    block = Block([of], 2)
+    before = await present.block(block)
+    reads = counting.reads
+    present.seen(then)
+    after = await present.block(block)
+    assert counting.reads - reads == asked
+    assert (after is before) == shared
+    assert [stored.facts for stored in after.events] == [
+        stored.facts for stored in await present.of(block.events)
+    ]
+
+
+async def test_what_was_looked_up_while_an_event_came_is_looked_up_again(
+    source: EventSource,
+) -> None:
+    """The answer may be older than the event."""
+    counting, block = Counting(source.present._nats), Block([made(1)], 2)
+    present = Present(counting, lambda: ROW + 1.0)  # type: ignore[arg-type]
+    asking = asyncio.create_task(present.block(block))
+    await until(lambda: counting.reads == 1)
+    present.seen(MOVED)
+    await asking
+    after = await present.block(block)
+    assert [stored.facts for stored in after.events] == [MOVED.facts]
+
+
 async def test_the_oldest_part_is_read_first_and_each_fourth_time_who_waits_longest() -> None:
     """Who gave up is passed."""
     turns, order = replays.Replays(at_once=1), list[int]()
@@ -299,4 +376,14 @@ async def test_the_oldest_part_is_read_first_and_each_fourth_time_who_waits_long
         await asyncio.sleep(0)
     await asyncio.gather(*reading)
     assert order == [2, 2, 9, 6, 7, 8]
+    assert turns.ahead is None
+
+
+async def test_a_turn_that_is_given_to_who_gives_up_in_that_moment_is_not_lost() -> None:
+    turns = replays.Replays(at_once=1)
+    async with turns.turn(1):
+        waiting = asyncio.create_task(turns.turn(2).__aenter__())
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
     assert turns.ahead is None
