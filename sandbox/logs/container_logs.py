@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sandbox.logs import manifests
-from sandbox.logs.log_files import GrowingFile, Snapshot, Source, snapshot
+from sandbox.logs.log_files import Disk, GrowingFile, Snapshot, Source, snapshot
 from sandbox.logs.manifests import Segment
 
 
@@ -73,6 +73,7 @@ class ContainerLogs:
         self.empty_folder = True
         self._live: dict[str, LiveLog] = {}
         self._blocks: dict[str, Snapshot] = {}
+        self._disk = Disk()
 
     def start(self, container_uuid: str) -> None:
         """The gateway of this container begins to answer, with no file yet."""
@@ -101,7 +102,7 @@ class ContainerLogs:
     def checkpoint(self, container_uuid: str) -> str:
         """Save the live files as they are now; the manifest of a collection that holds them."""
         saved = {
-            name: snapshot(content)
+            name: snapshot(content, self._disk)
             for name, content in self._live_log(container_uuid).files.items()
         }
         self._blocks.update({content.name: content for content in saved.values()})

@@ -10,7 +10,10 @@ memory.
 from __future__ import annotations
 
 import hashlib
+import os
+import tempfile
 import time
+import weakref
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -100,11 +103,42 @@ class Snapshot:
         return self.content.read(start, min(stop, self.size))
 
 
-def snapshot(source: Source) -> Snapshot:
+class Disk:
+    """A file without a name, which goes with who holds it: what is saved takes no memory."""
+
+    def __init__(self) -> None:
+        self._file, path = tempfile.mkstemp()
+        os.unlink(path)
+        self._end = 0
+        weakref.finalize(self, os.close, self._file)
+
+    def save(self, data: bytes, modified: float) -> Source:
+        """Write behind what is there."""
+        os.pwrite(self._file, data, self._end)
+        self._end += len(data)
+        return _Saved(self, self._end - len(data), len(data), modified)
+
+    def read(self, start: int, stop: int) -> bytes:
+        """The bytes from `start` up to before `stop`."""
+        return os.pread(self._file, max(stop - start, 0), start)
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    disk: Disk
+    begin: int
+    size: int
+    modified: float
+
+    def read(self, start: int, stop: int) -> bytes:
+        return self.disk.read(self.begin + start, self.begin + min(stop, self.size))
+
+
+def snapshot(source: Source, disk: Disk) -> Snapshot:
     """A still copy; computed logs are not copied, and named by their shape."""
     if isinstance(source, NumberedLines):
         name = hashlib.md5(repr((source.lines, source.width)).encode()).hexdigest()
         return Snapshot(name, source.size, source.modified, source)
     data = source.read(0, source.size)
     name = hashlib.md5(data).hexdigest()
-    return Snapshot(name, len(data), source.modified, GrowingFile(data))
+    return Snapshot(name, len(data), source.modified, disk.save(data, source.modified))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sandbox.logs import manifests
 from sandbox.logs.container_logs import ContainerLogs, GatewayDown, LostBlock
-from sandbox.logs.log_files import GrowingFile, NumberedLines, snapshot
+from sandbox.logs.log_files import Disk, GrowingFile, NumberedLines, snapshot
 
 CONTAINER = "zzzzz-dz642-000000000000001"
 
@@ -50,7 +50,7 @@ def test_a_gigabyte_costs_no_memory() -> None:
     source = NumberedLines(10_000_000, 100)
     assert source.size == 1_000_000_000
     assert source.read(source.size - 100, source.size).startswith(b"0009999999 ")
-    assert snapshot(source).read(source.size - 1, source.size + 5) == b"\n"
+    assert snapshot(source, Disk()).read(source.size - 1, source.size + 5) == b"\n"
 
 
 @given(st.dictionaries(st.text("ab c\\/é", min_size=1, max_size=8), st.binary(max_size=30)))
