@@ -1,26 +1,50 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The options of a benchmark: their help, and values for a short run that only shows that it works.
+"""One benchmark on the command line: its options, and how it is run and told.
 
-`--json` is `__main__`'s; it stands here so that every `--help` tells of it.
+A benchmark is a module with `add_options(parser)`, `SHORT`, values for a short run that only shows
+that it works, and `measure(options)`, which prints lines for people as it goes and gives a flat
+dict of figures.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
+import io
+import json
+import resource
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
+
+from bench import figures, processes
+
+
+def run(name: str, benchmark: ModuleType, arguments: Sequence[str]) -> None:
+    """Measure, and print the figures: a line each, and as one JSON object on the last line."""
+    options = _parser(name, benchmark).parse_args(arguments)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with contextlib.redirect_stdout(io.StringIO()) if options.json else contextlib.nullcontext():
+        report = {"bench": name, "load": processes.load()}
+        report |= asyncio.run(benchmark.measure(options))
+        report["load_after"] = processes.load()
+        for line in figures.lines(report):
+            print(line)
+    print(json.dumps(report))
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     """The description as it stands, and the default of each option."""
 
 
-def parser(name: str, description: str | None, **short: Any) -> argparse.ArgumentParser:
-    """A parser for `python -m bench <name>`; `--short` stands for the values in `short`."""
+def _parser(name: str, benchmark: ModuleType) -> argparse.ArgumentParser:
+    short: dict[str, Any] = benchmark.SHORT
     made = argparse.ArgumentParser(
-        prog=f"python -m bench {name}", description=description, formatter_class=_Formatter
+        prog=f"python -m bench {name}", description=benchmark.__doc__, formatter_class=_Formatter
     )
     told = " ".join(f"--{option.replace('_', '-')} {value}" for option, value in short.items())
     made.add_argument(
@@ -31,12 +55,8 @@ def parser(name: str, description: str | None, **short: Any) -> argparse.Argumen
         values=short,
         help=f"see in a minute or two that it works: {told}",
     )
-    made.add_argument(
-        "--json",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="print the JSON object and nothing else",
-    )
+    made.add_argument("--json", action="store_true", help="print the JSON object and nothing else")
+    benchmark.add_options(made)
     return made
 
 

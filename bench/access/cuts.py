@@ -11,6 +11,7 @@ in all: `cuts_of_others` counts the connections that end meanwhile. Then the sha
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import itertools
 import time
@@ -19,7 +20,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
-from bench import command, figures, processes
+from bench import figures
 from bench.crowd import clients as crowds
 from bench.crowd import native
 from bench.worlds import cluster as world
@@ -53,19 +54,20 @@ async def _operations(made: World, tree: Record, count: int) -> None:
             return
 
 
-async def measure(readers: int, projects: int, operations: int) -> dict[str, Any]:
+async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
     async with AsyncExitStack() as exits:
-        made = await exits.enter_async_context(world.world(readers, 0))
-        tree = (await plant(made, projects)).top
+        made = await exits.enter_async_context(world.world(options.readers, 0))
+        tree = (await plant(made, options.projects)).top
         services = await exits.enter_async_context(stack.beside(made.sandbox))
         natives = await exits.enter_async_context(crowds.clients())
         host, _, port = made.sandbox.nats.url.rpartition("//")[2].rpartition(":")
         hellos = [native.login(user.token, [f"arvados.live.{tree.uuid}.>"]) for user in made.users]
         took = await natives.login((host, int(port)), hellos, 8)
-        report: dict[str, Any] = {"refused": sum(seconds < 0 for seconds in took)}
+        report = {name: getattr(options, name) for name in ("readers", "projects", "operations")}
+        report["refused"] = sum(seconds < 0 for seconds in took)
         began = time.monotonic()
-        await _operations(made, tree, operations)
+        await _operations(made, tree, options.operations)
         report["operations_s"] = round(time.monotonic() - began, 2)
         await asyncio.sleep(3.0)
         report["cuts_of_others"] = sum(1 for at in await natives.closed() if at)
@@ -78,21 +80,11 @@ async def measure(readers: int, projects: int, operations: int) -> dict[str, Any
     return report
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+SHORT = {"readers": 10, "projects": 100, "operations": 40}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: readers, projects, operations."""
-    parser = command.parser("cuts", __doc__, readers=10, projects=100, operations=40)
     parser.add_argument("--readers", type=int, default=50, help="native clients of one tree")
     parser.add_argument("--projects", type=int, default=2000, help="in the tree")
     parser.add_argument("--operations", type=int, default=200, help="of somebody else in it")
-    options = parser.parse_args(arguments)
-    report = {
-        "bench": "cuts",
-        "readers": options.readers,
-        "projects": options.projects,
-        "operations": options.operations,
-        **asyncio.run(measure(options.readers, options.projects, options.operations)),
-        "load": processes.load(),
-    }
-    for line in figures.lines(report):
-        print(line)
-    return report

@@ -227,25 +227,23 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             users = made.users[number * options.users : (number + 1) * options.users]
             rounds.append(await _round(made, services, users, options))
             print(f"round {number}: {rounds[-1]}")
-        report: dict[str, Any] = {"bench": "logins", "at_once": options.at_once}
+        report: dict[str, Any] = {"at_once": options.at_once}
         report |= figures.medians(rounds)
         report |= figures.medians([await _mixed(made, services, options)])
         report |= figures.medians([await _outage(made, services, options)])
         report |= figures.medians([await _storm(made, services, options)])
-        report["load"] = processes.load()
         stack.require(services)
-    for line in figures.lines(report):
-        print(line)
     return report
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+SHORT = {"users": 20, "rounds": 1, "mixed": 40, "outage": 3, "storm": 40}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: users per round, rounds, mixed logins, outage (s), storm, logins at once."""
-    parser = argparse.ArgumentParser(prog="python -m bench logins", description=__doc__)
     parser.add_argument("--users", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mixed", type=int, default=2000)
     parser.add_argument("--outage", type=int, default=30)
     parser.add_argument("--storm", type=int, default=5000)
     parser.add_argument("--at-once", type=int, default=64)
-    return asyncio.run(measure(parser.parse_args(arguments)))

@@ -13,7 +13,6 @@ of before (`fresh`): calls of Arvados' API, delays, deliveries and frames per se
 from __future__ import annotations
 
 import argparse
-import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import msgspec
 from arvados_nats.admin import check_permissions
 from arvados_nats.admin.permission_recording import PLAIN, Recording, World
 from arvados_nats.permissions.rule import decide
-from bench import command, figures, processes
+from bench import figures
 from bench.worlds import fresh
 
 _RECORDING = Path(__file__).parents[2] / "tests" / "golden" / "permissions.json"
@@ -45,7 +44,7 @@ def _decisions(recording: Recording, at_least: float) -> float:
     return done / elapsed
 
 
-def measure(path: Path, rounds: int) -> dict[str, Any]:
+def _rule(path: Path, rounds: int) -> dict[str, Any]:
     """Medians over the rounds, after one round that is not counted."""
     recording = msgspec.json.decode(path.read_bytes(), type=Recording)
     found = []
@@ -61,19 +60,17 @@ def measure(path: Path, rounds: int) -> dict[str, Any]:
                 }
             )
     return {
-        "bench": "permissions",
         "cells": report.cells,
         "looser": report.looser,
         "stricter": report.stricter,
         "asked": report.asked,
         **figures.medians(found),
-        "load": processes.load(),
     }
 
 
-def _beside(options: argparse.Namespace) -> dict[str, Any]:
-    found = asyncio.run(
-        fresh.against_arvados_ws(options.users, options.sockets, options.objects, options.rounds)
+async def _beside(options: argparse.Namespace) -> dict[str, Any]:
+    found = await fresh.against_arvados_ws(
+        options.users, options.sockets, options.objects, options.rounds
     )
     ours, theirs = found["ours"], found["arvados_ws"]
     report: dict[str, Any] = {
@@ -86,19 +83,20 @@ def _beside(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+async def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All figures."""
+    report = _rule(options.recording, options.rounds)
+    return report | await _beside(options) if options.peer else report
+
+
+SHORT = {"rounds": 1, "objects": 2}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: another recording, the number of rounds, the peer."""
-    parser = command.parser("permissions", __doc__, rounds=1, objects=2)
     parser.add_argument("--recording", type=Path, default=_RECORDING, help="of a real Arvados")
     parser.add_argument("--rounds", type=int, default=5, help="counted, after one that is not")
     parser.add_argument("--peer", choices=("arvados-ws",), help="measure this server as well")
     parser.add_argument("--users", type=int, default=40, help="beside the peer: its users")
     parser.add_argument("--sockets", type=int, default=200, help="beside the peer: of each side")
     parser.add_argument("--objects", type=int, default=5, help="beside the peer: in a round")
-    options = parser.parse_args(arguments)
-    report = measure(options.recording, options.rounds)
-    if options.peer:
-        report |= _beside(options)
-    for line in figures.lines(report):
-        print(line)
-    return report

@@ -25,7 +25,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench import command, figures, processes
+from bench import figures
 from bench.crowd import clients as crowds
 from bench.crowd import native
 from bench.crowd.clients import Clients
@@ -168,7 +168,7 @@ def _summary(name: str, found: Sequence[Figures], sockets: int) -> dict[str, Any
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures. Each repetition has a user of its own, who loses access for good."""
-    report: dict[str, Any] = {"bench": "revocation", "sockets": options.sockets}
+    report: dict[str, Any] = {"sockets": options.sockets}
     async with AsyncExitStack() as exits:
         made = await exits.enter_async_context(world.world(options.users, 0))
         services = await exits.enter_async_context(stack.beside(made.sandbox))
@@ -186,18 +186,16 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             report |= _summary(situation.name, found, scene.per_user)
         logged = [one for name, found in every.items() if name != "logout" for one in found]
         report |= _summary("logged", logged, scene.per_user)
-        report["load"] = processes.load()
         stack.require(services)
-    for line in figures.lines(report):
-        print(line)
     return report
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+SHORT = {"users": 20, "sockets": 100, "times": 4, "logouts": 2}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: users, sockets, repetitions."""
-    parser = command.parser("revocation", __doc__, users=20, sockets=100, times=4, logouts=2)
     parser.add_argument("--users", type=int, default=200, help="each with one native connection")
     parser.add_argument("--sockets", type=int, default=1000, help="of all users together")
     parser.add_argument("--times", type=int, default=40, help="of each situation but logout")
     parser.add_argument("--logouts", type=int, default=5, help="tokens that die without a row")
-    return asyncio.run(measure(parser.parse_args(arguments)))

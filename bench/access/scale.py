@@ -34,7 +34,7 @@ from typing import Any
 
 import httpx
 
-from bench import command, figures, processes
+from bench import figures, processes
 from bench.crowd import clients as crowds
 from bench.crowd import native
 from bench.crowd.crowd_process import Heard
@@ -245,7 +245,7 @@ async def _logins(made: World, tree: Tree, users: int) -> Figures:
     }
 
 
-async def measure(users: int, projects: int, *, peer: bool = False) -> dict[str, Any]:
+async def _size(users: int, projects: int, *, peer: bool = False) -> dict[str, Any]:
     """All figures of one size."""
     async with AsyncExitStack() as exits:
         made = await exits.enter_async_context(world.world(users + 2, 0))
@@ -277,27 +277,25 @@ async def _peer(
     return {f"peer_{name}": value for name, value in found.items()}
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+async def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All figures."""
+    users, projects = options.users, options.projects
+    report: dict[str, Any] = {"users": users, "projects": projects}
+    report |= await _size(users, projects, peer=options.peer is not None)
+    if options.growth:
+        small = await _size(users, projects // 10)
+        report |= {f"small_{name}": value for name, value in small.items()}
+        for ratio, name in _GROWTH.items():
+            report[f"ratio_growth_{ratio}"] = figures.ratio(report[name], small[name])
+    return report
+
+
+SHORT = {"users": 20, "projects": 200}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: users, projects, growth, peer."""
-    parser = command.parser("scale", __doc__, users=20, projects=200)
     parser.add_argument("--users", type=int, default=500, help="who can all read the tree")
     parser.add_argument("--projects", type=int, default=20_000, help="in the tree")
     parser.add_argument("--growth", action="store_true", help="measure a tenth of the tree first")
     parser.add_argument("--peer", choices=["arvados-ws"], help="the other server, after ours")
-    options: argparse.Namespace = parser.parse_args(arguments)
-    peer = options.peer is not None
-    report: dict[str, Any] = {
-        "bench": "scale",
-        "users": options.users,
-        "projects": options.projects,
-        **asyncio.run(measure(options.users, options.projects, peer=peer)),
-    }
-    if options.growth:
-        small = asyncio.run(measure(options.users, options.projects // 10))
-        report |= {f"small_{name}": value for name, value in small.items()}
-        for ratio, name in _GROWTH.items():
-            report[f"ratio_growth_{ratio}"] = figures.ratio(report[name], small[name])
-    report["load"] = processes.load()
-    for line in figures.lines(report):
-        print(line)
-    return report

@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -34,7 +33,7 @@ import nats
 from nats.aio.client import Client
 
 from arvados_nats.nats import client as nats_client
-from bench import command, figures, processes
+from bench import figures
 from bench.crowd import clients as crowds
 from bench.crowd.clients import Clients, Far
 from bench.crowd.crowd_process import Heard
@@ -299,15 +298,13 @@ def _told(name: str, found: dict[str, Sequence[Figures]]) -> dict[str, Any]:
     report |= {f"{name}_floor_{key}": value for key, value in floor.items()}
     for key in ours.keys() & floor.keys():
         report[f"ratio_to_floor_{name}_{key}"] = figures.ratio(ours[key], floor[key])
-    for line in figures.lines(dict(sorted(report.items()))):
-        print(line)
     return report
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
     wanted = options.only.split(",")
-    report: dict[str, Any] = {"bench": "floors", "tls": options.tls, "load": processes.load()}
+    report: dict[str, Any] = {"tls": options.tls}
     async with AsyncExitStack() as exits:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="bare-")))
         if "rows" in wanted:
@@ -321,10 +318,18 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+SHORT = {
+    "seconds": 2.0,
+    "rounds": 1,
+    "rows": 4000,
+    "stored_mb": 20,
+    "viewers": 50,
+    "subscribers": 200,
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: which parts, and how much of each."""
-    short = {"seconds": 2.0, "rounds": 1, "rows": 4000, "stored_mb": 20, "viewers": 50}
-    parser = command.parser("floors", __doc__, subscribers=200, **short)
     parser.add_argument("--only", default="latency,pushed,rows,fanout,replay", help="parts")
     parser.add_argument("--tls", action="store_true", help="nginx with TLS before both sides")
     parser.add_argument("--users", type=int, default=20, help="who share the sockets")
@@ -337,6 +342,3 @@ def main(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--rows", type=int, default=20_000, help="of `rows`")
     parser.add_argument("--subscribers", type=int, default=1000, help="of `fanout`")
     parser.add_argument("--stored-mb", type=int, default=200, help="of `replay`")
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return asyncio.run(measure(parser.parse_args(arguments)))

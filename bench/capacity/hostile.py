@@ -37,7 +37,7 @@ from websockets.asyncio.client import connect
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats import client as nats_client
-from bench import command, figures, processes
+from bench import figures, processes
 from bench.crowd.attackers import Plan
 from bench.delivery import slow
 from bench.worlds.subscribers import Ours
@@ -183,7 +183,7 @@ def _cores(report: dict[str, Any], pids: Mapping[str, int], prefix: str = "") ->
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
-    report: dict[str, Any] = {"bench": "hostile", "rate": options.rate, "load": processes.load()}
+    report: dict[str, Any] = {"rate": options.rate}
     done: dict[str, Any] = {}
     async with AsyncExitStack() as exits:
         scene, services = await slow.connected(exits, options)
@@ -219,17 +219,14 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     report["good_logins_tried"] = len(good.took)
     report["good_logins_slowest_ms"] = round(max(good.took) * 1000, 1)
     report |= {f"attack_{name}": count for name, count in done.items()}
-    report["load_after"] = processes.load()
-    for line in figures.lines(report):
-        print(line)
     return report
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+SHORT = {"alone": 6.0, "seconds": 12.0, "settle": 4.0, "window": 2.0, "normal": 100, "logins": 1000}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: readers, the rate, how long alone and attacked, how many junk logins."""
-    parser = command.parser(
-        "hostile", __doc__, alone=6.0, seconds=12.0, settle=4.0, window=2.0, normal=100, logins=1000
-    )
     parser.add_argument("--normal", type=int, default=1000, help="sockets that read")
     parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--rate", type=float, default=100.0, help="rows a second")
@@ -239,4 +236,3 @@ def main(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--seconds", type=float, default=100.0, help="seconds of the attack")
     parser.add_argument("--settle", type=float, default=10.0, help="of them, counted apart")
     parser.add_argument("--window", type=float, default=5.0, help="seconds of each p99")
-    return asyncio.run(measure(parser.parse_args(arguments)))

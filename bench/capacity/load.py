@@ -18,7 +18,6 @@ import asyncio
 import itertools
 import json
 import os
-import resource
 import statistics
 import time
 from array import array
@@ -27,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from arvados_nats.protocol_v1.messages import SUBPROTOCOL
-from bench import command, figures, processes
+from bench import figures, processes
 from bench.crowd import clients as crowds
 from bench.crowd.clients import Clients
 from bench.figures import Figures
@@ -227,30 +226,19 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         samples = _Samples(_pids(made, services))
         await load.run(options.rate, options.lines, options.minutes * 60, samples)
         stack.require(services)
-        report: dict[str, Any] = {
-            "bench": "load",
-            **{name: getattr(options, name) for name in ("sockets", "containers", "rate", "lines")},
-            "minutes": options.minutes,
-            **load.figures(),
-            **samples.figures(),
-            "load": processes.load(),
-        }
-    for line in figures.lines(report):
-        print(line)
-    return report
+    told = ("sockets", "containers", "rate", "lines", "minutes")
+    given = {name: getattr(options, name) for name in told}
+    return {**given, **load.figures(), **samples.figures()}
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+SHORT = {"sockets": 200, "users": 40, "containers": 10, "rate": 50.0, "minutes": 0.5}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: sockets, users, containers, lines and rows a second, minutes."""
-    parser = command.parser(
-        "load", __doc__, sockets=200, users=40, containers=10, rate=50.0, minutes=0.5
-    )
     parser.add_argument("--sockets", type=int, default=5000, help="of protocol v0")
     parser.add_argument("--users", type=int, default=1000, help="who share the sockets")
     parser.add_argument("--containers", type=int, default=200, help="that run and write a log")
     parser.add_argument("--lines", type=float, default=2.0, help="a second, of each log")
     parser.add_argument("--rate", type=float, default=500.0, help="rows a second")
     parser.add_argument("--minutes", type=float, default=10.0, help="of load")
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return asyncio.run(measure(parser.parse_args(arguments)))

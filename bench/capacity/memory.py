@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from bench import command, figures, processes
+from bench import figures, processes
 from bench.crowd import clients as crowds
 from bench.crowd.clients import Clients
 from bench.figures import Figures
@@ -146,8 +145,7 @@ async def _peer(options: argparse.Namespace) -> Figures:
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
-    report: dict[str, Any] = {"bench": "memory", "sockets": options.sockets}
-    report["subscriptions"] = options.subscriptions
+    report = {"sockets": options.sockets, "subscriptions": options.subscriptions}
     ours = await _ours(options, options.sockets, (3, 4))
     few = await _ours(options, options.sockets // 10, tuple(range(20)))
     report |= figures.medians([ours], "ours_") | figures.medians([few], "ours_few_")
@@ -159,19 +157,15 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         report |= figures.medians([theirs], f"{options.peer}_")
         name = "rss_per_socket_kib"
         report["ratio_memory"] = figures.ratio(ours[name], theirs[name])
-    report["load"] = processes.load()
-    for line in figures.lines(report):
-        print(line)
     return report
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+SHORT = {"sockets": 1000}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: sockets, subscriptions of each, users, the peer."""
-    parser = command.parser("memory", __doc__, sockets=1000)
     parser.add_argument("--peer", choices=PEERS, help="measure this server as well")
     parser.add_argument("--sockets", type=int, default=10_000, help="at once")
     parser.add_argument("--subscriptions", type=int, default=10, help="of each socket")
     parser.add_argument("--users", type=int, default=200, help="who share the sockets")
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return asyncio.run(measure(parser.parse_args(arguments)))

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-from bench import command, figures, processes
+from bench import figures, processes
 from bench.crowd import clients as crowds
 from bench.crowd import native
 from bench.figures import Figures
@@ -114,21 +114,19 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             fans.append(dataclasses.replace(first, stack=theirs, clients=clients))
         more = await _fanout(fans, options) | await _logins(made, services)
         stack.require(services)
-    report: dict[str, Any] = {"bench": "replicas", "replicas": options.replicas}
+    report: dict[str, Any] = {"replicas": options.replicas}
     report |= figures.medians([one], "one_") | figures.medians([more], "more_")
     for name in ("fanout_deliveries_per_second", "fanout_frames_per_cpu_s", "logins_per_second"):
         report[f"ratio_{name}"] = figures.ratio(more[name], one[name])
-    report["load"] = processes.load()
-    for line in figures.lines(report):
-        print(line)
     return report
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+SHORT = {"users": 20, "sockets": 200, "bursts": 5}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: how many, users, sockets, bursts."""
-    parser = command.parser("replicas", __doc__, users=20, sockets=200, bursts=5)
     parser.add_argument("--replicas", type=int, default=2, help="of each of the two services")
     parser.add_argument("--users", type=int, default=200, help="who share the sockets")
     parser.add_argument("--sockets", type=int, default=2000, help="over all proxies")
     parser.add_argument("--bursts", type=int, default=20, help="of 64 events")
-    return asyncio.run(measure(parser.parse_args(arguments)))

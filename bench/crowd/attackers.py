@@ -11,7 +11,6 @@ little as it can, and each kind has a rate, so that two runs are alike.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import functools
 import itertools
@@ -26,6 +25,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bench.crowd import native
+from bench.crowd.sockets import masked, upgrade
 
 MIB = 1024 * 1024
 _FLOODERS = 10
@@ -65,25 +65,9 @@ async def _line(url: str) -> AsyncIterator[Lines]:
 @contextlib.asynccontextmanager
 async def _socket(url: str, path: str) -> AsyncIterator[Lines]:
     async with _line(url) as (reader, writer):
-        key = base64.b64encode(os.urandom(16)).decode()
-        writer.write(
-            f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
-        )
+        writer.write(upgrade(path, "x"))
         await reader.readuntil(b"\r\n\r\n")
         yield reader, writer
-
-
-def _frame(first: int, data: bytes) -> bytes:
-    """A frame under a mask of zeros."""
-    length = len(data)
-    if length < 126:
-        head = bytes((first, 0x80 | length))
-    elif length < 65536:
-        head = bytes((first, 0x80 | 126)) + length.to_bytes(2, "big")
-    else:
-        head = bytes((first, 0x80 | 127)) + length.to_bytes(8, "big")
-    return head + bytes(4) + data
 
 
 class Attack:
@@ -117,10 +101,10 @@ class Attack:
 
     async def _fragments(self) -> None:
         """A message that never ends, in empty fragments."""
-        piece = _frame(0x00, b"") * 1000
+        piece = masked(b"", 0x00) * 1000
         pause = len(piece) * _FLOODERS / self._plan.fragment_bytes_per_second
         async with _socket(self._plan.proxy, "/websocket?api_token=nonsense") as (_, writer):
-            writer.write(_frame(0x01, b""))
+            writer.write(masked(b"", 0x01))
             while not writer.is_closing():
                 writer.write(piece)
                 self.done["fragments"] += 1000
@@ -129,7 +113,7 @@ class Attack:
 
     async def _pings(self) -> None:
         """Pings whose pongs are never read."""
-        piece = _frame(0x89, b"x" * 125) * 100
+        piece = masked(b"x" * 125, 0x89) * 100
         async with _socket(self._plan.proxy, "/websocket?api_token=nonsense") as (reader, writer):
             reader._transport.pause_reading()  # type: ignore[attr-defined]
             while not writer.is_closing():
@@ -143,7 +127,7 @@ class Attack:
         numbers = b"1," * (MIB - 100)
         text = b'{"method":"subscribe","filters":[["event_type","in",[' + numbers + b"1]]]}"
         async with _socket(self._plan.proxy, "/websocket") as (reader, writer):
-            writer.write(_frame(0x81, text))
+            writer.write(masked(text))
             self.done["filters"] += 1
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.2):
@@ -165,7 +149,7 @@ class Attack:
 
     async def _repeat(self, token: str) -> None:
         """A good token over and over again."""
-        auth = _frame(0x81, json.dumps({"auth": {"token": token}}).encode())
+        auth = masked(json.dumps({"auth": {"token": token}}).encode())
         async with _socket(self._plan.proxy, "/v1/stream") as (reader, writer):
             while not writer.is_closing():
                 writer.write(auth)

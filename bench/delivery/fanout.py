@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from arvados_nats.nats import client as nats_client
-from bench import command, figures, processes
+from bench import figures, processes
 from bench.crowd import clients as crowds
 from bench.figures import Figures
 from bench.peers import centrifugo, nexus
@@ -215,21 +215,16 @@ def _named(found: dict[str, Figures]) -> dict[str, Any]:
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
-    report: dict[str, Any] = {"bench": "fanout", "sockets": options.sockets}
-    report["load"] = processes.load()
-    if options.peer in ("centrifugo", "nexus"):
-        report |= await _publications(options)
-    else:
-        report |= await _rows(options, options.peer == "arvados-ws")
-    report["load_after"] = processes.load()
-    for line in figures.lines(report):
-        print(line)
-    return report
+    by_rows = options.peer not in ("centrifugo", "nexus")
+    found = _rows(options, options.peer == "arvados-ws") if by_rows else _publications(options)
+    return {"sockets": options.sockets, **await found}
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+SHORT = {"rounds": 1, "seconds": 2.0, "sockets": 400}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: the peer, numbers of users and sockets, rounds, their length, the window."""
-    parser = command.parser("fanout", __doc__, rounds=1, seconds=2.0, sockets=400)
     parser.add_argument("--peer", choices=PEERS, help="measure this server in turn with ours")
     parser.add_argument("--users", type=int, default=200, help="who share the sockets")
     parser.add_argument("--sockets", type=int, default=1000, help="subscribers")
@@ -239,4 +234,3 @@ def main(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--protocol", choices=("v0", "v1", "wamp"), default="v1", help="of ours")
     parser.add_argument("--content", type=int, default=10, help="bytes of text in our events")
     parser.add_argument("--bytes", type=int, default=200, help=argparse.SUPPRESS)
-    return asyncio.run(measure(parser.parse_args(arguments)))

@@ -16,7 +16,6 @@ What it does not show: a network, TLS, a database with other load.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import math
 import tempfile
@@ -24,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import command, figures, processes
+from bench import figures, processes
 from bench.figures import Figures
 from bench.worlds import cluster as world
 from bench.worlds import compared, fresh
@@ -117,23 +116,18 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         if options.peer:
             everything.append(await exits.enter_async_context(compared.theirs(w, folder)))
         connected = await exits.enter_async_context(compared.connected(everything, options.sockets))
-        report: dict[str, Any] = {
-            "bench": "latency",
-            "rate": options.rate,
-            "load": processes.load(),
-        }
+        report: dict[str, Any] = {"rate": options.rate}
         report |= {f"{s}_{n}": round(v, 1) for s, f in connected.items() for n, v in f.items()}
         report |= await _all(everything, options)
-        report["load_after"] = processes.load()
         stack.require(services)
-    for line in figures.lines(report):
-        print(line)
     return report
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+SHORT = {"rounds": 1, "seconds": 3.0, "sockets": 200, "users": 40}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: the peer, numbers of users and sockets, the rate, rounds and their length."""
-    parser = command.parser("latency", __doc__, rounds=1, seconds=3.0, sockets=200, users=40)
     parser.add_argument("--peer", choices=PEERS, help="measure this server in turn with ours")
     parser.add_argument("--users", type=int, default=200, help="who share the sockets")
     parser.add_argument("--sockets", type=int, default=1000, help="of each side")
@@ -144,4 +138,3 @@ def main(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--rate", type=float, default=100.0, help="rows a second")
     parser.add_argument("--rounds", type=int, default=3, help="counted, after one that is not")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a round")
-    return asyncio.run(measure(parser.parse_args(arguments)))

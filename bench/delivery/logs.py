@@ -313,7 +313,7 @@ def _sha256(source: NumberedLines) -> str:
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
-    report: dict[str, Any] = {"bench": "logs", "viewers": options.viewers, "rate": options.rate}
+    report: dict[str, Any] = {"viewers": options.viewers, "rate": options.rate}
     async with AsyncExitStack() as exits:
         made = await exits.enter_async_context(world.world(options.users, 0))
         services = await exits.enter_async_context(stack.beside(made.sandbox))
@@ -329,17 +329,16 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         }
         for name, work in parts.items():
             if name in options.only.split(","):
-                report |= (found := figures.medians([await work()], f"{name}_"))
-                for line in figures.lines(found):
-                    print(line)
+                report |= figures.medians([await work()], f"{name}_")
         stack.require(services)
-    report["load"] = processes.load()
     return report
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+SHORT = {"viewers": 20, "users": 5, "seconds": 2.0, "pollers": 5, "replay_mb": 10, "stored_mb": 5}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: viewers, rate, length, pollers, size of the replay, which parts."""
-    parser = argparse.ArgumentParser(prog="python -m bench logs", description=__doc__)
     parser.add_argument("--viewers", type=int, default=500)
     parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--rate", type=float, default=1000.0)
@@ -350,4 +349,3 @@ def main(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument(
         "--only", default="tailed_one,tailed,pushed,polled,replay,replay_stored,find"
     )
-    return asyncio.run(measure(parser.parse_args(arguments)))

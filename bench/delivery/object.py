@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from bench import command, figures, processes
+from bench import figures
 from bench.crowd import clients as crowds
 from bench.crowd.clients import Clients
 from bench.crowd.crowd_process import Heard
@@ -140,8 +140,7 @@ async def _scene(subscribers: int) -> AsyncIterator[tuple[_Scene, Figures]]:
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
-    report: dict[str, Any] = {"bench": "object", "load": processes.load()}
-    report |= {"subscribers": options.subscribers, "updates": options.updates}
+    report: dict[str, Any] = {"subscribers": options.subscribers, "updates": options.updates}
     late, rounds = list[float](), list[Figures]()
     async with _scene(options.subscribers) as (scene, first):
         await scene.round(options.updates, options.seconds)
@@ -151,17 +150,15 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             late += delays
     report |= first | figures.medians(rounds) | figures.delays(late, "all_")
     report["wrong"] = sum(found["wrong"] for found in rounds)
-    report["load_after"] = processes.load()
-    for line in figures.lines(report):
-        print(line)
     return report
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+SHORT = {"subscribers": 10, "rounds": 2}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Medians over the rounds, after one that is not counted; `all_` is of all rounds together."""
-    parser = command.parser("object", __doc__, subscribers=10, rounds=2)
     parser.add_argument("--subscribers", type=int, default=50, help="users, each with a socket")
     parser.add_argument("--updates", type=int, default=500, help="of the object, in a round")
     parser.add_argument("--seconds", type=float, default=1.0, help="in which they are committed")
     parser.add_argument("--rounds", type=int, default=10)
-    return asyncio.run(measure(parser.parse_args(arguments)))

@@ -14,6 +14,7 @@ What it does not show: other load on the database, a network between the servers
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import itertools
 import os
@@ -34,7 +35,7 @@ from arvados_nats.contract import streams, subjects
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys
-from bench import command, processes
+from bench import processes
 from sandbox import raw_rows
 from sandbox.raw_rows import SYSTEM_USER, RawRow, change, new_uuid, row
 from sandbox.servers import child, nats_server, postgres
@@ -268,27 +269,20 @@ async def _until_live(world: World, live: _Arrivals) -> None:
         await asyncio.sleep(0.1)
 
 
-async def measure(rows: int, latency_rows: int, rate: float) -> dict[str, Any]:
+async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
-    figures: dict[str, Any] = {"bench": "publish"}
     async with world() as made:
-        for part in (
-            backlog(made, made.keys, rows),
-            _sustained(made, made.keys, rows),
-            _latency(made, made.keys, latency_rows, rate),
-        ):
-            found = await part
-            for name, value in found.items():
-                print(f"{name:40} {value}")
-            figures |= found
-    return figures
+        found = await backlog(made, made.keys, options.rows)
+        found |= await _sustained(made, made.keys, options.rows)
+        found |= await _latency(made, made.keys, options.latency_rows, options.rate)
+    return found
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+SHORT = {"rows": 2000, "latency_rows": 200}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: rows, latency rows and their rate."""
-    parser = command.parser("publish", __doc__, rows=2000, latency_rows=200)
     parser.add_argument("--rows", type=int, default=20_000, help="of a backlog, and sustained")
     parser.add_argument("--latency-rows", type=int, default=1_000, help="whose delay is measured")
     parser.add_argument("--rate", type=float, default=100.0, help="of those, a second")
-    options = parser.parse_args(arguments)
-    return asyncio.run(measure(options.rows, options.latency_rows, options.rate))

@@ -29,7 +29,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from bench import command, figures
+from bench import figures
 from bench.figures import Figures
 from sandbox import sandbox, stack
 from sandbox.cluster import Cluster
@@ -177,7 +177,10 @@ async def _round(cluster: Cluster, decisions: Decisions, count: int) -> dict[str
     return {"logged": logged, "unlogged": await _measured(decisions, count // 2 * 2, moved, 1.0)}
 
 
-async def _run(options: argparse.Namespace) -> dict[str, Any]:
+async def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Medians over the rounds; `skipped` says why there are none."""
+    if shutil.which("go") is None:
+        return {"skipped": "go is not installed"}
     with tempfile.TemporaryDirectory(prefix="arvados-nats-bench-") as place:
         folder = Path(place)
         build = ("go", "build", "-o", str(folder / "live"), ".")
@@ -205,13 +208,11 @@ async def _run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
-    """Medians over the rounds; `skipped` says why there are none."""
-    parser = command.parser("queue", __doc__, waiting=100, count=5, rounds=1)
+SHORT = {"waiting": 100, "count": 5, "rounds": 1}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options: how many wait, and how many change."""
     parser.add_argument("--waiting", type=int, default=1000, help="containers in the queue")
     parser.add_argument("--count", type=int, default=40, help="changes of each kind in a round")
     parser.add_argument("--rounds", type=int, default=3, help="whose medians are told")
-    options = parser.parse_args(arguments)
-    if shutil.which("go") is None:
-        return {"skipped": "go is not installed"}
-    return asyncio.run(_run(options))

@@ -16,7 +16,7 @@ import time
 from contextlib import AsyncExitStack
 from typing import Any
 
-from bench import command, figures, processes
+from bench import figures
 from bench.crowd import clients as crowds
 from bench.crowd.clients import Clients
 from bench.figures import Figures
@@ -82,27 +82,23 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         alone = await _follow(fan, options.rate, options.seconds)
         beside, of_readers = await _beside(fan, readers, options)
         stack.require(fan.stack)
-    report: dict[str, Any] = {
-        "bench": "replays",
+    return {
         "events": options.events,
         "readers": options.readers,
         **{f"alone_{name}": value for name, value in alone.items()},
         **{f"beside_{name}": value for name, value in beside.items()},
         **{f"readers_{name}": round(value, 1) for name, value in of_readers.items()},
         "ratio_p99": figures.ratio(beside["p99_ms"], alone["p99_ms"]),
-        "load": processes.load(),
     }
-    for line in figures.lines(report):
-        print(line)
-    return report
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+SHORT = {"events": 5000, "readers": 40, "seconds": 5.0}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: events, readers, the rate, how long."""
-    parser = command.parser("replays", __doc__, events=5000, readers=40, seconds=5.0)
     parser.add_argument("--events", type=int, default=100_000, help="in the stream")
     parser.add_argument("--readers", type=int, default=200, help="who begin with the oldest")
     parser.add_argument("--users", type=int, default=50)
     parser.add_argument("--rate", type=float, default=50.0, help="live events a second")
     parser.add_argument("--seconds", type=float, default=20.0, help="alone, and beside them")
-    return asyncio.run(measure(parser.parse_args(arguments)))

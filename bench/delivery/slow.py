@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from arvados_nats.nats import client as nats_client
-from bench import command, figures, processes
+from bench import figures, processes
 from bench.crowd import clients as crowds
 from bench.crowd import publisher as publishers
 from bench.crowd.clients import Clients, Far
@@ -136,8 +136,7 @@ async def connected(exits: AsyncExitStack, options: argparse.Namespace) -> tuple
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
-    report: dict[str, Any] = {"bench": "slow", "rate": options.rate, "slow": options.slow}
-    report["load"] = processes.load()
+    report: dict[str, Any] = {"rate": options.rate, "slow": options.slow}
     async with AsyncExitStack() as exits:
         scene, services = await connected(exits, options)
         alone = await watch(scene, options.alone)
@@ -156,15 +155,14 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     report["ratio_p99"] = figures.ratio(report["beside_p99_ms"], report["alone_p99_ms"])
     growth = report["beside_rss_last_mib"] - report["beside_rss_first_mib"]
     report["rss_growth_mib"] = round(growth, 1)
-    report["load_after"] = processes.load()
-    for line in figures.lines(report):
-        print(line)
     return report
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+SHORT = {"alone": 6.0, "seconds": 12.0, "settle": 6.0, "window": 2.0}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: normal and slow clients, the rate, how long alone and together."""
-    parser = command.parser("slow", __doc__, alone=6.0, seconds=12.0, settle=6.0, window=2.0)
     parser.add_argument("--normal", type=int, default=100, help="clients that read")
     parser.add_argument("--slow", type=int, default=1000, help="clients that never read")
     parser.add_argument("--users", type=int, default=100)
@@ -173,4 +171,3 @@ def main(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--seconds", type=float, default=60.0, help="seconds together")
     parser.add_argument("--settle", type=float, default=10.0, help="of them, counted apart")
     parser.add_argument("--window", type=float, default=5.0, help="seconds of each p99")
-    return asyncio.run(measure(parser.parse_args(arguments)))

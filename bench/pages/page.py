@@ -28,7 +28,7 @@ from typing import Any
 
 from playwright.async_api import Browser, Page, async_playwright
 
-from bench import command, figures, processes
+from bench import figures, processes
 from bench.figures import Figures
 from bench.pages import statistics
 from bench.pages.statistics import Statistics
@@ -300,7 +300,7 @@ def _files(options: argparse.Namespace, part: str) -> dict[str, Source]:
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Each part in a tab of its own."""
-    report: dict[str, Any] = {"bench": "page"}
+    report: dict[str, Any] = {}
     async with AsyncExitStack() as exits:
         made = await exits.enter_async_context(world.world(1, 0))
         parts = options.parts.split(",")
@@ -315,20 +315,17 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         side = Side(made, services, browser, options, saved)
         for name in parts:
             found = await PARTS[name](side)
-            told = {f"{name}_{key}": figures.rounded(value) for key, value in found.items()}
-            report |= told
-            for line in figures.lines(told):
-                print(line)
-    report["load"] = processes.load()
+            report |= {f"{name}_{key}": figures.rounded(value) for key, value in found.items()}
     return report
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+SHORT = {"megabytes": 20, "lines": 3000, "seconds": 4}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: which parts, and how much."""
-    parser = command.parser("page", __doc__, megabytes=20, lines=3000, seconds=4)
     parser.add_argument("--parts", default=",".join(PARTS), help="which, by commas")
     parser.add_argument("--megabytes", type=int, default=1000, help="of the big log")
     parser.add_argument("--lines", type=int, default=100_000, help="of each of the seven files")
     parser.add_argument("--rate", type=float, default=2000.0, help="lines a second")
     parser.add_argument("--seconds", type=float, default=20.0, help="of lines that come")
-    return asyncio.run(measure(parser.parse_args(arguments)))

@@ -27,7 +27,7 @@ from xml.etree import ElementTree
 
 import httpx
 
-from bench import command, figures, processes
+from bench import figures, processes
 from bench.figures import Figures
 from bench.worlds import cluster as world
 from bench.worlds.cluster import World
@@ -176,28 +176,25 @@ async def _writing(write: Callable[[], None], rate: float, seconds: float) -> No
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Both sides, one after the other."""
-    report: dict[str, Any] = {"bench": "tabs", "tabs": options.tabs}
+    report: dict[str, Any] = {"tabs": options.tabs}
     async with AsyncExitStack() as exits:
         made = await exits.enter_async_context(world.world(options.users, 0))
         services = await exits.enter_async_context(stack.beside(made.sandbox))
         for name, first in (("wsproxy", services.page_url), ("controller", made.sandbox.api.url)):
-            found = figures.medians([await _side(made, services, first, options)], f"{name}_")
-            report |= found
-            for line in figures.lines(found):
-                print(line)
+            report |= figures.medians([await _side(made, services, first, options)], f"{name}_")
     asked = report["wsproxy_questions_per_second"]
     report["ratio_gateway_requests"] = (
         round(report["wsproxy_gateway_per_second"] / asked, 4) if asked else None
     )
-    report["load"] = processes.load()
     return report
 
 
-def main(arguments: list[str]) -> dict[str, Any]:
+SHORT = {"tabs": 20, "seconds": 4}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: tabs, users, lines a second, length."""
-    parser = command.parser("tabs", __doc__, tabs=20, seconds=4)
     parser.add_argument("--tabs", type=int, default=200, help="of all users together")
     parser.add_argument("--users", type=int, default=20, help="with a token each")
     parser.add_argument("--rate", type=float, default=5.0, help="lines a second of each file")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each side")
-    return asyncio.run(measure(parser.parse_args(arguments)))
