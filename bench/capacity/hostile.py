@@ -186,7 +186,8 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     report: dict[str, Any] = {"rate": options.rate}
     done: dict[str, Any] = {}
     async with AsyncExitStack() as exits:
-        scene, services = await slow.connected(exits, options)
+        scene = await slow.connected(exits, options)
+        services = scene.fan.stack
         pids, memory = _pids(services), {}
         working = {**pids, "nats": services.sandbox.nats.pid, "arvados": os.getpid()}
         with _cores(report, working, "alone_"):

@@ -23,7 +23,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from arvados_nats.nats import client as nats_client
 from bench import figures, processes
 from bench.crowd import clients as crowds
 from bench.figures import Figures
@@ -32,7 +31,7 @@ from bench.worlds import cluster as world
 from bench.worlds import compared
 from bench.worlds.cluster import Target, World
 from bench.worlds.compared import Cost, Side
-from bench.worlds.subscribers import Fan, OfPeer, Ours
+from bench.worlds.subscribers import Fan, OfPeer, begun
 from sandbox import stack
 
 PEERS = ("arvados-ws", "centrifugo", "nexus")
@@ -146,23 +145,11 @@ async def _publications(options: argparse.Namespace) -> dict[str, Any]:
         peer = await exits.enter_async_context(
             (centrifugo if options.peer == "centrifugo" else nexus).run(folder)
         )
-        made = await exits.enter_async_context(world.world(options.users, 0))
-        services = await exits.enter_async_context(stack.beside(made.sandbox))
-        nats = await exits.enter_async_context(
-            nats_client.connect(
-                [made.sandbox.nats.url], name="bench", seed=made.sandbox.seed("publisher")
-            )
-        )
-        ours = Ours(
-            made,
-            services,
-            nats,
-            await exits.enter_async_context(crowds.clients()),
-            version=options.protocol,
+        ours = await exits.enter_async_context(
+            begun(options.users, options.sockets, options.protocol)
         )
         theirs = OfPeer(peer, await exits.enter_async_context(crowds.clients()), options.peer)
-        for fan in (ours, theirs):
-            await fan.connect(options.sockets)
+        await theirs.connect(options.sockets)
         size = options.bytes
         rounds: dict[str, list[Figures]] = {"ours": [], options.peer: []}
         for number in range(options.rounds + 1):
@@ -174,7 +161,7 @@ async def _publications(options: argparse.Namespace) -> dict[str, Any]:
             if number:
                 rounds["ours"].append(found)
                 rounds[options.peer].append(other)
-        stack.require(services)
+        stack.require(ours.stack)
     return _named({name: figures.medians(found) for name, found in rounds.items()})
 
 

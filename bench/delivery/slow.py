@@ -22,7 +22,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from arvados_nats.nats import client as nats_client
 from bench import figures, processes
 from bench.crowd import clients as crowds
 from bench.crowd import publisher as publishers
@@ -31,7 +30,7 @@ from bench.crowd.crowd_process import Heard
 from bench.figures import Figures
 from bench.worlds import cluster as world
 from bench.worlds.compared import ROW_ID
-from bench.worlds.subscribers import Ours
+from bench.worlds.subscribers import Ours, begun
 from sandbox import stack
 
 _LOOK = 0.05
@@ -107,21 +106,15 @@ def _windows(
     return [figures.delays(delays) | whole for delays in late.values()]
 
 
-async def connected(exits: AsyncExitStack, options: argparse.Namespace) -> tuple[Scene, Any]:
-    made = await exits.enter_async_context(world.world(options.users, 0))
-    services = await exits.enter_async_context(stack.beside(made.sandbox))
-    nats = await exits.enter_async_context(
-        nats_client.connect(
-            [made.sandbox.nats.url], name="bench", seed=made.sandbox.seed("publisher")
-        )
+async def connected(exits: AsyncExitStack, options: argparse.Namespace) -> Scene:
+    fan = await exits.enter_async_context(
+        begun(options.users, min(_TIMED, options.normal), version="v0")
     )
-    timed = await exits.enter_async_context(crowds.clients())
+    made, timed = fan.world, fan.clients
     counted = await exits.enter_async_context(crowds.clients())
-    fan = Ours(made, services, nats, timed, version="v0")
-    await fan.connect(min(_TIMED, options.normal))
     await world.open_v0(
         counted,
-        ("127.0.0.1", services.proxy_port),
+        ("127.0.0.1", fan.stack.proxy_port),
         [made.users[n % len(made.users)].token for n in range(timed.count, options.normal)],
     )
     await fan.until_heard(counted, counted.count)
@@ -131,14 +124,15 @@ async def connected(exits: AsyncExitStack, options: argparse.Namespace) -> tuple
             made.sandbox.nats.url, made.sandbox.seed("publisher"), fan.owner, fan.above
         )
     )
-    return Scene(fan, publisher, counted, options.rate, options.window), services
+    return Scene(fan, publisher, counted, options.rate, options.window)
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
     report: dict[str, Any] = {"rate": options.rate, "slow": options.slow}
     async with AsyncExitStack() as exits:
-        scene, services = await connected(exits, options)
+        scene = await connected(exits, options)
+        services = scene.fan.stack
         alone = await watch(scene, options.alone)
         slow = await exits.enter_async_context(crowds.clients())
         users = scene.fan.world.users

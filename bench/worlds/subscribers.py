@@ -141,8 +141,8 @@ class Ours:
 
 
 @asynccontextmanager
-async def begun(users: int) -> AsyncIterator[Ours]:
-    """Our services with a cluster of so many users, and one subscriber."""
+async def begun(users: int, sockets: int = 1, version: str = "v1") -> AsyncIterator[Ours]:
+    """Our services with a cluster of so many users, and so many subscribers."""
     async with (
         world.world(users, 0) as made,
         services.beside(made.sandbox) as running,
@@ -151,8 +151,8 @@ async def begun(users: int) -> AsyncIterator[Ours]:
         ) as nats,
         crowds.clients() as clients,
     ):
-        fan = Ours(made, running, nats, clients)
-        await fan.connect(1)
+        fan = Ours(made, running, nats, clients, version)
+        await fan.connect(sockets)
         yield fan
 
 
