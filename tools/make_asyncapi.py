@@ -20,9 +20,10 @@ import yaml
 from arvados_nats.contract import answers, subjects
 from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1 import requests as requests_v1
-from wsproxy.native_api import logs as native_logs
+from wsproxy.native_api import log_parts
 from wsproxy.native_api import objects as native_objects
 from wsproxy.native_api.events import EventsRequest
+from wsproxy.native_api.logs import LogsRequest
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.v1 import session as session_v1
 
@@ -52,14 +53,14 @@ NATIVE: dict[str, tuple[type[msgspec.Struct] | None, list[str]]] = {
     ),
     f"{subjects.API_OBJECT}.{{uuid}}": (
         native_objects.ObjectRequest,
-        [native_objects.ETAG, native_logs.LIVE, answers.SEQUENCE, answers.END, answers.MORE],
+        [native_objects.ETAG, log_parts.LIVE, answers.SEQUENCE, answers.END, answers.MORE],
     ),
     subjects.API_LOGS: (
-        native_logs.LogsRequest,
+        LogsRequest,
         [
-            *(native_logs.FILE, native_logs.OFFSET, native_logs.EPOCH),
-            *(native_logs.CONTAINER, native_logs.ATTEMPT, native_logs.LOG_PATH, answers.GAP),
-            *(native_logs.ENDED, native_logs.LIVE, answers.END, answers.MORE),
+            *(log_parts.FILE, log_parts.OFFSET, log_parts.EPOCH),
+            *(log_parts.CONTAINER, log_parts.ATTEMPT, log_parts.LOG_PATH, answers.GAP),
+            *(log_parts.ENDED, log_parts.LIVE, answers.END, answers.MORE),
         ],
     ),
 }

@@ -22,7 +22,6 @@ from msgspec import Meta
 
 from arvados_nats.contract import answers, events, streams, subjects
 from arvados_nats.contract.answers import Part
-from arvados_nats.contract.events import Event
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import BATCH_BYTES
@@ -210,15 +209,11 @@ class _Page:
             pairs = [(stored.facts.owner_uuid, stored.facts.uuid)]
         if not self._filters.match(stored, pairs):
             return None
-        data = _encode(stored.event, pairs)
+        # As the live publisher shows it: what is shown to one reader names no other.
+        data = events.encode(msgspec.structs.replace(stored.event, audience=pairs, facts={}))
         self._events_left -= 1
         self._bytes_left -= len(data)
         return Part(data, {answers.SEQUENCE: str(stored.sequence)})
-
-
-def _encode(event: Event, pairs: list[tuple[str, str]]) -> bytes:
-    """As the live publisher shows it: what is shown to one reader names no other."""
-    return events.encode(msgspec.structs.replace(event, audience=pairs, facts={}))
 
 
 def _begin(

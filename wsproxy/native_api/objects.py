@@ -28,7 +28,7 @@ from wsproxy.cursors import Codec
 from wsproxy.events.event_source import EventSource
 from wsproxy.native_api import reply as native_reply
 from wsproxy.native_api.events import extent
-from wsproxy.native_api.logs import LIVE
+from wsproxy.native_api.log_parts import LIVE
 from wsproxy.native_api.reply import GetJudge
 from wsproxy.objects import state as object_state
 

@@ -27,7 +27,7 @@ from arvados_nats.protocol_v1.requests import EventsTarget
 from wsproxy.logins.logins import Login
 from wsproxy.native_api.answers import OBJECT, SECONDS
 from wsproxy.native_api.events import MAX_EVENTS
-from wsproxy.native_api.logs import OFFSET
+from wsproxy.native_api.log_parts import OFFSET
 from wsproxy.services import Services
 from wsproxy.subscriptions.event_subscription import event_of
 from wsproxy.wamp import messages

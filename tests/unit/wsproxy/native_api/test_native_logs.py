@@ -13,7 +13,7 @@ from arvados_nats.contract.answers import Part
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd, FileEnd
 from wsproxy.logs.pieces import Found, StreamPage, join
 from wsproxy.logs.place import LogPlace
-from wsproxy.native_api.logs import _Log, _Reading
+from wsproxy.native_api.log_parts import Log, Reading
 
 CONTAINER = "zzzzz-dz642-000000000000001"
 REQUEST = "zzzzz-xvhdp-000000000000001"
@@ -21,8 +21,8 @@ OWNER = "zzzzz-j7d0g-000000000000001"
 FILE = "stdout.txt"
 
 
-def log(*, end: ContainerEnd | None = None, over: bool = False) -> _Log:
-    return _Log(
+def log(*, end: ContainerEnd | None = None, over: bool = False) -> Log:
+    return Log(
         CONTAINER, 1, (OWNER, "*", REQUEST), "Running", {}, {}, end, over or end is not None
     )
 
@@ -31,8 +31,8 @@ def ended(size: int, epoch: int = 0) -> ContainerEnd:
     return ContainerEnd(CONTAINER, "Complete", 0, {FILE: FileEnd(epoch, size, True)})
 
 
-def reading(place: LogPlace | None = None, *, max_bytes: int = 1000, **log_given: Any) -> _Reading:
-    return _Reading(log(**log_given), FILE, place or LogPlace(0, 0), max_bytes)
+def reading(place: LogPlace | None = None, *, max_bytes: int = 1000, **log_given: Any) -> Reading:
+    return Reading(log(**log_given), FILE, place or LogPlace(0, 0), max_bytes)
 
 
 def page(*chunks: tuple[int, int, bytes], joined: bool = False, more: bool = False) -> StreamPage:
@@ -44,7 +44,7 @@ def page(*chunks: tuple[int, int, bytes], joined: bool = False, more: bool = Fal
     return StreamPage(made, joined, more, len(made))
 
 
-def taken(one: _Reading, stream: StreamPage) -> list[Part]:
+def taken(one: Reading, stream: StreamPage) -> list[Part]:
     found: Found = join(stream, one.place, None)
     return one.take(found, joined=stream.joined)
 
