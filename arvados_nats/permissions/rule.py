@@ -38,17 +38,14 @@ _YES, _NO, _ASK = Decision.YES, Decision.NO, Decision.ASK
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who holds a token, as Arvados said (`api_client_authorizations/current`, `users/current`).
+    """Who holds a token, as Arvados said (`api_client_authorizations/current`).
 
-    `is_admin` and `is_active` are what Arvados said when the token was looked up; the rule takes
-    both from `Grants`, which are newer. `container_uuid` names the container whose runtime token
-    this is. `expires_at` is in seconds since 1970.
+    Whether they are an admin, and active, `Grants` say. `container_uuid` names the container whose
+    runtime token this is. `expires_at` is in seconds since 1970.
     """
 
     token_uuid: str
     user_uuid: str
-    is_admin: bool = False
-    is_active: bool = True
     is_root: bool = False
     """The SystemRootToken."""
     scopes: tuple[str, ...] = (ALL,)

@@ -18,6 +18,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import msgspec
+
 from arvados_nats.contract import subjects
 from arvados_nats.contract.subjects import Kind
 from arvados_nats.permissions.grants import Grants
@@ -71,7 +73,8 @@ class Principal:
         """Sinks of every event that the reader may see."""
         self._check = check
         self._judge = judge
-        self._identity = _lasting(identity)
+        # Several tokens share a principal; when each expires is its login's business.
+        self._identity = msgspec.structs.replace(identity, expires_at=None)
         self._waiting: deque[tuple[StoredEvent, list[Sink]]] = deque()
         self._working: asyncio.Task[None] | None = None
         self._generation = 0
@@ -288,18 +291,3 @@ def decide_event(judge: Judge | None, stored: StoredEvent) -> Decision:
 
 def _in_scope(scopes: tuple[str, ...], kind: Kind, facts: ObjectFacts) -> bool:
     return ALL in scopes or scopes_allow(scopes, "GET", f"/arvados/v1/{kind.path}/{facts.uuid}")
-
-
-def _lasting(identity: Identity) -> Identity:
-    """Several tokens share a reader; when each expires is its viewer's business."""
-    if identity.expires_at is None:
-        return identity
-    return Identity(
-        token_uuid=identity.token_uuid,
-        user_uuid=identity.user_uuid,
-        is_admin=identity.is_admin,
-        is_active=identity.is_active,
-        is_root=identity.is_root,
-        scopes=identity.scopes,
-        container_uuid=identity.container_uuid,
-    )
