@@ -17,9 +17,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from arvados_nats.contract.log_chunks import ContainerEnd
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
-from arvados_nats.protocol_v1.messages import CaughtUp, End, Error, Gap, ServerMessage, encode
+from arvados_nats.protocol_v1.messages import CaughtUp, Error, ServerMessage, encode
+from wsproxy.logs import notices
 from wsproxy.logs import tail as log_tail
 from wsproxy.logs.history import LATE_PAUSES, Hidden, Step, Stretch
 from wsproxy.logs.hub import LogHub
@@ -97,9 +97,7 @@ class LogConsumer:
         self._stopped = True
         self._hub.consumers.discard(self)
         for file in self._hub.files.values():
-            for consumers in (file.live, file.ahead):
-                if self in consumers:
-                    consumers.remove(self)
+            file.leave(self)
         if self._task is not None:
             self._task.cancel()
 
@@ -146,9 +144,7 @@ class LogConsumer:
                 self._tell_gap(name, Hole(place, None, _LOST))
             places[name] = (None, 0 if lost else place.offset)
         for file in files.values():
-            for consumers in (file.live, file.ahead):
-                if self in consumers:
-                    consumers.remove(self)
+            file.leave(self)
         self._selection = dataclasses.replace(self._selection, places=places)
         self._tails, self._behind, self._ahead = {}, {}, set()
 
@@ -171,6 +167,9 @@ class LogConsumer:
 
     def _follows(self, name: str) -> bool:
         return self._selection.files is None or name in self._selection.files
+
+    def _has_tail(self, name: str) -> bool:
+        return self._follows(name) and name not in self._selection.places
 
     def _first_place(self, file: LogFile) -> LogPlace:
         if file.name in self._tails:
@@ -225,26 +224,16 @@ class LogConsumer:
         await self._hub.ready.wait()
         if not self._hub.files:
             await self._hub.rest(self.access)
-        if self._selection.tail is not None:
-            await self._find_tails(self._selection.tail)
+        if (lines := self._selection.tail) is not None:
+            self._tails = await log_tail.places(self._hub, self._has_tail, lines, self.access)
+            if not lines:  # else no message would say where the files go on
+                for name, place in self._tails.items():
+                    nothing = Piece(self._hub.container, name, place.epoch, place.offset, b"")
+                    self.send(nothing.message)
         self._begun = True
         self._hub.consumers.add(self)
         for file in self._hub.files.values():
             self.enter(file)
-
-    async def _find_tails(self, lines: int) -> None:
-        listed = {} if self._hub.end else await self._hub.record.listed(self.access)
-        for name in {*self._hub.files, *listed}:
-            if self._follows(name) and name not in self._selection.places:
-                file, size = self._hub.files.get(name), listed.get(name, 0)
-                end = file.place if file else LogPlace(0, 0)
-                if file is None or size > file.frontier.edge:
-                    end = LogPlace(end.epoch, size)
-                place = await log_tail.place(self._hub, name, end, lines, self.access)
-                self._tails[name] = place
-                if not lines:  # else no message would say where the file goes on
-                    piece = Piece(self._hub.container, name, place.epoch, place.offset, b"")
-                    self.send(piece.message)
 
     async def _later(self, error: ArvadosNatsError, pause: float) -> float:
         """Tell once that history has to wait, and wait; the next pause."""
@@ -307,17 +296,7 @@ class LogConsumer:
                 self._tell_gap(name, step)
 
     def _tell_gap(self, name: str, hole: Hole) -> None:
-        self._tell(
-            Gap(
-                self._id,
-                hole.reason,
-                container=self._hub.container,
-                file=name,
-                epoch=hole.place.epoch,
-                from_=hole.place.offset,
-                to=hole.to,
-            )
-        )
+        self._tell(notices.gap(self._id, self._hub.container, name, hole))
 
     def _arrive(self) -> None:
         """All that was there is sent."""
@@ -327,39 +306,12 @@ class LogConsumer:
                 self._tell(CaughtUp(self._id))
         end = self._hub.end_for(self.access)
         if end is not None:
-            self._tell_end(end)
+            hidden = self._hub.end is None
+            for message in notices.ends(self._id, end, self._follows, hidden=hidden):
+                self._tell(message)
             self._task = None  # this very task, which is done
             self.stop()
             self._ended()
-
-    def _tell_end(self, end: ContainerEnd) -> None:
-        for name in sorted(end.files):
-            if self._follows(name):
-                last = end.files[name]
-                self._tell(
-                    End(
-                        id=self._id,
-                        container=end.container_uuid,
-                        file=name,
-                        epoch=last.epoch,
-                        size=last.size,
-                        confirmed=last.confirmed,
-                    )
-                )
-        confirmed = all(last.confirmed for last in end.files.values())
-        if self._hub.end is None:
-            confirmed = False
-            reason = "the saved log is not there any more, or not shown to this token"
-            self._tell(Error("log_gone", reason, False, self._id))
-        self._tell(
-            End(
-                id=self._id,
-                container=end.container_uuid,
-                state=end.state,
-                exit_code=end.exit_code,
-                confirmed=confirmed,
-            )
-        )
 
     def _tell(self, message: ServerMessage) -> None:
         self.send(Message(encode(message)))

@@ -20,20 +20,18 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Protocol
 
-from arvados_nats.contract import events, log_chunks, subjects
-from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
-from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
+from arvados_nats.contract import events, subjects
+from arvados_nats.contract.log_chunks import Chunk, ContainerEnd, FileEnd
+from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable
 from arvados_nats.nats.client import Message, Nats
 from wsproxy.logs.follower import Follower
 from wsproxy.logs.frontier import Frontier
 from wsproxy.logs.history import LogHistory
 from wsproxy.logs.live_file import LogFile
-from wsproxy.logs.pieces import join
-from wsproxy.logs.place import LogPlace
 from wsproxy.logs.recent_bytes import RecentBytes
 from wsproxy.logs.record import ContainerRecord
 from wsproxy.logs.saved import FINAL, Access, SavedLogs
-from wsproxy.logs.stored import StoredLogs
+from wsproxy.logs.stored import StoredLogs, heard
 from wsproxy.transport import failures
 
 logger = logging.getLogger(__name__)
@@ -138,14 +136,7 @@ class LogHub:
         while True:
             try:
                 await self._nats.flush()
-                last = await self._stored.last(self.container)
-                starts = [
-                    (
-                        sequence,
-                        await self._in_context(parsed) if isinstance(parsed, Chunk) else parsed,
-                    )
-                    for sequence, parsed in last
-                ]
+                starts = await self._stored.starts(self.container)
                 break
             except Unavailable as error:
                 logger.warning(
@@ -170,19 +161,6 @@ class LogHub:
         if len(early) == _EARLY:
             self.check_now.set()  # of a file of which nothing is left here
 
-    async def _in_context(self, chunk: Chunk) -> Chunk:
-        """A chunk too short to show where its characters begin, with the bytes before it."""
-        if chunk.offset == 0 or len(chunk.data) > 3:
-            return chunk
-        place = LogPlace(chunk.epoch, max(chunk.offset - 3, 0))
-        page = await self._stored.page(self.container, chunk.file, place)
-        before = join(page, place, chunk.offset).data
-        if place.offset + len(before) != chunk.offset:
-            return chunk
-        return Chunk(
-            chunk.container_uuid, chunk.file, chunk.epoch, place.offset, before + chunk.data
-        )
-
     async def _take(self, message: Message) -> None:
         if self._early is not None:
             self._early.append(message)
@@ -200,12 +178,7 @@ class LogHub:
             self.check_now.set()
 
     def _handle(self, message: Message) -> None:
-        parsed = log_chunks.parse(message.subject, message.headers, message.data)
-        try:
-            sequence = int(message.headers["Nats-Sequence"])
-            previous = int(message.headers["Nats-Last-Sequence"])
-        except (KeyError, ValueError) as error:
-            raise BadInput("a stored message without its sequence") from error
+        parsed, sequence, previous = heard(message)
         if isinstance(parsed, ContainerEnd):
             self._heard_at = asyncio.get_running_loop().time()
             self._finish(parsed)
@@ -232,16 +205,21 @@ class LogHub:
     def _finish(self, end: ContainerEnd) -> None:
         if self.end is not None:
             return
-        for name, last in end.files.items():
-            file = self._file(name)
-            file.apply(file.frontier.finish(last.epoch, last.size))
-        for file in self.files.values():
-            if file.name not in end.files:
-                file.apply(file.frontier.finish(file.frontier.epoch, file.frontier.edge))
-        for file in self.files.values():
-            file.flush()
+        for name in end.files:
+            self._file(name)
+        self._finish_files(end.files)
         self.end = end
         failures.each(self.consumers, lambda consumer: consumer.wake())
+
+    def _finish_files(self, ends: Mapping[str, FileEnd]) -> None:
+        """Send the rest of each; of one without an end here what was heard is all."""
+        for name, file in self.files.items():
+            epoch, size = file.frontier.epoch, file.frontier.edge
+            if last := ends.get(name):
+                epoch, size = last.epoch, last.size
+            file.apply(file.frontier.finish(epoch, size))
+        for file in self.files.values():
+            file.flush()
 
     async def _check(self) -> None:
         """See to it that nothing was missed, and that an end nobody announced is found."""
@@ -313,7 +291,5 @@ class LogHub:
         if end is not None:
             self._finish(end)
         elif self.record.hidden_from(access):
-            for file in self.files.values():
-                file.apply(file.frontier.finish(file.frontier.epoch, file.frontier.edge))
-                file.flush()
+            self._finish_files({})
             failures.each(self.consumers, lambda consumer: consumer.wake())

@@ -117,6 +117,12 @@ class LogFile:
         left, self.live = self.live, []
         failures.each(left, lambda consumer: consumer.fall_behind(self.name, place))
 
+    def leave(self, follower: Follower) -> None:
+        """Send it nothing more."""
+        for followers in (self.live, self.ahead):
+            if follower in followers:
+                followers.remove(follower)
+
     def end(self) -> None:
         """Nobody follows it any more."""
         self.flush()

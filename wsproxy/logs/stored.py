@@ -14,9 +14,9 @@ from collections import OrderedDict
 from arvados_nats.contract import log_chunks, streams, subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.errors import BadInput
-from arvados_nats.nats.client import Nats
+from arvados_nats.nats.client import Message, Nats
 from arvados_nats.nats.history import StoredMessage
-from wsproxy.logs.pieces import StreamPage
+from wsproxy.logs.pieces import StreamPage, join
 from wsproxy.logs.place import LogPlace
 
 _PAGE_MESSAGES = 500
@@ -52,6 +52,25 @@ class StoredLogs:
         return [
             (stored.sequence, parsed) for stored in found if (parsed := _parse(stored)) is not None
         ]
+
+    async def starts(self, container: str) -> list[tuple[int, Chunk | ContainerEnd]]:
+        """As `last`; chunks that are too short to show where their characters begin have the bytes
+        before them."""
+        last = await self.last(container)
+        return [
+            (sequence, await self._in_context(parsed) if isinstance(parsed, Chunk) else parsed)
+            for sequence, parsed in last
+        ]
+
+    async def _in_context(self, chunk: Chunk) -> Chunk:
+        if chunk.offset == 0 or len(chunk.data) > 3:
+            return chunk
+        container, file = chunk.container_uuid, chunk.file
+        place = LogPlace(chunk.epoch, max(chunk.offset - 3, 0))
+        before = join(await self.page(container, file, place), place, chunk.offset).data
+        if place.offset + len(before) != chunk.offset:
+            return chunk
+        return Chunk(container, file, chunk.epoch, place.offset, before + chunk.data)
 
     async def _last_of(self, *patterns: str) -> list[StoredMessage]:
         found, _ = await self._nats.page(streams.LOGS, {"multi_last": patterns, "batch": 1000})
@@ -162,6 +181,16 @@ def _between(low: tuple[int, Chunk], high: tuple[int, Chunk], place: LogPlace, g
         share = (place.offset - low[1].offset) / span
         middle = low[0] + int((high[0] - low[0]) * share)
     return min(max(middle, low[0] + 1), high[0] - 1)
+
+
+def heard(message: Message) -> tuple[Chunk | ContainerEnd, int, int]:
+    """What the stream republished, its sequence, and that of the one before it on the subject."""
+    parsed = log_chunks.parse(message.subject, message.headers, message.data)
+    try:
+        headers = message.headers
+        return parsed, int(headers["Nats-Sequence"]), int(headers["Nats-Last-Sequence"])
+    except (KeyError, ValueError) as error:
+        raise BadInput("a stored message without its sequence") from error
 
 
 def _parse(stored: StoredMessage) -> Chunk | ContainerEnd | None:

@@ -1,13 +1,15 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Where the last lines of a log file begin.
+"""Where the last lines of log files begin.
 
 Reads backwards in growing steps, through the same shared history as everything else. Lines without
 end in reach, or bytes that nobody has, move the beginning nearer: no more than 8 MiB are looked at.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from wsproxy.logs.history import Hidden, Step, Stretch
 from wsproxy.logs.hub import LogHub
@@ -17,6 +19,24 @@ from wsproxy.logs.saved import Access
 
 _LINE_BYTES = 160
 _MAX_BYTES = 8 * 1024 * 1024
+
+
+async def places(
+    hub: LogHub, wanted: Callable[[str], bool], lines: int, access: Access
+) -> dict[str, LogPlace]:
+    """Where the last `lines` lines begin of each file there is and that is `wanted`.
+
+    Raises Unavailable as history does.
+    """
+    listed = {} if hub.end else await hub.record.listed(access)
+    found = {}
+    for name in filter(wanted, {*hub.files, *listed}):
+        file, size = hub.files.get(name), listed.get(name, 0)
+        end = file.place if file else LogPlace(0, 0)
+        if file is None or size > file.frontier.edge:
+            end = LogPlace(end.epoch, size)
+        found[name] = await place(hub, name, end, lines, access)
+    return found
 
 
 async def place(hub: LogHub, file: str, end: LogPlace, lines: int, access: Access) -> LogPlace:
