@@ -49,7 +49,7 @@ from wsproxy.settings import Settings
 from wsproxy.transport import gc_tuning
 from wsproxy.transport.connections import Connections
 from wsproxy.transport.limits import Tally
-from wsproxy.transport.send_buffer import SendBuffers
+from wsproxy.transport.send_buffers import SendBuffers
 from wsproxy.transport.websocket import Socket
 from wsproxy.v0.connection import MAX_MESSAGE
 

@@ -22,7 +22,7 @@ from wsproxy.native_api.answers import Answers
 from wsproxy.objects.hub import ObjectHubs
 from wsproxy.transport.connections import Connections
 from wsproxy.transport.limits import Limits, Tally
-from wsproxy.transport.send_buffer import SendBuffers
+from wsproxy.transport.send_buffers import SendBuffers
 
 
 @dataclass(frozen=True, slots=True)

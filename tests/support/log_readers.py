@@ -26,7 +26,8 @@ from wsproxy.logs.consumer import LogConsumer, Selection
 from wsproxy.logs.hub import LogHub
 from wsproxy.logs.saved import Access
 from wsproxy.transport.frames import Message
-from wsproxy.transport.send_buffer import HIGH_WATER, SendBuffer, SendBuffers
+from wsproxy.transport.send_buffer import HIGH_WATER, SendBuffer
+from wsproxy.transport.send_buffers import SendBuffers
 
 TOKEN = Token("nobody")
 

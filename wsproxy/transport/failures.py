@@ -20,13 +20,13 @@ from wsproxy.transport.send_buffer import SendBuffer
 logger = logging.getLogger(__name__)
 
 
-class _HasOutlet(Protocol):
+class _HasSendBuffer(Protocol):
     @property
     def send_buffer(self) -> SendBuffer:
         """The connection's outgoing side."""
 
 
-_Session = TypeVar("_Session", bound=_HasOutlet)
+_Session = TypeVar("_Session", bound=_HasSendBuffer)
 
 
 def each(sessions: Iterable[_Session], act: Callable[[_Session], None]) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from wsproxy.transport.limits import Pace
-from wsproxy.transport.send_buffer import SendBuffer, SendBuffers
+from wsproxy.transport.send_buffer import SendBuffer
+from wsproxy.transport.send_buffers import SendBuffers
 from wsproxy.transport.websocket import EXTENSION, Socket
 
 Scope = MutableMapping[str, Any]

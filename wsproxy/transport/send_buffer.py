@@ -13,11 +13,10 @@ buffer never holds more than twice its high-water mark and one message or batch.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from wsproxy.transport.frames import Message
-from wsproxy.transport.pacing import spread
 
 HIGH_WATER = 64 * 1024
 """Bytes waiting for one peer from which on it is behind. Each slow peer may cost this much."""
@@ -56,32 +55,15 @@ class Wire(Protocol):
         """Drop the connection and everything unsent."""
 
 
-class SendBuffers:
-    """All send buffers of the process: flushed once a tick, swept for stuck peers, counted
-    together."""
+class Tick:
+    """The turns of the loop: what send buffers gather in one is flushed at its end."""
 
-    def __init__(self, budget: int = 256 * 1024 * 1024) -> None:
-        self.budget = budget
-        self.pending = 0
-        """Bytes waiting for all peers, as of the last sweep."""
-        self._open: set[SendBuffer] = set()
-        self._due: list[SendBuffer] = []
+    def __init__(self) -> None:
         self.turning = False
         """Whether anything was written in this turn of the loop."""
         self.turn = 1
         """Number of the loop's turn, as far as anything was written in it."""
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def __iter__(self) -> Iterator[SendBuffer]:
-        return iter(tuple(self._open))
-
-    def open(self, wire: Wire) -> SendBuffer:
-        """A new send buffer over `wire`; `SendBuffer.gone` ends it."""
-        send_buffer = SendBuffer(self, wire)
-        self._open.add(send_buffer)
-        return send_buffer
+        self._due: list[SendBuffer] = []
 
     def begin(self) -> None:
         """Flush at the end of this turn what has gathered in it."""
@@ -98,92 +80,20 @@ class SendBuffers:
         for send_buffer in due:
             send_buffer.flush()
 
-    def forget(self, send_buffer: SendBuffer) -> None:
-        self._open.discard(send_buffer)
-
-    def sweep(self, now: float) -> list[SendBuffer]:
-        """Look at all peers at once and cut those that are stuck; those that were cut.
-
-        `now` is the loop's time. Over the process' budget, the peers with most bytes waiting and no
-        progress since the last sweep are cut as well.
-        """
-        sweep = _Sweep()
-        sweep.look(self._open, now)
-        return self._cut(sweep)
-
-    async def watch(
-        self,
-        cut: Callable[[int], None] = lambda _: None,
-        queued: Callable[[int], None] = lambda _: None,
-        interval: float = 1.0,
-    ) -> None:
-        """Sweep until cancelled, each time spread over `interval` seconds.
-
-        Tells how many peers were `cut`, and the bytes `queued`.
-        """
-        loop = asyncio.get_running_loop()
-        while True:
-            sweep = _Sweep()
-            async for portion in spread(tuple(self._open), interval):
-                sweep.look(
-                    (send_buffer for send_buffer in portion if send_buffer in self._open),
-                    loop.time(),
-                )
-            if stuck := self._cut(sweep):
-                cut(len(stuck))
-            queued(self.pending)
-
-    def _cut(self, sweep: _Sweep) -> list[SendBuffer]:
-        self.pending = sweep.pending
-        cut = [
-            send_buffer for send_buffer in sweep.chosen(self.budget) if send_buffer in self._open
-        ]
-        for send_buffer in cut:
-            send_buffer.abort()
-        return cut
-
-
-class _Sweep:
-    """What was seen in one look at every send buffer."""
-
-    def __init__(self) -> None:
-        self.pending = 0
-        self._stuck: list[SendBuffer] = []
-        self._idle: list[tuple[int, SendBuffer]] = []
-
-    def look(self, send_buffers: Iterable[SendBuffer], now: float) -> None:
-        for send_buffer in send_buffers:
-            waiting, still_for = send_buffer.progress(now)
-            self.pending += waiting
-            if still_for > NO_PROGRESS_SECONDS and not send_buffer.may_live(still_for):
-                self._stuck.append(send_buffer)
-            elif waiting and still_for:
-                self._idle.append((waiting, send_buffer))
-
-    def chosen(self, budget: int) -> list[SendBuffer]:
-        """Peers to cut: the stuck ones, and the fullest idle ones while there is too much."""
-        excess = self.pending - budget
-        chosen = self._stuck
-        self._idle.sort(key=lambda item: item[0])
-        while excess > 0 and self._idle:
-            waiting, send_buffer = self._idle.pop()
-            excess -= waiting
-            chosen.append(send_buffer)
-        return chosen
-
 
 class SendBuffer:
-    """One connection's outgoing side; made by `SendBuffers.open`."""
+    """One connection's outgoing side; made by `SendBuffers.open`, which `forget`s it at its end."""
 
     __slots__ = (
         "_behind_at",
+        "_forget",
         "_handed",
         "_moved_at",
         "_paused",
         "_queue",
         "_queued",
-        "_send_buffers",
         "_taken",
+        "_tick",
         "_turn",
         "_waiters",
         "closed",
@@ -191,8 +101,9 @@ class SendBuffer:
         "wire",
     )
 
-    def __init__(self, send_buffers: SendBuffers, wire: Wire) -> None:
-        self._send_buffers = send_buffers
+    def __init__(self, tick: Tick, wire: Wire, forget: Callable[[SendBuffer], None]) -> None:
+        self._tick = tick
+        self._forget = forget
         self.wire = wire
         self._queue: list[bytes] = []
         self._queued = 0
@@ -216,18 +127,18 @@ class SendBuffer:
         """Send bytes that are in the wire's form already."""
         if self.closed:
             return
-        send_buffers = self._send_buffers
-        if self._turn == send_buffers.turn:
+        tick = self._tick
+        if self._turn == tick.turn:
             if not self._queue:
-                send_buffers.flush_later(self)
+                tick.flush_later(self)
             self._queue.append(piece)
             self._queued += len(piece)
             if self._queued > HIGH_WATER:
                 self.lagging = True
             return
-        if not send_buffers.turning:
-            send_buffers.begin()
-        self._turn = send_buffers.turn
+        if not tick.turning:
+            tick.begin()
+        self._turn = tick.turn
         self._handed += len(piece)
         self.wire.write((piece,))
 
@@ -314,7 +225,7 @@ class SendBuffer:
         self.closed = True
         self._take()
         self.resumed()
-        self._send_buffers.forget(self)
+        self._forget(self)
 
     def progress(self, now: float) -> tuple[int, float]:
         """Bytes waiting, and for how many seconds the peer has taken none of them."""

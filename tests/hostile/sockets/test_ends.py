@@ -21,7 +21,8 @@ from tests.support.worlds.proxy import own, until_equal
 from tests.support.worlds.site import Site
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.transport.limits import Limits, Tally
-from wsproxy.transport.send_buffer import SendBuffer, SendBuffers
+from wsproxy.transport.send_buffer import SendBuffer
+from wsproxy.transport.send_buffers import SendBuffers
 
 WITHIN = 60.0
 

@@ -30,7 +30,8 @@ from wsproxy.transport.frames import Message
 from wsproxy.transport.inbound import SLICE_BYTES
 from wsproxy.transport.incoming import Incoming
 from wsproxy.transport.limits import Limits, Pace
-from wsproxy.transport.send_buffer import HIGH_WATER, SendBuffers
+from wsproxy.transport.send_buffer import HIGH_WATER
+from wsproxy.transport.send_buffers import SendBuffers
 from wsproxy.transport.websocket import Socket
 
 EXAMPLES = int(os.environ.get("ARVADOS_NATS_FUZZ_EXAMPLES", "40"))

@@ -42,7 +42,7 @@ from wsproxy.events.principal import Principal
 from wsproxy.events.record_check import RecordCheck
 from wsproxy.events.router import Router
 from wsproxy.events.stored_event import StoredEvent
-from wsproxy.transport.send_buffer import SendBuffers
+from wsproxy.transport.send_buffers import SendBuffers
 
 READERS, EVENTS, PAST, AT_ONCE = 30, 600, 6000, 100
 ELSEWHERE = "zzzzz-j7d0g-elsewhere000000"

@@ -24,7 +24,8 @@ from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Incoming
 from wsproxy.transport.kernel import UNSENT_BYTES, VANISHED_SECONDS
 from wsproxy.transport.limits import Pace
-from wsproxy.transport.send_buffer import HIGH_WATER, SendBuffer, SendBuffers
+from wsproxy.transport.send_buffer import HIGH_WATER, SendBuffer
+from wsproxy.transport.send_buffers import SendBuffers
 from wsproxy.transport.websocket import Socket
 from wsproxy.v0.connection import MAX_MESSAGE
 

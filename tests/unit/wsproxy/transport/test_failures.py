@@ -13,7 +13,7 @@ import pytest
 from tests.support.log_readers import MemoryWire
 from wsproxy.transport import failures
 from wsproxy.transport.close_codes import CloseCode
-from wsproxy.transport.send_buffer import SendBuffers
+from wsproxy.transport.send_buffers import SendBuffers
 
 
 class ClosingWire(MemoryWire):

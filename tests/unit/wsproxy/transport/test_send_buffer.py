@@ -16,8 +16,8 @@ from wsproxy.transport.send_buffer import (
     NO_PROGRESS_SECONDS,
     STUCK_SECONDS,
     SendBuffer,
-    SendBuffers,
 )
+from wsproxy.transport.send_buffers import SendBuffers
 
 
 class Pipe:

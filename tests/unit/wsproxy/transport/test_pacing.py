@@ -12,7 +12,8 @@ import pytest
 from tests.support.log_readers import MemoryWire
 from wsproxy.transport.connections import Connections
 from wsproxy.transport.pacing import spread
-from wsproxy.transport.send_buffer import SendBuffer, SendBuffers
+from wsproxy.transport.send_buffer import SendBuffer
+from wsproxy.transport.send_buffers import SendBuffers
 
 
 @pytest.mark.parametrize(("count", "portions"), [(0, 1), (1, 1), (3, 3), (1000, 5)])
