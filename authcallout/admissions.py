@@ -23,7 +23,7 @@ Nobody in USERS publishes anything: no permission covers where an answer goes, a
 there would be heard as an event. Nobody in REQUESTS hears anything but answers. In neither is there
 `$JS`, `_INBOX.>`, responses or queue entries (docs/facts/nats-callout.md 4, 9.6). Whoever is placed
 in ARVADOS is trusted there: consumers deliver, and JetStream answers, anywhere in the account
-(docs/facts/nats.md, `nats_config`).
+(docs/facts/nats.md, `nats.accounts_config`).
 """
 
 from __future__ import annotations

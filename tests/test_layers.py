@@ -13,6 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("arvados_nats", "authcallout", "publishers", "wsproxy", "sandbox")
 HEADER = "# Copyright (C) The Arvados-NATS Authors\n#\n# SPDX-License-Identifier: Apache-2.0\n"
+_PROSE = re.compile(r'"""[\s\S]*?"""|#[^\n]*')
+_OF_OTHERS = {"a_b", "next_msg", "stdout_txt", "tcpi_last_ack_recv", "wait_for"}
+"""Names of libraries and of the kernel, and examples."""
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
@@ -71,6 +74,21 @@ def test_a_folder_holds_at_most_twenty_modules() -> None:
 def test_a_file_begins_with_who_may_use_it_and_what_it_is() -> None:
     """Two SPDX lines, then a docstring; `__init__.py` holds nothing else, but for the client's."""
     assert [_name(path) for path in MODULES if not _begins_well(path)] == []
+
+
+def test_what_prose_names_in_code_is_there() -> None:
+    """A docstring that names a module or a function by a name that it had before leads nowhere."""
+    texts = {path: path.read_text(encoding="utf-8") for path in MODULES}
+    words = {part for path in MODULES for part in path.relative_to(ROOT).with_suffix("").parts}
+    words.update(*(re.findall(r"\w+", _PROSE.sub("", text)) for text in texts.values()))
+    strangers = [
+        f"{_name(path)}: {name}"
+        for path, text in texts.items()
+        for prose in _PROSE.findall(text)
+        for name in re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", prose)
+        if name not in words | _OF_OTHERS
+    ]
+    assert strangers == []
 
 
 def _begins_well(path: Path) -> bool:

@@ -4,7 +4,7 @@
 """Who holds a token: asked of Arvados once, then remembered for a bounded time.
 
 `api_client_authorizations/current` answers with the token's uuid, user, scopes and expiry whatever
-the scopes (docs/facts/arvados.md 2); what that user may read is another question (`grant_book`).
+the scopes (docs/facts/arvados.md 2); what that user may read is another question (`grants_cache`).
 All callers of one token share one question. While Arvados is down or slow an answer may be used
 past its time, up to a bound, unless the token was reported gone; an unknown token is refused (fail
 closed).

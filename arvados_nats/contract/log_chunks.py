@@ -39,12 +39,12 @@ _SOURCE = "Arvados-Source"
 _PUSHED = "push"
 
 END_TOKEN = "end"
+"""The last token of the end marker's subject."""
 USUAL_FILES = (
     *("arv-mount.txt", "crunch-run.txt", "crunchstat.txt", "hoststat.txt", "keepstore.txt"),
     *("container.json", "node.json", "node-info.txt", "stderr.txt", "stdout.txt"),
 )
 """Those of crunch-run; whoever has a container's token may name more."""
-"""The last token of the end marker's subject."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A connection to NATS: messages out, requests, and live messages in.
 
-Everything here either works or raises one of the four kinds of `errors`; this module, `nats_wire`,
-`nats_inbox` and `nats_streams` are all that knows the client library, and `nats_failures` its
+Everything here either works or raises one of the four kinds of `errors`; this module, `parser`,
+`inbox` and `jetstream` are all that knows the client library, and `errors` of this folder its
 exceptions.
 """
 
@@ -26,7 +26,7 @@ import nats.errors
 from arvados_nats.contract import accounts, streams
 from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable, said
 from arvados_nats.nats import inbox as nats_inbox
-from arvados_nats.nats import parser as nats_wire
+from arvados_nats.nats import parser
 from arvados_nats.nats.connection_state import Standing
 from arvados_nats.nats.errors import cancellable, translated
 from arvados_nats.nats.jetstream import REQUEST_TIMEOUT, JetStream
@@ -57,7 +57,7 @@ class Message:
 class Nats(JetStream):
     """An open connection; get one from `connect`."""
 
-    def __init__(self, client: nats_wire.Client, inbox_prefix: str, standing: Standing) -> None:
+    def __init__(self, client: parser.Client, inbox_prefix: str, standing: Standing) -> None:
         super().__init__(client, inbox_prefix, standing)
         self.on_change = standing.on_change
         self.until_closed = standing.until_closed
@@ -268,7 +268,7 @@ def _not_let_in(
 
 
 def _credentials(seed: Secret, token: Secret, asks: bool) -> dict[str, Any]:
-    if seed:  # nats_wire.Client asks for it again before each login
+    if seed:  # parser.Client asks for it again before each login
         return {"nkeys_seed_str": seed() if callable(seed) else seed}
     if token and asks:
         return {"user": accounts.ASKING_USER, "password": token}
@@ -277,7 +277,7 @@ def _credentials(seed: Secret, token: Secret, asks: bool) -> dict[str, Any]:
 
 async def _enter(options: dict[str, Any], inbox_prefix: str, seed: Secret, in_turn: int) -> Nats:
     """Connect until a server has let us in."""
-    client = nats_wire.Client(seed if callable(seed) else None, in_turn)
+    client = parser.Client(seed if callable(seed) else None, in_turn)
     standing = Standing()
     connection = Nats(client, inbox_prefix, standing)
     try:

@@ -4,7 +4,7 @@
 """JetStream over an open connection: messages into streams, and what streams hold.
 
 History is read by batched direct get, which leaves no consumer on the server (docs/facts/nats.md);
-live messages are plain subscriptions to what the streams republish (`nats_client`).
+live messages are plain subscriptions to what the streams republish (`client`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _LATE_PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 class JetStream:
-    """The streams that a connection reaches; it is a `nats_client.Nats`."""
+    """The streams that a connection reaches; it is a `client.Nats`."""
 
     def __init__(self, client: Client, inbox_prefix: str, standing: Standing) -> None:
         self._client = client

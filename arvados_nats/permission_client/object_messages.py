@@ -4,7 +4,7 @@
 """How the present record of any object is asked for inside ARVADOS.
 
 Pure. `arvados.objects.get` takes a uuid and gives a `Snapshot`, read from the database by the
-permission publisher. Whoever answers readers without their token needs it, as `runs_wire`.
+permission publisher. Whoever answers readers without their token needs it, as `run_messages`.
 `arvados.objects.facts` takes a list of uuids and gives the facts of those that exist.
 """
 

@@ -5,7 +5,7 @@
 
 LISTEN and advisory locks need one. The publishers rely on it, and `arvados-nats check connections`
 looks for the same faults by the same means. Callers translate what asyncpg raises
-(`postgres_errors.translate`).
+(`errors.translate`).
 
 A machine that loses its power, and a firewall that forgets a connection, say nothing to the other
 end. So both ends ask each other all the time, and a session that holds a lock and has not been

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the server of protocol v1 says, subprotocol `arvados.events.v1.json`.
 
-Pure; spoken by `wsproxy`, understood by `terminal`. One JSON object per frame, with one key that
+Pure; spoken by `wsproxy`, understood by `client`. One JSON object per frame, with one key that
 names its type; what is not known is ignored, since a server may be newer than its client. Bytes and
 states (`log`, `object`) carry no subscription id, and none has a number of the connection, so that
 one encoded frame serves all; events are encoded once for each id that subscriptions have. What a
-client says is in `requests_v1`. docs/asyncapi.yaml describes the same types; a test holds the two
+client says is in `requests`. docs/asyncapi.yaml describes the same types; a test holds the two
 equal.
 """
 

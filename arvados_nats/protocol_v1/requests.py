@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a client of protocol v1 says, subprotocol `arvados.events.v1.json`.
 
-Pure; spoken by `terminal`, understood by `wsproxy`. One JSON object per frame, with one key that
+Pure; spoken by `client`, understood by `wsproxy`. One JSON object per frame, with one key that
 names its type. A field that is not known is refused by its name: a misspelled one would otherwise
-be a request for something else. What the server says is in `messages_v1`.
+be a request for something else. What the server says is in `messages`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Replicas announce themselves on NATS twice a second. Each container belongs to t
 the highest hash of the two names (rendezvous hashing): all replicas find the same one without
 talking about it, and one that comes or goes moves only its own share. Views differ for a moment
 when the membership changes; then two replicas may read the same log, and fencing
-(`log_writer`) keeps every byte once. A replica that says nothing for `EXPIRE_SECONDS` is dead, and
+(`writer`) keeps every byte once. A replica that says nothing for `EXPIRE_SECONDS` is dead, and
 what was its is taken over where the stream ends.
 """
 

@@ -3,9 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Publish the logs of all containers: one tailer for each that runs or has just ended.
 
-The database says which those are (`log_scan`), replicas share them (`log_assignments`), whoever
-watches makes them fast (`log_interest`), and each is followed by a tailer (`log_roster`,
-`log_tailer`).
+The database says which those are (`scan`), replicas share them (`assignments`), whoever watches
+makes them fast (`interest`), and each is followed by a tailer (`tailers`, `tailer`).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 """Notice that grants changed, and tell: run by the one replica that holds the lock.
 
 Three things make it look: an event of a link, user or role, an answer that a replica gave, and the
-clock. Events narrow whose grants are read again (`grants_touched`); the round over everybody finds
+clock. Events narrow whose grants are read again (`affected`); the round over everybody finds
 what left no row: merges, overlapping links, Arvados' own late recomputation (docs/facts/arvados.md
 1, Revocations). Looking takes turns with resting, so that a flood of posted rows costs a bounded
 part of the database's time.
@@ -50,7 +50,7 @@ class GrantsLeader:
         self._wake = asyncio.Event()
         self._nodes: set[str] = set()
         self._users: set[str] = set()
-        """What is near a change, as `grants_touched.Touched`."""
+        """What is near a change, as `affected.Touched`."""
         self._due: set[str] = set()
         self._everybody = False
         self._generation = 0

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The permission publisher: who may read what, and that it changed (design: flows 2 and 3).
 
-Every replica answers questions (`grants_answers`, `runs_answers`) and hears what the others
+Every replica answers questions (`answers`, `object_answers`) and hears what the others
 answered; the one that holds the lock also notices changes (`grants_leader`) and dead tokens
 (`token_sweep`) and tells.
 When the database is away nothing is answered and nothing told; readers keep what they have for a

@@ -213,7 +213,7 @@ def chunks(
 
 async def all_stopped() -> None:
     """No reader asks Arvados any more when the connection to it is closed."""
-    readers = [task for task in asyncio.all_tasks() if task.get_name() == "log reader"]
+    readers = [task for task in asyncio.all_tasks() if task.get_name() == "log consumer"]
     for task in readers:
         task.cancel()
     await asyncio.gather(*readers, return_exceptions=True)

@@ -228,7 +228,7 @@ async def test_the_last_words_come_at_every_door(
 async def test_none_yet_and_empty_are_told_apart(
     site: Site, connect: Connect, cluster: Cluster, alice: Actor
 ) -> None:
-    """A log that does not exist yet, and one without a byte; `log_gone` is in test_log_feed (A35,
+    """A log that does not exist yet, and one without a byte; `log_gone` is in test_log_hub (A35,
     A38, G9)."""
     queued = await cluster.container_request("job", owner=alice)
     empty, nothing = await _running(cluster, alice)

@@ -91,7 +91,7 @@ class EventConsumer:
             if after >= self._engine.position and not self._send_buffer.lagging:
                 self._join()
             else:
-                self._task = asyncio.create_task(self._catch_up(), name="feed")
+                self._task = asyncio.create_task(self._catch_up(), name="event consumer")
                 failures.end_with(self._send_buffer, self._task)
 
     @property

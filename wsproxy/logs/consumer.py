@@ -162,7 +162,7 @@ class LogConsumer:
         """Look whether there is something to do."""
         self._woken.set()
         if self._task is None and not self._stopped:
-            self._task = asyncio.create_task(self._work(), name="log reader")
+            self._task = asyncio.create_task(self._work(), name="log consumer")
             failures.end_with(self.send_buffer, self._task)
 
     def _follows(self, name: str) -> bool:

@@ -141,7 +141,7 @@ class LogHub:
             except Unavailable as error:
                 logger.warning(
                     "log stream cannot be read; trying again",
-                    extra={"action": "log_feed.begin", "error": str(error)},
+                    extra={"action": "log_hub.begin", "error": str(error)},
                 )
                 await asyncio.sleep(_RETRY_SECONDS)
         self._looked = max((sequence for sequence, _ in starts), default=0)

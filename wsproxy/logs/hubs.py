@@ -92,7 +92,7 @@ class LogHubs:
         if container in self._hubs:
             return self._hubs[container][0]
         hub = LogHub(container, self._nats, self._stored, self._saved, self._history, self._recent)
-        task = self._tasks.create_task(hub.run(), name="log feed")
+        task = self._tasks.create_task(hub.run(), name="log hub")
         self._hubs[container] = (hub, task)
         metrics.log_hubs.set(len(self._hubs))
         return hub

@@ -19,11 +19,11 @@ from wsproxy.native_api.objects import NativeObjects
 from wsproxy.native_api.reply import Answer, GetJudge
 
 _AT_ONCE = 8
-"""Answers that are made at once, each at most `native_reply.MAX_BYTES`; the others wait."""
+"""Answers that are made at once, each at most `reply.MAX_BYTES`; the others wait."""
 PER_USER = 8
 IN_ALL = 500
 SECONDS = 20.0
-"""The server forgets where an answer goes after 30 s without a message (`nats_config`)."""
+"""The server forgets where an answer goes after 30 s without a message (`accounts_config`)."""
 
 OBJECT = f"{subjects.API_OBJECT}."
 

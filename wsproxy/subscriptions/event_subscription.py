@@ -4,7 +4,7 @@
 """Changes of objects, filtered at the server, from a cursor on and then live.
 
 Who may see an event is the reader's business (`principal`), history and lag are the consumer's
-(`consumer`); what a client asked for is in `event_filters`; here is what its cursor means.
+(`consumer`); what a client asked for is in `filters`; here is what its cursor means.
 """
 
 from __future__ import annotations

@@ -1,0 +1,4 @@
+# Copyright (C) The Arvados-NATS Authors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of `arvados_nats.postgres`."""
