@@ -142,14 +142,20 @@ async def test_an_attempt_that_nobody_watched_can_be_read(
     await expect(page.locator("#log .cm-line")).to_have_text("second")
 
 
-@pytest.mark.parametrize("text", ["print(type(b''))", "<script>alert(1)</script>", "&amp;<b>x"])
+@pytest.mark.parametrize(
+    "text", ["print(type(b''))", "<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "&amp;<b>x"]
+)
 async def test_what_looks_like_html_is_text(
     page: Page, stack: Stack, user: Actor, text: str
 ) -> None:
-    """Shown as it was written (docs/facts/arvados-demand.md G13)."""
+    """Shown as it was written, and does nothing (docs/facts/arvados-demand.md G13)."""
+    dialogs: list[str] = []
+    page.on("dialog", lambda dialog: dialogs.append(dialog.message))
     request, _ = await running_request(stack, user, text + "\n")
     await open_page(page, stack, request.uuid, user)
     await expect(page.locator("#log .cm-line")).to_have_text(text)
+    assert await page.locator("#log img, #log script").count() == 0
+    assert not dialogs
     await page.locator("#sought").fill(text[:5])
     await expect(page.locator("#log .found")).to_have_text(text[:5])
 

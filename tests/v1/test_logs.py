@@ -353,31 +353,6 @@ async def test_only_the_files_that_are_wanted(
         assert told == {"stdout.txt": (6, 6), "stderr.txt": (2, 2)}, "where each goes on, no byte"
 
 
-async def test_many_viewers_cost_arvados_no_more_than_one(
-    connect: Connect, cluster: Cluster, alice: Actor, site: Site
-) -> None:
-    """Permission of a request comes from the rule, its record is read once, its log once."""
-    request, container = await _running(cluster, alice)
-    await cluster.write_log(container, "stdout.txt", b"line\n" * 1000)
-    faults = site.backend.faults
-    async with connect(alice) as one:
-        await one.subscribe("a", log={"uuid": request.uuid})
-        await one.until("caught_up")
-        await one.until_true(lambda: bool(one.logs.bytes_of))
-        path = "GET /arvados/v1/container"
-        before = faults.count(path)
-        async with (
-            connect(alice) as b,
-            connect(alice) as c,
-            connect(alice) as d,
-            connect(alice) as e,
-        ):
-            for client in (b, c, d, e):
-                await client.subscribe("a", log={"uuid": request.uuid})
-                await client.until_content(container.uuid, "stdout.txt", b"line\n" * 1000)
-        assert faults.count(path) == before
-
-
 async def test_a_job_that_ends_at_once_shows_its_line(
     connect: Connect, cluster: Cluster, alice: Actor
 ) -> None:

@@ -84,21 +84,6 @@ def _container(objects: list[dict[str, object]]) -> dict[str, object]:
     return container if isinstance(container, dict) else {"state": "", "uuid": "", "progress": 0}
 
 
-async def test_many_changes_are_coalesced_to_the_latest(
-    connect: Connect, cluster: Cluster, alice: Actor
-) -> None:
-    """Changes in quick succession end on the final state, in fewer messages."""
-    made = await cluster.collection("0", owner=alice)
-    async with connect(alice) as client:
-        await client.subscribe("a", object={"uuid": made.uuid})
-        await client.until("object")
-        for number in range(1, 61):
-            await cluster.update(made, {"name": str(number)}, alice)
-        await client.until_true(lambda: client.of("object")[-1]["record"]["name"] == "60")
-        assert len(client.of("object")) < 60
-        await client.silence()
-
-
 async def test_500_changes_at_once_end_on_the_final_state(
     connect: Connect, cluster: Cluster, site: Site, alice: Actor, bob: Actor
 ) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -166,52 +165,6 @@ async def test_deletions_do_not_stay_for_ever(here: QueueWorld) -> None:
         assert stored is not None
         assert stored.headers["KV-Operation"] == "DEL"
         assert stored.headers["Nats-TTL"] == "1h"
-
-
-async def test_ten_thousand_queued_and_cancelled(here: QueueWorld) -> None:
-    """With the publisher ended twice in the midst of it: the bucket equals the database."""
-    async with here.cluster.pool.acquire() as connection:
-        await connection.execute(_MANY, 10_000)
-    publishing = here.publishing(scan=0.2, hints=False)
-    async with publishing:
-        await eventually(lambda: _count(here, 3000), "a part is there", within=60)
-    async with here.publishing(scan=0.2, hints=False):
-        await eventually(here.equal, "all are there", within=60)
-        cancelling = asyncio.create_task(_cancel_all(here))
-        await eventually(lambda: _at_most(here, 7000), "a part is gone", within=60)
-    async with here.publishing(scan=0.2, hints=False):
-        await cancelling
-        await eventually(here.equal, "the rest is gone", within=60)
-    assert await here.bucket() == {}
-
-
-_MANY = """
-INSERT INTO containers (uuid, owner_uuid, created_at, modified_at, updated_at, state, priority,
-    runtime_constraints, scheduling_parameters, lock_count)
-SELECT 'zzzzz-dz642-' || lpad(n::text, 15, '0'), 'zzzzz-tpzed-000000000000000', now(), now(), now(),
-    'Queued', n * (1::bigint << 42), '{"vcpus": 1, "ram": 1000000}', '{}', 0
-FROM generate_series(1, $1) AS n
-"""
-_SOME_CANCELLED = """
-UPDATE containers SET state = 'Cancelled', modified_at = clock_timestamp() WHERE uuid IN
-    (SELECT uuid FROM containers WHERE state = 'Queued' ORDER BY uuid LIMIT 500)
-"""
-
-
-async def _cancel_all(here: QueueWorld) -> None:
-    async with here.cluster.pool.acquire() as connection:
-        for _ in range(10_000 // 500):
-            await connection.execute(_SOME_CANCELLED)
-            await asyncio.sleep(0.05)
-
-
-async def _count(here: QueueWorld, at_least: int) -> bool:
-    info = await here.nats.stream_info(streams.QUEUE)
-    return info is not None and info["state"]["messages"] >= at_least
-
-
-async def _at_most(here: QueueWorld, count: int) -> bool:
-    return len(await here.bucket()) <= count
 
 
 async def test_the_bucket_refuses_what_no_client_may_do(here: QueueWorld) -> None:

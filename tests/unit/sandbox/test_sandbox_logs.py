@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.logs import manifests
-from sandbox.logs.container_logs import ContainerLogs, GatewayDown, LostBlock
+from sandbox.logs.container_logs import ContainerLogs, LostBlock
 from sandbox.logs.log_files import Disk, GrowingFile, NumberedLines, snapshot
 
 CONTAINER = "zzzzz-dz642-000000000000001"
@@ -86,27 +86,6 @@ def test_a_checkpoint_stays_as_it_was(logs: ContainerLogs) -> None:
     logs.append(CONTAINER, "stdout.txt", b"two\n")
     assert logs.saved(manifest)["stdout.txt"].read(0, 99) == b"one\n"
     assert logs.live(CONTAINER)["stdout.txt"].read(0, 99) == b"one\ntwo\n"
-
-
-def test_a_dead_node_takes_the_live_files_with_it(logs: ContainerLogs) -> None:
-    """What was saved before is left."""
-    logs.append(CONTAINER, "stdout.txt", b"one\n")
-    manifest = logs.checkpoint(CONTAINER)
-    logs.kill_node(CONTAINER)
-    with pytest.raises(GatewayDown):
-        logs.live(CONTAINER)
-    assert logs.saved(manifest)["stdout.txt"].read(0, 99) == b"one\n"
-    assert logs.size(CONTAINER, "stdout.txt") == 0
-
-
-def test_a_tunnel_that_is_down_hides_the_files_until_it_is_up(logs: ContainerLogs) -> None:
-    """Nothing is lost by a broken tunnel."""
-    logs.append(CONTAINER, "stdout.txt", b"one\n")
-    logs.set_tunnel(CONTAINER, up=False)
-    with pytest.raises(GatewayDown):
-        logs.live(CONTAINER)
-    logs.set_tunnel(CONTAINER, up=True)
-    assert logs.size(CONTAINER, "stdout.txt") == 4
 
 
 def test_bytes_that_nobody_saved_are_missed_aloud(logs: ContainerLogs) -> None:
