@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import random
 import ssl as tls
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
 from arvados_nats.client import errors as line_errors
+from arvados_nats.client.backoff import Backoff
 from arvados_nats.client.subscription_handle import SubscriptionHandle
 from arvados_nats.client.subscriptions import (
     EventsSubscription,
@@ -34,7 +33,7 @@ from arvados_nats.client.subscriptions import (
     ObjectSubscription,
     Subscription,
 )
-from arvados_nats.errors import BadInput, Refused, Unavailable
+from arvados_nats.errors import BadInput, Refused
 from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1 import requests as requests_v1
 from arvados_nats.protocol_v1.messages import (
@@ -56,14 +55,10 @@ from arvados_nats.protocol_v1.requests import (
     Unsubscribe,
 )
 
-_FIRST_DELAY = 0.5
-_LONGEST_DELAY = 30.0
 _SILENCE_FACTOR = 2.5
 _HANDSHAKE_SECONDS = 10.0
 _AGAIN_SECONDS = 2.0
 """After a subscription that could not be judged now, it is asked for again."""
-_STEADY_SECONDS = 5.0
-"""A connection that lasted longer was a good one: the next delay begins small again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,30 +79,27 @@ class Waiting:
 State = Connected | Waiting
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What `connect` was told."""
-
-    ssl: tls.SSLContext | None
-    open_timeout: float | None
-    reconnect_timeout: float | None
-    on_state: Callable[[State], None] | None
-
-
 class Stream:
     """One connection with its subscriptions; get one from `connect`."""
 
-    def __init__(self, url: str, token: Callable[[], str], options: Options) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: Callable[[], str],
+        backoff: Backoff,
+        ssl: tls.SSLContext | None,
+        on_state: Callable[[State], None] | None,
+    ) -> None:
         self._url = url
         self._token = token
-        self._options = options
+        self._backoff = backoff
+        self._ssl = ssl
+        self._on_state = on_state
         self._handles: dict[str, SubscriptionHandle] = {}
         self._timers: set[asyncio.Task[None]] = set()
         self._count = 0
         self._line: ClientConnection | None = None
         self._silence = _HANDSHAKE_SECONDS
-        self._pause = (0.0, 0.0)
-        self._greeted = self._stood = False
         self._failure: BaseException | None = None
         self._auth = Auth("")
         self._trouble = ""
@@ -164,10 +156,10 @@ class Stream:
 
     async def run(self) -> None:
         """Stay connected until cancelled, or raise why there is no use in it."""
-        failures, refused = 0, ""
-        lost = time.monotonic()
+        backoff, refused = self._backoff, ""
         while True:
-            opened, token, self._stood = time.monotonic(), self._token(), False
+            backoff.begin()
+            token = self._token()
             if token == refused:
                 raise line_errors.TokenRefused(self._trouble)
             try:
@@ -177,38 +169,20 @@ class Stream:
                 refused = token if line_errors.code_of(error) == line_errors.TOKEN_INVALID else ""
                 reason = line_errors.why_closed(error)
             except (OSError, InvalidHandshake, BadInput) as error:
-                reason = line_errors.why_not_open(error, first=not self._greeted)
-            now = time.monotonic()
-            lost = now if self._stood else lost
-            left = self._time_left(now - lost, reason)
-            failures = 0 if self._stood and now - opened > _STEADY_SECONDS else failures + 1
-            delay = 0.0 if refused else min(self._delay(failures), left)
+                reason = line_errors.why_not_open(error, first=not backoff.ever_stood)
+            delay = backoff.delay(reason)
+            if refused:
+                delay = 0.0
             self._tell(Waiting(delay, reason))
             await asyncio.sleep(delay)
 
     def _tell(self, state: State) -> None:
-        if self._options.on_state is not None:
-            self._options.on_state(state)
-
-    def _time_left(self, waited: float, reason: str) -> float:
-        """Seconds until it is given up; Unavailable if there are none."""
-        options = self._options
-        timeout = options.reconnect_timeout if self._greeted else options.open_timeout
-        if timeout is not None and waited >= timeout:
-            raise Unavailable(reason)
-        return math.inf if timeout is None else timeout - waited
-
-    def _delay(self, failures: int) -> float:
-        """Full jitter, so that clients that lost one server do not come back all at once."""
-        least, most = self._pause
-        self._pause = (0.0, 0.0)
-        if most:
-            return random.uniform(least, most) / 1000
-        return random.random() * min(_LONGEST_DELAY, _FIRST_DELAY * 2.0**failures)
+        if self._on_state is not None:
+            self._on_state(state)
 
     async def _connection(self, token: str) -> None:
         """One connection from its beginning to its end."""
-        secure = {"ssl": self._options.ssl} if self._url.startswith("wss:") else {}
+        secure = {"ssl": self._ssl} if self._url.startswith("wss:") else {}
         async with open_socket(
             self._url,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
@@ -243,7 +217,7 @@ class Stream:
             case Ping():
                 await self._say(line, Pong())
             case Goodbye():
-                self._pause = message.reconnect_after_ms
+                self._backoff.pause(message.reconnect_after_ms)
             case Revoked() if not message.id:
                 self._trouble = message.reason
             case Error() if not message.id:
@@ -259,7 +233,7 @@ class Stream:
         if self._line is not None:
             return
         self._line = line
-        self._greeted = self._stood = True
+        self._backoff.stands()
         self._tell(Connected(hello))
         for handle in self._handles.values():
             handle.established = False
@@ -353,7 +327,7 @@ async def connect(
     connection. What goes wrong is raised where a subscription is read: Refused for good,
     ConfigError for an address that cannot be right, Unavailable when the time is over.
     """
-    stream = Stream(url, token, Options(ssl, open_timeout, reconnect_timeout, on_state))
+    stream = Stream(url, token, Backoff(open_timeout, reconnect_timeout), ssl, on_state)
     running = asyncio.create_task(stream.run(), name="arvados stream")
     running.add_done_callback(stream.ended)
     try:
