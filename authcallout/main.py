@@ -6,14 +6,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 
-from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.identities import Identities
 from arvados_nats.arvados.tokens import Token
-from arvados_nats.nats import client as nats_client
-from arvados_nats.nats.client import Nats
 from arvados_nats.nats.responder import IN_TURN
 from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permission_client.own_tokens import OwnTokens
@@ -53,16 +49,11 @@ async def _serve(settings: Settings, health: Health) -> None:
     keyring = Keyring(settings.keys_dir)
     servers, watched, logins = settings.nats_servers, ArvadosHealth(health), LoginHealth(health)
     async with (
-        _connected(settings, "authcallout", "callout") as auth,
-        _connected(settings, "authcallout-service", "callout-service") as service,
-        _connected(settings, "authcallout-requests", "callout-service", IN_TURN) as requests,
-        _connected(settings, "authcallout-sys", "sys") as system,
-        arvados_client.connect(
-            settings.arvados_url,
-            ca_file=settings.arvados_ca_file,
-            insecure=settings.arvados_api_host_insecure,
-            ended=watched.ended,
-        ) as arvados,
+        settings.connect_nats("authcallout", "callout") as auth,
+        settings.connect_nats("authcallout-service", "callout-service") as service,
+        settings.connect_nats("authcallout-requests", "callout-service", IN_TURN) as requests,
+        settings.connect_nats("authcallout-sys", "sys") as system,
+        settings.connect_arvados(ended=watched.ended) as arvados,
         asyncio.TaskGroup() as tasks,
     ):
         health.well("nats")
@@ -109,18 +100,6 @@ async def _serve(settings: Settings, health: Health) -> None:
         tasks.create_task(revocation.watch(service, lambda: health.well("revocation")))
         tasks.create_task(whoami.answer(requests, grants, tokens, limit))
         tasks.create_task(desk.serve(ready))
-
-
-def _connected(
-    settings: Settings, name: str, seed: str, in_turn: int = 0
-) -> AbstractAsyncContextManager[Nats]:
-    return nats_client.connect(
-        settings.nats_servers,
-        name=name,
-        seed=settings.living_seed(seed),
-        ca_file=settings.nats_ca_file,
-        in_turn=in_turn,
-    )
 
 
 def _connection_changed(health: Health, part: str, connected: bool) -> None:

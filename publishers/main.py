@@ -17,9 +17,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from arvados_nats.arvados import client as arvados_client
 from arvados_nats.contract import streams, subjects
-from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from arvados_nats.service import ops
 from arvados_nats.service.arvados_health import ArvadosHealth
@@ -88,13 +86,8 @@ async def _container_logs(shared: Shared) -> None:
         await keep_stream()
     watched = ArvadosHealth(shared.health)
     async with (
-        arvados_client.connect(
-            settings.arvados_url,
-            ca_file=settings.arvados_ca_file,
-            insecure=settings.arvados_api_host_insecure,
-            connections=settings.log_calls,
-            keep_idle=_KEEP_IDLE,
-            ended=watched.ended,
+        settings.connect_arvados(
+            connections=settings.log_calls, keep_idle=_KEEP_IDLE, ended=watched.ended
         ) as arvados,
         asyncio.TaskGroup() as tasks,
     ):
@@ -168,12 +161,9 @@ async def _run(
     name: str, settings: Settings, database: Database, health: Health, standing: Standing
 ) -> None:
     """One part, with a connection of its own, until that is ended for good."""
-    client, seed = f"arvados-nats publishers {name}", settings.living_seed("publisher")
     with standing.of(name) as follow:
         async with (
-            nats_client.connect(
-                settings.nats_servers, name=client, seed=seed, ca_file=settings.nats_ca_file
-            ) as nats,
+            settings.connect_nats(f"arvados-nats publishers {name}", "publisher") as nats,
             asyncio.TaskGroup() as tasks,
         ):
             follow(nats)

@@ -9,14 +9,12 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
-from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.identities import Identities
 from arvados_nats.errors import ConfigError
-from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.responder import IN_TURN
 from arvados_nats.permission_client.grants_cache import GrantsCache
@@ -142,15 +140,11 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
     """The shared parts, at work; they end when the context does."""
     watched = ArvadosHealth(health)
     async with (
-        _connected(settings, "wsproxy") as nats,
+        settings.connect_nats("wsproxy", "wsproxy") as nats,
         # What users ask must not stand before what all readers hear.
-        _connected(settings, "wsproxy-requests", IN_TURN) as requests,
-        arvados_client.connect(
-            settings.arvados_url,
-            ca_file=settings.arvados_ca_file,
-            insecure=settings.arvados_api_host_insecure,
-            connections=2 * settings.max_calls,
-            ended=watched.ended,
+        settings.connect_nats("wsproxy-requests", "wsproxy", IN_TURN) as requests,
+        settings.connect_arvados(
+            connections=2 * settings.max_calls, ended=watched.ended
         ) as arvados,
         asyncio.TaskGroup() as tasks,
     ):
@@ -183,18 +177,6 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
         finally:
             for task in background:
                 task.cancel()
-
-
-def _connected(
-    settings: Settings, name: str, in_turn: int = 0
-) -> AbstractAsyncContextManager[Nats]:
-    return nats_client.connect(
-        settings.nats_servers,
-        name=name,
-        seed=settings.living_seed("wsproxy"),
-        ca_file=settings.nats_ca_file,
-        in_turn=in_turn,
-    )
 
 
 def _connection_changed(health: Health, connected: bool) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from urllib.parse import urlunsplit
 
 from arvados_nats import urls
 from arvados_nats.arvados import client as arvados_client
+from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.client.errors import CERTIFICATES
 from arvados_nats.contract import subjects
@@ -49,6 +51,10 @@ class ArvadosSettings:
     @property
     def url(self) -> str:
         return self.host if "://" in self.host else f"https://{self.host}"
+
+    def connect(self) -> AbstractAsyncContextManager[Arvados]:
+        """A client of the cluster's API."""
+        return arvados_client.connect(self.url, ca_file=self.ca_file, insecure=self.insecure)
 
     def ssl_context(self) -> ssl.SSLContext:
         """How servers of the cluster prove who they are."""
@@ -131,9 +137,7 @@ async def stream_url(settings: ArvadosSettings, proxy: str | None) -> str:
 async def discovery(settings: ArvadosSettings) -> dict[str, Any]:
     """What the cluster tells everybody of itself."""
     try:
-        async with arvados_client.connect(
-            settings.url, ca_file=settings.ca_file, insecure=settings.insecure
-        ) as arvados:
+        async with settings.connect() as arvados:
             return await arvados.discovery()
     except ArvadosNatsError as error:
         trust = CERTIFICATES if "CERTIFICATE_VERIFY_FAILED" in str(error) else ""

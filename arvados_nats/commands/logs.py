@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from arvados_nats.arvados import client as arvados_client
 from arvados_nats.client.subscription_handle import SubscriptionHandle
 from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.commands.command import Notes
@@ -175,9 +174,7 @@ def _gap(gap: Gap) -> str:
 
 async def exit_code(settings: ArvadosSettings, uuid: str) -> int:
     """The exit code that stands for how the container, or the request's last one, ended."""
-    async with arvados_client.connect(
-        settings.url, ca_file=settings.ca_file, insecure=settings.insecure
-    ) as arvados:
+    async with settings.connect() as arvados:
         record = await arvados.record(settings.token, uuid)
         if "container_uuid" in record:
             if not record["container_uuid"]:

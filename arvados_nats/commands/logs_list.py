@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.client import Arvados, NotFound
 from arvados_nats.client.stream import Stream
 from arvados_nats.commands import arvados_settings, logs_run, processes, proxy_connection
@@ -41,9 +40,7 @@ class Listing:
         return await replace(self, settings=settings)._show_there(words)
 
     async def _show_there(self, words: Sequence[str]) -> int:
-        async with arvados_client.connect(
-            self.settings.url, ca_file=self.settings.ca_file, insecure=self.settings.insecure
-        ) as arvados:
+        async with self.settings.connect() as arvados:
             if words:
                 await self._files(arvados, words)
             else:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from arvados_nats.arvados import client as arvados_client
 from arvados_nats.client.stream import Stream
 from arvados_nats.commands import arvados_settings, logs, processes, proxy_connection, waiting
 from arvados_nats.commands.arvados_settings import ArvadosSettings
@@ -63,9 +62,7 @@ class Run:
     async def _find(self, words: Sequence[str]) -> list[Process]:
         if words and all(map(processes.may_be_uuid, words)):
             return list(dict.fromkeys(map(Process, words)))
-        async with arvados_client.connect(
-            self.settings.url, ca_file=self.settings.ca_file, insecure=self.settings.insecure
-        ) as arvados:
+        async with self.settings.connect() as arvados:
             found = list(dict.fromkeys(await processes.find(arvados, self.settings.token, words)))
         for one in found:
             if one.name:

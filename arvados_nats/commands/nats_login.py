@@ -18,7 +18,6 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.commands.arvados_settings import ArvadosSettings
@@ -93,9 +92,7 @@ async def holder(arvados: Arvados, token: Token) -> Holder:
 
 async def holder_of(settings: ArvadosSettings) -> Holder:
     """Who holds the token in the settings."""
-    async with arvados_client.connect(
-        settings.url, ca_file=settings.ca_file, insecure=settings.insecure
-    ) as arvados:
+    async with settings.connect() as arvados:
         return await holder(arvados, settings.token)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 
-from arvados_nats.arvados import client as arvados_client
 from arvados_nats.commands import arvados_settings
 from arvados_nats.commands import processes as found
 from arvados_nats.commands.processes import Process
@@ -22,9 +21,7 @@ def processes(limit: int) -> list[Process]:
     async def ask() -> list[Process]:
         async with (
             asyncio.timeout(_SECONDS),
-            arvados_client.connect(
-                settings.url, ca_file=settings.ca_file, insecure=settings.insecure
-            ) as arvados,
+            settings.connect() as arvados,
         ):
             return await found.mine(arvados, settings.token, limit)
 

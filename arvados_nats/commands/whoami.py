@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats.arvados import client as arvados_client
 from arvados_nats.commands import nats_login
 from arvados_nats.commands.arvados_settings import ArvadosSettings
 from arvados_nats.commands.nats_login import Granted, Holder
@@ -47,9 +46,7 @@ async def look(settings: ArvadosSettings, nats_url: str | None) -> Report:
     """Find out; raises Unavailable when Arvados cannot be asked."""
     report = Report(settings.host)
     try:
-        async with arvados_client.connect(
-            settings.url, ca_file=settings.ca_file, insecure=settings.insecure
-        ) as arvados:
+        async with settings.connect() as arvados:
             who = await nats_login.holder(arvados, settings.token)
     except Refused as error:
         return msgspec.structs.replace(report, error=str(error))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -25,8 +26,12 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from arvados_nats.arvados import client as arvados_client
+from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.config_source import ArvadosConfigSource
 from arvados_nats.errors import ArvadosNatsError, BadInput, ConfigError
+from arvados_nats.nats import client as nats_client
+from arvados_nats.nats.client import Nats
 from arvados_nats.service import files, keys, machine_keys
 
 logger = logging.getLogger(__name__)
@@ -183,6 +188,18 @@ class NatsSettings(Block):
         beside = (files.read(self.keys_dir / f"{name}{which}.nk") for which in keys.BESIDE)
         return [text for text in beside if text]
 
+    def connect_nats(
+        self, name: str, seed: str, in_turn: int = 0
+    ) -> AbstractAsyncContextManager[Nats]:
+        """A connection to NATS as one of our identities."""
+        return nats_client.connect(
+            self.nats_servers,
+            name=name,
+            seed=self.living_seed(seed),
+            ca_file=self.nats_ca_file,
+            in_turn=in_turn,
+        )
+
     @property
     def nats_servers(self) -> list[str]:
         return [server.strip() for server in self.nats_url.split(",") if server.strip()]
@@ -215,6 +232,15 @@ class ArvadosSettings(Block):
         if not host:
             raise ConfigError("ARVADOS_API_HOST: set it to the controller's host name and port")
         return host if "://" in host else f"https://{host}"
+
+    def connect_arvados(self, **options: Any) -> AbstractAsyncContextManager[Arvados]:
+        """A client of Arvados' API; `options` of `arvados.client.connect`."""
+        return arvados_client.connect(
+            self.arvados_url,
+            ca_file=self.arvados_ca_file,
+            insecure=self.arvados_api_host_insecure,
+            **options,
+        )
 
 
 class PostgresSettings(Block):

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.client import NotFound
 from arvados_nats.commands import arvados_settings, proxy_connection
 from arvados_nats.commands.arvados_settings import ArvadosSettings
@@ -92,9 +91,7 @@ async def watch_events(watch: Watch, readable: str | None = None, **filters: Any
 
 async def _see(settings: ArvadosSettings, uuid: str) -> None:
     """Refused if there is no such object, or it may not be read."""
-    async with arvados_client.connect(
-        settings.url, ca_file=settings.ca_file, insecure=settings.insecure
-    ) as arvados:
+    async with settings.connect() as arvados:
         try:
             await arvados.record(settings.token, uuid, select=["uuid"])
         except NotFound as error:
