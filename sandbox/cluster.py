@@ -146,14 +146,10 @@ async def _prepare_connection(connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def open_cluster(
-    dsn: str, config: ClusterConfig | None = None, *, connections: int = 8
-) -> AsyncIterator[Cluster]:
+async def open_cluster(dsn: str, config: ClusterConfig | None = None) -> AsyncIterator[Cluster]:
     """The cluster on a database that has Arvados' tables; what every cluster has is created."""
     settings = config or ClusterConfig()
-    async with asyncpg.create_pool(
-        dsn, min_size=1, max_size=connections, init=_prepare_connection
-    ) as pool:
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=8, init=_prepare_connection) as pool:
         await pool.execute(other_kinds.DDL)
         await pool.execute(permission_table.VIEW)
         tables = records.tables_from(await pool.fetch(_COLUMNS))

@@ -181,9 +181,9 @@ class Scenes:
         async with self.unit(self.root) as unit:
             return await lifecycle.existing(unit, what)
 
-    async def insert_log_rows(self, count: int, about: Named, *, by: Actor | None = None) -> None:
+    async def insert_log_rows(self, count: int, about: Named) -> None:
         """Many update rows of one object in one statement, each with its NOTIFY."""
-        async with self.unit(by or self.root) as unit:
+        async with self.unit(self.root) as unit:
             record = await lifecycle.existing(unit, about)
             await audit_log.write_many(unit.connection, unit.config, unit.actor, record, count)
 

@@ -73,17 +73,17 @@ def pending(headers: Mapping[str, str]) -> int:
 
 
 async def read(
-    page: Callable[[dict[str, Any]], Awaitable[Page]], start: dict[str, Any], limits: dict[str, Any]
+    page: Callable[[dict[str, Any]], Awaitable[Page]], first: int, limits: dict[str, Any]
 ) -> AsyncIterator[StoredMessage]:
-    """All messages from `start` (`{"seq"}` or `{"start_time"}`) on, until none is left now.
+    """All messages from sequence `first` on, until none is left now.
 
     `limits` are `next_by_subj`, `batch` and `max_bytes` of each page; the next page is asked for
     when the last is used up.
     """
     while True:
-        messages, left = await page({**limits, **start})
+        messages, left = await page({**limits, "seq": first})
         for message in messages:
             yield message
         if not messages or not left:
             return
-        start = {"seq": messages[-1].sequence + 1}
+        first = messages[-1].sequence + 1

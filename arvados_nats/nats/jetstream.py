@@ -129,24 +129,21 @@ class JetStream:
         subject: str,
         *,
         first: int = 1,
-        since: str | None = None,
         until: int | None = None,
         batch: int = 1000,
-        max_bytes: int = nats_history.BATCH_BYTES,
     ) -> AsyncIterator[StoredMessage]:
         """Stored messages of `subject` (wildcards allowed) in order, until none is left now.
 
-        From sequence `first`, or from the time `since` (RFC 3339). Read in pages of at most `batch`
-        messages and `max_bytes` bytes. With `first` and `until`: up to there nothing is missing,
-        however late a copy of the stream is (`whole_page`).
+        From sequence `first` on. Read in pages of at most `batch` messages. With `until`: up to
+        there nothing is missing, however late a copy of the stream is (`whole_page`).
         """
         page = functools.partial(self.page, stream)
         if until is not None:
             page = functools.partial(self.whole_page, stream, until=until)
         return nats_history.read(
             page,
-            {"start_time": since} if since else {"seq": first},
-            {"next_by_subj": subject, "batch": batch, "max_bytes": max_bytes},
+            first,
+            {"next_by_subj": subject, "batch": batch, "max_bytes": nats_history.BATCH_BYTES},
         )
 
     async def page(self, stream: str, body: dict[str, Any]) -> nats_history.Page:

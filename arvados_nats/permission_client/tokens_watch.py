@@ -37,7 +37,7 @@ from arvados_nats.permissions.rule import Identity
 
 logger = logging.getLogger(__name__)
 
-REFRESH = 60.0
+_REFRESH = 60.0
 NEW = 1.0
 """Seconds between two looks for tokens that came into use."""
 RETRY = 5.0
@@ -57,7 +57,6 @@ async def follow(
     gone: Gone,
     *,
     lives: Callable[[str], None] = lambda _: None,
-    refresh: float = REFRESH,
 ) -> NoReturn:
     """Run until cancelled. `in_use` gives the tokens to ask about by uuid, and as whose and with
     which scopes they are used, if known: one that the database tells otherwise is told `stale`, and
@@ -83,7 +82,7 @@ async def follow(
     while True:
         using = in_use()
         if time.monotonic() >= next_round:
-            once, settled, next_round = {*using}, set(), time.monotonic() + refresh
+            once, settled, next_round = {*using}, set(), time.monotonic() + _REFRESH
         due = using.keys() - settled
         answered = await _check(nats, own, {uuid: using[uuid] for uuid in due}, gone, lives)
         if answered:

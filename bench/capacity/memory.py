@@ -102,9 +102,9 @@ async def _events(clients: Clients, made: World, services: Stack, target: Target
     }
 
 
-async def _idle_cpu(pid: int, seconds: float = 3.0) -> float:
+async def _idle_cpu(pid: int) -> float:
     cpu, began = processes.cpu_seconds(pid), time.monotonic()
-    await asyncio.sleep(seconds)
+    await asyncio.sleep(3.0)
     return (processes.cpu_seconds(pid) - cpu) / (time.monotonic() - began)
 
 

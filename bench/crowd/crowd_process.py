@@ -74,7 +74,7 @@ class Crowd:
         ]
         return await self._connect(address, self.clients[first:], at_once)
 
-    async def again(self, address: Address, at_once: int, pause: float = 0.1) -> array[float]:
+    async def again(self, address: Address, at_once: int) -> array[float]:
         """Connect those that were cut until all are in; when each was, in time.monotonic()."""
         moments = array("d")
 
@@ -84,7 +84,7 @@ class Crowd:
                     if await _connected(address, client, self._tls) >= 0:
                         moments.append(time.monotonic())
                         return
-                await asyncio.sleep(pause)
+                await asyncio.sleep(0.1)
 
         gate = asyncio.Semaphore(at_once)
         async with asyncio.TaskGroup() as tasks:

@@ -95,13 +95,13 @@ class Side:
         """No client wants updates any more."""
         await self._told([_command("unsubscribe", "update")], range(self.crowd.count))
 
-    async def caught_up(self, within: float = 180.0) -> None:
+    async def caught_up(self) -> None:
         """Return when a row committed now has come through."""
         target = self.world.private[0]
         owner = target.record["owner_uuid"]
         marker = raw_rows.row(target.uuid, event_type=_MARKER, object_owner_uuid=owner)
         (row_id,) = await raw_rows.insert(self.world.writer, [marker])
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + 180.0
         while row_id not in (await self.crowd.take(ROW_ID)).numbers:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.name} has not caught up")
@@ -200,10 +200,10 @@ async def turn(side: Side, sides: Sequence[Side]) -> AsyncIterator[None]:
         await side.unsubscribe()
 
 
-async def quiet(world: World, within: float = 600.0) -> int:
+async def quiet(world: World) -> int:
     """Wait until nobody has called Arvados' API for a while; calls so far."""
     faults, loop = world.sandbox.backend.faults, asyncio.get_running_loop()
-    deadline = loop.time() + within
+    deadline = loop.time() + 600.0
     seen, still = -1, 0
     while still < _QUIET_ROUNDS and loop.time() < deadline:
         await asyncio.sleep(_QUIET_SECONDS)

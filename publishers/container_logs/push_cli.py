@@ -81,8 +81,8 @@ def push_log_command(container: str, file: str, offset: int | None) -> None:
     sys.exit(process.run(lambda settings: push(settings, wanted), PushSettings))
 
 
-async def push(settings: PushSettings, wanted: Destination, source: int = 0) -> None:
-    """Push the file descriptor `source` to its end; Unavailable if bytes are left on disk."""
+async def push(settings: PushSettings, wanted: Destination) -> None:
+    """Push standard input to its end; Unavailable if bytes are left on disk."""
     target = target_of(settings, wanted)
     folder = settings.push_spool / wanted.container_uuid / subjects.file_token(wanted.file)
     spool = Spool(folder, max_bytes=settings.push_spool_bytes)
@@ -92,7 +92,7 @@ async def push(settings: PushSettings, wanted: Destination, source: int = 0) -> 
         pipe = Pipe(spool)
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(push_log.push(target, pipe))
-            await pipe.fill(source)
+            await pipe.fill(0)
             await _linger(sending, settings.push_linger_seconds)
         spool.finish()
     finally:

@@ -182,19 +182,18 @@ async def run(
 async def run_cluster(
     keys_folder: Path,
     *,
-    size: int = 3,
     limits: accounts_config.AccountLimits | None = None,
     tls: server_config.Tls | None = None,
     routes: Sequence[server_config.Routes] = (),
 ) -> AsyncIterator[list[NatsServer]]:
-    """Several servers that form one cluster with a leader, in a temporary folder.
+    """Three servers that form one cluster with a leader, in a temporary folder.
 
     With `tls` the servers speak TLS to each other and to their clients. `routes`: how each of them
     finds the others, where that is not as usual.
     """
     place = Path(tempfile.mkdtemp(prefix="arvados-nats-"))
     if not routes:
-        addresses = [f"127.0.0.1:{port}" for port in itertools.islice(ports.candidates(), size)]
+        addresses = [f"127.0.0.1:{port}" for port in itertools.islice(ports.candidates(), 3)]
         routes = [server_config.Routes("sandbox", at, tuple(addresses), tls) for at in addresses]
     public = keys.load_all_public(keys_folder)
     password = keys.load(keys_folder, server_config.ROUTES).text

@@ -15,15 +15,16 @@ import socket
 from collections.abc import Iterator
 
 _PORTS = range(20_000, 32_000)
+_TRIES = 20
 _held: list[socket.socket] = []
 """What keeps our ports from other processes of this machine that ask here, until we end."""
 
 
-def candidates(tries: int = 20) -> Iterator[int]:
+def candidates() -> Iterator[int]:
     """Random ports of 127.0.0.1 that are free now, and that nobody else is given here: a server may
     take seconds to listen. Whoever loses one to a stranger takes the next."""
-    ports = random.sample(_PORTS, 10 * tries)
-    return itertools.islice((port for port in ports if is_free(port) and _hold(port)), tries)
+    ports = random.sample(_PORTS, 10 * _TRIES)
+    return itertools.islice((port for port in ports if is_free(port) and _hold(port)), _TRIES)
 
 
 def _hold(port: int) -> bool:

@@ -79,9 +79,9 @@ async def test_an_end_by_its_header_is_none(hubs: LogHubs, world: World) -> None
     assert not peer.received.of("end")
 
 
-async def junk(world: World, subject: str, count: int, file: str = "a_b") -> None:
+async def junk(world: World, subject: str, count: int) -> None:
     """Chunks of another file whose name makes the same subject."""
-    headers = Chunk("", file, 0, 0, b"").headers
+    headers = Chunk("", "a_b", 0, 0, b"").headers
     del headers["Nats-Msg-Id"]
     acks = [await world.nats.publish_stored(subject, b"x", headers) for _ in range(count)]
     await asyncio.gather(*acks)

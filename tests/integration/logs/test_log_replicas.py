@@ -174,8 +174,8 @@ async def test_nats_restarts_in_the_middle(world: World, fresh_nats: NatsServer)
 CONTAINER = "zzzzz-dz642-00000000000000w"
 
 
-def chunk(offset: int, data: bytes, *, epoch: int = 0, pushed: bool = False) -> Chunk:
-    return Chunk(CONTAINER, "stdout.txt", epoch, offset, data, pushed)
+def chunk(offset: int, data: bytes) -> Chunk:
+    return Chunk(CONTAINER, "stdout.txt", 0, offset, data)
 
 
 async def test_second_writer_is_told_where_the_file_stands(world: World) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -124,15 +123,11 @@ def _set_event() -> asyncio.Event:
 
 
 @asynccontextmanager
-async def before(host: str, port: int, *, buffer: int | None = None) -> AsyncIterator[Cuttable]:
-    """A proxy on a free port of loopback; `buffer`: bytes of its receiving kernel buffer."""
+async def before(host: str, port: int) -> AsyncIterator[Cuttable]:
+    """A proxy on a free port of loopback."""
     proxy = Cuttable(host, port)
-    listening = socket.socket()
-    if buffer:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    listening.bind(("127.0.0.1", 0))
-    server = await asyncio.start_server(proxy.accept, sock=listening)
-    proxy.port = listening.getsockname()[1]
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy
     finally:
