@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from sandbox.logs.container_logs import ContainerLogs
-from sandbox.model import audit_log, records
+from sandbox.model import records
 from sandbox.model.actors import Actor
 from sandbox.model.crunch import lifecycle
 from sandbox.model.kinds import collections, links, tokens, trash, users
@@ -180,12 +180,6 @@ class Scenes:
         """The object as it is stored now."""
         async with self.unit(self.root) as unit:
             return await lifecycle.existing(unit, what)
-
-    async def insert_log_rows(self, count: int, about: Named) -> None:
-        """Many update rows of one object in one statement, each with its NOTIFY."""
-        async with self.unit(self.root) as unit:
-            record = await lifecycle.existing(unit, about)
-            await audit_log.write_many(unit.connection, unit.config, unit.actor, record, count)
 
 
 async def _new_user(unit: Unit, name: str, *, set_up: bool) -> Record:

@@ -10,7 +10,6 @@ A row holds the whole object before and after, without its secrets; `owner_uuid`
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -27,13 +26,6 @@ WITH written AS (
     summary, properties, created_at, updated_at, modified_at, object_owner_uuid)
   VALUES ($1, $2, $11, $3, $4, $5, $6, $7, $8, $9, $9, $10) RETURNING id)
 SELECT pg_notify('{CHANNEL}', id::text) FROM written
-"""
-_INSERT_MANY = """
-INSERT INTO logs (uuid, owner_uuid, modified_by_user_uuid, object_uuid, event_at, event_type,
-  summary, properties, created_at, updated_at, modified_at, object_owner_uuid)
-SELECT u, $2::varchar, $2, $3::varchar, at, $4::varchar, $4 || ' of ' || $3, $5, at, at, at, $6
-FROM unnest($1::varchar[]) AS u, (SELECT clock_timestamp() AT TIME ZONE 'UTC' AS at) AS now
-RETURNING id
 """
 
 
@@ -70,35 +62,9 @@ async def write(
     )
 
 
-async def notify(connection: Connection, ids: Sequence[int]) -> None:
-    """Tell the channel of these rows, in this order, when the transaction commits."""
-    await connection.execute(
-        f"SELECT pg_notify('{CHANNEL}', id::text)"
-        " FROM unnest($1::bigint[]) WITH ORDINALITY AS told(id, n) ORDER BY n",
-        list(ids),
-    )
-
-
-async def write_many(
-    connection: Connection,
-    config: ClusterConfig,
-    actor: Actor,
-    record: Record,
-    count: int,
-) -> list[int]:
-    """Log `count` updates of one object in one statement, told one by one; returns their ids."""
-    ids = await connection.fetch(
-        _INSERT_MANY,
-        [config.uuid("57u5n", records.random_name()) for _ in range(count)],
-        actor.uuid,
-        record.uuid,
-        "update",
-        records.dump(_properties("update", record)),
-        record.row.get("owner_uuid"),
-    )
-    found = [row[0] for row in ids]
-    await notify(connection, found)
-    return found
+async def notify(connection: Connection, id: int) -> None:
+    """Tell the channel of this row when the transaction commits."""
+    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, str(id))
 
 
 def _event_at(event_type: str, record: Record) -> datetime:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
 
 from sandbox.model import records
 from sandbox.model.kinds import trash
@@ -136,23 +135,6 @@ def data_hash(manifest: str) -> str:
     """The portable data hash of a manifest."""
     text = manifest.encode()
     return f"{hashlib.md5(text, usedforsecurity=False).hexdigest()}+{len(text)}"
-
-
-def manifest_of(files: Mapping[str, bytes]) -> str:
-    """A manifest of one stream with one block per file; names may not hold a slash."""
-    if not files:
-        return ""
-    blocks, tokens, offset = [], [], 0
-    for name, content in files.items():
-        digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        blocks.append(f"{digest}+{len(content)}")
-        tokens.append(f"{offset}:{len(content)}:{_quoted(name)}")
-        offset += len(content)
-    return f". {' '.join(blocks)} {' '.join(tokens)}\n"
-
-
-def _quoted(name: str) -> str:
-    return name.replace("\\", "\\134").replace(" ", "\\040")
 
 
 def manifest_files(manifest: str) -> list[tuple[int, str]]:

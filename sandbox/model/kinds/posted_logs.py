@@ -35,4 +35,4 @@ class LogRules(Rules):
 
     async def after_write(self, unit: Writer, record: Record) -> None:
         """Each save tells the channel again, with the same id."""
-        await audit_log.notify(unit.connection, [record["id"]])
+        await audit_log.notify(unit.connection, record["id"])

@@ -385,19 +385,6 @@ async def test_a_writer_of_the_graph_waits_for_the_other(
     assert second["name"] == "second"
 
 
-async def test_many_rows_at_once(cluster: Cluster, channel: Channel, alice: Actor) -> None:
-    """Each with its own uuid and NOTIFY, in the order of their ids."""
-    project = await cluster.project("reef", owner=alice)
-    await channel.next(await _last(cluster) - 16)
-
-    await cluster.insert_log_rows(2000, project)
-
-    told = await channel.next(2000)
-    assert told == sorted(told)
-    count = "SELECT count(DISTINCT uuid) FROM logs WHERE object_uuid = $1 AND event_type = 'update'"
-    assert await cluster.pool.fetchval(count, project.uuid) == 2000
-
-
 async def test_a_crowd_is_like_users_made_one_by_one(cluster: Cluster, alice: Actor) -> None:
     """They see each other, can be shared with, and their tokens work."""
     crowd = await bulk.users(cluster, 20)

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
@@ -61,13 +60,6 @@ class Peer:
     def abort(self) -> None:
         """Cut the connection without a word."""
         self._socket.transport.abort()
-
-    async def until_gone(self) -> None:
-        """Wait until the client has left."""
-        async with asyncio.timeout(60):
-            with contextlib.suppress(ConnectionClosed):
-                while True:
-                    await self._socket.recv()
 
 
 class Proxy:
