@@ -16,7 +16,6 @@ from arvados_nats.errors import BadInput
 from arvados_nats.service.keys import Kind, Seed, decode_public
 
 _VERSION = b"xkv1"
-_NONCE_BYTES = Box.NONCE_SIZE
 
 
 class Envelope:

@@ -42,7 +42,6 @@ class Replay:
         self.ours: dict[str, str] = {}
         self.notified: asyncio.Queue[str] = asyncio.Queue()
         self._last_log = 0
-        self._rows_seen: set[int] = set()
 
     async def start(self) -> None:
         """Listen, and forget the rows of the cluster's own beginning."""

@@ -167,7 +167,6 @@ class Readers:
     def __init__(self, stack: Stack, replay: Replay, recording: Json) -> None:
         self._stack = stack
         self._replay = replay
-        self._recording = recording
         self.labels = list(recording["matrix_user_uuid"])
         self.ears = [Ear(stack, label, how) for label in self.labels for how in ("v0", "v1")]
 

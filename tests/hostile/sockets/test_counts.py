@@ -85,7 +85,6 @@ class Guests:
         self.base, self.tokens, self.request = base, tokens, request
         self.here: list[Guest] = []
         self.subscriptions = 0
-        self._stack = contextlib.AsyncExitStack()
 
     async def act(self, step: Step) -> None:
         match step:

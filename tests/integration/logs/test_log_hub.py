@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +35,6 @@ from wsproxy.logs.place import LogPlace
 from wsproxy.logs.recent_bytes import RecentBytes
 from wsproxy.logs.saved import Access, SavedLogs
 from wsproxy.logs.stored import StoredLogs
-
-
-def _uuid() -> str:
-    return "zzzzz-dz642-" + "".join(random.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=15))
 
 
 def _end(container: str, **sizes: int) -> ContainerEnd:
