@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Who is connected, by token: from a token to a reader, and back from a change to the sessions.
+"""Who is connected, by token: from a token to a login, and back from a change to the sessions.
 
 A session admits its token here and gets a `Login`. It is told when its token is dead, and when its
 reader may see less than before.
@@ -37,7 +37,7 @@ _EXPIRED = "expired"
 
 
 class Session(Protocol):
-    """What a viewer's connection is told."""
+    """What a session is told."""
 
     @property
     def send_buffer(self) -> SendBuffer:
@@ -82,7 +82,7 @@ class Login:
 
 
 class Logins:
-    """All viewers of the process; `run` keeps their grants and tokens up to date."""
+    """All logins of the process; `run` keeps their grants and tokens up to date."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Logins:
         return await self._identities.of(token, address)
 
     async def admit(self, token: Token, session: Session) -> Login:
-        """The viewer of a token, again for a session that renews or repeats it.
+        """The login of a token, again for a session that renews or repeats it.
 
         Refused if Arvados says no, TooMany if its user, or the process, has enough sessions,
         Unavailable if Arvados cannot be asked.
@@ -209,7 +209,7 @@ class Logins:
             logger.info(
                 "token is dead; its sessions end",
                 extra={
-                    "action": "viewers.token_gone",
+                    "action": "logins.token_gone",
                     "token_uuid": token_uuid,
                     "reason": reason,
                     "sessions": len(login.sessions),

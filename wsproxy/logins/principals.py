@@ -50,7 +50,7 @@ class _Due:
 
 
 class Principals:
-    """All readers; `run` keeps their grants up to date."""
+    """All principals; `run` keeps their grants up to date."""
 
     def __init__(
         self, nats: Nats, grants_cache: GrantsCache, router: Router, check: PermissionCheck
@@ -70,7 +70,7 @@ class Principals:
         router.before_batch.append(self._hold_for)
 
     def of(self, identity: Identity) -> Principal:
-        """The reader that an identity is, a new one if need be."""
+        """The principal that an identity is, a new one if need be."""
         key = (identity.user_uuid, identity.scopes, identity.is_root)
         principal = self._principals.get(key)
         if principal is None:
@@ -185,7 +185,7 @@ class Principals:
         except (Unavailable, BadInput) as error:
             logger.warning(
                 "grants are not known; Arvados is asked about each object",
-                extra={"action": "viewers.no_grants", "users": len(due), "error": str(error)},
+                extra={"action": "logins.no_grants", "users": len(due), "error": str(error)},
             )
             return False
         return True

@@ -1,10 +1,10 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a viewer may read the state or the logs of an object now.
+"""Whether a login may read the state or the logs of an object now.
 
-By the rule where the object's facts and the viewer's grants are known; otherwise Arvados is asked
-with the viewer's own token, once for each token and object at a time. Unlike events, states and
+By the rule where the object's facts and the login's grants are known; otherwise Arvados is asked
+with its own token, once for each token and object at a time. Unlike events, states and
 logs are judged without include_trash (docs/facts/permission-rule.md, last section).
 """
 
@@ -27,7 +27,7 @@ _CONTAINERS = "/arvados/v1/containers"
 
 
 class Readable:
-    """Questions of all viewers."""
+    """Questions of all logins."""
 
     def __init__(self, check: RecordCheck, whereabouts: Whereabouts) -> None:
         self._check = check

@@ -62,7 +62,7 @@ class Stretch:
 
 
 class Hidden(Refused):
-    """Arvados does not show this viewer what it alone has."""
+    """Arvados does not show this reader what it alone has."""
 
     def __init__(self, hole: Hole) -> None:
         super().__init__(hole.reason)
@@ -96,7 +96,7 @@ class LogHistory:
     async def read(self, wanted: Stretch, access: Access) -> Step:
         """What comes at the place: never nothing.
 
-        Raises Unavailable when it cannot be told now, Hidden with what is a hole for this viewer.
+        Raises Unavailable when it cannot be told now, Hidden with what is a hole for this reader.
         """
         step = await self._step(wanted, access)
         if isinstance(step, Piece) and step.ahead is not None:
@@ -121,7 +121,7 @@ class LogHistory:
                 return await self._flights.ask(key, lambda: self._find(wanted, access))
             except Refused:
                 if not others:
-                    raise  # otherwise another viewer was refused; this one asks for itself
+                    raise  # otherwise another reader was refused; this one asks for itself
 
     def keep(self, piece: Piece) -> None:
         """Hold a piece for others that come to its place."""

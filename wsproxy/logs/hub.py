@@ -265,7 +265,7 @@ class LogHub:
         return asyncio.get_running_loop().time() - self._heard_at < _QUIET_SECONDS
 
     def end_for(self, access: Access) -> ContainerEnd | None:
-        """The end as this viewer is told it: for all, or since the saved log is hidden from it."""
+        """The end as this reader is told it: for all, or since the saved log is hidden from it."""
         return self.end or self.record.hidden_from(access)
 
     async def rest(self, access: Access) -> float:

@@ -1,10 +1,10 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What Arvados tells of one container and its saved log: asked seldom, with the viewers' tokens.
+"""What Arvados tells of one container and its saved log: asked seldom, with the readers' tokens.
 
 What cannot be told now is not known, and never taken for a log without bytes. What Arvados does not
-show to one viewer it may show to another, so that is the end for this viewer alone.
+show to one reader it may show to another, so that is the end for this reader alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from wsproxy.logs.saved import Access, ContainerState, SavedLogs
 ASK_SECONDS = 5.0
 """Arvados is asked about a container at most this often."""
 _NEVER = float("-inf")
-_Viewer = tuple[bytes, str | None]
+_Reader = tuple[bytes, str | None]
 
 
 class ContainerRecord:
@@ -36,7 +36,7 @@ class ContainerRecord:
         self._asking = asyncio.Lock()
         self.changed_at = self._asked_at = self._rest_until = _NEVER
         self._end: ContainerEnd | None = None
-        self._hidden: dict[_Viewer, ContainerEnd] = {}
+        self._hidden: dict[_Reader, ContainerEnd] = {}
         self._listing: dict[str, int] | None = None
 
     def changed(self) -> None:
@@ -60,8 +60,8 @@ class ContainerRecord:
         return max(0.0, self._rest_until - asyncio.get_running_loop().time())
 
     def hidden_from(self, access: Access) -> ContainerEnd | None:
-        """The end, for a viewer to whom Arvados does not show the saved log."""
-        return self._hidden.get(_viewer(access))
+        """The end, for a reader to whom Arvados does not show the saved log."""
+        return self._hidden.get(_reader(access))
 
     async def end(self, access: Access) -> ContainerEnd | None:
         """The end, where Arvados' word suffices for it; None also for whom the log is hidden.
@@ -70,7 +70,7 @@ class ContainerRecord:
         """
         loop = asyncio.get_running_loop()
         async with self._asking:
-            if self._end is not None or self._hidden.get(_viewer(access)) or self.rest:
+            if self._end is not None or self._hidden.get(_reader(access)) or self.rest:
                 return self._end
             if self.due and not self._hidden:
                 return None
@@ -92,7 +92,7 @@ class ContainerRecord:
             gone = True
         end = log_end.of_saved_log(self._container, state, sizes, self._known())
         if gone:
-            self._hidden[_viewer(access)] = end
+            self._hidden[_reader(access)] = end
         else:
             self._end = end
 
@@ -111,5 +111,5 @@ class ContainerRecord:
         return self._listing or {}
 
 
-def _viewer(access: Access) -> _Viewer:
+def _reader(access: Access) -> _Reader:
     return access.token.digest, access.request

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Log files as Arvados' log API has them: what left the stream, and containers that ended long ago.
 
-An edge to Arvados, with the viewers' own tokens: wsproxy has none. The API serves logs below a
-container request (docs/facts/arvados.md 4), so a viewer of a container needs a request that shows
+An edge to Arvados, with the readers' own tokens: wsproxy has none. The API serves logs below a
+container request (docs/facts/arvados.md 4), so a reader of a container needs a request that shows
 it.
 """
 
@@ -26,7 +26,7 @@ _EMPTY = "d41d8cd98f00b204e9800998ecf8427e+"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """By what a viewer reads the logs of a container: a token, and the request, if known."""
+    """By what a reader reads the logs of a container: a token, and the request, if known."""
 
     token: Token
     request: str | None = None
@@ -60,7 +60,7 @@ class SavedLogs:
         self._requests: OrderedDict[tuple[bytes, str], str] = OrderedDict()
 
     async def state(self, container: str, access: Access) -> ContainerState:
-        """The state of a container; Refused if the viewer may not see it."""
+        """The state of a container; Refused if the reader may not see it."""
         columns = ["uuid", "state", "exit_code", "log", "finished_at"]
         record = await self._arvados.record(access.token, container, select=columns)
         return ContainerState(
@@ -87,7 +87,7 @@ class SavedLogs:
     async def read(self, container: str, file: str, start: int, stop: int, access: Access) -> bytes:
         """Bytes from `start` up to before `stop`, fewer or none if the file has no more now.
 
-        Refused if Arvados does not show this viewer where the file would be.
+        Refused if Arvados does not show this reader where the file would be.
         """
         while True:
             guessed = (access.token.digest, container) in self._requests

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The state of single objects, read once and kept current for all who follow them.
 
-The order matters: the place in the stream is noted, then the record is read with a viewer's token,
+The order matters: the place in the stream is noted, then the record is read with a reader's token,
 then every change after the place is laid over it (design.md 8). The event source has no holes, so
 no second read is needed while somebody follows the object. Nothing here judges permission: each
-follower does, for its viewer.
+follower does, for its reader.
 """
 
 from __future__ import annotations

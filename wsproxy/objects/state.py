@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The state of an object as its viewers see it: one read, then every verified change laid over it.
+"""The state of an object as its readers see it: one read, then every verified change laid over it.
 
 Pure. It holds attributes that are the same for every reader, of kinds whose records are. What
 events do not tell (a container's priority is changed by raw SQL, docs/facts/arvados.md 0.1) stays

@@ -215,7 +215,7 @@ class ObjectSubscription:
         return scopes_allow(scopes, "GET", path)
 
     def _message(self, hub: ObjectHub, etag: str, record: dict[str, Any], sequence: int) -> Message:
-        """The message of a state, built once for all viewers."""
+        """The message of a state, built once for all readers."""
         if hub.shared is None or hub.shared[0] != etag:
             place = self._services.events.source.cursor(sequence)
             cursor = self._services.cursors.encode(place)

@@ -1,11 +1,11 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""One v0 connection: the session, the token's viewer, and the consumer between them.
+"""One v0 connection: the session, the token's login, and the consumer between them.
 
 As in arvados-ws any token connects, and one that Arvados does not accept gets no events; that is
 counted. Commands are answered at once, also while Arvados does not answer: a subscription notes its
-place in the stream, and the consumer begins there when the viewer is known. When the token dies the
+place in the stream, and the consumer begins there when the login is known. When the token dies the
 connection is closed; what may not be shown any more is left out in silence (docs/facts/arvados.md
 6).
 """
