@@ -107,33 +107,29 @@ def accounts(public: Mapping[str, str], limits: AccountLimits) -> dict[str, Any]
             ],
         },
         SENDERS: {
-            "limits": {
-                "max_connections": limits.user_connections,
-                "max_subscriptions": limits.user_subscriptions,
-                "max_payload": Size(limits.sender_payload),
-            },
+            "limits": _limits(limits, limits.user_subscriptions, limits.sender_payload),
             "imports": [{"service": {"account": ARVADOS, "subject": subject}} for subject in _SENT],
         },
         USERS: {
-            "limits": {
-                "max_connections": limits.user_connections,
-                "max_subscriptions": limits.user_subscriptions,
-                "max_payload": Size(limits.user_payload),
-            },
+            "limits": _limits(limits, limits.user_subscriptions, limits.user_payload),
             "default_permissions": _CLOSED,
             "imports": [{"stream": {"account": ARVADOS, "subject": f"{subjects.LIVE}.>"}}],
         },
         REQUESTS: {
-            "limits": {
-                "max_connections": limits.user_connections,
-                "max_subscriptions": limits.asking_subscriptions,
-                "max_payload": Size(limits.user_payload),
-            },
+            "limits": _limits(limits, limits.asking_subscriptions, limits.user_payload),
             "default_permissions": _CLOSED,
             "imports": [
                 {"service": {"account": ARVADOS, "subject": f"{subjects.API}.>"}, "share": True}
             ],
         },
+    }
+
+
+def _limits(limits: AccountLimits, subscriptions: int, payload: int) -> dict[str, Any]:
+    return {
+        "max_connections": limits.user_connections,
+        "max_subscriptions": subscriptions,
+        "max_payload": Size(payload),
     }
 
 
