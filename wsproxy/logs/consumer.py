@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
 from arvados_nats.protocol_v1.messages import CaughtUp, Error, ServerMessage, encode
-from wsproxy.logs import notices
+from wsproxy.logs import behind, notices
 from wsproxy.logs import tail as log_tail
-from wsproxy.logs.history import LATE_PAUSES, Hidden, Step, Stretch
+from wsproxy.logs.history import Step
 from wsproxy.logs.hub import LogHub
 from wsproxy.logs.live_file import LogFile
 from wsproxy.logs.pieces import Hole, NewEpoch, Piece
@@ -251,7 +251,8 @@ class LogConsumer:
             del self._behind[name]
             file.live.append(self)
         elif place > goal and name not in self._looked:
-            await self._look(file, place)
+            await behind.look(self._hub, file, place)
+            self._looked.add(name)
         elif place.epoch > goal.epoch and file.frontier.sequence:
             # A place in another life of the stream, which cannot be compared.
             self._tell_gap(name, Hole(place, None, _LOST))
@@ -260,29 +261,9 @@ class LogConsumer:
             self._ahead.add(name)
             file.ahead.append(self)
         else:
-            step: Step | None = file.recent(place)
-            if step is None:
-                step = await self._read(file, place, goal)
+            step = await behind.step(self._hub, file, place, self.access)
             if not self._stopped and self._hub.files.get(name) is file:
                 self._take(name, place, step)
-
-    async def _look(self, file: LogFile, place: LogPlace) -> None:
-        """Learn whether the stream has come to a place of which nothing was heard live."""
-        await self._hub.look()
-        for pause in LATE_PAUSES:
-            if place.epoch <= file.place.epoch:
-                break
-            await asyncio.sleep(pause)
-            await self._hub.look()
-        self._looked.add(file.name)
-
-    async def _read(self, file: LogFile, place: LogPlace, goal: LogPlace) -> Step:
-        live = self._hub.end is None or self._hub.hot
-        wanted = Stretch(self._hub.container, file.name, place, goal, live=live)
-        try:
-            return await self._hub.history.read(wanted, self.access)
-        except Hidden as hidden:
-            return hidden.hole
 
     def _take(self, name: str, place: LogPlace, step: Step) -> None:
         match step:
