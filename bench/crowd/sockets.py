@@ -4,7 +4,7 @@
 """A WebSocket client that costs next to nothing, so that the server is what is measured.
 
 It keeps the bytes it gets with the time they came, and nothing else; frames are found in them after
-the round (`crowd_process.Crowd.take`). No library does the handshake or unmasks: servers do not mask.
+the round (`crowd_process`). No library does the handshake or unmasks: servers do not mask.
 """
 
 from __future__ import annotations

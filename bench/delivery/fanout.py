@@ -6,9 +6,9 @@
 Against arvados-ws (`--peer arvados-ws`, or alone): rows in PostgreSQL about an object that all
 can read, `--window` of them under way at most (arvados-ws cuts clients that are 64 behind), for
 some seconds; without a peer also with no window, as fast as rows can be committed.
-Against Centrifugo and nexus: publications at the server, see `subscribers`. `single`: the next when all
-have the one before, so each is a write of its own; `burst`: 64 at once, where frames can share a
-write. Frames for a second of CPU count the process that holds the sockets; `_all_` also those that
+Against Centrifugo and nexus: publications at the server (`subscribers`). `single`: the next when
+all have the one before, so each is a write of its own; `burst`: 64 at once, where frames can share
+a write. Frames for a second of CPU count the process that holds the sockets; `_all_` also what
 brought it there: NATS and the publishers. Deliveries a second are what this machine does with
 clients and servers on it; the clients only count bytes.
 """

@@ -143,7 +143,8 @@ async def test_an_attempt_that_nobody_watched_can_be_read(
 
 
 @pytest.mark.parametrize(
-    "text", ["print(type(b''))", "<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "&amp;<b>x"]
+    "text",
+    ["print(type(b''))", "<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "&amp;<b>x"],
 )
 async def test_what_looks_like_html_is_text(
     page: Page, stack: Stack, user: Actor, text: str

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What a reader of a container's log is told beside its bytes: what is missing, and the end. Pure."""
+"""What a reader of a log is told beside its bytes: what is missing, and the end. Pure."""
 
 from __future__ import annotations
 

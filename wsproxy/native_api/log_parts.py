@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The messages of an answer of `arvados.api.logs`: bytes, gaps, the list of files, the end. Pure."""
+"""What an answer of `arvados.api.logs` is made of: bytes, gaps, list of files, end. Pure."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
 What it decides: when bytes leave, when a reader counts as behind, and when a peer is stuck.
 The first message of a tick leaves at once, the others of that tick in one write behind it
 (docs/facts/realtime.md 2.2). There is no task, no future and no queue object per message. A reader
-that is behind is not fed any more: whoever feeds it goes back to the stream (`events.consumer`), so a send
+that is behind is not fed any more: whoever feeds it goes back to the stream (`consumer`), so a send
 buffer never holds more than twice its high-water mark and one message or batch.
 """
 

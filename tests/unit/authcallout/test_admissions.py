@@ -71,9 +71,8 @@ def test_scopes_that_read_nothing_may_not_ask_either() -> None:
             msgspec.structs.replace(GRANTS, is_admin=True),
             accounts.USERS,
         ),
-        (changed(IDENTITY, is_admin=True), GRANTS, accounts.USERS),
     ],
-    ids=["admin", "root", "scoped admin", "admin once"],
+    ids=["admin", "root", "scoped admin"],
 )
 def test_who_is_trusted(identity: Identity, grants: Grants, account: str) -> None:
     """Admins without limits and the root token; what Grants say stands over what a login said."""

@@ -22,9 +22,7 @@ FILE = "stdout.txt"
 
 
 def log(*, end: ContainerEnd | None = None, over: bool = False) -> Log:
-    return Log(
-        CONTAINER, 1, (OWNER, "*", REQUEST), "Running", {}, {}, end, over or end is not None
-    )
+    return Log(CONTAINER, 1, (OWNER, "*", REQUEST), "Running", {}, {}, end, over or end is not None)
 
 
 def ended(size: int, epoch: int = 0) -> ContainerEnd:
