@@ -24,10 +24,9 @@ from sandbox.sandbox import Sandbox
 from sandbox.servers import backends
 from sandbox.servers import nats_server as nats_sandbox
 from sandbox.servers import postgres as postgres_sandbox
-from tests.support.worlds.shared_site import site
-from tests.support.worlds.stacks import container, nats, own_stack, shared_stack, stack
+from tests.support.worlds.stacks import container, nats, own_stack, stack
 
-__all__ = ["container", "nats", "own_stack", "shared_stack", "site", "stack"]
+__all__ = ["container", "nats", "own_stack", "stack"]
 
 # Where nothing compiled is kept, each of some 300 processes would compile all of ours by itself.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import itertools
 import json
 import re
@@ -249,6 +250,7 @@ def executable() -> Path:
     return Path(found)
 
 
+@functools.cache
 def _version(path: str) -> tuple[int, ...]:
     try:
         said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)

@@ -38,7 +38,7 @@ _ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def shared_stack(
     backend: backends.Backend,
     postgres_server: PostgresServer,
@@ -64,7 +64,7 @@ def _fault_of_playwright() -> str:
     return done.stderr.strip() if done.returncode else ""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def browser() -> AsyncIterator[Browser]:
     """The machine's Chromium; `make test` installs it on Debian."""
     program = next((path for name in _BROWSERS if (path := shutil.which(name))), None)

@@ -21,6 +21,9 @@ from sandbox.model.records import Record
 from sandbox.stack import Stack
 from tests.clients import programs
 from tests.clients.programs import LANGUAGES, Program, running
+from tests.support.worlds.stacks import shared_stack
+
+__all__ = ["shared_stack"]
 
 
 @pytest.fixture(scope="session", params=LANGUAGES)

@@ -28,13 +28,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "ours(why): not run with V0_SERVER=arvados-ws")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def site(
     postgres_server: postgres_sandbox.PostgresServer,
     keys_folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Site]:
-    """A site that lives as long as the test run; its server is what `V0_SERVER` names."""
+    """A site for the tests of this folder; its server is what `V0_SERVER` names."""
     folder = tmp_path_factory.mktemp("v0")
     async with (
         nats_sandbox.run(keys_folder) as nats,
@@ -52,7 +52,7 @@ def only_what_is_common(request: pytest.FixtureRequest) -> None:
         pytest.skip(reason.args[0])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def newcomers(site: Site) -> Newcomers:
     """Who makes the users of all tests."""
     return Newcomers(site.cluster)

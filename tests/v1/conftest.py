@@ -13,10 +13,10 @@ import pytest
 from sandbox.model.actors import Actor
 from tests.support.clients import v1 as clients
 from tests.support.clients.v1 import Client
-from tests.support.worlds.shared_site import alice, bob, cluster, left_running, newcomers
+from tests.support.worlds.shared_site import alice, bob, cluster, left_running, newcomers, site
 from tests.support.worlds.site import Site
 
-__all__ = ["alice", "bob", "cluster", "left_running", "newcomers"]
+__all__ = ["alice", "bob", "cluster", "left_running", "newcomers", "site"]
 
 Connect = Callable[..., AbstractAsyncContextManager[Client]]
 

@@ -22,11 +22,11 @@ from tests.support.worlds.newcomers import Newcomers
 from tests.support.worlds.site import Site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def site(
     postgres_server: postgres_sandbox.PostgresServer, keys_folder: Path
 ) -> AsyncIterator[Site]:
-    """A site that lives as long as the test run."""
+    """A site that lives as long as the tests of the folder that imports it."""
     database = await postgres_server.clone()
     async with (
         nats_sandbox.run(keys_folder) as server,
@@ -74,7 +74,7 @@ def cluster(site: Site) -> Cluster:
     return site.cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def newcomers(site: Site) -> Newcomers:
     """Who makes the users of all tests."""
     return Newcomers(site.cluster)

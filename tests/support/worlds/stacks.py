@@ -57,14 +57,15 @@ async def on(
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def shared_stack(
     backend: backends.Backend,
     postgres_server: PostgresServer,
     keys_folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Stack]:
-    """All services beside a cluster that lives as long as the test run."""
+    """All services beside a cluster that lives as long as the tests of the folder that imports it:
+    what runs beside others for nothing takes their time."""
     certificates = tmp_path_factory.mktemp("tls")
     async with on(backend, postgres_server, keys_folder, certificates) as running:
         yield running
