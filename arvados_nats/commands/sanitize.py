@@ -15,8 +15,8 @@ from collections import deque
 
 from arvados_nats.commands.terminal_rows import tokens
 from arvados_nats.commands.terminal_rows.fold import Fold
+from arvados_nats.commands.terminal_rows.grid import REACH
 from arvados_nats.commands.terminal_rows.row import Row
-from arvados_nats.commands.terminal_rows.screen import REACH
 from arvados_nats.commands.terminal_rows.style import PLAIN, sequence
 
 RESET = "\x1b[0m"
