@@ -86,12 +86,19 @@ class _Lazy(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; our own errors become one line and an exit code, not a traceback."""
+        """Run the command; our own errors, and what is wrong with a file, become one line and an
+        exit code, not a traceback."""
         try:
             return super().invoke(ctx)
         except ArvadosNatsError as error:
             click.echo(f"arvados-nats: {error}", err=True)
             ctx.exit(2 if isinstance(error, ConfigError) else 1)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            hint = "; run this as root" if isinstance(error, PermissionError) else ""
+            click.echo(f"arvados-nats: {error.filename}: {error.strerror}{hint}", err=True)
+            ctx.exit(2)
 
 
 def _not_installed(name: str) -> click.Command:

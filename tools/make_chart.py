@@ -39,6 +39,12 @@ GIVEN = {
     "postgres_dsn", "secrets_dir", "tls_certificate", "tls_key",
 }  # fmt: skip
 """Settings that the chart gives by itself, or that make no sense in a pod."""
+_TEXTS = {
+    "integer": "^[0-9]+$",
+    "number": "^[0-9]*[.]?[0-9]+$",
+    "boolean": "^(true|false|yes|no|on|off)$",
+}
+_BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 _WIDTH = 130
 _KEY = re.compile(r"( *)(\w+):")
 _TEXT = re.compile(r" *# -- (.*)")
@@ -134,11 +140,23 @@ def schema() -> str:
     """The text of values.schema.json, with the settings as they are now."""
     known = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     for component, settings in COMPONENTS.items():
-        names = [_camel(name) for name in settings.model_fields if name not in GIVEN]
+        told = settings.model_json_schema(by_alias=False)["properties"]
         known["properties"][component]["properties"]["settings"]["properties"] = {
-            name: {"type": ["string", "number", "boolean"]} for name in names
+            _camel(name): _setting(told[name])
+            for name in settings.model_fields
+            if name not in GIVEN
         }
     return _compact(known) + "\n"
+
+
+def _setting(told: dict[str, Any]) -> dict[str, Any]:
+    """What a setting can be: itself, or the text of it, which its variable is in the end."""
+    told = next(iter(told.get("anyOf", ())), told)
+    pattern = _TEXTS.get(told.get("type", ""))
+    if pattern is None:
+        return {"type": ["string", "number", "boolean"]}
+    bounds = {name: told[name] for name in _BOUNDS if name in told}
+    return {"type": [told["type"], "string"], "pattern": pattern, **bounds}
 
 
 def _compact(value: Any, indent: str = "") -> str:

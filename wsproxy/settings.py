@@ -5,16 +5,52 @@
 
 from __future__ import annotations
 
-from pydantic import Field, FilePath, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+import re
+from ipaddress import ip_network
+from typing import Annotated
 
-from arvados_nats.service.settings import ArvadosSettings, CommaSeparated, NatsSettings, OpsSettings
+from pydantic import (
+    AfterValidator,
+    Field,
+    FilePath,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+from arvados_nats.service.settings import (
+    ArvadosSettings,
+    CommaSeparated,
+    Listening,
+    NatsSettings,
+    OpsSettings,
+)
 from wsproxy.transport.limits import Limits
+
+_ORIGIN = re.compile(r"\*|null|[a-zA-Z][\w+.-]*://[^/\s]+")
+
+
+def _origins(texts: tuple[str, ...]) -> tuple[str, ...]:
+    found = tuple(text.removesuffix("/") for text in texts)
+    for text in found:
+        if not _ORIGIN.fullmatch(text):
+            raise ValueError(f"{text} is no origin, such as https://workbench.example")
+    return found
+
+
+def _networks(texts: str) -> str:
+    """Whoever believes in them would pass over what is none."""
+    for text in texts.split(","):
+        if text.strip() not in ("", "*"):
+            ip_network(text.strip())
+    return texts
 
 
 class Settings(NatsSettings, ArvadosSettings, OpsSettings):
     """What wsproxy can be told."""
 
-    listen: str = "0.0.0.0:8000"
+    listen: Listening = "0.0.0.0:8000"
     """Address of WebSockets and pages; port 0 takes a free one."""
 
     tls_certificate: FilePath | None = None
@@ -32,7 +68,7 @@ class Settings(NatsSettings, ArvadosSettings, OpsSettings):
     unanswered: browsers freeze pages that nobody looks at, and Workbench does not come back by
     itself once it is cut."""
 
-    allowed_origins: CommaSeparated = ()
+    allowed_origins: Annotated[CommaSeparated, AfterValidator(_origins)] = ()
     """Origins of pages that may connect (`https://workbench.example`), or `*`; by default those of
     Workbench, as Arvados tells them, or all where it tells none. arvados-ws has no such check;
     tokens are never in cookies, so `*` lets a foreign page do nothing it could not."""
@@ -59,7 +95,7 @@ class Settings(NatsSettings, ArvadosSettings, OpsSettings):
     commands_per_second: PositiveFloat = 50.0
     """Messages a client may send; faster ones wait."""
 
-    trusted_proxies: str = "127.0.0.1"
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = "127.0.0.1"
     """Addresses, separated by commas, whose X-Forwarded-For is believed; `*` for all."""
 
     queue_budget: PositiveInt = 256 * 1024 * 1024

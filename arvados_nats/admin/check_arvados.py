@@ -19,12 +19,13 @@ from typing import Any
 
 import httpx
 
+from arvados_nats import trust
 from arvados_nats.admin import clocks
 from arvados_nats.admin.check_config import websocket_faults
 from arvados_nats.admin.check_connections import Findings, Note
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.tokens import NOBODY
-from arvados_nats.errors import said
+from arvados_nats.errors import ConfigError, said
 from arvados_nats.postgres import arvados_tables
 
 _WITHIN_SECONDS = 10.0
@@ -41,7 +42,7 @@ async def check(url: str, *, ca_file: str | None = None, insecure: bool = False)
     try:
         verify: ssl.SSLContext | bool = not insecure
         if ca_file and not insecure:
-            verify = ssl.create_default_context(cafile=ca_file)
+            verify = trust.authority(ca_file)
         async with httpx.AsyncClient(
             base_url=url, verify=verify, timeout=_WITHIN_SECONDS
         ) as client:
@@ -49,7 +50,9 @@ async def check(url: str, *, ca_file: str | None = None, insecure: bool = False)
             found[_API_SERVER] = await _api_server(client)
             if not found[_API_SERVER]:
                 found[_RELEASE] = await _release(client)
-    except (httpx.HTTPError, OSError, ValueError) as error:
+    except ConfigError as error:
+        return {"Arvados": str(error)}
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         return {"Arvados": f"{url} does not answer as Arvados does: {said(error)}"}
     return found
 

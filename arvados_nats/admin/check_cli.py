@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,10 +112,12 @@ async def _connections(settings: Settings, proxy: str | None) -> Findings:
 
 def _not_looked_at(settings: Settings, proxy: str | None) -> Iterator[str]:
     """What would make it look at the rest: silence is no verdict."""
+    pod = "`arvados-nats doctor` does in a pod of the publishers or of authcallout"
+    there = "KUBERNETES_SERVICE_HOST" in os.environ
     if not settings.arvados_api_host:
-        yield "Arvados: not looked at (set ARVADOS_API_HOST)"
+        yield f"Arvados: not looked at ({pod if there else 'set ARVADOS_API_HOST'})"
     if not settings.postgres_dsn.get_secret_value():
-        yield "PostgreSQL: not looked at (set ARVADOS_NATS_POSTGRES_DSN)"
+        yield f"PostgreSQL: not looked at ({pod if there else 'set ARVADOS_NATS_POSTGRES_DSN'})"
     if not proxy:
         yield "wsproxy: not looked at (give --proxy)"
 

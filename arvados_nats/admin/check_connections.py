@@ -22,7 +22,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
-from arvados_nats import urls
+from arvados_nats import trust, urls
 from arvados_nats.admin import clocks
 from arvados_nats.arvados.tokens import NOBODY
 from arvados_nats.contract import streams
@@ -97,16 +97,19 @@ async def _round_trip(connection: Nats) -> None:
 
 async def proxy(url: str, *, ca_file: str | None = None) -> Findings:
     """Whether wsproxy at `ws[s]://host[:port]` answers, and refuses a false token."""
-    base = _base(url)
-    trusted = ssl.create_default_context(cafile=ca_file) if base.startswith("s:") else None
+    base = place(url)
+    try:
+        trusted = trust.authority(ca_file) if base.startswith("s:") else None
+    except ConfigError as error:
+        return {"wsproxy": str(error)}
     return {
         "wsproxy over HTTP": await _plain_request(f"http{base}/websocket", trusted),
         "wsproxy over WebSocket": await _false_token(f"ws{base}/v1/stream", trusted),
     }
 
 
-def _base(url: str) -> str:
-    """From `ws://host/…` to `://host`, from `wss://host/…` to `s://host`."""
+def place(url: str) -> str:
+    """From `ws://host/…` to `://host`, from `wss://…` to `s://host`; ConfigError for others."""
     parts = urls.split(url)
     if parts.scheme not in ("ws", "wss") or not parts.netloc:
         raise ConfigError(f"--proxy: {url!r} is no ws:// or wss:// address")

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import base64
 import os
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from arvados_nats import trust
 from arvados_nats.errors import BadInput, ConfigError, Refused, Unavailable, said
 from arvados_nats.service import keys
 
@@ -80,7 +80,7 @@ def ensure(cluster: KubernetesApi, name: str) -> list[str]:
 
     Refused when the service account may not, Unavailable when the API does not answer.
     """
-    trusted = ssl.create_default_context(cafile=cluster.authority)
+    trusted = trust.authority(cluster.authority)
     headers = {"Authorization": f"Bearer {cluster.token}"}
     with httpx.Client(
         base_url=cluster.url, headers=headers, verify=trusted, timeout=_TIMEOUT_SECONDS

@@ -41,6 +41,14 @@ class Unit:
     """Its folder below /var/lib."""
 
     @property
+    def config(self) -> Path | None:
+        """What a server reads: its credential, or the file behind `-c`."""
+        after = dict(itertools.pairwise(self.program))
+        if named := after.get("-c") or after.get("--config"):
+            return self.load.get(Path(named).name, Path(named))
+        return next(iter(self.load.values()), None)
+
+    @property
     def shown(self) -> str:
         """Where the service finds its credentials."""
         return str(CREDENTIALS / self.name)
@@ -50,7 +58,7 @@ class Unit:
         found = dict(self.environment)
         for path, optional in self.environment_files:
             try:
-                found |= parse_environment(path.read_text(encoding="utf-8"))
+                found |= parse_environment(path.read_text("utf-8", "surrogateescape"))
             except FileNotFoundError:
                 if not optional:
                     raise
@@ -73,7 +81,10 @@ def find(name: str, folders: Iterable[Path] = FOLDERS) -> Unit | None:
     for folder, written in itertools.product(folders, dict.fromkeys((name, _template(name)))):
         if (path := folder / written).is_file():
             texts = [path, *_drop_ins(written, folders)]
-            return parse(name, (text.read_text(encoding="utf-8") for text in texts))
+            try:
+                return parse(name, (text.read_text("utf-8", "surrogateescape") for text in texts))
+            except BadInput as error:
+                raise BadInput(f"{path}, or a drop-in of it: {error}") from error
     return None
 
 
@@ -124,9 +135,12 @@ def _assignments(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _apply(unit: Unit, key: str, value: str) -> None:
+    if not value:
+        _forget(unit, key)
+        return
     match key:
         case "ExecStart":
-            unit.program = value.split()
+            unit.program = value.lstrip("@-:+!").split()
         case "ExecReload":
             unit.reload = value.removeprefix("+").split()
         case "Environment":
@@ -143,6 +157,19 @@ def _apply(unit: Unit, key: str, value: str) -> None:
             unit.state = value
         case "DynamicUser":
             unit.dynamic_user = value == "yes"
+
+
+def _forget(unit: Unit, key: str) -> None:
+    """An empty assignment takes back what was said before it."""
+    match key:
+        case "Environment":
+            unit.environment.clear()
+        case "EnvironmentFile":
+            unit.environment_files.clear()
+        case "LoadCredential":
+            unit.load.clear()
+        case "SetCredential":
+            unit.fallback.clear()
 
 
 def _pairs(value: str) -> Iterator[tuple[str, str]]:

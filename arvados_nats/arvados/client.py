@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 import httpx
 
+from arvados_nats import trust
 from arvados_nats.arvados.log_folder import Form, Listing, entries
 from arvados_nats.arvados.tokens import NOBODY, Token
 from arvados_nats.contract import subjects
@@ -295,7 +296,7 @@ async def connect(
     """
     verify: ssl.SSLContext | bool = not insecure
     if ca_file and not insecure:
-        verify = ssl.create_default_context(cafile=ca_file)
+        verify = trust.authority(ca_file)
     limits = httpx.Limits(
         max_connections=connections,
         max_keepalive_connections=connections,

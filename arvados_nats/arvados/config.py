@@ -24,6 +24,7 @@ _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6,
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:h|ms|us|µs|ns|m|s))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)")
 
+_MERGE, _MERGES = "tag:yaml.org,2002:merge", 3
 _ARVADOS_WS = frozenset({"Client", "Postgres", "PingTimeout", "ClientEventQueue"})
 
 
@@ -113,7 +114,8 @@ def choose(clusters: Mapping[str, Node], name: str = "") -> ClusterConfig:
     if node is not None:
         raise BadInput(f"line {node.start_mark.line + 1}: {name}: this is no map of settings")
     there = ", ".join(sorted(clusters)) or "none"
-    raise BadInput(f"name one of its clusters ({there})" + (f", not {name}" if name else ""))
+    asked = f", not {name}" if name else ": `arvados-nats --cluster-id NAME …`"
+    raise BadInput(f"name one of its clusters ({there}){asked}")
 
 
 def _require_unique(root: Node | None) -> None:
@@ -134,16 +136,28 @@ def _require_unique(root: Node | None) -> None:
             waiting += node.value
 
 
-def entries(node: MappingNode) -> dict[str, Node]:
-    """Name -> node; `BadInput` for a name that is written twice: one of them would be lost."""
+def entries(node: MappingNode, depth: int = 0) -> dict[str, Node]:
+    """Name -> node, also of maps that are merged into it (`<<`); `BadInput` for a name that is
+    written twice: one of them would be lost."""
     found: dict[str, Node] = {}
+    merged: dict[str, Node] = {}
     for key, value in node.value:
+        line = key.start_mark.line + 1
         if not isinstance(key, ScalarNode):
-            raise BadInput(f"line {key.start_mark.line + 1}: this is no name of a setting")
+            raise BadInput(f"line {line}: this is no name of a setting")
         if key.value in found:
-            raise BadInput(f"line {key.start_mark.line + 1}: {key.value} is written twice")
-        found[str(key.value)] = value
-    return found
+            raise BadInput(f"line {line}: {key.value} is written twice")
+        if key.tag != _MERGE:
+            found[str(key.value)] = value
+            continue
+        if depth == _MERGES:
+            raise BadInput(f"line {line}: more than {_MERGES} maps are merged into each other")
+        for part in value.value if isinstance(value, SequenceNode) else [value]:
+            merged = {
+                **(entries(part, depth + 1) if isinstance(part, MappingNode) else {}),
+                **merged,
+            }
+    return {**merged, **found}
 
 
 def duration(text: str) -> timedelta | None:

@@ -94,24 +94,26 @@ def _database(cluster: ClusterConfig) -> str | None:
     """A libpq connection string."""
     return (
         " ".join(
-            f"{name}='{value.translate(_QUOTED)}'"
+            f"{name.lower()}='{value.translate(_QUOTED)}'"
             for name, value in cluster.texts("PostgreSQL.Connection").items()
         )
         or None
     )
 
 
+_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
+"""As Arvados' own reader of YAML has it."""
 _QUOTED = str.maketrans({"\\": "\\\\", "'": "\\'"})
 
 
 def _flag(path: str, default: bool | None = None) -> Callable[[ClusterConfig], bool | None]:
     def read(cluster: ClusterConfig) -> bool | None:
         text = cluster.text(path).lower()
-        if text not in ("", "true", "false"):
+        if text not in ("", *_TRUE, *_FALSE):
             raise BadInput(
                 f"line {cluster.line(path)}: {cluster.name}.{path}: it is neither true nor false"
             )
-        return default if not text else text == "true"
+        return default if not text else text in _TRUE
 
     return read
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlunsplit
 
-from arvados_nats import urls
+from arvados_nats import trust, urls
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
@@ -58,7 +58,7 @@ class ArvadosSettings:
 
     def ssl_context(self) -> ssl.SSLContext:
         """How servers of the cluster prove who they are."""
-        context = ssl.create_default_context(cafile=self.ca_file)
+        context = trust.authority(self.ca_file)
         if self.insecure:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import nats.aio.msg
 import nats.aio.subscription
 import nats.errors
 
+from arvados_nats import trust
 from arvados_nats.contract import accounts, streams
 from arvados_nats.errors import ArvadosNatsError, Refused, Unavailable, said
 from arvados_nats.nats import inbox as nats_inbox
@@ -225,7 +225,7 @@ async def connect(
     }
     options |= _credentials(seed, token, asks)
     if ca_file:
-        options["tls"] = ssl.create_default_context(cafile=ca_file)
+        options["tls"] = trust.authority(ca_file)
     entering = asyncio.ensure_future(_enter(options, inbox_prefix, seed, in_turn))
     await asyncio.wait((entering, refused), timeout=timeout, return_when="FIRST_COMPLETED")
     try:

@@ -166,6 +166,9 @@ def load_public(folder: Path, name: str) -> str:
     try:
         text = path.read_text(encoding="ascii").strip()
         kind, _ = decode_public(text)
+    except FileNotFoundError as error:
+        mend = f"arvados-nats keys ensure {folder}"
+        raise ConfigError(f"{path} is not there; what is missing is made by: {mend}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error.__class__.__name__}") from error
     except BadInput as error:
@@ -227,6 +230,8 @@ def _ordered(names: set[str]) -> list[str]:
 
 def forget(folder: Path) -> list[str]:
     """Delete the former seeds; their names."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder of keys")
     gone = sorted(folder.glob(f"*{FORMER}.nk"))
     for path in gone:
         path.unlink()

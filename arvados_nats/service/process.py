@@ -65,7 +65,8 @@ def load(settings: Callable[[], S]) -> S:
         return settings()
     except ValidationError as error:
         wrong = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}"
+            f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: "
+            + item["msg"].removeprefix("Value error, ")
             for item in error.errors(include_input=False, include_url=False)
         )
         raise ConfigError(wrong) from error

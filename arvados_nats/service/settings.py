@@ -11,12 +11,21 @@ a service's `main` sees Settings; everything below it gets plain values.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -37,6 +46,29 @@ from arvados_nats.service import files, keys, machine_keys
 logger = logging.getLogger(__name__)
 
 DEFAULT_SECRETS_DIR = Path("/etc/arvados-nats/secrets")
+_PLACE = re.compile(r"(?:[\w.*-]+|\[[\da-fA-F:.]+\])(?::(\d{1,5}))?")
+
+
+def _is_place(text: str, *, port: bool) -> bool:
+    found = _PLACE.fullmatch(text)
+    return found is not None and (found[1] is not None or not port) and int(found[1] or 0) < 1 << 16
+
+
+def _listening(text: str) -> str:
+    if not _is_place(text, port=True):
+        raise ValueError("it is not host:port, such as 127.0.0.1:9090 or [::1]:9090")
+    return text
+
+
+def _controller(text: str) -> str:
+    place = re.sub("^https?://", "", text).removesuffix("/")
+    if text and not _is_place(place, port=False):
+        raise ValueError("it is no host name, such as xurid.example.com or xurid.example.com:443")
+    return text
+
+
+Listening = Annotated[str, AfterValidator(_listening)]
+"""Where a service listens: `host:port`."""
 
 
 def _alias(*names: str) -> AliasChoices:
@@ -215,7 +247,9 @@ def _a_seed(text: str) -> str:
 class ArvadosSettings(Block):
     """Where Arvados' API is."""
 
-    arvados_api_host: str = Field("", validation_alias=_alias("ARVADOS_API_HOST"))
+    arvados_api_host: Annotated[str, AfterValidator(_controller)] = Field(
+        "", validation_alias=_alias("ARVADOS_API_HOST")
+    )
     """Controller's host name and port; `https://` unless a scheme stands before it."""
 
     arvados_ca_file: str | None = None
@@ -257,7 +291,7 @@ class PostgresSettings(Block):
 class OpsSettings(Block):
     """Health and metrics."""
 
-    ops_listen: str = "127.0.0.1:0"
+    ops_listen: Listening = "127.0.0.1:0"
     """Address of `/_health/ping` and `/metrics`; port 0 takes a free one."""
 
     management_token: SecretStr | None = Field(

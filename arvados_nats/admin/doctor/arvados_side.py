@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,7 @@ _MENDS = {
     "release of Arvados": "upgrade Arvados",
     "PostgreSQL": "run role.sql if that was never done, or correct ARVADOS_NATS_POSTGRES_DSN or"
     " pg_hba.conf, then systemctl restart arvados-nats-publishers",
-    "tables of Arvados": "run role.sql again, as `arvados-nats init` says",
+    "tables of Arvados": "run role.sql again (docs/install.md)",
 }
 
 
@@ -147,7 +148,7 @@ async def public(url: str, ca_file: str | None) -> list[Finding]:
 
 def config(services: list[Service], file: Path, name: str) -> Iterator[Finding]:
     """What of Arvados' own file keeps events from flowing, and what was copied and has changed."""
-    if not file.is_file():
+    if not os.path.isfile(file):
         return
     part = str(file)
     try:

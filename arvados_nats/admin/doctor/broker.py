@@ -113,10 +113,11 @@ async def login_way(service: Service) -> Finding:
 
 async def server(unit: Unit) -> list[Finding]:
     """Whether the server of this machine runs with the nats.conf that is written."""
-    (path, *_) = unit.load.values()
+    if (path := unit.config) is None:
+        return []  # told with the files
     try:
         conf, written = path.read_text(encoding="utf-8"), path.stat().st_mtime
-    except OSError:
+    except (OSError, UnicodeError):
         return []  # told with the files
     monitor = re.search(r'^http: "([^"]+)"', conf, re.MULTILINE)
     if monitor is None:
@@ -138,8 +139,8 @@ async def server(unit: Unit) -> list[Finding]:
 def store(unit: Unit) -> Path | None:
     """The folder of the streams, if it is on this machine."""
     try:
-        conf = next(iter(unit.load.values())).read_text(encoding="utf-8")
-    except (OSError, StopIteration):
+        conf = unit.config.read_text(encoding="utf-8") if unit.config else ""
+    except (OSError, UnicodeError):
         return None
     found = re.search(r'store_dir: "([^"]+)"', conf)
     return Path(found[1]) if found and Path(found[1]).is_dir() else None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Awaitable, Iterable
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from arvados_nats.admin import unit_files
+from arvados_nats.admin import check_connections, unit_files
 from arvados_nats.admin.doctor import arvados_side, broker, files, finding, running, services
 from arvados_nats.admin.doctor.finding import Finding, Verdict
 from arvados_nats.admin.doctor.services import KINDS, Service
@@ -58,11 +59,16 @@ def doctor(
     machine is, 1 if something else is.
     """
     logging.getLogger().addHandler(logging.NullHandler())
+    if url:
+        check_connections.place(url)
     with tempfile.TemporaryDirectory(prefix="arvados-nats-doctor-") as place:
         found, findings = services.find(units, lambda: Path(tempfile.mkdtemp(dir=place)))
+        findings = [*files.hidden(units), *findings]
         findings += files.look(found, units, credentials)
         findings += arvados_side.config(found, config, cluster)
         findings += asyncio.run(_tried(found, units, url))
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        findings = [finding.in_a_pod(each) for each in findings]
     findings = list(dict.fromkeys(findings))
     if as_json:
         wrong = [each.as_dict() for each in findings if each.verdict is Verdict.WRONG]
@@ -73,7 +79,7 @@ def doctor(
 
 
 async def _tried(found: list[Service], units: Iterable[Path], url: str | None) -> list[Finding]:
-    """What comes of using all that the services were given."""
+    """What comes of using all that the services were given; what others suffer from first."""
     by_name = {service.name: service for service in found}
     server = services.unit(files.SERVER, units)
     findings: list[Finding] = []
@@ -81,8 +87,7 @@ async def _tried(found: list[Service], units: Iterable[Path], url: str | None) -
         if unit := services.unit(name, units):
             findings += running.of_systemd(unit)
     looks: list[Awaitable[list[Finding]]] = [broker.server(server)] if server else []
-    for service in found:
-        looks += [running.health(service), broker.logins(service)]
+    looks += [broker.logins(service) for service in found]
     if publishers := by_name.get("publishers"):
         looks += [arvados_side.database(publishers), arvados_side.log_token(publishers)]
         looks.append(_listed(arvados_side.row_way(publishers)))
@@ -94,6 +99,7 @@ async def _tried(found: list[Service], units: Iterable[Path], url: str | None) -
         looks += [arvados_side.sockets(wsproxy), broker.streams(wsproxy, store, logs=logs)]
         if url:
             looks.append(arvados_side.public(url, wsproxy.settings.arvados_ca_file))
+    looks += [running.health(service) for service in found]
     if not url:
         findings.append(finding.skipped("wsproxy from outside", "give --proxy wss://HOST"))
     for told in await asyncio.gather(*looks):

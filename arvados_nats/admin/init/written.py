@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from arvados_nats.errors import ConfigError, said
+from arvados_nats.errors import ConfigError
 
 _RECORD = ".written.json"
 _SECRET = "(secret)"
@@ -74,7 +74,7 @@ def _hidden(text: str, secrets: tuple[str, ...]) -> str:
 
 
 def changes(folder: Path, files: Iterable[File], *, overwrite: bool = False) -> list[Change]:
-    """What writing these would do; ConfigError where what is there cannot be read."""
+    """What writing these would do."""
     record = _record(folder)
     return [_change(record, file, overwrite) for file in files]
 
@@ -84,10 +84,6 @@ def _change(record: Mapping[str, str], file: File, overwrite: bool) -> Change:
         before = file.path.read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
         return Change(file, None, State.NEW)
-    except OSError as error:
-        raise ConfigError(
-            f"{file.path} cannot be read: {error.strerror}; run this as root"
-        ) from error
     if before == file.text:
         return Change(file, before, State.SAME)
     ours = record.get(str(file.path)) == _digest(before)
@@ -115,34 +111,26 @@ def write(folder: Path, wanted: Iterable[Change]) -> None:
 def _record(folder: Path) -> dict[str, str]:
     try:
         found = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        return {str(path): str(digest) for path, digest in dict(found).items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder / _RECORD} cannot be read: {said(error)}") from error
-    return {str(path): str(digest) for path, digest in found.items()}
+    except (TypeError, ValueError) as error:
+        reason = "it is not as this command wrote it: move it away, and all counts as a person's"
+        raise ConfigError(f"{folder / _RECORD}: {reason}") from error
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()
 
 
-def _denied(path: Path, what: str, error: OSError) -> ConfigError:
-    return ConfigError(f"{path} cannot be {what}: {error.strerror}; run this as root")
-
-
 def _replace(path: Path, text: str, mode: int) -> None:
+    path.parent.mkdir(mode=0o700 if mode == 0o600 else 0o755, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
-        path.parent.mkdir(mode=0o700 if mode == 0o600 else 0o755, parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-                os.fchmod(file.fileno(), mode)
-                file.write(text)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written: {error.strerror}; run this as root"
-        ) from error
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -196,6 +196,11 @@ FAULTS: dict[str, dict[str, Fault]] = {
             "ARVADOS_NATS_NATS_ULR is no setting; ARVADOS_NATS_NATS_URL was meant",
             "etc/environment",
         ),
+        "setting in the words of a shell": Fault(
+            setting("export ARVADOS_API_HOST=x"),
+            "export ARVADOS_API_HOST is no setting; ARVADOS_API_HOST was meant",
+            "etc/environment",
+        ),
         "setting of no value": Fault(
             setting("ARVADOS_NATS_LOG_CALLS=many"), "log_calls: Input should be a valid", "settings"
         ),
@@ -227,6 +232,21 @@ FAULTS: dict[str, dict[str, Fault]] = {
             file(DSN, "postgresql://us:a/b@db/arvados"),
             "no host stands where a URL has it",
             "ARVADOS_NATS_POSTGRES_DSN",
+        ),
+        "address with a comment": Fault(
+            setting("ARVADOS_NATS_LISTEN=0.0.0.0:8000 # ours"),
+            "wsproxy: listen: it is not host:port",
+            "etc/arvados-nats/environment",
+        ),
+        "authority that is no file": Fault(
+            setting("ARVADOS_NATS_NATS_CA_FILE=/nonexistent.pem"),
+            "no authority can be read from /nonexistent.pem: ",
+            "ARVADOS_NATS_NATS_CA_FILE",
+        ),
+        "nats.conf that is broken": Fault(
+            replaced("etc/nats.conf", "max_control_line", "max_control_lime"),
+            "nats-server does not take it: ",
+            "arvados-nats init --overwrite",
         ),
         "seed that others read": Fault(
             mode("etc/keys/publisher.nk", 0o644), "publisher.nk holds a secret", "chmod 600 /"

@@ -20,6 +20,7 @@ from arvados_nats.cli import main
 from arvados_nats.postgres import dsn
 from arvados_nats.service import keys
 from publishers.settings import Settings as PublisherSettings
+from sandbox.servers import tls
 
 SITE = Path(__file__).parents[2] / "site_config.yml"
 CHART = Path(__file__).parents[4] / "helm" / "arvados-nats"
@@ -42,16 +43,18 @@ def run(place: Path, *more: str, config: Path = SITE) -> Result:
 
 
 def test_nothing_is_written_without_a_yes(tmp_path: Path) -> None:
-    """Where nobody can be asked the diff is all there is."""
+    """Where nobody can be asked a list is all there is, on one screen; or all the texts."""
     answer = run(tmp_path)
     assert answer.exit_code == 1
-    assert "+ARVADOS_API_HOST=xurid.example.com" in answer.output
+    assert f"new  {tmp_path}/etc/environment" in answer.output
+    assert len(answer.output.splitlines()) < 50
+    assert "+ARVADOS_API_HOST=xurid.example.com" in run(tmp_path, "--diff").output
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_secret_is_shown(tmp_path: Path) -> None:
     """Neither a new one nor the one before it, also where somebody else wrote it."""
-    answers = [run(tmp_path, "--yes").output]
+    answers = [run(tmp_path, "--yes", "--diff").output]
     folder = tmp_path / "etc"
     with (folder / "nats.conf").open("a") as conf:
         conf.write(f"password: {keys.load(folder / 'keys', 'routes').text}\n")
@@ -209,12 +212,142 @@ def test_a_private_authority_is_known_to_the_chart(
 ) -> None:
     """As a ConfigMap, under the key that the chart mounts."""
     monkeypatch.setenv("ARVADOS_NATS_ARVADOS_CA_FILE", str(tmp_path / "ca.pem"))
-    (tmp_path / "ca.pem").write_text("CERTIFICATE\n")
+    authority = tls.make(tmp_path / "tls").authority.read_text()
+    (tmp_path / "ca.pem").write_text(authority)
     assert run(tmp_path, "--yes", "--kubernetes").exit_code == 0
     found = yaml.safe_load_all((tmp_path / "etc" / "secrets.yaml").read_text())
     (bundle,) = (each for each in found if each["kind"] == "ConfigMap")
     known = yaml.safe_load((CHART / "values.yaml").read_text())["arvados"]["caBundle"]
-    assert bundle["data"] == {known["key"]: "CERTIFICATE\n"}
+    assert bundle["data"] == {known["key"]: authority}
     values = yaml.safe_load((tmp_path / "etc" / "values.yaml").read_text())
     told = values["arvados"]["caBundle"]["existingConfigMap"]
     assert told == bundle["metadata"]["name"]
+
+
+SECRETS = "etc/secrets.yaml"
+DSN = "etc/secrets/ARVADOS_NATS_POSTGRES_DSN"
+RECORD = "etc/.written.json"
+
+
+@pytest.mark.parametrize(
+    ("left", "text", "told"),
+    [
+        (SECRETS, "", "no login of ours"),
+        (SECRETS, "---\n---\n", "no login of ours"),
+        (SECRETS, "{[", "no login of ours"),
+        (SECRETS, "- a\n", "no login of ours"),
+        (SECRETS, "metadata: {name: arvados-postgresql}\ndata: {dsn: eA==}\n", "no login of ours"),
+        (DSN, "neither of both", "no login of ours"),
+        (DSN, "\udcff", "no login of ours"),
+        (RECORD, "[1]", "not as this command wrote it"),
+        (RECORD, "{", "not as this command wrote it"),
+        (RECORD, "\udcff", "not as this command wrote it"),
+        ("etc/keys", "a file", "Not a directory"),
+        ("etc/environment/folder", "a file", "Is a directory"),
+    ],
+)
+def test_what_somebody_left_there_is_named(tmp_path: Path, left: str, text: str, told: str) -> None:
+    """In one line with the file's name, instead of a new password or a traceback."""
+    path = tmp_path / left
+    path.parent.mkdir(parents=True)
+    path.write_text(text, errors="surrogateescape")
+    answer = run(tmp_path, "--yes", *(["--kubernetes"] if left == SECRETS else []))
+    assert answer.exit_code == 2, answer.exception
+    (line,) = (line for line in answer.output.splitlines() if "arvados-nats: " in line)
+    assert told in line
+    assert str(tmp_path / "etc") in line
+    assert path.read_text(errors="surrogateescape") == text
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--host", "wss://ws.example.com/websocket"], "is no name of a host"),
+        (["--host", "ws.example.com; root /"], "is no name of a host"),
+        (["--certificate", "a", "b"], "--certificate needs --host"),
+        (["--kubernetes", "--certificate", "a", "b"], "your gateway has it"),
+    ],
+)
+def test_words_that_make_no_sense_are_refused(tmp_path: Path, words: list[str], told: str) -> None:
+    """Before anything is written."""
+    answer = run(tmp_path, "--yes", *words)
+    assert answer.exit_code == 2
+    assert told in answer.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "told"),
+    [
+        ("ARVADOS_NATS_ARVADOS_CA_FILE", "/nonexistent.pem", "read from /nonexistent.pem: "),
+        ("ARVADOS_NATS_ARVADOS_CA_FILE", __file__, f"no authority can be read from {__file__}: "),
+        ("ARVADOS_API_HOST", "xurid.example.com:44x", "ARVADOS_API_HOST: it is no"),
+        ("ARVADOS_API_HOST", "http://xurid.example.com", "over https alone"),
+        ("ARVADOS_NATS_POSTGRES_DSN", "postgresql://a:b/c@db/x", "no host stands where a URL"),
+        ("ARVADOS_NATS_ARVADOS_CLUSTER", "zurid", "(xurid, yurid), not zurid"),
+    ],
+)
+def test_answers_that_cannot_be_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, text: str, told: str
+) -> None:
+    """With the setting's name, and nothing is written."""
+    monkeypatch.setenv("ARVADOS_NATS_ARVADOS_CLUSTER", "xurid")
+    monkeypatch.setenv(variable, text)
+    words = ["--arvados-config", str(SITE), "init", str(tmp_path / "etc"), "--kubernetes", "--yes"]
+    answer = CliRunner().invoke(main, words)
+    assert answer.exit_code == 2, answer.exception
+    assert told in answer.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pod_is_not_this_machine(tmp_path: Path) -> None:
+    """A database by its socket, and a file of authorities, are said to be out of its reach."""
+    words = ["--arvados-config", str(SITE), "--cluster-id", "yurid", "init", str(tmp_path)]
+    answer = CliRunner().invoke(main, [*words, "--kubernetes", "--yes"])
+    assert answer.exit_code == 0, answer.output
+    assert "NOTE: the database's host, /run/postgresql, is in a pod the pod itself" in answer.output
+    told = {"ARVADOS_NATS_POSTGRES_DSN": "host=db dbname=a user=b sslrootcert=/etc/ssl/db.pem"}
+    answer = CliRunner().invoke(main, [*words, "--kubernetes", "--yes"], env=told)
+    assert "the pod itself" not in answer.output
+    assert "NOTE: the pods have no /etc/ssl/db.pem" in answer.output
+
+
+@pytest.mark.parametrize(
+    ("place", "port"),
+    [
+        ("host=db port=5433 dbname=a", 5433),
+        ("postgresql://a:b@db:5434/a", 5434),
+        ("postgresql://a:b@[::2]:5435/a", 5435),
+        ("host=db,db2 port=5432,5433 dbname=a", None),
+        ("host=db dbname=a", None),
+        ("postgresql://a:b@db:5432/a", None),
+    ],
+)
+def test_the_policy_lets_out_to_where_the_database_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, port: int | None
+) -> None:
+    """Its port stands in the connection string alone."""
+    monkeypatch.setenv("ARVADOS_NATS_POSTGRES_DSN", place)
+    assert run(tmp_path, "--yes", "--kubernetes").exit_code == 0
+    values = yaml.safe_load((tmp_path / "etc" / "values.yaml").read_text())
+    assert values["postgresql"].get("port") == port
+
+
+def test_units_name_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was typed: systemd takes no others."""
+    monkeypatch.chdir(tmp_path)
+    assert run(Path(), "--yes", "--store-dir", "store").exit_code == 0
+    unit = unit_files.find("arvados-nats-server.service", [tmp_path / "units"])
+    assert unit is not None
+    assert unit.config == tmp_path / "etc" / "nats.conf"
+    assert f'store_dir: "{tmp_path}/store"' in (tmp_path / "etc" / "nats.conf").read_text()
+
+
+def test_keys_in_a_folder_that_is_none_are_refused(tmp_path: Path) -> None:
+    """In one line, by each command about keys."""
+    (tmp_path / "file").touch()
+    folder = str(tmp_path / "file" / "keys")
+    for words in (["ensure", folder], ["generate", folder], ["generate", "-o", "yaml", folder]):
+        answer = CliRunner().invoke(main, ["keys", *words])
+        assert answer.exit_code == 2, answer.exception
+        assert answer.output == f"arvados-nats: {folder}: Not a directory\n"

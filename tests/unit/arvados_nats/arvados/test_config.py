@@ -139,7 +139,7 @@ def test_one_of_several_clusters_is_named(config: Path, monkeypatch: pytest.Monk
     ("was", "becomes", "told"),
     [
         ("SendTimeout: 90s", "SendTimeout: 90", "line 23: xurid.API.SendTimeout: it is no dur"),
-        ("Insecure: true", "Insecure: yes", "line 25: xurid.TLS.Insecure: it is neither"),
+        ("Insecure: true", "Insecure: maybe", "line 25: xurid.TLS.Insecure: it is neither"),
         ("https://xurid.example.com", "xurid", "line 9: xurid.Services.Controller.ExternalURL"),
         ("    TLS:", "\t TLS:", "line 24: found character"),
     ],
@@ -152,6 +152,45 @@ def test_a_wrong_value_gives_line_and_reason(
     with pytest.raises(ConfigError) as error:
         process.load(ProxySettings)
     assert str(error.value).startswith(f"arvados_config: {config}: {told}")
+
+
+@pytest.mark.parametrize(
+    ("text", "insecure"), [("yes", True), ("On", True), ("no", False), ("off", False)]
+)
+def test_a_flag_is_read_as_arvados_reads_it(config: Path, text: str, insecure: bool) -> None:
+    """YAML 1.1 has more words than two."""
+    config.write_text(MORE.replace("Insecure: true", f"Insecure: {text}"))
+    assert process.load(PublisherSettings).arvados_api_host_insecure is insecure
+
+
+def test_the_login_is_read_whatever_its_case(config: Path) -> None:
+    """Arvados makes the names small before it gives them to libpq."""
+    config.write_text(MORE.replace("{host:", "{Host:").replace("dbname:", "DBName:"))
+    dsn = process.load(PublisherSettings).postgres_dsn.get_secret_value()
+    assert dsn.startswith("host='localhost' port='5432' dbname='arvados' ")
+
+
+def test_maps_that_are_merged_are_read(config: Path) -> None:
+    """What is said beside `<<` goes before it, and the first of several before the others."""
+    config.write_text(
+        "a: &a {ManagementToken: of-a, SystemRootToken: of-a}\n"
+        "b: &b {ManagementToken: of-b, TLS: {Insecure: true}}\n"
+        "Clusters: {xurid: {<<: [*a, *b], SystemRootToken: own}}\n"
+    )
+    found = process.load(PublisherSettings)
+    assert found.log_token.get_secret_value() == "own"
+    assert found.management_secret() == "of-a"
+    assert found.arvados_api_host_insecure
+
+
+def test_maps_that_are_merged_without_end_are_refused() -> None:
+    """Into themselves, or by thousands."""
+    with pytest.raises(BadInput, match="line 1: more than 3 maps are merged"):
+        arvados_config.parse("Clusters: &a {<<: *a}\n")
+    lines = ["a0: &a0 {x: 1}"]
+    lines += [f"a{n}: &a{n} {{<<: [{','.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 9)]
+    with pytest.raises(BadInput, match="more than 3 maps are merged"):
+        arvados_config.parse("\n".join([*lines, "Clusters: {<<: *a8}", ""]))
 
 
 def test_a_file_that_is_not_there(config: Path) -> None:
