@@ -25,7 +25,9 @@ from arvados_nats.protocol_v1.messages import (
     Gone,
     Log,
     Object,
+    Places,
     ServerMessage,
+    Subscribed,
 )
 from arvados_nats.protocol_v1.requests import EventsTarget, From, LogTarget, ObjectTarget
 
@@ -51,13 +53,12 @@ class LogSubscription:
     ended: bool = False
     _container_ended: bool = False
     first: str | None = None
-    _tailed: str | None = None
-    """The container of whose files only the server knows where they begin."""
+    _waits: bool = False
+    """Only the server knows where the last lines begin, and has not said it yet."""
 
     def __post_init__(self) -> None:
         if "-dz642-" in self.uuid:
             self.container = self.uuid
-            self._tailed = self.uuid if self.tail is not None else None
 
     def request(self) -> LogTarget:
         """The target to subscribe to now."""
@@ -74,15 +75,20 @@ class LogSubscription:
     def take(self, message: ServerMessage) -> ServerMessage | None:
         """What of a message is new to this subscription."""
         match message:
+            case Subscribed():
+                self._waits = self.tail is not None
             case Log():
                 return self._take_log(message)
+            case Places():
+                self._take_places(message)
+                return None
             case Attempt():
                 return self._take_attempt(message)
             case Gap():
                 self._take_gap(message)
             case CaughtUp():
                 # A file that appears from now on is new, and wanted from its beginning.
-                self.tail = None
+                self.tail, self._waits = None, False
             case End():
                 return self._take_end(message)
             case Object() | Event() | Gone():
@@ -94,8 +100,6 @@ class LogSubscription:
             return None  # told again on resuming
         if self.container is not None and not self._container_ended:
             self.former[self.container] = self.places
-        if self.container is None and self.tail is not None:
-            self._tailed = attempt.container
         self.container, self.places, self._container_ended = attempt.container, {}, False
         return attempt
 
@@ -109,16 +113,19 @@ class LogSubscription:
         elif places is not None:
             places[gap.file] = (gap.epoch or 0, gap.to) if isinstance(gap.to, int) else _ANEW
 
+    def _take_places(self, told: Places) -> None:
+        places = self._places_of(told.container)
+        if places is not None:
+            places |= {file: (place.epoch, place.offset) for file, place in told.files.items()}
+        self._waits = False
+
     def _take_log(self, log: Log) -> Log | None:
         places = self._places_of(log.container)
         if places is None or not self._wants(log.file):
             return None
-        if log.next == log.offset:  # it tells the place alone
-            if log.container == self._tailed:
-                places.setdefault(log.file, (log.epoch, log.next))
-            return None
-        begins = log.offset if log.container == self._tailed else 0
-        epoch, offset = places.get(log.file, (log.epoch, begins))
+        if self._waits and places is self.places and log.file not in places:
+            return None  # for another subscription: ours is told its places first
+        epoch, offset = places.get(log.file, (log.epoch, 0))
         if log.epoch > epoch:
             offset = 0  # a file that began anew is shown from its first byte
         if log.epoch < epoch or not log.offset <= offset < log.next:

@@ -97,6 +97,24 @@ class Log(Struct, frozen=True):
         return base64.b64decode(self.base64 or "", validate=True)
 
 
+class Place(Struct, frozen=True):
+    """A byte of a log file."""
+
+    epoch: int
+    offset: int
+
+
+class Places(Struct, frozen=True):
+    """Where the last lines of each file begin, as `tail` asked; files not named begin at 0.
+
+    It comes before the bytes: what came until then was told to others.
+    """
+
+    id: str
+    container: str
+    files: dict[str, Place]
+
+
 class Object(Struct, frozen=True):
     """The state of an object as of `cursor`."""
 
@@ -245,6 +263,7 @@ ServerMessage = (
     | Unsubscribed
     | Error
     | Log
+    | Places
     | Object
     | Event
     | Gone
@@ -266,6 +285,7 @@ SERVER_KEYS: dict[str, type[Struct]] = {
     "unsubscribed": Unsubscribed,
     "error": Error,
     "log": Log,
+    "places": Places,
     "object": Object,
     "event": Event,
     "gone": Gone,

@@ -89,6 +89,7 @@ def test_every_message_that_needs_an_answer_is_among_them() -> None:
         "gone",
         "narrowed",
         "attempt",
+        "places",
         "error",
         "goodbye",
     } <= said

@@ -24,11 +24,12 @@ const both = {
   onerror: () => {},
 };
 if (follow.log) {
-  line.log(follow.log, {
+  const handlers = {
     ...both,
     onlog: ({ text, bytes }) => say(text ?? bytes),
     onend: ({ request }) => request && line.close(),
-  });
+  };
+  line.log(follow.log, handlers, { tail: follow.tail });
 } else {
   line.events(
     {

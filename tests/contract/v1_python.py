@@ -23,7 +23,7 @@ async def main() -> None:
     token, follow = os.environ["ARVADOS_API_TOKEN"], json.loads(os.environ["FOLLOW"])
     async with stream.connect(os.environ["EVENTS_URL"], lambda: token) as events:
         if "log" in follow:
-            reading = await events.log(follow["log"])
+            reading = await events.log(follow["log"], tail=follow.get("tail"))
         else:
             reading = await events.events(**follow["events"])
         async for message in reading:

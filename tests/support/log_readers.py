@@ -116,6 +116,10 @@ class Received:
         self.messages.append((key, body))
         if key == "log":
             self._log(body)
+        if key == "places":
+            told = {(file, at["epoch"]): at["offset"] for file, at in body["files"].items()}
+            assert not told.keys() & self.first.keys(), "before the bytes"
+            self.next |= told
         self.done = self.done or (key == "end" and "file" not in body)
         if key == "gap" and body["to"] is not None:
             place = body["file"], body["epoch"]
@@ -126,7 +130,7 @@ class Received:
     def _log(self, body: dict[str, Any]) -> None:
         data = base64.b64decode(body["base64"]) if "base64" in body else body["text"].encode()
         place = body["file"], body["epoch"]
-        assert data or place not in self.first, "nothing tells where a file goes on, and that once"
+        assert data, "only `places` tells where a file goes on"
         self.first.setdefault(place, body["offset"])
         assert body["offset"] == self.next.get(place, body["offset"]), "gap or double"
         assert body["next"] == body["offset"] + len(data)

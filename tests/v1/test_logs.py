@@ -157,6 +157,23 @@ async def test_a_log_that_is_over_is_read_again_and_again_on_one_connection(
         assert await asyncio.gather(*map(_read, beside)) == [content] * 3
 
 
+async def test_last_lines_of_readings_beside_each_other(
+    cluster: Cluster, alice: Actor, site: Site
+) -> None:
+    """Each is told where it begins: none takes another's first lines for its own."""
+    request, container = await _running(cluster, alice)
+    lines = [b"line %d\n" % n for n in range(20_000)]
+    await cluster.write_log(container, "stdout.txt", b"".join(lines))
+    await cluster.finish(container)
+    url = f"{site.websocket_url.removesuffix('/websocket')}/v1/stream"
+    counts = (1, 5000, 3, 10_000, 0)
+    async with stream.connect(url, lambda: alice.token) as events:
+        for uuid in (container.uuid, request.uuid):
+            beside = [await events.log(uuid, tail=count) for count in counts]
+            read = await asyncio.gather(*map(_read, beside))
+            assert read == [b"".join(lines[len(lines) - count :]) for count in counts]
+
+
 async def _read(reading: SubscriptionHandle) -> bytes:
     return b"".join([message.data async for message in reading if isinstance(message, Log)])
 
@@ -349,8 +366,12 @@ async def test_only_the_files_that_are_wanted(
     async with connect(alice) as client:
         await client.subscribe("none", log={"uuid": request.uuid, "tail": 0})
         await client.until("caught_up")
-        told = {one["file"]: (one["offset"], one["next"]) for one in client.of("log")}
-        assert told == {"stdout.txt": (6, 6), "stderr.txt": (2, 2)}, "where each goes on, no byte"
+        (told,) = client.of("places")
+        assert {file: place["offset"] for file, place in told["files"].items()} == {
+            "stdout.txt": 6,
+            "stderr.txt": 2,
+        }
+        assert not client.of("log"), "where each goes on, no byte"
 
 
 async def test_a_job_that_ends_at_once_shows_its_line(

@@ -88,8 +88,8 @@ class LogSubscription extends Subscription {
     this.options = options;
     this.container = uuid.includes("-dz642-") ? uuid : (options.container ?? null);
     this.containerEnded = false;
-    /** The container of whose files only the server knows where they begin. */
-    this.tailed = options.tail === undefined ? null : this.container;
+    /** Only the server knows where the last lines begin, and has not said it yet. */
+    this.waits = false;
     /** file -> {epoch, offset}: where the next byte is to come from. */
     this.places = new Map();
     /** container -> such places, of earlier attempts whose end has not come. */
@@ -120,7 +120,9 @@ class LogSubscription extends Subscription {
 
   named(type, body) {
     if (type === "end") return this.ended(body);
-    if (type === "caught_up") this.caughtUp = true;
+    if (type === "places") return this.begins(body);
+    if (type === "subscribed") this.waits = this.options.tail !== undefined && !this.caughtUp;
+    if (type === "caught_up") [this.caughtUp, this.waits] = [true, false];
     if (type === "attempt") this.begin(body.container);
     if (type === "gap" && body.file === undefined) this.former.delete(body.container);
     else if (type === "gap") {
@@ -133,7 +135,6 @@ class LogSubscription extends Subscription {
   begin(container) {
     if (container === this.container) return;
     if (this.container && !this.containerEnded) this.former.set(this.container, this.places);
-    if (!this.container && this.options.tail !== undefined && !this.caughtUp) this.tailed = container;
     // Where to begin was said of the first one only.
     if (this.container) this.options = { ...this.options, from: undefined };
     this.container = container;
@@ -141,24 +142,29 @@ class LogSubscription extends Subscription {
     this.places = new Map();
   }
 
+  begins({ container, files }) {
+    this.waits = false;
+    for (const [file, place] of Object.entries(files)) this.placesOf(container)?.set(file, place);
+  }
+
   shared(type, body) {
     if (type === "end") this.ended(body);
     if (type !== "log") return;
     const places = this.placesOf(body.container);
     if (!places || (this.options.files && !this.options.files.includes(body.file))) return;
+    // What comes before our places are told is for another subscription.
+    if (this.waits && places === this.places && !places.has(body.file)) return;
     const { epoch, offset } = places.get(body.file) ?? this.beginning(body);
     if (body.epoch < epoch) return;
     // A file that began anew is shown from its first byte.
     const fresh = cutFront(body, body.epoch > epoch ? 0 : offset);
     if (!fresh) return;
     places.set(body.file, { epoch: body.epoch, offset: body.next });
-    if (body.next === body.offset) return; // it tells the place alone
     this.tell("log", fresh.base64 === undefined ? fresh : { ...fresh, bytes: bytesOf(fresh.base64) });
   }
 
   /** Where a file begins of which nothing has come. */
-  beginning({ container, file, epoch, offset }) {
-    if (container === this.tailed) return { epoch, offset };
+  beginning({ container, file, epoch }) {
     const wanted = container === this.container ? this.options.from?.[file]?.offset : undefined;
     return { epoch, offset: wanted ?? 0 };
   }

@@ -226,14 +226,12 @@ class LogConsumer:
             await self._hub.rest(self.access)
         if (lines := self._selection.tail) is not None:
             self._tails = await log_tail.places(self._hub, self._has_tail, lines, self.access)
-            if not lines:  # else no message would say where the files go on
-                for name, place in self._tails.items():
-                    nothing = Piece(self._hub.container, name, place.epoch, place.offset, b"")
-                    self.send(nothing.message)
         self._begun = True
         self._hub.consumers.add(self)
         for file in self._hub.files.values():
             self.enter(file)
+        if self._selection.tail is not None:
+            self._tell(notices.places(self._id, self._hub.container, self._tails))
 
     async def _later(self, error: ArvadosNatsError, pause: float) -> float:
         """Tell once that history has to wait, and wait; the next pause."""

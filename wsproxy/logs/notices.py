@@ -1,15 +1,24 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What a reader of a log is told beside its bytes: what is missing, and the end. Pure."""
+"""What a reader of a log is told beside its bytes: where they begin, what is missing, and the end.
+
+Pure.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from arvados_nats.contract.log_chunks import ContainerEnd
-from arvados_nats.protocol_v1.messages import End, Error, Gap
+from arvados_nats.protocol_v1.messages import End, Error, Gap, Place, Places
 from wsproxy.logs.pieces import Hole
+from wsproxy.logs.place import LogPlace
+
+
+def places(id: str, container: str, begins: Mapping[str, LogPlace]) -> Places:
+    """Where the last lines of each file begin."""
+    return Places(id, container, {file: Place(at.epoch, at.offset) for file, at in begins.items()})
 
 
 def gap(id: str, container: str, file: str, hole: Hole) -> Gap:

@@ -25,6 +25,8 @@ from arvados_nats.protocol_v1.messages import (
     Gap,
     Log,
     Object,
+    Place,
+    Places,
     ServerMessage,
     Subscribed,
 )
@@ -65,18 +67,33 @@ def test_bytes_come_once_however_frames_overlap(data: bytes, cuts: list[tuple[in
     assert target(subscription).from_ == {"a": requests_v1.From(len(data), 0)}
 
 
-def test_log_begins_where_its_first_frame_does() -> None:
-    """With `tail`, only the server knows where that is."""
+def begun(uuid: str, files: list[str] | None = None, **begins: int) -> LogSubscription:
+    """With the last 5 lines of its files, which begin at these bytes."""
+    subscription = LogSubscription(uuid, files, 5)
+    subscription.take(Subscribed("1"))
+    if uuid == REQUEST:
+        subscription.take(Attempt("1", REQUEST, C1, 1))
+    subscription.take(Places("1", C1, {file: Place(0, at) for file, at in begins.items()}))
+    return subscription
+
+
+def test_last_lines_begin_where_the_server_says() -> None:
+    """What comes before is of another subscription, whose lines begin elsewhere; what is not named
+    begins at 0."""
     subscription = LogSubscription(C1, tail=5)
     assert target(subscription) == requests_v1.LogTarget(C1, tail=5)
-    subscription.take(CaughtUp("1"))
+    subscription.take(Subscribed("1"))
+    assert subscription.take(log(900, b"of another")) is None
+    subscription.take(Places("1", C1, {"a": Place(0, 700)}))
+    assert subscription.take(log(900, b"of another")) is None
     assert subscription.take(log(700, b"last\n")) == log(700, b"last\n")
+    assert subscription.take(log(900, b"later", file="b")) is None
+    assert subscription.take(log(0, b"new\n", file="b")) == log(0, b"new\n", file="b")
 
 
 def test_tail_is_of_the_attempt_that_is_shown_first() -> None:
     """The next one begins at its beginning, also where another subscription is in its midst."""
-    subscription = LogSubscription(REQUEST, tail=0)
-    subscription.take(Attempt("1", REQUEST, C1, 1))
+    subscription = begun(REQUEST, a=700)
     subscription.take(CaughtUp("1"))
     subscription.take(Attempt("1", REQUEST, C2, 2))
     assert subscription.take(log(700, b"x")) == log(700, b"x")
@@ -86,9 +103,9 @@ def test_tail_is_of_the_attempt_that_is_shown_first() -> None:
 
 def test_resume_in_the_middle_of_a_tail_keeps_it_for_the_other_files() -> None:
     """A file of which nothing came before the line broke is not sent from its beginning."""
-    subscription = LogSubscription(C1, ["a", "b"], 5)
+    subscription = begun(C1, ["a", "b"], a=700, b=20)
     subscription.take(log(700, b"last\n"))
-    places = {"a": requests_v1.From(705, 0)}
+    places = {"a": requests_v1.From(705, 0), "b": requests_v1.From(20, 0)}
     assert target(subscription) == requests_v1.LogTarget(C1, ["a", "b"], places, 5)
     subscription.take(CaughtUp("1"))
     assert target(subscription) == requests_v1.LogTarget(C1, ["a", "b"], places)
