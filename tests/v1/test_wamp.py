@@ -10,13 +10,17 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 from urllib.parse import quote
 
+import asyncpg
 import pytest
 
+from sandbox import raw_rows
 from sandbox.cluster import Cluster
 from sandbox.model.actors import Actor
 from tests.support.clients import wamp
 from tests.support.worlds.proxy import own
 from tests.support.worlds.site import Site
+from wsproxy.native_api import events as native_events
+from wsproxy.wamp import calls
 
 NOT_AUTHORIZED = "wamp.error.not_authorized"
 
@@ -26,9 +30,9 @@ def joined(site: Site, who: Actor | str | None = None) -> AbstractAsyncContextMa
 
 
 async def test_a_token_is_the_ticket(site: Site, alice: Actor) -> None:
-    """HELLO, CHALLENGE, AUTHENTICATE, WELCOME, and GOODBYE answered."""
+    """HELLO, CHALLENGE, AUTHENTICATE, WELCOME, and GOODBYE answered; a line end does not matter."""
     async with joined(site) as client:
-        code, session, details = await client.join(alice)
+        code, session, details = await client.join(f"{alice.token}\n")
         assert (code, details["authid"], details["authmethod"]) == (2, alice.uuid, "ticket")
         assert 1 <= session <= 2**53
         await client.send(6, {}, "wamp.close.close_realm")
@@ -131,9 +135,9 @@ async def test_topics_match_by_words(site: Site, cluster: Cluster, alice: Actor)
         assert len({*ids}) == 3
         made = await cluster.collection("one", owner=project, by=alice)
         await cluster.update(made, {"name": "two"}, alice)
-        by_prefix = ids[1]
         last = await cluster.collection("last", owner=project, by=alice)
-        await client.until(lambda m: m[1] == by_prefix and _object(m) == last.uuid)
+        ends = {*zip(ids, (last.uuid, last.uuid, made.uuid), strict=True)}
+        await client.until(lambda _: ends <= {(m[1], _object(m)) for m in client.seen})
         told = [message for message in client.seen if _object(message)]
         found = [(ids.index(m[1]), m[3].get("topic"), _object(m)) for m in told]
         update = exact.replace("create", "update")
@@ -147,7 +151,7 @@ async def test_topics_match_by_words(site: Site, cluster: Cluster, alice: Actor)
                 (1, exact, last.uuid),
             ]
         )
-        publications = [message[2] for message in told if message[1] == by_prefix]
+        publications = [message[2] for message in told if message[1] == ids[1]]
         assert publications == sorted({*publications})
 
 
@@ -179,7 +183,7 @@ async def test_a_cursor_resumes(site: Site, cluster: Cluster, alice: Actor, wher
 
 
 async def test_a_topic_has_a_history(site: Site, cluster: Cluster, alice: Actor) -> None:
-    """What was told live, under the same publication ids, from any of them on."""
+    """What was told live, under the same publication ids, from any of them or its cursor on."""
     project = await cluster.project("p", owner=alice)
     async with joined(site, alice) as client:
         id = await client.subscribe(f"arvados.event.{project.uuid}.collection", match="prefix")
@@ -190,9 +194,49 @@ async def test_a_topic_has_a_history(site: Site, cluster: Cluster, alice: Actor)
         told = {e["publication"]: (e["details"], _but_cursor(e["kwargs"])) for e in events}
         assert told == live
         assert [e["subscription"] for e in events] == [id] * 3
-        after = events[0]["publication"]
-        answer = await client.call("wamp.subscription.get_events", id, after_publication=after)
-        assert [e["publication"] for e in answer[3][0]] == [e["publication"] for e in events[1:]]
+        first, *rest = events
+        places = {
+            "after_publication": first["publication"],
+            "cursor": first["kwargs"]["event"]["cursor"],
+        }
+        for name, place in places.items():
+            answer = await client.call("wamp.subscription.get_events", id, **{name: place})
+            assert [e["publication"] for e in answer[3][0]] == [e["publication"] for e in rest]
+        for wrong in (places, {"cursor": "made-up"}, {"cursor": 1}):
+            answer = await client.call("wamp.subscription.get_events", id, **wrong)
+            assert answer[4] == "wamp.error.invalid_argument"
+
+
+async def test_a_rare_event_is_found_among_many_others(
+    site: Site, cluster: Cluster, alice: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No event in the answer means that there is none; where finding it takes long, the error says
+    where to go on."""
+    project = await cluster.project("p", owner=alice)
+    async with joined(site, alice) as client:
+        id = await client.subscribe(f"arvados.event.{project.uuid}", match="prefix")
+        first = await cluster.collection("first", owner=project, by=alice)
+        cursor = (await client.told("event", object_uuid=first.uuid))["cursor"]
+        connection = await asyncpg.connect(site.database.dsn)
+        await raw_rows.insert(connection, [raw_rows.row() for _ in range(1100)])
+        await connection.close()
+        rare = await cluster.collection("rare", owner=project, by=alice)
+        await client.told("event", object_uuid=rare.uuid)
+        monkeypatch.setattr(native_events, "_EXAMINED", 1)
+
+        async def asked(cursor: str) -> list[Any]:
+            return await client.call("wamp.subscription.get_events", id, cursor=cursor)
+
+        _, _, _, (found,) = await asked(cursor)
+        assert [e["kwargs"]["event"]["object_uuid"] for e in found] == [rare.uuid]
+        monkeypatch.setattr(calls, "SEARCH_SECONDS", -1.0)
+        answer, places = await asked(cursor), [cursor]
+        while answer[0] == 8:
+            assert answer[4] == "wamp.error.unavailable"
+            places.append(answer[6]["cursor"])
+            answer = await asked(places[-1])
+        assert answer[3] == [found]
+        assert len({*places}) == len(places) > 2
 
 
 def _but_cursor(said: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
 
 import msgspec
@@ -37,6 +37,8 @@ from wsproxy.wamp.topics import Topic
 
 MAX_BYTES = 256 * 1024
 """Of one answer: it stands in the connection's send buffer as a whole."""
+SEARCH_SECONDS = 10.0
+"""For the next events of a topic, before the client is to ask again."""
 HISTORY = "wamp.subscription.get_events"
 """Named by the specification, "Event History"."""
 
@@ -45,14 +47,29 @@ class _Unknown(BadInput):
     """There is no such procedure."""
 
 
+class _NotKept(Unavailable):
+    """Events after this place are not kept any more."""
+
+
+class _NotYet(Unavailable):
+    """Nothing was found yet: ask again from this cursor."""
+
+    def __init__(self, cursor: str) -> None:
+        super().__init__()
+        self.cursor = cursor
+
+
 async def answer(services: Services, login: Login, call: Call, topic: Topic | None) -> list[Any]:
     """RESULT or ERROR; `topic`: of the subscription that the call names first."""
     try:
-        async with services.answers.turn(login.identity.user_uuid):
-            async with asyncio.timeout(SECONDS):
-                result = await _Answer(services, login, call).result(topic)
+        result = await _Answer(services, login, call).result(topic)
     except _Unknown as error:
         return messages.error(Code.CALL, call.request, messages.NO_SUCH_PROCEDURE, str(error))
+    except _NotKept as error:
+        return messages.error(Code.CALL, call.request, messages.NOT_KEPT, str(error))
+    except _NotYet as error:
+        uri, text = refusal(error)
+        return messages.error(Code.CALL, call.request, uri, text, cursor=error.cursor)
     except ArvadosNatsError as error:
         uri, text = refusal(error)
         return messages.error(Code.CALL, call.request, uri, text)
@@ -79,12 +96,20 @@ class _Answer:
         if name == subjects.API_WHOAMI:
             if kwargs:
                 raise BadInput("whoami takes no arguments")
-            return [[], self._whoami(await self._judge())]
+            async with self._turn():
+                return [[], self._whoami(await self._judge())]
         if name in self._services.answers.by_name:
             return [[], _shown(await self._parts(name, {**kwargs, **_bounded(kwargs)}))]
         if name.startswith(OBJECT):
             return [[], _shown(await self._parts(name, kwargs))]
         raise _Unknown
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """A place among those who are answered, for one page of an answer."""
+        user = self._login.identity.user_uuid
+        async with self._services.answers.turn(user), asyncio.timeout(SECONDS):
+            yield
 
     async def _judge(self) -> Judge:
         """What the token may read now."""
@@ -96,9 +121,10 @@ class _Answer:
         return grants.judge(identity, held)
 
     async def _parts(self, name: str, request: dict[str, Any]) -> list[Part]:
-        found = self._services.answers.to(name, msgspec.json.encode(request), self._judge)
-        async with aclosing(cast(AsyncGenerator[Part, None], found)) as parts:
-            return [part async for part in parts]
+        async with self._turn():
+            found = self._services.answers.to(name, msgspec.json.encode(request), self._judge)
+            async with aclosing(cast(AsyncGenerator[Part, None], found)) as parts:
+                return [part async for part in parts]
 
     def _whoami(self, judge: Judge) -> dict[str, Any]:
         identity, grants = judge.identity, judge.grants
@@ -118,22 +144,33 @@ class _Answer:
         if not isinstance(target, EventsTarget) or target.below:
             raise BadInput("this topic has no history here: see arvados.api.logs and .object")
         asked = _asked(self._args, self._kwargs)
-        cursors = self._services.cursors
-        begin = self._services.events.source.cursor(asked.after_publication)
+        cursor = asked.cursor
+        if asked.after_publication:
+            begin = self._services.events.source.cursor(asked.after_publication)
+            cursor = self._services.cursors.encode(begin)
         request = {
             "owners": target.owners,
             "objects": target.objects,
             "kinds": target.kinds,
             "event_types": target.event_types,
-            "cursor": cursors.encode(begin) if asked.after_publication else None,
             "limit": asked.limit,
             "max_bytes": MAX_BYTES,
         }
-        parts = await self._parts(subjects.API_EVENTS, request)
-        if any(answers.GAP in part.headers for part in parts) and asked.after_publication:
-            raise Unavailable("events after this publication are not kept any more")
-        told = [part for part in parts if part.data]
-        return [self._told(topic, part) for part in told]
+        return [self._told(topic, part) for part in await self._found(request, cursor)]
+
+    async def _found(self, request: dict[str, Any], cursor: str | None) -> list[Part]:
+        """The next events after a cursor; none only where there are no more, however rare."""
+        deadline = asyncio.get_running_loop().time() + SEARCH_SECONDS
+        while True:
+            parts = await self._parts(subjects.API_EVENTS, {**request, "cursor": cursor})
+            if cursor and any(answers.GAP in part.headers for part in parts):
+                raise _NotKept
+            found, end = [part for part in parts if part.data], parts[-1].headers
+            if found or end[answers.MORE] != "true":
+                return found
+            cursor = end[answers.END]
+            if asyncio.get_running_loop().time() > deadline:
+                raise _NotYet(cursor)
 
     def _told(self, topic: Topic, part: Part) -> dict[str, Any]:
         event = events.decode(part.data)
@@ -148,10 +185,11 @@ class _Answer:
 
 
 class _History(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The part of the specification that is served."""
+    """The part of the specification that is served, and a cursor of ours."""
 
     limit: int = 100
     after_publication: int = 0
+    cursor: str | None = None
 
 
 def _asked(args: list[Any], kwargs: dict[str, Any]) -> _History:
@@ -161,9 +199,11 @@ def _asked(args: list[Any], kwargs: dict[str, Any]) -> _History:
     try:
         asked = msgspec.convert(given, _History)
     except msgspec.ValidationError as error:
-        raise BadInput(f"{error}; send limit and after_publication") from error
+        raise BadInput(f"{error}; send limit, and cursor or after_publication") from error
     if not 1 <= asked.limit <= MAX_EVENTS or asked.after_publication < 0:
         raise BadInput(f"limit is 1 to {MAX_EVENTS}, after_publication a publication id")
+    if asked.cursor is not None and asked.after_publication:
+        raise BadInput("send cursor or after_publication, not both")
     return asked
 
 

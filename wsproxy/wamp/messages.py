@@ -70,6 +70,7 @@ FINISHED = "arvados.close.finished"
 """Reason of an UNSUBSCRIBED that the client did not ask for: nothing more will come."""
 TOO_MANY = "arvados.error.too_many"
 ID_IN_USE = "arvados.error.topic_in_use"
+NOT_KEPT = "arvados.error.not_kept"
 
 # What a client says.
 

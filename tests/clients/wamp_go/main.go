@@ -7,17 +7,17 @@
 //
 // Comes back after a lost connection or a drain. The library drops events that come before its
 // Subscribe has returned, so what was is asked for by get_events, and joined to what comes live by
-// the publication ids, which are the events' places in the stream.
+// the publication ids, which are the events' places in the stream; a cursor tells a new stream from the former.
 package main
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"math/rand/v2"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -29,9 +29,10 @@ import (
 // place is how far one topic was told; what comes live waits in held until the past is told.
 type place struct {
 	sync.Mutex
-	last wamp.ID
-	held []*wamp.Event
-	live bool
+	last   wamp.ID
+	cursor string
+	held   []*wamp.Event
+	live   bool
 }
 
 func say(words ...any) { fmt.Fprintln(os.Stderr, append([]any{"*"}, words...)...) }
@@ -63,34 +64,34 @@ func tell(number int, message wamp.Dict) {
 
 // take tells an event unless it was told before; other messages have ids beyond all events.
 func (p *place) take(number int, publication wamp.ID, message wamp.Dict) {
-	if _, isEvent := message["event"]; isEvent {
+	if event, _ := wamp.AsDict(message["event"]); event != nil {
 		if publication <= p.last {
 			return
 		}
 		p.last = publication
+		p.cursor, _ = wamp.AsString(event["cursor"])
 	}
 	tell(number, message)
 }
 
 // now is the present place in the stream of events.
-func now(ctx context.Context, session *client.Client) (wamp.ID, error) {
+func now(ctx context.Context, session *client.Client) (string, error) {
 	answer, err := session.Call(ctx, "arvados.api.events", nil, nil, wamp.Dict{"begin": "now"}, nil)
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	end, _ := wamp.AsDict(answer.ArgumentsKw["end"])
-	sequence, _ := wamp.AsString(end["Nats-Sequence"])
-	found, err := strconv.ParseInt(sequence, 10, 64)
-	return wamp.ID(found), err
+	cursor, _ := wamp.AsString(end["Arvados-End"])
+	return cursor, nil
 }
 
 func subscribe(ctx context.Context, session *client.Client, p *place, number int, topic string, options wamp.Dict) error {
 	p.Lock()
 	p.live, p.held = false, nil
 	p.Unlock()
-	if p.last == 0 {
+	if p.cursor == "" {
 		var err error
-		if p.last, err = now(ctx, session); err != nil {
+		if p.cursor, err = now(ctx, session); err != nil {
 			return err
 		}
 	}
@@ -124,8 +125,21 @@ func subscribe(ctx context.Context, session *client.Client, p *place, number int
 func (p *place) past(ctx context.Context, session *client.Client, number int, topic string) error {
 	id, _ := session.SubscriptionID(topic)
 	for {
-		after := wamp.Dict{"after_publication": p.last, "limit": 100}
+		after := wamp.Dict{"limit": 100}
+		if p.cursor != "" {
+			after["cursor"] = p.cursor
+		}
 		answer, err := session.Call(ctx, "wamp.subscription.get_events", nil, wamp.List{id}, after, nil)
+		var refused client.RPCError
+		if errors.As(err, &refused) && refused.Err.ArgumentsKw["cursor"] != nil {
+			p.cursor, _ = wamp.AsString(refused.Err.ArgumentsKw["cursor"]) // nothing was found up to there
+			continue
+		}
+		if errors.As(err, &refused) && refused.Err.Error == "arvados.error.not_kept" && p.cursor != "" {
+			say("gap") // the stream was made anew, or has forgotten: what it has is told from its beginning
+			p.cursor, p.last = "", 0
+			continue
+		}
 		if err != nil {
 			return err
 		}
