@@ -33,7 +33,7 @@ from arvados_nats.client.subscriptions import (
     ObjectSubscription,
     Subscription,
 )
-from arvados_nats.errors import BadInput, Refused
+from arvados_nats.errors import BadInput, Refused, said
 from arvados_nats.protocol_v1 import messages as messages_v1
 from arvados_nats.protocol_v1 import requests as requests_v1
 from arvados_nats.protocol_v1.messages import (
@@ -159,22 +159,31 @@ class Stream:
         backoff, refused = self._backoff, ""
         while True:
             backoff.begin()
-            token = self._token()
-            if token == refused:
-                raise line_errors.TokenRefused(self._trouble)
+            at_once = False
             try:
+                token = self._token_now()
+                if token == refused:
+                    raise line_errors.TokenRefused(self._trouble)
                 await self._connection(token)
                 reason = "the connection was lost"
             except ConnectionClosed as error:
-                refused = token if line_errors.code_of(error) == line_errors.TOKEN_INVALID else ""
+                at_once = line_errors.code_of(error) == line_errors.TOKEN_INVALID
+                refused = token if at_once else ""
                 reason = line_errors.why_closed(error)
             except (OSError, InvalidHandshake, BadInput) as error:
                 reason = line_errors.why_not_open(error, first=not backoff.ever_stood)
             delay = backoff.delay(reason)
-            if refused:
+            if at_once:
                 delay = 0.0
             self._tell(Waiting(delay, reason))
             await asyncio.sleep(delay)
+
+    def _token_now(self) -> str:
+        """A file of it may be away for a moment, while it is renewed."""
+        try:
+            return self._token()
+        except OSError as error:
+            raise OSError(f"no token: {said(error)}") from error
 
     def _tell(self, state: State) -> None:
         if self._on_state is not None:
@@ -322,10 +331,11 @@ async def connect(
 ) -> AsyncIterator[Stream]:
     """A stream that stays connected as long as the block lasts.
 
-    `token` is asked at every connect. The first connection is tried for `open_timeout` seconds, a
-    lost one for `reconnect_timeout`; None is for ever. `on_state` hears of each change of the
-    connection. What goes wrong is raised where a subscription is read: Refused for good,
-    ConfigError for an address that cannot be right, Unavailable when the time is over.
+    `token` is asked at every connect, and again where it raises OSError. The first connection is
+    tried for `open_timeout` seconds, a lost one for `reconnect_timeout`; None is for ever.
+    `on_state` hears of each change of the connection. What goes wrong is raised where a
+    subscription is read: Refused for good, ConfigError for an address that cannot be right,
+    Unavailable when the time is over.
     """
     stream = Stream(url, token, Backoff(open_timeout, reconnect_timeout), ssl, on_state)
     running = asyncio.create_task(stream.run(), name="arvados stream")

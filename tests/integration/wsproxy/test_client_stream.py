@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,7 +127,8 @@ async def test_a_file_of_which_nothing_was_shown_goes_on_where_it_was(proxy: Pro
     async with connected(proxy) as events:
         handle = await events.log(C1, tail=0)
         peer = await begun(proxy, handle)
-        await peer.say(log=log(4, ""))
+        at = {"a": {"epoch": 0, "offset": 4}}
+        await peer.say(places={"id": handle.id, "container": C1, "files": at})
         await peer.say(caught_up={"id": handle.id})
         assert isinstance(await soon(handle), CaughtUp)
         peer.abort()
@@ -238,6 +241,55 @@ async def test_refused_token_is_tried_once_more_if_it_is_another(proxy: Proxy) -
         with pytest.raises(TokenRefused, match="expired"):
             await handle.get(5)
         assert proxy.handshakes == 2
+
+
+async def test_another_token_does_not_storm_a_server_that_is_away(proxy: Proxy) -> None:
+    """The former one is refused, and then nobody is there: the client waits as ever."""
+    tokens, states = itertools.chain(["old"], itertools.repeat("new")), asyncio.Queue[State]()
+    async with stream.connect(
+        proxy.url, lambda: next(tokens), on_state=states.put_nowait
+    ) as events:
+        await events.log(C1)
+        peer = await proxy.next()
+        assert await peer.welcome() == "old"
+        proxy.status = 503
+        await peer.close(4501, "the token is not valid")
+        delays = list[float]()
+        async with asyncio.timeout(60):
+            while len(delays) < 3:
+                state = await states.get()
+                if isinstance(state, Waiting) and "503" in state.reason:
+                    delays.append(state.delay)
+        assert all(delays)
+
+
+async def test_a_token_that_cannot_be_read_now_is_asked_for_again(
+    proxy: Proxy, tmp_path: Path
+) -> None:
+    """Its file is between two steps of whoever renews it, at the first connection or a later."""
+    file, states = tmp_path / "token", asyncio.Queue[State]()
+
+    async def says_so() -> None:
+        async with asyncio.timeout(30):
+            while "no token" not in getattr(await states.get(), "reason", ""):
+                pass
+
+    def renew() -> None:
+        (tmp_path / "new").write_text("token")
+        (tmp_path / "new").rename(file)
+
+    async with stream.connect(
+        proxy.url, file.read_text, open_timeout=None, on_state=states.put_nowait
+    ) as events:
+        handle = await events.log(C1)
+        await says_so()
+        renew()
+        peer = await begun(proxy, handle)
+        file.unlink()
+        peer.abort()
+        await says_so()
+        renew()
+        await begun(proxy, handle)
 
 
 @pytest.mark.parametrize("status", [400, 404, 200])
