@@ -63,7 +63,7 @@ def parse(request_jwt: bytes) -> CalloutRequest:
             kind=str(client.get("kind", "")),
             connection_type=str(client.get("type", "")),
             client_name=str(options.get("name", ""))[:256],
-            token=Token(str(options.get("auth_token") or options.get("pass") or "")),
+            token=Token(str(options.get("auth_token") or options.get("pass") or "").strip()),
             asks=options.get("user") == accounts.ASKING_USER,
             library=str(options.get("lang", ""))[:64],
         )

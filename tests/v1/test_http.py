@@ -101,6 +101,7 @@ async def asks(site: Site, cluster: Cluster, alice: Actor) -> list[Ask]:
             Ask(path, 400, token=token, values=here, query="?tail=many"),
             Ask(path, 400, token=token, values=here, query="?tail=10001"),
             Ask(path, 400, token=token, values=here, query="?tial=3"),
+            Ask(path, 400, token=token, values=here, query="?files=a.txt&files=b.txt"),
             Ask(path, 401, values=here),
             Ask(path, 404, token=token, values={"uuid": other}),
             Ask(path, 429, token=token, values=here, server="of one session"),

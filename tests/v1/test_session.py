@@ -25,9 +25,10 @@ from wsproxy.v1 import session as session_v1
 
 
 async def test_a_token_is_acknowledged_with_its_uuid(connect: Connect, alice: Actor) -> None:
-    """`hello` says who is connected and what the limits are."""
+    """`hello` says who is connected and what the limits are. The line end of a file that holds the
+    token is no part of it."""
     async with connect() as client:
-        hello = await client.authenticate(alice)
+        hello = await client.authenticate(f"{alice.token}\n")
         assert hello["user_uuid"] == alice.uuid
         assert hello["token_uuid"].split("-")[1] == "gj3su"
         assert hello["limits"]["subscriptions"] > 0
@@ -90,6 +91,8 @@ async def test_a_client_that_sends_no_token_is_closed(
         '{"subscribe": {"id": "a"}}',
         '{"subscribe": {"id": "a", "events": {}, "log": {"uuid": "x"}}}',
         '{"subscribe": {"id": "a", "events": {"kinds": ["arvados#noSuchKind"]}}}',
+        '{"subscribe": {"id": "a", "events": {"owners": ["my project"]}}}',
+        '{"subscribe": {"id": "a", "events": {"objects": ["zzzzz-4zz18-00000000000000"]}}}',
         '{"subscribe": {"id": "a", "log": {"uuid": "zzzzz-4zz18-000000000000000"}}}',
         '{"subscribe": {"id": "a", "log": {"uuid": "x", "from": {"f": {"offset": -1}}}}}',
         '{"subscribe": {"id": "a", "object": {"uuid": "zzzzz-gj3su-000000000000000"}}}',

@@ -98,6 +98,7 @@ async def test_lines_as_they_are_written_and_an_end(
         assert events.answer.headers["x-accel-buffering"] == "no"
         assert events.answer.headers["cache-control"] == "no-store, no-transform"
         await events.until("log")
+        begun = events.last_id
         await cluster.write_log(container, "stdout.txt", b"later\n")
         await events.until("log")
         await cluster.finish(container)
@@ -108,8 +109,12 @@ async def test_lines_as_they_are_written_and_an_end(
         done = events.last_id
     async with opened(site, request.uuid, alice, last=done) as events:
         assert events.answer.status_code == 204
-    for name in ("last_event_id", "lastEventId"):
-        async with opened(site, request.uuid, alice, f"?{name}={done}") as events:
+    for query in (
+        f"?last_event_id={done}",
+        f"?lastEventId={done}",
+        f"?last_event_id={begun}&lastEventId={done}",  # by a polyfill, to an address with a place
+    ):
+        async with opened(site, request.uuid, alice, query) as events:
             assert events.answer.status_code == 204
 
 

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Hashable, Iterable
 from collections.abc import Set as AbstractSet
 
-from arvados_nats.contract.subjects import KIND_OF_NAME, KINDS
+from arvados_nats.contract.subjects import KIND_OF_NAME, KINDS, is_uuid
 from arvados_nats.errors import BadInput
 from arvados_nats.permissions.share_points import above
 from arvados_nats.protocol_v1.requests import EventsTarget
@@ -29,9 +29,9 @@ class Filters:
     def __init__(self, target: EventsTarget) -> None:
         if target.below and not target.owners:
             raise BadInput("below: name the owners below which to look")
-        self._owners: AbstractSet[str] | None = _set(target.owners)
+        self._owners: AbstractSet[str] | None = _uuids("owners", target.owners)
         self._below = bool(target.below)
-        self._objects = _set(target.objects)
+        self._objects = _uuids("objects", target.objects)
         self._event_types = _set(target.event_types)
         self._kinds = _kinds(target.kinds) if target.kinds is not None else None
         self._wanted = (self._owners, self._objects, self._event_types, self._kinds)
@@ -80,6 +80,14 @@ class Filters:
 
 def _set(words: list[str] | None) -> frozenset[str] | None:
     return None if words is None else frozenset(words)
+
+
+def _uuids(field: str, words: list[str] | None) -> frozenset[str] | None:
+    """BadInput names one that is none, such as a name: it would be heard of in vain."""
+    for word in words or ():
+        if not is_uuid(word):
+            raise BadInput(f"{field}: not a uuid: {word[:40]!r}")
+    return _set(words)
 
 
 def _kinds(words: list[str]) -> frozenset[str]:

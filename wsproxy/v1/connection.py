@@ -97,7 +97,7 @@ class ConnectionV1:
             for step in self._session.received(data):
                 if isinstance(step, Admit):
                     await asyncio.sleep(self._tokens.wait(asyncio.get_running_loop().time()))
-                    await self._admit(Token(step.token))
+                    await self._admit(Token(step.token.strip()))
                 else:
                     self._take(step)
             if self.send_buffer.lagging:

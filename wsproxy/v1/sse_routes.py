@@ -62,7 +62,8 @@ def _answer(services: Services, request: Request, uuid: str, kind: str) -> Respo
         return _error(404, NOT_READABLE, cross)
     try:
         query = request.query_params
-        resumed = query.get("last_event_id") or query.get("lastEventId")  # the latter by polyfills
+        # A polyfill adds its own to an address that may name an older one.
+        resumed = query.get("lastEventId") or query.get("last_event_id")
         last = request.headers.get("last-event-id") or resumed
         target, done = target_of(services, uuid, request.query_params, last)
     except BadInput as error:

@@ -95,7 +95,7 @@ class ConnectionWamp:
         while (data := await self._incoming.receive()) is not None:
             for step in self._session.received(data):
                 if isinstance(step, Admit):
-                    await self._admit(Token(step.token))
+                    await self._admit(Token(step.token.strip()))
                 else:
                     self._take(step)
             if self.send_buffer.lagging:

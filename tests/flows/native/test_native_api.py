@@ -236,6 +236,8 @@ async def test_a_request_from_inside_is_refused(world: World) -> None:
         (EVENTS, b'{"max_bytes": 99999999}', "max_bytes"),
         (EVENTS, b'{"owner": "x"}', "unknown field `owner`"),
         (EVENTS, b'{"kinds": ["banana"]}', "no kinds of objects: banana"),
+        (EVENTS, b'{"owners": ["my project"]}', "owners: not a uuid: 'my project'"),
+        (EVENTS, b'{"objects": [""]}', "objects: not a uuid"),
         (EVENTS, b'{"cursor": "made-up"}', "not a cursor of this cluster"),
         (EVENTS, b'{"begin": "yesterday"}', "$.begin"),
         (LOGS, b"{}", "missing required field `uuid`"),

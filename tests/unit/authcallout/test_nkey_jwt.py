@@ -49,8 +49,8 @@ def test_a_request_is_read() -> None:
 
 
 def test_a_password_serves_as_token() -> None:
-    """For tools that know only user and password."""
-    options = {"connect_opts": {"user": "x", "pass": "secret"}}
+    """For tools that know only user and password; a line end of its file is no part of it."""
+    options = {"connect_opts": {"user": "x", "pass": "secret\n"}}
     assert callout_request.parse(request_with(nats=options)).token.secret == "secret"
 
 

@@ -30,16 +30,17 @@ def test_bytes_of_one_form_are_made_once_and_shared() -> None:
 
 def test_those_who_want_the_same_have_one_form() -> None:
     """In whatever order they say it; nobody has the bytes of those who want something else."""
+    a, b = (f"zzzzz-j7d0g-{letter * 15}" for letter in "ab")
     same = [
-        EventsTarget(owners=["a", "b"], kinds=["collection"]),
-        EventsTarget(owners=["b", "a"], kinds=["arvados#collection", "collection"]),
+        EventsTarget(owners=[a, b], kinds=["collection"]),
+        EventsTarget(owners=[b, a], kinds=["arvados#collection", "collection"]),
     ]
     others = [
-        EventsTarget(owners=["a", "b"]),
-        EventsTarget(owners=["a', 'b"], kinds=["collection"]),
-        EventsTarget(owners=["a", "b"], kinds=["collection"], below=True),
-        EventsTarget(objects=["a", "b"], kinds=["collection"]),
-        EventsTarget(owners=["a", "b"], kinds=["collection"], objects=[]),
+        EventsTarget(owners=[a, b]),
+        EventsTarget(owners=[a], kinds=["collection"]),
+        EventsTarget(owners=[a, b], kinds=["collection"], below=True),
+        EventsTarget(objects=[a, b], kinds=["collection"]),
+        EventsTarget(owners=[a, b], kinds=["collection"], objects=[]),
         EventsTarget(),
     ]
     forms = [Filters(target).form("1") for target in (*same, *others)]

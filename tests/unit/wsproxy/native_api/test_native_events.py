@@ -41,7 +41,6 @@ def judge(*owners: str, scopes: tuple[str, ...] = ("all",)) -> Judge:
         ({"objects": [COLLECTION]}, f"collection.{COLLECTION}.*"),
         ({"objects": [REQUEST]}, "*.*.*"),
         ({"objects": [COLLECTION, OTHER]}, "*.*.*"),
-        ({"objects": ["nonsense"]}, "*.*.*"),
         (
             {"objects": [COLLECTION], "event_types": ["create"], "kinds": ["collection"]},
             f"collection.{COLLECTION}.create",
