@@ -17,9 +17,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -37,7 +34,7 @@ from bench import figures
 from bench.crowd import clients as crowds
 from bench.crowd.clients import Clients, Far
 from bench.crowd.crowd_process import Heard
-from bench.delivery import fanout, logs, publish
+from bench.delivery import fanout, live_logs, publish, saved_logs
 from bench.figures import Figures
 from bench.peers import bare
 from bench.peers.bare import SUBJECT, Bare
@@ -154,7 +151,7 @@ async def _latency(place: Place) -> dict[str, Sequence[Figures]]:
 async def _pushed(place: Place) -> dict[str, Sequence[Figures]]:
     options = place.options
     options.rate, rate = options.lines, options.rate
-    bench = logs.Bench(place.made, replace(place.stack, proxy_port=place.proxy), options)
+    bench = live_logs.Bench(place.made, replace(place.stack, proxy_port=place.proxy), options)
     bench.authority = place.authority
     try:
         ours = await bench.live(options.viewers, True)
@@ -170,10 +167,10 @@ async def _pushed(place: Place) -> dict[str, Sequence[Figures]]:
 
     async with place.clients() as clients:
         await clients.open((_HERE, place.relay), ["/"] * options.viewers)
-        written = await logs.write_lines(write, 0, options.lines, options.seconds)
+        written = await live_logs.write_lines(write, 0, options.lines, options.seconds)
         await asyncio.sleep(2)
-        heard = await clients.take(logs.OFFSET)
-    floor = figures.delays(logs.delays_of(heard, 0, written)) | {"frames": len(heard.times)}
+        heard = await clients.take(live_logs.OFFSET)
+    floor = figures.delays(live_logs.delays_of(heard, 0, written)) | {"frames": len(heard.times)}
     return {"ours": [ours], "floor": [floor]}
 
 
@@ -249,12 +246,12 @@ async def _fanout(place: Place) -> dict[str, Sequence[Figures]]:
 
 async def _replay(place: Place) -> dict[str, Sequence[Figures]]:
     megabytes = place.options.stored_mb
-    bench = logs.Bench(place.made, place.stack, place.options)
+    bench = live_logs.Bench(place.made, place.stack, place.options)
     request, container = await bench.container("replayed")
     cluster = place.made.sandbox.cluster
-    cluster.logs.put(container.uuid, logs.FILE, NumberedLines(megabytes * 10_000, 100))
+    cluster.logs.put(container.uuid, live_logs.FILE, NumberedLines(megabytes * 10_000, 100))
     await cluster.finish(container)
-    await bench.until_stored(container)
+    await saved_logs.until_stored(bench, container)
     ours = await _read(place, place.proxy, request, bench.tokens[0])
     port = await place.far.tell("tape", place.stack.proxy_port)
     plain = replace(place, authority=None)
@@ -273,14 +270,7 @@ async def _replay(place: Place) -> dict[str, Sequence[Figures]]:
 async def _read(place: Place, port: int, request: Record, token: str) -> Figures:
     scheme = "wss" if place.authority else "ws"
     url = f"{scheme}://{_HERE}:{port}/v1/stream"
-    reader = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.crowd.replay", url, request.uuid, logs.FILE),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env=os.environ | ({"SSL_CERT_FILE": str(place.authority)} if place.authority else {}),
-    )
-    said, _ = await reader.communicate(f"{token}\n".encode())
-    read = json.loads(said)
+    read = await saved_logs.read_all(url, request, token, place.authority)
     return {"mb_per_second": read["bytes"] / 1e6 / read["seconds"], "mb": read["bytes"] / 1e6}
 
 
