@@ -10,7 +10,7 @@ VENV ?= .venv
 TESTS ?= tests
 # Most tests wait for servers: several files of tests at a time, each in one process. A test that fails
 # is a fault; only CI, on whatever machine, tries one again, and the summary names it.
-PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder $(if $(CI),--reruns 3)
+PYTEST_ARGS ?= -n 4 --dist loadfile --no-loadscope-reorder $(if $(CI),--reruns 3)
 
 BIN := $(VENV)/bin
 # What the image would hold, for the tests of the chart's pods; installed anew where it is not that any more.
@@ -25,19 +25,29 @@ LOCK := .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-ver
 PAGE := wsproxy/static/index.html
 WEB := $(shell find web -name node_modules -prune -o -type f -print)
 
-.PHONY: demo test test-faults test-hostile test-ages test-newest test-k8s check bench chart web lock install clean dist test-dist
+.PHONY: demo test suite page oldest newest test-faults test-hostile test-ages test-newest test-k8s check bench chart web lock install clean dist test-dist
 
 demo: $(VENV)/.sandbox $(PAGE)
 	$(BIN)/arvados-nats demo $(DEMO_ARGS)
 
-test: $(VENV)/.test $(IMAGE)/.installed
-	.ci/web $(VENV) test
+# What needs nothing of each other, the longest first: `make -j2 test` runs two of them at a time.
+test: suite page $(if $(filter tests,$(TESTS)),oldest $(if $(CI),newest))
+
+# With the +, --output-sync shows its lines as they come.
+suite: $(VENV)/.test $(IMAGE)/.installed
 	.ci/prepare browser
 	.ci/prepare helm
 	.ci/prepare promtool
-	$(if $(CI),$(if $(filter tests,$(TESTS)),PYTHON=$(PYTHON) .ci/newest $(MAKE)))
-	$(if $(filter tests,$(TESTS)),.ci/oldest $(VENV))
-	ARVADOS_NATS_IMAGE=$(IMAGE) $(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
+	+env -u MAKEFLAGS ARVADOS_NATS_IMAGE=$(IMAGE) $(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
+
+page: $(VENV)/.test $(PAGE)
+	.ci/web $(VENV) test
+
+oldest: $(VENV)/.test
+	.ci/oldest $(VENV)
+
+newest: $(VENV)/.test
+	PYTHON=$(PYTHON) .ci/newest
 
 # The suite on another Python, in an environment of its own: make test-newest PYTHON=python3.13
 test-newest:
