@@ -44,3 +44,14 @@ def test_what_does_not_join_begins_anew() -> None:
     assert recent.read("f", LogPlace(1, 7), 9) == b"hi"
     recent.forget("f")
     assert recent.read("f", LogPlace(1, 7), 9) == b""
+
+
+def test_a_slow_log_holds_its_last_minute() -> None:
+    """Else each of many grows for ten minutes, until it holds what only a fast one has use for."""
+    now = 0
+    recent = RecentBytes(now=lambda: float(now))
+    for now in range(600):
+        recent.append("f", LogPlace(0, 200 * now), b"x" * 200)
+        assert recent._bytes <= 200 * 62 + _FILE
+        begin = 200 * max(now - 29, 0)
+        assert recent.read("f", LogPlace(0, begin), 200 * (now + 1))
