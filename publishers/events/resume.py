@@ -45,9 +45,9 @@ _RETRY_SECONDS = 1.0
 
 
 class _Stored(msgspec.Struct):
-    """The part of an event that says which row it was."""
+    """The part of an event that says which row it was: not its id, which is another row's where
+    PostgreSQL has lost its last ones."""
 
-    id: int
     uuid: str
     created_at: datetime
 
@@ -146,7 +146,7 @@ class Past:
 
     def _take(self, rows: Sequence[_Stored]) -> None:
         for row in rows:
-            self.known.add(row.id, row.uuid, row.created_at)
+            self.known.add(None, row.uuid, row.created_at)
         self.whole = self._reached <= self._first or self._covered < self.known.floor - _SKEW
 
     async def _block(self) -> list[StoredMessage]:

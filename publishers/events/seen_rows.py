@@ -90,15 +90,16 @@ class KnownRows:
         one = self._slices.get(slice_of(created_at))
         return one is not None and one.has(uuid)
 
-    def add(self, row_id: int, uuid: str, created_at: datetime) -> bool:
-        """Remember a row; False if it is known, or older than the window."""
+    def add(self, row_id: int | None, uuid: str, created_at: datetime) -> bool:
+        """Remember a row; False if it is known, or older than the window. `row_id`: None where it
+        was not read of the database that there is now."""
         number = slice_of(created_at)
         if number < self._first:
             return False
         one = self._slices.get(number) or self._begin(number)
         if not one.add(uuid):
             return False
-        if one.ids is not None and row_id not in self._ids:
+        if one.ids is not None and row_id is not None and row_id not in self._ids:
             self._ids.add(row_id)
             one.ids.append(row_id)
         return True

@@ -108,6 +108,22 @@ async def test_a_late_row_without_notify_is_found_by_the_scan(scene: EventWorld)
     assert await scene.stored_uuids() == [recent.uuid, old.uuid]
 
 
+async def test_ids_that_come_again_are_heard(scene: EventWorld) -> None:
+    """PostgreSQL is back without its last rows, which the stream has, and gives their ids again:
+    new rows come when they are committed, and not out of turn, when a scan finds them."""
+    lost, again = _rows(2), _rows(2)
+    async with scene.publishing():
+        first_id, _ = await scene.insert(*lost)
+        await scene.until_stored(lost)
+    await scene.admin.execute("DELETE FROM logs WHERE id >= $1", first_id)
+    await scene.admin.execute("SELECT setval('logs_id_seq', $1, false)", first_id)
+    seldom = Scans(near_every=3600, middle_every=3600, wide_every=3600)
+    async with scene.publishing(publisher.Options(scans=seldom)):
+        for one in again:
+            await scene.insert(one)
+            await scene.until_stored([one])
+
+
 async def test_a_scan_does_not_overtake_what_notify_is_late_to_name(scene: EventWorld) -> None:
     """The process of PostgreSQL that tells us of commits gets no time on a busy machine: a row that
     was committed later, and that a scan finds, still comes behind one of eleven minutes ago."""

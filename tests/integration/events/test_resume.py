@@ -87,7 +87,7 @@ async def test_the_window_reaches_back_from_the_newest_row(nats: Nats) -> None:
     assert position.last_sequence == 3
     assert known.has(newest.uuid, newest.created_at)
     assert known.has(late.uuid, late.created_at)
-    assert known.has_id(8)
+    assert not known.has_id(8), "where PostgreSQL lost its last rows it gives their ids again"
     assert not known.reaches(ancient.created_at)
     assert now - WINDOW - timedelta(seconds=10) < known.floor <= now - WINDOW
 
