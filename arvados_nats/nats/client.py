@@ -42,6 +42,8 @@ _PENDING_MESSAGES = 1_000_000
 _PENDING_BYTES = 256 * 1024 * 1024
 _OUTGOING_BYTES = 64 * 1024 * 1024
 _PING = b"PING\r\n"
+_PING_SECONDS = 5.0
+"""Who has not answered two of ours when the next is due is gone, though nothing says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +154,11 @@ class Nats(JetStream):
     async def _close(self) -> None:
         """Everything sent is delivered if a server is there, then the connection is closed."""
         self._leave()
-        with contextlib.suppress(Unavailable), translated():
-            await self._client.flush(timeout=1)
+        try:
+            with translated():
+                await self._client.flush(timeout=1)
+        except Unavailable:
+            self._client.abort()
         with contextlib.suppress(Unavailable), translated():
             await self._client.close()
 
@@ -219,7 +224,7 @@ async def connect(
         "max_reconnect_attempts": -1,
         "connect_timeout": 5,  # the server itself says no after 2 s: let it be heard
         "reconnect_time_wait": 0.25,
-        "ping_interval": 20,
+        "ping_interval": _PING_SECONDS,
         "pending_size": _OUTGOING_BYTES,
         "error_cb": failed,
     }

@@ -53,6 +53,17 @@ class Client(nats.aio.client.Client):
         """Takes what comes to a subscription at once, by its number: without the queue and the task
         by which the library hands a message on, which cost more than an acknowledgement."""
 
+    def abort(self) -> None:
+        """End the connection with all that waits to be taken: of a line that fell silent the kernel
+        would wait for that for a quarter of an hour, and whoever closes it with it."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+    async def _attempt_reconnect(self) -> None:
+        self.abort()
+        await super()._attempt_reconnect()
+
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         self._ended = self._ended or status == self.CLOSED
         await super()._close(status, do_cbs)

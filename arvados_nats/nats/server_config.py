@@ -56,6 +56,9 @@ DOMAIN = "arvados"
 """What the servers that keep the streams are called, so that a leaf node asks them."""
 
 MONITOR = "127.0.0.1:8222"
+PINGS = {"ping_interval": "20s", "ping_max": 2}
+"""Whose machine is gone counts for a minute, and not for six: a callout service would be handed
+logins for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ def settings(server: Server, public: Mapping[str, str], limits: AccountLimits) -
         "listen": server.listen,
         "max_payload": Size(limits.payload),
         "max_control_line": Size(limits.control_line),
+        **PINGS,
         "system_account": SYS,
         "jetstream": {
             "store_dir": server.store_dir,

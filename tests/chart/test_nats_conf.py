@@ -63,7 +63,8 @@ def expected(limits: accounts_config.AccountLimits) -> dict[str, Any]:
     """What the values must hold, made of the one description of who is who."""
     public = {role: f"<< ${variable} >>" for role, variable in VARIABLES.items()}
     settings = server_config.settings(server_config.Server("x"), public, limits)
-    names = ("system_account", "max_payload", "max_control_line", "authorization", "accounts")
+    names = ["system_account", "max_payload", "max_control_line", "authorization", "accounts"]
+    names += server_config.PINGS
     found: dict[str, Any] = unquoted({name: settings[name] for name in names})
     return found
 

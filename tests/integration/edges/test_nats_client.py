@@ -26,6 +26,7 @@ from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys
 from sandbox.servers import nats_server as nats_servers
 from sandbox.servers.nats_server import NatsServer
+from tests.support.fronts import cuttable
 
 
 def seed(folder: Path, name: str) -> str:
@@ -462,3 +463,25 @@ async def test_answers_of_the_server_itself_are_read(
             answer = await system.request("$SYS.REQ.SERVER.PING.CONNZ", b"{}")
             assert "connections" in json.loads(answer.data)["data"]
     assert not [connected for connected in changes[:-1] if not connected]
+
+
+async def test_a_silent_line_is_given_up_with_all_that_waits_for_it(
+    nats_server: NatsServer, keys_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the kernel would wait for a quarter of an hour to get rid of the rest."""
+    monkeypatch.setattr(nats_client, "_PING_SECONDS", 0.2)
+    lost, back = asyncio.Event(), asyncio.Event()
+    async with (
+        cuttable.before("127.0.0.1", nats_server.port) as line,
+        nats_client.connect(
+            [f"nats://127.0.0.1:{line.port}"], name="test", seed=seed(keys_folder, "publisher")
+        ) as nats,
+    ):
+        nats.on_change(lambda connected: (back if connected else lost).set())
+        line.silence()
+        for _ in range(40):
+            await nats.publish("arvados.leading.test", bytes(512 * 1024))
+        async with asyncio.timeout(60):
+            await lost.wait()
+            await back.wait()
+            await nats.flush()
