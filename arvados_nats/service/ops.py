@@ -38,7 +38,7 @@ STARTING, STOPPING = "starting", "stopping"
 
 DEGRADED = Gauge(
     "arvados_nats_degraded",
-    "1 while a part of this process cannot do its work and tries again, by part.",
+    "1 while a part of this process cannot do its work, or has not begun to, by part.",
     ["part"],
 )
 
@@ -126,6 +126,9 @@ def add_routes(
         return JSONResponse({**body, **more, "version": VERSION})
 
     def metrics() -> Response:
+        for part, told in health.faults.items():
+            if told != STOPPING:  # who never began to work does not either
+                DEGRADED.labels(part).set(1)
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
     for check in checks:

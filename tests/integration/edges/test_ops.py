@@ -137,10 +137,11 @@ async def test_probes_tell_the_start_and_the_drain_and_nothing_else() -> None:
 
 
 async def test_what_fails_is_a_metric_until_it_works_again() -> None:
-    """By part; a part that has merely not begun is not degraded."""
+    """By part; one that never begins does not work either, and one that ends need not."""
     health = Health()
     health.starting("slow part")
     health.fault("odd part", "no connection")
+    health.faults["last part"] = ops.STOPPING
     async with served(health, "x") as client:
 
         async def degraded() -> str:
@@ -152,4 +153,5 @@ async def test_what_fails_is_a_metric_until_it_works_again() -> None:
         after = await degraded()
     assert 'arvados_nats_degraded{part="odd part"} 1.0' in before
     assert 'arvados_nats_degraded{part="odd part"} 0.0' in after
-    assert "slow part" not in before
+    assert 'arvados_nats_degraded{part="slow part"} 1.0' in before
+    assert "last part" not in before
