@@ -58,10 +58,12 @@ test-newest:
 test-ages: $(VENV)/.test $(PAGE)
 	$(BIN)/python -m pytest tests/ages tests/integration/admin/test_ages.py
 
-# Everything fails once, in some five minutes; MINUTES=60 goes on with faults by chance. TABLE names a file for the
-# table, which grows with each round, and beside which the histories of bad rounds are kept.
+# Everything fails once, in some ten minutes; MINUTES=60 goes on with faults by chance, SEED chooses the same again, and
+# NAMED="disk;clocks" takes those alone. TABLE names a file for the table, which grows with each round, and beside which
+# the histories of bad rounds are kept.
 test-faults: $(VENV)/.test
-	ARVADOS_NATS_FAULTS_MINUTES=$(or $(MINUTES),0) ARVADOS_NATS_FAULTS_TABLE=$(TABLE) $(BIN)/python -m pytest -s -m 'storm or not storm' tests/faults
+	ARVADOS_NATS_FAULTS_MINUTES=$(or $(MINUTES),0) ARVADOS_NATS_FAULTS_TABLE=$(TABLE) \
+	ARVADOS_NATS_FAULTS_SEED=$(SEED) ARVADOS_NATS_FAULTS_NAMED="$(NAMED)" $(BIN)/python -m pytest -s -m 'storm or not storm' tests/faults
 
 # Handfuls of hostile messages to every stream, with all services at work; 40 a minute.
 test-hostile: $(VENV)/.test

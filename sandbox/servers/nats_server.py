@@ -63,6 +63,11 @@ class NatsServer:
         return f"{scheme}://{self.config.listen}"
 
     @property
+    def port(self) -> int:
+        """Where clients connect, on this machine."""
+        return int(self.config.listen.rpartition(":")[2])
+
+    @property
     def websocket_url(self) -> str:
         """Where native clients connect over WebSocket."""
         if self.config.websocket is None:

@@ -51,6 +51,7 @@ class Bounds:
 class Verdict:
     """Counts, by what went wrong; `silent` are losses of which the reader was not told."""
 
+    rounds: int = 1
     written: int = 0
     lost: int = 0
     silent: int = 0
@@ -62,6 +63,8 @@ class Verdict:
     failed: int = 0
     """Faults that could not be carried out."""
     recovery: float = 0.0
+    slowest: str = ""
+    """Who read last what was written before, and so made the recovery so long."""
     examples: list[str] = field(default_factory=list)
 
     @property
@@ -211,10 +214,12 @@ class _History:
             self._found.late += 1
             self._example(f"late: {reader} {stream} {n} after {seen - begins:.1f} s")
         if self._fault_at is not None and until is not None and seen > until >= written:
-            self._found.recovery = max(self._found.recovery, seen - until)
+            if seen - until > self._found.recovery:
+                self._found.recovery = seen - until
+                self._found.slowest = f"{reader} {stream} {n}, written {written - until:+.1f} s"
 
 
-COLUMNS = ("written", "lost", "doubled", "leaked", "reordered", "late", "silent", "told")
+COLUMNS = ("rounds", "written", "lost", "doubled", "leaked", "reordered", "late", "silent", "told")
 
 
 def table(found: dict[str, Verdict]) -> str:

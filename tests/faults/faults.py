@@ -120,13 +120,12 @@ async def _rolled_back(server: NatsServer) -> None:
     await server.stop()
     (store,) = _stores(server)
     copy = server.folder.parent / f"{server.folder.name}-copy"
-    await asyncio.to_thread(shutil.copytree, store, copy)
+    await asyncio.to_thread(_copied, store, copy)
     await server.start()
     await server.healthy()
     await asyncio.sleep(3)
     await server.kill()
-    await asyncio.to_thread(shutil.rmtree, store)
-    await asyncio.to_thread(shutil.move, copy, store)
+    await _put_back(copy, store)
     await server.start()
     await server.healthy()
 
@@ -174,8 +173,7 @@ async def _rows_lost(storm: Storm) -> None:
         await postgres.start()
         await asyncio.sleep(5)
         await postgres.kill()
-        await asyncio.to_thread(shutil.rmtree, postgres.folder)
-        await asyncio.to_thread(copy.rename, postgres.folder)
+        await _put_back(copy, postgres.folder)
         await postgres.start()
         await storm.forget_lost()
 
@@ -183,6 +181,18 @@ async def _rows_lost(storm: Storm) -> None:
 def _copied(folder: Path, copy: Path) -> None:
     shutil.rmtree(copy, ignore_errors=True)
     subprocess.run(["cp", "--archive", folder, copy], check=True)
+
+
+async def _put_back(copy: Path, folder: Path) -> None:
+    """At no moment is there nothing: a server that finds no folder makes an empty one."""
+    former = folder.with_name("former")
+
+    def put_back() -> None:
+        folder.rename(former)
+        copy.rename(folder)
+        shutil.rmtree(former)
+
+    await asyncio.to_thread(put_back)
 
 
 async def _failed_over_twice(storm: Storm) -> None:
@@ -228,10 +238,35 @@ async def _readers_silent(storm: Storm, way: Way = Way.BOTH) -> None:
     await asyncio.sleep(3)
 
 
+async def _nats_silent(storm: Storm, way: Way = Way.BOTH) -> None:
+    """The machine of a NATS server is gone without a word to those who are connected to it."""
+    random.choice(storm.nats_lines[:3]).silence(way)
+    await asyncio.sleep(3)
+
+
+async def _native_silent(storm: Storm) -> None:
+    storm.nats_lines[3].silence()
+    await asyncio.sleep(3)
+
+
 async def _slow(storm: Storm) -> None:
     storm.proxy_lines[1].rate = 8_000
     await asyncio.sleep(5)
     storm.proxy_lines[1].rate = None
+
+
+_PARTS = {
+    "NATS": ("NATS", "stream leaders", "stores"),
+    "PostgreSQL": ("PostgreSQL",),
+    "services": ("publishers", "wsproxy", "authcallout", "clocks"),
+    "API": ("API",),
+    "readers": ("reader",),
+}
+
+
+def parts(name: str) -> frozenset[str]:
+    """What a fault concerns: two that have nothing in common can be played at once."""
+    return frozenset(part for part, words in _PARTS.items() if any(word in name for word in words))
 
 
 FAULTS: dict[str, Callable[[Storm], Awaitable[None]]] = {
@@ -267,4 +302,7 @@ FAULTS: dict[str, Callable[[Storm], Awaitable[None]]] = {
     "readers' line silent": _readers_silent,
     "readers' line silent one way": lambda s: _readers_silent(s, Way.UP),
     "readers' line slow": _slow,
+    "services' line to a NATS server silent": _nats_silent,
+    "services' line to a NATS server silent one way": lambda s: _nats_silent(s, Way.DOWN),
+    "native reader's line silent": _native_silent,
 }

@@ -163,7 +163,7 @@ def test_recovery_is_measured_from_the_end_of_the_fault() -> None:
     ]
     verdict = check(steps)
     assert verdict.recovery == 1.5
-    assert "| f | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 1.5 |" in checker.table({"f": verdict})
+    assert "| f | 1 | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 1.5 |" in checker.table({"f": verdict})
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -4,9 +4,10 @@
 """Everything in several copies, with writers and readers that number all they do.
 
 Three NATS servers, of which the third can be cut off from the others, PostgreSQL at two addresses
-of which one at a time leads to it, two of each service with clocks that can be moved. One writer
-makes collections, at home and in a project, and one writes a log; a guest is shown the project and
-shut out again, all the time. What is done and seen becomes a history (`tests/faults/checker.py`).
+of which one at a time leads to it, two of each service with clocks that can be moved, and lines to
+all of them. One writer makes collections, at home and in a project, and one writes a log; a guest
+is shown the project and shut out again, all the time. What is done and seen becomes a history
+(`tests/faults/checker.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats.accounts_config import AccountLimits
 from arvados_nats.nats.server_config import Routes
 from sandbox import sandbox as whole_sandbox
@@ -66,6 +66,8 @@ class Storm:
     proxy_lines: list[Cuttable]
     route_lines: list[Cuttable]
     """All that is between the third NATS server and the others."""
+    nats_lines: list[Cuttable]
+    """Between the services and each NATS server; the last is the native reader's."""
     clocks: dict[str, MovedClock]
     alice: Actor
     guest: Actor
@@ -165,23 +167,40 @@ class Storm:
                 self.broken.append(f"{act.__qualname__} ended: {error!r}")
             await asyncio.sleep(1)
 
+    @property
+    def lines(self) -> list[Cuttable]:
+        return [*self.database_lines, *self.proxy_lines, *self.route_lines, *self.nats_lines]
+
+    def heal(self) -> None:
+        """Let come through, late, what was held back on connections that fell silent."""
+        for line in self.lines:
+            line.heal()
+
     async def mend(self) -> None:
         """Have everything as in the beginning, whatever a fault has left behind."""
-        for line in (*self.database_lines, *self.proxy_lines, *self.route_lines):
-            line.heal()
+        self.heal()
+        for line in self.lines:
             line.closed, line.refusing, line.rate = False, line in self.database_lines[1:], None
         for clock in self.clocks.values():
             clock.move(0)
-        with contextlib.suppress(ArvadosNatsError):
+        with contextlib.suppress(Exception):
             await self.sandbox.postgres.restart()
         for server in self.servers:
-            with contextlib.suppress(ArvadosNatsError):
+            with contextlib.suppress(Exception):
                 await server.restart()
         await asyncio.gather(*(server.healthy() for server in self.servers), return_exceptions=True)
         for service in self.stack.services.values():
             if service.process is None or not service.process.running:
-                with contextlib.suppress(ArvadosNatsError):
+                with contextlib.suppress(Exception):
                     await service.start()
+
+    def ended(self) -> list[str]:
+        """Services that run no longer, though nobody has ended them."""
+        return [
+            f"{name} has ended: {service.process.tail()}"
+            for name, service in self.stack.services.items()
+            if service.process and not service.process.running
+        ]
 
     async def reading(self, within: float) -> bool:
         """Whether everybody who may has soon read something of each stream."""
@@ -234,9 +253,13 @@ async def running(keys_folder: Path, folder: Path) -> AsyncIterator[Storm]:
             for _ in range(2)
         ]
         lines[1].refusing = True
+        nats_lines = [
+            await exits.enter_async_context(cuttable.before("127.0.0.1", server.port))
+            for server in (*servers, servers[1])
+        ]
         clocks = moved_clock.make(folder, ("publishers", "wsproxy-2", "authcallout"))
-        stack = await exits.enter_async_context(_services(sandbox, servers, lines, clocks))
-        storm = await _peopled(exits, sandbox, stack, servers, lines, routes, clocks)
+        stack = await exits.enter_async_context(_services(sandbox, nats_lines[:3], lines, clocks))
+        storm = await _peopled(exits, sandbox, stack, servers, lines, routes, nats_lines, clocks)
         acts = [*(reader.run for reader in storm.readers)]
         acts += [storm.write_events, storm.write_log, storm.share]
         tasks = [asyncio.create_task(storm.keep(act)) for act in acts]
@@ -276,6 +299,7 @@ async def _peopled(
     servers: list[NatsServer],
     database_lines: list[Cuttable],
     route_lines: list[Cuttable],
+    nats_lines: list[Cuttable],
     clocks: dict[str, MovedClock],
 ) -> Storm:
     cluster = sandbox.cluster
@@ -296,6 +320,7 @@ async def _peopled(
         database_lines,
         lines,
         route_lines,
+        nats_lines,
         clocks,
         alice,
         guest,
@@ -307,21 +332,25 @@ async def _peopled(
     for name, proxy, who in [*people, ("guest", 1, guest), ("stranger", 1, mallory)]:
         base = f"ws://127.0.0.1:{lines[proxy].port}"
         storm.readers.append(Reader(name, base, who, request, storm.note))
-    storm.readers.append(NativeReader("native", servers[1].url, alice, storm.note))
+    storm.readers.append(NativeReader("native", _url(nats_lines[3]), alice, storm.note))
     return storm
+
+
+def _url(line: Cuttable) -> str:
+    return f"nats://127.0.0.1:{line.port}"
 
 
 @asynccontextmanager
 async def _services(
     sandbox: Sandbox,
-    servers: list[NatsServer],
+    nats_lines: list[Cuttable],
     lines: list[Cuttable],
     clocks: dict[str, MovedClock],
 ) -> AsyncIterator[Stack]:
     hosts = ",".join(f"127.0.0.1:{line.port}" for line in lines)
     dsn = sandbox.database.reader_dsn.replace(f"127.0.0.1:{sandbox.postgres.port}", hosts)
     environment = {
-        "ARVADOS_NATS_NATS_URL": ",".join(server.url for server in servers),
+        "ARVADOS_NATS_NATS_URL": ",".join(map(_url, nats_lines)),
         "ARVADOS_NATS_POSTGRES_DSN": dsn,
         **{f"ARVADOS_NATS_{name}": "3" for name in _REPLICAS},
     }
