@@ -57,7 +57,8 @@ async def _serve(settings: Settings, health: Health) -> None:
         asyncio.TaskGroup() as tasks,
     ):
         health.well("nats")
-        for name, nats in (("auth", auth), ("service", service), ("system", system)):
+        named = {"auth": auth, "service": service, "requests": requests, "system": system}
+        for name, nats in named.items():
             nats.on_change(partial(_connection_changed, health, f"nats, {name}"))
         own = OwnTokens(arvados.cluster_id, service)
         identities = Identities(arvados, own, calls=settings.arvados_calls)

@@ -19,6 +19,7 @@ from typing import Any
 
 from arvados_nats.contract import streams, subjects
 from arvados_nats.nats.client import Nats
+from arvados_nats.nats.lives import Life
 from arvados_nats.service import ops
 from arvados_nats.service.arvados_health import ArvadosHealth
 from arvados_nats.service.ops import Health
@@ -115,7 +116,7 @@ async def _system_log_stream(shared: Shared) -> None:
     attempts = Attempts(shared.health, "system log stream")
     config = streams.system_log_stream(limits)
 
-    async def be_there(_: str) -> None:
+    async def be_there(_: Life) -> None:
         attempts.succeeded()
         await Room(shared.nats, streams.SYSTEM_LOGS, subjects.SYSTEM_LOGS).watch()
 

@@ -10,6 +10,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 from arvados_nats.arvados.client import Arvados
@@ -34,7 +35,6 @@ from wsproxy.logins.logins import Logins
 from wsproxy.logins.readable import Readable
 from wsproxy.logins.whereabouts import Whereabouts
 from wsproxy.logs.hubs import LogHubs
-from wsproxy.logs.stored import StoredLogs
 from wsproxy.native_api.answers import Answers
 from wsproxy.native_api.events import NativeEvents
 from wsproxy.native_api.logs import NativeLogs
@@ -87,6 +87,7 @@ def services(
     source = EventSource(nats, router, health, grants.now)
     whereabouts = Whereabouts(nats, router, grants.now)
     cursors = Codec(*cursor_keys(settings))
+    logs = LogHubs(nats, arvados, health)
     places = RowPositions(nats, source.recent)
     logins = Logins(
         nats,
@@ -111,7 +112,7 @@ def services(
         nats=nats,
         arvados=arvados,
         events=Events(source, router, places),
-        logs=LogHubs(nats, arvados),
+        logs=logs,
         objects=ObjectHubs(source, nats, arvados),
         logins=logins,
         grants=grants,
@@ -120,7 +121,7 @@ def services(
         cursors=cursors,
         answers=Answers(
             NativeEvents(nats, source, cursors),
-            NativeLogs(nats, StoredLogs(nats)),
+            NativeLogs(nats, logs.stored),
             NativeObjects(nats, source, cursors),
         ),
         transport=transport,
@@ -148,7 +149,8 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
         ) as arvados,
         asyncio.TaskGroup() as tasks,
     ):
-        nats.on_change(lambda connected: _connection_changed(health, connected))
+        nats.on_change(partial(_connection_changed, health, _NATS))
+        requests.on_change(partial(_connection_changed, health, f"{_NATS}, requests"))
         own = OwnTokens(arvados.cluster_id, nats)
         shared = services(settings, nats, arvados, own, health)
         background = [
@@ -179,11 +181,11 @@ async def running(settings: Settings, health: Health) -> AsyncIterator[Services]
                 task.cancel()
 
 
-def _connection_changed(health: Health, connected: bool) -> None:
+def _connection_changed(health: Health, part: str, connected: bool) -> None:
     if connected:
-        health.well(_NATS)
+        health.well(part)
     else:
-        health.fault(_NATS, "not connected")
+        health.fault(part, "not connected")
 
 
 def _count_cut(number: int) -> None:

@@ -201,6 +201,10 @@ class JetStream:
         """The last stored message of a subject (wildcards allowed), by the leader's word."""
         return await self._of_leader(stream, {"last_by_subj": subject})
 
+    async def at(self, stream: str, sequence: int) -> StoredMessage | None:
+        """The message with this sequence, by the leader's word; None: it is gone, or never was."""
+        return await self._of_leader(stream, {"seq": sequence})
+
     async def first_since(self, stream: str, subject: str, moment: str) -> int | None:
         """Sequence of the first message stored since a time (RFC 3339), by the leader's word."""
         found = await self._of_leader(stream, {"start_time": moment, "next_by_subj": subject})

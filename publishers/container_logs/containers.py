@@ -34,14 +34,20 @@ _COLUMNS = """
 
 ALIVE = f"SELECT {_COLUMNS} FROM containers c WHERE c.state IN ('Locked', 'Running')"
 
-ENDED = f"""
-SELECT {_COLUMNS} FROM containers c
- WHERE c.modified_at > (now() AT TIME ZONE 'UTC') - $1::interval
+_LATELY = """
+       c.modified_at > (now() AT TIME ZONE 'UTC') - $1::interval
    AND c.state IN ('Complete', 'Cancelled')
    AND coalesce(c.finished_at, c.modified_at) > (now() AT TIME ZONE 'UTC') - $1::interval
 """
 
+ENDED = f"SELECT {_COLUMNS} FROM containers c WHERE {_LATELY}"
+
 BY_UUID = f"SELECT {_COLUMNS} FROM containers c WHERE c.uuid = ANY($1::text[])"
+
+NAMED = f"""
+SELECT {_COLUMNS} FROM containers c
+ WHERE c.uuid = ANY($2::text[]) AND (c.state IN ('Locked', 'Running') OR {_LATELY})
+"""
 
 MOVED = """
 SELECT l.object_uuid, l.properties FROM logs l
@@ -96,6 +102,11 @@ async def alive(database: Database) -> list[Container]:
 async def ended(database: Database, window: timedelta) -> list[Container]:
     """Containers that have ended within `window`."""
     return [_container(row) for row in await database.fetch(ENDED, window)]
+
+
+async def named(database: Database, uuids: Sequence[str], window: timedelta) -> list[Container]:
+    """Those of these that are Locked or Running, or have ended within `window`."""
+    return [_container(row) for row in await database.fetch(NAMED, window, list(uuids))]
 
 
 async def by_uuid(database: Database, uuids: Sequence[str]) -> list[Container]:

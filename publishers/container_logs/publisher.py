@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from arvados_nats.contract import streams
 from arvados_nats.nats.client import Nats
+from arvados_nats.nats.lives import Life
 from arvados_nats.service.ops import Health
 from publishers.container_logs import assignments, containers
 from publishers.container_logs import interest as log_interest
@@ -48,8 +49,8 @@ async def run(
     """Publish container logs until cancelled, from their beginnings when the stream was lost."""
     attempts = Attempts(health, "container logs")
 
-    async def publish(created: str) -> None:
-        await _publish(nats, database, source, attempts, options, created)
+    async def publish(life: Life) -> None:
+        await _publish(nats, database, source, attempts, options, life)
 
     await kept.keep(nats, streams.log_stream(options.limits), attempts, publish)
 
@@ -58,7 +59,7 @@ async def keep_stream(nats: Nats, health: Health, options: Options) -> NoReturn:
     """Have the stream for what containers push, where no log is read."""
     attempts = Attempts(health, "container logs")
 
-    async def be_there(_: str) -> None:
+    async def be_there(_: Life) -> None:
         attempts.succeeded()
 
     await kept.keep(nats, streams.log_stream(options.limits), attempts, be_there)
@@ -70,7 +71,7 @@ async def _publish(
     source: LogSource,
     attempts: Attempts,
     options: Options,
-    created: str,
+    life: Life,
 ) -> None:
     replicas, interest, ready = Replicas(), Interest(), asyncio.Event()
 
@@ -79,7 +80,7 @@ async def _publish(
         around = Surroundings(
             source, look, interest.watched, lambda: len(roster.uuids), options.pace
         )
-        roster = Roster(tasks, nats, replicas, around, created)
+        roster = Roster(tasks, nats, replicas, around, life, attempts.health)
         source.prefer(interest.watched)
         scanner = Scanner(nats, database, roster, attempts, options.scan)
 

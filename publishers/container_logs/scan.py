@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import ArvadosNatsError
@@ -81,17 +81,10 @@ class Scanner:
             await subscription.unsubscribe()
 
     async def _see_named(self, uuids: set[str]) -> None:
-        try:
-            found = await containers.by_uuid(self._database, sorted(uuids))
-        except ArvadosNatsError:
-            return  # the next scan finds what is worth finding, and reports what is wrong
-        since = datetime.now(UTC).replace(tzinfo=None) - self._scan.ended
-        self._roster.see(
-            container
-            for container in found
-            if container.state in ("Locked", "Running")
-            or (container.ended_at is not None and container.ended_at > since)
-        )
+        # The next scan finds what is worth finding, and reports what is wrong.
+        with contextlib.suppress(ArvadosNatsError):
+            found = await containers.named(self._database, sorted(uuids), self._scan.ended)
+            self._roster.see(found)
 
     async def run(self) -> None:
         """Scan until cancelled."""
@@ -135,5 +128,5 @@ class Scanner:
         info = await self._nats.stream_info(streams.LOGS)
         if info is None or not info["state"]["messages"]:
             return timedelta(0)
-        last = datetime.fromisoformat(info["state"]["last_ts"][:19] + "+00:00")
-        return min(datetime.now(UTC) - last, _LONGEST_PAUSE)
+        last, now = (datetime.fromisoformat(t[:19]) for t in (info["state"]["last_ts"], info["ts"]))
+        return min(now - last, _LONGEST_PAUSE)

@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterable
 
 from arvados_nats.contract.log_chunks import ContainerEnd
 from arvados_nats.nats.client import Nats
+from arvados_nats.nats.lives import Life
+from arvados_nats.service.ops import Health
 from publishers.container_logs import metrics as log_metrics
 from publishers.container_logs.assignments import Replicas
 from publishers.container_logs.containers import Container
@@ -29,7 +31,7 @@ _ENDINGS = 256
 class Roster:
     """Who follows which container; the tasks are children of `tasks`.
 
-    `created` is when the stream was made that all this is about.
+    `life` is that of the stream that all this is about.
     """
 
     def __init__(
@@ -38,13 +40,15 @@ class Roster:
         nats: Nats,
         replicas: Replicas,
         surroundings: Surroundings,
-        created: str,
+        life: Life,
+        health: Health,
     ) -> None:
         self._tasks = tasks
         self._nats = nats
         self._replicas = replicas
         self._around = surroundings
-        self._created = created
+        self._life = life
+        self._health = health
         self._running: dict[str, tuple[LogTailer, asyncio.Task[None]]] = {}
         self._done: set[str] = set()
         self._endings = asyncio.Semaphore(_ENDINGS)
@@ -85,7 +89,7 @@ class Roster:
             entry[0].hurry()
 
     def _start(self, container: Container) -> None:
-        writer = LogWriter(self._nats, container.uuid, self._created)
+        writer = LogWriter(self._nats, container.uuid, self._life, self._health)
         tailer = LogTailer(container, writer, self._around)
         task = self._tasks.create_task(self._follow(tailer))
         self._running[container.uuid] = tailer, task

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterator
 
 from arvados_nats.contract import log_chunks, streams, subjects
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
@@ -22,6 +23,8 @@ from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable, said
 from arvados_nats.nats.acks import Ack, JetStreamError
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import StoredMessage
+from arvados_nats.nats.lives import Life
+from arvados_nats.service.ops import Health
 from publishers.container_logs import file as log_file
 from publishers.container_logs import metrics as log_metrics
 from publishers.container_logs.file import Stored
@@ -55,12 +58,20 @@ class Lost(Unavailable):
 class LogWriter:
     """The one who writes to the files of `container_uuid`, as far as it knows.
 
-    With `created`, when the stream was made, it does not go on in the middle of a file in another.
+    With the `life` of the stream it does not go on in the middle of a file in another.
     """
 
-    def __init__(self, nats: Nats, container_uuid: str, created: str | None = None) -> None:
+    def __init__(
+        self,
+        nats: Nats,
+        container_uuid: str,
+        life: Life | None = None,
+        health: Health | None = None,
+    ) -> None:
         self.container_uuid = container_uuid
-        self._created = created
+        self._life = life
+        self._health = health
+        self._why = ""
         self._nats = nats
         self._sequences: dict[str, int] = {}
         self._ours: dict[str, int] = {}
@@ -99,18 +110,17 @@ class LogWriter:
 
         Waits while NATS is away.
         """
-        delay = _FIRST_DELAY
-        while True:
-            ack = await self._try(chunk.subject, chunk.data, chunk.headers)
-            if ack is not None:
-                self._sequences[chunk.subject] = self._ours[chunk.file] = ack["seq"]
-                break
-            log_metrics.RETRIES.inc()
-            if await self._is_stored(chunk):
-                break
-            await self._until_led()
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LONGEST_DELAY)
+        with self._well_after():
+            delay = _FIRST_DELAY
+            while True:
+                ack = await self._try(chunk.subject, chunk.data, chunk.headers)
+                if ack is not None:
+                    self._sequences[chunk.subject] = self._ours[chunk.file] = ack["seq"]
+                    break
+                log_metrics.RETRIES.inc()
+                if await self._is_stored(chunk):
+                    break
+                delay = await self._later(delay)
         log_metrics.CHUNKS.inc()
         log_metrics.BYTES.inc(len(chunk.data))
 
@@ -132,19 +142,31 @@ class LogWriter:
         log_metrics.FENCED.inc()
         raise Fenced(last)
 
-    async def _until_led(self) -> None:
-        """Wait while the stream has no leader: what is sent then waits for seconds in vain."""
-        while True:
+    @contextlib.contextmanager
+    def _well_after(self) -> Iterator[None]:
+        """What is wrong with a write is over with it, however it ends."""
+        try:
+            yield
+        finally:
+            if self._health is not None:
+                self._health.well(streams.LOGS)
+
+    async def _later(self, delay: float) -> float:
+        """Wait before the next try, longer each time; health says so where it lasts."""
+        if delay == _LONGEST_DELAY and self._health is not None:
+            self._health.fault(streams.LOGS, f"bytes of logs are not stored: {self._why}")
+        while True:  # what is sent while the stream has no leader waits for seconds in vain
             with contextlib.suppress(Unavailable):
                 await streams.created(self._nats, streams.LOGS)
-                return
+                break
             await asyncio.sleep(_FIRST_DELAY)
+        await asyncio.sleep(delay)
+        return min(delay * 2, _LONGEST_DELAY)
 
     async def _require_same_stream(self) -> None:
         """Unavailable, until the part has begun anew, where the stream has lost what it had."""
-        if self._created is not None:
-            if await streams.created(self._nats, streams.LOGS) != self._created:
-                raise Lost
+        if self._life is not None and not await self._life.look():
+            raise Lost
 
     async def _try(self, subject: str, data: bytes, headers: dict[str, str]) -> Ack | None:
         """The acknowledgement, or None if the server refused the message or did not answer.
@@ -163,13 +185,14 @@ class LogWriter:
             async with asyncio.timeout(_ACK_SECONDS):
                 return await future
         except (JetStreamError, Unavailable, TimeoutError) as error:
+            self._why = said(error)
             logger.info(
                 "log chunk not acknowledged",
                 extra={
                     "action": "logs.unacknowledged",
                     "container_uuid": self.container_uuid,
                     "subject": subject,
-                    "error": said(error),
+                    "error": self._why,
                 },
             )
             return None
@@ -187,16 +210,13 @@ class LogWriter:
 
     async def end(self, end: ContainerEnd) -> None:
         """Store the end marker, unless there is one. Waits while NATS is away."""
-        delay = _FIRST_DELAY
-        while await self._try(end.subject, end.payload, end.headers) is None:
-            try:
-                if await self.ended():
-                    return
-            except Unavailable:
-                pass
-            await self._until_led()
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LONGEST_DELAY)
+        with self._well_after():
+            delay = _FIRST_DELAY
+            while await self._try(end.subject, end.payload, end.headers) is None:
+                with contextlib.suppress(Unavailable):
+                    if await self.ended():
+                        return
+                delay = await self._later(delay)
 
     async def files(self) -> dict[str, Stored]:
         """All files of the container that have bytes in the stream, and where they stand."""

@@ -19,6 +19,7 @@ from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.nats.history import BATCH_BYTES, StoredMessage, parse
+from arvados_nats.nats.lives import Life
 
 _KEPT_BYTES = 32 * 1024 * 1024
 _PAGE = 500
@@ -63,37 +64,31 @@ class StreamFollower:
         Raises Unavailable when the stream cannot be read.
         """
         self._reread, self._interrupted = True, False
+        life = Life(self._nats, self._stream)
         while not self._interrupted:
             heard, self._heard, self._heard_bytes = self._heard, [], 0
             self._news.clear()
             if self._reread or not _continues(heard, last):
                 self._reread = False
-                end = await self._end()
-                if end < last:
-                    return  # the stream was made anew
-                async for page in self._read(last, end):
+                if await life.look() is False or life.last < last:
+                    return
+                async for page in self._read(last, life.last):
                     yield page
                     last = page[-1].sequence
             if fresh := [message for message in heard if message.sequence > last]:
                 yield fresh
                 last = fresh[-1].sequence
             if not self._heard:
-                await self._until_news(last)
+                await self._until_news(last, life)
 
-    async def _until_news(self, last: int) -> None:
+    async def _until_news(self, last: int, life: Life) -> None:
         """A lost last message shows no hole: now and then the end of the stream is looked at."""
         try:
             async with asyncio.timeout(_LOOK_SECONDS):
                 await self._news.wait()
         except TimeoutError:
             with contextlib.suppress(ArvadosNatsError):  # it is looked at again
-                self._reread = await self._end() != last
-
-    async def _end(self) -> int:
-        """The stream's last sequence; 0 when it is not there yet."""
-        info = await self._nats.stream_info(self._stream)
-        end: int = info["state"]["last_seq"] if info else 0
-        return end
+                self._reread = not await life.look() or life.last != last
 
     async def _read(self, last: int, end: int) -> AsyncIterator[list[StoredMessage]]:
         limits = {"next_by_subj": self._pattern, "batch": _PAGE, "max_bytes": BATCH_BYTES}

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from arvados_nats.contract import streams
 from arvados_nats.errors import ArvadosNatsError, Unavailable, said
 from arvados_nats.nats.client import Nats
+from arvados_nats.nats.lives import Life
 from arvados_nats.service.ops import Health
 from publishers.retry import Attempts
 
@@ -28,8 +29,8 @@ _UNANSWERED_SECONDS = 10.0
 _UNANSWERED = "NATS says nothing of this stream: do most of the servers that keep it run?"
 
 
-async def until_lost(nats: Nats, stream: str, created: str, health: Health) -> NoReturn:
-    """Raise Unavailable once the stream is not the one that was created then.
+async def until_lost(life: Life, stream: str, health: Health) -> NoReturn:
+    """Raise Unavailable once this life of the stream is over.
 
     While NATS does not answer nothing is known, and nothing is lost; if it does not for long,
     health says so, as a part of its own: under the stream's name its writer says what it cannot
@@ -41,7 +42,7 @@ async def until_lost(nats: Nats, stream: str, created: str, health: Health) -> N
     try:
         while True:
             try:
-                if await streams.created(nats, stream) != created:
+                if not await life.look():
                     break
                 answered = clock()
                 health.well(part)
@@ -59,18 +60,18 @@ async def keep(
     nats: Nats,
     config: dict[str, Any],
     attempts: Attempts,
-    work: Callable[[str], Awaitable[None]],
+    work: Callable[[Life], Awaitable[None]],
 ) -> NoReturn:
-    """Make the stream and do `work(created)` on it, and both again whenever it was lost."""
+    """Make the stream and do `work(life)` on it, and both again whenever it was lost."""
     while True:
         try:
             async with asyncio.TaskGroup() as tasks:
                 await streams.ensure(nats, config)
-                created = await streams.created(nats, config["name"])
-                if created is None:
+                life = Life(nats, config["name"])
+                if not await life.look():
                     raise Unavailable(f"the stream {config['name']} was lost as it was made")
-                tasks.create_task(until_lost(nats, config["name"], created, attempts.health))
-                await work(created)
+                tasks.create_task(until_lost(life, config["name"], attempts.health))
+                await work(life)
         except* ArvadosNatsError as group:
             failure = first_of(group)
         await attempts.failed(failure)

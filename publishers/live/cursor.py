@@ -4,7 +4,8 @@
 """How far the live publisher has come in a stream, kept in NATS for its successor.
 
 Written after the messages it speaks of, on the same connection, so it is never ahead of them;
-with the time when the stream was made, since sequences mean nothing in another life of it.
+with the times when the stream was made and when the message was stored, since sequences mean
+nothing in another life of the stream.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from arvados_nats.errors import Unavailable
 from arvados_nats.nats import passed_over
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import StoredMessage
+from arvados_nats.nats.lives import Life
 from arvados_nats.nats.passed_over import PassedOver
 from arvados_nats.permissions import object_facts
 
@@ -44,9 +46,10 @@ class Cursor:
         self._nats = nats
         self.stream = stream
         self._pattern = f"{subject}.>"
-        self._catch_up = options.catch_up
+        self._catch_up = options.catch_up.total_seconds()
         self._created = ""
-        self._reached: int | None = None
+        self._place = ""
+        """How far this leader has come, as it is kept."""
         self._written = 0.0
         self._passed_over = PassedOver()
 
@@ -59,19 +62,19 @@ class Cursor:
     async def start(self) -> int:
         """The last sequence that needs nothing: where the last leader stopped, but no longer ago
         than `catch_up`; the end of the stream when there was none."""
-        info = await self._nats.stream_info(self.stream)
-        end: int = info["state"]["last_seq"] if info else 0
-        self._created = str(info["created"]) if info else ""
+        now = Life(self._nats, self.stream)
+        await now.look()
+        self._created = now.created
         kept = await self._nats.last_of_leader(
             streams.CURSORS, subjects.cursor(READER, self.stream)
         )
         if kept is not None and not self._passed_over.count:
             self._passed_over = passed_over.read(kept.headers)
-        last = self._behind(kept.data if kept else b"", end)
-        if last is None or last == end:
-            await self.reached(end)
-            return end
-        begin = max(last, await self._before(datetime.now(UTC) - self._catch_up, end))
+        last = await self._behind(kept.data.decode(errors="replace") if kept else self._place, now)
+        if last is None or last == now.last:
+            await self.reached(now.last, now.last_at)
+            return now.last
+        begin = max(last, await self._before(_seconds(now.looked_at) - self._catch_up, now.last))
         if begin > last:
             logger.warning(
                 "the interruption was too long, live messages are left out",
@@ -79,25 +82,25 @@ class Cursor:
             )
         return begin
 
-    def _behind(self, kept: bytes, end: int) -> int | None:
+    async def _behind(self, place: str, now: Life) -> int | None:
         """Where the last leader stopped in this life of the stream; None: nobody ever began."""
-        number, _, created = kept.decode(errors="replace").partition(" ")
-        if number.isdigit() and created in ("", self._created):
-            return min(int(number), end)
-        made = object_facts.timestamp(self._created or None) or 0.0
-        young = time.time() - made < self._catch_up.total_seconds()  # noqa: TID251
-        # What stands in a stream that was just made anew was never shown.
-        return 0 if number.isdigit() or young else None
+        number, created, stored_at = (*place.split(" "), "", "")[:3]
+        if number.isdecimal():
+            then = Life(self._nats, self.stream, created, int(number), stored_at)
+            # What stands in a stream that was made anew was never shown.
+            return int(number) if await then.look() else 0
+        young = _seconds(now.looked_at) - _seconds(now.created) < self._catch_up
+        return 0 if young else None
 
-    async def _before(self, moment: datetime, end: int) -> int:
+    async def _before(self, seconds: float, end: int) -> int:
         """The last sequence that was stored before a moment."""
-        since = moment.isoformat().replace("+00:00", "Z")
+        since = datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
         first = await self._nats.first_since(self.stream, self._pattern, since)
         return end if first is None else first - 1
 
-    async def reached(self, sequence: int) -> None:
-        """All messages up to this sequence are on their way."""
-        self._reached = sequence
+    async def reached(self, sequence: int, stored_at: str) -> None:
+        """All messages up to this one are on their way."""
+        self._place = f"{sequence} {self._created} {stored_at}"
         if time.monotonic() - self._written >= _WRITE_SECONDS:
             await self._write()
 
@@ -111,9 +114,13 @@ class Cursor:
             )
 
     async def _write(self) -> None:
-        if self._reached is not None:
+        if self._place:
             subject = subjects.cursor(READER, self.stream)
             headers = self._passed_over.headers or None
-            place = f"{self._reached} {self._created}".encode()
-            await self._nats.publish(subject, place, headers=headers)
+            await self._nats.publish(subject, self._place.encode(), headers=headers)
             self._written = time.monotonic()
+
+
+def _seconds(moment: str) -> float:
+    """Since 1970, by the clock of the NATS servers, which have written all these times."""
+    return object_facts.timestamp(moment or None) or 0.0

@@ -108,7 +108,7 @@ class _Live:
                     async for batch in follower.batches(begin):
                         await _deliver(deliver, batch, functools.partial(self._pass, cursor))
                         _observe(stream, batch[0])
-                        await cursor.reached(batch[-1].sequence)
+                        await cursor.reached(batch[-1].sequence, batch[-1].time)
                     begin = await cursor.start()
             finally:
                 await cursor.stop()

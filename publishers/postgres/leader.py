@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from arvados_nats.contract import streams, subjects
 from arvados_nats.errors import ArvadosNatsError, Unavailable
 from arvados_nats.nats.client import Message, Nats
+from arvados_nats.nats.lives import Life
 from arvados_nats.postgres.arvados_tables import CLUSTER_ID
 from publishers.postgres.database import Database, Session
 from publishers.retry import Attempts
@@ -152,18 +153,17 @@ class Leadership:
         """Say that this process leads, for as long as NATS is the one that it leads."""
         loop = asyncio.get_running_loop()
         answered = loop.time()
-        led: str | None = None
+        led = Life(self.nats, self.stream or streams.CURSORS)
         missed = 0
         while True:
             with contextlib.suppress(ArvadosNatsError):
                 if await self._made() != installation:
                     session.end("NATS has another store than before: beginning anew")
                 if self.stream:
-                    found = await streams.created(self.nats, self.stream)
-                    missed = missed + 1 if found is None else 0
-                    if led not in (None, found) or missed >= _MISSED:
+                    same = await led.look()
+                    missed = missed + 1 if same is None else 0
+                    if same is False or missed >= _MISSED:
                         session.end(f"the stream {self.stream} was lost: beginning anew")
-                    led = led or found
                 answered = loop.time()
                 await self.nats.publish(self.lock.subject)
             if loop.time() - answered > _UNANSWERED_SECONDS:

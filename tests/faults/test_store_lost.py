@@ -18,11 +18,13 @@ from arvados_nats.nats.client import Nats
 from sandbox.sandbox import MANAGEMENT_TOKEN
 from sandbox.servers.nats_server import NatsServer
 from sandbox.stack import Service, Stack
+from tests.support.clients.native_answers import LOGS, ask, native
 from tests.support.clients.v1 import connected
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.storm
 Lose = Callable[[NatsServer], Awaitable[None]]
+NOBODY = "zzzzz-dz642-000000000000000"
 BACK = 20.0
 """Seconds within which all is as before, once the server is back: 1 to 6 on an idle machine."""
 
@@ -94,6 +96,31 @@ async def test_log_readers_go_on_at_their_byte(stack: Stack, nats: Nats, lose: L
                 end = await one.until("end", file="stdout.txt")
                 assert (end["size"], end["confirmed"]) == (len(b"".join(lines)), True)
                 assert not one.of("gap")
+    await until(lambda: well(stack), within=BACK)
+
+
+async def test_native_readers_go_on_at_their_byte(stack: Stack, nats: Nats) -> None:
+    """Where the bytes are in the stream now, and not where they were in the one that is lost."""
+    cluster = stack.sandbox.cluster
+    erin = await cluster.user("erin")
+    request = await cluster.container_request("lost", owner=erin)
+    container = await cluster.run(request)
+    before, after = b"before\n" * 20, b"after\n" * 20
+    for _ in range(200):
+        await (await nats.publish_stored(subjects.log(NOBODY, "other"), b"bytes"))
+    await cluster.write_log(container, "stdout.txt", before)
+    async with native(stack, erin) as reader:
+
+        async def read(offset: int, content: bytes) -> bool:
+            where = {"file": "stdout.txt", "offset": offset}
+            answer = await ask(reader, LOGS, None, uuid=request.uuid, **where)
+            return answer.bytes == content and not answer.gaps
+
+        await until(lambda: read(0, before), within=BACK)
+        await lose_store(stack.sandbox.nats)
+        await cluster.write_log(container, "stdout.txt", after)
+        await until(lambda: read(len(before), after), within=2 * BACK)
+        await until(lambda: read(0, before + after), within=BACK)
     await until(lambda: well(stack), within=BACK)
 
 

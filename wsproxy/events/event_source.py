@@ -22,6 +22,7 @@ from arvados_nats.contract.events import GRAPH_FOLLOWS
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.nats.history import BATCH_BYTES
+from arvados_nats.nats.lives import Life
 from arvados_nats.permissions import object_facts
 from arvados_nats.service.ops import Health
 from wsproxy import metrics
@@ -76,9 +77,10 @@ class EventSource:
         """Called when the stream turns out to be another one."""
         self._nats = nats
         self._health = health
+        health.faults.setdefault(_PART, "the stream was not read yet")
         self._position = 0
-        self._seen = (0, 0)
-        """The newest message, and the mark of its time (`cursors`)."""
+        self._seen = (0, "")
+        """The newest message, and when it was stored."""
         self._lock = asyncio.Lock()
         self._check_now = asyncio.Event()
         self._turn_began = 0.0
@@ -94,7 +96,8 @@ class EventSource:
 
     def cursor(self, sequence: int) -> EventCursor:
         """The place after a message of this life of the stream."""
-        return EventCursor(self.created, sequence, *self._seen)
+        seen, stored_at = self._seen
+        return EventCursor(self.created, sequence, seen, mark(stored_at))
 
     async def knows(self, cursor: EventCursor) -> bool:
         """Whether a cursor is of this life of the stream: what was seen then is there, or so old
@@ -199,7 +202,7 @@ class EventSource:
 
     async def _dispatch(self, run: list[Arrival]) -> None:
         if run:
-            self._seen = run[-1][0], mark(run[-1][2])
+            self._seen = run[-1][0], run[-1][2]
         events = [
             stored
             for sequence, payload, _ in run
@@ -219,15 +222,16 @@ class EventSource:
             self._move_to(run[-1][0])
         if events:
             metrics.queue_delay.set(age(events[-1]))
-            metrics.event_newest.set(object_facts.timestamp(events[-1].event.created_at) or 0)
+            _newest(events[-1])
 
     async def _remember(self, run: list[Arrival]) -> None:
         for sequence, payload, stored_at in run:
-            self._seen = sequence, mark(stored_at)
+            self._seen = sequence, stored_at
             stored = self._decoded(sequence, payload)
             self._move_to(sequence)
             if stored is not None:
                 self.recent.add(stored)
+                _newest(stored)
 
     async def _give_way(self) -> None:
         """Let sockets have their turn, seldom enough that what they write goes out together."""
@@ -295,15 +299,16 @@ class EventSource:
                 self._check_now.set()  # a lost stream is another one as soon as it is there again
 
     async def _check_the_end(self) -> None:
-        before = self._position
-        info = await self._nats.stream_info(streams.EVENTS)
-        if info is None:
+        before, life = self._position, Life(self._nats, streams.EVENTS, self.created, *self._seen)
+        same = await life.look()
+        if same is None:
             raise Unavailable(f"there is no stream {streams.EVENTS}")
-        here = EventCursor(info["created"], before, *self._seen)
-        if info["state"]["last_seq"] < before or not await self.knows(here):
+        if not same or life.last < before:
+            life = Life(self._nats, streams.EVENTS)
+            await life.look()
             async with self._lock:
-                self._start_anew(info["created"])
-        last = info["state"]["last_seq"]
+                self._start_anew(life.created)
+        last = life.last
         if last <= self._position:
             return
         # What is merely on its way needs no repair.
@@ -319,7 +324,7 @@ class EventSource:
         logger.warning("the event stream was made anew", extra={"action": "events.reset"})
         self.created = created
         self.resets += 1
-        self._position, self._seen = 0, (0, 0)
+        self._position, self._seen = 0, (0, "")
         self.recent.reset(1)
         self.history.reset()
         for listener in tuple(self.on_reset):
@@ -336,6 +341,11 @@ def _portions(events: Sequence[StoredEvent]) -> Iterator[Sequence[StoredEvent]]:
         size += stored.size
     if start < len(events):
         yield events[start:]
+
+
+def _newest(stored: StoredEvent) -> None:
+    """Also of what was there before: who never gets an event is behind, too."""
+    metrics.event_newest.set(object_facts.timestamp(stored.event.created_at) or 0)
 
 
 def age(stored: StoredEvent) -> float:

@@ -9,12 +9,13 @@ Pure.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable
 
 MOST_OF_A_FILE = 256 * 1024
 MOST = 32 * 1024 * 1024
 
-Key = tuple[str, str, int]
-"""Container, file, and which life of the file."""
+Key = tuple[str, str, Hashable]
+"""Container, file, and which life of the stream and of the file."""
 
 
 class Ahead:

@@ -15,7 +15,7 @@ import asyncio
 from arvados_nats.arvados.log_folder import Entry, Form, Listing
 from arvados_nats.errors import Refused, Unavailable
 from arvados_nats.single_flight import SingleFlight
-from wsproxy.log_folder.ahead import MOST_OF_A_FILE, Ahead
+from wsproxy.log_folder.ahead import MOST_OF_A_FILE, Ahead, Key
 from wsproxy.logs.history import Stretch
 from wsproxy.logs.hub import LogHub
 from wsproxy.logs.pieces import Piece
@@ -96,6 +96,10 @@ class Folder:
             raise Unavailable("the file began anew")
         return bytes(found[: stop - start])
 
+    def _key(self, name: str, epoch: int) -> Key:
+        """In a stream that was made anew epochs are counted anew."""
+        return (self.container, name, (self._hub.history.lives, epoch))
+
     def _frontier(self, name: str) -> LogPlace:
         """How far the stream has a file."""
         file = self._hub.files.get(name)
@@ -116,7 +120,7 @@ class Folder:
     async def _compare(self, access: Access, name: str, place: LogPlace) -> None:
         """What was read ahead, with what the stream got since: the file may have begun anew before
         the stream had anything of it."""
-        key = (self.container, name, place.epoch)
+        key = self._key(name, place.epoch)
         start, stop = self._ahead.held(key)
         goal = LogPlace(place.epoch, min(place.offset, stop))
         if start >= goal.offset:
@@ -128,7 +132,7 @@ class Folder:
 
     async def _newer(self, access: Access, name: str, at: LogPlace) -> bytes:
         """Bytes that were not stored yet when this began."""
-        key = (self.container, name, at.epoch)
+        key = self._key(name, at.epoch)
         if not (held := self._ahead.read(key, at.offset)):
             await self._reads.ask((name, at), lambda: self._fetch(access, name, at))
             held = self._ahead.read(key, at.offset)
@@ -145,7 +149,7 @@ class Folder:
         if found.size is None or found.size < listed:
             self._shrunk.add(name)
         else:
-            key = (self.container, name, at.epoch)
+            key = self._key(name, at.epoch)
             self._ahead.put(key, at.offset, found.data[: stop - at.offset])
 
     async def _live(self) -> None:

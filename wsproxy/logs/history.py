@@ -82,7 +82,7 @@ class LogHistory:
         self._bytes = 0
         self._holes: OrderedDict[_Key, tuple[Hole, float]] = OrderedDict()
         self._flights = SingleFlight[_Key, Step]("log history")
-        self._lives = 0
+        self.lives = 0
         """Of the stream; what was read of a former one is nothing now."""
 
     def forget(self) -> None:
@@ -90,7 +90,7 @@ class LogHistory:
         self._pieces.clear()
         self._holes.clear()
         self._bytes = 0
-        self._lives += 1
+        self.lives += 1
         self._flights.forget(lambda _: True)
 
     async def read(self, wanted: Stretch, access: Access) -> Step:
@@ -169,10 +169,10 @@ class LogHistory:
         return await self._from_arvados(wanted, found, access)
 
     async def _from_stream(self, wanted: Stretch) -> Piece | Found:
-        place, life = wanted.place, self._lives
+        place, life = wanted.place, self.lives
         while True:
             page = await self._stored.page(wanted.container, wanted.file, place)
-            if life != self._lives:
+            if life != self.lives:
                 raise Unavailable("the stream was made anew")
             found = join(page, place, wanted.stop)
             whole = found.after not in (After.MORE, After.DRY)

@@ -16,8 +16,10 @@ from collections import Counter
 
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.contract import streams, subjects
-from arvados_nats.errors import Unavailable
+from arvados_nats.errors import ArvadosNatsError, Unavailable
 from arvados_nats.nats.client import Message, Nats
+from arvados_nats.nats.lives import Life
+from arvados_nats.service.ops import Health
 from wsproxy import metrics
 from wsproxy.logs.history import LogHistory
 from wsproxy.logs.hub import LogHub
@@ -28,7 +30,9 @@ from wsproxy.logs.stored import StoredLogs
 logger = logging.getLogger(__name__)
 
 INTEREST_SECONDS = 10.0
+_PART = "logs"
 _LOOK_SECONDS = 1.0
+_UNANSWERED_SECONDS = 10.0
 LINGER_SECONDS = 15.0
 """How long a hub without readers lives on: pages are reloaded."""
 
@@ -36,11 +40,13 @@ LINGER_SECONDS = 15.0
 class LogHubs:
     """All hubs of the process; `run` until cancelled."""
 
-    def __init__(self, nats: Nats, arvados: Arvados) -> None:
+    def __init__(self, nats: Nats, arvados: Arvados, health: Health) -> None:
+        self.stored = StoredLogs(nats)
+        """The one of the process: what it remembers is forgotten with the stream."""
         self._nats = nats
-        self._stored = StoredLogs(nats)
+        self._health = health
         self._saved = SavedLogs(arvados)
-        self._history = LogHistory(self._stored, self._saved)
+        self._history = LogHistory(self.stored, self._saved)
         self._recent = RecentBytes()
         self._hubs: dict[str, tuple[LogHub, asyncio.Task[None]]] = {}
         self._users: dict[str, int] = {}
@@ -62,20 +68,24 @@ class LogHubs:
                         await self._announce_now.wait()
 
     async def _watch_the_stream(self) -> None:
-        """Begin anew when the stream is another one, or has lost its end."""
-        life: tuple[str, int] | None = None
+        """Begin anew when the stream is another one; tell health when nobody says for long."""
+        life, now = Life(self._nats, streams.LOGS), asyncio.get_running_loop().time
+        answered = now()
         while True:
-            with contextlib.suppress(Unavailable):
-                info = await self._nats.stream_info(streams.LOGS)
-                found = (info["created"], info["state"]["last_seq"]) if info else None
-                if life and found and (found[0] != life[0] or found[1] < life[1]):
+            try:
+                if await life.look() is False:
+                    life = Life(self._nats, streams.LOGS)
                     self._begin_anew()
-                life = found or life
+                answered = now()
+                self._health.well(_PART)
+            except ArvadosNatsError as error:
+                if now() - answered > _UNANSWERED_SECONDS:
+                    self._health.fault(_PART, f"the stream {streams.LOGS} cannot be read: {error}")
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _begin_anew(self) -> None:
         logger.warning("the stream of logs was made anew", extra={"action": "logs.reset"})
-        self._stored.forget()
+        self.stored.forget()
         self._history.forget()
         for hub, _ in self._hubs.values():
             hub.stream_lost()
@@ -91,7 +101,7 @@ class LogHubs:
             self._announce_now.set()
         if container in self._hubs:
             return self._hubs[container][0]
-        hub = LogHub(container, self._nats, self._stored, self._saved, self._history, self._recent)
+        hub = LogHub(container, self._nats, self.stored, self._saved, self._history, self._recent)
         task = self._tasks.create_task(hub.run(), name="log hub")
         self._hubs[container] = (hub, task)
         metrics.log_hubs.set(len(self._hubs))

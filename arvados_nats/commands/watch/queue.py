@@ -4,8 +4,8 @@
 """Follow the dispatch queue: the bucket ARVADOS_QUEUE as a whole, and then every change.
 
 What the bucket republishes is heard first and then the bucket is read, so nothing is between the
-two. A change whose predecessor was not heard, and a connection that was away, make it read anew;
-what differs is shown, so the lines always add up to the queue.
+two. A change that is not the next one, and a connection that was away, make it read anew; what
+differs is shown, so the lines always add up to the queue.
 """
 
 from __future__ import annotations
@@ -40,35 +40,21 @@ class QueueView:
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
-        self._known: dict[str, tuple[int, bytes]] = {}
-        self._created = ""
+        self._known: dict[str, bytes] = {}
 
-    def of(self, created: str, last: int) -> None:
-        """What follows is of the bucket that was created then and ends there: another one counts
-        from 1 again, and so does one that has lost its messages alone."""
-        lost = any(sequence > last for sequence, _ in self._known.values())
-        if created != self._created or lost:
-            self._created = created
-            self._known = {key: (0, value) for key, (_, value) in self._known.items()}
-
-    def change(self, key: str, sequence: int, entry: QueueEntry | None, value: bytes) -> None:
-        """Show a change, unless it or a later one of the same container was shown."""
-        known = self._known.get(key)
-        if known is not None and known[0] >= sequence:
-            return
+    def change(self, key: str, entry: QueueEntry | None, value: bytes) -> None:
+        """Show what a container is now, unless that was shown."""
         if entry is None:
             if self._known.pop(key, None) is not None:
                 self._watch.show([f"{key}  gone"], Gone(key))
-        elif known is None or known[1] != value:
-            self._known[key] = (sequence, value)
+        elif self._known.get(key) != value:
+            self._known[key] = value
             self._watch.show([line(entry)], entry)
-        else:
-            self._known[key] = (sequence, value)
 
-    def only(self, keys: set[str], sequence: int) -> None:
+    def only(self, keys: set[str]) -> None:
         """Show as gone what is none of these."""
-        for key in [key for key in self._known if key not in keys]:
-            self.change(key, sequence, None, b"")
+        for key in self._known.keys() - keys:
+            self.change(key, None, b"")
 
 
 def line(entry: QueueEntry) -> str:
@@ -97,10 +83,13 @@ async def _follow(nats: Nats, watch: Watch, view: QueueView) -> None:
     await nats.subscribe(f"{subjects.STORED_QUEUE}.>", heard.put)
     await nats.flush()
     last: int | None = None
+    old = 0
     while True:
         try:
             if last is None:
                 last = await _read(nats, view)
+                await nats.flush()
+                old = heard.qsize()
             async with asyncio.timeout(_REREAD_SECONDS):
                 message = await heard.get()
         except TimeoutError:
@@ -109,20 +98,24 @@ async def _follow(nats: Nats, watch: Watch, view: QueueView) -> None:
             watch.notes.tell(f"{error}; trying again")
             await asyncio.sleep(_RETRY_SECONDS)
             continue
-        last = _taken(view, message, last)
+        old -= 1
+        last = _taken(view, message, last, old=old >= 0)
 
 
-def _taken(view: QueueView, message: Message | None, last: int | None) -> int | None:
-    """Show a message; the last sequence shown, None if something is missing before it."""
+def _taken(
+    view: QueueView, message: Message | None, last: int | None, *, old: bool = False
+) -> int | None:
+    """Show a message; the last sequence shown, None if what follows it was not heard: something is
+    missing, or the bucket is another one. `old`: it was heard before the bucket had been read."""
     if message is None or last is None:
         return None
     sequence = int(message.headers["Nats-Sequence"])
-    if sequence <= last:
+    if old and sequence <= last:
         return last
-    if sequence > last + 1:
+    if sequence != last + 1:
         return None
     entry = queue_entries.decode(message.headers, message.data)
-    view.change(queue_entries.key(message.subject), sequence, entry, message.data)
+    view.change(queue_entries.key(message.subject), entry, message.data)
     return sequence
 
 
@@ -132,14 +125,12 @@ async def _read(nats: Nats, view: QueueView) -> int:
     if info is None:
         raise Unavailable("there is no queue yet: does the queue publisher run?")
     last: int = info["state"]["last_seq"]
-    view.of(info["created"], last)
-    keys = set()
-    async for stored in nats.history(streams.QUEUE, f"{subjects.QUEUE}.>"):
+    found = {}
+    async for stored in nats.history(streams.QUEUE, f"{subjects.QUEUE}.>", first=1, until=last):
         last = max(last, stored.sequence)
-        key = queue_entries.key(stored.subject)
         entry = queue_entries.decode(stored.headers, stored.data)
-        if entry is not None:
-            keys.add(key)
-        view.change(key, stored.sequence, entry, stored.data)
-    view.only(keys, last + 1)
+        found[queue_entries.key(stored.subject)] = entry, stored.data
+    for key, (entry, value) in found.items():
+        view.change(key, entry, value)
+    view.only({key for key, (entry, _) in found.items() if entry is not None})
     return last

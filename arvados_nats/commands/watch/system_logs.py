@@ -26,6 +26,7 @@ from arvados_nats.contract.system_log_records import PRIORITIES, SystemLogRecord
 from arvados_nats.errors import BadInput, Unavailable
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.nats.history import StoredMessage
+from arvados_nats.nats.lives import Life
 
 _GATHER_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
@@ -111,7 +112,7 @@ class Reader:
         self._wanted = wanted
         self._oldest = oldest
         self._last: int | None = None
-        self._created = ""
+        self._life = Life(nats, streams.SYSTEM_LOGS)
         self._looked = 0
 
     async def read(self) -> bool:
@@ -130,21 +131,22 @@ class Reader:
 
     async def _look(self) -> int:
         """The sequence to read after; tells what has left the stream unread."""
-        info = await self._nats.stream_info(streams.SYSTEM_LOGS)
-        if info is None:
+        same = await self._life.look()
+        if same is None:
             raise Unavailable("there are no system logs yet: do the publishers run?")
-        first, end = info["state"]["first_seq"], info["state"]["last_seq"]
-        last = self._last
+        if not same:
+            self._watch.notes.tell("the stream of system logs was made anew")
+            self._life = Life(self._nats, streams.SYSTEM_LOGS)
+            self._last = self._looked = self.heard = 0
+            return await self._look()
+        first, end, last = self._life.first, self._life.last, self._last
         if last is None:
             last = first - 1 if self._oldest else end
-        if end < last or self._created not in ("", info["created"]):
-            self._watch.notes.tell("the stream of system logs was made anew")
-            last = self._looked = self.heard = 0
-        elif 0 < (looked := max(last, self._looked)) < first - 1:
+        if 0 < (looked := max(last, self._looked)) < first - 1:
             self._watch.notes.tell(
                 f"{first - 1 - looked} records have left the stream before they were read here"
             )
-        self._last, self._looked, self._created = last, end, info["created"]
+        self._last, self._looked = last, end
         return last
 
     def _show(self, stored: StoredMessage) -> None:

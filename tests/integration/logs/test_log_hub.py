@@ -20,6 +20,7 @@ from arvados_nats.errors import Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import keys
+from arvados_nats.service.ops import Health
 from publishers.container_logs import interest as log_interest
 from publishers.container_logs.interest import Interest
 from sandbox.servers.nats_server import NatsServer
@@ -256,7 +257,7 @@ async def test_bytes_after_the_end_change_nothing(
     await early.received.until(lambda: early.received.of("caught_up"))
     await publish(world.nats, said, _end(job.uuid, stdout=4), late, other)
     await early.received.until(lambda: early.received.done)
-    fresh = LogHubs(world.nats, hubs._saved._arvados)
+    fresh = LogHubs(world.nats, hubs._saved._arvados, Health())
     async with background(fresh.run()):
         await asyncio.sleep(0)
         after = join(fresh.open(job.uuid), access=access)
@@ -495,7 +496,7 @@ async def test_a_nats_server_that_was_away_loses_no_byte(
         seed = keys.load(keys_folder, "wsproxy").text
         nats = await enter(nats_client.connect([fresh_nats.url], name="wsproxy", seed=seed))
         arvados = await enter(arvados_client.connect(world.api.url))
-        hubs = LogHubs(nats, arvados)
+        hubs = LogHubs(nats, arvados, Health())
         await enter(background(hubs.run()))
         await asyncio.sleep(0)
         job = await world.job()

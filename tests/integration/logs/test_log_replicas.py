@@ -221,6 +221,22 @@ async def test_same_bytes_again_after_they_were_removed(world: World) -> None:
     assert await world.content(CONTAINER) == {"stdout.txt": b"0123456789"}
 
 
+async def test_health_says_that_nothing_is_stored(world: World) -> None:
+    """As where the disk of the server that leads this stream alone is full; till it is stored."""
+    health = Health()
+    writer = LogWriter(world.nats, CONTAINER, health=health)
+    await writer.append(chunk(0, b"0123456789"))
+    config = await world.nats.stream_config(streams.LOGS)
+    assert config is not None
+    full = {**config, "max_msgs": 1, "discard": "new"}
+    await world.nats.js_api(f"STREAM.UPDATE.{streams.LOGS}", full)
+    writing = asyncio.create_task(writer.append(chunk(10, b"more")))
+    await until(lambda: "maximum messages exceeded" in (health.error or ""))
+    await world.nats.js_api(f"STREAM.UPDATE.{streams.LOGS}", config)
+    await asyncio.wait_for(writing, 60)
+    assert health.error is None
+
+
 async def test_end_marker_is_stored_once(world: World) -> None:
     """Two replicas that end the same container make one end."""
     end = log_chunks.ContainerEnd(CONTAINER, "Complete", 0, {})

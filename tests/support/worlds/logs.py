@@ -310,7 +310,7 @@ async def open_world(
 async def proxy(nats: Nats, world: World) -> AsyncIterator[LogHubs]:
     """The hubs of one wsproxy, over this connection."""
     async with arvados_client.connect(world.api.url) as arvados:
-        hubs = LogHubs(nats, arvados)
+        hubs = LogHubs(nats, arvados, Health())
         task = asyncio.create_task(hubs.run())
         await asyncio.sleep(0)
         yield hubs

@@ -13,10 +13,15 @@ import pytest
 
 from arvados_nats.errors import Unavailable
 from arvados_nats.nats.client import Nats
+from arvados_nats.nats.lives import Life
 from arvados_nats.service.ops import Health
 from publishers.jetstream import kept
 from publishers.retry import Attempts
 from tests.support.waiting import until
+
+
+def _info(created: str) -> dict[str, Any]:
+    return {"created": created, "state": {"first_seq": 1, "last_seq": 0}}
 
 
 class Server:
@@ -33,18 +38,18 @@ class Server:
         self.made += 1
 
     async def stream_info(self, _: str) -> dict[str, Any] | None:
-        return {"created": str(self.made)} if self.made > 1 else None
+        return _info(str(self.made)) if self.made > 1 else None
 
 
 async def test_a_stream_lost_as_it_is_made_is_made_again() -> None:
     """Work never begins on a stream that is not there, and nobody waits for that to change."""
-    server, worked = Server(), asyncio.Queue[str]()
+    server, worked = Server(), asyncio.Queue[Life]()
     attempts = Attempts(Health(), "kept")
     keeping = asyncio.create_task(
         kept.keep(cast(Nats, server), {"name": "KEPT"}, attempts, worked.put)
     )
     async with asyncio.timeout(60):
-        assert await worked.get() == "2"
+        assert (await worked.get()).created == "2"
     keeping.cancel()
     await asyncio.wait([keeping])
 
@@ -59,7 +64,10 @@ class Leaderless:
         self.asked += 1
         if self.silent:
             raise Unavailable("NATS: no answer in time")
-        return {"created": "then"}
+        return _info("then")
+
+    async def at(self, *_: object) -> None:
+        """It has no message."""
 
 
 async def test_health_names_a_stream_of_which_nats_says_nothing(
@@ -69,7 +77,7 @@ async def test_health_names_a_stream_of_which_nats_says_nothing(
     monkeypatch.setattr("publishers.jetstream.kept._LOOK_SECONDS", 0.01)
     monkeypatch.setattr("publishers.jetstream.kept._UNANSWERED_SECONDS", 0.05)
     server, health = Leaderless(), Health()
-    looking = asyncio.create_task(kept.until_lost(cast(Nats, server), "KEPT", "then", health))
+    looking = asyncio.create_task(kept.until_lost(Life(server, "KEPT"), "KEPT", health))
     try:
         for _ in range(2):
             server.silent = True
@@ -91,7 +99,7 @@ async def test_what_a_writer_says_of_its_stream_stays(monkeypatch: pytest.Monkey
     monkeypatch.setattr("publishers.jetstream.kept._LOOK_SECONDS", 0.01)
     server, health = Leaderless(), Health()
     health.fault("KEPT", Unavailable("insufficient resources"))
-    looking = asyncio.create_task(kept.until_lost(cast(Nats, server), "KEPT", "then", health))
+    looking = asyncio.create_task(kept.until_lost(Life(server, "KEPT"), "KEPT", health))
     try:
         await until(lambda: server.asked > 2)
         assert "insufficient resources" in str(health.error)
