@@ -91,7 +91,9 @@ class _Lazy(click.Group):
         try:
             return super().invoke(ctx)
         except ArvadosNatsError as error:
-            click.echo(f"arvados-nats: {error}", err=True)
+            from arvados_nats.commands.sanitize import harmless_text
+
+            click.echo(f"arvados-nats: {harmless_text(str(error))}", err=True)
             ctx.exit(2 if isinstance(error, ConfigError) else 1)
         except OSError as error:
             if error.filename is None:

@@ -19,6 +19,8 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
+from arvados_nats.commands.sanitize import harmless_text
+
 INTERRUPTED = 130
 READER_GONE = 141
 _ERASE = "\r\x1b[K"
@@ -110,7 +112,7 @@ class Notes:
     def tell(self, text: str) -> None:
         """A line that stays."""
         self.clear()
-        sys.stderr.write(f"arvados-nats: {text}\n")
+        sys.stderr.write(f"arvados-nats: {harmless_text(text)}\n")
         sys.stderr.flush()
 
     def progress(self, text: str) -> None:

@@ -81,12 +81,16 @@ def _words(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
 def _complete(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:
     """One's newest processes, by uuid or by name; nothing where Arvados does not answer."""
     from arvados_nats.commands import offers
+    from arvados_nats.commands.sanitize import harmless_text
 
     with contextlib.suppress(Exception):
         return [
-            CompletionItem(one.uuid if one.uuid.startswith(begun) else one.name, help=one.name)
+            CompletionItem(
+                one.uuid if one.uuid.startswith(begun) else one.name, help=harmless_text(one.name)
+            )
             for one in offers.processes(_OFFERED)
-            if (begun and one.name.startswith(begun)) or one.uuid.startswith(begun)
+            if (begun and one.name.startswith(begun) and one.name.isprintable())
+            or one.uuid.startswith(begun)
         ]
     return []
 

@@ -44,8 +44,11 @@ class Listing:
             if words:
                 await self._files(arvados, words)
             else:
-                for process in await processes.mine(arvados, self.settings.token, _NEWEST):
+                mine = await processes.mine(arvados, self.settings.token, _NEWEST)
+                for process in mine:
                     self._print(_row(process), _process_words)
+                if len(mine) == _NEWEST:
+                    self.notes.tell(f"these are the newest {_NEWEST}; name an older one to see it")
         return 0
 
     async def _files(self, arvados: Arvados, words: Sequence[str]) -> None:

@@ -33,6 +33,11 @@ def harmless(data: bytes) -> str:
     return " ".join([*screen.line(data), *screen.rest()])
 
 
+def harmless_text(text: str) -> str:
+    """All lines of a message, in which names of anybody's may stand."""
+    return "\n".join(harmless(line.encode("utf-8", "replace")) for line in text.split("\n"))
+
+
 class Harmless:
     """The lines of one file, made harmless one after the other."""
 

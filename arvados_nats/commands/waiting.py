@@ -65,10 +65,13 @@ def words(record: Mapping[str, Any], now: float) -> str:
     if record.get("state") in ("Final", "Complete", "Cancelled"):
         return ""
     container = (record.get("container") or {}) if request else record
-    if 0 in (record.get("priority"), container.get("priority")):
-        return "on hold: its priority is 0"
     state = container.get("state")
     wanted = record.get("priority")
+    # A container's priority is told with other changes alone; it counts where a container asks.
+    own = not request or record.get("requesting_container_uuid")
+    held = 0 in (wanted, container.get("priority") if own else None)
+    if held and state != "Running":
+        return "on hold: its priority is 0"
     priority = f", priority {wanted}" if request and isinstance(wanted, int) else ""
     waited, ran = (_span(container.get(name), now) for name in ("created_at", "started_at"))
     match state:
@@ -77,7 +80,7 @@ def words(record: Mapping[str, Any], now: float) -> str:
         case "Locked":
             return f"a node is being prepared{waited}"
         case "Running":
-            return f"running{ran}"
+            return f"running{ran}{', being cancelled' if held else ''}"
     return "waiting for a container" if request else ""
 
 

@@ -15,7 +15,7 @@ from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
 from tests.browser.conftest import MODULE, SOON_MS
-from tests.browser.test_page import open_page, running_request, user
+from tests.browser.test_page import WIDER, open_page, running_request, user
 
 __all__ = ["user"]  # the fixture
 
@@ -184,19 +184,24 @@ async def test_new_lines_are_told_in_few_words(page: Page, stack: Stack, user: A
     assert "old" not in await page.locator("#news").inner_text()
 
 
-@pytest.mark.parametrize("size", [(1024, 768), (390, 844)])
+@pytest.mark.parametrize(
+    ("size", "above"),
+    [((1024, 768), 0.25), ((390, 844), 0.15), ((844, 390), 0.3), ((720, 450), 0.3), ((320, 256), 0.5)],
+)
 async def test_a_phone_shows_more_log_than_header(
-    page: Page, stack: Stack, user: Actor, size: tuple[int, int]
+    page: Page, stack: Stack, user: Actor, size: tuple[int, int], above: float
 ) -> None:
-    """Less than 15 % of a phone's height is above the log, and nothing is wider than the screen."""
+    """Less than 15 % of a phone's height is above the log, and nothing is wider than the screen;
+    also of a phone on its side, and where the browser makes all twice or four times as large."""
     request, _ = await running_request(stack, user, "x" * 300 + "\n")
     await page.set_viewport_size({"width": size[0], "height": size[1]})
     await open_page(page, stack, request.uuid, user)
     await expect(page.locator("#log")).to_contain_text("xxx")
     box = await page.locator("#log").bounding_box()
     assert box is not None
-    assert box["y"] < size[1] * (0.15 if size[0] == 390 else 0.25)
-    assert await page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    assert box["y"] < size[1] * above
+    assert box["y"] + box["height"] <= size[1]
+    assert await page.evaluate(WIDER) <= 0
 
 
 async def test_a_key_reaches_what_a_phone_folds_away(page: Page, stack: Stack, user: Actor) -> None:

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tarfile
 from datetime import datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, WebSocketRoute, expect
 
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
@@ -86,6 +87,39 @@ async def test_find_looks_at_the_whole_log(page: Page, stack: Stack, user: Actor
     await expect(page.locator("#hits")).to_have_text("2 of 4 lines")
 
 
+async def test_what_is_found_and_cannot_be_gone_to_is_said(
+    page: Page, stack: Stack, user: Actor
+) -> None:
+    """Lines are counted without bound; ten thousand of them can be gone to."""
+    request, _ = await running_request(stack, user, "needle\n" * 30_000)
+    await open_page(page, stack, request.uuid, user)
+    await ready(page, "2,000")
+    await page.locator("#sought").fill("needle")
+    await expect(page.locator("#hits")).to_have_text("30,000 lines, 10,000 can be gone to")
+
+
+async def test_find_looks_at_all_of_a_line(page: Page, stack: Stack, user: Actor) -> None:
+    """Also at what of a long one is not shown, and at one that comes in two parts; each counts
+    once."""
+    cluster = stack.sandbox.cluster
+    long = f"{'x' * 200_000}deep{'x' * 200_000}deep"
+    request, _ = await running_request(stack, user, f"first\n{long}\nlast\nhello wo")
+    await open_page(page, stack, request.uuid, user)
+    await expect(page.locator("#log .cm-line").last).to_have_text("hello wo")
+    await page.locator("#sought").fill("DEEP")
+    await expect(page.locator("#hits")).to_have_text("1 line")
+    await page.locator("#sought").press("Enter")
+    await expect(page.locator("#log .picked")).to_contain_text("xxxx")
+    await expect(page.locator("#line")).to_contain_text("further on in this line")
+    await page.locator("#sought").fill("world")
+    await expect(page.locator("#hits")).to_have_text("0 lines")
+    await cluster.write_log(request, "stdout.txt", b"rld")
+    await expect(page.locator("#hits")).to_have_text("1 line")
+    await cluster.write_log(request, "stdout.txt", b", all the world\n")
+    await expect(page.locator("#log")).to_contain_text("all the world")
+    await expect(page.locator("#hits")).to_have_text("1 line")
+
+
 async def test_a_line_and_a_time_can_be_gone_to(page: Page, stack: Stack, user: Actor) -> None:
     """Far from what is loaded."""
     text = "".join(
@@ -105,6 +139,9 @@ async def test_a_line_and_a_time_can_be_gone_to(page: Page, stack: Stack, user: 
     await expect(page.locator("#log .picked")).to_contain_text("line 03600")
     await page.locator("#times").select_option("utc")
     await expect(page.locator("#log .times")).to_contain_text("01:00:00.000")
+    await page.locator("#goto").fill("25:00")
+    await page.locator("#goto").press("Enter")
+    await expect(page.locator("#line")).to_contain_text("there is no such time of day")
 
 
 async def test_what_is_read_stays_where_it_is(page: Page, stack: Stack, user: Actor) -> None:
@@ -237,6 +274,33 @@ async def test_what_is_shown_can_be_saved_byte_for_byte(
     assert (tmp_path / "stdout.txt").read_bytes() == written
 
 
+async def test_saving_holds_up_nobody(page: Page, stack: Stack, user: Actor) -> None:
+    """While a log of any size is saved, one reads on in it."""
+    text = "".join(f"line {n}\n" for n in range(6000))
+    request, _ = await running_request(stack, user, text)
+    opened: list[WebSocketRoute] = []
+
+    def slowly(line: WebSocketRoute) -> None:
+        opened.append(line)
+        number, server = len(opened), line.connect_to_server()
+
+        def pass_on(message: str | bytes) -> None:
+            if number != 2 or "log" not in json.loads(message):
+                line.send(message)
+
+        server.on_message(pass_on)
+        line.on_message(server.send)
+
+    await page.route_web_socket("**/v1/stream", slowly)
+    await open_page(page, stack, request.uuid, user)
+    await ready(page, "2,000")
+    await page.locator("#save").click()
+    await expect(page.locator("#busy")).to_contain_text("saving")
+    await page.locator("#beginning").click()
+    await expect(page.locator("#log .cm-line").first).to_have_text("line 0")
+    await expect(page.locator("#busy")).to_contain_text("saving")
+
+
 async def test_a_link_leads_to_a_range(page: Page, stack: Stack, user: Actor) -> None:
     """Lines that are selected, as a link; opened again, they are marked."""
     request, _ = await running_request(stack, user, "".join(f"line {n}\n" for n in range(300)))
@@ -249,6 +313,21 @@ async def test_a_link_leads_to_a_range(page: Page, stack: Stack, user: Actor) ->
     assert user.token not in page.url
     await page.reload()
     await expect(page.locator("#log .picked")).to_have_text(["line 295", "line 296", "line 297"])
+
+
+async def test_a_time_behind_a_long_trace_is_found(
+    page: Page, stack: Stack, user: Actor
+) -> None:
+    """Many lines without a time stamp stand between those with one."""
+    trace = "".join(f"    at some.package.Frame{n}(Frame.java:{n})\n" for n in range(2000))
+    text = "".join(f"2026-11-25T01:{n:02d}:00Z minute {n}\n{trace}" for n in range(30))
+    request, _ = await running_request(stack, user, text)
+    await open_page(page, stack, request.uuid, user)
+    await ready(page, "2,000")
+    await page.locator("#times").select_option("utc")
+    await page.locator("#goto").fill("01:13:00")
+    await page.locator("#goto").press("Enter")
+    await expect(page.locator("#log .picked")).to_have_text("minute 13")
 
 
 async def test_main_logs_come_first(page: Page, stack: Stack, user: Actor) -> None:

@@ -131,9 +131,12 @@ async def _is_stopped(page: Page, press: Callable[[str], Awaitable[None]]) -> No
     await press("/")
     await page.keyboard.insert_text("elsewhere")
     await expect(page.locator("#stop")).to_be_visible()
+    hits = page.locator("#hits")
+    await expect(hits).to_have_attribute("aria-busy", "true")  # counts on the way are not read out
     await page.locator("#log .cm-content").focus()
     await press("Escape")
     await expect(page.locator("#stop")).to_be_hidden()
+    await expect(hits).to_have_attribute("aria-busy", "false")
     await expect(page.locator("#hits")).to_contain_text("in the part that was searched")
 
 

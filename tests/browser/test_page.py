@@ -24,6 +24,9 @@ FIRST = """() => {
         .find(row => row.getBoundingClientRect().bottom > top + 1).textContent;
 }"""
 """The first row that is on the screen."""
+WIDER = """Math.max(...[document.documentElement, document.getElementById('watching'),
+    document.getElementById('overview')].map(box => box.scrollWidth - box.clientWidth))"""
+"""By how much something is wider than its place."""
 STAMP = "2026-11-25T01:02:03.{:09d}Z "
 
 

@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of every state of the page, in three sizes, light and dark.
+"""Pictures of every state of the page, in four sizes, light and dark.
 
 ARVADOS_NATS_PICTURES=<folder> makes them all, to be looked at; without it two are taken, to see
 that they can be. What docs/pictures holds comes into a folder `docs` of it.
@@ -25,9 +25,10 @@ from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.stack import Stack
 from tests.browser.test_access import faults
+from tests.browser.test_page import WIDER
 
 FOLDER = os.environ.get("ARVADOS_NATS_PICTURES")
-SIZES = {"wide": (1440, 900), "middle": (1024, 768), "phone": (390, 844)}
+SIZES = {"wide": (1440, 900), "middle": (1024, 768), "phone": (390, 844), "zoomed": (720, 450)}
 THEMES = ("light", "dark")
 _STAMP = "2026-11-30T01:{:02d}:{:02d}.000000000Z "
 _OPEN = "#opener"
@@ -412,8 +413,7 @@ async def test_every_state_has_its_picture(
             shutil.copy(folder / f"{picture}.png", folder / "docs" / f"{DOCS[picture]}.png")
         if found := await faults(page):
             unfit[name] = found
-        wide = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert wide <= 0, f"{name} is wider than the screen"
+        assert await page.evaluate(WIDER) <= 0, f"{name} is wider than the screen"
         if size == "phone" and name == "failed":
             top = await page.evaluate("document.querySelector('#log').getBoundingClientRect().top")
             assert top < 0.15 * SIZES[size][1]

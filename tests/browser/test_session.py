@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Dialog, Page, expect
+from playwright.async_api import Browser, Dialog, Page, Route, expect
 
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
@@ -19,6 +19,8 @@ from tests.support.fronts import nginx
 
 __all__ = ["user"]  # the fixture
 
+_AGAIN_MS = 10_000
+"""After so long the page asks for its list again where nobody tells what changes."""
 GUIDE = Path(__file__).parents[2] / "docs/page.md"
 
 
@@ -110,6 +112,19 @@ async def test_a_link_replaces_a_login_only_if_one_agrees(
     assert (kept, len(asked)) == (other.token if agrees else user.token, 1)
 
 
+async def test_an_address_in_workbench_opens_its_process(
+    page: Page, stack: Stack, user: Actor
+) -> None:
+    """What people have at hand; not only the uuid in it."""
+    request, _ = await running_request(stack, user, "hello\n")
+    await page.goto(f"{stack.page_url}/#token={user.token}")
+    await page.get_by_text("Open", exact=True).click()
+    await page.locator("#uuid").fill(f" https://workbench.example/processes/{request.uuid}?tab=1")
+    await page.get_by_role("button", name="Watch").click()
+    await expect(page.locator("#log")).to_contain_text("hello")
+    assert page.url.endswith(f"#request={request.uuid}")
+
+
 async def test_the_list_of_processes_is_live(page: Page, stack: Stack) -> None:
     """What runs, waits and failed, newest first; what begins and ends while one looks; a click
     leads to the log, and back."""
@@ -136,6 +151,25 @@ async def test_the_list_of_processes_is_live(page: Page, stack: Stack) -> None:
     assert request.uuid in page.url
     await page.go_back()
     await expect(row).to_contain_text("Failed")
+
+
+async def test_a_list_that_cannot_be_read_is_read_again(
+    page: Page, stack: Stack, user: Actor
+) -> None:
+    """Once Arvados answers; nobody has to come again."""
+    await running_request(stack, user)
+    away = {"errors": ["Arvados is away"]}
+
+    async def refuse(route: Route) -> None:
+        await route.fulfill(status=503, json=away)
+
+    await page.clock.install()
+    await page.route("**/v1/processes**", refuse)
+    await page.goto(f"{stack.page_url}/#token={user.token}")
+    await expect(page.locator("#overview p")).to_contain_text("cannot be read now: Arvados is away")
+    await page.unroute("**/v1/processes**")
+    await page.clock.fast_forward(_AGAIN_MS)
+    await expect(page.get_by_role("row").filter(has_text="watched")).to_be_visible()
 
 
 async def test_a_project_has_its_list(page: Page, stack: Stack, user: Actor) -> None:
@@ -166,12 +200,20 @@ async def test_a_list_that_is_cut_says_so_and_finds_what_is_older(page: Page, st
     oldest = await cluster.container_request("the needle", owner=user, by=user)
     failed = await cluster.run(await cluster.container_request("unlucky", owner=user, by=user))
     await cluster.finish(failed, exit_code=1)
-    for n in range(100):
+    steps = [
         await cluster.container_request(f"step {n}", owner=user, by=user, priority=0)
+        for n in range(100)
+    ]
+    await page.clock.install()
     await page.goto(f"{stack.page_url}/#token={user.token}")
     summary = page.locator("#overview p")
     await expect(summary).to_contain_text("these are the newest 100")
     await expect(page.get_by_role("row").filter(has_text="needle")).to_have_count(0)
+    later = page.get_by_role("row").filter(has=page.get_by_text("step 7", exact=True))
+    await expect(later).to_contain_text("On hold")
+    await cluster.update(steps[7], {"priority": 10}, user)  # not among those that are followed
+    await page.clock.fast_forward(_AGAIN_MS)
+    await expect(later).to_contain_text("Queued")
     await page.locator("#overview h1").click()
     await page.keyboard.press("/")
     await page.keyboard.type("NEEDLE")

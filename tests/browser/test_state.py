@@ -14,7 +14,7 @@ from playwright.async_api import Page, WebSocketRoute, expect
 
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
-from tests.browser.test_page import open_page, running_request, user
+from tests.browser.test_page import WIDER, open_page, running_request, user
 from tests.browser.test_pictures import with_gap
 
 __all__ = ["user"]  # the fixture
@@ -261,11 +261,25 @@ async def test_what_people_name_acts_on_nobody(page: Page, stack: Stack, user: A
         await page.locator("#files button").nth(1).click()
         await expect(page.locator("#log .names")).to_contain_text("filefile")
         assert TURNS not in await page.title()
-        assert await page.evaluate("document.documentElement.scrollWidth") <= size
+        assert await page.evaluate(WIDER) <= 0
         await page.locator("#home").click()
         await expect(page.get_by_role("link").filter(has_text="<U+202E>long")).to_be_visible()
-        wide = "(box => box.scrollWidth - box.clientWidth)(document.getElementById('overview'))"
-        assert await page.evaluate(wide) <= 0
+        assert await page.evaluate(WIDER) <= 0
+
+
+@pytest.mark.parametrize("name", ["\u200b\u2060", "\u3164", "  ", "<b>x</b>", "אבג", "👩\u200d💻"])
+async def test_every_name_is_one_to_click(
+    page: Page, stack: Stack, user: Actor, name: str
+) -> None:
+    """One in which nothing is seen has the uuid in its place; others are as they are."""
+    request = await stack.sandbox.cluster.container_request(name, owner=user, by=user)
+    shown = name if name[0] in "<א👩" else request.uuid
+    await page.goto(f"{stack.page_url}/#token={user.token}")
+    link = page.locator(f"a[href*='{request.uuid}']")
+    await expect(link).to_have_text(shown)
+    await link.click()
+    await expect(page.locator("#heading h1")).to_have_text(shown)
+    assert await page.title() == f"Queued: {shown}"
 
 
 async def test_plots_are_of_the_attempt_that_is_shown(

@@ -29,13 +29,28 @@ test("figures are those that crunchstat wrote", () => {
   });
 });
 
-test("a series of any length is bounded", () => {
+const stampAt = (second: number) => new Date(Date.UTC(2026, 0, 1) + second * 1000).toISOString();
+
+test("a series of any length is bounded, as fine at its beginning as at its end, and keeps its peaks", () => {
   const stats = new Stats();
-  for (let n = 0; n < 100_000; n += 1) {
-    const stamp = new Date(Date.UTC(2026, 0, 1) + n * 10_000).toISOString();
-    stats.add(`${stamp} mem 0 cache ${n} rss`);
-  }
+  const peak = (n: number) => [777, 31_234, 88_888].includes(n);
+  for (let n = 0; n < 100_000; n += 1) stats.add(`${stampAt(n)} mem 0 cache ${peak(n) ? 1_000_000 + n : n % 10} rss`);
   const series = stats.series.get("memory");
-  expect(series?.times.length).toBeLessThanOrEqual(20_000);
-  expect(series?.last).toBe(99_999);
+  const { times = [], values = [] } = series ?? {};
+  expect(times.length).toBeLessThanOrEqual(10_000);
+  expect(Math.max(...times.slice(1).map((time, at) => time - (times[at] as number)))).toBeLessThan(50);
+  expect(values.filter((value) => value > 10)).toEqual([1_000_777, 1_031_234, 1_088_888]);
+  expect([series?.last, series?.most]).toEqual([9, 1_088_888]);
+  expect(series?.mean).toBeCloseTo((450_000 + 3_120_899 - 19) / 100_000, 2);
+});
+
+test("all disks count, also where each has a line of its own", () => {
+  const stats = new Stats();
+  for (let n = 0; n < 3; n += 1) {
+    for (const disk of ["blkio:202:0", "blkio:202:16"]) {
+      const read = disk.endsWith("16") ? 100 : 20;
+      stats.add(`${stampAt(10 * n)} ${disk} 9 write 9 read -- interval 10.0000 seconds 0 write ${read} read`);
+    }
+  }
+  expect(stats.series.get("disk read")?.last).toBe(12);
 });

@@ -30,6 +30,9 @@ _SLICE = 32 * 1024
 LINES = 1000
 """And lines: whoever writes the log decides how many stand in those bytes."""
 _LONGEST_LINE = 128 * 1024
+"""A longer one is looked through in parts."""
+_ACROSS = 1024
+"""Bytes of a part, besides those of the text, that are looked at with the next one."""
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]+Z")
 _SEQUENCE = re.compile(
     rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\|(?=\x1b)))"
@@ -68,18 +71,31 @@ class Scan:
         self._text = text.encode("utf-8", "replace").lower()
         self._offset = start
         self._rest = b""
+        self._line: Found | None = None
+        """The line that goes on, where its beginning was looked through."""
+        self._told = False
 
     def add(self, data: bytes, *, last: bool = False) -> Iterator[Found]:
-        """Those that end in this piece."""
+        """Those that end in this piece, and of a very long one that it has the text."""
         data = self._rest + data
-        end = data.rfind(b"\n") + 1
-        if last or (end == 0 and len(data) > _LONGEST_LINE):
-            end = len(data)
+        end = len(data) if last else data.rfind(b"\n") + 1
+        goes_on = end == 0 and len(data) > _LONGEST_LINE
+        whole = data if goes_on else data[:end]
+        if goes_on:
+            end = len(data) - len(self._text) - _ACROSS
         self._rest = data[end:]
         offset, self._offset = self._offset, self._offset + end
-        for start in self._lines(data[:end]):
-            stamp = _STAMP.match(data, start)
-            yield Found(offset + start, stamp[0].decode() if stamp else "")
+        line, told = self._line or _line_at(data, 0, offset), self._told
+        if goes_on:
+            self._line = line
+        elif end:
+            self._line, self._told = None, False
+        for start in self._lines(whole):
+            if start:
+                yield _line_at(data, start, offset + start)
+            elif not told:
+                self._told = goes_on
+                yield line
 
     def _lines(self, data: bytes) -> Iterator[int]:
         """Where lines begin that have the text. All bytes are looked through at once; lines are
@@ -96,6 +112,11 @@ class Scan:
             if self._text in shown or self._text in line:
                 yield at
             at += len(line) + 1
+
+
+def _line_at(data: bytes, start: int, offset: int) -> Found:
+    stamp = _STAMP.match(data, start)
+    return Found(offset, stamp[0].decode() if stamp else "")
 
 
 def _lines_with(data: bytes, text: bytes) -> Iterator[int]:

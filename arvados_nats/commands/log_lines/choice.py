@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 from arvados_nats.commands.log_lines.merge import Line, stamp
 from arvados_nats.commands.log_lines.output import without_stamp
+from arvados_nats.commands.terminal_rows import tokens
 
-_COLOUR = re.compile("\x1b\\[[0-?]*[ -/]*[@-~]")
 _AGO = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
@@ -38,7 +38,7 @@ class Choice:
         if self.pattern is None:
             return True
         text = without_stamp(line.data.removesuffix(b"\n")).decode(errors="replace")
-        return self.pattern.search(_COLOUR.sub("", text)) is not None
+        return self.pattern.search(tokens.without_sequences(text)) is not None
 
 
 EVERY = Choice()

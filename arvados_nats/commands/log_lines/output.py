@@ -15,6 +15,7 @@ from typing import Protocol
 
 from arvados_nats.commands.log_lines.merge import Line, stamp
 from arvados_nats.commands.sanitize import RESET, Harmless, harmless
+from arvados_nats.commands.terminal_rows.row import fitted
 
 _COLOURS = ("36", "33", "35", "32", "34", "96", "93", "95", "92", "94")
 _ERROR_COLOUR = "31"
@@ -127,8 +128,9 @@ class LogOutput:
 
     def _name(self, file: str) -> str:
         name = harmless(f"{self._process} {file.removesuffix('.txt')}".strip().encode())
-        self._width = max(self._width, min(len(name), _WIDEST_NAME))
-        text = f"{name[:_WIDEST_NAME]:<{self._width}} | "
+        shown, columns = fitted(name, _WIDEST_NAME)
+        self._width = max(self._width, columns)
+        text = f"{shown}{' ' * (self._width - columns)} | "
         return f"\x1b[{_colour(file)}m{text}{RESET}" if self._look.colours else text
 
 

@@ -178,6 +178,16 @@ def tab_stop(column: int, count: int = 1) -> int:
     return _TAB * (column // _TAB + count)
 
 
+def fitted(text: str, most: int) -> tuple[str, int]:
+    """As much of a text as has room in so many columns, and how many it takes."""
+    taken = 0
+    for at, character in enumerate(text):
+        if taken + columns(character) > most:
+            return text[:at], taken
+        taken += columns(character)
+    return text, taken
+
+
 def width(text: str) -> int:
     """Columns of a text."""
     return sum(map(columns, text))

@@ -32,6 +32,11 @@ STAMP_BEGUN = re.compile(
 )
 
 
+def without_sequences(text: str) -> str:
+    """The text alone, for who looks for something in it."""
+    return TOKEN.sub(lambda found: found["text"] or found["acting"] or "", text)
+
+
 def visible(character: str) -> str:
     """A control character as something to see."""
     code = ord(character)

@@ -483,6 +483,11 @@ async def test_processes_are_named_and_attempts_chosen(
     ]
     assert files == [(1, first.uuid, None, 0), (2, second.uuid, "stderr.txt", 6)], "its node died"
 
+    for n in range(20):
+        await cluster.container_request(f"later {n}", owner=dora)
+    code, out, said = await ran("logs", "--list", env=env)
+    assert (code, len(out.splitlines()), "the newest 20" in said) == (0, 20, True)
+
 
 async def test_completion_offers_my_processes(stack: Stack, tmp_path: Path) -> None:
     """What a shell asks the command for, as the guide sets it up; nothing without Arvados."""

@@ -81,7 +81,9 @@ async function archive(
     const { size } = file;
     const tell = (share: number) => progress((done + share * size) / all);
     const bytes = size ? await content(file, 0, size, ranges, tell, signal) : new Blob();
-    parts.push(...tarHeader(`${file.container}/${file.name}`, size, Math.floor(Date.now() / 1000)), bytes);
+    // A container names its files as it likes; none may leave the folder that they are unpacked into.
+    const name = `${file.container}/${file.name}`.replace(/(?<=\/)\.\.?(?=\/|$)/g, "_");
+    parts.push(...tarHeader(name, size, Math.floor(Date.now() / 1000)), bytes);
     parts.push(new Uint8Array(padding(size)));
     done += size;
   }

@@ -7,6 +7,7 @@
 import type { Row } from "../terminal/row";
 import { harmless } from "../terminal/text";
 import type { LogFile } from "./file";
+import { severity, type Severity } from "./severity";
 
 export type Kind = "line" | "hole" | "rest";
 
@@ -22,6 +23,8 @@ export class Entry {
   to: number;
   /** Used while two lists are compared. */
   mark = 0;
+  private judged = "";
+  private bad: Severity = "";
 
   constructor(kind: Kind, file: LogFile, from: number, to: number) {
     this.kind = kind;
@@ -32,6 +35,15 @@ export class Entry {
 
   get stamp(): string {
     return this.row?.stamp ?? "";
+  }
+
+  /** How bad it is, by its words; looked at once for each text. */
+  get severity(): Severity {
+    if (this.judged !== this.text) {
+      this.judged = this.text;
+      this.bad = severity(this.text);
+    }
+    return this.bad;
   }
 }
 

@@ -7,6 +7,7 @@
 import { Fold } from "../terminal/fold";
 import type { Row } from "../terminal/row";
 import { PLAIN, onTopOf, type Style } from "../terminal/style";
+import { lower } from "../terminal/text";
 import { Entry, holeText, lineEntry } from "./entries";
 
 /** Bytes that are given to a fold at once: a line that is longer is cut at such borders only. */
@@ -275,6 +276,17 @@ export class LogFile {
       more.key = entry.key;
       this.characters += more.text.length;
       rest.more.push(more);
+    }
+  }
+
+  /** Of long lines the parts that are not loaded, and in whose beginning a text is not. */
+  *unshown(text: string): Iterable<[number, number]> {
+    for (const { entries } of this.stretches) {
+      for (const { row, text: shown } of entries) {
+        if (!row || row.rest < 0 || lower(shown).includes(text)) continue;
+        // What stands across the border is found, too.
+        yield [Math.max(row.offset, row.rest - 4 * text.length), row.end - 1];
+      }
     }
   }
 

@@ -4,7 +4,7 @@
 
 /** Find a text in whole log files, also where they are not loaded: counted, with progress, to be stopped. */
 
-import { withoutSequences } from "../terminal/text";
+import { ASCII, lower, withoutSequences } from "../terminal/text";
 import type { Entry } from "./entries";
 import type { LogFile } from "./file";
 import { bytesOf, type Ranges } from "./ranges";
@@ -12,9 +12,12 @@ import { bytesOf, type Ranges } from "./ranges";
 /** Lines that one can go to; more are counted. */
 const MOST = 10_000;
 const LONGEST_CARRIED = 1024 * 1024;
+/** Characters of a part of a long line, besides those of the text, that are looked at with the next one. */
+const ACROSS = 1024;
 /** Milliseconds of looking through loaded lines before the page gets its turn. */
 const SLICE_MS = 8;
 const STAMP = /^\d{4}-\d\d-\d\dT[\d:.]+Z/;
+const STAMP_LENGTH = 30;
 
 export interface Match {
   file: LogFile;
@@ -28,8 +31,10 @@ export class Scan {
   private readonly hit: (offset: number, line: string) => void;
   private carried = "";
   private offset: number;
+  /** The line that goes on, where its beginning was looked through. */
+  private line: { offset: number; text: string; told: boolean } | null = null;
 
-  /** `sought` is in lower case; `offset`: of the first byte. */
+  /** `sought` is as `lower` has it; `offset`: of the first byte. */
   constructor(sought: string, offset: number, hit: (offset: number, line: string) => void) {
     this.sought = sought;
     this.offset = offset;
@@ -39,13 +44,25 @@ export class Scan {
   add(data: string | Uint8Array): void {
     const text = this.carried + (typeof data === "string" ? data : new TextDecoder().decode(data));
     const end = text.lastIndexOf("\n") + 1;
-    if (end === 0 && text.length < LONGEST_CARRIED) {
+    if (end > 0) {
+      this.carried = text.slice(end);
+      this.lines(text.slice(0, end));
+      this.line = null;
+    } else if (text.length < LONGEST_CARRIED) {
       this.carried = text;
-      return;
+    } else {
+      this.line ??= { offset: this.offset, text: text.slice(0, STAMP_LENGTH), told: false };
+      this.carried = text.slice(-this.sought.length - ACROSS);
+      this.lines(text);
+      this.offset -= bytesOf(this.carried).length;
     }
-    const whole = end === 0 ? text : text.slice(0, end);
-    this.lines(whole);
-    this.carried = text.slice(whole.length);
+  }
+
+  private tell(offset: number, line: string): void {
+    const { line: begun } = this;
+    if (!begun || offset > this.offset) this.hit(offset, line);
+    else if (!begun.told) this.hit(begun.offset, begun.text);
+    if (begun && offset === this.offset) begun.told = true;
   }
 
   end(): void {
@@ -54,26 +71,26 @@ export class Scan {
   }
 
   private lines(text: string): void {
-    const ascii = /^[\x00-\x7f]*$/.test(text);
+    const ascii = ASCII.test(text);
     const length = (part: string) => (ascii ? part.length : bytesOf(part).length);
     if (text.includes("\x1b")) {
       let at = this.offset;
       for (const line of text.split("\n")) {
-        if (withoutSequences(line).toLowerCase().includes(this.sought)) this.hit(at, line);
+        if (lower(withoutSequences(line)).includes(this.sought)) this.tell(at, line);
         at += length(line) + 1;
       }
     } else {
-      const lower = text.toLowerCase();
+      const lowered = lower(text);
       let counted = 0;
       let at = this.offset;
-      for (let found = lower.indexOf(this.sought); found >= 0; ) {
+      for (let found = lowered.indexOf(this.sought); found >= 0; ) {
         const start = text.lastIndexOf("\n", found) + 1;
         const stop = text.indexOf("\n", found);
         const end = stop < 0 ? text.length : stop;
         at += length(text.slice(counted, start));
         counted = start;
-        this.hit(at, text.slice(start, end));
-        found = lower.indexOf(this.sought, end);
+        this.tell(at, text.slice(start, end));
+        found = lowered.indexOf(this.sought, end);
       }
     }
     this.offset += length(text);
@@ -95,9 +112,11 @@ export class Find {
   private told = 0;
   private running = false;
   private waiting: (() => void) | null = null;
+  /** Lines that are counted: one that goes on is looked at again. */
+  private readonly counted = new WeakSet<Entry>();
 
   constructor(text: string, ranges: Ranges, changed: () => void) {
-    this.text = text.toLowerCase();
+    this.text = lower(text);
     this.ranges = ranges;
     this.changed = changed;
   }
@@ -105,7 +124,9 @@ export class Find {
   /** Look through what is loaded, and then through the rest. */
   async run(entries: readonly Entry[], files: Iterable<LogFile>): Promise<void> {
     this.running = true;
-    const holes = [...files].flatMap((file) => [...file.holes()].map(([from, to]) => ({ file, from, to })));
+    const holes = [...files].flatMap((file) =>
+      [...file.holes(), ...file.unshown(this.text)].map(([from, to]) => ({ file, from, to })),
+    );
     const all = holes.reduce((sum, hole) => sum + hole.to - hole.from, 0);
     await this.loaded(entries.slice());
     let done = 0;
@@ -163,9 +184,10 @@ export class Find {
     this.changed();
   }
 
-  /** A line that came meanwhile. */
+  /** A line that came meanwhile, or more of one. */
   look(entry: Entry): void {
-    if (entry.kind !== "line" || !entry.text.toLowerCase().includes(this.text)) return;
+    if (entry.kind !== "line" || this.counted.has(entry) || !lower(entry.text).includes(this.text)) return;
+    this.counted.add(entry);
     this.add({ file: entry.file, offset: entry.from, key: entry.key });
   }
 

@@ -8,9 +8,12 @@ import type { LogFile } from "./file";
 import { bytesOf, type Ranges } from "./ranges";
 
 const PROBE_BYTES = 8192;
+/** Where so many lines have no time stamp (a long trace of a stack), more is read. */
+const LONGEST_PROBE = 1024 * 1024;
 /** So near to a time the lines themselves are looked at. */
 const NEAR_BYTES = 65536;
-const STAMP = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z/m;
+const STAMP = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z/;
+const STAMP_LENGTH = 30;
 const NEWLINE = 10;
 
 /** What somebody typed who wants to go somewhere. */
@@ -26,7 +29,7 @@ export interface Clock {
 export function goalOf(text: string): Goal | undefined {
   const wanted = text.trim().replaceAll(",", "");
   if (/^\d+$/.test(wanted)) return { line: Number(wanted) };
-  const found = /^(?:(\d{4}-\d\d-\d\d)[T ])?(\d{1,2}):(\d\d)(?::(\d\d)(?:\.\d+)?)?Z?$/.exec(wanted);
+  const found = /^(?:(\d{4}-\d\d-\d\d)[T ])?(\d{1,4}):([0-5]\d)(?::([0-5]\d)(?:\.\d+)?)?Z?$/.exec(wanted);
   if (!found) return undefined;
   const [, day = "", hour = "", minute, second = "00"] = found;
   return { time: { day, time: `${hour.padStart(2, "0")}:${minute}:${second}` } };
@@ -37,6 +40,7 @@ export function stampOf({ day, time }: Clock, first: string, local: boolean): st
   const begin = new Date(`${first.slice(0, 19)}Z`);
   const date = day || (local ? localDay(begin) : begin.toISOString().slice(0, 10));
   let moment = new Date(`${date}T${time}${local ? "" : "Z"}`);
+  if (Number.isNaN(moment.getTime())) throw new Error("there is no such time of day");
   if (!day && moment < new Date(begin.getTime() - 1000)) moment = new Date(moment.getTime() + 86_400_000);
   return moment.toISOString().slice(0, 19);
 }
@@ -48,22 +52,46 @@ export function stampAfter(origin: string, time: string): string {
   return new Date(begin + 1000 * (seconds + 60 * (minutes + 60 * hours))).toISOString().slice(0, 19);
 }
 
-function localDay(date: Date): string {
+export function localDay(date: Date): string {
   return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
 }
 
-/** A byte near the first line that is not before a time. */
+/** The byte that the first line begins with that is not before a time. */
 export async function placeOf(file: LogFile, stamp: string, ranges: Ranges): Promise<number> {
-  let [low, high] = [0, file.size];
+  let [low, high, place] = [0, file.size, Math.max(0, file.size - 1)];
   while (high - low > NEAR_BYTES) {
     const middle = Math.floor((low + high) / 2);
-    const bytes = await ranges.bytes(file, middle, Math.min(high, middle + PROBE_BYTES));
-    const text = new TextDecoder().decode(bytes.subarray(bytes.indexOf(NEWLINE) + 1));
-    const found = STAMP.exec(text)?.[0];
-    if (found !== undefined && found < stamp) low = middle;
-    else high = middle;
+    const found = await stampFrom(file, middle, high, ranges);
+    if (found && found.stamp < stamp) low = found.at;
+    else [high, place] = [middle, found?.at ?? place];
   }
-  return low;
+  const near = await ranges.bytes(file, low, high);
+  for (const found of stamps(near, 0)) if (found.stamp >= stamp) return low + found.at;
+  return place;
+}
+
+interface Stamped {
+  at: number;
+  stamp: string;
+}
+
+/** The first line with a time stamp that begins behind a byte. */
+async function stampFrom(file: LogFile, from: number, high: number, ranges: Ranges): Promise<Stamped | undefined> {
+  for (let length = PROBE_BYTES; ; length *= 4) {
+    const to = Math.min(high, from + length);
+    const bytes = await ranges.bytes(file, from, to);
+    const begin = bytes.indexOf(NEWLINE) + 1;
+    for (const { at, stamp } of begin ? stamps(bytes, begin) : []) return { at: from + at, stamp };
+    if (to === high || length >= LONGEST_PROBE) return undefined;
+  }
+}
+
+function* stamps(bytes: Uint8Array, begin: number): Iterable<Stamped> {
+  for (let at = begin, end = 0; end >= 0; at = end + 1) {
+    const stamp = STAMP.exec(new TextDecoder().decode(bytes.subarray(at, at + STAMP_LENGTH)))?.[0];
+    if (stamp) yield { at, stamp };
+    end = bytes.indexOf(NEWLINE, at);
+  }
 }
 
 /** The byte that a line begins with; lines are counted from 1. */

@@ -39,6 +39,11 @@ export class Ranges {
     this.token = token;
   }
 
+  /** For what takes long, so that nobody else waits for it. */
+  apart(): Ranges {
+    return new Ranges(this.uuid, this.url, this.token);
+  }
+
   /** Read `from` up to before `to`, or to the end that is there; resolves with where it ended. */
   read(file: LogFile, from: number, to: number, take: Take, signal?: AbortSignal): Promise<number> {
     const turn = this.turn.then(() => this.readNow(file, from, to, take, signal));
@@ -102,16 +107,18 @@ export class Ranges {
     if (from >= to || signal?.aborted) return Promise.resolve(from);
     return new Promise((resolve, reject) => {
       let reached = from;
-      const done = () => {
+      const over = () => {
         subscription.close();
         signal?.removeEventListener("abort", done);
         clearTimeout(this.idle);
         this.idle = setTimeout(() => this.close(), IDLE_MS);
+      };
+      const done = () => {
+        over();
         resolve(reached);
       };
       const failed = (why: string) => {
-        signal?.removeEventListener("abort", done);
-        subscription.close();
+        over();
         reject(new Error(why));
       };
       const onlog = (log: LogMessage) => {

@@ -11,7 +11,6 @@
 
 import type { Entry } from "./entries";
 import type { Arrived, LogFile } from "./file";
-import { severity } from "./severity";
 
 /** Rows `from` up to before `to`, counted before the edits, are replaced. */
 export interface Edit {
@@ -57,7 +56,7 @@ export class Sheet {
   private accepted(file: LogFile): Entry[] {
     const all = [...file.entries()];
     if (this.least === 0) return all;
-    return all.filter(({ kind, text }) => kind !== "line" || BADNESS[severity(text)] >= this.least);
+    return all.filter((entry) => entry.kind !== "line" || BADNESS[entry.severity] >= this.least);
   }
 
   /** What came at the end of files. */

@@ -4,53 +4,66 @@
 
 /** Figures out of crunchstat.txt and hoststat.txt: what a container used, over time. */
 
-/** Points of a series; beyond it every second one is dropped. */
-const MOST_POINTS = 20_000;
+/** Points of a series; where more come, each stands for as many as the others. */
+const MOST_POINTS = 10_000;
 const LINE = /^(\d{4}-\d\d-\d\dT[\d:.]+Z) (?:notice: )?(\S+) (.+)$/;
-const INTERVAL = /^(.*?)(?: -- interval ([\d.]+) seconds (.*))?$/;
+const INTERVAL = " -- interval ";
 
 export class Series {
   readonly times: number[] = [];
   readonly values: number[] = [];
+  last = 0;
+  most = 0;
+  private count = 0;
+  private sum = 0;
+  private reached = -Infinity;
+  /** So many of those that came are one point, which is the greatest of them. */
+  private stride = 1;
 
   add(time: number, value: number): void {
+    if (time < this.reached) return;
     const { times, values } = this;
-    if (times.length && time <= (times.at(-1) as number)) return;
-    times.push(time);
-    values.push(value);
-    if (times.length <= MOST_POINTS) return;
+    const at = Math.floor(this.count / this.stride);
+    this.reached = time;
+    this.last = value;
+    this.most = Math.max(this.most, value);
+    this.count += 1;
+    this.sum += value;
+    if (at < values.length && value <= (values[at] as number)) return;
+    times[at] = time;
+    values[at] = value;
+    if (times.length > MOST_POINTS) this.halve();
+  }
+
+  /** Of each two points the greater one stays: no peak is lost, and the beginning is as fine as the end. */
+  private halve(): void {
+    const { times, values } = this;
     const kept = Math.ceil(times.length / 2);
-    for (let at = 1; at < kept; at += 1) {
-      times[at] = times[2 * at] as number;
-      values[at] = values[2 * at] as number;
+    for (let at = 0; at < kept; at += 1) {
+      const from = 2 * at + Number((values[2 * at + 1] ?? -Infinity) > (values[2 * at] as number));
+      times[at] = times[from] as number;
+      values[at] = values[from] as number;
     }
     times.length = values.length = kept;
-  }
-
-  get last(): number {
-    return this.values.at(-1) ?? 0;
-  }
-
-  get most(): number {
-    return this.values.reduce((most, value) => Math.max(most, value), 0);
+    this.stride *= 2;
   }
 
   get mean(): number {
-    return this.values.length ? this.values.reduce((sum, value) => sum + value, 0) / this.values.length : 0;
+    return this.count ? this.sum / this.count : 0;
   }
 }
 
-/** "3.5 user 0.2 sys" by name. */
-function figures(text: string): Map<string, number> {
-  const words = text.trim().split(/\s+/);
-  const found = new Map<string, number>();
-  for (let at = 0; at + 1 < words.length; at += 2) found.set(words[at + 1] as string, Number(words[at]));
-  return found;
+/** The number before a name, in "3.5 user 0.2 sys". */
+function figure(text: string, name: string): number {
+  const words = text.split(" ");
+  return Number(words[words.indexOf(name) - 1]);
 }
 
 export class Stats {
   /** By name, in the order in which they are told of. */
   readonly series = new Map<string, Series>();
+  /** The newest rate of each device: a container has several disks, and each has a line of its own. */
+  private readonly rates = new Map<string, Map<string, number>>();
   private readonly whose: string;
 
   /** `whose`: what the names begin with. */
@@ -63,26 +76,41 @@ export class Stats {
     const found = LINE.exec(line);
     if (!found) return;
     const [, stamp = "", category = "", rest = ""] = found;
-    const [, total = "", seconds = "", change = ""] = INTERVAL.exec(rest) ?? [];
+    const [total = "", since = ""] = rest.split(INTERVAL);
     const time = Date.parse(stamp) / 1000;
-    const since = figures(change);
-    const rate = (name: string) => (since.get(name) ?? 0) / Number(seconds);
-    if (category === "mem") this.put("memory", time, figures(total).get("rss"));
-    else if (category === "cpu" && seconds) this.put("cpu", time, rate("user") + rate("sys"));
-    else if (category === "statfs") this.put("disk used", time, figures(total).get("used"));
-    else if (category.startsWith("net:") && seconds) {
+    const rate = (what: string, ...names: string[]) => {
+      if (!since) return;
+      const change = names.reduce((sum, name) => sum + figure(since, name), 0);
+      this.device(what, category, time, change / Number.parseFloat(since));
+    };
+    if (category === "mem") this.put("memory", time, figure(total, "rss"));
+    else if (category === "statfs") this.put("disk used", time, figure(total, "used"));
+    else if (category === "cpu") rate("cpu", "user", "sys");
+    else if (category.startsWith("net:")) {
       const which = category.startsWith("net:keep") ? "keep" : "network";
-      this.put(`${which} received`, time, rate("rx"));
-      this.put(`${which} sent`, time, rate("tx"));
-    } else if (category.startsWith("blkio") && seconds) {
-      this.put("disk read", time, rate("read"));
-      this.put("disk written", time, rate("write"));
+      rate(`${which} received`, "rx");
+      rate(`${which} sent`, "tx");
+    } else if (category.startsWith("blkio")) {
+      rate("disk read", "read");
+      rate("disk written", "write");
     }
   }
 
-  private put(what: string, time: number, value: number | undefined): void {
+  /** What all devices do together. */
+  private device(what: string, device: string, time: number, rate: number): void {
+    if (!Number.isFinite(rate)) return;
+    let rates = this.rates.get(what);
+    if (!rates) {
+      rates = new Map();
+      this.rates.set(what, rates);
+    }
+    rates.set(device, rate);
+    this.put(what, time, [...rates.values()].reduce((sum, one) => sum + one, 0));
+  }
+
+  private put(what: string, time: number, value: number): void {
     const name = `${this.whose}${what}`;
-    if (value === undefined || !Number.isFinite(value) || !Number.isFinite(time)) return;
+    if (!Number.isFinite(value) || !Number.isFinite(time)) return;
     let series = this.series.get(name);
     if (!series) {
       series = new Series();

@@ -12,6 +12,7 @@ import { Find } from "../log/find";
 import { goalOf, offsetOfLine, placeOf, stampAfter, stampOf } from "../log/places";
 import { Ranges, wholeLines } from "../log/ranges";
 import { Sheet } from "../log/sheet";
+import { lower } from "../terminal/text";
 import { Viewer, type Picked } from "../view/viewer";
 
 const TAIL_LINES = 2000;
@@ -282,7 +283,7 @@ export class Logs {
       this.viewer.change((shown) => shown.take(arrivals));
     }
     if (this.find) {
-      for (const { added } of arrivals) for (const entry of added) this.find.look(entry);
+      for (const { added, changed } of arrivals) for (const entry of [...added, ...changed]) this.find.look(entry);
       this.told.found();
     }
     if (!this.loading && this.viewer.following) this.told.arrived(arrivals.flatMap(({ added }) => added));
@@ -296,7 +297,7 @@ export class Logs {
     this.sought = text;
     this.viewer.searched = text;
     this.viewer.redraw();
-    this.find = text ? new Find(text, this.ranges, () => this.told.found()) : null;
+    this.find = text ? new Find(text, this.ranges.apart(), () => this.told.found()) : null;
     const { sheet } = this.viewer;
     if (sheet && !this.loading) void this.find?.run(sheet.entries, sheet.files);
     this.told.found();
@@ -307,7 +308,12 @@ export class Logs {
     const match = await find?.next(step);
     if (find !== this.find) return;
     this.told.found();
-    if (match) await this.jump(match.file, match.offset);
+    if (!match) return;
+    await this.jump(match.file, match.offset);
+    const line = match.file.at(match.offset);
+    if (line?.row && line.row.rest >= 0 && !lower(line.text).includes(lower(this.sought))) {
+      this.told.say({ text: "It stands further on in this line: show more of it, or download it.", bad: false });
+    }
   }
 
   private trim(): void {
@@ -428,8 +434,8 @@ export class Logs {
   private async rest(entry: Entry, save: boolean): Promise<void> {
     const { file, from, to } = entry;
     if (save) {
-      await this.long(`saving ${file.name}`, (progress, signal) =>
-        download([file], this.ranges, progress, signal, from, to),
+      await this.long(`saving ${file.name}`, (progress, signal, ranges) =>
+        download([file], ranges, progress, signal, from, to),
       );
       return;
     }
@@ -440,7 +446,8 @@ export class Logs {
 
   /** Do what takes long, with its progress told, until it is done or stopped. */
   private async long(
-    what: string, act: (progress: (share: number) => void, signal: AbortSignal) => Promise<unknown>,
+    what: string,
+    act: (progress: (share: number) => void, signal: AbortSignal, ranges: Ranges) => Promise<unknown>,
   ): Promise<void> {
     this.stop();
     const control = new AbortController();
@@ -453,7 +460,7 @@ export class Logs {
     };
     this.told.busy(what);
     try {
-      await act(progress, control.signal);
+      await act(progress, control.signal, this.ranges.apart());
     } catch (error) {
       if (!control.signal.aborted) this.failed(error);
     }
@@ -477,7 +484,7 @@ export class Logs {
   /** Save what is shown, byte for byte: a file as it is, several as a tar file. */
   async save(view: View = this.view): Promise<void> {
     const files = this.filesOf(view);
-    await this.long("saving", (progress, signal) => download(files, this.ranges, progress, signal));
+    await this.long("saving", (progress, signal, ranges) => download(files, ranges, progress, signal));
   }
 
   /** Go to a line or a time, as somebody typed it; false if it is neither. */
@@ -488,8 +495,8 @@ export class Logs {
     if ("line" in goal) {
       const [file] = files;
       if (!file || files.length > 1) return false;
-      await this.long(`looking for line ${goal.line}`, async (progress, signal) => {
-        const offset = await offsetOfLine(file, goal.line, this.ranges, progress, signal);
+      await this.long(`looking for line ${goal.line}`, async (progress, signal, ranges) => {
+        const offset = await offsetOfLine(file, goal.line, ranges, progress, signal);
         if (!signal.aborted) await this.jump(file, offset ?? file.size - 1);
       });
       return true;

@@ -11,6 +11,7 @@
  */
 
 import { ArvadosEvents } from "arvados-events";
+import { harmless } from "../terminal/text";
 import { find } from "./dom";
 import { listen, showKeys, type Key } from "./keys";
 import type { Place, Word } from "./logs";
@@ -19,6 +20,8 @@ import * as session from "./session";
 import type { Process } from "./state";
 import { Watch, connect, keysOf } from "./watch";
 
+/** Also in the address of a page of Workbench's. */
+const UUID = /[a-z0-9]{5}-(?:xvhdp|dz642|j7d0g|tpzed)-[a-z0-9]{15}/;
 let events: ArvadosEvents | undefined;
 let watched: Watch | undefined;
 let overview: Overview | undefined;
@@ -34,7 +37,7 @@ function streamUrl(): string {
 }
 
 function say({ text, bad }: Word): void {
-  find("line").textContent = text;
+  find("line").textContent = harmless(text);
   find("line").classList.toggle("bad", bad);
 }
 
@@ -89,7 +92,7 @@ function connection(): ArvadosEvents {
 function welcome(why: string): void {
   for (const id of ["overview", "watching"]) find(id).hidden = true;
   find("empty").hidden = false;
-  find("why").textContent = why;
+  find("why").textContent = harmless(why);
 }
 
 function watch(uuid: string, place: Place): void {
@@ -162,7 +165,8 @@ find("open").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = find<HTMLInputElement>("token").value.trim();
   if (text) session.keep(text);
-  go(find<HTMLInputElement>("uuid").value.trim());
+  const asked = find<HTMLInputElement>("uuid").value.trim();
+  go(UUID.exec(asked)?.[0] ?? asked);
 });
 document.addEventListener("pointerdown", ({ target }) => {
   if (!opener.contains(target as Node)) opener.open = false;

@@ -4,7 +4,7 @@
 
 /** A notification of the browser when a process is over, if the person asks for it. */
 
-import { verdict, type Process } from "./state";
+import { nameOf, verdict, type Process } from "./state";
 
 const WANTED = "notify";
 
@@ -32,8 +32,7 @@ export class Notice {
     const { mood, word, why } = verdict(process, Date.now());
     if (mood === "running" || mood === "waiting") this.waited.add(uuid);
     else if (this.waited.delete(uuid) && wanted()) {
-      const name = process.name || uuid;
-      const note = new Notification(`${word}: ${name}`, { body: why, tag: uuid });
+      const note = new Notification(`${word}: ${nameOf(uuid, process.name)}`, { body: why, tag: uuid });
       note.addEventListener("click", () => {
         window.focus();
         location.hash = `#${new URLSearchParams({ request: uuid })}`;

@@ -9,12 +9,14 @@ import { find, make, renew } from "./dom";
 import { harmless } from "../terminal/text";
 import { Notice, wishToBeTold } from "./notice";
 import { inWorkbench } from "./session";
-import { money, span, verdict, type Mood, type Process } from "./state";
+import { money, nameOf, span, verdict, type Mood, type Process } from "./state";
 
 /** Processes whose state is followed; a connection carries no more subscriptions than that. */
 const FOLLOWED = 60;
 /** Milliseconds before the list is asked for again, however many processes begin meanwhile. */
 const AGAIN_MS = 1500;
+/** And where more are not over than are followed, or the list could not be read. */
+const REST_MS = 10_000;
 /** Running processes whose last line is shown. */
 const HEARD = 12;
 /** Milliseconds after the last letter of a name before older processes are asked for. */
@@ -52,6 +54,7 @@ export class Overview {
   private owners: Record<string, string> = {};
   private readonly notice = new Notice();
   private timer: ReturnType<typeof setTimeout> | undefined;
+  private again: ReturnType<typeof setTimeout> | undefined;
   private readonly clock: ReturnType<typeof setInterval>;
   private name = "";
   private mood: Wanted = "";
@@ -144,7 +147,10 @@ export class Overview {
       const answer = await fetch(url, { headers: { Authorization: `Bearer ${this.token()}` } });
       const told = (await answer.json()) as Told;
       if (this.closed) return;
-      if (answer.status === 401) this.failed("The token is not valid, or not any more: log in again.");
+      if (answer.status === 401) {
+        this.failed("The token is not valid, or not any more: log in again.");
+        return;
+      }
       if (!told.items) throw new Error(told.errors?.join("; ") ?? answer.statusText);
       this.owners = told.owners ?? {};
       this.part ||= told.more ?? false;
@@ -152,15 +158,33 @@ export class Overview {
       if (told.deeper) this.left += "; there are projects below that are left out";
       this.take(told.items);
     } catch (error) {
-      if (!this.closed) this.summary.textContent = `The list cannot be read now: ${error instanceof Error ? error.message : error}`;
+      if (this.closed) return;
+      this.afresh();
+      this.summary.textContent = `The list cannot be read now: ${error instanceof Error ? error.message : error}`;
     }
+  }
+
+  /** Nobody tells what changes meanwhile. */
+  private afresh(): void {
+    clearTimeout(this.again);
+    this.again = setTimeout(() => void this.load(), REST_MS);
   }
 
   private take(items: Listed[]): void {
     const uuids = new Set(items.map(({ uuid }) => uuid));
     for (const uuid of this.processes.keys()) if (!uuids.has(uuid)) this.processes.delete(uuid);
-    for (const item of items) this.processes.set(item.uuid, { ...item, ...this.processes.get(item.uuid) });
-    for (const { uuid } of items.filter(({ state }) => state !== "Final").slice(0, FOLLOWED)) this.follow(uuid);
+    for (const item of items) {
+      const { uuid } = item;
+      const known = this.processes.get(uuid);
+      const followed = this.followed.has(uuid);
+      this.processes.set(uuid, followed ? { ...item, ...known } : { ...known, ...item });
+      if (!followed) this.notice.look(item);
+    }
+    const going = items.filter(({ state }) => state !== "Final");
+    const newest = new Set(going.slice(0, FOLLOWED).map(({ uuid }) => uuid));
+    for (const uuid of this.followed.keys()) if (!newest.has(uuid)) this.leave(uuid);
+    for (const uuid of newest) this.follow(uuid);
+    if (going.length > FOLLOWED) this.afresh();
     this.heading();
     this.offer();
     this.listen();
@@ -168,8 +192,8 @@ export class Overview {
   }
 
   private heading(): void {
-    const name = this.owners[this.project] || this.project;
-    const text = this.project ? `Processes in ${harmless(name)}` : "Processes";
+    const { project } = this;
+    const text = project ? `Processes in ${nameOf(project, this.owners[project])}` : "Processes";
     document.title = text;
     const there = inWorkbench(this.project);
     this.title.replaceChildren(text, ...(there ? [" ", make("a", { href: there }, "in Workbench")] : []));
@@ -178,7 +202,7 @@ export class Overview {
   /** The owners of what is listed, to choose one. */
   private offer(): void {
     const owners = [...new Set([...this.processes.values()].map(({ owner_uuid }) => owner_uuid))];
-    const named = owners.map((uuid): [string, string] => [uuid, this.owners[uuid] || uuid]);
+    const named = owners.map((uuid): [string, string] => [uuid, nameOf(uuid, this.owners[uuid])]);
     named.sort(([, one], [, other]) => one.localeCompare(other));
     const options = [["", "any owner"] as [string, string], ...named];
     renew(this.choice, options.map(([value, text]) => make("option", { value, selected: value === this.owner }, text)));
@@ -207,18 +231,19 @@ export class Overview {
     }
   }
 
+  private leave(uuid: string): void {
+    this.followed.get(uuid)?.close();
+    this.followed.delete(uuid);
+  }
+
   private follow(uuid: string): void {
     if (this.followed.has(uuid)) return;
-    const over = () => {
-      this.followed.get(uuid)?.close();
-      this.followed.delete(uuid);
-    };
     const subscription = this.events.object(uuid, {
       onobject: ({ record }) => {
         const process = { ...this.processes.get(uuid), ...record } as unknown as Listed;
         this.processes.set(uuid, process);
         this.notice.look(process);
-        if (process.state === "Final") over();
+        if (process.state === "Final") this.leave(uuid);
         this.listen();
         this.draw();
       },
@@ -250,12 +275,13 @@ export class Overview {
         ? "No process is like that: choose another name, state or owner."
         : "There are no processes yet. Those that you or others start appear here.";
     const { owners, lines } = this;
-    renew(this.body, shown.map((one) => row(one, now, owners[one.owner_uuid] ?? "", lines.get(one.uuid) ?? "")));
+    renew(this.body, shown.map((one) => row(one, now, nameOf(one.owner_uuid, owners[one.owner_uuid]), lines.get(one.uuid) ?? "")));
   }
 
   close(): void {
     this.closed = true;
     clearTimeout(this.timer);
+    clearTimeout(this.again);
     clearTimeout(this.drawing);
     clearInterval(this.clock);
   }
@@ -286,12 +312,12 @@ function row(process: Listed, now: number, owner: string, line: string): HTMLEle
     : "";
   const status = container?.runtime_status ?? {};
   const said = [status.error, status.warning, status.activity].find((text) => typeof text === "string" && text);
-  const link = make("a", { href: `#${new URLSearchParams({ request: process.uuid })}` }, process.name || process.uuid);
+  const link = make("a", { href: `#${new URLSearchParams({ request: process.uuid })}` }, nameOf(process.uuid, process.name));
   if (process.name) link.title = harmless(process.name);
   const name = make("td", {}, link);
   if (said) name.append(make("div", { class: status.error ? "bad" : "" }, String(said)));
   if (line && mood === "running") name.append(make("div", { class: "last" }, line));
-  const home = make("a", { href: `#${new URLSearchParams({ request: process.owner_uuid })}` }, owner || process.owner_uuid);
+  const home = make("a", { href: `#${new URLSearchParams({ request: process.owner_uuid })}` }, owner);
   return make(
     "tr",
     { "data-key": process.uuid },

@@ -9,11 +9,12 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { size } from "../log/entries";
 import type { LogFile } from "../log/file";
-import { bytesOf, type Ranges } from "../log/ranges";
+import type { Ranges } from "../log/ranges";
 import { Series, Stats } from "../log/stats";
-import { make } from "./dom";
+import { make, renew } from "./dom";
 
-const NONE = "There are no statistics yet. A container writes them every ten seconds.";
+const NOT_YET = "There are no statistics yet. A container writes them every ten seconds.";
+const NONE = "There are no statistics of this container.";
 const DRAW_MS = 500;
 const HEIGHT = 150;
 
@@ -77,7 +78,8 @@ class Reader {
   }
 
   private take(data: string | Uint8Array, next: number): void {
-    const lines = (this.rest + this.decoder.decode(bytesOf(data), { stream: true })).split("\n");
+    const text = typeof data === "string" ? data : this.decoder.decode(data, { stream: true });
+    const lines = (this.rest + text).split("\n");
     this.rest = lines.pop() ?? "";
     for (const line of lines) this.stats.add(line);
     this.reached = next;
@@ -88,6 +90,7 @@ export class Plots {
   private readonly place: HTMLElement;
   private readonly readers: readonly Reader[];
   private readonly limit: number;
+  private readonly none: string;
   private readonly control = new AbortController();
   private readonly drawn = new Map<Chart, { plot: uPlot; series: number }>();
   private readonly charts = make("div", { class: "charts", "aria-hidden": "true" });
@@ -96,10 +99,11 @@ export class Plots {
   private timer: ReturnType<typeof setTimeout> | undefined;
   private readonly width = new ResizeObserver(() => this.resize());
 
-  /** `limit`: bytes of memory that the container may use, 0 if nobody knows. */
-  constructor(place: HTMLElement, files: readonly LogFile[], ranges: Ranges, limit: number) {
+  /** `limit`: bytes of memory that the container may use, 0 if nobody knows. `over`: no more comes. */
+  constructor(place: HTMLElement, files: readonly LogFile[], ranges: Ranges, limit: number, over: boolean) {
     this.place = place;
     this.limit = limit;
+    this.none = over ? NONE : NOT_YET;
     this.readers = files.map((file) => new Reader(file, ranges));
     const head = ["of what", "now", "mean", "most"].map((text) => make("th", { scope: "col" }, text));
     place.replaceChildren(
@@ -114,7 +118,7 @@ export class Plots {
     );
     place.hidden = false;
     this.width.observe(place);
-    if (!files.length) this.progress.textContent = NONE;
+    if (!files.length) this.progress.textContent = this.none;
     for (const reader of this.readers) void this.read(reader);
   }
 
@@ -126,10 +130,11 @@ export class Plots {
   private async read(reader: Reader): Promise<void> {
     try {
       await reader.read((share) => {
-        this.progress.textContent = `reading ${reader.file.name}: ${Math.floor(100 * share)} %`;
+        const told = `reading ${reader.file.name}: ${Math.floor(100 * share)} %`;
+        if (this.progress.textContent !== told) this.progress.textContent = told;
         this.later();
       }, this.control.signal);
-      this.progress.textContent = this.readers.some(({ stats }) => stats.series.size) ? "" : NONE;
+      this.progress.textContent = this.readers.some(({ stats }) => stats.series.size) ? "" : this.none;
     } catch (error) {
       this.progress.textContent = `The statistics cannot be read: ${error instanceof Error ? error.message : error}`;
     }
@@ -149,24 +154,24 @@ export class Plots {
       for (const { stats } of this.readers) if (stats.series.has(name)) return stats.series.get(name);
       return undefined;
     }
-    const memory = this.series("memory");
-    if (!this.limit || !memory) return undefined;
+    const began = this.series("memory")?.times[0];
+    if (!this.limit || began === undefined) return undefined;
     const found = new Series();
-    for (const time of memory.times) found.add(time, this.limit);
+    found.add(began, this.limit);
     return found;
   }
 
   private later(): void {
     this.timer ??= setTimeout(() => {
       this.timer = undefined;
-      this.draw();
+      void this.draw();
     }, DRAW_MS);
   }
 
-  private draw(): void {
-    if (this.control.signal.aborted) return;
+  private async draw(): Promise<void> {
     const rows: HTMLElement[] = [];
     for (const chart of CHARTS) {
+      if (this.control.signal.aborted) return;
       const found = chart.names.flatMap((name) => {
         const series = this.series(name);
         return series ? [{ name, series }] : [];
@@ -174,19 +179,23 @@ export class Plots {
       rows.push(...found.map(({ name, series }) => row(name, series, chart.format)));
       const [first] = found;
       if (!first || first.series.times.length < 2) continue;
-      const { times } = first.series;
-      const data = [times, ...found.map(({ series }) => aligned(series, times))] as uPlot.AlignedData;
-      const drawn = this.drawn.get(chart);
-      if (drawn?.series === found.length) {
-        drawn.plot.setData(data);
-        continue;
-      }
-      const plot = this.chart(chart, found.map(({ name }) => name), data);
-      if (drawn) drawn.plot.root.replaceWith(plot.root);
-      drawn?.plot.destroy();
-      this.drawn.set(chart, { plot, series: found.length });
+      this.drawChart(chart, found.map(({ name }) => name), aligned(found.map(({ series }) => series)));
+      // Each in a task of its own: whoever reads the log meanwhile has their turn.
+      await new Promise((resolve) => setTimeout(resolve));
     }
-    this.figures.replaceChildren(...rows);
+    renew(this.figures, rows);
+  }
+
+  private drawChart(chart: Chart, names: readonly string[], data: uPlot.AlignedData): void {
+    const drawn = this.drawn.get(chart);
+    if (drawn?.series === names.length) {
+      drawn.plot.setData(data);
+      return;
+    }
+    const plot = this.chart(chart, names, data);
+    if (drawn) drawn.plot.root.replaceWith(plot.root);
+    drawn?.plot.destroy();
+    this.drawn.set(chart, { plot, series: names.length });
   }
 
   private chart({ title, format }: Chart, names: readonly string[], data: uPlot.AlignedData): uPlot {
@@ -241,20 +250,25 @@ function clock(_: uPlot, times: number[]): string[] {
   return times.map((time) => {
     const date = new Date(time * 1000);
     const today = date.toLocaleDateString([], { day: "numeric", month: "short" });
-    const text = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
+    const text = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
     const shown = today === day ? text : `${text}\n${today}`;
     day = today;
     return shown;
   });
 }
 
-/** Values at the times of another series. */
-function aligned(series: Series, times: readonly number[]): (number | null)[] {
-  if (series.times.length === times.length) return series.values;
-  let at = 0;
+/** Values of all at the times of the first, the greatest since the time before; none where there was none yet. */
+function aligned([first, ...others]: Series[]): uPlot.AlignedData {
+  const { times, values } = first as Series;
+  return [times, values, ...others.map((series) => valuesAt(times, series))] as uPlot.AlignedData;
+}
+
+function valuesAt(times: readonly number[], series: Series): (number | null)[] {
+  let at = -1;
   return times.map((time) => {
-    while (at + 1 < series.times.length && (series.times[at + 1] as number) <= time) at += 1;
-    return series.values[at] ?? null;
+    let most: number | null = null;
+    for (; (series.times[at + 1] ?? Infinity) <= time; at += 1) most = Math.max(most ?? 0, series.values[at + 1] as number);
+    return most ?? series.values[at] ?? null;
   });
 }
 

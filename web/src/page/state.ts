@@ -98,6 +98,15 @@ function ofContainer(container: Container, process: Process, now: number): Verdi
   return { mood: "bad", word: "Failed", why: `exit code ${code ?? "unknown"}${took && ` after ${took}`}` };
 }
 
+/** Letters that nobody sees. */
+const UNSEEN = /[\u115f\u1160\u2800\u3164\uffa0]/g;
+
+/** What a process or a project is called; its uuid if in its name there is nothing to see. */
+export function nameOf(uuid: string, name: string | null | undefined): string {
+  const shown = harmless(name ?? "");
+  return /[\p{L}\p{N}\p{P}\p{S}]/u.test(shown.replace(UNSEEN, "")) ? shown : uuid;
+}
+
 const text = (value: unknown) => (typeof value === "string" ? value.trim() : "");
 
 /** On a phone the log needs the room. */
@@ -219,7 +228,7 @@ export class State {
     if (!process) return;
     const now = Date.now();
     const { mood, word, why } = verdict(process, now);
-    const name = harmless(process.name || process.uuid);
+    const name = nameOf(process.uuid, process.name);
     document.title = `${word}: ${name}`;
     renew(this.heading, [
       make("h1", { title: name }, name),

@@ -8,6 +8,7 @@ import type { ArvadosEvents } from "arvados-events";
 import { size, type Entry } from "../log/entries";
 import type { LogFile } from "../log/file";
 import { Ranges } from "../log/ranges";
+import { harmless } from "../terminal/text";
 import type { Times } from "../view/gutters";
 import type { Picked } from "../view/viewer";
 import { find, make, renew } from "./dom";
@@ -20,6 +21,8 @@ import { State, verdict, type Process, type Verdict } from "./state";
 const NEWS_MS = 3000;
 /** What is shown of stderr where the state says that it failed. */
 const LAST_LINES = 5;
+/** Letters of a file's name that a tab shows in any case. */
+const SHORT = 25;
 const SIZES = [10, 11, 12.5, 14, 16, 18];
 const SIZE = "log-size";
 const TIMES: readonly Times[] = ["off", "relative", "local", "utc"];
@@ -99,7 +102,7 @@ export class Watch {
   showPlots(shown = !this.plots): void {
     this.plots?.close();
     const ranges = new Ranges(this.uuid, this.url, this.token);
-    this.plots = shown ? new Plots(find("plots"), this.statistics, ranges, this.memory) : null;
+    this.plots = shown ? new Plots(find("plots"), this.statistics, ranges, this.memory, this.logs.attempt.over) : null;
     find("plot").setAttribute("aria-pressed", String(shown));
   }
 
@@ -136,6 +139,7 @@ export class Watch {
         "aria-selected": String(selected),
         "aria-controls": "log",
         "data-key": view,
+        title: view === text && text.length > SHORT ? harmless(text) : false,
         tabindex: selected ? 0 : -1,
         onclick: () => this.showView(view),
       },
@@ -213,9 +217,12 @@ export class Watch {
     if (!search) {
       find("hits").textContent = "";
     } else {
-      const { count, at, stopped } = search;
+      const { count, at, stopped, matches } = search;
       const lines = `${count.toLocaleString("en")} ${count === 1 ? "line" : "lines"}`;
-      const found = at < 0 ? lines : `${(at + 1).toLocaleString("en")} of ${lines}`;
+      const reached = matches.length < count ? `, ${matches.length.toLocaleString("en")} can be gone to` : "";
+      const found = (at < 0 ? lines : `${(at + 1).toLocaleString("en")} of ${lines}`) + reached;
+      // What is counted is told once, not at each step.
+      find("hits").ariaBusy = String(search.progress !== "");
       find("hits").textContent = stopped ? `${found} in the part that was searched` : found;
     }
     this.drawBusy();
@@ -224,7 +231,7 @@ export class Watch {
   private drawBusy(): void {
     const progress = this.logs?.find?.progress;
     const what = this.working || (progress ? `searching: ${progress}` : "");
-    find("busy").textContent = what;
+    find("busy").textContent = harmless(what);
     find("stop").hidden = !what;
   }
 

@@ -12,7 +12,7 @@
 import type { Row } from "./row";
 import { Screen, type Change } from "./screen";
 import { PLAIN, UNKNOWN, onTopOf, type Style } from "./style";
-import { SPECIAL, decoded, openBytes } from "./text";
+import { ASCII, SPECIAL, decoded, openBytes } from "./text";
 import { STAMP, STAMP_BEGUN, TOKEN, begun } from "./tokens";
 
 export class Fold {
@@ -51,7 +51,7 @@ export class Fold {
   write(data: Uint8Array | string): Change {
     this.screen.change = { changed: new Set(), added: [] };
     if (this.last?.full && this.last.rest < 0) this.last.rest = this.end;
-    if (typeof data === "string" && this.tail.length === 0 && /^[\x00-\x7f]*$/.test(data)) {
+    if (typeof data === "string" && this.tail.length === 0 && ASCII.test(data)) {
       this.text(data, null, data.length);
     } else {
       this.bytes(typeof data === "string" ? new TextEncoder().encode(data) : data);

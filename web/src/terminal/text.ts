@@ -6,6 +6,8 @@
 
 import { eastAsianWidth } from "get-east-asian-width";
 
+// eslint-disable-next-line no-control-regex
+export const ASCII = /^[\x00-\x7f]*$/;
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Bytes of the character that begins at `at`, 0 if none does; negative: it may, with more bytes. */
@@ -76,6 +78,11 @@ const SEQUENCE = /\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\x9c]*(?:[\x07\x9
 /** A text without the sequences of a terminal. */
 export function withoutSequences(text: string): string {
   return text.includes("\x1b") ? text.replace(SEQUENCE, "") : text;
+}
+
+/** With ASCII letters in lower case, as the server's find has them; nothing else changes, so that places stay. */
+export function lower(text: string): string {
+  return ASCII.test(text) ? text.toLowerCase() : text.replace(/[A-Z]+/g, (letters) => letters.toLowerCase());
 }
 
 /** A name or message of anybody's: what would act in it is left out, or something to see. */

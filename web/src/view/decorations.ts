@@ -8,7 +8,7 @@ import { RangeSetBuilder, type Extension } from "@codemirror/state";
 import { Decoration, type DecorationSet, EditorView, ViewPlugin, WidgetType, drawSelection, type ViewUpdate } from "@codemirror/view";
 import type { Entry } from "../log/entries";
 import { PLAIN } from "../terminal/style";
-import { severity } from "../log/severity";
+import { lower } from "../terminal/text";
 import type { Colours } from "./colours";
 
 /** What decorations need to know. */
@@ -88,7 +88,7 @@ function mark(name: string): Decoration {
 
 function drawn(view: EditorView, shown: Shown): DecorationSet {
   const lines = new RangeSetBuilder<Decoration>();
-  const sought = shown.searched.toLowerCase();
+  const sought = lower(shown.searched);
   let last = 0;
   for (const { from, to } of view.visibleRanges) {
     for (let at = from; at <= to; ) {
@@ -98,7 +98,7 @@ function drawn(view: EditorView, shown: Shown): DecorationSet {
       last = line.number;
       const entry = shown.entry(line.number - 1);
       if (!entry) continue;
-      const classes = [entry.kind === "line" ? severity(entry.text) : "hole"];
+      const classes = [entry.kind === "line" ? entry.severity : "hole"];
       if (shown.isPicked(entry)) classes.push("picked");
       const names = classes.filter(Boolean).join(" ");
       if (names) lines.add(line.from, line.from, lineDecoration(names));
@@ -124,8 +124,8 @@ function inLine(
     from = to;
   }
   if (sought) {
-    const lower = text.toLowerCase();
-    for (let at = lower.indexOf(sought); at >= 0; at = lower.indexOf(sought, at + sought.length)) {
+    const lowered = lower(text);
+    for (let at = lowered.indexOf(sought); at >= 0; at = lowered.indexOf(sought, at + sought.length)) {
       ranges.push({ from: at, to: at + sought.length, decoration: found });
     }
     ranges.sort((one, other) => one.from - other.from || other.to - one.to);

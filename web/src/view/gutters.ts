@@ -7,6 +7,7 @@
 import type { Extension } from "@codemirror/state";
 import { GutterMarker, gutter } from "@codemirror/view";
 import type { Entry } from "../log/entries";
+import { localDay } from "../log/places";
 import { harmless } from "../terminal/text";
 
 export type Times = "off" | "relative" | "local" | "utc";
@@ -52,16 +53,21 @@ function hue(name: string): number {
 
 const two = (value: number) => String(value).padStart(2, "0");
 
-/** A time stamp for people. `origin`: the time stamp that relative ones count from. */
+/** A time stamp for people; of another day than `origin`, with the day. Relative ones count from there. */
 export function timeText(stamp: string, times: Times, origin: string): string {
   if (!stamp || times === "off") return "";
-  if (times === "utc") return stamp.slice(11, 23).replace(/Z$/, "");
   const date = new Date(`${stamp.slice(0, 19)}Z`);
+  const begin = new Date(`${(origin || stamp).slice(0, 19)}Z`);
+  if (times === "utc") {
+    const day = stamp.slice(0, 10) === (origin || stamp).slice(0, 10) ? "" : `${stamp.slice(0, 10)} `;
+    return day + stamp.slice(11, 23).replace(/Z$/, "");
+  }
   if (times === "local") {
-    return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+    const day = localDay(date) === localDay(begin) ? "" : `${localDay(date)} `;
+    return `${day}${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
   }
   if (!origin) return "";
-  const seconds = Math.round((date.getTime() - Date.parse(`${origin.slice(0, 19)}Z`)) / 1000);
+  const seconds = Math.round((date.getTime() - begin.getTime()) / 1000);
   const sign = seconds < 0 ? "-" : "";
   const whole = Math.abs(seconds);
   return `${sign}${Math.floor(whole / 3600)}:${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}`;

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 from arvados_nats import cli
 from arvados_nats.commands import logs, nats_login
-from arvados_nats.commands.log_lines.choice import moment
+from arvados_nats.commands.log_lines.choice import Choice, moment
+from arvados_nats.commands.log_lines.merge import Line
 from arvados_nats.commands.logs_cli import logs as logs_command
 from arvados_nats.commands.nats_login import Holder
 from arvados_nats.commands.watch.cli import watch as watch_group
@@ -115,6 +116,16 @@ def test_what_is_no_time_is_told(text: str) -> None:
     result = CliRunner().invoke(cli.main, ["logs", "--since", text, "x"])
     assert result.exit_code == 2
     assert "neither a time" in result.output
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["needle", "nee\x1b[1mdle", "nee\x1b]8;;http://x/\x07dle", "nee\x1b(Bdle", "\x1b]8;;\x1b\\needle"],
+)
+def test_a_pattern_is_found_in_what_is_shown(text: str) -> None:
+    """No colour, link or title stands between two letters."""
+    line = Line("stdout.txt", f"2026-11-25T01:02:03Z {text}\n".encode(), b"", 0.0)
+    assert Choice(pattern=re.compile("^needle$")).has(line)
 
 
 _REQUEST = "zzzzz-xvhdp-0123456789abcde"

@@ -57,6 +57,15 @@ def test_names_are_of_one_width_and_safe() -> None:
     assert printed(look, *lines) == "crunch-run | a\nstdout     | b\nx          | c\n"
 
 
+def test_wide_names_line_up() -> None:
+    """Columns are counted, not letters: also of marks, and where a name is cut."""
+    look = Look(safe=True, names=True)
+    names = ("標準.txt", "e\u0301tude.txt", "名" * 30 + ".txt")
+    shown = printed(look, *(line(b"a\n", name) for name in ("long-enough.txt", *names)))
+    rows = [row.partition(" | ")[0] for row in shown.splitlines()]
+    assert rows == ["long-enough", "標準       ", "e\u0301tude      ", "名" * 20]
+
+
 def test_names_have_colours() -> None:
     """Standard error stands out."""
     look = Look(safe=True, names=True, colours=True)

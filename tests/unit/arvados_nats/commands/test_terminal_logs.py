@@ -227,6 +227,21 @@ async def test_what_is_missing_is_said_where_it_is_missing(
     ]
 
 
+async def test_what_a_container_names_acts_on_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not in what is said beside the log either."""
+    evil = "\x1b[2J\x07\u202ea\nb"
+    messages: list[ServerMessage] = [
+        Gap("1", f"gone {evil}", C1, evil, 0, 4, 10),
+        CaughtUp("1"),
+        End(container=C1, file=evil, size=14, confirmed=False),
+        End(container=C1, state="Cancelled", confirmed=False),
+    ]
+    await shown(LogSelection(C1, follow=True), messages)
+    said = capsys.readouterr().err
+    assert said.count("^G<U+202E>a") == 3
+    assert not set(said) & set("\x1b\x07\u202e")
+
+
 async def test_progress_is_shown_on_a_terminal_and_taken_away(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

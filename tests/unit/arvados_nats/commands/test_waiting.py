@@ -14,11 +14,11 @@ from arvados_nats.commands.waiting import words
 NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 
 
-def _request(state: str = "Committed", **container: Any) -> dict[str, Any]:
+def _request(its: str = "Committed", **container: Any) -> dict[str, Any]:
     return {
         "container_uuid": "zzzzz-dz642-000000000000000" if container else None,
         "container": container or None,
-        "state": state,
+        "state": its,
         "priority": 500,
     }
 
@@ -29,7 +29,13 @@ def _request(state: str = "Committed", **container: Any) -> dict[str, Any]:
         (_request("Uncommitted"), "a draft: it has not been committed"),
         (_request(), "waiting for a container"),
         ({**_request(), "priority": 0}, "on hold: its priority is 0"),
-        (_request(state_="", priority=0), "on hold: its priority is 0"),
+        (
+            _request(state="Queued", priority=0) | {"requesting_container_uuid": "a container"},
+            "on hold: its priority is 0",
+        ),
+        # It was on hold: of a container, nothing more is told than that.
+        (_request(state="Queued", priority=0), "queued, priority 500"),
+        (_request(state="Running", priority=1) | {"priority": 0}, "running, being cancelled"),
         (
             _request() | {"container": {"state": "Queued", "created_at": "2025-12-31T23:58:30Z"}},
             "queued for 1 min 30 s, priority 500",

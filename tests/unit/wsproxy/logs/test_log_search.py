@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arvados_nats.errors import BadInput
+from wsproxy.logs import search
 from wsproxy.logs.search import Found, Scan, Sought
 
 _LINE = st.lists(
     st.sampled_from([b"a", b"NEEDLE", b"nee", b"dle", b"\x1b[31m", b"\xc3\xa9", b" ", b"\xff"]),
-    max_size=6,
+    max_size=12,
 ).map(b"".join)
 
 
@@ -26,15 +27,19 @@ def found(data: bytes, size: int, text: str = "needle") -> list[Found]:
     return [*told, *scan.add(b"", last=True)]
 
 
+@pytest.mark.parametrize("longest", [1_000_000, 50])
 @given(st.lists(_LINE, max_size=8).map(b"\n".join), st.integers(1, 30))
-def test_each_line_once_in_any_cuts(data: bytes, size: int) -> None:
-    """Colours within a word do not hide it."""
+def test_each_line_once_in_any_cuts(longest: int, data: bytes, size: int) -> None:
+    """Colours within a word do not hide it, nor does the border of two parts of a long line."""
     wanted, offset = [], 1000
     for line in data.split(b"\n"):
         if b"needle" in line.replace(b"\x1b[31m", b"").lower():
             wanted.append(offset)
         offset += len(line) + 1
-    assert [line.offset for line in found(data, size)] == wanted
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "_LONGEST_LINE", longest)
+        patch.setattr(search, "_ACROSS", 40)
+        assert [line.offset for line in found(data, size)] == wanted
 
 
 def test_the_time_stamp_comes_with_it() -> None:
