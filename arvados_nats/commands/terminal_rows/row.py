@@ -8,6 +8,7 @@ Pure. `web/src/terminal/row.ts` says the same in TypeScript.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,11 @@ ENDLESS = 1_000_000_000
 _TAB = 8
 _LONGEST_CELL = 32
 """UTF-16 units."""
+_WIDE_SINCE = re.compile(
+    "[\u2630-\u2637\u268a-\u268f\u4dc0-\u4dff\U0001d300-\U0001d356\U0001d360-\U0001d376"
+    "\U0001f6d8\U0001f6dc\U0001fa70-\U0001faff]"
+)
+"""Wide since Unicode 15, 16 or 17: Python's own table is as old as Python is."""
 
 
 class Cell(NamedTuple):
@@ -48,7 +54,8 @@ def columns(character: str) -> int:
         return 1
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    wide = unicodedata.east_asian_width(character) in "WF" or _WIDE_SINCE.match(character)
+    return 2 if wide else 1
 
 
 @dataclass(slots=True, eq=False)

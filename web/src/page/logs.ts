@@ -6,73 +6,21 @@
 
 import type { ArvadosEvents, EndMessage, GapMessage, LogMessage, Subscription } from "arvados-events";
 import { size, type Entry } from "../log/entries";
-import { LogFile, type Arrived } from "../log/file";
-import { download } from "../log/download";
+import type { Arrived, LogFile } from "../log/file";
 import { Find } from "../log/find";
-import { goalOf, offsetOfLine, placeOf, stampAfter, stampOf } from "../log/places";
-import { Ranges, wholeLines } from "../log/ranges";
+import type { Ranges } from "../log/ranges";
 import { Sheet } from "../log/sheet";
 import { lower } from "../terminal/text";
 import { Viewer, type Picked } from "../view/viewer";
+import { Attempt, MAIN, type Place, type View, type Word } from "./attempt";
+import { Reading } from "./reading";
 
 const TAIL_LINES = 2000;
 /** Gaps that are told of; what is missing is a row in any case. */
 const MOST_GAPS = 20;
-/** What is shown more of a long line at a time. */
-const REST_BYTES = 65536;
-const PAGE_BYTES = 256 * 1024;
 const BATCH_MS = 120;
 /** Lines that are held of a file that is not shown. */
 const ASIDE = 50_000;
-/** What people look for first, in the order in which it is offered. */
-export const MAIN = ["stderr.txt", "stdout.txt", "crunch-run.txt"];
-
-/** Which files are shown: `main`, `all`, or the name of one. */
-export type View = string;
-
-export interface Place {
-  file?: string | null;
-  offset?: number;
-  /** Where the last line of a range begins. */
-  to?: number;
-  view?: View | null;
-}
-
-export interface Word {
-  text: string;
-  bad: boolean;
-}
-
-/** One container, and what is held of its logs. */
-export class Attempt {
-  container: string | undefined;
-  readonly n: number;
-  readonly files = new Map<string, LogFile>();
-  /** Its log has been asked for, or comes with that of the request. */
-  read = false;
-  /** No more comes of it. */
-  over = false;
-  word: Word;
-  /** What is not to be had, in words. */
-  readonly gaps: string[] = [];
-
-  constructor(container: string | undefined, n: number) {
-    this.container = container;
-    this.n = n;
-    this.word = { text: n > 1 ? `Attempt ${n}` : "", bad: false };
-  }
-
-  file(name: string, epoch: number): LogFile {
-    let file = this.files.get(name);
-    if (!file) {
-      file = new LogFile(this.container ?? "", name);
-      file.epoch = epoch;
-      this.files.set(name, file);
-    }
-    if (file.epoch !== epoch) file.clear(epoch);
-    return file;
-  }
-}
 
 export interface Told {
   say(word: Word): void;
@@ -93,6 +41,7 @@ export interface Told {
 
 export class Logs {
   readonly viewer: Viewer;
+  readonly reading: Reading;
   readonly ranges: Ranges;
   attempts = new Map<string, Attempt>();
   attempt: Attempt;
@@ -109,10 +58,8 @@ export class Logs {
   private subscription!: Subscription;
   private arrivals: Arrived[] = [];
   private timer: ReturnType<typeof setTimeout> | undefined;
-  private filling = false;
   private newest: Attempt | null = null;
   private readonly former = new Set<Subscription>();
-  private working: AbortController | null = null;
 
   constructor(host: HTMLElement, events: ArvadosEvents, uuid: string, ranges: Ranges, place: Place, told: Told) {
     this.events = events;
@@ -126,12 +73,13 @@ export class Logs {
       followed: (following) => told.followed(following),
       pick: (entry) => this.pick(entry),
       moved: (_, up) => this.moved(up),
-      fill: (hole, how) => void this.fill(hole, how),
-      begin: () => void this.toBeginning(),
+      fill: (hole, how) => (how === "last" ? this.toEnd() : void this.reading.fill(hole, how)),
+      begin: () => void this.reading.toBeginning(),
       end: () => this.toEnd(),
       use: () => this.use(),
       up: () => this.viewer.leave(),
     });
+    this.reading = new Reading(this.viewer, ranges, told, () => this.refresh());
     this.start();
   }
 
@@ -309,7 +257,7 @@ export class Logs {
     if (find !== this.find) return;
     this.told.found();
     if (!match) return;
-    await this.jump(match.file, match.offset);
+    await this.reading.jump(match.file, match.offset);
     const line = match.file.at(match.offset);
     if (line?.row && line.row.rest >= 0 && !lower(line.text).includes(lower(this.sought))) {
       this.told.say({ text: "It stands further on in this line: show more of it, or download it.", bad: false });
@@ -345,7 +293,7 @@ export class Logs {
     const found = file ? this.attempt.files.get(file) : undefined;
     if (!found) return;
     this.show(found.name);
-    await this.jump(found, offset ?? 0, to);
+    await this.reading.jump(found, offset ?? 0, to);
   }
 
   private ended(end: EndMessage): void {
@@ -380,182 +328,23 @@ export class Logs {
 
   /** Scrolled to a hole: it is filled on the side that one comes from. */
   private moved(up: boolean): void {
-    if (this.filling || this.loading || this.viewer.following) return;
+    if (this.reading.filling || this.loading || this.viewer.following) return;
     const rows = this.viewer.shownRows();
     const hole = up ? rows.find((row) => row.kind === "hole") : rows.findLast((row) => row.kind === "hole");
     if (!hole) return;
-    if (up && hole.to !== Infinity) void this.fill(hole, "before");
-    else if (!up && rows.indexOf(hole) > 0) void this.fill(hole, "after");
+    if (up && hole.to !== Infinity) void this.reading.fill(hole, "before");
+    else if (!up && rows.indexOf(hole) > 0) void this.reading.fill(hole, "after");
   }
 
-  async fill(hole: Entry, how: "before" | "after" | "first" | "last" | "download"): Promise<void> {
-    const { file } = hole;
-    if (how === "last") this.toEnd();
-    else if (hole.kind === "rest") await this.rest(hole, how === "download");
-    else if (how === "before") await this.loadBefore(file, hole.from, hole.to);
-    else if (how === "first") await this.load(file, 0, Math.min(hole.to, PAGE_BYTES), hole.to);
-    else await this.load(file, hole.from, Math.min(hole.to, hole.from + PAGE_BYTES), hole.to);
-  }
-
-  private async guarded(act: () => Promise<void>): Promise<void> {
-    this.filling = true;
-    try {
-      await act();
-    } catch (error) {
-      this.failed(error);
-    } finally {
-      this.filling = false;
-    }
-    this.refresh();
-  }
-
-  /** The end of a hole. */
-  private async loadBefore(file: LogFile, from: number, to: number): Promise<void> {
-    const start = Math.max(from, to - PAGE_BYTES);
-    await this.guarded(async () => {
-      const bytes = await this.ranges.bytes(file, start, to);
-      const [first] = wholeLines(bytes, start === from, true);
-      file.insert(bytes.subarray(first), start + first);
-    });
-  }
-
-  /** Bytes from where a line begins on. `limit`: what follows is loaded already. */
-  private async load(file: LogFile, from: number, to: number, limit: number): Promise<void> {
-    await this.guarded(async () => {
-      const bytes = await this.ranges.bytes(file, from, to);
-      const end = from + bytes.length >= limit || bytes.length < to - from;
-      const [, last] = wholeLines(bytes, true, end);
-      file.insert(bytes.subarray(0, last), from);
-      file.attach();
-    });
-  }
-
-  /** More of a line that is too long to be shown as a whole. */
-  private async rest(entry: Entry, save: boolean): Promise<void> {
-    const { file, from, to } = entry;
-    if (save) {
-      await this.long(`saving ${file.name}`, (progress, signal, ranges) =>
-        download([file], ranges, progress, signal, from, to),
-      );
-      return;
-    }
-    await this.guarded(async () => {
-      file.extendLine(entry, await this.ranges.bytes(file, from, Math.min(to, from + REST_BYTES)));
-    });
-  }
-
-  /** Do what takes long, with its progress told, until it is done or stopped. */
-  private async long(
-    what: string,
-    act: (progress: (share: number) => void, signal: AbortSignal, ranges: Ranges) => Promise<unknown>,
-  ): Promise<void> {
-    this.stop();
-    const control = new AbortController();
-    this.working = control;
-    let told = 0;
-    const progress = (share: number) => {
-      if (performance.now() - told < 100) return;
-      told = performance.now();
-      this.told.busy(`${what}: ${Math.floor(100 * share)} %`);
-    };
-    this.told.busy(what);
-    try {
-      await act(progress, control.signal, this.ranges.apart());
-    } catch (error) {
-      if (!control.signal.aborted) this.failed(error);
-    }
-    if (this.working === control) {
-      this.working = null;
-      this.told.busy("");
-    }
-  }
-
-  private failed(error: unknown): void {
-    const why = error instanceof Error ? error.message : String(error);
-    this.told.say({ text: `Cannot be read: ${why}`, bad: true });
+  /** Save what is shown, or what another view would show. */
+  async save(view: View = this.view): Promise<void> {
+    await this.reading.save(this.filesOf(view));
   }
 
   /** Stop what takes long. */
   stop(): void {
-    this.working?.abort();
+    this.reading.stop();
     this.find?.stop();
-  }
-
-  /** Save what is shown, byte for byte: a file as it is, several as a tar file. */
-  async save(view: View = this.view): Promise<void> {
-    const files = this.filesOf(view);
-    await this.long("saving", (progress, signal, ranges) => download(files, ranges, progress, signal));
-  }
-
-  /** Go to a line or a time, as somebody typed it; false if it is neither. */
-  async goTo(text: string): Promise<boolean> {
-    const goal = goalOf(text);
-    const files = this.filesOf(this.view);
-    if (!goal || !files.length) return false;
-    if ("line" in goal) {
-      const [file] = files;
-      if (!file || files.length > 1) return false;
-      await this.long(`looking for line ${goal.line}`, async (progress, signal, ranges) => {
-        const offset = await offsetOfLine(file, goal.line, ranges, progress, signal);
-        if (!signal.aborted) await this.jump(file, offset ?? file.size - 1);
-      });
-      return true;
-    }
-    await this.long("looking for that time", () => this.toTime(goal.time));
-    return true;
-  }
-
-  private async toTime(clock: { day: string; time: string }): Promise<void> {
-    this.viewer.leave();
-    await this.loadBeginnings();
-    const first = this.viewer.sheet?.entries.find((entry) => entry.stamp)?.stamp;
-    if (!first) throw new Error("the lines have no time stamps");
-    const { times, origin } = this.viewer;
-    const stamp =
-      times === "relative" && origin && !clock.day ? stampAfter(origin, clock.time) : stampOf(clock, first, times !== "utc");
-    for (const file of this.viewer.sheet?.files ?? []) {
-      const offset = await placeOf(file, stamp, this.ranges);
-      const hole = [...file.holes()].find(([from, to]) => from <= offset && offset < to);
-      if (hole) await this.loadAround(file, offset, hole);
-    }
-    const entries = this.viewer.sheet?.entries ?? [];
-    const found = entries.find((entry) => entry.kind === "line" && entry.key >= stamp) ?? entries.at(-1);
-    if (found) this.viewer.goTo(found);
-  }
-
-  private async loadBeginnings(): Promise<void> {
-    for (const file of this.viewer.sheet?.files ?? []) {
-      const [hole] = file.holes();
-      if (hole && hole[0] === 0) await this.load(file, 0, Math.min(hole[1], PAGE_BYTES), hole[1]);
-    }
-  }
-
-  /** Show the line that has a byte. */
-  async jump(file: LogFile, offset: number, to?: number): Promise<void> {
-    this.viewer.leave();
-    if (!file.at(offset)) {
-      const hole = [...file.holes()].find(([from, to]) => from <= offset && offset < to);
-      if (hole) await this.loadAround(file, offset, hole);
-    }
-    const entry = file.at(offset);
-    if (entry) this.viewer.goTo(entry, to);
-  }
-
-  private async loadAround(file: LogFile, offset: number, [low, high]: [number, number]): Promise<void> {
-    const from = Math.max(low, offset - PAGE_BYTES / 2);
-    const to = Math.min(high, offset + PAGE_BYTES / 2);
-    await this.guarded(async () => {
-      const bytes = await this.ranges.bytes(file, from, to);
-      const [first, last] = wholeLines(bytes, from === low, to === high);
-      file.insert(bytes.subarray(first, last), from + first);
-    });
-  }
-
-  async toBeginning(): Promise<void> {
-    this.viewer.leave();
-    await this.loadBeginnings();
-    const first = this.viewer.entry(0);
-    if (first) this.viewer.goTo(first);
   }
 
   toEnd(): void {
@@ -571,7 +360,7 @@ export class Logs {
     const entry = this.viewer.current;
     if (!entry) return;
     if (entry.kind === "line") this.pick(entry);
-    else void this.fill(entry, entry.from === 0 && entry.kind === "hole" ? "before" : "after");
+    else void this.reading.fill(entry, entry.from === 0 && entry.kind === "hole" ? "before" : "after");
   }
 
   /** A line that is chosen is named in the address, for a link to it. */

@@ -14,11 +14,12 @@ import { ArvadosEvents } from "arvados-events";
 import { harmless } from "../terminal/text";
 import { find } from "./dom";
 import { listen, showKeys, type Key } from "./keys";
-import type { Place, Word } from "./logs";
+import type { Place, Word } from "./attempt";
+import { connect, keysOf } from "./controls";
 import { Overview } from "./overview";
 import * as session from "./session";
 import type { Process } from "./state";
-import { Watch, connect, keysOf } from "./watch";
+import { Watch } from "./watch";
 
 /** Also in the address of a page of Workbench's. */
 const UUID = /[a-z0-9]{5}-(?:xvhdp|dz642|j7d0g|tpzed)-[a-z0-9]{15}/;

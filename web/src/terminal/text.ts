@@ -59,12 +59,16 @@ export function decoded(bytes: Uint8Array): string {
   }
 }
 
+/** Wide since Unicode 15, 16 or 17, and in the same words in Python, whose own table may be older. */
+const WIDE_SINCE =
+  /^[\u2630-\u2637\u268a-\u268f\u4dc0-\u4dff\u{1d300}-\u{1d356}\u{1d360}-\u{1d376}\u{1f6d8}\u{1f6dc}\u{1fa70}-\u{1faff}]/u;
+
 /** Columns of a character on a terminal: 0 if it joins the one before it. */
 export function columns(character: string): number {
   const code = character.codePointAt(0) as number;
   if (code < 0x300) return 1;
   if (/^[\p{Mn}\p{Me}\p{Cf}]/u.test(character)) return 0;
-  return eastAsianWidth(code);
+  return WIDE_SINCE.test(character) ? 2 : eastAsianWidth(code);
 }
 
 /** What would act on whoever reads, or turn text around; not tabs and line ends. */
