@@ -186,7 +186,13 @@ async def test_new_lines_are_told_in_few_words(page: Page, stack: Stack, user: A
 
 @pytest.mark.parametrize(
     ("size", "above"),
-    [((1024, 768), 0.25), ((390, 844), 0.15), ((844, 390), 0.3), ((720, 450), 0.3), ((320, 256), 0.5)],
+    [
+        ((1024, 768), 0.25),
+        ((390, 844), 0.15),
+        ((844, 390), 0.3),
+        ((720, 450), 0.3),
+        ((320, 256), 0.5),
+    ],
 )
 async def test_a_phone_shows_more_log_than_header(
     page: Page, stack: Stack, user: Actor, size: tuple[int, int], above: float

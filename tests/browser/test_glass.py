@@ -115,6 +115,7 @@ async def test_find_looks_at_all_of_a_line(page: Page, stack: Stack, user: Actor
     await expect(page.locator("#hits")).to_have_text("0 lines")
     await cluster.write_log(request, "stdout.txt", b"rld")
     await expect(page.locator("#hits")).to_have_text("1 line")
+    await page.locator("#follow").click()
     await cluster.write_log(request, "stdout.txt", b", all the world\n")
     await expect(page.locator("#log")).to_contain_text("all the world")
     await expect(page.locator("#hits")).to_have_text("1 line")
@@ -285,7 +286,7 @@ async def test_saving_holds_up_nobody(page: Page, stack: Stack, user: Actor) -> 
         number, server = len(opened), line.connect_to_server()
 
         def pass_on(message: str | bytes) -> None:
-            if number != 2 or "log" not in json.loads(message):
+            if number != 2 or not {"log", "caught_up"} & set(json.loads(message)):
                 line.send(message)
 
         server.on_message(pass_on)
@@ -315,9 +316,7 @@ async def test_a_link_leads_to_a_range(page: Page, stack: Stack, user: Actor) ->
     await expect(page.locator("#log .picked")).to_have_text(["line 295", "line 296", "line 297"])
 
 
-async def test_a_time_behind_a_long_trace_is_found(
-    page: Page, stack: Stack, user: Actor
-) -> None:
+async def test_a_time_behind_a_long_trace_is_found(page: Page, stack: Stack, user: Actor) -> None:
     """Many lines without a time stamp stand between those with one."""
     trace = "".join(f"    at some.package.Frame{n}(Frame.java:{n})\n" for n in range(2000))
     text = "".join(f"2026-11-25T01:{n:02d}:00Z minute {n}\n{trace}" for n in range(30))

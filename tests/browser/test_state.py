@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 
+import pytest
 from playwright.async_api import Page, WebSocketRoute, expect
 
 from sandbox.model.actors import Actor
@@ -268,9 +269,7 @@ async def test_what_people_name_acts_on_nobody(page: Page, stack: Stack, user: A
 
 
 @pytest.mark.parametrize("name", ["\u200b\u2060", "\u3164", "  ", "<b>x</b>", "אבג", "👩\u200d💻"])
-async def test_every_name_is_one_to_click(
-    page: Page, stack: Stack, user: Actor, name: str
-) -> None:
+async def test_every_name_is_one_to_click(page: Page, stack: Stack, user: Actor, name: str) -> None:
     """One in which nothing is seen has the uuid in its place; others are as they are."""
     request = await stack.sandbox.cluster.container_request(name, owner=user, by=user)
     shown = name if name[0] in "<א👩" else request.uuid

@@ -120,7 +120,13 @@ def test_what_is_no_time_is_told(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["needle", "nee\x1b[1mdle", "nee\x1b]8;;http://x/\x07dle", "nee\x1b(Bdle", "\x1b]8;;\x1b\\needle"],
+    [
+        "needle",
+        "nee\x1b[1mdle",
+        "nee\x1b]8;;http://x/\x07dle",
+        "nee\x1b(Bdle",
+        "\x1b]8;;\x1b\\needle",
+    ],
 )
 def test_a_pattern_is_found_in_what_is_shown(text: str) -> None:
     """No colour, link or title stands between two letters."""
