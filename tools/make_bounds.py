@@ -85,7 +85,8 @@ def _http() -> list[Bounds]:
     allowance = identities.OF_ADDRESS
     guesses = (
         f"{allowance.burst:.0f} refused tokens of an address, {allowance.per_second:.0f}/s more;"
-        f" then {identities.TURNS} questions at once"
+        f" then {identities.TURNS} questions at once,"
+        f" {identities.TURNS / identities.TURN_SECONDS:.0f} a second in all"
     )
     head = _size(door.HEAD_BYTES)
     return [

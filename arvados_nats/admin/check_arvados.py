@@ -63,7 +63,7 @@ async def _controller(client: httpx.AsyncClient, url: str) -> Findings:
     answered = time.time()  # noqa: TID251
     config = answer.json() if answer.status_code == httpx.codes.OK else None
     if not isinstance(config, dict):
-        return {"Arvados": arvados_client.not_the_controller(url, _CONFIG, answer)}
+        return {"Arvados": arvados_client.not_the_controller(url, _CONFIG, answer.status_code)}
     found: Findings = {"Arvados": _faults(config)}
     if date := answer.headers.get("Date"):
         theirs = parsedate_to_datetime(date).timestamp()

@@ -10,6 +10,7 @@ other 4xx are `BadInput`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -31,6 +32,10 @@ from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable
 _API = "/arvados/v1"
 _LOG = "/log/"
 _TIMEOUT = 10.0
+_WHOLE_SECONDS = 60.0
+"""Until an answer is there to its end, however steadily it comes."""
+_MOST_BYTES = 32 * 1024 * 1024
+"""Of one answer; what is asked for has far less."""
 _CLUSTER_ID = re.compile(r"[a-z0-9]{5}")
 
 
@@ -49,6 +54,25 @@ class LogRange:
     offset: int
     data: bytes
     size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What Arvados has answered, whole."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+    def object(self, path: str) -> dict[str, Any]:
+        """The JSON object that it is; Unavailable if it is none."""
+        try:
+            decoded = json.loads(self.body)
+        except ValueError as error:
+            raise Unavailable(f"Arvados answers {path} with no JSON") from error
+        if not isinstance(decoded, dict):
+            raise Unavailable(f"Arvados answers {path} with no JSON object")
+        return decoded
 
 
 @contextlib.contextmanager
@@ -91,14 +115,23 @@ class Arvados:
     ) -> dict[str, Any]:
         """GET `/arvados/v1/<path>`; parameters that are no text are sent as JSON."""
         answer = await self._send("GET", f"{_API}/{path}", token, params=_query(params))
-        with _translate():
-            try:
-                decoded = answer.json()
-            except ValueError as error:
-                raise Unavailable(f"Arvados answers {path} with no JSON") from error
-        if not isinstance(decoded, dict):
-            raise Unavailable(f"Arvados answers {path} with no JSON object")
-        return decoded
+        return answer.object(path)
+
+    async def _ask(self, method: str, path: str, **options: Any) -> _Answer:
+        """The whole answer, or Unavailable where it is longer, or takes longer, than any may."""
+        body = bytearray()
+        try:
+            async with (
+                asyncio.timeout(_WHOLE_SECONDS),
+                self._client.stream(method, path, **options) as answer,
+            ):
+                async for piece in answer.aiter_bytes():
+                    body += piece
+                    if len(body) > _MOST_BYTES:
+                        raise Unavailable(f"Arvados answers {path} with too many bytes")
+        except TimeoutError as error:
+            raise Unavailable(f"Arvados does not come to the end of {path}") from error
+        return _Answer(answer.status_code, answer.headers, bytes(body))
 
     async def record(
         self,
@@ -143,11 +176,11 @@ class Arvados:
     async def login_refusal(self, return_to: str) -> str:
         """Why a browser would not be led back there after a login; empty if it would."""
         with self._calling("public"):
-            answer = await self._client.get("/login", params={"return_to": return_to})
-        if answer.status_code < 400 or "TrustedClients" not in answer.text:
+            answer = await self._ask("GET", "/login", params={"return_to": return_to})
+        if answer.status < 400 or b"TrustedClients" not in answer.body:
             return ""
-        with contextlib.suppress(ValueError, LookupError, TypeError):
-            return str(answer.json()["errors"][0])
+        with contextlib.suppress(Unavailable, LookupError, TypeError):
+            return str(answer.object("/login")["errors"][0])
         return "it is not one of Login.TrustedClients"
 
     async def cluster_id(self) -> str:
@@ -163,16 +196,11 @@ class Arvados:
 
     async def _public(self, path: str) -> dict[str, Any]:
         with self._calling("public"):
-            answer = await self._client.get(path)
-            if answer.status_code != httpx.codes.OK:
-                raise Unavailable(not_the_controller(str(self._client.base_url), path, answer))
-            try:
-                decoded = answer.json()
-            except ValueError as error:
-                raise Unavailable(f"Arvados answers {path} with no JSON") from error
-        if not isinstance(decoded, dict):
-            raise Unavailable(f"Arvados answers {path} with no JSON object")
-        return decoded
+            answer = await self._ask("GET", path)
+            if answer.status != httpx.codes.OK:
+                told = not_the_controller(str(self._client.base_url), path, answer.status)
+                raise Unavailable(told)
+            return answer.object(path)
 
     async def log_sizes(
         self, token: Token, request_uuid: str, container_uuid: str
@@ -181,7 +209,7 @@ class Arvados:
         4)."""
         path = _log_path(request_uuid, container_uuid, "")
         answer = await self._send("PROPFIND", path, token, headers={"Depth": "1"})
-        return {name: entry.size for name, entry in entries(answer.content).items()}
+        return {name: entry.size for name, entry in entries(answer.body).items()}
 
     async def log_listing(
         self, token: Token, request_uuid: str, container_uuid: str, form: Form
@@ -190,7 +218,7 @@ class Arvados:
         path = _log_path(request_uuid, container_uuid, "").removesuffix("/")
         headers = {} if form.depth is None else {"Depth": form.depth}
         answer = await self._send("PROPFIND", f"{path}{form.slash}", token, headers=headers)
-        body, kind = answer.content, answer.headers.get("Content-Type", "")
+        body, kind = answer.body, answer.headers.get("Content-Type", "")
         return Listing(body, kind, entries(body))
 
     async def log_range(
@@ -204,14 +232,14 @@ class Arvados:
         path = _log_path(request_uuid, container_uuid, file)
         headers = {"Range": f"bytes={first}-{last}"}
         answer = await self._send("GET", path, token, headers=headers, accept=(404, 416))
-        if answer.status_code == 404:
+        if answer.status == 404:
             return LogRange(first, b"", None)
         size = _content_range_size(answer.headers.get("Content-Range", ""))
-        if answer.status_code == 416:
+        if answer.status == 416:
             return LogRange(first, b"", size)
-        if answer.status_code == 206:
-            return LogRange(first, answer.content, size)
-        return LogRange(first, answer.content[first : last + 1], len(answer.content))
+        if answer.status == 206:
+            return LogRange(first, answer.body, size)
+        return LogRange(first, answer.body[first : last + 1], len(answer.body))
 
     async def _send(
         self,
@@ -222,18 +250,18 @@ class Arvados:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         accept: tuple[int, ...] = (),
-    ) -> httpx.Response:
+    ) -> _Answer:
         if not token.usable:
             raise Refused("the token has characters that no Arvados token has")
         call = "log" if _LOG in path else "token"
         with self._calling(call):
-            answer = await self._client.request(
+            answer = await self._ask(
                 method,
                 path,
                 params=params,
                 headers={"Authorization": f"Bearer {token.secret}", **(headers or {})},
             )
-            status = answer.status_code
+            status = answer.status
             # The way to one container's log may be cut while all else works.
             if call == "token" and (status >= 500 or status == 429):
                 raise Unavailable(f"Arvados answers {status} to {method} {path}")
@@ -256,12 +284,12 @@ def release(discovery: Mapping[str, Any]) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def not_the_controller(url: str, path: str, answer: httpx.Response) -> str:
+def not_the_controller(url: str, path: str, status: int) -> str:
     """What is wrong when something other than a controller's own document comes."""
-    status = f"{url}{path} is answered with status {answer.status_code}"
-    if answer.status_code == httpx.codes.NOT_FOUND:
-        return f"{status}: is this the controller? Another part of Arvados may stand there"
-    return status
+    told = f"{url}{path} is answered with status {status}"
+    if status == httpx.codes.NOT_FOUND:
+        return f"{told}: is this the controller? Another part of Arvados may stand there"
+    return told
 
 
 def _query(params: Mapping[str, Any] | None) -> dict[str, str]:
@@ -272,6 +300,11 @@ def _query(params: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def _log_path(request_uuid: str, container_uuid: str, file: str) -> str:
+    """BadInput for what is no file of the folder: `..` in it would be a request for anything else,
+    by whoever's token reads for all."""
+    uuids = subjects.is_uuid(request_uuid) and subjects.is_uuid(container_uuid)
+    if not uuids or "/" in file or file in (".", ".."):
+        raise BadInput("no file of a container's log has this name")
     return f"{_API}/container_requests/{request_uuid}/log/{container_uuid}/{quote(file)}"
 
 

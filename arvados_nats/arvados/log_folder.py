@@ -50,11 +50,11 @@ def entries(multistatus: bytes) -> dict[str, Entry]:
         raise Unavailable("the log folder's listing is no WebDAV multistatus") from error
     found = {}
     for response in root.iter(f"{_DAV}response"):
-        name = (response.findtext(f"{_DAV}href") or "").rpartition("/")[2]
+        name = unquote((response.findtext(f"{_DAV}href") or "").rpartition("/")[2])
         told = {element.tag.removeprefix(_DAV): element.text or "" for element in response.iter()}
         length = told.get("getcontentlength", "")
-        if name and length.isdecimal() and len(length) <= _LONGEST_SIZE:
-            found[unquote(name)] = Entry(
+        if name and "/" not in name and length.isdecimal() and len(length) <= _LONGEST_SIZE:
+            found[name] = Entry(
                 int(length),
                 told.get("getetag", ""),
                 told.get("getlastmodified", ""),

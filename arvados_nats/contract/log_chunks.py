@@ -177,9 +177,10 @@ def _count(text: str) -> int:
 
 
 def require_usable(name: str) -> None:
-    """BadInput for a file name that cannot stand in a header, or stands for the end marker."""
+    """BadInput for a file name that cannot stand in a header, stands for the end marker, or leads
+    out of the log's folder: its bytes are asked of Arvados by that name."""
     plain = name == name.strip() and name.isprintable() and len(name.encode()) <= _MAX_NAME
-    if not name or not plain or name == END_TOKEN:
+    if not name or not plain or name in (END_TOKEN, ".", "..") or "/" in name:
         raise BadInput(f"unusable name of a log file: {name[:_MAX_NAME]!r}")
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.contract import subjects
 from arvados_nats.contract.log_chunks import MAX_COUNT, Chunk, ContainerEnd, FileEnd
+from arvados_nats.errors import BadInput
 from publishers.container_logs.writer import LogWriter
 from sandbox.raw_rows import new_uuid
 from sandbox.servers.nats_server import NatsServer
@@ -77,6 +79,40 @@ async def test_an_end_by_its_header_is_none(hubs: LogHubs, world: World) -> None
     await publish(world.nats, Chunk(job.uuid, "a", 0, 0, b"after\n"))
     await peer.received.until(lambda: peer.received.content("a") == b"after\n")
     assert not peer.received.of("end")
+
+
+OUT = "../../../../api_client_authorizations/current"
+"""From a container's log folder to the token of whoever asks."""
+
+
+@pytest.mark.parametrize("name", [OUT, OUT.replace("/", "%2F"), "/etc/passwd", ".."])
+async def test_a_name_leads_no_reader_out_of_the_log(
+    hubs: LogHubs, world: World, name: str
+) -> None:
+    """What the stream lacks of a file is read with the token of one reader, for all: a container
+    that named a file so was shown that reader's token, as bytes of its log."""
+    access, job = Access(Token(world.cluster.config.system_root_token)), await world.job()
+    job.write("stdout.txt", b"one\n")
+    subject = subjects.log(job.uuid, name)
+    headers = {"Arvados-File": name, "Arvados-Offset": "60000", "Arvados-Epoch": "0"}
+    await (await world.nats.publish_stored(subject, b"x", headers))
+    await publish(world.nats, Chunk(job.uuid, "stdout.txt", 0, 0, b"one\n"))
+    peer = join(hubs.open(job.uuid), access=access)
+    await peer.received.until_told("caught_up")
+    assert peer.received.content("stdout.txt") == b"one\n"
+    assert not any(b"api_token" in data for data in peer.received.bytes_of.values())
+
+
+@pytest.mark.parametrize("name", [OUT, "../stdout.txt", "a/b", ".", ".."])
+async def test_of_arvados_no_other_path_is_asked(world: World, name: str) -> None:
+    """Whatever calls the file so: a reader, a listing or a search."""
+    token, job = Token(world.cluster.config.system_root_token), await world.job()
+    async with arvados_client.connect(world.api.url) as arvados:
+        with pytest.raises(BadInput):
+            await arvados.log_range(token, job.request_uuid, job.uuid, name, 0, 100)
+        for uuids in ((job.request_uuid, f"../{job.uuid}"), ("..", job.uuid)):
+            with pytest.raises(BadInput):
+                await arvados.log_range(token, *uuids, "stdout.txt", 0, 100)
 
 
 async def junk(world: World, subject: str, count: int) -> None:

@@ -69,6 +69,7 @@ def test_message_id_names_the_bytes() -> None:
         ({"Arvados-Offset": str(2**53 - 2)}, "bytes that no browser counts"),
         ({"Arvados-File": "stdout.txt "}, "a name that a header loses"),
         ({"Arvados-File": "stdout\n.txt"}, "a name of two lines"),
+        ({"Arvados-File": "stdout/txt"}, "a name of another folder"),
     ],
 )
 def test_headers_that_a_container_made_up(changed: dict[str, str | None], id: str) -> None:
