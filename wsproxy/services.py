@@ -21,8 +21,12 @@ from wsproxy.logs.hubs import LogHubs
 from wsproxy.native_api.answers import Answers
 from wsproxy.objects.hub import ObjectHubs
 from wsproxy.transport.connections import Connections
+from wsproxy.transport.fair import Fair
 from wsproxy.transport.limits import Limits, Tally
 from wsproxy.transport.send_buffers import SendBuffers
+
+STARTS, STARTS_OF_USER = 256, 32
+"""Subscriptions that begin at a time: each asks NATS, and may ask Arvados."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +71,5 @@ class Services:
     cursors: Codec
     answers: Answers
     transport: Transport
+    starts: Fair = field(default_factory=lambda: Fair(STARTS, STARTS_OF_USER))
+    """The turns of subscriptions that begin."""

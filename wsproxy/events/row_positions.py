@@ -10,6 +10,7 @@ not in the stream gives the place from which on all higher ids are, or the time 
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from statistics import median_low
@@ -20,6 +21,7 @@ from arvados_nats.errors import BadInput
 from arvados_nats.nats.client import Nats
 from arvados_nats.nats.history import BATCH_BYTES, StoredMessage
 from wsproxy.events.recent import Recent
+from wsproxy.transport.fair import Fair
 
 _ALL = f"{subjects.EVENTS}.>"
 _SAMPLE = 7
@@ -27,6 +29,9 @@ _SAMPLE = 7
 _NEAR = (200, 4000)
 """How many events around the place where a row should be are looked through for it, first few."""
 _CLOCKS_APART = timedelta(minutes=5)
+SEARCHES = 2
+"""Rows that are looked for at a time, each for another reader: that may be thousands of messages
+for one short command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +48,24 @@ class RowPositions:
     def __init__(self, nats: Nats, recent: Recent) -> None:
         self._nats = nats
         self._recent = recent
+        self._searches = Fair(SEARCHES, 1)
 
-    async def after_row(self, row_id: int, since: datetime | None) -> Place:
+    async def after_row(self, row_id: int, since: datetime | None, reader: str) -> Place:
         """Where to read on after row `row_id`; nothing created before `since` is wanted.
 
-        Raises Unavailable.
+        A search is followed by a rest of the same length. Raises Unavailable.
         """
         sequence = self._recent.sequence_of(row_id)
         if sequence is not None:
             return Place(sequence, exact=True)
+        clock = asyncio.get_running_loop().time
+        async with self._searches.turn(reader):
+            began = clock()
+            place = await self._search(row_id, since)
+            await asyncio.sleep(clock() - began)
+            return place
+
+    async def _search(self, row_id: int, since: datetime | None) -> Place:
         info = await self._nats.stream_info(streams.EVENTS)
         state = info["state"] if info else {"first_seq": 1, "last_seq": 0}
         first, last = max(state["first_seq"], 1), state["last_seq"]

@@ -28,6 +28,7 @@ from wsproxy.log_folder import ranges
 from wsproxy.log_folder.ranges import Part
 from wsproxy.log_folder.readers import Reader, Readers
 from wsproxy.services import Services
+from wsproxy.transport import query as query_fields
 from wsproxy.transport.limits import origin_allowed
 
 PATH = "/arvados/v1/container_requests/{uuid}/log/{path:path}"
@@ -87,8 +88,7 @@ def _understood(
         or scheme.lower() not in ("bearer", "oauth2")
         or not secret.strip()
         or any(name in headers for name in _CONDITIONS)
-        or headers.get("content-length", "0") != "0"
-        or "transfer-encoding" in headers
+        or query_fields.has_body(headers)
         or transport.connections.draining
         or not origin_allowed(headers.get("origin"), headers.get("host"), transport.allowed_origins)
     ):

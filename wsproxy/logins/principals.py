@@ -32,9 +32,12 @@ from wsproxy.events.permission_check import PermissionCheck
 from wsproxy.events.principal import Principal, PrincipalKey
 from wsproxy.events.router import Router
 from wsproxy.events.stored_event import StoredEvent
+from wsproxy.transport.limits import TooMany
 
 logger = logging.getLogger(__name__)
 
+MOST_OF_USER = 50
+"""Readers of one user: each set of scopes is one, and judges every event by itself."""
 _RETRY_SECONDS = 1.0
 _ROUND_AT_ONCE = 50
 """Readers whom nobody waits for that are asked about in one question."""
@@ -70,10 +73,12 @@ class Principals:
         router.before_batch.append(self._hold_for)
 
     def of(self, identity: Identity) -> Principal:
-        """The principal that an identity is, a new one if need be."""
+        """The principal of an identity, a new one if need be; TooMany beyond `MOST_OF_USER`."""
         key = (identity.user_uuid, identity.scopes, identity.is_root)
         principal = self._principals.get(key)
         if principal is None:
+            if len(self._by_user.get(identity.user_uuid, ())) >= MOST_OF_USER:
+                raise TooMany("too many tokens of this user with other scopes each")
             principal = Principal(identity, self._check, self._grants_cache.judge)
             self._principals[key] = principal
             self._by_user.setdefault(identity.user_uuid, set()).add(principal)

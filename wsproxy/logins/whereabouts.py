@@ -24,6 +24,7 @@ from arvados_nats.contract.places import Place
 from arvados_nats.nats.client import Nats
 from arvados_nats.permission_client import places, run_messages
 from arvados_nats.permissions.object_facts import ObjectFacts
+from arvados_nats.single_flight import SingleFlight
 from wsproxy.events.router import Router
 from wsproxy.events.stored_event import StoredEvent
 
@@ -45,6 +46,8 @@ class Whereabouts:
         self._followed: dict[Told, set[str]] = {}
         self._known: dict[str, tuple[Place, float]] = {}
         self._changes = 0
+        self._asking = SingleFlight[tuple[frozenset[str], int], tuple[Place, ...]]("places")
+        """By the owners asked about, and the changes of groups seen before."""
         router.before_dispatch.append(self._look)
 
     async def placed(self, facts: ObjectFacts, follower: Told) -> ObjectFacts:
@@ -99,7 +102,8 @@ class Whereabouts:
         if len(fresh) == len(owners):
             return fresh
         changes = self._changes
-        found = await places.of(self._nats, owners)
+        key = frozenset(owners), changes
+        found = await self._asking.ask(key, lambda: places.of(self._nats, owners))
         self._remember(found, changes)
         return found
 

@@ -110,16 +110,19 @@ class StoredLogs:
                 stop = LogPlace(chunk.epoch, chunk.end)
                 joined, passed = stop == place, stop <= place
                 key = (subjects.log(container, file), file, place)
-                self._places[key] = (sequence + 1 if passed else sequence, joined)
-                self._places.move_to_end(key)
+                self._note(key, sequence + 1 if passed else sequence, joined=joined)
                 break
-        while len(self._places) > _PLACES:
-            self._places.popitem(last=False)
 
     def skip(self, container: str, file: str, place: LogPlace, page: StreamPage) -> None:
         """Note that the page holds nothing for `place`: look behind it."""
-        subject = subjects.log(container, file)
-        self._places[subject, file, place] = (page.last + 1, page.joined)
+        key = (subjects.log(container, file), file, place)
+        self._note(key, page.last + 1, joined=page.joined)
+
+    def _note(self, key: _Key, sequence: int, *, joined: bool) -> None:
+        self._places[key] = (sequence, joined)
+        self._places.move_to_end(key)
+        if len(self._places) > _PLACES:
+            self._places.popitem(last=False)
 
     async def _find(self, subject: str, file: str, place: LogPlace) -> int:
         """Sequence of the last chunk that begins at or before `place`, or of the first one.

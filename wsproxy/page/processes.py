@@ -12,8 +12,8 @@ from typing import Any
 from arvados_nats.arvados.client import Arvados
 from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import BadInput, Refused
-from wsproxy.page.fair import Fair
 from wsproxy.transport import query as query_fields
+from wsproxy.transport.fair import Fair
 
 MOST_PROCESSES = 100
 _FINAL, _NO_CONTAINER = ["state", "=", "Final"], ["container_uuid", "=", None]

@@ -23,6 +23,7 @@ from wsproxy.page.processes import Processes
 from wsproxy.page.search import Search
 from wsproxy.page.site import Site
 from wsproxy.services import Services
+from wsproxy.transport import query as query_fields
 
 STATIC = Path(__file__).parents[1] / "static"
 
@@ -113,6 +114,10 @@ def _with_token(logins: Logins, act: Act) -> Callable[[Request], Awaitable[Respo
         if scheme.lower() not in ("bearer", "oauth2") or not secret.strip():
             told = Refused("send the token as: Authorization: Bearer <token>")
             return _refusal(told, 401)
+        try:
+            query_fields.nothing_behind(request.headers)
+        except BadInput as error:
+            return _refusal(error, 400)
         token, address = Token(secret.strip()), request.client.host if request.client else ""
         try:
             user = (await logins.whose(token, address)).user_uuid

@@ -16,8 +16,8 @@ from arvados_nats.service import door
 from wsproxy.logs import search as log_search
 from wsproxy.logs.saved import Access, SavedLogs
 from wsproxy.logs.search import MOST_FOUND, Sought
-from wsproxy.page.fair import Fair
 from wsproxy.transport import query as query_fields
+from wsproxy.transport.fair import Fair
 
 SEARCHES = 8
 """Logs that are searched at a time; each costs Arvados and this process as much as a download."""

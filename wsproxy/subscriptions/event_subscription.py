@@ -67,7 +67,7 @@ class EventSubscription:
         if self._consumer:
             self._consumer.stop()
 
-    async def recheck(self) -> None:
+    def recheck(self) -> None:
         """Each event is judged when it is sent; no event names all that is lost."""
         if self._consumer and not self._stopped:
             self._client.tell(Narrowed(self._id))

@@ -39,7 +39,7 @@ from wsproxy.objects import history as object_history
 from wsproxy.objects import state as object_state
 from wsproxy.objects.hub import ObjectHub
 from wsproxy.objects.state import State
-from wsproxy.subscriptions.subscription import Client, still_allowed
+from wsproxy.subscriptions.subscription import Client, Rechecks, still_allowed
 from wsproxy.transport.frames import Message
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class LogSubscription:
         self._waiting: asyncio.TimerHandle | None = None
         self._waited = False
         self._stopped = False
+        self._rechecks = Rechecks()
 
     async def start(self) -> None:
         kind = subjects.kind_of(self._target.uuid)
@@ -80,7 +81,7 @@ class LogSubscription:
 
     def stop(self) -> None:
         self._stopped = True
-        self._services.readable.forget(self._judge_anew)
+        self._services.readable.forget(self.recheck)
         for container, consumer in self._consumers.items():
             if not consumer.stopped:
                 consumer.stop()
@@ -92,7 +93,7 @@ class LogSubscription:
             self._services.objects.close(self._target.uuid)
             self._request = None
         elif self._watching:
-            self._services.objects.unwatch_requests(self._target.uuid, self._judge_anew)
+            self._services.objects.unwatch_requests(self._target.uuid, self.recheck)
             self._watching = False
 
     _watching = False
@@ -108,7 +109,10 @@ class LogSubscription:
             return None
         return LogCursor(self._container, places, done, known)
 
-    async def recheck(self) -> None:
+    def recheck(self) -> None:
+        self._rechecks.soon(self._client.tasks, self._judge)
+
+    async def _judge(self) -> None:
         if self._stopped:
             return
         if not await still_allowed(self._may_read) and not self._stopped:
@@ -126,7 +130,7 @@ class LogSubscription:
             self._client.login,
             self._target.uuid,
             self._facts,
-            self._judge_anew,
+            self.recheck,
             container=self._present,
             fresh=fresh,
         )
@@ -139,16 +143,13 @@ class LogSubscription:
         state = self._request.state or {}
         return state.get("container_uuid")
 
-    def _judge_anew(self) -> None:
-        self._client.tasks.spawn(self.recheck())
-
     async def _start_container(self) -> None:
         if not await self._may_read(fresh=False):
             raise Refused(NOT_READABLE)
         if self._stopped:
             return
         self._watching = True
-        self._services.objects.watch_requests(self._target.uuid, self._judge_anew)
+        self._services.objects.watch_requests(self._target.uuid, self.recheck)
         self._client.tell(Subscribed(self._id))
         self._container = self._target.uuid
         self._read(self._container, self._next)
@@ -232,7 +233,7 @@ class LogSubscription:
         facts = object_state.facts(state)
         if facts != self._facts:
             self._facts = facts
-            self._client.tasks.spawn(self.recheck())
+            self.recheck()
         container = state["container_uuid"]
         if container and container != self._container:
             scopes = self._client.login.identity.scopes

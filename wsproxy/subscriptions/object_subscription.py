@@ -21,7 +21,7 @@ from arvados_nats.protocol_v1.messages import NOT_READABLE, Object, Subscribed, 
 from arvados_nats.protocol_v1.requests import ObjectTarget
 from wsproxy.objects import state as object_state
 from wsproxy.objects.hub import ObjectHub
-from wsproxy.subscriptions.subscription import Client, still_allowed
+from wsproxy.subscriptions.subscription import Client, Rechecks, still_allowed
 from wsproxy.transport.frames import Message
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class ObjectSubscription:
         self._due: asyncio.Handle | None = None
         self._busy = False
         self._stopped = False
+        self._rechecks = Rechecks()
 
     async def start(self) -> None:
         object_state.attributes(self._uuid)
@@ -67,31 +68,30 @@ class ObjectSubscription:
         if self._stopped:
             return
         hub.followers.add(self._changed)
-        self._services.objects.watch_requests(self._uuid, self._judge_anew)
+        self._services.objects.watch_requests(self._uuid, self.recheck)
         self._client.tell(Subscribed(self._id))
         self._flush()
 
     def stop(self) -> None:
         self._stopped = True
-        self._services.readable.forget(self._judge_anew)
+        self._services.readable.forget(self.recheck)
         if self._due:
             self._due.cancel()
         self._leave_container()
         if self._hub:
             self._hub.followers.discard(self._changed)
-            self._services.objects.unwatch_requests(self._uuid, self._judge_anew)
+            self._services.objects.unwatch_requests(self._uuid, self.recheck)
             self._services.objects.close(self._uuid)
             self._hub = None
 
-    async def recheck(self) -> None:
+    def recheck(self) -> None:
+        self._rechecks.soon(self._client.tasks, self._judge)
+
+    async def _judge(self) -> None:
         if self._stopped:
             return
         if not await still_allowed(self._may_read) and not self._stopped:
             self._client.revoke(self._id, NOT_READABLE)
-
-    def _judge_anew(self) -> None:
-        """A request that shows this container may do so no longer."""
-        self._client.tasks.spawn(self.recheck())
 
     def renew(self) -> None:
         """The next read is made with the client's new token anyway."""
@@ -100,7 +100,7 @@ class ObjectSubscription:
         if self._stopped:
             return False  # nobody is told any more when the answer is another one
         return await self._services.readable.state(
-            self._client.login, self._uuid, self._facts, self._judge_anew, fresh=fresh
+            self._client.login, self._uuid, self._facts, self.recheck, fresh=fresh
         )
 
     async def _load(self) -> None:
@@ -185,7 +185,7 @@ class ObjectSubscription:
             self._client.revoke(self._id, NOT_READABLE)
 
     async def _judge_then_send(self) -> None:
-        await self.recheck()
+        await self._judge()
         self._busy = False
         self._flush()
 

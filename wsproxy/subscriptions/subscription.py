@@ -72,11 +72,36 @@ class Subscription(Protocol):
     def stop(self) -> None:
         """Send nothing more. May be called twice, and before `start` has returned."""
 
-    async def recheck(self) -> None:
-        """See whether it may still be read, and end it if not."""
+    def recheck(self) -> None:
+        """See soon whether it may still be read, and end it if not. Never waits."""
 
     def renew(self) -> None:
         """The client has sent a new token of the same user."""
+
+
+class Rechecks:
+    """Looks at one subscription's permission: one at a time, and one more for all that was told
+    meanwhile. Anybody may post rows about a group, and each is a reason to look for all below."""
+
+    __slots__ = ("_due", "_looking")
+
+    def __init__(self) -> None:
+        self._due = self._looking = False
+
+    def soon(self, tasks: Tasks, look: Callable[[], Awaitable[None]]) -> None:
+        """There is a reason to look."""
+        self._due = True
+        if not self._looking:
+            self._looking = True
+            tasks.spawn(self._work(look))
+
+    async def _work(self, look: Callable[[], Awaitable[None]]) -> None:
+        try:
+            while self._due:
+                self._due = False
+                await look()
+        finally:
+            self._looking = False
 
 
 async def still_allowed(ask: Callable[[], Awaitable[bool]]) -> bool:

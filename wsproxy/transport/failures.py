@@ -27,6 +27,7 @@ class _HasSendBuffer(Protocol):
 
 
 _Session = TypeVar("_Session", bound=_HasSendBuffer)
+_Key = TypeVar("_Key")
 
 
 def each(sessions: Iterable[_Session], act: Callable[[_Session], None]) -> None:
@@ -63,6 +64,18 @@ class Tasks:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def keep(
+        self, index: dict[_Key, asyncio.Task[None]], key: _Key, work: Coroutine[Any, Any, None]
+    ) -> None:
+        """Begin one that stands in `index` while it runs; its key may be another's by then."""
+        task = index[key] = self.spawn(work)
+
+        def over(task: asyncio.Task[None]) -> None:
+            if index.get(key) is task:
+                del index[key]
+
+        task.add_done_callback(over)
 
     def end(self) -> None:
         """Cancel all."""

@@ -84,6 +84,9 @@ class ConnectionV0:
             incoming.socket, send_buffer, self._opened_at, services.transport.silent_seconds
         )
         self._tasks = Tasks(send_buffer, "v0")
+        self._admitted = asyncio.Event()
+        self._replays: dict[Subscription, asyncio.Task[None]] = {}
+        """Whose place is being looked for."""
         services.events.source.on_reset.add(self._stream_reset)
 
     async def run(self) -> None:
@@ -130,8 +133,11 @@ class ConnectionV0:
             self.send_buffer.write(messages_v0.BAD)
 
     def _unsubscribe(self, wanted: Unsubscribe) -> bool:
-        if not self._session.unsubscribe(wanted.filters):
+        over = self._session.unsubscribe(wanted.filters)
+        if over is None:
             return False
+        if replay := self._replays.pop(over, None):
+            replay.cancel()
         self.send_buffer.write(messages_v0.OK)
         if not len(self._session) and self._consumer:
             self._consumer.halt()
@@ -144,12 +150,13 @@ class ConnectionV0:
             return False
         self.send_buffer.write(messages_v0.OK)
         if wanted.last_log_id:
-            self._tasks.spawn(self._replay(subscription))
+            self._tasks.keep(self._replays, subscription, self._replay(subscription))
         elif self._consumer and not self._consumer.running:
             self._consumer.start(position)
         return True
 
     async def _replay(self, subscription: Subscription) -> None:
+        await self._admitted.wait()  # nothing is looked for that nobody may read
         place = await self._found(subscription.wanted)
         consumer = self._consumer
         shown = consumer.position if consumer and consumer.running else place.sequence
@@ -161,11 +168,11 @@ class ConnectionV0:
     async def _found(self, wanted: Subscribe) -> RowPlace:
         """Where to read on, in the stream that there is now."""
         source, places = self._services.events.source, self._services.events.places
-        await source.ready.wait()
+        reader = self._login.identity.user_uuid if self._login else ""
         while True:
             resets = source.resets
             try:
-                place = await places.after_row(wanted.last_log_id, wanted.created_since)
+                place = await places.after_row(wanted.last_log_id, wanted.created_since, reader)
             except Unavailable:
                 await asyncio.sleep(_RETRY_SECONDS[-1])
                 continue
@@ -202,6 +209,7 @@ class ConnectionV0:
         first = self._session.first_place
         if first is not None:
             self._consumer.start(first)
+        self._admitted.set()
 
     def ended(self, reason: str) -> None:
         if self._consumer:

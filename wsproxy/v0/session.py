@@ -22,7 +22,7 @@ from wsproxy.v0.messages import Subscribe
 ASLEEP = sys.maxsize
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Subscription:
     """One subscription: it takes events after `after`, and has already shown those to `shown`."""
 
@@ -79,15 +79,15 @@ class SessionV0:
         self._subscriptions.append(subscription)
         return subscription
 
-    def unsubscribe(self, filters: bytes) -> bool:
-        """Remove the first subscription with equal filters, if there is one."""
+    def unsubscribe(self, filters: bytes) -> Subscription | None:
+        """Remove the first subscription with equal filters; None if there is none."""
         for index, subscription in enumerate(self._subscriptions):
             if subscription.wanted.filters == filters:
                 del self._subscriptions[index]
                 if self._kept:
                     self._kept.give([subscription.wanted.weight])
-                return True
-        return False
+                return subscription
+        return None
 
     def _weights(self) -> Iterator[int]:
         return (subscription.wanted.weight for subscription in self._subscriptions)

@@ -76,6 +76,7 @@ class ConnectionV1:
         self._incoming = incoming
         self._login: Login | None = None
         self._subscriptions: dict[str, Subscription] = {}
+        self._starting: dict[str, asyncio.Task[None]] = {}
         self.tasks = Tasks(send_buffer, "v1")
         limits, age = (
             services.transport.limits,
@@ -125,8 +126,7 @@ class ConnectionV1:
                 case Begin(id, target):
                     self._begin(id, target)
                 case Stop(id):
-                    if over := self._subscriptions.pop(id, None):
-                        over.stop()
+                    self._stop(id)
                 case Close(code, reason, cause):
                     self._close(code, reason, cause)
 
@@ -135,6 +135,12 @@ class ConnectionV1:
             metrics.cut_sockets.labels(cause).inc()
         self._stop_all()
         self.send_buffer.close(code, reason)
+
+    def _stop(self, id: str) -> None:
+        if over := self._subscriptions.pop(id, None):
+            over.stop()
+        if starting := self._starting.pop(id, None):
+            starting.cancel()
 
     def _stop_all(self) -> None:
         subscriptions, self._subscriptions = self._subscriptions, {}
@@ -149,11 +155,12 @@ class ConnectionV1:
         except BadInput as error:
             self._take(*self._session.failed(id, error))
             return
-        self.tasks.spawn(self._start(id, subscription))
+        self.tasks.keep(self._starting, id, self._start(id, subscription))
 
     async def _start(self, id: str, subscription: Subscription) -> None:
         try:
-            await subscription.start()
+            async with self._services.starts.turn(self.login.identity.user_uuid):
+                await subscription.start()
         except ArvadosNatsError as error:
             if self._subscriptions.get(id) is subscription:
                 del self._subscriptions[id]
@@ -194,7 +201,7 @@ class ConnectionV1:
 
     def narrowed(self, change: Change) -> None:
         for subscription in tuple(self._subscriptions.values()):
-            self.tasks.spawn(subscription.recheck())
+            subscription.recheck()
 
     # What subscriptions ask of their client.
 

@@ -10,7 +10,7 @@ has a close code whose band says whether to come back (`close_codes`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused
 from arvados_nats.protocol_v1 import messages, requests
@@ -43,7 +43,7 @@ class Say:
 class Admit:
     """Ask who holds a token; then `admitted` or `not_admitted`."""
 
-    token: str
+    token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

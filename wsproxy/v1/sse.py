@@ -91,7 +91,8 @@ class LogEvents:
         self.tasks = Tasks(self.send_buffer, "sse")
         with self._services.transport.connections.opened(self, "sse"):
             await self._admit(token)
-            await self._subscription.start()
+            async with self._services.starts.turn(self.login.identity.user_uuid):
+                await self._subscription.start()
             await self._wire.begin(200, _HEADERS + headers)
             self.send_buffer.put(RETRY)
             self.tasks.spawn(self._until_gone(receive))
@@ -158,7 +159,7 @@ class LogEvents:
         self._over.set()
 
     def narrowed(self, change: Change) -> None:
-        self.tasks.spawn(self._subscription.recheck())
+        self._subscription.recheck()
 
     def tick(self, now: float) -> None:
         if now - self._beat_at >= HEARTBEAT_SECONDS:

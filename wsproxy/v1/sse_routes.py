@@ -21,6 +21,7 @@ from arvados_nats.service import door
 from arvados_nats.service.http_server import add_route
 from wsproxy import metrics
 from wsproxy.services import Services
+from wsproxy.transport import query as query_fields
 from wsproxy.transport.limits import TooMany, origin_allowed
 from wsproxy.v1.sse import BadToken, LogEvents, target_of
 
@@ -62,6 +63,7 @@ def _answer(services: Services, request: Request, uuid: str, kind: str) -> Respo
         return _error(404, NOT_READABLE, cross)
     try:
         query = request.query_params
+        query_fields.nothing_behind(request.headers)
         # A polyfill adds its own to an address that may name an older one.
         resumed = query.get("lastEventId") or query.get("last_event_id")
         last = request.headers.get("last-event-id") or resumed

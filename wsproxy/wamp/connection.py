@@ -75,6 +75,7 @@ class ConnectionWamp:
         self._incoming = incoming
         self._login: Login | None = None
         self._subscriptions: dict[int, Subscription] = {}
+        self._starting: dict[int, asyncio.Task[None]] = {}
         self._calls: dict[int, asyncio.Task[None]] = {}
         self.tasks = Tasks(send_buffer, "wamp")
         limits, now = services.transport.limits, asyncio.get_running_loop().time()
@@ -121,8 +122,7 @@ class ConnectionWamp:
                 case Begin(request, topic):
                     self._begin(request, topic)
                 case Stop(id):
-                    if over := self._subscriptions.pop(id, None):
-                        over.stop()
+                    self._stop(id)
                 case Ask(call):
                     self._ask(call)
                 case Drop(request):
@@ -138,6 +138,12 @@ class ConnectionWamp:
             metrics.cut_sockets.labels(cause).inc()
         self._stop_all()
         self.send_buffer.close(code, reason)
+
+    def _stop(self, id: int) -> None:
+        if over := self._subscriptions.pop(id, None):
+            over.stop()
+        if starting := self._starting.pop(id, None):
+            starting.cancel()
 
     def _stop_all(self) -> None:
         subscriptions, self._subscriptions = self._subscriptions, {}
@@ -155,11 +161,12 @@ class ConnectionWamp:
         except BadInput as error:
             self._take(*self._session.failed(request, topic, error))
             return
-        self.tasks.spawn(self._start(request, topic, subscription))
+        self.tasks.keep(self._starting, topic.id, self._start(request, topic, subscription))
 
     async def _start(self, request: int, topic: Topic, subscription: Subscription) -> None:
         try:
-            await subscription.start()
+            async with self._services.starts.turn(self.login.identity.user_uuid):
+                await subscription.start()
         except ArvadosNatsError as error:
             if self._subscriptions.get(topic.id) is subscription:
                 self._take(*self._session.failed(request, topic, error))
@@ -170,7 +177,7 @@ class ConnectionWamp:
 
     def narrowed(self, change: Change) -> None:
         for subscription in tuple(self._subscriptions.values()):
-            self.tasks.spawn(subscription.recheck())
+            subscription.recheck()
 
     # Calls.
 
@@ -180,8 +187,7 @@ class ConnectionWamp:
             text = "too many calls are under way: wait for an answer, then call again"
             self.say(messages.error(Code.CALL, request, messages.UNAVAILABLE, text))
             return
-        task = self._calls[request] = self.tasks.spawn(self._answer(call))
-        task.add_done_callback(lambda _: self._calls.pop(request, None))
+        self.tasks.keep(self._calls, request, self._answer(call))
 
     async def _answer(self, call: Call) -> None:
         named = call.args[0] if call.args else None

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from wsproxy.wamp.messages import Call
@@ -23,7 +23,7 @@ class Say:
 class Admit:
     """Ask who holds a token; then `admitted` or `not_admitted`."""
 
-    token: str
+    token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -300,7 +300,7 @@ async def test_history_is_read_in_blocks_that_readers_share(nats: Nats) -> None:
 
 
 async def _place(nats: Nats, row_id: int, since: datetime | None = None) -> Place:
-    return await RowPositions(nats, Recent()).after_row(row_id, since)
+    return await RowPositions(nats, Recent()).after_row(row_id, since, "")
 
 
 async def test_rows_are_found_wherever_they_stand(nats: Nats) -> None:

@@ -254,10 +254,10 @@ async def test_a_time_is_found_where_it_is(nats: Nats, monkeypatch: pytest.Monke
     for row_id in _ALL[2:]:
         await _store(nats, row_id)
     for _ in range(_TRIES):
-        found = await RowPositions(nats, Recent()).after_row(10**9, since)
+        found = await RowPositions(nats, Recent()).after_row(10**9, since, "")
         assert found.sequence == 1
     later = since + timedelta(days=1)
-    assert (await RowPositions(nats, Recent()).after_row(10**9, later)).sequence == _COUNT
+    assert (await RowPositions(nats, Recent()).after_row(10**9, later, "")).sequence == _COUNT
 
 
 async def test_the_live_cursor_is_the_last(nats: Nats) -> None:

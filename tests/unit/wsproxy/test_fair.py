@@ -11,7 +11,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsproxy.page.fair import Fair
+from wsproxy.transport.fair import Fair
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=30))

@@ -57,3 +57,20 @@ async def test_a_task_that_ends_or_is_cancelled_closes_nothing() -> None:
     await asyncio.wait([waiting])
     await asyncio.sleep(0)
     assert wire.closed is None
+
+
+async def test_a_key_is_the_tasks_that_came_last() -> None:
+    """What was cancelled ends later, when another may have its key."""
+    tasks = failures.Tasks(SendBuffers().open(ClosingWire(lambda _: None)), "test")
+    index: dict[str, asyncio.Task[None]] = {}
+    tasks.keep(index, "a", _wait())
+    former = index.pop("a")
+    former.cancel()
+    tasks.keep(index, "a", _wait())
+    await asyncio.wait([former])
+    await asyncio.sleep(0)
+    assert index.keys() == {"a"}
+    tasks.end()
+    await asyncio.wait([index["a"]])
+    await asyncio.sleep(0)
+    assert not index

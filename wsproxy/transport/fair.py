@@ -1,7 +1,7 @@
 # Copyright (C) The Arvados-NATS Authors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""What costs Arvados much is done for a few at once, and for one user never for all of them."""
+"""What costs much is done for a few at once, and for one user never for all of them."""
 
 from __future__ import annotations
 
