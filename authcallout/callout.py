@@ -87,9 +87,12 @@ class Callout:
         try:
             async with asyncio.timeout_at(arrived + self._limits.budget):
                 with tracing.span("token identified"):
-                    identity = await self._identify(request)
+                    identity = await self._identities.of(request.token, request.host)
                 with tracing.span("grants read"):
                     grants = await self._grants.of(identity.user_uuid)
+                # Last of all: nothing is waited for until it is counted.
+                if not await self._room(identity):
+                    raise Refused("too many connections of this user, or of this container")
             found = admission(identity, grants, asks=request.asks, limit=self._limits.patterns)
         except Refused as error:
             return self._refuse(request, error, signer)
@@ -109,12 +112,6 @@ class Callout:
             raise Refused("the key of a machine was not made from the seed `system-logs` of here")
         metrics.logins.labels("admitted").inc()
         return callout_response.admit(request, machine(host), signer, until=None)
-
-    async def _identify(self, request: CalloutRequest) -> Identity:
-        identity = await self._identities.of(request.token, request.host)
-        if not await self._room(identity):
-            raise Refused("too many connections of this user, or of this container")
-        return identity
 
     def _check_client(self, request: CalloutRequest) -> None:
         """What the server does not check for callout users (docs/facts/nats-callout.md 1.3)."""

@@ -19,6 +19,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
+from arvados_nats.arvados.turns import Crowded
 from arvados_nats.errors import ArvadosNatsError, BadInput, Unavailable
 from arvados_nats.nats.client import Message, Nats
 from arvados_nats.service import tracing
@@ -120,11 +121,13 @@ class Desk:
         with tracing.span("login decided"):
             decided = await self._decide(message, arrived)
         took = loop.time() - began
-        self._pace.took(loop.time(), took, len(self._under_way), decided=decided)
+        if decided is not None:
+            self._pace.took(loop.time(), took, len(self._under_way), decided=decided)
 
-    async def _decide(self, message: Message, arrived: float) -> bool:
-        """Whether it could be."""
+    async def _decide(self, message: Message, arrived: float) -> bool | None:
+        """Whether it could be; None where nobody was asked, which says nothing of who could be."""
         loop = asyncio.get_running_loop()
+        request: CalloutRequest | None = None
         try:
             request, pair = self._opened(message)
             known = self._callout.at_once(request, pair.signer)
@@ -137,12 +140,15 @@ class Desk:
         except ArvadosNatsError as error:
             metrics.logins.labels("dropped").inc()
             tracing.note(outcome="dropped")
-            self._outcome(error)
-            logger.warning(
-                "login not decided", extra={"action": "callout.dropped", "reason": str(error)}
-            )
-            self._send_away(message, arrived + self._callout.budget)
-            return False
+            crowded = isinstance(error, Crowded)
+            if not crowded:
+                self._outcome(error)
+                logger.warning(
+                    "login not decided", extra={"action": "callout.dropped", "reason": str(error)}
+                )
+            if request is None or request.takes_no_for_an_answer:
+                self._send_away(message, arrived + self._callout.budget)
+            return None if crowded else False
         finally:
             metrics.seconds.observe(loop.time() - arrived)
 

@@ -27,13 +27,13 @@ _CLOCK_SKEW = 60.0
 
 
 class _Ed25519Nkey(Algorithm):
-    """Keys are the 32 raw bytes: the secret ones to sign, the public ones to check."""
+    """Keys are a `SigningKey` to sign, and the 32 public bytes to check."""
 
-    def prepare_key(self, key: bytes) -> bytes:
+    def prepare_key(self, key: Any) -> Any:
         return key
 
-    def sign(self, msg: bytes, key: bytes) -> bytes:
-        return SigningKey(key).sign(msg).signature
+    def sign(self, msg: bytes, key: SigningKey) -> bytes:
+        return key.sign(msg).signature
 
     def verify(self, msg: bytes, key: bytes, sig: bytes) -> bool:
         try:
@@ -60,7 +60,7 @@ class Signer:
 
     def __init__(self, issuer: Seed) -> None:
         self.public = issuer.public
-        self._key = issuer.raw
+        self._key: Any = SigningKey(issuer.raw)
 
     def sign(self, claims: dict[str, Any]) -> str:
         """The JWT of these claims; `iss`, `iat` and `jti` are added."""

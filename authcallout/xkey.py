@@ -9,6 +9,8 @@ it an Arvados token would cross the servers' routes in the clear.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from nacl.exceptions import CryptoError
 from nacl.public import Box, PrivateKey, PublicKey
 
@@ -16,6 +18,8 @@ from arvados_nats.errors import BadInput
 from arvados_nats.service.keys import Kind, Seed, decode_public
 
 _VERSION = b"xkv1"
+_SERVERS = 64
+"""Whose boxes are kept: to make one costs as much as all else about a sealed login."""
 
 
 class Envelope:
@@ -23,6 +27,7 @@ class Envelope:
 
     def __init__(self, seed: Seed) -> None:
         self._private = PrivateKey(seed.raw)
+        self._box = lru_cache(_SERVERS)(self._made)
 
     def open(self, sealed: bytes, server_xkey: str) -> bytes:
         """What the server with public curve key `server_xkey` (`X…`) sealed; BadInput otherwise.
@@ -42,7 +47,7 @@ class Envelope:
         """An answer that only this server can read."""
         return _VERSION + bytes(self._box(server_xkey).encrypt(plain))
 
-    def _box(self, server_xkey: str) -> Box:
+    def _made(self, server_xkey: str) -> Box:
         kind, raw = decode_public(server_xkey)
         if kind is not Kind.CURVE:
             raise BadInput("the server's xkey is no curve key")

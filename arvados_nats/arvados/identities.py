@@ -27,13 +27,13 @@ from dataclasses import dataclass, field
 from arvados_nats.arvados.client import Arvados, NotFound, OutOfScope
 from arvados_nats.arvados.refusal_limit import Allowance, RefusalLimit
 from arvados_nats.arvados.tokens import Token
-from arvados_nats.arvados.turns import Turns
+from arvados_nats.arvados.turns import Crowded, Turns
 from arvados_nats.contract import subjects
 from arvados_nats.errors import ArvadosNatsError, BadInput, Refused, Unavailable, said
 from arvados_nats.peers import network
 from arvados_nats.permission_client.own_tokens import OwnToken, OwnTokens
 from arvados_nats.permissions.object_facts import timestamp
-from arvados_nats.permissions.rule import Identity
+from arvados_nats.permissions.rule import MAX_SCOPES, Identity
 from arvados_nats.single_flight import SingleFlight
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,10 @@ logger = logging.getLogger(__name__)
 OF_ADDRESS = Allowance(burst=500, per_second=20)
 """Tokens of one address that Arvados may refuse before its questions have few turns."""
 TURNS = 8
-"""Questions under way for all addresses beyond their allowance."""
+"""Questions under way for all addresses beyond their allowance, and as many that wait: who is sent
+away comes again, and meanwhile holds no place among logins that can be decided."""
+TURN_SECONDS = 0.4
+"""For each of them, so that all together are at most twenty a second."""
 OF_TOKEN = Allowance(burst=5, per_second=0.2)
 """Wrong secrets with the uuid of one token, before those who bring it wait like all others."""
 LOOKS = 8
@@ -68,6 +71,10 @@ class Lifetimes:
     confirmed: float = 90.0
     refused: float = 10.0
     stale: float = 300.0
+
+
+class TooManyScopes(Refused):
+    """The token has more scopes than are looked at here."""
 
 
 @dataclass(slots=True)
@@ -101,7 +108,7 @@ class Identities:
         self._calls = Turns(calls)
         self._remembered = remembered
         self._limit = RefusalLimit(of_address)
-        self._turns = Turns(TURNS)
+        self._turns = Turns(TURNS, TURNS, TURN_SECONDS)
         self._looks = Turns(LOOKS)
         self._guesses = RefusalLimit(OF_TOKEN)
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
@@ -128,7 +135,8 @@ class Identities:
         except (Unavailable, TimeoutError) as error:
             # It may have been reported gone meanwhile.
             if (answer := self._usable(token)) is None:
-                raise Unavailable(said(error)) from error
+                kind = Crowded if isinstance(error, Crowded) else Unavailable
+                raise kind(said(error)) from error
             return _outcome(answer)
 
     def _usable(self, token: Token) -> _Answer | None:
@@ -243,6 +251,8 @@ class Identities:
         refusal = Refused(
             "Arvados older than 2.7 tells nothing about a scoped token"
             if isinstance(why, OutOfScope)
+            else str(why)
+            if isinstance(why, TooManyScopes)
             else f"Arvados does not know the token, or it has expired ({why})"
         )
         self._remember(token, str(refusal))
@@ -287,11 +297,14 @@ class Identities:
             raise Unavailable("Arvados tells no uuid of the token")
         if not (isinstance(user_uuid, str) and subjects.is_uuid(user_uuid)):
             raise Unavailable("Arvados tells no owner of the token")
+        named = tuple(map(str, scopes)) if isinstance(scopes, list) else ()
+        if sum(map(len, named)) + len(named) > MAX_SCOPES:
+            raise TooManyScopes
         return Identity(
             token_uuid=token_uuid,
             user_uuid=user_uuid,
             is_root=await self.own.of(token_uuid, user_uuid) is OwnToken.ROOT,
-            scopes=tuple(map(str, scopes)) if isinstance(scopes, list) else (),
+            scopes=named,
             expires_at=await self._end(token_uuid, record.get("expires_at")),
             container_uuid=container_uuid,
         )

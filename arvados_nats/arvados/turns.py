@@ -19,18 +19,26 @@ from collections.abc import AsyncIterator
 from arvados_nats.errors import Unavailable
 
 WAITING = 2000
-"""Of more that wait the oldest has to go."""
+"""So many wait where nothing else is said."""
 IN_TIME = 0.8
 """Seconds of waiting after which whoever asked about a login has little more."""
+
+
+class Crowded(Unavailable):
+    """Too many questions are waiting: try again."""
+
 
 _Waiting = deque[tuple[float, asyncio.Future[None]]]
 
 
 class Turns:
-    """So many turns at once."""
+    """So many turns at once, each of them no shorter than `shortest` seconds, however soon the work
+    is done; of more than `most` that wait the oldest has to go."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, most: int | None = None, shortest: float = 0.0) -> None:
         self._width = width
+        self._most = WAITING if most is None else most
+        self._shortest = shortest
         self._under_way = 0
         self._waiting: _Waiting = deque()
         self._first: _Waiting = deque()
@@ -42,12 +50,17 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def taken(self, *, first: bool = False) -> AsyncIterator[None]:
-        """While it is one's turn; Unavailable where too many are newer."""
+        """While it is one's turn; Crowded where too many are newer."""
+        loop = asyncio.get_running_loop()
         await self._turn(self._first if first else self._waiting)
+        until = loop.time() + self._shortest
         try:
             yield
         finally:
-            self._next()
+            if (rest := until - loop.time()) > 0:
+                loop.call_later(rest, self._next)
+            else:
+                self._next()
 
     async def _turn(self, waiting: _Waiting) -> None:
         if self._under_way < self._width:
@@ -56,14 +69,14 @@ class Turns:
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
         waiting.append((loop.time(), turn))
-        if len(waiting) > WAITING:
+        if len(waiting) > self._most:
             _, oldest = waiting.popleft()
             if not oldest.done():
-                oldest.set_exception(Unavailable("too many questions are waiting: try again"))
+                oldest.set_exception(Crowded())
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self._next()
             raise
 

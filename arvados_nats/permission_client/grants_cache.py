@@ -178,7 +178,12 @@ class GrantsCache:
         for user in [u for u, e in self._entries.items() if now - e.used > _FORGOTTEN]:
             if user not in in_use:
                 del self._entries[user]
-                self._outdated.pop(user, None)
+        # Changes are told of everybody whom any replica of any service knows.
+        self._outdated = {
+            user: told
+            for user, told in self._outdated.items()
+            if user in self._entries or now - told.moment < _CROSSING
+        }
 
     def _ask_soon(self, user_uuid: str) -> asyncio.Future[Grants]:
         """One question for all users that are asked for in this turn of the loop."""

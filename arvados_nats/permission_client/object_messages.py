@@ -47,8 +47,6 @@ _decoder = msgspec.json.Decoder(Snapshot)
 _facts_decoder = msgspec.json.Decoder(PresentFacts)
 
 _MOST_BYTES = 512 * 1024
-_MOST_REQUESTS = 5000
-"""Of one container: whoever can see none of so many is not shown it by a further one."""
 
 
 def encode(snapshot: Snapshot) -> bytes:
@@ -65,9 +63,6 @@ def encode_facts(found: Iterable[ObjectFacts], places: Iterable[Place] = ()) -> 
     """The payload of an answer: as many as one message takes, and which others there are."""
     size, fitting, rest = 0, [], []
     for facts in found:
-        requests = facts.requests
-        if requests:
-            facts = msgspec.structs.replace(facts, requests=requests[:_MOST_REQUESTS])
         size += len(msgspec.json.encode(facts))
         if size <= _MOST_BYTES:
             fitting.append(facts)

@@ -24,6 +24,8 @@ from arvados_nats.permissions.grants import DIRECT, MANAGES, MANAGES_OWNED, OWN_
 from arvados_nats.permissions.object_facts import ObjectFacts
 
 ALL = "all"
+MAX_SCOPES = 4096
+"""Bytes of all scopes of a token that is let in: each is looked at for each event."""
 
 
 class Decision(Enum):

@@ -22,17 +22,20 @@ import msgspec
 from arvados_nats.contract import serialized
 from arvados_nats.errors import MALFORMED, BadInput
 from arvados_nats.permission_client.grants_messages import TokensAnswer, TokenState
+from arvados_nats.permissions.rule import MAX_SCOPES
 from arvados_nats.postgres.arvados_tables import CLUSTER_ID, REFRESHES_AT
 from publishers.postgres.database import Database
 
 GRACE = 300.0
 """Seconds; as long as `identities.Lifetimes.stale`."""
 _NOW = "(statement_timestamp() AT TIME ZONE 'UTC')"
-_ROWS = "SELECT uuid, user_id, scopes, expires_at, refreshes_at FROM api_client_authorizations"
+_SCOPES = f"CASE WHEN octet_length(scopes) <= {2 * MAX_SCOPES} THEN scopes END AS scopes"
+"""A user writes them; with more no token gets in, and one answer tells of many tokens."""
+_ROWS = f"SELECT uuid, user_id, {_SCOPES}, expires_at, refreshes_at FROM api_client_authorizations"
 _ROWS_BEFORE_3_1 = f"""
 SELECT t.uuid, t.user_id, t.scopes, CASE WHEN t.foreign_one THEN NULL ELSE t.expires_at END
          AS expires_at, CASE WHEN t.foreign_one THEN t.expires_at END AS refreshes_at
-FROM (SELECT uuid, user_id, scopes, expires_at,
+FROM (SELECT uuid, user_id, {_SCOPES}, expires_at,
              left(uuid, 5) <> ({CLUSTER_ID}) AS foreign_one
       FROM api_client_authorizations) AS t
 """

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
@@ -18,20 +19,32 @@ from hypothesis import strategies as st
 
 from arvados_nats.arvados import client as arvados_client
 from arvados_nats.arvados import turns as turns_module
-from arvados_nats.arvados.identities import OF_TOKEN, Identities, Lifetimes
+from arvados_nats.arvados.identities import (
+    OF_TOKEN,
+    TURN_SECONDS,
+    TURNS,
+    Identities,
+    Lifetimes,
+)
 from arvados_nats.arvados.refusal_limit import Allowance
 from arvados_nats.arvados.tokens import Token
-from arvados_nats.arvados.turns import Turns
+from arvados_nats.arvados.turns import Crowded, Turns
 from arvados_nats.errors import Refused, Unavailable
 from arvados_nats.nats import client as nats_client
 from arvados_nats.peers import network
+from arvados_nats.permission_client import tokens_watch
+from arvados_nats.permission_client.grants_cache import GrantsCache
 from arvados_nats.permission_client.own_tokens import OwnTokens
-from arvados_nats.permissions.request_info import Holder
+from arvados_nats.permissions.request_info import Holder, holder
 from arvados_nats.permissions.rule import Identity
 from arvados_nats.service import keys
 from authcallout import connections as connections_module
 from authcallout.admissions import CONTAINER
+from authcallout.callout import Callout, LoginLimits
+from authcallout.callout_request import CalloutRequest
+from authcallout.callout_response import Admission
 from authcallout.connections import Connection, Connections
+from authcallout.nkey_jwt import Signer
 from sandbox.model.actors import Actor
 from tests.support.clients import v1 as clients
 from tests.support.waiting import until
@@ -56,6 +69,12 @@ async def asking(site: Site, **options: Any) -> AsyncIterator[Identities]:
 async def guess(identities: Identities, number: object, address: str = HERE) -> None:
     with pytest.raises(Refused):
         await identities.of(Token(f"guess{number}"), address)
+
+
+def flood(identities: Identities, numbers: Iterable[object]) -> list[asyncio.Task[Identity]]:
+    """Guesses that come together; some of them are never asked about."""
+    tokens = [Token(f"guess{number}") for number in numbers]
+    return [asyncio.create_task(identities.of(token, HERE)) for token in tokens]
 
 
 async def test_only_what_arvados_was_asked_counts(site: Site) -> None:
@@ -131,10 +150,38 @@ async def test_a_new_token_gets_its_turn_among_the_bad_ones(site: Site, alice: A
     async with asking(site) as identities:
         for number in range(3):
             await guess(identities, number)
-        flood = [asyncio.create_task(guess(identities, number)) for number in range(100, 250)]
+        guesses = flood(identities, range(100, 250))
         await asyncio.sleep(0)
         assert (await identities.of(Token(alice.token), HERE)).user_uuid == alice.uuid
-        await asyncio.gather(*flood)
+        bare = Token((await site.cluster.token(alice)).token.split("/")[2])
+        while True:  # nothing tells it from a guess
+            with contextlib.suppress(Unavailable):
+                assert (await identities.of(bare, HERE)).user_uuid == alice.uuid
+                break
+        ends = await asyncio.gather(*guesses, return_exceptions=True)
+        assert {type(end) for end in ends} <= {Refused, Crowded}
+
+
+async def test_a_flood_holds_few_places_while_arvados_hangs(site: Site, alice: Actor) -> None:
+    """Where each waited to be asked about, logins that could be decided found no place, and fewer
+    were begun for being slow (`authcallout.pace`); of Arvados it is no more than its part."""
+    async with asking(site) as identities:
+        for number in range(3):
+            await guess(identities, number)
+        with site.backend.faults.hanging(_CURRENT):
+            guesses = flood(identities, range(100, 400))
+            await until(
+                lambda: sum(not one.done() for one in guesses) <= 2 * TURNS, "few of them wait"
+            )
+        await asyncio.gather(*guesses, return_exceptions=True)
+        began, before = asyncio.get_running_loop().time(), site.backend.faults.count(_CURRENT)
+        for number in itertools.count(1000, 50):
+            seconds = asyncio.get_running_loop().time() - began
+            if seconds > 3 * TURN_SECONDS:
+                break
+            await asyncio.wait(flood(identities, range(number, number + 50)))
+        asked = site.backend.faults.count(_CURRENT) - before
+        assert asked <= TURNS * (seconds / TURN_SECONDS + 2)
 
 
 async def test_a_token_of_this_cluster_goes_before_a_flood_of_invented_ones(
@@ -148,18 +195,15 @@ async def test_a_token_of_this_cluster_goes_before_a_flood_of_invented_ones(
             await guess(identities, f"{fresh.uuid}-{number}")
         with site.backend.faults.hanging(_CURRENT):
             before = site.backend.faults.count(_CURRENT)
-            flood = [asyncio.create_task(guess(identities, f"{fresh.uuid}-first"))]
+            guesses = flood(identities, [f"{fresh.uuid}-first"])
             await until(lambda: site.backend.faults.count(_CURRENT) > before, "one is asked about")
             good = asyncio.create_task(identities.of(fresh, HERE))
             await until(lambda: identities._calls.waiting, "the good one waits")
-            flood += [
-                asyncio.create_task(guess(identities, f"{fresh.uuid}-then{number}"))
-                for number in range(100)
-            ]
+            guesses += flood(identities, [f"{fresh.uuid}-then{number}" for number in range(100)])
             await asyncio.sleep(0)
         assert (await good).user_uuid == alice.uuid
         assert site.backend.faults.count(_CURRENT) <= before + 4
-        await asyncio.gather(*flood)
+        await asyncio.gather(*guesses, return_exceptions=True)
 
 
 async def test_who_is_known_comes_in_while_arvados_hangs(site: Site, alice: Actor) -> None:
@@ -193,6 +237,92 @@ async def test_wrong_secrets_for_one_token_go_first_a_few_times(site: Site, alic
         assert (await identities.of(fresh, HERE)).user_uuid == alice.uuid
 
 
+async def test_a_token_with_more_scopes_than_are_looked_at_lets_nobody_in(
+    site: Site, alice: Actor
+) -> None:
+    """Each is compared with each event; and what is told of a token stands in a message with what
+    is told of others."""
+    wide = [f"GET /arvados/v1/collections/{number}" for number in range(20_000)]
+    fat = [Token((await site.cluster.token(alice, scopes=wide)).token) for _ in range(12)]
+    async with asking(site) as identities:
+        with pytest.raises(Refused, match="more scopes"):
+            await identities.of(fat[0], HERE)
+        few = Token((await site.cluster.token(alice, scopes=wide[:40])).token)
+        assert (await identities.of(few, HERE)).scopes == tuple(wide[:40])
+    told = await tokens_watch.live(site.nats, [str(one.uuid) for one in (*fat, few)])
+    assert {uuid: len(state.scopes) for uuid, state in told.items()} == {
+        **dict.fromkeys((str(one.uuid) for one in fat), 0),
+        str(few.uuid): 40,
+    }
+
+
+async def test_who_is_sent_away_and_gives_up_at_once_gives_back_no_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They had none: with each one more would be asked at a time."""
+    monkeypatch.setattr(turns_module, "WAITING", 1)
+    turns, under_way, go_on = Turns(1), 0, asyncio.Event()
+
+    async def work() -> None:
+        nonlocal under_way
+        async with turns.taken():
+            under_way += 1
+            await go_on.wait()
+
+    tasks = [asyncio.create_task(work())]
+    await asyncio.sleep(0)
+    for _ in range(5):
+        tasks += [asyncio.create_task(work()) for _ in range(2)]
+        await asyncio.sleep(0)
+        tasks[-2].cancel()  # it was sent away for the other in this very turn of the loop
+        await asyncio.wait(tasks[-2:-1])
+    assert (under_way, turns._under_way) == (1, 1)
+    go_on.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert turns._under_way == 0
+
+
+async def test_logins_of_one_user_that_come_together_are_bounded_too(
+    site: Site, alice: Actor
+) -> None:
+    """Each is counted before the next is looked at, however long each was waited for."""
+    assert alice.token_uuid is not None
+    index, most = Connections(None), 3  # type: ignore[arg-type]
+    index._recounted_at = asyncio.get_running_loop().time() + 3600  # as if all were there
+
+    def admitted(
+        connection: Connection, _: Token, identity: Identity, admission: Admission
+    ) -> None:
+        if owner := holder(admission.name):
+            index.add(connection, owner)
+
+    async with asking(site) as identities:
+        callout = Callout(
+            identities,
+            GrantsCache(site.nats),
+            limits=LoginLimits(budget=60.0),
+            admitted=admitted,
+            room=functools.partial(index.room, per_user=most),
+            made_for_a_machine=lambda _: False,
+        )
+        signer = Signer(keys.load(site.keys_folder, "issuer"))
+        now = asyncio.get_running_loop().time()
+        user_nkey = keys.load(site.keys_folder, "issuer").public
+        await asyncio.gather(
+            *(
+                callout.answer(
+                    CalloutRequest(
+                        user_nkey, "SERVER", "", cid, HERE, "Client", "nats", "", Token(alice.token)
+                    ),
+                    now,
+                    signer,
+                )
+                for cid in range(20)
+            )
+        )
+    assert len(index) == most
+
+
 @pytest.mark.parametrize("in_time", [3600, -1])
 async def test_of_those_who_wait_the_oldest_is_next(
     monkeypatch: pytest.MonkeyPatch, in_time: float
@@ -215,7 +345,7 @@ async def test_of_those_who_wait_the_oldest_is_next(
     asked[4].cancel()
     first.set()
     ends = await asyncio.gather(*asked, return_exceptions=True)
-    assert [type(end) for end in ends[1:3]] == [Unavailable, Unavailable]
+    assert [type(end) for end in ends[1:3]] == [Crowded, Crowded]
     assert order == [0, 3, 5]
     assert (turns._under_way, turns.waiting) == (0, 0)
 
