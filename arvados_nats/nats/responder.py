@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NoReturn
 
@@ -46,15 +45,17 @@ async def answer(
     async with asyncio.TaskGroup() as tasks:
 
         async def handle(handler: Handler, message: Message) -> None:
-            came = time.monotonic()
-            async with turn:
-                if time.monotonic() - came <= wait:
-                    await handler(message)
-                else:
+            async with contextlib.AsyncExitStack() as turns:
+                try:
+                    async with asyncio.timeout(wait):
+                        await turns.enter_async_context(turn)
+                except TimeoutError:
                     logger.info(
                         "a question is left: nobody waits for its answer any more",
                         extra={"action": "responder.left", "subject": message.subject},
                     )
+                else:
+                    await handler(message)
 
         def taking(handler: Handler) -> Handler:
             async def take(message: Message) -> None:

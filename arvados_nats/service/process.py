@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import resource
 import signal
 import sys
 import time
@@ -75,6 +76,8 @@ def load(settings: Callable[[], S]) -> S:
 def run(main: Callable[[S], Awaitable[None]], settings: Callable[[], S]) -> int:
     """Run `main(settings)` until it ends or a signal comes; the exit code."""
     log_to_stderr()
+    # A dump of the memory would hold tokens and seeds.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     try:
         loaded = load(settings)
         log_to_stderr(getattr(loaded, "log_level", "INFO"))

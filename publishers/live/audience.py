@@ -32,6 +32,9 @@ FRESH_PLACES = 5.0
 """Seconds: moves and trash that no event tells of are noticed so late."""
 
 _FRESH_REQUESTS = 10.0
+MOST_SHOWN = 100
+"""Requests under which a container is shown, the first of them: each piece of its log is published
+once for each."""
 _MOST_CONTAINERS = 20_000
 _MOST_PLACES = 20_000
 _CLOCK = "SELECT extract(epoch FROM clock_timestamp())::float8"
@@ -94,7 +97,7 @@ class RequestsOfContainers:
             self._containers_of.clear()
         now = time.monotonic()
         for container in asked:
-            requests = found.get(container, [])
+            requests = found.get(container, [])[:MOST_SHOWN]
             self._known[container] = now, requests
             for uuid, _ in requests:
                 self._containers_of[uuid].add(container)
@@ -213,7 +216,7 @@ def of_event(event: Event, kind: str, above: Above) -> list[Shown]:
     gone = event.event_type == "delete"
     return [
         (share, owner, uuid)
-        for owner, uuid in event.audience
+        for owner, uuid in event.audience[:MOST_SHOWN]
         if is_uuid(owner) and is_uuid(uuid) and not above.hides(owner, kind, trash_at)
         for share in above.of((owner, uuid), gone=gone)
     ]

@@ -44,13 +44,11 @@ async def answer(
     """Answer until cancelled."""
 
     async def reply(asked: Message) -> None:
-        headers: dict[str, str] = {}
-        payload = b""
         try:
-            payload = await _ANSWERS[asked.subject](database, asked.data.decode(errors="replace"))
-        except ArvadosNatsError as error:
-            headers = {FAILED: str(error)}
-        await nats.publish(asked.reply, payload, headers=headers)
+            found = await _ANSWERS[asked.subject](database, asked.data.decode(errors="replace"))
+            await nats.publish(asked.reply, found)
+        except ArvadosNatsError as error:  # also of an answer that is too long for a message
+            await nats.publish(asked.reply, headers={FAILED: str(error)})
 
     handlers = dict.fromkeys(_ANSWERS, reply)
     await responder.answer(nats, handlers, queue=QUEUE, at_once=_AT_ONCE, ready=ready)

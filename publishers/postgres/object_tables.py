@@ -38,11 +38,16 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
 """What is compared with a row's new_attributes. Not a container's priority: Arvados changes it by
 raw SQL that logs nothing (docs/facts/arvados.md 0.1)."""
 
+MOST_REQUESTS = 1000
+"""Of those that show one container the first: whoever submits the same again has one more, and each
+is looked at for each of its events."""
+
 _COMMON = ("uuid", "owner_uuid", "created_at", "modified_at")
 _EXTRA = {
     "container": f"""ARRAY(
         SELECT ARRAY[request.uuid, request.owner_uuid] FROM container_requests AS request
-        WHERE request.container_uuid = object.uuid ORDER BY request.uuid) AS requests,
+        WHERE request.container_uuid = object.uuid
+        ORDER BY request.created_at, request.uuid LIMIT {MOST_REQUESTS}) AS requests,
         left(object.runtime_constraints, {MAX_YAML_BYTES + 1}) AS runtime_constraints""",
     "workflow": """coalesce(linked.owner_uuid, '') AS collection_owner_uuid,
         linked.trash_at AS collection_trash_at""",
@@ -76,9 +81,12 @@ _UNLINKED_WORKFLOWS = f"""
     WHERE uuid = ANY($1::varchar[])
 """
 """Before Arvados 3.2."""
-_REQUESTS = """
-    SELECT container_uuid, uuid, owner_uuid FROM container_requests
-    WHERE container_uuid = ANY($1::varchar[]) ORDER BY uuid
+_REQUESTS = f"""
+    SELECT container_uuid, uuid, owner_uuid FROM (
+        SELECT container_uuid, uuid, owner_uuid,
+               row_number() OVER (PARTITION BY container_uuid ORDER BY created_at, uuid) AS place
+        FROM container_requests WHERE container_uuid = ANY($1::varchar[])
+    ) AS request WHERE place <= {MOST_REQUESTS} ORDER BY place
 """
 
 Record = Mapping[str, Any]

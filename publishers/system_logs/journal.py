@@ -33,6 +33,7 @@ _ARGUMENTS = ("--output=json", "--all", "--follow", "--no-tail", "--quiet")
 _AGAIN_SECONDS = 1.0
 _BAD_CURSOR = b"cursor"
 _PART = "journal"
+_COMPLAINT_BYTES = 4096
 
 
 class _Cursor(msgspec.Struct):
@@ -104,7 +105,7 @@ class Journal:
             raise ConfigError(f"cannot start {_PROGRAM}: {error.strerror}") from error
         metrics.JOURNAL_STARTS.inc()
         assert process.stderr
-        complaining = asyncio.create_task(process.stderr.read())
+        complaining = asyncio.create_task(_last_of(process.stderr))
         try:
             yield process, complaining
         finally:
@@ -112,6 +113,14 @@ class Journal:
                 process.kill()
             await process.wait()
             await complaining
+
+
+async def _last_of(stream: asyncio.StreamReader) -> bytes:
+    """The end of all that is said there: journalctl runs for months."""
+    kept = b""
+    while said := await stream.read(_COMPLAINT_BYTES):
+        kept = (kept + said)[-_COMPLAINT_BYTES:]
+    return kept
 
 
 def _cursor_of(line: bytes) -> str:

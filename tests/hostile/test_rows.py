@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from arvados_nats.contract import streams, subjects
+from arvados_nats.errors import Unavailable
+from arvados_nats.permission_client import object_messages
 from publishers.container_logs.copy import LogCopy
 from publishers.events import enrich
 from publishers.queue import table
@@ -22,6 +24,7 @@ from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
 from tests.support.worlds import events as event_worlds
 from tests.support.worlds import logs as log_worlds
+from tests.support.worlds import permissions as permission_worlds
 from tests.support.worlds import queue as queue_worlds
 from tests.support.worlds.events import EventWorld
 from tests.support.worlds.queue import eventually
@@ -122,6 +125,28 @@ async def test_a_container_that_we_stumble_on_costs_no_other_its_log(
             await honest.finish()
             await world.until_end(honest.uuid)
             assert await world.messages(odd.uuid) == []
+
+
+async def test_an_object_that_no_message_holds_is_not_told_and_others_are(
+    database: Database, fresh_nats: NatsServer, keys_folder: Path
+) -> None:
+    """A container says itself how it is, in as many bytes as Arvados takes: who asked for it ended
+    the permission publisher, as often as they asked."""
+    async with permission_worlds.world(database, fresh_nats, keys_folder) as here:
+        request = await here.cluster.container_request("talks", owner=here.canary)
+        container = str(request["container_uuid"])
+        await here.cluster.pool.execute(
+            "UPDATE containers SET runtime_status = jsonb_build_object('x', repeat('x', 9000000))"
+            " WHERE uuid = $1",
+            container,
+        )
+        async with here.publishing():
+            for _ in range(2):
+                told = await here.reader.request(subjects.OBJECTS_GET, container.encode())
+                with pytest.raises(Unavailable, match="bytes"):
+                    object_messages.decode(told.headers, told.data)
+            told = await here.reader.request(subjects.OBJECTS_GET, here.canary.uuid.encode())
+            assert object_messages.decode(told.headers, told.data).record
 
 
 async def test_streams_that_are_there_get_their_bounds(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 
 import pytest
@@ -67,3 +68,30 @@ def test_the_bill_of_materials_is_that_of_the_lock() -> None:
     assert bill["metadata"]["component"]["name"] == PROJECT["name"]
     listed = {name_of(part["name"]): part["version"] for part in bill["components"]}
     assert listed == {name: pin.version for name, pin in pinned("image.txt").items()}
+
+
+def test_nothing_is_fetched_without_its_hash() -> None:
+    """By what makes the image, the packages and an installation: any pip that could."""
+    makefile = (FOLDER.parent / "Makefile").read_text().replace("$(INSTALL)", "pip install")
+    texts = [
+        makefile[makefile.index("\ninstall:") :].split("\n\n")[0],
+        *((FOLDER.parent / name).read_text() for name in ("Containerfile", ".ci/dist")),
+    ]
+    lines = "\n".join(texts).replace("\\\n", " ").splitlines()
+    calls = [call for line in lines for call in re.findall(r"\bpip\b[^&|;]*", line)]
+    fetching = [call for call in calls if re.search(r" (install|wheel|download) ", call)]
+    alone = ("--require-hashes", "--no-index", "--no-deps")
+    assert len(fetching) == 8
+    assert [call for call in fetching if not any(word in call for word in alone)] == []
+
+
+def test_no_pretended_cluster_is_shipped() -> None:
+    """Its tokens and passwords are known to everybody."""
+    packages = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert packages == ["arvados_nats", "authcallout", "publishers", "wsproxy"]
+    copied = re.findall(r"^COPY (.+)$", (FOLDER.parent / "Containerfile").read_text(), re.MULTILINE)
+    last = copied[-2:]  # those of the image itself, behind the last FROM
+    assert last == [
+        "--from=build /opt/arvados-nats /opt/arvados-nats",
+        "requirements/sbom.json /opt/arvados-nats/sbom.json",
+    ]

@@ -114,3 +114,17 @@ def test_a_signal_ends_it_in_order(program: Path, number: signal.Signals) -> Non
     assert child.wait(timeout=10) == 0
     assert [line["action"] for line in rest] == ["test.closed", "process.stopped"]
     child.stderr.close()
+
+
+def test_no_memory_is_dumped(program: Path) -> None:
+    """It holds tokens and seeds."""
+    child = subprocess.Popen(
+        [sys.executable, str(program), "wait"], stderr=subprocess.PIPE, text=True
+    )
+    assert child.stderr is not None
+    child.stderr.readline()
+    limits = Path(f"/proc/{child.pid}/limits").read_text().splitlines()
+    (core,) = [line.split() for line in limits if line.startswith("Max core file size")]
+    child.terminate()
+    child.communicate(timeout=30)
+    assert core[4] == "0"

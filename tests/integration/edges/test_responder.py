@@ -52,3 +52,37 @@ async def test_a_question_that_nobody_waits_for_is_left(
             await nats.publish(subject, b"4", reply="nobody")
             assert await begun.get() == b"4"
         answering.cancel()
+
+
+async def test_those_who_wait_in_vain_are_not_kept(
+    nats_server: NatsServer, keys_folder: Path
+) -> None:
+    """While PostgreSQL hangs, questions come on and on."""
+    subject = f"arvados.test.{secrets.token_hex(4)}"
+    begun = asyncio.Event()
+
+    async def handle(_: Message) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    def kept() -> int:
+        return sum(task.get_name() == "answer" for task in asyncio.all_tasks())
+
+    seed = keys.load(keys_folder, "publisher").text
+    before = kept()
+    async with nats_client.connect([nats_server.url], name="test", seed=seed) as nats:
+        ready = asyncio.Event()
+        answering = asyncio.create_task(
+            responder.answer(
+                nats, {subject: handle}, queue="test", at_once=1, wait=0.2, ready=ready.set
+            )
+        )
+        async with asyncio.timeout(WITHIN):
+            await ready.wait()
+            for _ in range(100):
+                await nats.publish(subject, reply="nobody")
+            await begun.wait()
+            await nats.flush()
+            while kept() - before > 1:  # noqa: ASYNC110 (tasks tell nobody)
+                await asyncio.sleep(0.05)
+        answering.cancel()

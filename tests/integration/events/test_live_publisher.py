@@ -17,7 +17,9 @@ from arvados_nats.contract import events, streams, subjects
 from arvados_nats.contract.events import Event
 from arvados_nats.contract.log_chunks import Chunk, ContainerEnd
 from arvados_nats.nats.client import Message
+from publishers.live import audience as live_audience
 from publishers.live.cursor import Options
+from publishers.postgres import object_tables
 from sandbox import raw_rows
 from sandbox.cluster import Cluster
 from sandbox.raw_rows import new_uuid
@@ -90,6 +92,43 @@ async def test_only_kinds_with_a_plain_rule_are_shown(cluster: Cluster, shown: L
     assert kinds == {"collection", "container", "container_request", "group"}
     stored = {event.object_kind for event in await shown.scene.stored()}
     assert stored >= {"arvados#user", "arvados#link", "arvados#apiClientAuthorization"}
+
+
+async def test_a_container_of_many_requests_is_shown_under_the_first_of_them(
+    cluster: Cluster, shown: LiveWorld
+) -> None:
+    """Whoever submits the same again while it runs has one more, and each piece of its log would be
+    published for each."""
+    alice = await cluster.user("alice")
+    first = await cluster.container_request("first", owner=alice)
+    container = await cluster.container_of(first)
+    await cluster.pool.execute(
+        """
+        INSERT INTO container_requests
+        SELECT (jsonb_populate_record(first, jsonb_build_object(
+            'id', nextval('container_requests_id_seq'),
+            'uuid', 'zzzzz-xvhdp-' || lpad(n::text, 15, '0'),
+            'created_at', first.created_at + interval '1 second'))).*
+        FROM container_requests AS first, generate_series(1, 1500) AS n WHERE first.uuid = $1
+        """,
+        first.uuid,
+    )
+    await cluster.run(first)
+    await shown.store(Chunk(container.uuid, "stdout.txt", 0, 0, b"line\n"))
+    await shown.all_shown()
+    for what in (".update", ".stdout_txt"):
+        places = [
+            m for m in shown.heard if container.uuid in m.subject and m.subject.endswith(what)
+        ]
+        assert 0 < len({message.subject for message in places}) <= live_audience.MOST_SHOWN
+        assert any(first.uuid in message.subject for message in places)
+    (event,) = [
+        e
+        for e in await shown.scene.stored()
+        if e.object_uuid == container.uuid
+        and (e.properties.get("new_attributes") or {}).get("state") == "Running"
+    ]
+    assert len(event.audience) == object_tables.MOST_REQUESTS
 
 
 async def test_a_container_is_shown_under_each_of_its_requests(

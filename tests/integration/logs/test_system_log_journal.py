@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from arvados_nats.service.ops import Health
+from publishers.system_logs import journal as journal_module
 from publishers.system_logs import metrics
 from publishers.system_logs.journal import Journal
 from publishers.system_logs.place import Place, PlaceFile
@@ -166,3 +167,14 @@ async def test_health_tells_that_the_journal_can_not_be_read(journal: ScriptedJo
 async def _read(journal: Journal, cursors: asyncio.Queue[str]) -> None:
     async for cursor, _ in journal.lines(""):
         cursors.put_nowait(cursor)
+
+
+async def test_of_what_it_complains_the_end_is_kept() -> None:
+    """It runs for months."""
+    stream = asyncio.StreamReader()
+    for number in range(100):
+        stream.feed_data(f"complaint {number:4}\n".encode() * 100)
+    stream.feed_eof()
+    kept = await journal_module._last_of(stream)
+    assert kept.endswith(b"complaint   99\n")
+    assert len(kept) <= 4096
