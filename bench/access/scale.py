@@ -26,15 +26,12 @@ import argparse
 import asyncio
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from bench import figures, processes
+from bench.access.acts import ACTS, SECONDS, TIMES, Act, Scene
 from bench.crowd import clients as crowds
 from bench.crowd import native
 from bench.crowd.crowd_process import Heard
@@ -43,14 +40,11 @@ from bench.worlds import cluster as world
 from bench.worlds import compared
 from bench.worlds.cluster import World
 from bench.worlds.compared import ROW_ID, Side
-from bench.worlds.tree import Tree, move_branch, plant
+from bench.worlds.tree import Tree, plant
 from sandbox import stack
 from sandbox.model.actors import Actor
 
 _RATE = 50.0
-_SECONDS = 4.0
-_TIMES = 8
-"""Projects that are made, or moves, in one act, each alone."""
 _WITHIN = 60.0
 _PAUSE, _TRIES = 2.0, 10
 """Of NATS clients between two attempts, and how many the most hasty make."""
@@ -63,102 +57,14 @@ _GROWTH = {
     "logins": "logins_per_second",
 }
 
-Done = tuple[str, float]
-"""An object whose last row everybody must hear of, and when it was committed."""
-
-
-@dataclass(slots=True)
-class Scene:
-    """The world with a tree, and one server with a socket for each user but the last."""
-
-    made: World
-    tree: Tree
-    side: Side
-    pids: dict[str, int]
-    leaving: list[Actor]
-    """Users without a socket, to be deactivated."""
-    number: int = 0
-
-    @property
-    def sockets(self) -> int:
-        return self.side.crowd.count
-
-    async def project(self) -> Done:
-        """A new one in the tree."""
-        self.number += 1
-        cluster = self.made.sandbox.cluster
-        name = f"{self.side.name} {self.number}"
-        made = await cluster.project(name, owner=self.tree.top, by=cluster.root)
-        return made.uuid, time.monotonic()
-
-    def cpu(self) -> Figures:
-        """Seconds of CPU of each service so far."""
-        return {name: processes.cpu_seconds(pid) for name, pid in self.pids.items()}
-
-    async def nats_bytes(self) -> float:
-        """What the server of NATS took in and gave out so far."""
-        async with httpx.AsyncClient(trust_env=False) as client:
-            told = await client.get(f"http://{self.made.sandbox.nats.config.monitor}/varz")
-        return float(told.json()["in_bytes"] + told.json()["out_bytes"])
-
-
-Act = Callable[[Scene], Awaitable[list[Done]]]
-
-
-async def _none(_: Scene) -> list[Done]:
-    return []
-
-
-async def _project(scene: Scene) -> list[Done]:
-    found = []
-    for _ in range(_TIMES):
-        found.append(await scene.project())
-        await asyncio.sleep(_SECONDS / 2 / _TIMES)
-    return found
-
-
-async def _move(scene: Scene) -> list[Done]:
-    return [await move_branch(scene.made, scene.tree)]
-
-
-async def _share(scene: Scene) -> list[Done]:
-    cluster = scene.made.sandbox.cluster
-    apart = await cluster.project(f"apart {time.monotonic_ns()}", owner=cluster.root)
-    await cluster.share(apart, cluster.config.all_users)
-    await cluster.update(apart, {"description": "seen by all"}, cluster.root)
-    return [(apart.uuid, time.monotonic())]
-
-
-async def _deactivate(scene: Scene) -> list[Done]:
-    await scene.made.sandbox.cluster.deactivate(scene.leaving.pop())
-    return []
-
-
-async def _ten(scene: Scene) -> list[Done]:
-    found = []
-    for _ in range(10):
-        found.append(await scene.project())
-        await asyncio.sleep(0.3)
-    return found
-
-
-ACTS: dict[str, Act] = {
-    "none": _none,
-    "project": _project,
-    "move": _move,
-    "share": _share,
-    "deactivate": _deactivate,
-    "ten": _ten,
-}
-
 
 async def _one(scene: Scene, name: str, act: Act) -> Figures:
     """Do it in the midst of rows that have nothing to do with it."""
     side, made = scene.side, scene.made
-    before, bytes_before, count = scene.cpu(), await scene.nats_bytes(), int(_RATE * _SECONDS)
+    before, bytes_before, count = scene.cpu(), await scene.nats_bytes(), int(_RATE * SECONDS)
     await side.crowd.take()
     rows = asyncio.create_task(made.stream(made.private[: scene.sockets], _RATE, count))
-    await asyncio.sleep(_SECONDS / 4)
+    await asyncio.sleep(SECONDS / 4)
     done = await act(scene)
     wanted = {
         await made.sandbox.cluster.pool.fetchval(_ROW_OF, uuid): moment for uuid, moment in done
@@ -194,7 +100,7 @@ async def _acts(scene: Scene) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, act in ACTS.items():
         found |= await _one(scene, name, act)
-        times = _TIMES if name == "project" else 10 if name == "ten" else 1
+        times = TIMES if name == "project" else 10 if name == "ten" else 1
         alone = found["none_other_p99_ms"]
         found[f"{name}_ratio_other_p99"] = figures.ratio(found[f"{name}_other_p99_ms"], alone)
         for figure in ("cpu_s", "nats_kib"):

@@ -25,7 +25,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import nats
 from nats.aio.client import Client
 
@@ -36,7 +35,7 @@ from bench.crowd.clients import Clients, Far
 from bench.crowd.crowd_process import Heard
 from bench.delivery import fanout, live_logs, publish, saved_logs
 from bench.figures import Figures
-from bench.peers import bare
+from bench.peers import bare, copied
 from bench.peers.bare import SUBJECT, Bare
 from bench.worlds import cluster as world
 from bench.worlds import compared
@@ -49,10 +48,6 @@ from sandbox.servers import tls
 from sandbox.stack import Stack
 
 _HERE = "127.0.0.1"
-_WINDOW = 1000
-_ROWS = (
-    "SELECT id, uuid, event_type, object_uuid, object_owner_uuid, created_at, properties FROM logs"
-)
 
 
 @dataclass(slots=True)
@@ -180,7 +175,7 @@ async def _rows(options: argparse.Namespace, folder: Path) -> dict[str, Sequence
         line = await nats.connect(url)
         await line.jetstream().add_stream(name="bench", subjects=[f"{SUBJECT}.>"])
         began, cpu = time.monotonic(), time.process_time()
-        sent = await _copied(made.writer, line)
+        sent = await copied.copy(made.writer, line)
         seconds, used = time.monotonic() - began, time.process_time() - cpu
         await line.close()
     ours = {
@@ -189,29 +184,6 @@ async def _rows(options: argparse.Namespace, folder: Path) -> dict[str, Sequence
     }
     floor = {"rows_per_second": sent / seconds, "cpu_us": used / max(sent, 1) * 1e6}
     return {"ours": [ours], "floor": [floor]}
-
-
-async def _copied(reader: asyncpg.Connection, line: Client) -> int:
-    """All rows, with so many on their way at most; how many."""
-    sent, rest, window = 0, b"", asyncio.Semaphore(_WINDOW)
-
-    async def stored(_: object) -> None:
-        window.release()
-
-    async def some(data: bytes) -> None:
-        nonlocal sent, rest
-        *rows, rest = (rest + data).split(b"\n")
-        for row in rows:
-            await window.acquire()
-            await line.publish(f"{SUBJECT}.row", row, reply=inbox)
-            sent += 1
-
-    inbox = line.new_inbox()
-    await line.subscribe(inbox, cb=stored)
-    await reader.copy_from_query(_ROWS, output=some)
-    for _ in range(_WINDOW):
-        await window.acquire()
-    return sent
 
 
 async def _fanout(place: Place) -> dict[str, Sequence[Figures]]:

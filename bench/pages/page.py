@@ -23,89 +23,25 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Page, async_playwright
 
 from bench import figures, processes
 from bench.figures import Figures
 from bench.pages import statistics
+from bench.pages.chromium import PATIENCE, Side, frames, heap, seen
 from bench.pages.statistics import Statistics
 from bench.worlds import cluster as world
 from bench.worlds.cluster import World
 from sandbox import stack
 from sandbox.logs.log_files import GrowingFile, NumberedLines, Source
 from sandbox.model.records import Record
-from sandbox.stack import Stack
 
 _PROGRAMS = ("chromium", "google-chrome", "chromium-browser")
-_PATIENCE = 180.0
 _STAMP = "2026-11-30T{:02d}:{:02d}:{:02d}.{:03d}000000Z line {:07d} of {}\n"
 _WIDTH = 100
 _LONG = 50_000_000
-_INIT = """
-window.longest = 0;
-new PerformanceObserver(list => {
-    for (const {duration} of list.getEntries()) longest = Math.max(longest, duration);
-}).observe({type: "longtask", buffered: true});
-"""
-_SEEN = """
-async ([text, where, act]) => {
-    const began = act ? performance.now() : 0;
-    if (act?.click) document.querySelector(act.click).click();
-    if (act?.sought) {
-        const field = document.getElementById("sought");
-        field.value = act.sought;
-        field.dispatchEvent(new Event("input"));
-        field.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter", cancelable: true}));
-    }
-    for (;;) {
-        const root = document.querySelector("#log > div")?.shadowRoot;
-        const shown = root?.querySelector(where)?.textContent ?? "";
-        if (shown.includes(text)) return performance.now() - began;
-        await new Promise(requestAnimationFrame);
-    }
-}
-"""
-"""Milliseconds from the navigation, or from what is done, to a text on the screen."""
-_FRAMES = """
-async seconds => {
-    const gaps = [];
-    let last = await new Promise(requestAnimationFrame);
-    for (const end = last + 1000 * seconds; last < end;) {
-        const now = await new Promise(requestAnimationFrame);
-        gaps.push(now - last);
-        last = now;
-    }
-    return gaps;
-}
-"""
-_CONTENT = ".cm-content"
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """A browser, and what is behind the page."""
-
-    made: World
-    services: Stack
-    browser: Browser
-    options: argparse.Namespace
-    saved: dict[str, Record]
-    """What ended before the services began, for each part."""
-
-    async def tab(self) -> Page:
-        """A tab without history."""
-        context = await self.browser.new_context(viewport={"width": 1440, "height": 900})
-        await context.grant_permissions(["clipboard-read", "clipboard-write"])
-        await context.add_init_script(_INIT)
-        return await context.new_page()
-
-    async def open(self, page: Page, request: Record, more: str = "") -> None:
-        """Show the log of a request."""
-        token = self.made.sandbox.cluster.root.token
-        await page.goto(f"{self.services.page_url}/#request={request.uuid}&token={token}{more}")
 
 
 async def _saved(made: World, files: dict[str, Source]) -> Record:
@@ -121,21 +57,6 @@ async def _saved(made: World, files: dict[str, Source]) -> Record:
         container.uuid,
     )
     return request
-
-
-async def seen(page: Page, text: str, where: str = _CONTENT, **act: str) -> float:
-    """Milliseconds until a text is on the screen."""
-    found = page.evaluate(_SEEN, [text, where, act or None])
-    return float(await asyncio.wait_for(found, _PATIENCE))
-
-
-async def heap(page: Page) -> float:
-    """Megabytes of objects in use, after a collection."""
-    session = await page.context.new_cdp_session(page)
-    await session.send("HeapProfiler.enable")
-    await session.send("HeapProfiler.collectGarbage")
-    used = await session.send("Runtime.getHeapUsage")
-    return float(used["usedSize"]) / 1e6
 
 
 def _lines_of(options: argparse.Namespace) -> NumberedLines:
@@ -155,7 +76,7 @@ async def _big(side: Side) -> Figures:
     middle = f"{source.lines // 2:010d}"
     found["find_ms"] = await seen(page, middle, ".picked", sought=middle)
     found["find_proxy_cpu_s"] = processes.cpu_seconds(pid) - cpu
-    await page.locator("#stop").wait_for(state="hidden", timeout=_PATIENCE * 1000)
+    await page.locator("#stop").wait_for(state="hidden", timeout=PATIENCE * 1000)
     await seen(page, f"{source.lines - 1:010d}", click="#follow")
     found["after_mb"] = await heap(page)
     return found
@@ -177,7 +98,7 @@ async def _seven(side: Side) -> Figures:
     await session.send("Performance.enable", {"timeDomain": "threadTicks"})
     await side.open(page, side.saved["seven"], "&view=all")
     shown = await seen(page, f"line {lines - 1:07d} of file-6")
-    await page.get_by_text(f"{7 * 2000:,} lines").wait_for(timeout=_PATIENCE * 1000)
+    await page.get_by_text(f"{7 * 2000:,} lines").wait_for(timeout=PATIENCE * 1000)
     told = await session.send("Performance.getMetrics")
     metrics = {one["name"]: one["value"] for one in told["metrics"]}
     return {
@@ -210,7 +131,7 @@ async def _rate(side: Side) -> Figures:
         await side.open(page, request)
         await seen(page, "line 0")
         await asyncio.sleep(2)  # what was opened is not measured
-        found = _frames(await page.evaluate(_FRAMES, options.seconds / 2), "follow_")
+        found = await frames(page, options.seconds / 2, "follow_")
         return found | await _selected(page, options.seconds / 2)
     finally:
         writing.cancel()
@@ -226,7 +147,7 @@ async def _selected(page: Page, seconds: float) -> Figures:
     before = await _copied(page)
     count = page.locator("#count")
     lines = -_number(await count.inner_text())
-    found = _frames(await page.evaluate(_FRAMES, seconds), "selected_")
+    found = await frames(page, seconds, "selected_")
     lines += _number(await count.inner_text())
     kept = before.count("\n") == 2 and await _copied(page) == before
     return {**found, "selected_lines_per_second": lines / seconds, "selection_kept": float(kept)}
@@ -239,14 +160,6 @@ async def _copied(page: Page) -> str:
 
 def _number(text: str) -> int:
     return int(text.partition(" ")[0].replace(",", ""))
-
-
-def _frames(gaps: list[float], prefix: str) -> Figures:
-    return {
-        f"{prefix}frame_p50_ms": figures.percentile(gaps, 0.5),
-        f"{prefix}frame_p95_ms": figures.percentile(gaps, 0.95),
-        f"{prefix}frame_worst_ms": max(gaps),
-    }
 
 
 async def _line(side: Side) -> Figures:
@@ -268,7 +181,7 @@ async def _plots(side: Side) -> Figures:
     told = page.locator("#plots [role=status]")
     await told.filter(has_text="reading crunchstat.txt").wait_for()
     await told.filter(has_text=re.compile("^$")).wait_for(
-        state="attached", timeout=2 * _PATIENCE * 1000
+        state="attached", timeout=2 * PATIENCE * 1000
     )
     found["all_ms"] = (time.monotonic() - began) * 1000
     await page.locator("#plots summary").click()
