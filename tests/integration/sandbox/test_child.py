@@ -22,7 +22,10 @@ _ORPHAN = """
 import sys, time
 from pathlib import Path
 from sandbox.servers import child
-print(child.start(["sleep", "60"], log=Path(sys.argv[1])).pid, flush=True)
+pid = child.start(["sleep", "60"], log=Path(sys.argv[1])).pid
+while Path(f"/proc/{pid}/comm").read_text().strip() != "sleep":
+    time.sleep(0.01)
+print(pid, flush=True)
 time.sleep(60)
 """
 
