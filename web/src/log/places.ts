@@ -29,7 +29,7 @@ export interface Clock {
 export function goalOf(text: string): Goal | undefined {
   const wanted = text.trim().replaceAll(",", "");
   if (/^\d+$/.test(wanted)) return { line: Number(wanted) };
-  const found = /^(?:(\d{4}-\d\d-\d\d)[T ])?(\d{1,4}):([0-5]\d)(?::([0-5]\d)(?:\.\d+)?)?Z?$/.exec(wanted);
+  const found = /^(?:((?:\d{4}-)?\d\d-\d\d)[T ])?(\d{1,4}):([0-5]\d)(?::([0-5]\d)(?:\.\d+)?)?Z?$/.exec(wanted);
   if (!found) return undefined;
   const [, day = "", hour = "", minute, second = "00"] = found;
   return { time: { day, time: `${hour.padStart(2, "0")}:${minute}:${second}` } };
@@ -38,7 +38,8 @@ export function goalOf(text: string): Goal | undefined {
 /** The time stamp that a clock means in a log whose first line is of `first`; `local`: as clocks here say. */
 export function stampOf({ day, time }: Clock, first: string, local: boolean): string {
   const begin = new Date(`${first.slice(0, 19)}Z`);
-  const date = day || (local ? localDay(begin) : begin.toISOString().slice(0, 10));
+  const today = local ? localDay(begin) : begin.toISOString().slice(0, 10);
+  const date = day.length === 5 ? `${today.slice(0, 5)}${day}` : day || today;
   let moment = new Date(`${date}T${time}${local ? "" : "Z"}`);
   if (Number.isNaN(moment.getTime())) throw new Error("there is no such time of day");
   if (!day && moment < new Date(begin.getTime() - 1000)) moment = new Date(moment.getTime() + 86_400_000);

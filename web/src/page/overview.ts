@@ -269,7 +269,7 @@ export class Overview {
     const count = (mood: Mood) => all.filter((process) => verdict(process, now).mood === mood).length;
     const chosen = this.name || this.mood || this.owner;
     this.summary.textContent = shown.length
-      ? `${count("running")} running, ${count("waiting")} waiting, ${count("bad")} failed, ${count("good")} done` +
+      ? `${count("running")} running, ${count("waiting")} waiting, ${count("bad")} failed or cancelled, ${count("good")} done` +
         (shown.length < all.length ? `; ${shown.length} shown` : "") + this.left
       : chosen
         ? "No process is like that: choose another name, state or owner."

@@ -105,7 +105,7 @@ export class Plots {
     this.limit = limit;
     this.none = over ? NONE : NOT_YET;
     this.readers = files.map((file) => new Reader(file, ranges));
-    const head = ["of what", "now", "mean", "most"].map((text) => make("th", { scope: "col" }, text));
+    const head = ["of what", "last", "mean", "most"].map((text) => make("th", { scope: "col" }, text));
     place.replaceChildren(
       this.progress,
       this.charts,

@@ -59,11 +59,11 @@ export function timeText(stamp: string, times: Times, origin: string): string {
   const date = new Date(`${stamp.slice(0, 19)}Z`);
   const begin = new Date(`${(origin || stamp).slice(0, 19)}Z`);
   if (times === "utc") {
-    const day = stamp.slice(0, 10) === (origin || stamp).slice(0, 10) ? "" : `${stamp.slice(0, 10)} `;
+    const day = stamp.slice(0, 10) === (origin || stamp).slice(0, 10) ? "" : `${stamp.slice(5, 10)} `;
     return day + stamp.slice(11, 23).replace(/Z$/, "");
   }
   if (times === "local") {
-    const day = localDay(date) === localDay(begin) ? "" : `${localDay(date)} `;
+    const day = localDay(date) === localDay(begin) ? "" : `${localDay(date).slice(5)} `;
     return `${day}${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
   }
   if (!origin) return "";
