@@ -67,6 +67,7 @@ AHEAD = ("callout", "callout-service", "publisher", "wsproxy", "sys")
 that nobody is refused while keys are replaced. The others are told to servers and services at once,
 or, like `system-logs`, are what further keys are made of."""
 _PAIR = {"issuer", "xkey"}
+_ENSURE = "what is missing is made by: arvados-nats keys ensure"
 _NEXT = tuple(f"{name}{NEXT}" for name in AHEAD)
 ALL = (*ROLES, *_NEXT)
 
@@ -151,6 +152,8 @@ def load(folder: Path, name: str) -> Seed:
     path = folder / f"{name}.nk"
     try:
         seed = parse_seed(path.read_text(encoding="ascii"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} is not there; {_ENSURE} {folder}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error.__class__.__name__}") from error
     except BadInput as error:
@@ -167,8 +170,7 @@ def load_public(folder: Path, name: str) -> str:
         text = path.read_text(encoding="ascii").strip()
         kind, _ = decode_public(text)
     except FileNotFoundError as error:
-        mend = f"arvados-nats keys ensure {folder}"
-        raise ConfigError(f"{path} is not there; what is missing is made by: {mend}") from error
+        raise ConfigError(f"{path} is not there; {_ENSURE} {folder}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error.__class__.__name__}") from error
     except BadInput as error:

@@ -67,6 +67,16 @@ def _controller(text: str) -> str:
     return text
 
 
+def _nats_servers(text: str) -> str:
+    """The client library looks for the first of none for ever, and lets nobody else have a turn."""
+    servers = [server.strip() for server in text.split(",") if server.strip()]
+    for server in servers or [""]:
+        place = re.sub("^(nats|tls|wss?)://", "", server).partition("/")[0]
+        if not _is_place(place.rpartition("@")[2], port=False):
+            raise ValueError("it names no NATS server, such as nats://127.0.0.1:4222")
+    return text
+
+
 Listening = Annotated[str, AfterValidator(_listening)]
 """Where a service listens: `host:port`."""
 
@@ -167,7 +177,7 @@ class Block(BaseSettings):
 class NatsSettings(Block):
     """Where NATS is, and who we are there."""
 
-    nats_url: str = "nats://127.0.0.1:4222"
+    nats_url: Annotated[str, AfterValidator(_nats_servers)] = "nats://127.0.0.1:4222"
     """NATS servers, separated by commas."""
 
     nats_ca_file: str | None = None

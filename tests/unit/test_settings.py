@@ -69,6 +69,10 @@ def test_a_folder_that_is_not_there_is_no_fault(
             for text in ("", "0.0.0.0", "http://a:80", "a:8000 # ours")
         ),
         *(
+            ("ARVADOS_NATS_NATS_URL", text)
+            for text in ("", "nats://", "http://a:4222", "a b", ",", "nats://a:x", "//a")
+        ),
+        *(
             ("ARVADOS_API_HOST", text)
             for text in (
                 "x:44x",
