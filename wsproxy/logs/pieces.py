@@ -93,13 +93,14 @@ class StreamPage:
     """Chunks of one file with their sequence numbers, in stream order.
 
     `joined`: a chunk just before them ends at the place that was asked for. `more`: the stream has
-    more behind the message with sequence number `last`.
+    more behind the message with sequence number `last`. `life`: of the stream, as `StoredLogs` counts.
     """
 
     chunks: list[tuple[int, Chunk]]
     joined: bool
     more: bool
     last: int
+    life: int = 0
 
 
 @dataclass(frozen=True, slots=True)

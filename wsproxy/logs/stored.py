@@ -34,10 +34,13 @@ class StoredLogs:
     def __init__(self, nats: Nats) -> None:
         self._nats = nats
         self._places: OrderedDict[_Key, tuple[int, bool]] = OrderedDict()
+        self._life = 0
+        """Of the stream; where a page of a former one ended means nothing."""
 
     def forget(self) -> None:
         """The stream is another one: its sequences are others."""
         self._places.clear()
+        self._life += 1
 
     async def last(self, container: str) -> list[tuple[int, Chunk | ContainerEnd]]:
         """The last message of each file of a container, and its end, with sequence numbers.
@@ -83,7 +86,7 @@ class StoredLogs:
 
     async def page(self, container: str, file: str, place: LogPlace) -> StreamPage:
         """Chunks of a file from the one that holds `place` on, or from the first after it."""
-        subject = subjects.log(container, file)
+        subject, life = subjects.log(container, file), self._life
         first, joined = self._places.get((subject, file, place), (0, False))
         if not first:
             first = await self._find(subject, file, place)
@@ -101,11 +104,11 @@ class StoredLogs:
             for stored in found
             if isinstance(chunk := _parse(stored), Chunk) and chunk.file == file
         ]
-        return StreamPage(chunks, joined, left > 0, found[-1].sequence if found else 0)
+        return StreamPage(chunks, joined, left > 0, found[-1].sequence if found else 0, life)
 
     def remember(self, container: str, file: str, place: LogPlace, page: StreamPage) -> None:
         """Note where in the stream the next page begins when this one was used up to `place`."""
-        for sequence, chunk in reversed(page.chunks):
+        for sequence, chunk in reversed(page.chunks if page.life == self._life else []):
             if _starts(chunk) <= place:
                 stop = LogPlace(chunk.epoch, chunk.end)
                 joined, passed = stop == place, stop <= place
@@ -116,7 +119,8 @@ class StoredLogs:
     def skip(self, container: str, file: str, place: LogPlace, page: StreamPage) -> None:
         """Note that the page holds nothing for `place`: look behind it."""
         key = (subjects.log(container, file), file, place)
-        self._note(key, page.last + 1, joined=page.joined)
+        if page.life == self._life:
+            self._note(key, page.last + 1, joined=page.joined)
 
     def _note(self, key: _Key, sequence: int, *, joined: bool) -> None:
         self._places[key] = (sequence, joined)
