@@ -93,7 +93,7 @@ class StreamPage:
     """Chunks of one file with their sequence numbers, in stream order.
 
     `joined`: a chunk just before them ends at the place that was asked for. `more`: the stream has
-    more behind the message with sequence number `last`. `life`: of the stream, as `StoredLogs` counts.
+    more behind the message with sequence number `last`. `life`: of the stream.
     """
 
     chunks: list[tuple[int, Chunk]]
