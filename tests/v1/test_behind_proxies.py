@@ -34,6 +34,7 @@ async def test_lines_come_at_once_though_it_buffers(
         front as url,
         opened(url, request.uuid, alice) as events,
     ):
+        assert "content-encoding" not in events.answer.headers, "it may be held back"
         await events.until("caught_up")
         for line in (b"one\n", b"two\n", b"three\n"):
             await cluster.write_log(container, "stdout.txt", line)
