@@ -74,7 +74,6 @@ check: $(VENV)/.check $(PAGE)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/mypy tests
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.test $(PAGE)

@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from typing import Any
 
 import click
 
 from arvados_nats.errors import ArvadosNatsError, ConfigError
+
+# httpx would load a command line of its own, and with it rich and pygments where they are.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 COMMANDS = {
     "authcallout": "authcallout.cli:authcallout",

@@ -10,6 +10,7 @@ untouched state asks for `database`, a clone of its own, or `fresh_nats`, a serv
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -31,6 +32,10 @@ __all__ = ["container", "nats", "own_stack", "stack"]
 # Where nothing compiled is kept, each of some 300 processes would compile all of ours by itself.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# A shell lets what it starts in the background ignore Ctrl-C, and what we start would do so, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure, and CI fails for what was changed, not for what was drawn.
 hypothesis.settings.register_profile(

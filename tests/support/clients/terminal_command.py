@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import os
 import pty
-import signal
 import struct
 import sys
 import termios
@@ -79,11 +78,6 @@ def environment(stack: Stack, actor: Actor | None, home: Path, **more: str) -> d
     return {**kept, "HOME": str(home), "XDG_CONFIG_DIRS": "/none", "TERM": "xterm", **told, **more}
 
 
-def _as_in_a_terminal() -> None:
-    """A shell lets what it starts in the background ignore Ctrl-C, and so would our child."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @contextlib.asynccontextmanager
 async def started(
     *arguments: str, env: dict[str, str], terminal: bool = False, notes_too: bool = False
@@ -99,7 +93,6 @@ async def started(
         stdout=output,
         stderr=output if notes_too else asyncio.subprocess.PIPE,
         env=env,
-        preexec_fn=_as_in_a_terminal,
     )
     command = Command(process)
     if process.stderr is not None:

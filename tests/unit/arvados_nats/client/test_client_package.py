@@ -38,9 +38,10 @@ def test_the_commands_and_the_client_need_the_bare_distribution_alone() -> None:
     program = f"""
 import sys
 sys.modules.update(dict.fromkeys({sorted(extra)!r}))
-import importlib, pkgutil, arvados_nats.client, arvados_nats.commands
+import importlib, pkgutil, arvados_nats.cli, arvados_nats.client, arvados_nats.commands
 for module in pkgutil.iter_modules(arvados_nats.commands.__path__):
     importlib.import_module(f"arvados_nats.commands.{{module.name}}")
+assert not {{"rich", "pygments"}} & set(sys.modules), "httpx has loaded its own command line"
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
