@@ -24,7 +24,7 @@ from wsproxy.events.stored_event import StoredEvent
 from wsproxy.logins.logins import Login
 from wsproxy.services import Services
 from wsproxy.subscriptions import kinds
-from wsproxy.subscriptions.subscription import Subscription
+from wsproxy.subscriptions.begun import Begun
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.transport.failures import Tasks
 from wsproxy.transport.frames import Message, text_frame
@@ -75,9 +75,8 @@ class ConnectionV1:
         self._services = services
         self._incoming = incoming
         self._login: Login | None = None
-        self._subscriptions: dict[str, Subscription] = {}
-        self._starting: dict[str, asyncio.Task[None]] = {}
         self.tasks = Tasks(send_buffer, "v1")
+        self._begun = Begun[str](services.starts, self.tasks)
         limits, age = (
             services.transport.limits,
             services.transport.max_age * random.uniform(0.8, 1.2),
@@ -105,7 +104,7 @@ class ConnectionV1:
                 await self.send_buffer.writable()
 
     def end(self) -> None:
-        self._stop_all()
+        self._begun.stop_all()
         self._session.end()
         self.tasks.end()
         if self._login:
@@ -126,46 +125,29 @@ class ConnectionV1:
                 case Begin(id, target):
                     self._begin(id, target)
                 case Stop(id):
-                    self._stop(id)
+                    self._begun.stop(id)
                 case Close(code, reason, cause):
                     self._close(code, reason, cause)
 
     def _close(self, code: CloseCode, reason: str, cause: str) -> None:
         if not self.send_buffer.closed:
             metrics.cut_sockets.labels(cause).inc()
-        self._stop_all()
+        self._begun.stop_all()
         self.send_buffer.close(code, reason)
-
-    def _stop(self, id: str) -> None:
-        if over := self._subscriptions.pop(id, None):
-            over.stop()
-        if starting := self._starting.pop(id, None):
-            starting.cancel()
-
-    def _stop_all(self) -> None:
-        subscriptions, self._subscriptions = self._subscriptions, {}
-        for subscription in subscriptions.values():
-            subscription.stop()
 
     def _begin(self, id: str, target: Target) -> None:
         try:
-            subscription = self._subscriptions[id] = kinds.subscription(
-                self._services, self, id, target
-            )
+            subscription = kinds.subscription(self._services, self, id, target)
         except BadInput as error:
             self._take(*self._session.failed(id, error))
             return
-        self.tasks.keep(self._starting, id, self._start(id, subscription))
-
-    async def _start(self, id: str, subscription: Subscription) -> None:
-        try:
-            async with self._services.starts.turn(self.login.identity.user_uuid):
-                await subscription.start()
-        except ArvadosNatsError as error:
-            if self._subscriptions.get(id) is subscription:
-                del self._subscriptions[id]
-                self._take(*self._session.failed(id, error))
-            subscription.stop()
+        user_uuid = self.login.identity.user_uuid
+        self._begun.begin(
+            id,
+            subscription,
+            user_uuid,
+            lambda error: self._take(*self._session.failed(id, error)),
+        )
 
     # Who it is.
 
@@ -191,17 +173,16 @@ class ConnectionV1:
         former, self._login = self._login, login
         if former is not None and former is not login:
             self._services.logins.release(former, self)
-            for subscription in self._subscriptions.values():
+            for subscription in self._begun:
                 subscription.renew()
 
     def ended(self, reason: str) -> None:
-        self._stop_all()
+        self._begun.stop_all()
         self.send_buffer.discard()
         self._take(*self._session.token_ended(reason))
 
     def narrowed(self, change: Change) -> None:
-        for subscription in tuple(self._subscriptions.values()):
-            subscription.recheck()
+        self._begun.recheck()
 
     # What subscriptions ask of their client.
 

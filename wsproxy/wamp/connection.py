@@ -17,7 +17,7 @@ from wsproxy import metrics
 from wsproxy.logins.logins import Login
 from wsproxy.services import Services
 from wsproxy.subscriptions import kinds
-from wsproxy.subscriptions.subscription import Subscription
+from wsproxy.subscriptions.begun import Begun
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.transport.failures import Tasks
 from wsproxy.transport.frames import Message
@@ -74,10 +74,9 @@ class ConnectionWamp:
         self._services = services
         self._incoming = incoming
         self._login: Login | None = None
-        self._subscriptions: dict[int, Subscription] = {}
-        self._starting: dict[int, asyncio.Task[None]] = {}
         self._calls: dict[int, asyncio.Task[None]] = {}
         self.tasks = Tasks(send_buffer, "wamp")
+        self._begun = Begun[int](services.starts, self.tasks)
         limits, now = services.transport.limits, asyncio.get_running_loop().time()
         age = services.transport.max_age * random.uniform(0.8, 1.2)
         bounds = Bounds(limits.subscriptions, limits.subscription_bytes, age)
@@ -103,7 +102,7 @@ class ConnectionWamp:
                 await self.send_buffer.writable()
 
     def end(self) -> None:
-        self._stop_all()
+        self._begun.stop_all()
         self._session.end()
         self.tasks.end()
         if self._login:
@@ -122,7 +121,7 @@ class ConnectionWamp:
                 case Begin(request, topic):
                     self._begin(request, topic)
                 case Stop(id):
-                    self._stop(id)
+                    self._begun.stop(id)
                 case Ask(call):
                     self._ask(call)
                 case Drop(request):
@@ -136,48 +135,33 @@ class ConnectionWamp:
     def _close(self, code: int, reason: str, cause: str) -> None:
         if not self.send_buffer.closed:
             metrics.cut_sockets.labels(cause).inc()
-        self._stop_all()
+        self._begun.stop_all()
         self.send_buffer.close(code, reason)
-
-    def _stop(self, id: int) -> None:
-        if over := self._subscriptions.pop(id, None):
-            over.stop()
-        if starting := self._starting.pop(id, None):
-            starting.cancel()
-
-    def _stop_all(self) -> None:
-        subscriptions, self._subscriptions = self._subscriptions, {}
-        for subscription in subscriptions.values():
-            subscription.stop()
 
     # Topics.
 
     def _begin(self, request: int, topic: Topic) -> None:
         client = Subscriber(self, topic, request)
         try:
-            subscription = self._subscriptions[topic.id] = kinds.subscription(
+            subscription = kinds.subscription(
                 self._services, client, topic.uri, topic.target, present=topic.retained
             )
         except BadInput as error:
             self._take(*self._session.failed(request, topic, error))
             return
-        self.tasks.keep(self._starting, topic.id, self._start(request, topic, subscription))
-
-    async def _start(self, request: int, topic: Topic, subscription: Subscription) -> None:
-        try:
-            async with self._services.starts.turn(self.login.identity.user_uuid):
-                await subscription.start()
-        except ArvadosNatsError as error:
-            if self._subscriptions.get(topic.id) is subscription:
-                self._take(*self._session.failed(request, topic, error))
-            subscription.stop()
+        user_uuid = self.login.identity.user_uuid
+        self._begun.begin(
+            topic.id,
+            subscription,
+            user_uuid,
+            lambda error: self._take(*self._session.failed(request, topic, error)),
+        )
 
     def over(self, topic: Topic, reason: str) -> None:
         self._take(*self._session.over(topic.id, reason))
 
     def narrowed(self, change: Change) -> None:
-        for subscription in tuple(self._subscriptions.values()):
-            subscription.recheck()
+        self._begun.recheck()
 
     # Calls.
 
@@ -217,7 +201,7 @@ class ConnectionWamp:
         self._take(*self._session.admitted(identity.user_uuid, identity.token_uuid, login.kept))
 
     def ended(self, reason: str) -> None:
-        self._stop_all()
+        self._begun.stop_all()
         self.send_buffer.discard()
         self._take(*self._session.token_ended(reason))
 
