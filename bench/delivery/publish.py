@@ -182,14 +182,14 @@ async def backlog(world: World, folder: Path, count: int) -> dict[str, float]:
         await world.write(world.changes(times), notify=False)
     publisher = world.start_publisher(folder)
     began = await _until_stored(world, 1)
-    already = await world.stored()
+    already, start_cpu = await world.stored(), processes.cpu_seconds(publisher.pid)
     ended = await _until_stored(world, count)
-    cpu = processes.cpu_seconds(publisher.pid)
+    cpu = processes.cpu_seconds(publisher.pid) - start_cpu
     await publisher.kill()
     return {
         "backlog_rows": count,
         "backlog_rows_per_second": round((count - already) / (ended - began)),
-        "backlog_cpu_microseconds_per_row": round(cpu / count * 1e6),
+        "backlog_cpu_microseconds_per_row": round(cpu / (count - already) * 1e6),
     }
 
 

@@ -85,12 +85,12 @@ class Former:
     async def _look_ahead(self, uuids: AbstractSet[str]) -> None:
         """Their deletions may be among the rows that come next."""
         begin = await log_rows.now(self._database) - timedelta(seconds=WINDOW)
-        rows, covered = await self._looks.about(dict.fromkeys(uuids, begin))
-        for uuid, about in rows.items():
+        claims, covered = await self._looks.about(dict.fromkeys(uuids, begin))
+        for uuid, about in claims.items():
             verified = self._verifier.look(about, covered[uuid])
-            for row in about:
-                if row.event_type == DELETE:
-                    self._take(row, verified.get(row.uuid))
+            for claim in about:
+                if claim.row.event_type == DELETE:
+                    self._take(claim.row, verified.get(claim.row.uuid))
             if uuid in self._gone:
                 self._looks.helped(uuid)
 

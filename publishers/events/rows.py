@@ -13,12 +13,14 @@ reading the text would take 490 MB.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
 
 from arvados_nats.contract import events
 from arvados_nats.contract.subjects import OTHER, kind_of
@@ -27,6 +29,10 @@ from publishers.events.seen_rows import SLICE_SECONDS
 from publishers.postgres.database import Database, Row
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Version = tuple[str, int]
+"""A row as it is written: its uuid, and the transaction that wrote it."""
 
 _INLINE_BYTES = 64 * 1024
 _WHOLE_BYTES = 8 * 1024 * 1024
@@ -38,6 +44,8 @@ _ABOUT_ROWS = 2000
 _ABOUT_TIMEOUT = 3.0
 _ABOUT_MOST = 1_000_000
 """About so many PostgreSQL looks at until then."""
+_TURN = 100
+"""Rows or objects that are looked at in one turn of the loop: some milliseconds."""
 
 _COLUMNS = f"""
     id, uuid, event_type, event_at, created_at, object_uuid, object_owner_uuid,
@@ -46,9 +54,9 @@ _COLUMNS = f"""
 """
 _BY_ID = f"SELECT {_COLUMNS} FROM logs WHERE id = ANY($1::bigint[])"
 _BY_UUID = f"SELECT {_COLUMNS} FROM logs WHERE uuid = ANY($1::varchar[])"
-_ABOUT = f"""
-    SELECT * FROM (
-        SELECT {_COLUMNS}, count(*) OVER () AS every,
+_ABOUT = """
+    SELECT object_uuid, uuid, xid, created_at, every FROM (
+        SELECT object_uuid, uuid, logs.xmin AS xid, created_at, count(*) OVER () AS every,
                sum(octet_length(properties)) OVER (ORDER BY created_at DESC, uuid) AS so_far
         FROM unnest($1::varchar[], $2::timestamp[]) AS wanted(named, since)
         JOIN logs ON logs.object_uuid = wanted.named AND logs.created_at >= wanted.since
@@ -83,8 +91,7 @@ _CUT = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class LogRow:
+class LogRow(msgspec.Struct, frozen=True):
     """One row. `properties` are cut to what travels; None where they cannot be understood."""
 
     id: int
@@ -98,6 +105,23 @@ class LogRow:
     properties: dict[str, Any] | None
     xid: int = 0
     """The transaction that wrote the row."""
+
+    @property
+    def version(self) -> Version:
+        """The row as it is written."""
+        return self.uuid, self.xid
+
+
+class About(NamedTuple):
+    """The rows about some objects: which there are, and those that were read."""
+
+    versions: Mapping[str, Sequence[Version]]
+    read: Sequence[LogRow]
+    covered: Mapping[str, datetime]
+    """Since when all of an object's are there: in general since the moment that was asked for;
+    later where they are too many."""
+    every: int
+    """How many PostgreSQL had to look at."""
 
 
 async def now(database: Database) -> datetime:
@@ -132,32 +156,42 @@ async def read_by_uuid(database: Database, uuids: Sequence[str]) -> list[LogRow]
 
 
 async def about(
-    database: Database, since: Mapping[str, datetime]
-) -> tuple[dict[str, list[LogRow]], dict[str, datetime], int]:
-    """Rows about objects, and since when all of an object's are there: in general since the moment
-    that was asked for; later where they are too many. And how many PostgreSQL had to look at."""
+    database: Database, since: Mapping[str, datetime], have: Container[Version]
+) -> About:
+    """Rows about objects; those that the caller has are named and not read."""
     limits = (_ABOUT_BYTES, _ABOUT_ROWS)
-    found: defaultdict[str, list[LogRow]] = defaultdict(list)
     try:
-        rows = await database.fetch(
+        named = await database.fetch(
             _ABOUT, [*since], [*since.values()], *limits, timeout=_ABOUT_TIMEOUT
         )
+        new = [row[1] for row in named if (row[1], row[2]) not in have]
+        rows = await database.fetch(_BY_UUID, new, timeout=_ABOUT_TIMEOUT) if new else ()
     except Unavailable as error:
         covered = await now(database)  # PostgreSQL is down: raise; it is there: do without
         logger.warning(
             "rows about some objects cannot be read; what they prove is not known",
             extra={"action": "log_rows.about", "objects": len(since), "error": str(error)},
         )
-        return found, dict.fromkeys(since, covered), _ABOUT_MOST
-    for row in await _read(database, rows):
-        found[row.object_uuid or ""].append(row)
-    every: int = rows[0][10] if rows else 0
-    oldest = rows[-1][4] if len(rows) < every else datetime.min
-    return found, {uuid: max(begin, oldest) for uuid, begin in since.items()}, every
+        return About({}, (), dict.fromkeys(since, covered), _ABOUT_MOST)
+    versions: defaultdict[str, list[Version]] = defaultdict(list)
+    for object_uuid, uuid, xid, _, _ in named:
+        versions[object_uuid].append((uuid, xid))
+    every: int = named[0][4] if named else 0
+    oldest = named[-1][3] if len(named) < every else datetime.min
+    begins = {uuid: max(begin, oldest) for uuid, begin in since.items()}
+    return About(versions, await _read(database, rows), begins, every)
 
 
 async def _read(database: Database, rows: Iterable[Row]) -> list[LogRow]:
-    return [await _row(database, row) for row in rows]
+    return [await _row(database, row) async for row in in_turns(rows)]
+
+
+async def in_turns(many: Iterable[T]) -> AsyncIterator[T]:
+    """What else this process does, such as answers about grants, does not wait for thousands."""
+    for number, one in enumerate(many, 1):
+        yield one
+        if number % _TURN == 0:
+            await asyncio.sleep(0)
 
 
 async def _row(database: Database, row: Row) -> LogRow:

@@ -72,6 +72,24 @@ def agree(one: State | None, other: State | None) -> bool:
     return all(_same(a, b) for a, b in zip(one.times, other.times, strict=True))
 
 
+Key = tuple[bytes, int | None]
+
+
+def key(state: State) -> Key:
+    """Where a state is to be found among many, by all that `agree` with it."""
+    first = state.times[0] if state.times else None
+    return state.rest, None if first is None else int(first * 1000)
+
+
+def keys(state: State) -> set[Key]:
+    """The keys of all states that may agree with this one."""
+    first = state.times[0] if state.times else None
+    if first is None:
+        return {(state.rest, None)}
+    nearby = (first - 2 * _TOLERANCE, first + 2 * _TOLERANCE)
+    return {(state.rest, int(moment * 1000)) for moment in nearby}
+
+
 def compared(kind: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes that a state is made of."""
     names: Iterable[str] = _NAMES.get(kind, ())

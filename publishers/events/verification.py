@@ -194,9 +194,11 @@ def _of_the_gone(
 
 def _walk(found: Chain, claims: Sequence[Claim], last: State, seen: Seen | None) -> None:
     """From a state back to the rows that led there."""
+    leading_to = _by_new_state(claims)
     expected: State | None = last
     while expected is not None:
-        same = [c for c in claims if agree(c.new, expected) and c not in found.links]
+        groups = [leading_to[key] for key in states.keys(expected) if key in leading_to]
+        same = [c for group in groups for c in group if agree(c.new, expected)]
         own = [c for c in same if c.row.xid in found.own]
         if not own and seen is not None and agree(seen.state, expected):
             found.closed = True
@@ -204,10 +206,21 @@ def _walk(found: Chain, claims: Sequence[Claim], last: State, seen: Seen | None)
         if not same:
             return
         first = _oldest(own or same)
+        for group in groups:
+            if first in group:
+                group.remove(first)
         found.links.append(first)
         expected = first.old
         if expected is not None:
             found.states.append(expected)
+
+
+def _by_new_state(claims: Sequence[Claim]) -> dict[states.Key, list[Claim]]:
+    found: dict[states.Key, list[Claim]] = {}
+    for claim in claims:
+        if claim.new is not None:
+            found.setdefault(states.key(claim.new), []).append(claim)
+    return found
 
 
 def _drop_unproven(found: Chain, covered: float | None) -> None:

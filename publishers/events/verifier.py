@@ -10,14 +10,14 @@ about it are read too: at most so many, and what that leaves open is not known.
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Any
 
 from arvados_nats.permissions.object_facts import timestamp
+from publishers.events import rows as log_rows
 from publishers.events.looks import Looks
 from publishers.events.rows import LogRow
 from publishers.events.verification import (
@@ -36,8 +36,6 @@ from publishers.postgres.object_tables import Record
 
 _REMEMBERED = 20_000
 """Objects whose last state is kept, some 400 bytes each."""
-_TURN = 100
-"""Objects that are looked at in one turn of the loop: some milliseconds."""
 _LATE = 60.0
 """A row may come so long after younger ones about the same object."""
 
@@ -63,11 +61,13 @@ class Verifier:
                     about[row.object_uuid].append(row)
         own = {record["xmin"] for record in records.values()}
         judged: dict[str, _Judged] = {}
-        async for uuid in _in_turns(about):
+        async for uuid in log_rows.in_turns(about):
             judged[uuid] = self._judge(about[uuid], records.get(uuid), own)
         if open_ones := {uuid: found.begin for uuid, found in judged.items() if found.is_open}:
-            more, covered = await self._looks.about(open_ones)
-            async for uuid in _in_turns(covered):
+            states = {uuid: records[uuid]["xmin"] for uuid in open_ones if uuid in records}
+            read = {one.row.version: one for uuid in open_ones for one in judged[uuid].claims}
+            more, covered = await self._looks.about(open_ones, states, read)
+            async for uuid in log_rows.in_turns(covered):
                 if judged[uuid].look_again(more.get(uuid, ()), covered[uuid]):
                     self._looks.helped(uuid)
         proven = {xid for found in judged.values() for xid in found.proven}
@@ -78,20 +78,23 @@ class Verifier:
             self._remember(uuid, found)
         return verified
 
-    def look(self, rows: Sequence[LogRow], covered: datetime) -> dict[str, Verified]:
+    def look(self, claims: Sequence[Claim], covered: datetime) -> dict[str, Verified]:
         """What is to be said of rows about an object that is gone, before they are published: all
         since `covered`, in any order."""
-        rows = [row for row in rows if row.event_type in (*CHANGES, DELETE)]
-        if not rows or not object_tables.can_read(rows[0].kind):
+        claims = [claim for claim in claims if claim.row.event_type in (*CHANGES, DELETE)]
+        if not claims or not object_tables.can_read(claims[0].row.kind):
             return {}
-        judged = self._judge(rows, None, set())
+        judged = _Judged(claims, None, self._seen.get(claims[0].row.object_uuid or ""), set())
         judged.look_again((), covered)
         return judged.verified()
 
-    def _judge(self, rows: list[LogRow], record: Record | None, own: AbstractSet[int]) -> _Judged:
+    def _judge(
+        self, rows: Sequence[LogRow], record: Record | None, own: AbstractSet[int]
+    ) -> _Judged:
         uuid, kind = rows[0].object_uuid or "", rows[0].kind
         present = None if record is None else Present.of(kind, record)
-        return _Judged(rows, present, self._seen.get(uuid), own)
+        claims = [self._looks.claim(row) for row in rows]
+        return _Judged(claims, present, self._seen.get(uuid), own)
 
     def _remember(self, uuid: str, found: _Judged) -> None:
         if (seen := found.seen_now()) is not None:
@@ -101,32 +104,24 @@ class Verifier:
                 self._seen.popitem(last=False)
 
 
-async def _in_turns(uuids: Iterable[str]) -> AsyncIterator[str]:
-    """What else this process does, such as answers about grants, does not wait for 500 objects."""
-    for number, uuid in enumerate(uuids, 1):
-        yield uuid
-        if number % _TURN == 0:
-            await asyncio.sleep(0)
-
-
 class _Judged:
     """The rows about one object that are published together."""
 
     def __init__(
         self,
-        rows: list[LogRow],
+        claims: Sequence[Claim],
         present: Present | None,
         seen: Seen | None,
         own: AbstractSet[int],
     ) -> None:
         if present is not None and seen is not None and seen.state is None:
             seen = None  # an administrator has made the same uuid anew
-        self._claims = [Claim.of(row) for row in rows]
+        self.claims = claims
         self._present = present
         self._seen = seen
-        self._first = min(claim.at for claim in self._claims)
+        self._first = min(claim.at for claim in self.claims)
         self._own = own
-        self._chain: Chain = chain(self._claims, present, seen, own)
+        self._chain: Chain = chain(self.claims, present, seen, own)
 
     @property
     def begin(self) -> datetime:
@@ -144,19 +139,19 @@ class _Judged:
             return False
         if not self._chain.links and since is not None and since < self._first:
             return False  # it has not changed for so long that none of these rows can be true
-        return any(self._chain.verdict(claim, present) is not True for claim in self._claims)
+        return any(self._chain.verdict(claim, present) is not True for claim in self.claims)
 
-    def look_again(self, rows: Sequence[LogRow], covered: datetime) -> bool:
+    def look_again(self, claims: Sequence[Claim], covered: datetime) -> bool:
         """Judge once more beside all other rows since `covered`; whether more is true then."""
         before = self._true()
-        known = {claim.row.uuid for claim in self._claims}
-        others = [Claim.of(row) for row in rows if row.uuid not in known]
+        known = {claim.row.uuid for claim in self.claims}
+        others = [claim for claim in claims if claim.row.uuid not in known]
         begin = timestamp(covered)
-        self._chain = chain([*self._claims, *others], self._present, self._seen, self._own, begin)
+        self._chain = chain([*self.claims, *others], self._present, self._seen, self._own, begin)
         return self._true() > before
 
     def _true(self) -> int:
-        return sum(self._chain.verdict(claim, self._present) is True for claim in self._claims)
+        return sum(self._chain.verdict(claim, self._present) is True for claim in self.claims)
 
     @property
     def proven(self) -> set[int]:
@@ -170,7 +165,7 @@ class _Judged:
     def verified(self) -> dict[str, Verified]:
         """What is to be said of each row."""
         found: dict[str, Verified] = {}
-        for claim in self._claims:
+        for claim in self.claims:
             verdict = self._chain.verdict(claim, self._present)
             said = claim.row.properties or {}
             proven = self._chain.properties(claim) if verdict is True else said
@@ -179,7 +174,7 @@ class _Judged:
 
     def seen_now(self) -> Seen | None:
         """The newest state whose row is published now or was before; None if that is not known."""
-        here = {claim.row.uuid for claim in self._claims}
+        here = {claim.row.uuid for claim in self.claims}
         for link in self._chain.links:
             row = link.row
             if row.uuid in here or link.at < self._first:

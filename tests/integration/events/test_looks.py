@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 
 import asyncpg
 import pytest
 
 from publishers.events.looks import Looks
+from publishers.events.verification import Claim
 from publishers.postgres import database as postgres
 from sandbox import raw_rows
 from sandbox.raw_rows import new_uuid
@@ -45,12 +46,16 @@ async def looks(database: Database, clock: Clock) -> AsyncIterator[Looks]:
 async def about(database: Database, count: int) -> str:
     """A uuid that so many rows are about."""
     uuid = new_uuid("4zz18")
+    await more_about(database, uuid, count)
+    return uuid
+
+
+async def more_about(database: Database, uuid: str, count: int = 1) -> None:
     writer = await asyncpg.connect(database.dsn)
     try:
         await raw_rows.insert(writer, [raw_rows.row(uuid) for _ in range(count)])
     finally:
         await writer.close()
-    return uuid
 
 
 async def rows_read(looks: Looks, uuid: str) -> int | None:
@@ -93,6 +98,41 @@ async def test_one_true_row_does_not_pay_for_many_lies(database: Database, looks
         read += await rows_read(looks, lied_about) or 0
         looks.helped(lied_about)
     assert read <= 10_000 + LIES
+
+
+async def test_rows_are_read_once_for_a_state(database: Database, looks: Looks) -> None:
+    """What comes later repeats what was said; an object that has changed is looked at anew, and so
+    is one that is gone. Of what was read before no more is read."""
+    uuid = await about(database, 3)
+    states = {uuid: 7}
+
+    async def seen(states: Mapping[str, int]) -> Sequence[Claim]:
+        found, _ = await looks.about({uuid: BEGIN}, states)
+        return found[uuid]
+
+    first = await seen(states)
+    await more_about(database, uuid)
+    assert {one.row.uuid for one in await seen(states)} == {one.row.uuid for one in first}
+    assert len(await seen({uuid: 8})) == 4
+    await more_about(database, uuid)
+    assert len(await seen({})) == 5
+    earlier, _ = await looks.about({uuid: BEGIN - timedelta(minutes=1)}, {uuid: 8})
+    assert len(earlier[uuid]) == 5, "what is asked for may be from before the last look"
+
+
+async def test_a_row_that_somebody_has_is_not_read(database: Database, looks: Looks) -> None:
+    """One that was altered since is another."""
+    uuid = await about(database, 4)
+    (found, _) = await looks.about({uuid: BEGIN})
+    read = {one.row.version: one for one in found[uuid]}
+    altered = found[uuid][0].row.uuid
+    writer = await asyncpg.connect(database.dsn)
+    await writer.execute("UPDATE logs SET event_type = 'x' WHERE uuid = $1", altered)
+    await writer.close()
+    again, _ = await looks.about({uuid: BEGIN}, read=read)
+    new = [one for one in again[uuid] if one not in read.values()]
+    assert [(one.row.uuid, one.row.event_type) for one in new] == [(altered, "x")]
+    assert len(again[uuid]) == 4
 
 
 async def drained(database: Database, looks: Looks) -> None:

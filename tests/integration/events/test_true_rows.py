@@ -32,6 +32,7 @@ from tests.support.waiting import until
 from tests.support.worlds.events import QUICK, EventWorld, world
 
 CHANGES = ("create", "update", "delete")
+OWNER = raw_rows.SYSTEM_USER
 OPTIONS = publisher.Options(scans=QUICK, fresh_start=timedelta(hours=1))
 
 
@@ -247,6 +248,53 @@ async def test_the_publishers_were_away(cluster: Cluster, scene: EventWorld) -> 
     async with scene.publishing(OPTIONS):
         events = await all_published(scene)
     assert check(events[before:], forger) > 0.95
+
+
+async def test_a_backlog_of_objects_that_went_on_is_true(scene: EventWorld) -> None:
+    """Each changed more often than all rows about all of them can be read in one go."""
+    objects, times = 150, 16
+    now = raw_rows.utc_now() - timedelta(minutes=2)
+    uuids = [new_uuid("4zz18") for _ in range(objects)]
+
+    def state(uuid: str, number: int) -> dict[str, Any]:
+        at = now + timedelta(milliseconds=number)
+        return {
+            "owner_uuid": OWNER,
+            "modified_at": f"{at.isoformat(timespec='microseconds')}000Z",
+            "name": uuid,
+            "is_trashed": False,
+            "version": 1,
+            "current_version_uuid": uuid,
+            "file_count": 0,
+            "file_size_total": 0,
+        }
+
+    for number in range(1, times + 1):
+        at = now + timedelta(milliseconds=number)
+        rows = [
+            raw_rows.row(
+                uuid,
+                properties=raw_rows.change(state(uuid, number - 1), state(uuid, number)),
+                created_at=at,
+            )
+            for uuid in uuids
+        ]
+        async with scene.writer.transaction():
+            await scene.writer.execute(
+                "DELETE FROM collections WHERE uuid = ANY($1::varchar[])", uuids
+            )
+            await scene.writer.execute(
+                "INSERT INTO collections (uuid, owner_uuid, name, is_trashed, version,"
+                " current_version_uuid, file_count, file_size_total, created_at, updated_at,"
+                " modified_at) SELECT one, $2, one, false, 1, one, 0, 0, $3, $3, $4"
+                " FROM unnest($1::varchar[]) AS one",
+                *(uuids, OWNER, now, at),
+            )
+            await scene.insert(*rows, notify=False)
+    async with scene.publishing(OPTIONS):
+        events = [event for event in await all_published(scene) if event.object_uuid in uuids]
+    assert len(events) == objects * times
+    assert [event.verified for event in events] == [True] * len(events)
 
 
 async def test_first_sight_of_a_cluster(cluster: Cluster, scene: EventWorld) -> None:
