@@ -101,7 +101,7 @@ func connect(url string, options ...nats.Option) (*nats.Conn, error) {
 		nats.Timeout(5*time.Second), // the server takes 2 s when nobody can judge the token
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(time.Second),
-		nats.PingInterval(10*time.Second), // a line that fell silent is given up after half a minute
+		nats.PingInterval(5*time.Second), // a line that fell silent is given up after 15 s
 		nats.ReconnectJitter(2*time.Second, 2*time.Second),
 		nats.RetryOnFailedConnect(true),
 		// A refusal may be an outage of the callout service: the server's words are the same.

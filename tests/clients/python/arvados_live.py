@@ -82,7 +82,7 @@ class Connection:
         options: dict[str, Any] = {
             "max_reconnect_attempts": -1,
             "reconnect_time_wait": random.uniform(1, 3),
-            "ping_interval": 10,  # a line that fell silent is given up after half a minute
+            "ping_interval": 5,  # a line that fell silent is given up after 15 s
             "closed_cb": self._closed,
         }
         self.nats = await nats.connect(

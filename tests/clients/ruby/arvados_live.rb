@@ -57,7 +57,7 @@ class Connection
       connect_timeout: 5, # the server takes 2 s when nobody can judge the token
       max_reconnect_attempts: -1,
       reconnect_time_wait: 1 + rand * 2,
-      ping_interval: 10, # a line that fell silent is given up after half a minute
+      ping_interval: 5, # a line that fell silent is given up after 15 s
     }
     named = ENV["ARVADOS_USER_UUID"] || Token.new.to_s.split("/")[1]
     abort "* not a token of the form v2/<uuid>/<secret>" unless named
