@@ -109,7 +109,7 @@ def _told(service: Service, part: str, status: int, body: Any) -> Iterator[Findi
 def _mend(text: str, service: Service) -> str:
     """The command in a fault's own text, if it has one."""
     _, run, command = text.partition("run ")
-    return command if run else f"see what follows here, and: {_log(service)}"
+    return command if run else f"see what stands before this, and: {_log(service)}"
 
 
 def _log(service: Service) -> str:
