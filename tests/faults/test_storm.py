@@ -29,7 +29,12 @@ from tests.faults.checker import Bounds, Verdict
 from tests.support.worlds import storm as storms
 from tests.support.worlds.storm import Storm
 
-pytestmark = pytest.mark.storm
+pytestmark = [
+    pytest.mark.storm,
+    # nats-py, in the native reader, leaves the sockets of attempts that failed to the collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 _QUIET, _AFTER, _LONGEST, _MENDED = 120.0, 45.0, 180.0, 180.0
 _BEGAN = time.monotonic()
