@@ -109,8 +109,8 @@ export function nameOf(uuid: string, name: string | null | undefined): string {
 
 const text = (value: unknown) => (typeof value === "string" ? value.trim() : "");
 
-/** On a phone the log needs the room. */
-const narrow = matchMedia("(max-width: 700px)");
+/** On a phone, and where the window is low, the log needs the room. */
+const narrow = matchMedia("(max-width: 700px), (max-height: 500px)");
 
 /** Error, warning and activity as the container tells them, each with its detail. */
 function told(process: Process): HTMLElement[] {
