@@ -65,5 +65,5 @@ export default defineConfig({
     renderBuiltUrl: (name, { hostType }) =>
       hostType === "html" ? `static/${name}` : { relative: true },
   },
-  test: { include: ["tests/**/*.test.ts"], testTimeout: 60_000 },
+  test: { include: ["tests/**/*.test.ts"], testTimeout: 240_000 },
 } as Parameters<typeof defineConfig>[0]);
