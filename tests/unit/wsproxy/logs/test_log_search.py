@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from arvados_nats.errors import BadInput
@@ -28,6 +28,7 @@ def found(data: bytes, size: int, text: str = "needle") -> list[Found]:
 
 
 @pytest.mark.parametrize("longest", [1_000_000, 50])
+@example(b"x" * 45 + b"needle" + b"x" * 80 + b"needle\n needle", 7)
 @given(st.lists(_LINE, max_size=8).map(b"\n".join), st.integers(1, 30))
 def test_each_line_once_in_any_cuts(longest: int, data: bytes, size: int) -> None:
     """Colours within a word do not hide it, nor does the border of two parts of a long line."""
