@@ -6,8 +6,7 @@
 helm/arvados-nats/README.md comes from its template and values.yaml, where each `# -- text` line
 above a key is a row. In values.schema.json the names below `<component>.settings` come from the
 settings classes; the rest of it is written by hand. helm/nats-values.yaml is the map `nats` for a
-release of the official chart alone, files/grants.sql the rights of the role in PostgreSQL. Tests
-hold all equal to what this makes.
+release of the official chart alone. Tests hold all equal to what this makes.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from typing import Any
 
 import yaml
 
-from arvados_nats.postgres import arvados_tables
 from arvados_nats.service.settings import Block
 from authcallout.settings import Settings as CalloutSettings
 from publishers.settings import Settings as PublisherSettings
@@ -77,13 +75,6 @@ spec:
         - {port: 1, endPort: {{ sub .Values.config.cluster.port 1 }}, protocol: TCP}
         - {port: {{ add .Values.config.cluster.port 1 }}, endPort: 65535, protocol: TCP}
 """
-
-_GRANTS_HEAD = """\
--- Copyright (C) The Arvados-NATS Authors
---
--- SPDX-License-Identifier: Apache-2.0
---
--- Written by tools/make_chart.py; do not edit."""
 
 Row = tuple[str, str]
 """A dotted path and what it is for."""
@@ -185,11 +176,6 @@ def nats_values() -> str:
     return _NATS_HEAD + str(text)
 
 
-def grants() -> str:
-    """The text of files/grants.sql, which the notes show."""
-    return "\n".join((_GRANTS_HEAD, *arvados_tables.grants(), ""))
-
-
 class _NoAliases(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -204,7 +190,6 @@ if __name__ == "__main__":
         (CHART / "README.md", page()),
         (CHART / "values.schema.json", schema()),
         (CHART.parent / "nats-values.yaml", nats_values()),
-        (CHART / "files" / "grants.sql", grants()),
     ):
         path.write_text(text, encoding="utf-8")
         sys.stdout.write(f"{path} written\n")

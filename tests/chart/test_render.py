@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from arvados_nats.postgres import arvados_tables
 from tests.support.chart.rendered import CHART, EXAMPLES, Helm, RefusedByHelm, Rendered
 
 LONG = "a" * 53
@@ -111,5 +110,4 @@ def test_notes_say_which_line_of_arvados_to_change(helm: Helm, example: str) -> 
     host = "HOST" if example == "minimal" else "ws.xurid.example.com"
     assert f"     {line}{host}/websocket\n" in said
     assert ("wsproxy.externalURL is empty" in said) == (example == "minimal")
-    for grant in arvados_tables.grants():
-        assert f"     {grant}\n" in said
+    assert "arvados-nats check grants" in said

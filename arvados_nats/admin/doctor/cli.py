@@ -62,7 +62,9 @@ def doctor(
     if url:
         check_connections.place(url)
     with tempfile.TemporaryDirectory(prefix="arvados-nats-doctor-") as place:
-        found, findings = services.find(units, lambda: Path(tempfile.mkdtemp(dir=place)))
+        found, findings = services.find(
+            units, lambda: Path(tempfile.mkdtemp(dir=place)), from_outside=bool(url)
+        )
         findings = [*files.hidden(units), *findings]
         findings += files.look(found, units, credentials)
         findings += arvados_side.config(found, config, cluster)
@@ -97,8 +99,10 @@ async def _tried(found: list[Service], units: Iterable[Path], url: str | None) -
         logs = publishers is None or bool(publishers.settings.log_token.get_secret_value())
         store = broker.store(server) if server else None
         looks += [arvados_side.sockets(wsproxy), broker.streams(wsproxy, store, logs=logs)]
-        if url:
-            looks.append(arvados_side.public(url, wsproxy.settings.arvados_ca_file))
+    if url:
+        looks.append(
+            arvados_side.public(url, wsproxy.settings.arvados_ca_file if wsproxy else None)
+        )
     looks += [running.health(service) for service in found]
     if not url:
         findings.append(finding.skipped("wsproxy from outside", "give --proxy wss://HOST"))

@@ -26,6 +26,10 @@ from arvados_nats.service import process
 from arvados_nats.service.settings import Block
 
 _INIT = "arvados-nats init"
+_IN_KUBERNETES = (
+    "in Kubernetes: kubectl exec -n arvados-nats deploy/arvados-nats-publishers"
+    " -- arvados-nats doctor (-authcallout, -wsproxy)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +91,19 @@ def unit(service: str, folders: Iterable[Path]) -> Unit | None:
     return unit_files.find(name, folders)
 
 
-def find(folders: Iterable[Path], shown: Callable[[], Path]) -> tuple[list[Service], list[Finding]]:
+def find(
+    folders: Iterable[Path], shown: Callable[[], Path], *, from_outside: bool = False
+) -> tuple[list[Service], list[Finding]]:
     """The services there are, and what is wrong with how they are told what they are told.
 
-    `shown` makes a folder of our own, to lay into it what systemd would show to a service.
+    `shown` makes a folder of our own, to lay into it what systemd would show to a service;
+    `from_outside`: something that runs elsewhere is looked at, so none of it needs to be here.
     """
     services, findings = [], []
     folders = tuple(folders)
     units = {name: unit(name, folders) for name in KINDS}
     if not any(units.values()):
-        return _of_this_process()
+        return _of_this_process(from_outside)
     for name, found in units.items():
         if found is None:
             if name not in _OPTIONAL:
@@ -122,13 +129,16 @@ def _mend(error: ConfigError) -> str:
     return f"correct it in /etc/arvados-nats/environment (docs/settings.md), or {_INIT}"
 
 
-def _of_this_process() -> tuple[list[Service], list[Finding]]:
+def _of_this_process(from_outside: bool) -> tuple[list[Service], list[Finding]]:
     """In a pod, or wherever somebody has set the environment of one service."""
     folder = Path(os.environ.get("ARVADOS_NATS_KEYS_DIR", "/etc/arvados-nats/keys"))
     here = [name for name, kind in KINDS.items() if (folder / f"{kind.seeds[0]}.nk").exists()]
     if not here:
         text = f"nothing of ours is here: no unit, and no seed in {folder}"
-        return [], [wrong("this machine", text, _INIT, here=True)]
+        if from_outside:
+            return [], [skipped("this machine", f"{text}; {_IN_KUBERNETES}")]
+        mend = f"{_INIT}; {_IN_KUBERNETES}"
+        return [], [wrong("this machine", text, mend, here=True)]
     services, findings = [], []
     for name in here:
         if name in _OPTIONAL and len(here) > 1:

@@ -134,5 +134,7 @@ def following(answers: Answers, folder: Path, namespace: str) -> Iterator[str]:
     yield f"  psql -d {database} < {folder}/role.sql  # as PostgreSQL's superuser"
     yield (
         f"  kubectl apply -f {folder}/{SECRETS} && helm install arvados-nats"
-        f" helm/arvados-nats -n {namespace} -f {folder}/values.yaml --wait --timeout 10m"
+        f" helm/arvados-nats -n {namespace} -f {folder}/values.yaml -f gateway.yaml"
+        " --wait --timeout 10m"
     )
+    yield "gateway.yaml is yours to write: your registry and your gateway (docs/install.md, 3a)."

@@ -503,6 +503,16 @@ def test_a_machine_without_any_of_it_is_told(tmp_path: Path) -> None:
     assert "mend it: arvados-nats init" in answer.output
 
 
+def test_a_proxy_is_looked_at_from_a_machine_without_any_of_it(tmp_path: Path) -> None:
+    """As from where `kubectl` is: only what was asked for can be wrong."""
+    words = ["doctor", "--units", str(tmp_path), "--proxy", "ws://127.0.0.1:9"]
+    answer = CliRunner().invoke(main, words, env={"ARVADOS_NATS_KEYS_DIR": str(tmp_path)})
+    assert answer.exit_code == 1
+    assert "wsproxy over HTTP at ws://127.0.0.1:9: " in answer.output
+    assert "arvados-nats init" not in answer.output
+    assert "in Kubernetes: kubectl exec" in answer.output
+
+
 @pytest.mark.parametrize(
     ("shown", "told", "mend"),
     [
