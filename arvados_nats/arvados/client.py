@@ -76,13 +76,13 @@ class _Answer:
 
 
 @contextlib.contextmanager
-def _translate() -> Iterator[None]:
+def _translate(url: str) -> Iterator[None]:
     try:
         yield
     except httpx.InvalidURL as error:
-        raise BadInput(f"Arvados: {said(error)}") from error
+        raise BadInput(f"Arvados at {url}: {said(error)}") from error
     except httpx.HTTPError as error:
-        raise Unavailable(f"Arvados: {said(error)}") from error
+        raise Unavailable(f"Arvados at {url}: {said(error)}") from error
 
 
 Ended = Callable[[str, Unavailable | None], None]
@@ -100,7 +100,7 @@ class Arvados:
     def _calling(self, call: str) -> Iterator[None]:
         """Tell how a call ended: any answer but a failure of the server's own is one."""
         try:
-            with _translate():
+            with _translate(str(self._client.base_url).removesuffix("/")):
                 yield
         except Unavailable as error:
             self._ended(call, error)

@@ -40,6 +40,10 @@ _IN_A_POD = {
     r"journalctl -u arvados-nats-(\w+) -n (\d+)": rf"kubectl logs {_LABEL}\1 --tail \2",
     r"arvados-nats (--arvados-config \S+ )?init( \(it writes nats.conf anew\))?": _AGAIN,
     r"/etc/arvados-nats/environment": "the values",
+    r"ARVADOS_API_HOST, Services\.Websocket\.ExternalURL or the CA file": (
+        "arvados.apiHost or arvados.caBundle in the values"
+    ),
+    r"ARVADOS_NATS_POSTGRES_DSN": "the Secret postgresql.existingSecret",
 }
 
 

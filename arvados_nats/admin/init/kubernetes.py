@@ -133,7 +133,7 @@ def following(answers: Answers, folder: Path, namespace: str) -> Iterator[str]:
     database = shlex.quote(answers.database)
     yield f"  psql -d {database} < {folder}/role.sql  # as PostgreSQL's superuser"
     yield (
-        f"  kubectl apply -f {folder}/{SECRETS} && helm install arvados-nats"
+        f"  kubectl apply -f {folder}/{SECRETS} && helm upgrade --install arvados-nats"
         f" helm/arvados-nats -n {namespace} -f {folder}/values.yaml -f gateway.yaml"
         " --wait --timeout 10m"
     )

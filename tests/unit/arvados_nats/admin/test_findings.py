@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from arvados_nats.admin import doctor
-from arvados_nats.admin.doctor import finding
+from arvados_nats.admin.doctor import arvados_side, finding
 
 COMMANDS = sorted(
     {
@@ -34,6 +34,12 @@ def test_a_pod_has_no_systemd(command: str) -> None:
     found = finding.in_a_pod(finding.wrong("x", "y", f"{command}; {command}"))
     assert not re.search(r"systemctl|journalctl|init(?! --kub)", found.mend)
     assert found.mend.count("kubectl") == 2
+
+
+@pytest.mark.parametrize("mend", arvados_side._MENDS.values())
+def test_a_pod_is_set_by_values(mend: str) -> None:
+    """Nobody who uses the chart sets a variable of the environment."""
+    assert "ARVADOS_" not in finding.in_a_pod(finding.wrong("x", "y", mend)).mend
 
 
 def test_what_others_suffer_from_is_said_to_come_first() -> None:
