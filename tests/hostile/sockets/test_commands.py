@@ -150,8 +150,8 @@ async def test_subscriptions_of_v1_have_it_as_well(site: Site, alice: Actor) -> 
         words = ["w" * 255] * 240
         fit = Limits().subscription_bytes // (240 * 258)
         for number in range(fit):
-            await client.subscribe(str(number), events={"objects": words})
+            await client.subscribe(str(number), events={"event_types": words})
         await client.send("subscribe", {"id": "more", "events": {"objects": words}})
         await client.until("error", code="too_many", id="more")
         await client.send("unsubscribe", {"id": "0"})
-        await client.subscribe("again", events={"objects": words})
+        await client.subscribe("again", events={"event_types": words})

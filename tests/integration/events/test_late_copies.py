@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from arvados_nats.contract import events, streams, subjects
@@ -143,7 +143,7 @@ async def _of_old_rows(nats: Nats) -> list[int]:
     info = await nats.stream_info(streams.EVENTS)
     assert info is not None
     past, now = resume.Past(nats, info["state"]), datetime.now(UTC).replace(tzinfo=None)
-    last = dataclasses.replace(_row(_COUNT), created_at=now)
+    last = msgspec.structs.replace(_row(_COUNT), created_at=now)
     return _ALL if await past.settled(last) else []
 
 

@@ -129,7 +129,10 @@ def test_ours_are_never_empty() -> None:
 def test_no_library_recommends_a_page_in_our_texts() -> None:
     """httpx adds one to each status, on a line of its own (V10)."""
     answer = httpx.Response(404, request=httpx.Request("GET", "https://arvados.test/config"))
-    with pytest.raises(errors.Unavailable) as raised, arvados_client._translate():
+    with (
+        pytest.raises(errors.Unavailable) as raised,
+        arvados_client._translate("https://xurid.example.com"),
+    ):
         answer.raise_for_status()
     cause = raised.value.__cause__
     assert cause is not None
