@@ -10,6 +10,7 @@ import builtins
 import inspect
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -30,6 +31,7 @@ from arvados_nats.service.ops import Health
 
 _LIBRARIES = (builtins, asyncpg.exceptions, httpx, msgspec, nats.errors, nats.js.errors)
 _MODULES = (*_LIBRARIES, websockets.exceptions, errors)
+ARVADOS = "https://xurid.example.com"
 
 
 def _kinds(module: ModuleType) -> Iterator[type[Exception]]:
@@ -73,7 +75,7 @@ async def test_every_kind_says_something(kind: type[Exception]) -> None:
         health = Health()
         health.fault("part", error)
         assert health.faults["part"].strip()
-        for edge in (translated, translate, arvados_client._translate):
+        for edge in (translated, translate, partial(arvados_client._translate, ARVADOS)):
             try:
                 with edge():
                     raise error
@@ -131,7 +133,7 @@ def test_no_library_recommends_a_page_in_our_texts() -> None:
     answer = httpx.Response(404, request=httpx.Request("GET", "https://arvados.test/config"))
     with (
         pytest.raises(errors.Unavailable) as raised,
-        arvados_client._translate("https://xurid.example.com"),
+        arvados_client._translate(ARVADOS),
     ):
         answer.raise_for_status()
     cause = raised.value.__cause__
