@@ -184,12 +184,12 @@ async def backlog(world: World, folder: Path, count: int) -> dict[str, float]:
     began = await _until_stored(world, 1)
     already, start_cpu = await world.stored(), processes.cpu_seconds(publisher.pid)
     ended = await _until_stored(world, count)
-    cpu = processes.cpu_seconds(publisher.pid) - start_cpu
+    cpu, left = processes.cpu_seconds(publisher.pid) - start_cpu, max(count - already, 1)
     await publisher.kill()
     return {
         "backlog_rows": count,
-        "backlog_rows_per_second": round((count - already) / (ended - began)),
-        "backlog_cpu_microseconds_per_row": round(cpu / (count - already) * 1e6),
+        "backlog_rows_per_second": round(left / (ended - began)),
+        "backlog_cpu_microseconds_per_row": round(cpu / left * 1e6),
     }
 
 

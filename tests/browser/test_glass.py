@@ -115,10 +115,13 @@ async def test_find_looks_at_all_of_a_line(page: Page, stack: Stack, user: Actor
     await expect(page.locator("#hits")).to_have_text("0 lines")
     await cluster.write_log(request, "stdout.txt", b"rld")
     await expect(page.locator("#hits")).to_have_text("1 line")
+    await page.locator("#sought").press("Enter")
+    await expect(page.locator("#log .picked")).to_have_text("hello world")
+    await expect(page.locator("#line")).not_to_contain_text("further on in this line")
     await page.locator("#follow").click()
     await cluster.write_log(request, "stdout.txt", b", all the world\n")
     await expect(page.locator("#log")).to_contain_text("all the world")
-    await expect(page.locator("#hits")).to_have_text("1 line")
+    await expect(page.locator("#hits")).to_have_text("1 of 1 line")
 
 
 async def test_a_line_and_a_time_can_be_gone_to(page: Page, stack: Stack, user: Actor) -> None:

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Dialog, Page, Route, expect
+from playwright.async_api import Browser, Dialog, Page, Route, WebSocketRoute, expect
 
 from sandbox.model.actors import Actor
 from sandbox.stack import Stack
@@ -151,6 +152,34 @@ async def test_the_list_of_processes_is_live(page: Page, stack: Stack) -> None:
     assert request.uuid in page.url
     await page.go_back()
     await expect(row).to_contain_text("Failed")
+
+
+async def test_an_end_that_the_list_tells_first_is_shown(page: Page, stack: Stack) -> None:
+    """Whoever is over is not followed any more: what is shown then stays."""
+    cluster = stack.sandbox.cluster
+    user = await cluster.user("impatient")
+    request, _ = await running_request(stack, user)
+    held = False
+
+    def late(line: WebSocketRoute) -> None:
+        server = line.connect_to_server()
+
+        def pass_on(message: str | bytes) -> None:
+            if not held or "object" not in json.loads(message):
+                line.send(message)
+
+        server.on_message(pass_on)
+        line.on_message(server.send)
+
+    await page.route_web_socket("**/v1/stream", late)
+    await page.goto(f"{stack.page_url}/#token={user.token}")
+    row = page.get_by_role("row").filter(has_text="watched")
+    await expect(row).to_contain_text("Running")
+    held = True
+    await cluster.finish(request)
+    await cluster.container_request("another", owner=user, by=user)
+    await expect(page.get_by_role("row").filter(has_text="another")).to_be_visible()
+    await expect(row).to_contain_text("Done")
 
 
 async def test_a_list_that_cannot_be_read_is_read_again(

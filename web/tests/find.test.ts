@@ -61,6 +61,18 @@ test("what a long line has more than is shown is looked through, unless its begi
   expect(to).toBe(long.length);
 });
 
+test("more of a long line that is shown is no line of its own", () => {
+  const file = new LogFile("c", "f");
+  const long = `${"x".repeat(150_000)}needle`;
+  file.receive(`${long}\nlast\n`, 0, long.length + 6);
+  const rest = [...file.entries()].find(({ kind }) => kind === "rest");
+  if (rest) file.extendLine(rest, encoder.encode(long.slice(rest.from)));
+  expect([...file.entries()].filter(({ text }) => text.includes("needle")).length).toBe(1);
+  const find = new Find("needle", new Ranges("c", "", () => ""), () => {});
+  for (const entry of file.entries()) find.look(entry);
+  expect([find.count, [...file.unshown("needle")].length]).toEqual([0, 1]);
+});
+
 test.each([
   ["1,234", { line: 1234 }],
   ["9:05", { time: { day: "", time: "09:05:00" } }],
@@ -76,6 +88,13 @@ test.each([
 
 test("a time that no day has is refused in words", () => {
   expect(() => stampOf({ day: "", time: "24:30:00" }, "2026-11-25T01:02:03", true)).toThrow("no such time of day");
+});
+
+test("a day without its year is that of the log, also over the end of a year", () => {
+  const stamp = (day: string) => stampOf({ day, time: "01:00:00" }, "2026-12-31T22:00:00", false);
+  expect(["01-01", "12-31", "12-30"].map(stamp)).toEqual([
+    "2027-01-01T01:00:00", "2026-12-31T01:00:00", "2026-12-30T01:00:00",
+  ]);
 });
 
 test("a line of another day says so", () => {

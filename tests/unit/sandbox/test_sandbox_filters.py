@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +26,27 @@ GROUPS = Table(
         "properties": "jsonb", "secret_mounts": "jsonb", "api_token": "text",
     },
 )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        (["name", "=", 1], "Invalid operand type 'Integer' for '=' operator in filters"),
+        (["id", "=", [1]], "Invalid operand type 'Array' for '=' operator in filters"),
+        (["is_trashed", "<", "x"], "Invalid operator '<' for boolean attribute"),
+        (["name.x", "=", "x"], "Invalid attribute 'name' for subproperty filter"),
+        (["properties.x", "~", "x"], "Invalid operator for subproperty search '~'"),
+        (["secret_mounts.x", "=", "x"], "Invalid attribute 'secret_mounts' for subproperty filter"),
+        (["api_token", "=", "x"], "Invalid attribute 'api_token' in filter"),
+        (["api_token", "like", "x%"], "Invalid attribute 'api_token' in filter"),
+    ],
+)
+def test_what_was_not_recorded_is_refused_too(item: Any, text: str) -> None:
+    """422; secrets cannot be searched for."""
+    with pytest.raises(Refusal) as refused:
+        filters.conditions([item], GROUPS, {}, Arguments())
+    assert refused.value.status == 422
+    assert refused.value.messages == (f"#<ArgumentError: {text}>",)
 
 
 @given(st.recursive(

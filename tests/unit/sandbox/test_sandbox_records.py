@@ -43,6 +43,12 @@ def test_times_are_written_with_nine_decimals() -> None:
     assert records.parse_time(None) is None
 
 
+def test_secrets_are_not_logged() -> None:
+    """Neither tokens nor secret mounts stand in a log row; of tokens no row was recorded."""
+    row = {"uuid": "x", "api_token": "s", "secret_mounts": {}, "runtime_token": "s", "secret": "s"}
+    assert records.logged(row) == {"uuid": "x"}
+
+
 @pytest.mark.parametrize(
     ("column", "given", "kept"),
     [

@@ -184,9 +184,9 @@ export class Find {
     this.changed();
   }
 
-  /** A line that came meanwhile, or more of one. */
+  /** A line that came meanwhile, or more of one. What was shown more of a long one has no row: all of it is read. */
   look(entry: Entry): void {
-    if (entry.kind !== "line" || this.counted.has(entry) || !lower(entry.text).includes(this.text)) return;
+    if (!entry.row || this.counted.has(entry) || !lower(entry.text).includes(this.text)) return;
     this.counted.add(entry);
     this.add({ file: entry.file, offset: entry.from, key: entry.key });
   }

@@ -15,6 +15,7 @@ const NEAR_BYTES = 65536;
 const STAMP = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z/;
 const STAMP_LENGTH = 30;
 const NEWLINE = 10;
+const HALF_YEAR_MS = 183 * 86_400_000;
 
 /** What somebody typed who wants to go somewhere. */
 export type Goal = { line: number } | { time: Clock };
@@ -43,6 +44,8 @@ export function stampOf({ day, time }: Clock, first: string, local: boolean): st
   let moment = new Date(`${date}T${time}${local ? "" : "Z"}`);
   if (Number.isNaN(moment.getTime())) throw new Error("there is no such time of day");
   if (!day && moment < new Date(begin.getTime() - 1000)) moment = new Date(moment.getTime() + 86_400_000);
+  // A day without its year is that of the log: one half a year before its beginning is of the next year.
+  if (day.length === 5 && begin.getTime() - moment.getTime() > HALF_YEAR_MS) moment.setFullYear(moment.getFullYear() + 1);
   return moment.toISOString().slice(0, 19);
 }
 

@@ -51,6 +51,8 @@ export class Logs {
   /** Lines that are less bad are not shown: 1 warnings, 2 errors. */
   least = 0;
   private sought = "";
+  /** It was said that what was found last is not shown. */
+  private further = false;
   private readonly events: ArvadosEvents;
   private readonly uuid: string;
   private readonly told: Told;
@@ -259,9 +261,10 @@ export class Logs {
     if (!match) return;
     await this.reading.jump(match.file, match.offset);
     const line = match.file.at(match.offset);
-    if (line?.row && line.row.rest >= 0 && !lower(line.text).includes(lower(this.sought))) {
-      this.told.say({ text: "It stands further on in this line: show more of it, or download it.", bad: false });
-    }
+    const further = (line?.row?.rest ?? -1) >= 0 && !lower(line?.text ?? "").includes(lower(this.sought));
+    if (further) this.told.say({ text: "It stands further on in this line: show more of it, or download it.", bad: false });
+    else if (this.further) this.told.say(this.attempt.word);
+    this.further = further;
   }
 
   private trim(): void {

@@ -176,7 +176,8 @@ export class Overview {
     for (const item of items) {
       const { uuid } = item;
       const known = this.processes.get(uuid);
-      const followed = this.followed.has(uuid);
+      // That it is over can be in the list before it is told; nothing tells it after that.
+      const followed = this.followed.has(uuid) && item.state !== "Final";
       this.processes.set(uuid, followed ? { ...item, ...known } : { ...known, ...item });
       if (!followed) this.notice.look(item);
     }
