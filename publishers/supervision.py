@@ -53,7 +53,7 @@ async def keep_running(part: str, health: Health, run: Callable[[], Awaitable[No
                 raise
             failures = 1 if loop.time() - began > _STEADY_SECONDS else failures + 1
             _report(part, health, causes[0])
-        pause = min(_FIRST_PAUSE * 2 ** (failures - 1), _LONGEST_PAUSE)
+        pause = min(_FIRST_PAUSE * 2 ** min(failures - 1, 10), _LONGEST_PAUSE)
         await asyncio.sleep(random.uniform(0.5, 1) * pause)
 
 

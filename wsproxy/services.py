@@ -26,7 +26,7 @@ from wsproxy.transport.limits import Limits, Tally
 from wsproxy.transport.send_buffers import SendBuffers
 
 STARTS, STARTS_OF_USER = 256, 32
-"""Subscriptions that begin at a time: each asks NATS, and may ask Arvados."""
+"""Subscriptions to logs and states that begin at a time: each may ask Arvados."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from arvados_nats.errors import Unavailable
 
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 30.0
+_MOST_DOUBLINGS = 10
+"""No float holds two to the power of the failures of some hours."""
 _STEADY_SECONDS = 5.0
 """A connection that lasted longer was a good one: the next delay begins small again."""
 
@@ -62,4 +64,5 @@ class Backoff:
         (least, most), self._pause_ms = self._pause_ms, (0, 0)
         if most:
             return random.uniform(least, most) / 1000
-        return random.random() * min(_LONGEST_DELAY, _FIRST_DELAY * 2.0**self._failures)
+        doubled = _FIRST_DELAY * 2.0 ** min(self._failures, _MOST_DOUBLINGS)
+        return random.random() * min(_LONGEST_DELAY, doubled)

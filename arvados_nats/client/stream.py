@@ -156,7 +156,8 @@ class Stream:
 
     async def run(self) -> None:
         """Stay connected until cancelled, or raise why there is no use in it."""
-        backoff, refused = self._backoff, ""
+        backoff = self._backoff
+        refused: str | None = None
         while True:
             backoff.begin()
             at_once = False
@@ -168,7 +169,7 @@ class Stream:
                 reason = "the connection was lost"
             except ConnectionClosed as error:
                 at_once = line_errors.code_of(error) == line_errors.TOKEN_INVALID
-                refused = token if at_once else ""
+                refused = token if at_once else None
                 reason = line_errors.why_closed(error)
             except (OSError, InvalidHandshake, BadInput) as error:
                 reason = line_errors.why_not_open(error, first=not backoff.ever_stood)

@@ -59,7 +59,7 @@ class Health:
     def fault(self, part: str, error: object) -> None:
         """What is wrong with a part; since when is remembered while it lasts."""
         text = said(error) if isinstance(error, BaseException) else str(error)
-        if self.faults.get(part, STARTING) in (STARTING, STOPPING):
+        if part not in self._since:  # a part that has not begun has a word already
             logger.warning(
                 "degraded", extra={"action": "ops.degraded", "part": part, "error": text}
             )

@@ -32,12 +32,17 @@ PAGE = Path(__file__).parents[2] / "docs" / "install.md"
 NAMESPACE = "arvados-nats"
 
 
-def commands() -> list[str]:
-    """The block of the page's way for Kubernetes that begins with `init`."""
+def block(language: str, begins: str) -> str:
+    """The first block of the page's way for Kubernetes that begins like this."""
     way = PAGE.read_text(encoding="utf-8").partition("## 3a. ")[2].partition("\n### ")[0]
-    found = re.search(r"```sh\n(arvados-nats .*? init .*?)```", way, re.DOTALL)
+    found = re.search(rf"```{language}\n({begins}.*?)```", way, re.DOTALL)
     assert found is not None
-    return found[1].strip().splitlines()
+    return found[1]
+
+
+def commands() -> list[str]:
+    """Those that lead to a release."""
+    return block("sh", "arvados-nats .*? init ").strip().splitlines()
 
 
 def place(folder: Path, sandbox: Sandbox, helm: Path, chart: Path) -> str:
@@ -56,6 +61,7 @@ def place(folder: Path, sandbox: Sandbox, helm: Path, chart: Path) -> str:
     (folder / "helm").mkdir()
     (folder / "helm" / "arvados-nats").symlink_to(chart)
     (folder / "config.yml").write_text(install_walk.config(sandbox))
+    (folder / "gateway.yaml").write_text(block("yaml", "image:"))
     return f"{programs}:/usr/bin:/bin"
 
 

@@ -121,7 +121,7 @@ class LogSubscription extends Subscription {
   named(type, body) {
     if (type === "end") return this.ended(body);
     if (type === "places") return this.begins(body);
-    if (type === "subscribed") this.waits = this.options.tail !== undefined && !this.caughtUp;
+    if (type === "subscribed") this.waits = this.options.tail != null && !this.caughtUp; // null: all of it
     if (type === "caught_up") [this.caughtUp, this.waits] = [true, false];
     if (type === "attempt") this.begin(body.container);
     if (type === "gap" && body.file === undefined) this.former.delete(body.container);

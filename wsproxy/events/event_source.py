@@ -301,11 +301,13 @@ class EventSource:
     async def _check_the_end(self) -> None:
         before, life = self._position, Life(self._nats, streams.EVENTS, self.created, *self._seen)
         same = await life.look()
-        if same is None:
-            raise Unavailable(f"there is no stream {streams.EVENTS}")
-        if not same or life.last < before:
+        anew = same is False or (same is True and life.last < before)
+        if anew:
             life = Life(self._nats, streams.EVENTS)
-            await life.look()
+            same = await life.look()
+        if same is None:  # or not any more
+            raise Unavailable(f"there is no stream {streams.EVENTS}")
+        if anew:
             async with self._lock:
                 self._start_anew(life.created)
         last = life.last

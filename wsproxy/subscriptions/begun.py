@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import nullcontext
 from typing import Generic, TypeVar
 
 from arvados_nats.errors import ArvadosNatsError
@@ -19,7 +20,8 @@ _Failed = Callable[[ArvadosNatsError], None]
 
 
 class Begun(Generic[_Id]):
-    """They start in turn with those of others, and end by a wish or with the connection."""
+    """They start, in turn with those of others where Arvados may be asked, and end by a wish or
+    with the connection."""
 
     def __init__(self, starts: Fair, tasks: Tasks) -> None:
         self._starts = starts
@@ -39,8 +41,9 @@ class Begun(Generic[_Id]):
     async def _start(
         self, id: _Id, subscription: Subscription, user_uuid: str, failed: _Failed
     ) -> None:
+        waits = subscription.asks_arvados
         try:
-            async with self._starts.turn(user_uuid):
+            async with self._starts.turn(user_uuid) if waits else nullcontext():
                 await subscription.start()
         except ArvadosNatsError as error:
             if self._all.get(id) is subscription:
@@ -60,6 +63,9 @@ class Begun(Generic[_Id]):
         subscriptions, self._all = self._all, {}
         for subscription in subscriptions.values():
             subscription.stop()
+        starting, self._starting = self._starting, {}
+        for task in starting.values():
+            task.cancel()
 
     def recheck(self) -> None:
         """The user may read less than before."""

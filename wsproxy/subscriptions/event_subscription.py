@@ -9,6 +9,8 @@ Who may see an event is the reader's business (`principal`), history and lag are
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from arvados_nats.contract import events, streams
 from arvados_nats.errors import Unavailable
 from arvados_nats.protocol_v1.messages import (
@@ -34,6 +36,8 @@ from wsproxy.transport.frames import Message
 
 class EventSubscription:
     """One `events` subscription."""
+
+    asks_arvados: ClassVar[bool] = False
 
     def __init__(
         self, services: Services, client: EventClient, id: str, target: EventsTarget

@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from arvados_nats.contract import subjects
 from arvados_nats.errors import BadInput, Refused
@@ -52,6 +52,8 @@ _FINAL = "Final"
 
 class LogSubscription:
     """One `log` subscription."""
+
+    asks_arvados: ClassVar[bool] = True
 
     def __init__(self, services: Services, client: Client, id: str, target: LogTarget) -> None:
         self._services = services

@@ -11,7 +11,7 @@ room, not every state there was. Deletion and loss of permission are told alike.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from arvados_nats.contract import subjects
 from arvados_nats.errors import Refused
@@ -33,6 +33,8 @@ COALESCE_SECONDS = 0.1
 
 class ObjectSubscription:
     """One `object` subscription."""
+
+    asks_arvados: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from arvados_nats.errors import Unavailable
 from arvados_nats.protocol_v1.messages import ServerMessage
@@ -61,6 +61,10 @@ class EventClient(Client, Protocol):
 
 class Subscription(Protocol):
     """One subscription of a connection."""
+
+    asks_arvados: ClassVar[bool]
+    """Whether `start` may ask Arvados, and so takes a turn; who asks NATS alone waits for nobody
+    while Arvados hangs."""
 
     async def start(self) -> None:
         """Check the permission, say `subscribed`, and begin.

@@ -130,8 +130,9 @@ def _understood(program: Path, config: Path) -> Iterator[Finding]:
         )
     except (OSError, subprocess.TimeoutExpired):
         return  # told with its version
-    if done.returncode and config.exists():
-        text = f"nats-server does not take it: {done.stderr.strip().splitlines()[-1]}"
+    if done.returncode and os.access(config, os.R_OK):  # else told with its keys
+        (*_, reason) = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        text = f"nats-server does not take it: {reason}"
         yield wrong("nats.conf", text, f"correct {config}, or {_INIT} --overwrite", here=True)
 
 

@@ -31,7 +31,7 @@ _REASONS = {
 }
 
 
-_LABEL = "-l app.kubernetes.io/component="
+_LABEL = "-n arvados-nats -l app.kubernetes.io/component="
 _AGAIN = "arvados-nats init --kubernetes, kubectl apply, helm upgrade"
 _IN_A_POD = {
     r"systemctl restart arvados-nats-server": f"kubectl rollout restart statefulset {_LABEL}nats",

@@ -75,7 +75,8 @@ class Service:
         """The command that starts it anew."""
         if self.unit:
             return f"systemctl restart {self.unit.name.removesuffix('.service')}"
-        return f"kubectl rollout restart deployment -l app.kubernetes.io/component={self.name}"
+        label = f"-l app.kubernetes.io/component={self.name}"
+        return f"kubectl rollout restart deployment -n arvados-nats {label}"
 
 
 def unit_name(service: str) -> str:

@@ -124,7 +124,8 @@ def following(answers: Answers, folder: Path, namespace: str) -> Iterator[str]:
     """The commands that come next, and what of a machine a pod has not."""
     options = postgres_dsn.options(answers.dsn)
     host = options.get("host", "/")
-    if host.startswith("/") or is_loopback(f"[{host}]" if host.count(":") > 1 else host):
+    bare = host.count(":") > 1 and not host.startswith("[")
+    if host.startswith("/") or is_loopback(f"[{host}]" if bare else host):
         yield f"NOTE: the database's host, {host}, is in a pod the pod itself. Give its address:"
         yield f"  export {_DSN}='host=… dbname=… user=…'  # and run this again"
     for file in (options[name] for name in _FILES if options.get(name, "").startswith("/")):

@@ -132,5 +132,7 @@ def _replace(path: Path, text: str, mode: int) -> None:
             os.fchmod(file.fileno(), mode)
             file.write(text)
         temporary.replace(path)
+    except OSError as error:  # that of a full disk names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -73,6 +73,17 @@ async def test_a_fault_is_told_and_taken_back() -> None:
     assert well.json() == {"health": "OK", "version": ops.VERSION}
 
 
+def test_a_part_that_has_not_begun_tells_why_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Though health has a word of it from the beginning."""
+    health = Health({"events": "the stream was not read yet", "other": ops.STARTING})
+    for part in ("events", "other"):
+        health.fault(part, "there is no stream")
+        health.fault(part, "there is none, still")
+    told = [(record.__dict__["part"], record.__dict__["error"]) for record in caplog.records]
+    assert told == [("events", "there is no stream"), ("other", "there is no stream")]
+    assert health._since.keys() == {"events", "other"}
+
+
 async def test_a_taken_port_is_a_setting_to_mend() -> None:
     """The address is named, and the process is not ended by the library."""
     with socket.socket() as taken:

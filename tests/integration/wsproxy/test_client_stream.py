@@ -243,6 +243,17 @@ async def test_refused_token_is_tried_once_more_if_it_is_another(proxy: Proxy) -
         assert proxy.handshakes == 2
 
 
+async def test_a_token_that_is_empty_now_is_asked_for_again(proxy: Proxy) -> None:
+    """Its file is being written in place."""
+    tokens = itertools.chain([""], itertools.repeat("token"))
+    async with stream.connect(proxy.url, lambda: next(tokens)) as events:
+        await events.log(C1)
+        peer = await proxy.next()
+        assert await peer.welcome() == ""
+        await peer.close(4501, "the token is not valid")
+        assert await (await proxy.next()).welcome() == "token"
+
+
 async def test_another_token_does_not_storm_a_server_that_is_away(proxy: Proxy) -> None:
     """The former one is refused, and then nobody is there: the client waits as ever."""
     tokens, states = itertools.chain(["old"], itertools.repeat("new")), asyncio.Queue[State]()

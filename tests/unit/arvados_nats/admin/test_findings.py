@@ -34,6 +34,7 @@ def test_a_pod_has_no_systemd(command: str) -> None:
     found = finding.in_a_pod(finding.wrong("x", "y", f"{command}; {command}"))
     assert not re.search(r"systemctl|journalctl|init(?! --kub)", found.mend)
     assert found.mend.count("kubectl") == 2
+    assert len(re.findall("kubectl (?:rollout|logs)", found.mend)) == found.mend.count(" -n arva")
 
 
 @pytest.mark.parametrize("mend", arvados_side._MENDS.values())

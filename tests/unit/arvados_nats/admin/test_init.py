@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -259,6 +260,18 @@ def test_what_somebody_left_there_is_named(tmp_path: Path, left: str, text: str,
     assert path.read_text(errors="surrogateescape") == text
 
 
+def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    """As on a full disk, whose error knows no name."""
+    most, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        answer = run(tmp_path, "--yes")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    assert answer.exit_code == 2, answer.exception
+    assert f"arvados-nats: {tmp_path}/etc/keys/" in answer.output
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -306,6 +319,10 @@ def test_a_pod_is_not_this_machine(tmp_path: Path) -> None:
     answer = CliRunner().invoke(main, [*words, "--kubernetes", "--yes"])
     assert answer.exit_code == 0, answer.output
     assert "NOTE: the database's host, /run/postgresql, is in a pod the pod itself" in answer.output
+    for place in ("host=::1 dbname=a", "postgresql://a:b@[::1]:5432/a", "host=127.0.0.1 dbname=a"):
+        told = {"ARVADOS_NATS_POSTGRES_DSN": place}
+        answer = CliRunner().invoke(main, [*words, "--kubernetes", "--yes"], env=told)
+        assert "the pod itself" in answer.output
     told = {"ARVADOS_NATS_POSTGRES_DSN": "host=db dbname=a user=b sslrootcert=/etc/ssl/db.pem"}
     answer = CliRunner().invoke(main, [*words, "--kubernetes", "--yes"], env=told)
     assert "the pod itself" not in answer.output
