@@ -76,13 +76,13 @@ class _Answer:
 
 
 @contextlib.contextmanager
-def _translate(url: str) -> Iterator[None]:
+def _translate() -> Iterator[None]:
     try:
         yield
     except httpx.InvalidURL as error:
-        raise BadInput(f"Arvados at {url}: {said(error)}") from error
+        raise BadInput(f"Arvados: {said(error)}") from error
     except httpx.HTTPError as error:
-        raise Unavailable(f"Arvados at {url}: {said(error)}") from error
+        raise Unavailable(f"Arvados: {said(error)}") from error
 
 
 Ended = Callable[[str, Unavailable | None], None]
@@ -100,10 +100,12 @@ class Arvados:
     def _calling(self, call: str) -> Iterator[None]:
         """Tell how a call ended: any answer but a failure of the server's own is one."""
         try:
-            with _translate(str(self._client.base_url).removesuffix("/")):
+            with _translate():
                 yield
         except Unavailable as error:
-            self._ended(call, error)
+            # Where that is only health tells: the other text goes to anybody who brings a token.
+            url = str(self._client.base_url).removesuffix("/")
+            self._ended(call, Unavailable(f"{error} ({url})"))
             raise
         except ArvadosNatsError:
             self._ended(call, None)

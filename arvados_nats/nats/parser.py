@@ -66,6 +66,10 @@ class Client(nats.aio.client.Client):
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         self._ended = self._ended or status == self.CLOSED
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None and writer.is_closing():
+            # The library would fail to send the rest, and leave its tasks behind.
+            self._pending, self._pending_data_size = [], 0
         await super()._close(status, do_cbs)
 
     async def _connect_to_server(self, s: nats.aio.client.Srv) -> None:

@@ -126,9 +126,12 @@ def add_routes(
         return JSONResponse({**body, **more, "version": VERSION})
 
     def metrics() -> Response:
-        for part, told in health.faults.items():
+        # In a thread of its own: a part may be well again between one line and the next.
+        for part, told in tuple(health.faults.items()):
             if told != STOPPING:  # who never began to work does not either
                 DEGRADED.labels(part).set(1)
+                if part not in health.faults:
+                    DEGRADED.labels(part).set(0)
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
     for check in checks:

@@ -72,6 +72,7 @@ class LogWriter:
         self._life = life
         self._health = health
         self._why = ""
+        self._told = False
         self._nats = nats
         self._sequences: dict[str, int] = {}
         self._ours: dict[str, int] = {}
@@ -144,17 +145,19 @@ class LogWriter:
 
     @contextlib.contextmanager
     def _well_after(self) -> Iterator[None]:
-        """What is wrong with a write is over with it, however it ends."""
+        """What is wrong with a write is over with it, however it ends; not what another told."""
         try:
             yield
         finally:
-            if self._health is not None:
+            if self._health is not None and self._told:
                 self._health.well(streams.LOGS)
+            self._told = False
 
     async def _later(self, delay: float) -> float:
         """Wait before the next try, longer each time; health says so where it lasts."""
         if delay == _LONGEST_DELAY and self._health is not None:
             self._health.fault(streams.LOGS, f"bytes of logs are not stored: {self._why}")
+            self._told = True
         while True:  # what is sent while the stream has no leader waits for seconds in vain
             with contextlib.suppress(Unavailable):
                 await streams.created(self._nats, streams.LOGS)

@@ -97,8 +97,9 @@ class _Publisher:
         """Publish what the stream lacks, then every row that comes."""
         nats, database, scans = self.nats, self.database, self.options.scans
         await streams.ensure(nats, streams.event_stream(self.options.limits))
-        fresh_start = await log_rows.now(database) - self.options.fresh_start
-        past = await resume.from_stream(nats, scans.wide, fresh_start)
+        fresh = self.options.fresh_start
+        fresh_start = await log_rows.now(database) - fresh
+        past = await resume.from_stream(nats, scans.wide, fresh_start, fresh)
         self.attempts.succeeded()
         writer = StreamWriter(
             nats,

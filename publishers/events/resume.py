@@ -71,17 +71,25 @@ class Past:
         """All of the window was read."""
         self._nats = nats
         self._first: int = max(state["first_seq"], 1)
+        self._since = datetime.fromisoformat(state["first_ts"]).replace(tzinfo=None)
         self._reached = self.last_sequence + 1
         self._covered = datetime.max
         """Whatever was stored since then was read."""
         self._came = asyncio.Event()
 
-    async def begin(self, window: timedelta, fresh_start: datetime) -> None:
+    async def begin(self, window: timedelta, fresh_start: datetime, fresh: timedelta) -> None:
         """Read the newest messages; the window reaches back from the newest row of them, or begins
-        at `fresh_start`."""
+        at `fresh_start`.
+
+        A stream that began a moment ago was empty, with the rows of `fresh` before it: what is
+        older is not lacking, and would come behind what is newer.
+        """
         found = [row for stored in await self._block() if (row := _row(stored))]
         self.newest = max((row.created_at for row in found), default=None)
-        self.known = KnownRows(fresh_start if self.newest is None else self.newest - window)
+        begin = fresh_start
+        if self.newest is not None:
+            begin = max(self.newest - window, min(self._since - fresh, fresh_start))
+        self.known = KnownRows(begin)
         self._take(found)
         self.whole = self.whole or self.newest is None
 
@@ -197,13 +205,16 @@ class Past:
         return found | (rest.keys() & {stored.headers.get(MSG_ID) for stored in page})
 
 
-async def from_stream(nats: Nats, window: timedelta, fresh_start: datetime) -> Past:
+async def from_stream(
+    nats: Nats, window: timedelta, fresh_start: datetime, fresh: timedelta
+) -> Past:
     """The end of the stream, and the rows of the last `window` before the newest stored event.
 
-    An empty stream begins with the rows since `fresh_start` (UTC, no zone).
+    An empty stream begins with the rows since `fresh_start` (UTC, no zone), which is `fresh` before
+    now.
     """
     past = Past(nats, await _state(nats))
-    await past.begin(window, fresh_start)
+    await past.begin(window, fresh_start, fresh)
     logger.info(
         "publishing goes on where the stream ends",
         extra={

@@ -42,7 +42,7 @@ _TRUNCATED = {"truncated": True}
 _ABOUT_BYTES = 16 * 1024 * 1024
 _ABOUT_ROWS = 2000
 _ABOUT_TIMEOUT = 3.0
-_ABOUT_MOST = 1_000_000
+ABOUT_MOST = 1_000_000
 """About so many PostgreSQL looks at until then."""
 _TURN = 100
 """Rows or objects that are looked at in one turn of the loop: some milliseconds."""
@@ -172,7 +172,7 @@ async def about(
             "rows about some objects cannot be read; what they prove is not known",
             extra={"action": "log_rows.about", "objects": len(since), "error": str(error)},
         )
-        return About({}, (), dict.fromkeys(since, covered), _ABOUT_MOST)
+        return About({}, (), dict.fromkeys(since, covered), ABOUT_MOST)
     versions: defaultdict[str, list[Version]] = defaultdict(list)
     for object_uuid, uuid, xid, _, _ in named:
         versions[object_uuid].append((uuid, xid))

@@ -485,3 +485,28 @@ async def test_a_silent_line_is_given_up_with_all_that_waits_for_it(
             await lost.wait()
             await back.wait()
             await nats.flush()
+
+
+async def test_who_leaves_a_silent_line_leaves_no_task(
+    nats_server: NatsServer, keys_folder: Path
+) -> None:
+    """Also with more waiting to be sent than the kernel takes."""
+
+    async def heard(_: Message) -> None:
+        """Nothing comes."""
+
+    async with (
+        cuttable.before("127.0.0.1", nats_server.port) as line,
+        nats_client.connect(
+            [f"nats://127.0.0.1:{line.port}"], name="test", seed=seed(keys_folder, "publisher")
+        ) as nats,
+    ):
+        task = (await nats.subscribe("arvados.leading.test", heard))._raw._wait_for_msgs_task
+        assert task is not None
+        line.silence()
+        for _ in range(40):
+            await nats.publish("arvados.leading.test", bytes(512 * 1024))
+    async with asyncio.timeout(20):
+        await asyncio.wait([task])
+        with pytest.raises(Unavailable):
+            await nats.until_closed()

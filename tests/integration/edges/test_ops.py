@@ -10,6 +10,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -166,3 +167,20 @@ async def test_what_fails_is_a_metric_until_it_works_again() -> None:
     assert 'arvados_nats_degraded{part="odd part"} 0.0' in after
     assert 'arvados_nats_degraded{part="slow part"} 1.0' in before
     assert "last part" not in before
+
+
+async def test_what_is_well_in_this_very_moment_does_not_stay_a_fault() -> None:
+    """Metrics are told in a thread, beside which the service goes on."""
+
+    class Recovering(dict[str, str]):
+        def items(self) -> Any:
+            for part, told in [*super().items()]:
+                health.well(part)
+                yield part, told
+
+    health = Health()
+    health.fault("quick part", "no connection")
+    health.faults = Recovering(health.faults)
+    async with served(health, "x") as client:
+        answer = await client.get("/metrics", headers={"Authorization": "Bearer x"})
+    assert 'arvados_nats_degraded{part="quick part"} 0.0' in answer.text

@@ -175,13 +175,31 @@ async def test_what_notify_names_does_not_wait_for_a_scan(
 async def test_a_late_row_committed_while_nobody_published_is_found(scene: EventWorld) -> None:
     """A row older than the last published one, committed during the downtime, is not lost."""
     recent, old = _rows(2)
-    async with scene.publishing():
+    options = publisher.Options(scans=QUICK, fresh_start=timedelta(minutes=30))
+    async with scene.publishing(options):
         await scene.insert(recent)
         await scene.until_stored([recent])
     await scene.insert(RawRow(old.uuid, old.object_uuid, created_at=_minutes_ago(20)))
-    async with scene.publishing():
+    async with scene.publishing(options):
         await scene.until_stored([old])
     assert await scene.stored_uuids() == [recent.uuid, old.uuid]
+
+
+async def test_what_an_empty_stream_began_without_does_not_come_later(scene: EventWorld) -> None:
+    """After the loss of a store: whoever leads next takes what is older for what it is, and not for
+    lacking, behind all that is newer."""
+    times = [_minutes_ago(minutes) for minutes in (20, 5, 4)]
+    old, young, again = (
+        RawRow(one.uuid, one.object_uuid, created_at=at)
+        for one, at in zip(_rows(3), times, strict=True)
+    )
+    await scene.insert(old, young)
+    async with scene.publishing():
+        await scene.until_stored([young])
+    async with scene.publishing():
+        await scene.insert(again, notify=False)  # a wide scan finds it, and would find the old one
+        await scene.until_stored([again])
+    assert await scene.stored_uuids() == [young.uuid, again.uuid]
 
 
 def _minutes_ago(minutes: float) -> datetime:

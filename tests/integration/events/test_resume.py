@@ -27,6 +27,8 @@ from sandbox.servers.nats_server import NatsServer
 from tests.support.worlds.events import skipped
 
 WINDOW = timedelta(minutes=30)
+FRESH = timedelta(days=14)
+"""The stream began with rows of so long."""
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ async def _sent(nats: Nats, row: LogRow) -> asyncio.Future[Ack]:
 async def test_an_empty_stream_begins_where_it_is_told(nats: Nats) -> None:
     """Nothing is known, and nothing before the fresh start is looked for."""
     now = utc_now()
-    position = await resume.from_stream(nats, WINDOW, now)
+    position = await resume.from_stream(nats, WINDOW, now, FRESH)
     assert (len(position.known), position.last_sequence) == (0, 0)
     assert position.known.reaches(now)
     assert not position.known.reaches(now - timedelta(seconds=20))
@@ -82,7 +84,7 @@ async def test_the_window_reaches_back_from_the_newest_row(nats: Nats) -> None:
     newest, late = _row(now, 7), _row(now - timedelta(minutes=20), 8)
     ancient = _row(now - timedelta(minutes=45), 9)
     await _store(nats, newest, ancient, late)
-    position = await resume.from_stream(nats, WINDOW, now)
+    position = await resume.from_stream(nats, WINDOW, now, FRESH)
     known = position.known
     assert position.last_sequence == 3
     assert known.has(newest.uuid, newest.created_at)
@@ -98,7 +100,7 @@ async def test_what_is_no_event_is_passed_over(nats: Nats) -> None:
     await (await nats.publish_stored("arvados.events.other.none.other", b"junk"))
     await _store(nats, row)
     await (await nats.publish_stored("arvados.events.other.none.other", b"{}"))
-    position = await resume.from_stream(nats, WINDOW, utc_now())
+    position = await resume.from_stream(nats, WINDOW, utc_now(), FRESH)
     assert (len(position.known), position.last_sequence) == (1, 3)
 
 
@@ -106,7 +108,7 @@ async def test_a_purged_stream_keeps_its_sequence(nats: Nats) -> None:
     """The next message must expect it."""
     await _store(nats, _row(utc_now()))
     await nats.js_api(f"STREAM.PURGE.{streams.EVENTS}", {})
-    position = await resume.from_stream(nats, WINDOW, utc_now())
+    position = await resume.from_stream(nats, WINDOW, utc_now(), FRESH)
     assert (len(position.known), position.last_sequence) == (0, 1)
 
 
@@ -116,7 +118,7 @@ async def test_an_old_row_is_settled_when_the_stream_has_it(nats: Nats) -> None:
     await _store(nats, row)
     after = replace(row, created_at=utc_now() + timedelta(seconds=1))
     before = skipped("duplicate")
-    past = await resume.from_stream(nats, WINDOW, utc_now())
+    past = await resume.from_stream(nats, WINDOW, utc_now(), FRESH)
     assert await past.settled(after)
     assert skipped("duplicate") == before + 1
     assert not await past.settled(replace(after, uuid=new_uuid("57u5n")))
@@ -125,7 +127,7 @@ async def test_an_old_row_is_settled_when_the_stream_has_it(nats: Nats) -> None:
 async def test_a_row_from_before_the_stream_is_too_old(nats: Nats) -> None:
     """And so is every old row while the stream is empty."""
     before = skipped("too_old")
-    past = await resume.from_stream(nats, WINDOW, utc_now())
+    past = await resume.from_stream(nats, WINDOW, utc_now(), FRESH)
     assert await past.settled(_row(utc_now()))
     await _store(nats, _row(utc_now()))
     assert await past.settled(_row(utc_now() - timedelta(hours=1)))
@@ -137,7 +139,7 @@ async def test_publishing_begins_before_the_whole_window_was_read(nats: Nats) ->
     now = utc_now()
     rows = [_row(now - timedelta(seconds=n), n) for n in range(1200)]
     await _store(nats, *reversed(rows))
-    past = await resume.from_stream(nats, WINDOW, now)
+    past = await resume.from_stream(nats, WINDOW, now, FRESH)
     assert not past.whole
     assert past.newest == now
     assert len(past.known) < 600
@@ -157,7 +159,7 @@ async def test_an_object_with_very_many_events_is_waited_for(nats: Nats) -> None
         replace(_row(now - timedelta(seconds=n / 10), n), object_uuid=uuid) for n in range(1600)
     ]
     await _store(nats, *reversed(rows))
-    past = await resume.from_stream(nats, WINDOW, now)
+    past = await resume.from_stream(nats, WINDOW, now, FRESH)
     new = replace(rows[-1], uuid=new_uuid("57u5n"))
     asking = asyncio.create_task(past.lacking([rows[-1], new]))
     await nats.flush()
@@ -168,9 +170,9 @@ async def test_an_object_with_very_many_events_is_waited_for(nats: Nats) -> None
 
 async def test_without_a_stream_nothing_can_be_said(nats: Nats) -> None:
     """Unavailable: make the stream first."""
-    past = await resume.from_stream(nats, WINDOW, utc_now())
+    past = await resume.from_stream(nats, WINDOW, utc_now(), FRESH)
     await nats.js_api(f"STREAM.DELETE.{streams.EVENTS}")
     with pytest.raises(Unavailable):
-        await resume.from_stream(nats, WINDOW, utc_now())
+        await resume.from_stream(nats, WINDOW, utc_now(), FRESH)
     with pytest.raises(Unavailable):
         await past.settled(_row(utc_now()))

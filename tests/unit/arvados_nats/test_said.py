@@ -10,7 +10,6 @@ import builtins
 import inspect
 import re
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +23,7 @@ import websockets.exceptions
 
 from arvados_nats import errors
 from arvados_nats.arvados import client as arvados_client
+from arvados_nats.arvados.tokens import Token
 from arvados_nats.errors import ArvadosNatsError, said
 from arvados_nats.nats.errors import translated
 from arvados_nats.postgres.errors import translate
@@ -31,7 +31,6 @@ from arvados_nats.service.ops import Health
 
 _LIBRARIES = (builtins, asyncpg.exceptions, httpx, msgspec, nats.errors, nats.js.errors)
 _MODULES = (*_LIBRARIES, websockets.exceptions, errors)
-ARVADOS = "https://xurid.example.com"
 
 
 def _kinds(module: ModuleType) -> Iterator[type[Exception]]:
@@ -75,7 +74,7 @@ async def test_every_kind_says_something(kind: type[Exception]) -> None:
         health = Health()
         health.fault("part", error)
         assert health.faults["part"].strip()
-        for edge in (translated, translate, partial(arvados_client._translate, ARVADOS)):
+        for edge in (translated, translate, arvados_client._translate):
             try:
                 with edge():
                     raise error
@@ -133,7 +132,7 @@ def test_no_library_recommends_a_page_in_our_texts() -> None:
     answer = httpx.Response(404, request=httpx.Request("GET", "https://arvados.test/config"))
     with (
         pytest.raises(errors.Unavailable) as raised,
-        arvados_client._translate(ARVADOS),
+        arvados_client._translate(),
     ):
         answer.raise_for_status()
     cause = raised.value.__cause__
@@ -142,3 +141,14 @@ def test_no_library_recommends_a_page_in_our_texts() -> None:
     for told in (said(cause), str(raised.value)):
         assert "404 Not Found" in told
         assert "developer.mozilla.org" not in told
+
+
+async def test_where_arvados_is_health_alone_is_told() -> None:
+    """What a call raises goes on to whoever brought the token, who may be anybody."""
+    told: list[str] = []
+    url = "http://127.0.0.1:9"
+    async with arvados_client.connect(url, ended=lambda _, error: told.append(str(error))) as one:
+        with pytest.raises(errors.Unavailable) as raised:
+            await one.current_token(Token("a" * 50))
+    assert url not in str(raised.value)
+    assert url in told[0]
