@@ -76,6 +76,7 @@ class LogHubs:
                 if await life.look() is False:
                     life = Life(self._nats, streams.LOGS)
                     self._begin_anew()
+                    continue  # and know it before anything more is noted: it may be lost, too
                 answered = now()
                 self._health.well(_PART)
             except ArvadosNatsError as error:
