@@ -114,7 +114,8 @@ async def _of_follower(nats: Nats) -> list[int]:
 
 async def _of_resume(nats: Nats) -> list[int]:
     long = timedelta(days=14)
-    past = await resume.from_stream(nats, timedelta(minutes=35), datetime.now(UTC), long)
+    now = datetime.now(UTC).replace(tzinfo=None)
+    past = await resume.from_stream(nats, timedelta(minutes=35), now, long)
     return [
         row_id
         for row_id, event in ((row_id, _event(row_id)) for row_id in _ALL)
