@@ -113,7 +113,7 @@ async def _of_follower(nats: Nats) -> list[int]:
 
 
 async def _of_resume(nats: Nats) -> list[int]:
-    long = timedelta(days=14)
+    long = timedelta(days=3650)
     now = datetime.now(UTC).replace(tzinfo=None)
     past = await resume.from_stream(nats, timedelta(minutes=35), now, long)
     return [
