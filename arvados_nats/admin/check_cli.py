@@ -112,7 +112,7 @@ async def _connections(settings: Settings, proxy: str | None) -> Findings:
 
 def _not_looked_at(settings: Settings, proxy: str | None) -> Iterator[str]:
     """What would make it look at the rest: silence is no verdict."""
-    pod = "`arvados-nats doctor` does in a pod of the publishers or of authcallout"
+    pod = "`arvados-nats doctor` does in a pod of the publishers"
     there = "KUBERNETES_SERVICE_HOST" in os.environ
     if not settings.arvados_api_host:
         yield f"Arvados: not looked at ({pod if there else 'set ARVADOS_API_HOST'})"
