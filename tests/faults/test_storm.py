@@ -40,6 +40,7 @@ _QUIET, _AFTER, _LONGEST, _MENDED = 120.0, 45.0, 180.0, 180.0
 _BEGAN = time.monotonic()
 _PAIRS = "two at once, of different parts"
 _EVERY_THIRD = 3
+_KEPT_LOG = 2_000_000
 
 _MINUTES = float(os.environ.get("ARVADOS_NATS_FAULTS_MINUTES", "0"))
 _TABLE = os.environ.get("ARVADOS_NATS_FAULTS_TABLE")
@@ -79,6 +80,10 @@ async def _one(storm: Storm, names: Sequence[str]) -> Verdict:
     if _TABLE and (verdict.told or not verdict.good):
         kept = Path(f"{_TABLE}.{name.replace(' ', '-')}.{time.time():.0f}.jsonl")
         await asyncio.to_thread(kept.write_bytes, b"\n".join(storm.history()))
+        if not verdict.good:  # what the services said of it, in lines of JSON
+            for service in storm.stack.services.values():
+                said = kept.with_suffix(f".{service.name}.log")
+                await asyncio.to_thread(said.write_text, service.output[-_KEPT_LOG:])
     return verdict
 
 
