@@ -429,6 +429,8 @@ async def test_a_time_is_that_of_the_clock_that_one_sees(
         await page.locator("#goto").fill(time)
         await page.locator("#goto").press("Enter")
         await expect(page.locator("#log .picked")).to_have_text("minute 77")
+        if times != "off":
+            await expect(page.locator("#log .times")).to_contain_text(time)
         await page.locator("#beginning").click()
         await expect(page.locator("#log .picked")).to_have_text("minute 0")
     await context.close()

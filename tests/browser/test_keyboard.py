@@ -193,6 +193,7 @@ async def test_each_control_is_reached_without_a_mouse(
     await page.get_by_text("Open", exact=True).click()
     await reached(page)
     await page.keyboard.press("Escape")
+    await expect(page.locator("details[open] > summary", has_text="Open")).to_have_count(0)
     await page.set_viewport_size({"width": 390, "height": 844})
     await page.locator("#more").click()
     await reached(page)
