@@ -20,10 +20,10 @@ from websockets.asyncio.client import connect
 from websockets.frames import Opcode
 
 from arvados_nats.service import http_server
+from tests.support.background import background
 from tests.support.clients import raw_socket as raw
 from tests.support.clients.raw_socket import close, frame, more, ping, text
 from tests.support.worlds.proxy import until_equal
-from tests.support.worlds.site import background
 from wsproxy.main import SERVER_OPTIONS
 from wsproxy.transport.fragments import MAX_FRAGMENTS
 from wsproxy.transport.frames import Message

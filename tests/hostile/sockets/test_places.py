@@ -21,10 +21,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from arvados_nats.service import door, http_server
 from sandbox.model.actors import Actor
+from tests.support.background import background
 from tests.support.clients import v1 as clients
 from tests.support.clients.v0 import client as v0_client
 from tests.support.worlds.proxy import own, until_equal
-from tests.support.worlds.site import Site, background
+from tests.support.worlds.site import Site
 from wsproxy.transport.close_codes import CloseCode
 from wsproxy.v0 import connection as v0
 from wsproxy.v1 import sse

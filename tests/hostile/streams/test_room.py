@@ -18,8 +18,8 @@ from arvados_nats.service import keys
 from publishers.jetstream.room import Room
 from sandbox.raw_rows import new_uuid
 from sandbox.servers.nats_server import NatsServer
+from tests.support.background import background
 from tests.support.waiting import until
-from tests.support.worlds.site import background
 
 MIB = 1024 * 1024
 LIMITS = dataclasses.replace(streams.DEFAULT_LOG_LIMITS, max_bytes=16 * MIB)

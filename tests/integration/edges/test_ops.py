@@ -22,6 +22,7 @@ from arvados_nats.errors import ConfigError
 from arvados_nats.service import http_server, ops
 from arvados_nats.service.ops import Health
 from sandbox.servers import ports
+from tests.support.background import background
 
 
 @asynccontextmanager
@@ -30,14 +31,11 @@ async def served(health: Health, token: str | None) -> AsyncIterator[httpx.Async
     ops.add_routes(app, health, lambda: token)
     sock = http_server.listen("127.0.0.1:0")
     port = sock.getsockname()[1]
-    server = asyncio.create_task(http_server.serve(app, sock))
-    try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            yield client
-    finally:
-        server.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await server
+    async with (
+        background(http_server.serve(app, sock)),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        yield client
 
 
 @pytest.mark.parametrize("path", ["/_health/ping", "/metrics"])

@@ -23,6 +23,7 @@ from arvados_nats.service import keys
 from arvados_nats.service.ops import Health
 from publishers.jetstream.follower import follow
 from sandbox.servers.nats_server import NatsServer
+from tests.support.background import background
 from tests.support.made_events import made
 from wsproxy.events.cursor import EventCursor
 from wsproxy.events.event_source import EventSource
@@ -85,14 +86,9 @@ class Watched:
 async def watched(nats: Nats) -> AsyncIterator[Watched]:
     """A source at work."""
     watch = Watched(EventSource(nats, Router(), Health(), lambda: 0.0))
-    task = asyncio.create_task(watch.source.run())
-    try:
+    async with background(watch.source.run()):
         await asyncio.wait_for(watch.source.ready.wait(), 60)
         yield watch
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def test_begins_at_the_end_and_remembers_what_is_before_it(nats: Nats) -> None:

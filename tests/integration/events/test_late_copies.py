@@ -32,8 +32,8 @@ from publishers.jetstream.follower import follow
 from publishers.jetstream.writer import Outgoing, StreamWriter
 from publishers.live.cursor import READER, Cursor, Options
 from sandbox.servers.nats_server import NatsServer
+from tests.support.background import background
 from tests.support.made_events import made
-from tests.support.worlds.site import background
 from wsproxy.events import row_positions
 from wsproxy.events.event_source import EventSource
 from wsproxy.events.history import History

@@ -20,9 +20,9 @@ from arvados_nats.arvados.client import Arvados
 from arvados_nats.contract.log_chunks import ContainerEnd, FileEnd
 from arvados_nats.errors import Refused, Unavailable
 from arvados_nats.nats.client import Nats
+from tests.support.background import background
 from tests.support.log_readers import LossyHub, Peer, Received, chunks, join, publish
 from tests.support.worlds.logs import Job, World
-from tests.support.worlds.site import background
 from wsproxy.logs import end as log_end
 from wsproxy.logs.consumer import Selection
 from wsproxy.logs.history import LogHistory

@@ -25,9 +25,9 @@ from publishers.container_logs import interest as log_interest
 from publishers.container_logs.interest import Interest
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
+from tests.support.background import background
 from tests.support.log_readers import LossyHub, chunks, join, publish
 from tests.support.worlds import logs as log_world
-from tests.support.worlds.site import background
 from wsproxy.logs.consumer import Selection
 from wsproxy.logs.history import LogHistory, Stretch
 from wsproxy.logs.hubs import LogHubs

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any
 
 import asyncpg
 import pytest
@@ -34,23 +31,9 @@ from arvados_nats.permissions.grants import DIRECT, OWNED, Grants
 from arvados_nats.permissions.rule import Identity
 from sandbox.model.actors import Actor
 from sandbox.model.records import Record
+from tests.support.background import background
 from tests.support.waiting import until
 from tests.support.worlds.permissions import FAST, SLOW, PermissionWorld, uuids
-
-
-@asynccontextmanager
-async def running(*work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
-    """Coroutines that never end, for as long as the body lasts."""
-    tasks = [asyncio.create_task(part) for part in work]
-    try:
-        yield
-        for task in tasks:
-            assert not task.done(), task
-    finally:
-        for task in tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
 
 class Follower:
@@ -144,7 +127,7 @@ async def test_a_change_does_not_wait_for_a_round_over_everybody(here: Permissio
     await here.nats.subscribe(subjects.GRANTS_GET, answer)
     await here.nats.flush()
     follow = grants_watch.follow(here.reader, here.grants_cache, lambda: everybody, moved)
-    async with running(follow), asyncio.timeout(60):
+    async with background(follow), asyncio.timeout(60):
         await done.wait()
 
     assert max(map(len, asked)) <= 50
@@ -318,7 +301,7 @@ async def test_a_follower_is_told_what_moved(here: PermissionWorld) -> None:
     await cluster.share(project, bob)
     await cluster.share(project, carol)
     follower = Follower(here, alice, bob)
-    async with here.publishing(), running(follower.follow()):
+    async with here.publishing(), background(follower.follow()):
         await follower.ready.wait()
         for user in (alice, bob, carol):
             await follower.grants_cache.of(user.uuid)
@@ -362,7 +345,7 @@ async def test_a_change_while_no_publisher_ran_is_told(here: PermissionWorld) ->
     project = await here.cluster.project("p", owner=alice)
     await here.cluster.share(project, bob)
     follower = Follower(here, bob)
-    async with running(follower.follow()):
+    async with background(follower.follow()):
         async with here.publishing():
             await follower.grants_cache.of(bob.uuid)
             await here.watch()
@@ -453,7 +436,7 @@ async def test_dead_tokens_reach_their_follower(here: PermissionWorld) -> None:
         gone.append((token_uuid, reason))
         mine.pop(token_uuid, None)
 
-    async with running(tokens_watch.follow(here.reader, here.own, lambda: mine, ended)):
+    async with background(tokens_watch.follow(here.reader, here.own, lambda: mine, ended)):
         async with here.publishing(FAST):
             await here.cluster.logout(first)
             await until(lambda: gone, "the notice arrives")
@@ -478,7 +461,7 @@ async def test_a_token_is_asked_about_soon_after_it_came_into_use(here: Permissi
 
     async with (
         here.publishing(SLOW),
-        running(tokens_watch.follow(here.reader, here.own, lambda: mine, ended)),
+        background(tokens_watch.follow(here.reader, here.own, lambda: mine, ended)),
     ):
         brief, kept = [await here.cluster.token(alice) for _ in range(2)]
         await here.watch(alice)
@@ -513,7 +496,7 @@ async def test_a_token_that_is_not_what_it_was_let_in_as_is_asked_about(
     using = {uuid: identity, str(dead.token_uuid): None}
     async with (
         here.publishing(SLOW),
-        running(tokens_watch.follow(here.reader, here.own, lambda: using, ended)),
+        background(tokens_watch.follow(here.reader, here.own, lambda: using, ended)),
     ):
         await until(lambda: len(told) > 1, "all is told, or asked about twice")
 

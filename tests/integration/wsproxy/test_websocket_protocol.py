@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from arvados_nats.service import http_server
-from tests.support.worlds.site import background
+from tests.support.background import background
 from wsproxy.main import SERVER_OPTIONS
 from wsproxy.transport.frames import Message
 from wsproxy.transport.incoming import Incoming

@@ -31,6 +31,7 @@ from sandbox.raw_rows import RawRow
 from sandbox.servers import child
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
+from tests.support.background import background
 from tests.support.waiting import until
 
 PROCESS_SECONDS = 60.0
@@ -106,17 +107,9 @@ class EventWorld:
         """A publisher in this process, which leads when the body begins."""
         chosen = options or publisher.Options(scans=QUICK)
         async with postgres.connect(self.database.reader_dsn) as database:
-            task = asyncio.create_task(
-                publisher.run(self.nats, database, self.health, chosen), name="publisher"
-            )
-            try:
+            async with background(publisher.run(self.nats, database, self.health, chosen)):
                 await until(self._leads, "a publisher leads")
                 yield
-                assert not task.done(), "the publisher ended by itself"
-            finally:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
 
     async def _leads(self) -> bool:
         held = await self.admin.fetchval(

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -18,6 +16,7 @@ from publishers.live.cursor import Options
 from publishers.postgres import database as postgres
 from sandbox import raw_rows
 from sandbox.raw_rows import new_uuid
+from tests.support.background import background
 from tests.support.waiting import until
 from tests.support.worlds.events import EventWorld
 
@@ -87,17 +86,11 @@ async def live_publishing(scene: EventWorld, options: Options | None = None) -> 
     """A live publisher in this process, which leads when the body begins."""
     chosen = options or Options()
     async with postgres.connect(scene.database.reader_dsn) as database:
-        task = asyncio.create_task(live.run(scene.nats, database, scene.health, chosen))
 
         async def leads() -> bool:
             info = await scene.nats.stream_info(streams.CURSORS)
             return info is not None and info["state"]["messages"] == 2
 
-        try:
+        async with background(live.run(scene.nats, database, scene.health, chosen)):
             await until(leads, "a live publisher leads")
             yield
-            assert not task.done(), "the live publisher ended by itself"
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task

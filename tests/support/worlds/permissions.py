@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,6 +30,7 @@ from sandbox.model.actors import Actor
 from sandbox.model.config import ClusterConfig
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
+from tests.support.background import background
 from tests.support.waiting import until
 from tests.support.worlds.events import QUICK
 
@@ -94,18 +94,10 @@ class PermissionWorld:
             if with_events:
                 quick = events.Options(scans=QUICK)
                 work.append(events.run(self.nats, database, self.health, quick))
-            tasks = [asyncio.create_task(part) for part in work]
-            try:
+            async with background(*work):
                 if leads:
                     await asyncio.wait_for(ready.wait(), 60)
                 yield
-                for task in tasks:
-                    assert not task.done(), task
-            finally:
-                for task in tasks:
-                    task.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await task
 
     async def watch(self, *users: Actor) -> dict[str, Grants]:
         """Rely on these users' grants, and on the canary's, as a service does for its readers."""

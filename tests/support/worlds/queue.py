@@ -30,6 +30,7 @@ from sandbox.model.actors import Actor
 from sandbox.model.records import Record
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
+from tests.support.background import background
 
 
 @dataclass(slots=True)
@@ -84,15 +85,8 @@ class QueueWorld:
             work = [queue.run(nats, database, self.health, Options(scan=scan))]
             if hints:
                 work.append(events.run(nats, database, self.health, events.Options()))
-            tasks = [asyncio.create_task(part) for part in work]
-            try:
+            async with background(*work):
                 yield
-                for task in tasks:
-                    assert not task.done(), task
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.wait(tasks)
 
 
 @asynccontextmanager

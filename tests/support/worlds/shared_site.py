@@ -17,6 +17,7 @@ from sandbox.model.actors import Actor
 from sandbox.servers import nats_server as nats_sandbox
 from sandbox.servers import postgres as postgres_sandbox
 from tests.support import log_replica
+from tests.support.background import background
 from tests.support.worlds import site as sites
 from tests.support.worlds.newcomers import Newcomers
 from tests.support.worlds.site import Site
@@ -65,7 +66,7 @@ def publisher(site: Site) -> AbstractAsyncContextManager[object]:
         push=1.0,
         scan=0.3,
     )
-    return sites.background(log_replica.publish(place, Health()))
+    return background(log_replica.publish(place, Health()))
 
 
 @pytest.fixture

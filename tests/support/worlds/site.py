@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -36,6 +36,7 @@ from sandbox.servers import api_server
 from sandbox.servers.api_server import ApiServer
 from sandbox.servers.nats_server import NatsServer
 from sandbox.servers.postgres import Database
+from tests.support.background import background
 from wsproxy import main as wsproxy
 from wsproxy.settings import Settings
 
@@ -60,19 +61,6 @@ class Site:
     def http_url(self) -> str:
         """Where the same server answers plain HTTP."""
         return self.websocket_url.replace("ws", "http", 1).removesuffix("/websocket")
-
-
-@contextlib.asynccontextmanager
-async def background(work: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.Task[Any]]:
-    """A task that runs as long as the block, and must not end before it."""
-    task = asyncio.create_task(work)
-    try:
-        yield task
-        assert not task.done(), f"ended by itself: {task}"
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 @contextlib.asynccontextmanager

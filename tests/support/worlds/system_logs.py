@@ -23,6 +23,7 @@ from arvados_nats.service import keys
 from publishers.system_logs import cli as system_logs_cli
 from publishers.system_logs.cli import SystemLogSettings
 from sandbox.servers.nats_server import NatsServer
+from tests.support.background import background
 from tests.support.worlds.accounts import answerer
 
 HOST = "node1.example.com"
@@ -74,15 +75,9 @@ class World:
     @asynccontextmanager
     async def sending(self, namespace: str = "") -> AsyncIterator[None]:
         """The command, until the block ends."""
-        task = asyncio.create_task(
-            system_logs_cli.send(self.settings(system_log_namespace=namespace))
-        )
-        try:
+        settings = self.settings(system_log_namespace=namespace)
+        async with background(system_logs_cli.send(settings)):
             yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     async def piped(self, data: bytes, **more: object) -> None:
         """The command at the end of a pipe, to the pipe's end."""

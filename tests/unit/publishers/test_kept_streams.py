@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any, cast
 
 import pytest
@@ -17,6 +16,7 @@ from arvados_nats.nats.lives import Life
 from arvados_nats.service.ops import Health
 from publishers.jetstream import kept
 from publishers.retry import Attempts
+from tests.support.background import background
 from tests.support.waiting import until
 
 
@@ -77,8 +77,7 @@ async def test_health_names_a_stream_of_which_nats_says_nothing(
     monkeypatch.setattr("publishers.jetstream.kept._LOOK_SECONDS", 0.01)
     monkeypatch.setattr("publishers.jetstream.kept._UNANSWERED_SECONDS", 0.05)
     server, health = Leaderless(), Health()
-    looking = asyncio.create_task(kept.until_lost(Life(server, "KEPT"), "KEPT", health))
-    try:
+    async with background(kept.until_lost(Life(server, "KEPT"), "KEPT", health)):
         for _ in range(2):
             server.silent = True
             await until(lambda: "no answer in time" in (health.error or ""))
@@ -87,10 +86,6 @@ async def test_health_names_a_stream_of_which_nats_says_nothing(
             await until(lambda: health.error is None)
         server.silent = True
         await until(lambda: health.error is not None)
-    finally:
-        looking.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await looking
     assert not health.faults
 
 
@@ -99,12 +94,7 @@ async def test_what_a_writer_says_of_its_stream_stays(monkeypatch: pytest.Monkey
     monkeypatch.setattr("publishers.jetstream.kept._LOOK_SECONDS", 0.01)
     server, health = Leaderless(), Health()
     health.fault("KEPT", Unavailable("insufficient resources"))
-    looking = asyncio.create_task(kept.until_lost(Life(server, "KEPT"), "KEPT", health))
-    try:
+    async with background(kept.until_lost(Life(server, "KEPT"), "KEPT", health)):
         await until(lambda: server.asked > 2)
         assert "insufficient resources" in str(health.error)
-    finally:
-        looking.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await looking
     assert "insufficient resources" in str(health.error)
